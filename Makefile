@@ -1,0 +1,37 @@
+# Everything lives in .venv. Needed: make and Python 3.11 or newer (another one: make PYTHON=python3.12 ...).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install run test check bench
+.DELETE_ON_ERROR:
+
+install: .venv/installed-dev
+
+run: .venv/installed
+	$(BIN)/jwt-sidecar dev -c config.yaml
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -rs
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+# compileall, because without .pyc files the start takes three times as long, and PYTHONDONTWRITEBYTECODE would keep it so.
+.venv/installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m compileall -q sidecar
+	touch $@
+
+.venv/installed-dev: tests/requirements.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	touch $@
