@@ -1,0 +1,142 @@
+"""How a mapping of the file becomes a struct: all of its problems reported, in our words; and the JSON Schema of the file."""
+
+import re
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
+
+from sidecar.config_values import Address, nearest
+from sidecar.yaml_source import Section
+
+_MISSING = {
+    "audiences": "list the `aud` values that mean this backend, or write `audiences: any` to switch the check off",
+    "issuer": "it is the `iss` of the tokens to the letter, such as https://idp.example/",
+    "issuers": "name at least one issuer whose tokens are accepted",
+    "path": "such as /public/*",
+    "scopes": "such as [admin]",
+    "url": "such as http://127.0.0.1:9292",
+}
+
+
+def key(description: str, default: Any = ..., name: str | None = None) -> Any:
+    """A field of a struct: one line why, its default (none: the file must have it), its key if that is not the field's name."""
+    return Field(default, alias=name, description=description)
+
+
+class Struct(BaseModel):
+    """A mapping of the file. Read from a Section it reports its problems there instead of raising them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def keys(cls) -> set[str]:
+        """The keys that the file may have here. A struct's `name` is its own key in the mapping above."""
+        return {field.alias or name for name, field in cls.model_fields.items()} - {"name"}
+
+    def check(self, section: Section) -> None:
+        """Report what is wrong between keys. A field that was reported already is None, whatever its type says."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _reported_stays_none(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        return None if value is None else handler(value)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report(cls, section: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Go on without the wrong keys, so that the checks between the others still run."""
+        if not isinstance(section, Section):
+            return handler(section)
+        keys = cls.keys()
+        for unknown in section.keys() - keys:
+            choice = nearest(unknown, keys) or f"; one of: {', '.join(sorted(keys))}"
+            section.report(f"unknown key{choice}", unknown, at_key=True)
+        values = {known: value for known, value in section.items() if known in keys}
+        if "name" in cls.model_fields:
+            values["name"] = section.path[-1]
+        try:
+            struct = handler(values)
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                values[str(details["loc"][0])] = None
+                _report(section, details)
+            struct = handler(values)
+        struct.check(section)
+        return struct
+
+
+def _report(section: Section, error: ErrorDetails) -> None:
+    """One of pydantic's errors in our words."""
+    path, value = error["loc"], error["input"]
+    if value is None:
+        return  # reported where it was read
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            text = f"is missing; {_MISSING[str(path[-1])]}"
+        case "value_error":
+            text = str(context["error"])
+        case "literal_error":
+            choices = re.findall("'([^']*)'", context["expected"])
+            text = f"{{input}} is not one of: {', '.join(choices)}{nearest(str(value), choices)}"
+        case "string_type":
+            text = (
+                "must be text; put {input} in quotes" if isinstance(value, int | float) else "must be text, not {input}"
+            )
+        case "bool_type":
+            text = "must be true or false, not {input}"
+        case "int_type":
+            text = "must be a whole number, not {input}"
+        case "greater_than_equal":
+            text = f"must be at least {context['ge']}, not {{input}}"
+        case "tuple_type":
+            text = "must be a list, not {input}"
+        case "too_short" if value:
+            return  # its items were wrong, and are reported
+        case "too_short":
+            text = "is empty, which could mean all or none; name at least one"
+        case _:  # model_type and dict_type
+            text = "must be a mapping of keys, not {input}"
+    at_key = path[-1] == "[key]"
+    section.report(text, *(path[:-1] if at_key else path), at_key=at_key)
+
+
+class FileSchema(GenerateJsonSchema):
+    """The schema of what stands in the file: durations and addresses are text, and there is no null."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """A default as the file writes it. The floats of the configuration are all durations."""
+        if isinstance(dft, float):
+            return f"{dft:g}s"
+        if isinstance(dft, Address):
+            return str(dft)
+        if isinstance(dft, dict):
+            return {header: ".".join(claim) for header, claim in dft.items()}
+        return super().encode_default(dft)
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        """Without the defaults that the file does not write: None, and whole structs, whose keys have their own."""
+        default = schema.get("default")
+        if default is None or isinstance(default, BaseModel):
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
+        """None is how the program calls a key that the file leaves out."""
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        """The key is title enough."""
+        return False

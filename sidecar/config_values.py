@@ -1,0 +1,331 @@
+"""What a single value of the configuration may be: the types of the structs' fields, with their JSON Schema.
+
+Each function takes a value as YAML gave it and returns it as the program wants it, or raises ValueError with what is wrong and
+what it could be; `{input}` in the text stands for the value as it is written in the file.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+# Hop-by-hop and framing headers, those that the proxy writes itself, and those in which front proxies speak.
+RESERVED_HEADERS = frozenset(
+    {
+        "connection", "keep-alive", "proxy", "proxy-connection", "proxy-authenticate", "proxy-authentication-info",
+        "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect",
+        "host", "content-length", "content-type", "authorization", "cookie", "forwarded", "x-request-id", "x-real-ip",
+        "x-original-url", "x-rewrite-url", "x-jwt-status", "x-jwt-sidecar",
+    }
+)  # fmt: skip
+MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7), less its final NUL
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][A-Za-z0-9.-]*)):([0-9]{1,5})")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
+_SOCKET = re.compile(r"unix:///[^\s%?#\\]*[^\s%?#\\/]")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_ROUTE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()+,=:@/]*/)?\*|/[A-Za-z0-9\-._~!$&'()+,=:@/]*")  # pchar of RFC 3986
+_FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
+_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # what a quoted-string of RFC 9110 holds without escapes
+_CLAIM_PART = re.compile(r"(?:[^\\.]|\\[\\.])+")
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0: a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def clashes(self, other: "Address") -> bool:
+        """Would the system refuse to bind both? `0.0.0.0` and `::` take the port on every address of their kind."""
+        same_kind = (":" in self.host) == (":" in other.host)
+        everywhere = same_kind and {self.host, other.host} & {"0.0.0.0", "::"}  # noqa: S104
+        return self.port == other.port != 0 and bool(self.host == other.host or everywhere)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the known word that looks most like this one, or nothing."""
+    spelled = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), spelled, 1)
+    return f"; did you mean {spelled[close[0]]}?" if close else ""
+
+
+def fold(name: str) -> str:
+    """A header name as the loosest backend reads it: every character outside letters and digits is a `-`."""
+    return re.sub("[^a-z0-9]", "-", name.lower())
+
+
+def is_loopback(host: str | None) -> bool:
+    """Is it this host: `localhost`, 127.0.0.0/8 or ::1?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _text(value: str) -> str:
+    if not value:
+        raise ValueError("is empty")
+    return value
+
+
+def _seconds(value: object) -> float:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("{input} is not a duration; write a whole number with its unit: 500ms, 60s, 5m or 1h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _above_zero(seconds: float) -> float:
+    if not seconds:
+        raise ValueError("must be more than zero")
+    return seconds
+
+
+def _address(value: object) -> Address:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            "{input} is not host:port; write 127.0.0.1:8080, '[::1]:8080', or 0.0.0.0:8080 for all interfaces"
+        )
+    host, port = match[1] or match[2], int(match[3])
+    if match[1] or re.fullmatch("[0-9.]+", host):
+        _ip_address(host)
+    if port > 65535:
+        raise ValueError("{input} ends in a port above 65535; 0 stands for a free one")
+    return Address(host, port)
+
+
+def _ip_address(host: str) -> None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError("{input} begins with an IP address that does not exist") from None
+
+
+def _algorithm(value: str) -> str:
+    choices = f"one of: {', '.join(ALGORITHMS)}"
+    if value.lower() == "none":
+        raise ValueError(f"{{input}} would accept tokens without a signature, which anybody can write; {choices}")
+    if value.upper().startswith("HS"):
+        raise ValueError(f"{{input}} verifies with the secret that signs, and a key set holds no secrets; {choices}")
+    if value not in ALGORITHMS:
+        raise ValueError(f"{{input}} is not an algorithm; {choices}{nearest(value, ALGORITHMS)}")
+    return value
+
+
+def _audiences(value: object) -> object:
+    if value == "any":
+        return None
+    if not isinstance(value, list):
+        raise ValueError("must be a list such as [my-api], or the word any to switch the check off")
+    if "any" in value:
+        raise ValueError(
+            "in a list 'any' is an audience like any other; write `audiences: any` to switch the check off"
+        )
+    return value
+
+
+def _issuer(value: str) -> str:
+    if not value or re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError("must be the `iss` of the tokens to the letter: not empty, without white space")
+    return value
+
+
+def _file(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a file; a relative one begins at the directory of this configuration")
+    return Path(info.context or "", value)
+
+
+def _split(url: str, shape: str) -> SplitResult:
+    """The parts of an http or https URL that any program reads in the same way."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        good = ipaddress.ip_address(host).version == 6 if ":" in host else _HOST.fullmatch(host)
+    except ValueError:
+        raise ValueError(f"must be {shape}") from None
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password: URLs are shown in logs")
+    if (
+        not good
+        or port == 0
+        or parts.netloc.endswith(":")
+        or not _URL.fullmatch(url)
+        or parts.scheme not in ("http", "https")
+    ):
+        raise ValueError(f"must be {shape}")
+    return parts
+
+
+def web_url(url: str) -> SplitResult:
+    """The parts of a URL from which a key set or a discovery document can be fetched."""
+    parts = _split(url, "a whole URL such as https://idp.example/keys")
+    if "#" in url:
+        raise ValueError("must not have a fragment (#): it is never sent")
+    return parts
+
+
+def _web_url(url: str) -> str:
+    web_url(url)
+    return url
+
+
+def _upstream_url(url: str) -> str:
+    if url.startswith("unix:"):
+        if not _SOCKET.fullmatch(url) or len(url.removeprefix("unix://").encode()) > MAX_SOCKET_PATH:
+            raise ValueError(
+                f"must be unix:///path/of.sock with a path of at most {MAX_SOCKET_PATH} bytes, without escapes"
+            )
+        return url
+    parts = _split(url, "http://host:port, https://host:port or unix:///path/of.sock")
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        raise ValueError("must end after the host and port: each request's own path and query are sent on as they came")
+    return url
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ipaddress.ip_network(str(value))
+    except ValueError:
+        raise ValueError(
+            "{input} is not a range of addresses, such as 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
+        ) from None
+
+
+def _workers(value: object) -> int:
+    if value == "auto":
+        return os.cpu_count() or 1
+    if not isinstance(value, int) or value is True or value < 1:
+        raise ValueError("{input} is not a number of workers; a whole number from 1, or auto for one a processor")
+    return value
+
+
+def _realm(value: str) -> str:
+    if not _QUOTABLE.fullmatch(value):
+        raise ValueError(
+            'must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'
+        )
+    return value
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit")
+    return name
+
+
+def _header(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+    if fold(name) in RESERVED_HEADERS or fold(name).startswith("x-forwarded-"):
+        raise ValueError(
+            "is reserved: this header means something else to the proxy or the backend; choose another name"
+        )
+    return name
+
+
+def _claims_header(value: object) -> str | None:
+    if not isinstance(value, str):
+        raise ValueError("must be the name of a header, or the word off")
+    return None if value == "off" else _header(value)
+
+
+def _claim_path(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = _CLAIM_PART.findall(value)
+    if not parts or ".".join(parts) != value:
+        raise ValueError(
+            "{input} is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
+        )
+    return [re.sub(r"\\(.)", r"\1", part) for part in parts]
+
+
+def _route_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("{input} does not begin with /")
+    if "*" in value.removesuffix("/*"):
+        raise ValueError(
+            "{input} has a * that is not its end; /x/* is everything at and below /x, and there are no other patterns"
+        )
+    if not _ROUTE.fullmatch(value):
+        raise ValueError(
+            "{input} is more than a path; without query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
+        )
+    if _FOLDED.search(value):
+        raise ValueError(
+            "{input} has an empty, . or .. segment, which programs read in different ways; write the path that is meant"
+        )
+    return value
+
+
+def _method(value: str) -> str:
+    if not _TOKEN.fullmatch(value) or value != value.upper():
+        raise ValueError("{input} is not a method; methods are upper case, such as GET")
+    if value in ("CONNECT", "TRACE"):
+        raise ValueError("{input} is refused on every path, so no route can be for it")
+    return value
+
+
+def _scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        raise ValueError("{input} is not a scope; one word of printable ASCII an item, without quotes and backslashes")
+    return value
+
+
+_STRING = WithJsonSchema({"type": "string"})
+_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"})
+
+Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
+Seconds = Annotated[float, PlainValidator(_seconds), _DURATION_SCHEMA]
+PositiveSeconds = Annotated[float, PlainValidator(_seconds), AfterValidator(_above_zero), _DURATION_SCHEMA]
+ListenAddress = Annotated[Address, PlainValidator(_address), _STRING]
+Algorithm = Annotated[str, AfterValidator(_algorithm), WithJsonSchema({"enum": list(ALGORITHMS)})]
+Audiences = Annotated[
+    tuple[Text, ...] | None,
+    Field(min_length=1),
+    BeforeValidator(_audiences),
+    WithJsonSchema(
+        {"anyOf": [{"const": "any"}, {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}]}
+    ),
+]
+IssuerId = Annotated[str, AfterValidator(_issuer)]
+ConfigFile = Annotated[Path, PlainValidator(_file), _STRING]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
+UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), _STRING]
+Workers = Annotated[
+    int, PlainValidator(_workers), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]})
+]
+Realm = Annotated[str, AfterValidator(_realm)]
+Name = Annotated[str, AfterValidator(_name)]
+HeaderName = Annotated[str, AfterValidator(_header)]
+ClaimsHeader = Annotated[str | None, PlainValidator(_claims_header), _STRING]
+ClaimPath = Annotated[
+    tuple[Text, ...],
+    Field(min_length=1),
+    BeforeValidator(_claim_path),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
+]
+RoutePath = Annotated[str, AfterValidator(_route_path)]
+Method = Annotated[str, AfterValidator(_method)]
+Scope = Annotated[str, AfterValidator(_scope)]

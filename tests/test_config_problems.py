@@ -1,0 +1,519 @@
+"""Each rule of the configuration file that refuses, by its place in the file and in its words."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.config import ConfigError, parse
+
+ISSUERS = "issuers: {main: {issuer: https://idp.example/, audiences: [api]}}\n"
+UPSTREAM = "upstream: http://127.0.0.1:9292\n"
+ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+ISSUER_KEYS = (
+    "algorithms, allow_http, audiences, clock_skew, issuer, jwks_file, jwks_uri, max_stale, refresh_interval, "
+    "require_exp, required"
+)
+ROOT_KEYS = (
+    "access_log, admin, claims_header, forward_token, health, identity_headers, issuers, limits, listen, realm, routes, "
+    "timeouts, trusted_proxies, upstream, upstreams, workers"
+)
+
+
+def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
+    """What is said of a file, a line each, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, environ=environ or {})
+    lines = str(caught.value).split("\n")
+    assert all(line.startswith("config.yaml:") for line in lines)
+    return [line.removeprefix("config.yaml:") for line in lines]
+
+
+def case(name: str, text: str, *expected: str) -> Any:
+    """A file, or the part of one, and all that is said of it."""
+    return pytest.param(text, list(expected), id=name)
+
+
+# What is said, by place. Each of these files has one thing wrong with it, unless the list is longer.
+
+# fmt: off
+NOT_YAML = [
+    case("empty", "", "1:1: must be a mapping of keys; the smallest has `issuers` and `upstream`"),
+    case("list", "- a", "1:1: must be a mapping of keys; the smallest has `issuers` and `upstream`"),
+    case("key without colon", "a: 1\nb", "2:1: a key needs a ':' after it; write `key: value`"),
+    case("colon in value", "a: b: c",
+         "1:5: a ':' is not allowed here; indent the keys of a block alike, quote a value with ': '"),
+    case("tab", "a:\n\tb: 1", "2:1: a tab cannot indent in YAML; use spaces"),
+    case("reserved character", "a: @b", "1:4: a value cannot begin with this character; put it in quotes"),
+    case("item in line", "a: - b", "1:4: a '-' is not allowed here; begin each item of a list on a line of its own"),
+    case("unquoted IPv6", "listen: [::1]:80", "1:10: a value is missing here; put one with any of : [ ] { } , in quotes"),
+    case("text after mapping", "{a: b} c", "1:8: this does not fit the lines above; indent the keys of a block alike"),
+    case("text after list", "a: [b]c",
+         "1:7: this does not fit the lines above; indent the keys of a block alike, quote values like [a]b"),
+    case("open bracket", "a: [b", "1:6: a ',' or the closing bracket is missing before this; in brackets ${VAR} needs quotes"),
+    case("open quote", "a: 1\nb: 'c\nd", "2:4: this quoted text is not closed"),
+    case("escape", 'a: "\\q"', "1:6: no such escape in a double-quoted text; single quotes keep a backslash as it is"),
+    case("escape beyond Unicode", 'a: "\\UFFFFFFFF"',
+         "1:7: no such escape in a double-quoted text; single quotes keep a backslash as it is"),
+    case("star", "a: *.b", "1:5: a value that begins with * or & must be in quotes"),
+    case("control character", "a: 1\nb: \0",
+         "2:4: a control character is not allowed here; write it as an escape in double quotes"),
+    case("YAML 2", "%YAML 2.0\n---\na: 1", "1:1: this is not valid YAML"),
+    case("depth", "[" * 30, "1:22: nested more than 20 levels deep"),
+]
+
+STRICTER_THAN_YAML = [
+    case("duplicate key", "listen: a:0\nlisten: :1", "4:1: listen: given twice; the first is on line 3"),
+    case("duplicate key below", "limits: {headers: 1, headers: [{}, a]}",
+         "3:22: limits.headers: given twice; the first is on line 3"),
+    case("number as key", "1: a", "3:1: the key '1' is not text; put it in quotes"),
+    case("boolean as key", "true: a", "3:1: the key 'true' is not text; put it in quotes"),
+    case("no key", "? \n: a", "3:2: a key is missing before the ':'"),
+    case("list as key", "? [a, {b: c}]\n: d", "3:3: a key must be plain text, without tag, anchor or alias"),
+    case("anchor on key", "&a realm: b", "3:1: a key must be plain text, without tag, anchor or alias"),
+    case("anchor", "realm: &a b", "3:8: realm: anchors are not used here; quote the value if it begins with an &"),
+    case("alias", "realm: *a", "3:8: realm: aliases are not used here; write the value out, or quote it if it begins with a *"),
+    case("tag", "realm: !a b", "3:8: realm: tags are not used here; quote the value if it begins with a !"),
+    case("tag on mapping", "limits: !!python/object:os.system {}",
+         "3:1: limits: tags are not used here; quote the value if it begins with a !"),
+    case("two documents", "---\na: 1", "3:1: a second document begins here; the file may hold only one"),
+    case("no value", "realm:", "3:7: realm: has no value; give it one, or leave the key out"),
+    case("null", "realm: ~", "3:8: realm: has no value; give it one, or leave the key out"),
+    case("no item", "routes: [null]", "3:10: routes.0: has no value; give it one, or leave the key out"),
+    case("surrogate", 'realm: "\\uD800"', "3:8: realm: is not Unicode text: it holds half of a surrogate pair"),
+    case("unknown variable", "realm: ${NAME}",
+         "3:8: realm: the environment has no variable NAME; set it, or give a default: ${NAME:-...}"),
+    case("other variable syntax", "realm: ${NAME:?no}",
+         "3:8: realm: '${' begins a variable; write ${NAME} or ${NAME:-default}, or $${ for the characters themselves"),
+]
+
+ADDRESS = "is not host:port; write 127.0.0.1:8080, '[::1]:8080', or 0.0.0.0:8080 for all interfaces"
+DURATION = "is not a duration; write a whole number with its unit: 500ms, 60s, 5m or 1h"
+RESERVED = "is reserved: this header means something else to the proxy or the backend; choose another name"
+CLAIM = "is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
+READ_ALIKE = "to backends that read _ and . as -; choose another name"
+EMPTY = "is empty, which could mean all or none; name at least one"
+NETWORK = "is not a range of addresses, such as 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
+WORKERS = "is not a number of workers; a whole number from 1, or auto for one a processor"
+
+IN_THE_FILE = [
+    case("misspelt key", "relm: a", "3:1: relm: unknown key; did you mean realm?"),
+    case("unknown key", "qqq: a", f"3:1: qqq: unknown key; one of: {ROOT_KEYS}"),
+    case("key of another section", "clock_skew: 1s", f"3:1: clock_skew: unknown key; one of: {ROOT_KEYS}"),
+    case("name of the attribute", "timeouts: {idle_s: 1s}", "3:12: timeouts.idle_s: unknown key; did you mean idle?"),
+    case("key with a line break", '"a\\nb": c', f"3:1: 'a\\nb': unknown key; one of: {ROOT_KEYS}"),
+    case("port alone", "listen: 8080", f"3:9: listen: 8080 {ADDRESS}"),
+    case("no host", "listen: :8080", f"3:9: listen: ':8080' {ADDRESS}"),
+    case("star as host", "listen: '*:8080'", f"3:9: listen: '*:8080' {ADDRESS}"),
+    case("IPv6 without brackets", "listen: ::1:8080", f"3:9: listen: '::1:8080' {ADDRESS}"),
+    case("host with blank", "listen: a b:1", f"3:9: listen: 'a b:1' {ADDRESS}"),
+    case("no IPv4 address", "listen: 1.2.3.400:1", "3:9: listen: '1.2.3.400:1' begins with an IP address that does not exist"),
+    case("no IPv6 address", "listen: '[::g]:1'", f"3:9: listen: '[::g]:1' {ADDRESS}"),
+    case("short IPv6 address", "listen: '[1:2]:1'", "3:9: listen: '[1:2]:1' begins with an IP address that does not exist"),
+    case("port too high", "listen: localhost:65536",
+         "3:9: listen: 'localhost:65536' ends in a port above 65535; 0 stands for a free one"),
+    case("port of a default", "listen: 0.0.0.0:8081",
+         "3:9: listen: takes the port of health.listen; choose another, or 0 for a free one"),
+    case("same address twice", "listen: a:1\nadmin: {listen: 'a:1'}",
+         "4:17: admin.listen: takes the port of listen; choose another, or 0 for a free one"),
+    case("port on every address", "health: {listen: '127.0.0.1:1'}\nadmin: {listen: '0.0.0.0:1'}",
+         "4:17: admin.listen: takes the port of health.listen; choose another, or 0 for a free one"),
+    case("port on every IPv6 address", "health: {listen: '[::]:1'}\nadmin: {listen: '[::1]:1'}",
+         "4:17: admin.listen: takes the port of health.listen; choose another, or 0 for a free one"),
+    case("text for keys", "health: 0.0.0.0:1", "3:9: health: must be a mapping of keys, not '0.0.0.0:1'"),
+    case("list for keys", "identity_headers: [a]", "3:1: identity_headers: must be a mapping of keys, not a list"),
+    case("mapping for list", "routes: {a: b}", "3:1: routes: must be a list, not a mapping"),
+    case("yes", "forward_token: yes", "3:16: forward_token: must be true or false, not 'yes'"),
+    case("quoted true", "forward_token: 'true'", "3:16: forward_token: must be true or false, not 'true'"),
+    case("1 for true", "forward_token: 1", "3:16: forward_token: must be true or false, not 1"),
+    case("number for text", "realm: 0x1F", "3:8: realm: must be text; put 0x1F in quotes"),
+    case("boolean for text", "realm: true", "3:8: realm: must be text; put true in quotes"),
+    case("list for text", "realm: []", "3:1: realm: must be text, not a list"),
+    case("empty realm", "realm: ''",
+         '3:8: realm: must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'),
+    case("quote in realm", 'realm: a"b',
+         '3:8: realm: must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'),
+    case("unknown choice", "access_log: jsn",
+         "3:13: access_log: 'jsn' is not one of: json, ecs, combined, off; did you mean json?"),
+    case("false for off", "access_log: false", "3:13: access_log: false is not one of: json, ecs, combined, off"),
+    case("no worker", "workers: 0", f"3:10: workers: 0 {WORKERS}"),
+    case("workers true", "workers: true", f"3:10: workers: true {WORKERS}"),
+    case("workers in words", "workers: all", f"3:10: workers: 'all' {WORKERS}"),
+    case("half a worker", "workers: 1.5", f"3:10: workers: 1.5 {WORKERS}"),
+    case("limit of 0", "limits: {headers: 0}", "3:19: limits.headers: must be at least 1, not 0"),
+    case("quoted number", "limits: {headers: '5'}", "3:19: limits.headers: must be a whole number, not '5'"),
+    case("number true", "limits: {headers: true}", "3:19: limits.headers: must be a whole number, not true"),
+    case("fraction", "limits: {headers: 1.0}", "3:19: limits.headers: must be a whole number, not 1.0"),
+    case("leading zero", "limits: {headers: 0123}", "3:19: limits.headers: must be a whole number, not '0123'"),
+    case("duration without unit", "timeouts: {idle: 60}", f"3:18: timeouts.idle: 60 {DURATION}"),
+    case("sexagesimal", "timeouts: {idle: 1:30}", f"3:18: timeouts.idle: '1:30' {DURATION}"),
+    case("negative duration", "timeouts: {idle: -1s}", f"3:18: timeouts.idle: '-1s' {DURATION}"),
+    case("half a second", "timeouts: {idle: 1.5s}", f"3:18: timeouts.idle: '1.5s' {DURATION}"),
+    case("timeout of zero", "timeouts: {idle: 0s}", "3:18: timeouts.idle: must be more than zero"),
+    case("host bits", "trusted_proxies: [10.0.0.1/8]", f"3:19: trusted_proxies.0: '10.0.0.1/8' {NETWORK}"),
+    case("name for network", "trusted_proxies: [lb]", f"3:19: trusted_proxies.0: 'lb' {NETWORK}"),
+    case("number for network", "trusted_proxies: [10]", f"3:19: trusted_proxies.0: 10 {NETWORK}"),
+    case("false header", "claims_header: false", "3:16: claims_header: must be the name of a header, or the word off"),
+    case("reserved claims header", "claims_header: Host", f"3:16: claims_header: {RESERVED}"),
+    case("blank in claims header", "claims_header: x jwt",
+         "3:16: claims_header: is not a header name: letters, digits and !#$%&'*+-.^_`|~ only"),
+    case("claims header is an identity header", "claims_header: X-JWT-Sub",
+         f"3:16: claims_header: is the identity header X-JWT-Sub {READ_ALIKE}"),
+]
+
+REFUSED_HEADERS = [
+    "Connection", "Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Host",
+    "Content-Length", "content_type", "Authorization", "Cookie", "X-Forwarded-For", "x.forwarded.user", "Forwarded",
+    "X-Request-Id", "X-JWT-Status", "X-JWT-Sidecar", "X-Real-IP",
+]  # fmt: skip
+
+IDENTITY_HEADERS = [
+    *[case(name, f"{name}: sub", f"3:20: identity_headers.{name}: {RESERVED}") for name in REFUSED_HEADERS],
+    case("blank", "X User: sub",
+         "3:20: identity_headers.X User: is not a header name: letters, digits and !#$%&'*+-.^_`|~ only"),
+    case("empty name", "'': sub", "3:20: identity_headers.'': is not a header name: letters, digits and !#$%&'*+-.^_`|~ only"),
+    case("same when folded", "X-A: sub, x_a: iss",
+         f"3:30: identity_headers.x_a: is X-A {READ_ALIKE}"),
+    case("the claims header", "X.JWT.Claims: sub",
+         f"1:1: claims_header: is the identity header X.JWT.Claims {READ_ALIKE}"),
+    case("no claim", "A: ''", f"3:23: identity_headers.A: '' {CLAIM}"),
+    case("empty part", "A: a..b", f"3:23: identity_headers.A: 'a..b' {CLAIM}"),
+    case("dot at the end", "A: a.", f"3:23: identity_headers.A: 'a.' {CLAIM}"),
+    case("other escape", "A: a\\b", f"3:23: identity_headers.A: 'a\\\\b' {CLAIM}"),
+    case("empty list", "A: []", f"3:20: identity_headers.A: {EMPTY}"),
+    case("empty item", "A: [a, '']", "3:27: identity_headers.A.1: is empty"),
+    case("number as claim", "A: [1]", "3:24: identity_headers.A.0: must be text; put 1 in quotes"),
+    case("number as path", "A: 1", "3:23: identity_headers.A: must be a list, not 1"),
+]
+
+WHOLE_URL = "must be a whole URL such as https://idp.example/keys"
+PLAIN_HTTP = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
+NO_DISCOVERY = "is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file"
+ISS = "must be the `iss` of the tokens to the letter: not empty, without white space"
+FILE = "must be the path of a file; a relative one begins at the directory of this configuration"
+AUDIENCES = "must be a list such as [my-api], or the word any to switch the check off"
+
+IN_AN_ISSUER = [
+    case("no audiences", "issuer: https://a/",
+         "2:2: issuers.a.audiences: is missing; list the `aud` values that mean this backend, "
+         "or write `audiences: any` to switch the check off"),
+    case("no issuer", "audiences: any",
+         "2:2: issuers.a.issuer: is missing; it is the `iss` of the tokens to the letter, such as https://idp.example/"),
+    case("empty audiences", "issuer: https://a/\n  audiences: []", f"4:3: issuers.a.audiences: {EMPTY}"),
+    case("audience as text", "issuer: https://a/\n  audiences: api", f"4:14: issuers.a.audiences: {AUDIENCES}"),
+    case("audience mapping", "issuer: https://a/\n  audiences: {}", f"4:3: issuers.a.audiences: {AUDIENCES}"),
+    case("any in a list", "issuer: https://a/\n  audiences: [any]",
+         "4:3: issuers.a.audiences: in a list 'any' is an audience like any other; "
+         "write `audiences: any` to switch the check off"),
+    case("empty audience", "issuer: https://a/\n  audiences: ['']", "4:15: issuers.a.audiences.0: is empty"),
+    case("number as audience", "issuer: https://a/\n  audiences: [1]",
+         "4:15: issuers.a.audiences.0: must be text; put 1 in quotes"),
+    case("empty issuer", "issuer: ''\n  audiences: any", f"3:11: issuers.a.issuer: {ISS}"),
+    case("blank in issuer", "issuer: https://a b\n  audiences: any", f"3:11: issuers.a.issuer: {ISS}"),
+    case("no place for discovery", "issuer: idp\n  audiences: any", f"3:11: issuers.a.issuer: {NO_DISCOVERY}"),
+    case("query in discovery", "issuer: https://a/?b\n  audiences: any", f"3:11: issuers.a.issuer: {NO_DISCOVERY}"),
+    case("fragment in discovery", "issuer: https://a/#b\n  audiences: any", f"3:11: issuers.a.issuer: {NO_DISCOVERY}"),
+    case("discovery over http", "issuer: http://a/\n  audiences: any", f"3:11: issuers.a.issuer: {PLAIN_HTTP}"),
+]
+
+KEYS_OF_AN_ISSUER = [
+    case("no algorithm", "algorithms: []", f"5:3: issuers.a.algorithms: {EMPTY}"),
+    case("unknown algorithm", "algorithms: [RS25]",
+         f"5:16: issuers.a.algorithms.0: 'RS25' is not an algorithm; one of: {ALGORITHMS}; did you mean RS256?"),
+    case("algorithm in lower case", "algorithms: [eddsa]",
+         f"5:16: issuers.a.algorithms.0: 'eddsa' is not an algorithm; one of: {ALGORITHMS}; did you mean EdDSA?"),
+    case("HS256", "algorithms: [RS256, HS256]",
+         "5:23: issuers.a.algorithms.1: 'HS256' verifies with the secret that signs, and a key set holds no secrets; "
+         f"one of: {ALGORITHMS}"),
+    case("none", "algorithms: [None]",
+         "5:16: issuers.a.algorithms.0: 'None' would accept tokens without a signature, which anybody can write; "
+         f"one of: {ALGORITHMS}"),
+    case("relative jwks_uri", "jwks_uri: keys", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("file as jwks_uri", "jwks_uri: file:///keys", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("ftp", "jwks_uri: ftp://a/keys", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("port 0", "jwks_uri: https://a:0/", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("empty port", "jwks_uri: https://a:/", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("port too high", "jwks_uri: https://a:99999/", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("no IPv6", "jwks_uri: https://[::g]/", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("not ASCII", "jwks_uri: https://a/ö", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("escape in host", "jwks_uri: https://a%41/", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
+    case("password in jwks_uri", "jwks_uri: https://secret@a/",
+         "5:13: issuers.a.jwks_uri: must not hold a user name or password: URLs are shown in logs"),
+    case("fragment in jwks_uri", "jwks_uri: https://a/#b",
+         "5:13: issuers.a.jwks_uri: must not have a fragment (#): it is never sent"),
+    case("plain http", "jwks_uri: http://a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
+    case("like loopback", "jwks_uri: http://127.0.0.1.a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
+    case("HTTP in upper case", "jwks_uri: HTTP://a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
+    case("other address", "jwks_uri: http://10.0.0.1/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
+    case("empty file name", "jwks_file: ''", f"5:14: issuers.a.jwks_file: {FILE}"),
+    case("NUL in file name", 'jwks_file: "\\0"', f"5:14: issuers.a.jwks_file: {FILE}"),
+    case("list of files", "jwks_file: [a]", f"5:3: issuers.a.jwks_file: {FILE}"),
+    case("two places for keys", "jwks_uri: https://a/\n  jwks_file: b",
+         "6:14: issuers.a.jwks_file: contradicts jwks_uri; keep one of the two"),
+    case("no", "require_exp: no", "5:16: issuers.a.require_exp: must be true or false, not 'no'"),
+    case("skew without unit", "clock_skew: 60", f"5:15: issuers.a.clock_skew: 60 {DURATION}"),
+    case("refresh all the time", "refresh_interval: 0s", "5:21: issuers.a.refresh_interval: must be more than zero"),
+    case("name", "name: b", f"5:3: issuers.a.name: unknown key; one of: {ISSUER_KEYS}"),
+]
+
+UPSTREAM_URL = "must be http://host:port, https://host:port or unix:///path/of.sock"
+SOCKET = "must be unix:///path/of.sock with a path of at most 107 bytes, without escapes"
+MORE_THAN_HOST = "must end after the host and port: each request's own path and query are sent on as they came"
+NAME = "a name is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit"
+
+ISSUERS_AND_UPSTREAMS = [
+    case("no issuers", UPSTREAM, "1:1: issuers: is missing; name at least one issuer whose tokens are accepted"),
+    case("empty issuers", f"{UPSTREAM}issuers: {{}}", f"2:1: issuers: {EMPTY}"),
+    case("same issuer twice", f"{ISSUERS[:-2]}, b: {{issuer: https://idp.example/, audiences: any}}}}\n{UPSTREAM}",
+         "1:79: issuers.b.issuer: is also the issuer of main (line 1); a token must lead to one of them"),
+    case("name", UPSTREAM + "issuers: {a b: {issuer: https://a/, audiences: any}}", f"2:11: issuers.a b: {NAME}"),
+    case("no upstream", ISSUERS, "1:1: upstream: is missing; such as http://127.0.0.1:9292, or several under `upstreams`"),
+    case("other scheme", ISSUERS + "upstream: ftp://a", f"2:11: upstream: {UPSTREAM_URL}"),
+    case("no scheme", ISSUERS + "upstream: 127.0.0.1:80", f"2:11: upstream: {UPSTREAM_URL}"),
+    case("no host", ISSUERS + "upstream: http://:80", f"2:11: upstream: {UPSTREAM_URL}"),
+    case("blank in URL", ISSUERS + "upstream: http://a b", f"2:11: upstream: {UPSTREAM_URL}"),
+    case("backslash in URL", ISSUERS + "upstream: http://a\\b", f"2:11: upstream: {UPSTREAM_URL}"),
+    case("path", ISSUERS + "upstream: http://a/b", f"2:11: upstream: {MORE_THAN_HOST}"),
+    case("query", ISSUERS + "upstream: http://a?b", f"2:11: upstream: {MORE_THAN_HOST}"),
+    case("fragment", ISSUERS + "upstream: http://a#b", f"2:11: upstream: {MORE_THAN_HOST}"),
+    case("password", ISSUERS + "upstream: http://u:secret@a",
+         "2:11: upstream: must not hold a user name or password: URLs are shown in logs"),
+    case("relative socket", ISSUERS + "upstream: unix://run/a", f"2:11: upstream: {SOCKET}"),
+    case("directory as socket", ISSUERS + "upstream: unix:///run/", f"2:11: upstream: {SOCKET}"),
+    case("escape in socket", ISSUERS + "upstream: unix:///a%20b", f"2:11: upstream: {SOCKET}"),
+    case("long socket", ISSUERS + f"upstream: unix:///{'a' * 107}", f"2:11: upstream: {SOCKET}"),
+    case("upstream twice", f"{ISSUERS}{UPSTREAM}upstreams: {{default: {{url: 'http://a'}}}}",
+         "3:13: upstreams.default: `upstream` on line 2 is this one too; remove one of the two"),
+    case("no default upstream", ISSUERS + "upstreams: {a: {url: 'http://a'}, b: {url: 'http://b'}}",
+         "2:1: upstreams: none takes the requests that no route names; call one `default`, or add `upstream: URL`"),
+    case("empty upstreams", ISSUERS + "upstreams: {}",
+         "2:1: upstreams: none takes the requests that no route names; call one `default`, or add `upstream: URL`"),
+    case("upstream without url", ISSUERS + "upstreams: {a: {}}",
+         "2:13: upstreams.a.url: is missing; such as http://127.0.0.1:9292"),
+    case("name of upstream", ISSUERS + "upstreams: {-: {url: 'http://a'}}", f"2:13: upstreams.-: {NAME}"),
+]
+
+MORE_THAN_A_PATH = (
+    "is more than a path; without query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
+)
+FOLDED = "has an empty, . or .. segment, which programs read in different ways; write the path that is meant"
+PATTERN = "has a * that is not its end; /x/* is everything at and below /x, and there are no other patterns"
+CONTRADICTION = "which looks at no token; remove one of the two"
+
+ROUTES = [
+    case("no path", "{}", "4:3: routes.0.path: is missing; such as /public/*"),
+    case("relative path", "{path: a}", "4:10: routes.0.path: 'a' does not begin with /"),
+    *[
+        case(path, f"{{path: '{path}'}}", f"4:10: routes.0.path: {path!r} {text}")
+        for path, text in [
+            ("/a?b", MORE_THAN_A_PATH),
+            ("/a#b", MORE_THAN_A_PATH),
+            ("/a;b", MORE_THAN_A_PATH),
+            ("/a%20b", MORE_THAN_A_PATH),
+            ("/a b", MORE_THAN_A_PATH),
+            ("/ä", MORE_THAN_A_PATH),
+            ("/a\\b", MORE_THAN_A_PATH),
+            ("//a", FOLDED),
+            ("/a//*", FOLDED),
+            ("/a/./b", FOLDED),
+            ("/a/..", FOLDED),
+            ("/../*", FOLDED),
+            ("/a*", PATTERN),
+            ("/*/a", PATTERN),
+            ("/**", PATTERN),
+            ("/*/*", PATTERN),
+        ]
+    ],
+    case("no methods", "{path: /a, methods: []}", f"4:14: routes.0.methods: {EMPTY}"),
+    case("method in lower case", "{path: /a, methods: [get]}",
+         "4:24: routes.0.methods.0: 'get' is not a method; methods are upper case, such as GET"),
+    case("blank in method", "{path: /a, methods: ['A B']}",
+         "4:24: routes.0.methods.0: 'A B' is not a method; methods are upper case, such as GET"),
+    case("TRACE", "{path: /a, methods: [TRACE]}",
+         "4:24: routes.0.methods.0: 'TRACE' is refused on every path, so no route can be for it"),
+    case("unknown auth", "{path: /a, auth: off}", "4:20: routes.0.auth: 'off' is not one of: required, optional, none, deny"),
+    case("unknown mode", "{path: /a, mode: reports}",
+         "4:20: routes.0.mode: 'reports' is not one of: enforce, report; did you mean report?"),
+    case("no issuers", "{path: /a, issuers: []}", f"4:14: routes.0.issuers: {EMPTY}"),
+    case("unknown issuer", "{path: /a, issuers: [man]}",
+         "4:24: routes.0.issuers.0: 'man' is not an issuer of this file; one of: main; did you mean main?"),
+    case("unknown upstream", "{path: /a, upstream: x}",
+         "4:24: routes.0.upstream: 'x' is not an upstream of this file; one of: default"),
+    case("empty require", "{path: /a, require: {}}", "4:14: routes.0.require.scopes: is missing; such as [admin]"),
+    case("no scopes", "{path: /a, require: {scopes: []}}", f"4:24: routes.0.require.scopes: {EMPTY}"),
+    case("two scopes in one", "{path: /a, require: {scopes: [a b]}}",
+         "4:33: routes.0.require.scopes.0: 'a b' is not a scope; "
+         "one word of printable ASCII an item, without quotes and backslashes"),
+    case("none requires", "{path: /a, auth: none, require: {scopes: [a]}}",
+         f"4:26: routes.0.require: contradicts auth: none, {CONTRADICTION}"),
+    case("deny with issuers", "{path: /a, auth: deny, issuers: [main]}",
+         f"4:26: routes.0.issuers: contradicts auth: deny, {CONTRADICTION}"),
+    case("none reports", "{path: /a, auth: none, mode: report}",
+         "4:32: routes.0.mode: contradicts auth: none, which refuses nothing; remove one of the two"),
+]
+
+# fmt: on
+
+HIDDEN = [
+    pytest.param([("/a",), ("/a",)], "routes.0 (line 4)", id="same path"),
+    pytest.param([("/a/*",), ("/a",)], "routes.0 (line 4)", id="the directory itself"),
+    pytest.param([("/a/*",), ("/a/b/*",)], "routes.0 (line 4)", id="directory below"),
+    pytest.param([("/*",), ("/",)], "routes.0 (line 4)", id="everything"),
+    pytest.param([("/*",), ("/*",)], "routes.0 (line 4)", id="everything twice"),
+    pytest.param([("/a", "GET", "PUT"), ("/a", "GET")], "routes.0 (line 4)", id="one of its methods"),
+    pytest.param([("/a",), ("/a", "GET")], "routes.0 (line 4)", id="all methods"),
+    pytest.param(
+        [("/a/*", "GET"), ("/a", "PUT"), ("/a", "PUT", "GET")],
+        "routes.0 (line 4) or routes.1 (line 5)",
+        id="two together",
+    ),
+]
+
+SEEN = [
+    pytest.param([("/a",), ("/a/*",)], id="more than the earlier one"),
+    pytest.param([("/a/*",), ("/ab",)], id="same letters"),
+    pytest.param([("/a/*",), ("/*",)], id="wider"),
+    pytest.param([("/a", "GET"), ("/a",)], id="other methods"),
+    pytest.param([("/a", "GET"), ("/a", "GET", "PUT")], id="one method more"),
+    pytest.param([("/a", "GET"), ("/b", "PUT"), ("/a", "GET", "PUT")], id="method of another path"),
+]
+
+
+def routes(rules: list[tuple[str, ...]]) -> str:
+    lines = [
+        f"- {{path: {path}{', methods: [' + ', '.join(methods) + ']' if methods else ''}}}" for path, *methods in rules
+    ]
+    return "\n".join(["routes:", *lines])
+
+
+@pytest.mark.parametrize(("text", "expected"), NOT_YAML)
+def test_what_is_not_yaml_is_one_problem_at_its_place(text: str, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [*STRICTER_THAN_YAML, *IN_THE_FILE])
+def test_refused_in_the_file(text: str, expected: list[str]) -> None:
+    assert problems(f"{ISSUERS}{UPSTREAM}{text}\n") == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), IDENTITY_HEADERS)
+def test_refused_identity_headers(text: str, expected: list[str]) -> None:
+    assert problems(f"{ISSUERS}{UPSTREAM}identity_headers: {{{text}}}") == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), IN_AN_ISSUER)
+def test_refused_issuers(text: str, expected: list[str]) -> None:
+    assert problems(f"issuers:\n a:\n  {text}\n{UPSTREAM}") == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), KEYS_OF_AN_ISSUER)
+def test_refused_keys_of_an_issuer(text: str, expected: list[str]) -> None:
+    assert problems(f"issuers:\n a:\n  issuer: https://a/\n  audiences: any\n  {text}\n{UPSTREAM}") == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), ISSUERS_AND_UPSTREAMS)
+def test_refused_sets_of_issuers_and_upstreams(text: str, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), ROUTES)
+def test_refused_routes(text: str, expected: list[str]) -> None:
+    assert problems(f"{ISSUERS}{UPSTREAM}routes:\n- {text}") == expected
+
+
+@pytest.mark.parametrize(("rules", "hiding"), HIDDEN)
+def test_a_route_that_earlier_ones_hide_is_refused(rules: list[tuple[str, ...]], hiding: str) -> None:
+    number = len(rules) - 1
+    text = f"is never reached: all its requests meet {hiding} first; move it up or remove it"
+    assert problems(f"{ISSUERS}{UPSTREAM}{routes(rules)}") == [f"{number + 4}:10: routes.{number}.path: {text}"]
+
+
+@pytest.mark.parametrize("rules", SEEN)
+def test_a_route_that_any_request_reaches_is_accepted(rules: list[tuple[str, ...]]) -> None:
+    assert len(parse(ISSUERS + UPSTREAM + routes(rules)).routes) == len(rules)
+
+
+def test_all_problems_are_told_together_and_checks_between_keys_go_on_beside_wrong_ones() -> None:
+    text = """\
+issuers:
+  a:
+    issuer: https://a/
+    audiences: [x]
+    clock_skew: 5
+    jwks_uri: https://a/keys
+    jwks_file: keys
+  b: {issuer: https://a/, audience: [y], algorithms: [RS256, x]}
+listen: 127.0.0.1:9901
+listen: a
+upstream: http://a/b
+upstreams: {default: {url: 'http://a'}}
+identity_headers: {Host: sub, X_JWT_Claims: a..b}
+unknown: *x
+routes:
+  - {path: /a/*, forward_token: x}
+  - {path: /a/b, methods: [get], issuers: [c]}
+  - {path: /a/c, mode: y, auth: none, require: {scopes: []}}
+  - {path: a, methods: [GET]}
+"""
+    assert [problem.split(": ")[0] + " " + problem.split(": ")[1] for problem in problems(text)] == [
+        "1:1 claims_header",
+        "5:17 issuers.a.clock_skew",
+        "7:16 issuers.a.jwks_file",
+        "8:3 issuers.b.audiences",
+        "8:15 issuers.b.issuer",
+        "8:27 issuers.b.audience",
+        "8:62 issuers.b.algorithms.1",
+        "9:9 listen",
+        "10:1 listen",
+        "11:11 upstream",
+        "12:13 upstreams.default",
+        "13:20 identity_headers.Host",
+        "13:45 identity_headers.X_JWT_Claims",
+        "14:1 unknown",
+        "14:10 unknown",
+        "16:33 routes.0.forward_token",
+        "17:28 routes.1.methods.0",
+        "17:44 routes.1.issuers.0",
+        "18:12 routes.2.path",
+        "18:24 routes.2.mode",
+        "18:39 routes.2.require",
+        "18:49 routes.2.require.scopes",
+        "19:12 routes.3.path",
+    ]
+
+
+def test_a_wrong_key_is_not_blamed_for_what_it_might_have_been() -> None:
+    text = f"{ISSUERS}upstreams: [a]\nclaims_header: [a]\nhealth: a\nadmin: {{listen: a}}\nroutes:\n"
+    text += (
+        "- {path: /a, methods: [get]}\n- {path: /a, auth: x, require: {scopes: [a]}, issuers: [main], upstream: b}\n"
+    )
+    assert [problem.split(": ")[1] for problem in problems(text)] == [
+        "upstreams", "claims_header", "health", "admin.listen", "routes.0.methods.0", "routes.1.auth",
+    ]  # fmt: skip
+
+
+def test_unknown_names_are_not_looked_for_among_issuers_and_upstreams_that_could_not_be_read() -> None:
+    text = "issuers: 5\nupstreams: 6\nroutes: [{path: /a, issuers: [b], upstream: c}]"
+    assert [problem.split(": ")[1] for problem in problems(text)] == ["issuers", "upstreams"]
+
+
+def test_what_a_variable_holds_is_not_shown() -> None:
+    text = f"{ISSUERS}{UPSTREAM}access_log: ${{A}}\nlisten: '${{A}}:${{B:-x}}'\nworkers: ${{N}}"
+    assert problems(text, {"A": "hunter2", "N": "0"}) == [
+        "3:13: access_log: '${A}' is not one of: json, ecs, combined, off",
+        f"4:9: listen: '${{A}}:${{B:-x}}' {ADDRESS}",
+        f"5:10: workers: ${{N}} {WORKERS}",
+    ]
+
+
+def test_a_variable_does_not_change_that_quoted_is_text_and_empty_is_nothing() -> None:
+    environ = {"BOOL": "true", "EMPTY": ""}
+    assert problems(f"{ISSUERS}{UPSTREAM}forward_token: '${{BOOL}}'\nrealm: ${{EMPTY}}", environ) == [
+        "3:16: forward_token: must be true or false, not '${BOOL}'",
+        "4:8: realm: has no value; give it one, or leave the key out",
+    ]
+
+
+def test_long_values_are_shown_cut() -> None:
+    assert problems(f"{ISSUERS}{UPSTREAM}access_log: {'a' * 99}") == [
+        f"3:13: access_log: '{'a' * 40}...' is not one of: json, ecs, combined, off"
+    ]
