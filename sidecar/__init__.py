@@ -1,0 +1,1 @@
+"""A reverse proxy beside one backend that lets only verified tokens through."""

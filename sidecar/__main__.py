@@ -1,0 +1,121 @@
+"""The command line: `jwt-sidecar run|check|dev|explain|drain`. Imports only what the command needs.
+
+Exit codes: 0 ended cleanly, 1 failed while running, 2 configuration or usage.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidecar.config import Config
+
+FAILED = 1
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jwt-sidecar",
+        description="A reverse proxy beside one backend: verifies the JWT of every request and says why when it refuses.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function, words in (
+        ("run", run, "the proxy"),
+        ("check", check, "every problem of the configuration at once"),
+        ("dev", dev, "the proxy with an embedded issuer and backend, a token and ready curl lines"),
+    ):
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
+        command.set_defaults(command=function)
+        if name == "check":
+            command.add_argument(
+                "--online", action="store_true", help="also fetch every key set and connect to every upstream"
+            )
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """`run`: serve until SIGTERM or SIGINT, then drain."""
+    config = _load(options.config)
+    if config is None:
+        return USAGE
+    from sidecar.server import serve
+
+    return _in_loop(serve(config))
+
+
+def dev(options: argparse.Namespace) -> int:
+    """`dev`: everything on one machine, to try it."""
+    config = _load(options.config)
+    if config is None:
+        return USAGE
+    from sidecar.dev.command import run_dev
+
+    return _in_loop(run_dev(config, options.config))
+
+
+def check(options: argparse.Namespace) -> int:
+    """`check`: exit 2 with every problem, or 0. `--online` problems count too."""
+    config = _load(options.config)
+    if config is None:
+        return USAGE
+    problems: list[str] = []
+    if options.online:
+        from sidecar.online import problems_online
+
+        problems = _value_in_loop(problems_online(config))
+    for problem in problems:
+        print(f"{options.config}: {problem}", file=sys.stderr)
+    if problems:
+        return USAGE
+    print(f"{options.config}: no problems found")
+    return 0
+
+
+def _load(path: str) -> "Config | None":
+    from sidecar.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"{path}: {error.strerror}", file=sys.stderr)
+    return None
+
+
+def _in_loop(work: Coroutine[Any, Any, None]) -> int:
+    from sidecar.server import CannotStart
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        _value_in_loop(work)
+    except CannotStart as error:
+        print(f"jwt-sidecar: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _value_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):  # a platform that it is not built for has asyncio's own loop
+        from uvloop import new_event_loop as loop_factory
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The one line that a request leaves in the access log, in the form that is configured. Never a token, never a query."""
+
+import os
+import time
+from asyncio import get_running_loop
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from sidecar.request import Request
+
+FLUSH_S = 0.1  # lines are written together: one system call for many requests
+
+_encode = msgspec.json.encode
+
+
+class AccessLog:
+    """Writes one line for each ended request to `descriptor`; `line` makes it."""
+
+    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1) -> None:
+        self._line = line
+        self._descriptor = descriptor
+        self._waiting: list[bytes] = []
+
+    def write(self, request: Request, duration_s: float) -> None:
+        """Take the line of a request that took `duration_s`."""
+        if not self._waiting:
+            get_running_loop().call_later(FLUSH_S, self.flush)
+        self._waiting.append(self._line(request, duration_s))
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        waiting, self._waiting = b"".join(self._waiting), []
+        while waiting:
+            waiting = waiting[os.write(self._descriptor, waiting) :]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _path(request: Request) -> str:
+    return request.target.partition("?")[0].encode("utf-8", "backslashreplace").decode()
+
+
+def json_line(request: Request, duration_s: float) -> bytes:
+    """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
+    fields: dict[str, object] = {
+        "time": _now(),
+        "http.request.method": request.method,
+        "url.path": _path(request),
+        "http.response.status_code": request.status,
+        "duration_ms": round(duration_s * 1000, 3),
+        "client.address": request.connection.forwarded.peer.decode(),
+        "request_id": request.id,
+    }
+    if request.route is not None:
+        fields["http.route"] = request.route.name
+    if request.claims is not None:
+        fields["auth.issuer"] = request.issuer
+    if request.rejected is not None:
+        fields["auth.reason"] = request.rejected.code
+    return _encode(fields) + b"\n"
+
+
+def ecs_line(request: Request, duration_s: float) -> bytes:
+    """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
+    fields: dict[str, object] = {
+        "@timestamp": _now(),
+        "ecs.version": "8.11.0",
+        "event.duration": int(duration_s * 1e9),
+        "event.outcome": "success" if request.rejected is None else "failure",
+        "http.request.id": request.id,
+        "http.request.method": request.method,
+        "http.response.status_code": request.status,
+        "url.path": _path(request),
+        "client.ip": request.connection.forwarded.peer.decode(),
+    }
+    if request.rejected is not None:
+        fields["event.reason"] = request.rejected.code
+    return _encode(fields) + b"\n"
+
+
+def combined_line(request: Request, _duration_s: float) -> bytes:
+    """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
+    peer = request.connection.forwarded.peer.decode() or "-"
+    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    path = _path(request).replace('"', "%22")
+    reason = request.rejected.code if request.rejected is not None else "-"
+    return f'{peer} - - [{when}] "{request.method} {path} HTTP/1.1" {request.status} - "-" "-" {reason}\n'.encode()
+
+
+LINES: dict[str, Callable[[Request, float], bytes]] = {
+    "json": json_line,
+    "ecs": ecs_line,
+    "combined": combined_line,
+}

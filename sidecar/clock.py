@@ -1,0 +1,15 @@
+"""The two clocks that the sidecar reads, in one object so that a test can hand it another time."""
+
+import time
+
+
+class Clock:
+    """What time it is. Tests subclass it to move time by hand."""
+
+    def wall(self) -> float:
+        """Unix time in seconds: compared with `exp`, `nbf` and `iat`."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that never go back: ages, intervals and deadlines."""
+        return time.monotonic()

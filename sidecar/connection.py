@@ -1,0 +1,261 @@
+"""One client's connection: its requests are served one after the other, in one task.
+
+aiohttp parses, buffers and counts; what is decided here is how long a client may take, what becomes of bytes that are no
+HTTP, and when the connection can be used again. aiohttp's own error answers quote the offending line, token included, and are
+never sent.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+
+from sidecar.clock import Clock
+from sidecar.deadlines import NEVER, Deadlines
+from sidecar.headers import Forwarded
+from sidecar.rejections import Reason
+from sidecar.request import Request
+
+if TYPE_CHECKING:
+    from sidecar.config import Limits, Timeouts
+    from sidecar.proxy import Proxy
+
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
+READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
+
+
+class ClientConnection(RequestHandler):
+    """A client's connection; `deadline` is when its silence has lasted too long."""
+
+    __slots__ = ("_broken", "_lingering", "_on_writable", "_payload", "_tunnel", "clock", "deadline", "forwarded", "listener")
+
+    def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop, **limits: Any) -> None:
+        super().__init__(
+            listener,
+            loop=loop,
+            keepalive_timeout=0,  # ours: `deadline`
+            access_log=None,  # type: ignore[arg-type]  # ours: telemetry
+            auto_decompress=False,
+            read_bufsize=READ_BYTES,
+            **limits,
+        )
+        self.listener = listener
+        self.clock = listener.clock
+        self.deadline = NEVER
+        self.forwarded: Forwarded
+        self._tunnel: Callable[[bytes], None] | None = None
+        self._on_writable: Callable[[], None] | None = None
+        self._payload: StreamReader | None = None
+        self._broken = False
+        self._lingering = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.forwarded = self.listener.forwarded(transport)
+        self.listener.deadlines.watched.add(self)
+        full = self.listener.full
+        super().connection_made(transport)
+        if full:
+            self.write(self.listener.proxy.refuse_unread(Reason.OVERLOADED, self))
+            self.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.listener.deadlines.watched.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel(data)
+            return
+        if self._broken:
+            return  # after bytes that are no HTTP nothing on this connection has a meaning
+        idle = self._waiter is not None and not self._messages
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._broken = True
+            if self._payload is not None and not self._payload.is_eof():
+                self._payload.set_exception(RequestPayloadError())  # aiohttp leaves its reader waiting
+        elif idle and not self._messages and self.deadline > (due := self._head_due()):
+            self.deadline = due  # a head has begun: from its first byte it has so long
+
+    def _head_due(self) -> float:
+        return self.clock.monotonic() + self.listener.request_headers_s
+
+    def expire(self) -> None:
+        """The client was silent for too long."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def start(self) -> None:
+        """Serve the connection's requests, in their order, until it ends. Runs as the connection's one task."""
+        try:
+            keep = True
+            while keep and not self._force_close and not self._close:
+                message, payload = self._messages.popleft() if self._messages else await self._next()
+                self._message_taken()
+                if isinstance(message, _ErrInfo):
+                    self._refuse_bytes(message.exc)
+                    break
+                self._payload = payload
+                keep = await self.listener.proxy.handle(Request(message, payload, self)) and payload.is_eof()
+                if not keep:
+                    self._linger()
+        except ConnectionError:
+            pass  # the client is gone
+        finally:
+            if self.transport is not None and not self._lingering:
+                self.transport.close()
+
+    async def _next(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """Wait for the next request."""
+        self.deadline = self.clock.monotonic() + self.listener.keep_alive_s
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self.deadline = NEVER
+        return self._messages.popleft()
+
+    def _message_taken(self) -> None:
+        """Let aiohttp read on where it had stopped because too many pipelined requests were waiting."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    def write(self, piece: bytes) -> None:
+        """Write bytes of an answer. Raises ConnectionError when the client is gone."""
+        if self.transport is None:
+            raise ConnectionResetError
+        self.transport.write(piece)
+
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        """Write bytes of an answer that come in pieces. Raises ConnectionError when the client is gone."""
+        if self.transport is None:
+            raise ConnectionResetError
+        self.transport.writelines(pieces)
+
+    def abort(self) -> None:
+        """End the connection at once, so that nobody takes what was sent for complete."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def drain(self, deadline: float) -> None:
+        """Wait until the client has taken enough, but no longer than `deadline`. Raises ConnectionError."""
+        if self._paused:
+            self.deadline = deadline
+            await self._drain_helper()
+            self.deadline = NEVER
+
+    def enter_tunnel(self, sink: Callable[[bytes], None]) -> None:
+        """Hand what comes to `sink` from now on, beginning with what came behind the request."""
+        self._tunnel = sink
+        if self._message_tail:
+            tail, self._message_tail = self._message_tail, b""
+            sink(tail)
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+
+    def on_writable(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once when the client has taken enough."""
+        self._on_writable = resume
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp's streams say so after every read
+            super().resume_reading(resume_parser)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._on_writable is not None:
+            resume, self._on_writable = self._on_writable, None
+            resume()
+
+    def invite_body(self, request: Request) -> None:
+        """Send the `100 Continue` that a client waits for (RFC 9110 section 10.1.1), now that its request is accepted."""
+        if request.expects_continue:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _refuse_bytes(self, error: BaseException) -> None:
+        """Answer what aiohttp could not parse."""
+        too_long = isinstance(error, LineTooLong) or "Too many headers" in str(error)
+        reason = Reason.HEADERS_TOO_LARGE if too_long else Reason.REQUEST_MALFORMED
+        self.write(self.listener.proxy.refuse_unread(reason, self))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say no more, and drop what the client still sends until it closes too (RFC 9112 section 9.6).
+
+        Closing at once would destroy the answer on its way to a client that is still sending.
+        """
+        transport = self.transport
+        if transport is None or not transport.can_write_eof():  # TLS cannot close one direction only
+            return
+        self._broken = self._lingering = True
+        self.deadline = self.clock.monotonic() + LINGER_S
+        transport.write_eof()
+        transport.resume_reading()
+
+
+class Listener(web.Server):
+    """What the connections of the proxy's socket share: the proxy, the clock and the limits.
+
+    `proxy` may be exchanged at any time; each request uses the one it finds.
+    """
+
+    def __init__(
+        self, proxy: "Proxy", clock: Clock, deadlines: Deadlines, timeouts: "Timeouts", limits: "Limits", trusted: Networks
+    ) -> None:
+        super().__init__(proxy.handle, handler_cancellation=True)  # type: ignore[arg-type]  # called by ClientConnection
+        self.proxy = proxy
+        self.clock = clock
+        self.deadlines = deadlines
+        self.request_headers_s = timeouts.request_headers_s
+        self.keep_alive_s = timeouts.keep_alive_s
+        self._limits = limits
+        self._trusted = trusted
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(
+            self,
+            self._loop,
+            max_line_size=self._limits.header_bytes,
+            max_field_size=self._limits.header_bytes,
+            max_headers=self._limits.headers,
+        )
+
+    async def cut_off(self) -> None:
+        """End all connections at once."""
+        connections = self.connections
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        tasks = [connection._task_handler for connection in connections if connection._task_handler is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def full(self) -> bool:
+        """Are there as many connections as there may be?"""
+        return len(self._connections) >= self._limits.connections
+
+    def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
+        """What the backend is to be told about this connection."""
+        peer = transport.get_extra_info("peername")
+        address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
+        scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        return Forwarded(address, scheme, self._is_trusted(address))
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self._trusted or not address:
+            return False
+        parsed = ipaddress.ip_address(address)
+        if parsed.version == 6 and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self._trusted)

@@ -1,0 +1,42 @@
+"""Deadlines of connections, looked at by one clockwork instead of a timer for each request.
+
+Setting a deadline is storing a number. How late an expiry may be noticed is the price: one tick.
+"""
+
+import asyncio
+from typing import Protocol
+
+from sidecar.clock import Clock
+
+NEVER = float("inf")
+
+
+class Expiring(Protocol):
+    """Something with a deadline (monotonic seconds, NEVER for none) that ends itself when told."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+
+
+class Deadlines:
+    """Everything that may expire; `tick_s` is how often they are looked at."""
+
+    def __init__(self, clock: Clock, tick_s: float = 1.0) -> None:
+        self._clock = clock
+        self._tick_s = tick_s
+        self.watched: set[Expiring] = set()
+
+    async def watch(self) -> None:
+        """Look at the deadlines for ever."""
+        while True:
+            await asyncio.sleep(self._tick_s)
+            self.tick()
+
+    def tick(self) -> None:
+        """Expire what is due."""
+        now = self._clock.monotonic()
+        for one in [one for one in self.watched if one.deadline <= now]:
+            one.deadline = NEVER
+            one.expire()

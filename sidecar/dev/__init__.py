@@ -1,0 +1,1 @@
+"""An issuer and a backend inside the process: `jwt-sidecar dev` shows everything with nothing else installed."""

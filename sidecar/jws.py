@@ -1,0 +1,115 @@
+"""A compact JWS (RFC 7515 section 7.1) taken apart strictly, before any library sees it.
+
+python-jose splits at the first and last dot, drops bytes outside the alphabet and takes the last of two equal members; two
+spellings of one token would then have two cache keys and two meanings. Here a token has exactly one spelling.
+"""
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any, NamedTuple
+
+from sidecar.rejections import Reason, Rejection
+
+MAX_TOKEN_BYTES = 16 * 1024  # Azure's largest tokens are about 10 KB
+MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
+MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
+
+_COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
+class Jws(NamedTuple):
+    """The parts of one token; nothing in it is verified."""
+
+    header: dict[str, Any]
+    payload: dict[str, Any]
+    payload_segment: bytes
+    signing_input: bytes
+    signature: bytes
+
+
+def parse(token: bytes) -> Jws:
+    """Take a token apart. Raises Rejection: token_too_large or token_malformed."""
+    if len(token) > MAX_TOKEN_BYTES:
+        raise Rejection(Reason.TOKEN_TOO_LARGE)
+    if _COMPACT.fullmatch(token) is None:
+        if token.count(b".") == 4:
+            raise Rejection(Reason.TOKEN_MALFORMED, "The token is encrypted (JWE); only signed tokens are accepted.")
+        raise Rejection(Reason.TOKEN_MALFORMED, "A JWT is three base64url parts joined by dots.")
+    signing_input, _, signature = token.rpartition(b".")
+    header_segment, _, payload_segment = signing_input.partition(b".")
+    if len(header_segment) > MAX_HEADER_BYTES:
+        raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than is accepted.")
+    try:
+        header = strict_json_object(base64url(header_segment))
+    except ValueError:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header is not a base64url JSON object.") from None
+    try:
+        payload = strict_json_object(base64url(payload_segment))
+    except ValueError:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's payload is not a base64url JSON object.") from None
+    try:
+        return Jws(header, payload, payload_segment, signing_input, base64url(signature))
+    except ValueError:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None
+
+
+def base64url(segment: bytes) -> bytes:
+    """Decode unpadded base64url (RFC 7515 section 2). ValueError unless it is the one canonical spelling."""
+    decoded = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    if urlsafe_b64encode(decoded).rstrip(b"=") != segment:
+        raise ValueError("not canonical base64url")
+    return decoded
+
+
+def strict_json_object(text: bytes) -> dict[str, Any]:
+    """Decode a JSON object (RFC 8259) with one meaning.
+
+    ValueError for anything else: duplicate names, NaN and infinities, numbers too long to read, lone surrogates, nesting
+    beyond MAX_DEPTH, other encodings than UTF-8.
+    """
+    try:
+        value = _DECODER.decode(text.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if type(value) is not dict:
+        raise ValueError("not an object")
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+        raise ValueError("nested too deeply")
+    if b"\\u" in text:  # only an escape can smuggle in half of a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError("not a finite number")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+
+
+def _deeper_than(value: dict[str, Any], limit: int) -> bool:
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
+    return bool(level)
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node

@@ -1,0 +1,160 @@
+"""JWK -> a key that can verify, built once per refresh. PS* and EdDSA are taught to python-jose here.
+
+python-jose chooses by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve. Here each
+key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), and jose is only ever handed one
+constructed `Key` for one of them.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jose import jwk
+from jose.backends.base import Key
+from jose.backends.cryptography_backend import CryptographyRSAKey
+from jose.exceptions import JOSEError
+
+from sidecar.jws import base64url
+
+MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+MAX_RSA_BITS = 8192  # a check with a larger key costs milliseconds
+MAX_KID_LENGTH = 256
+
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
+ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
+_HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
+_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+
+
+class PssKey(CryptographyRSAKey):  # type: ignore[misc]
+    """RSASSA-PSS as RFC 7518 section 3.5 has it: MGF1 and a salt as long as the hash."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, "RS256")  # jose reads the numbers; which hash is ours to say
+        self._algorithm = algorithm
+        hash_algorithm = _HASHES[algorithm]
+        self._hash = hash_algorithm
+        self._padding = padding.PSS(padding.MGF1(hash_algorithm), hash_algorithm.digest_size)
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        """True when `sig` is this key's signature of `msg`."""
+        try:
+            self.prepared_key.verify(sig, msg, self._padding, self._hash)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Ed25519Key(Key):  # type: ignore[misc]
+    """EdDSA with Ed25519 (RFC 8037 section 3.1)."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, algorithm)
+        self._key = Ed25519PublicKey.from_public_bytes(base64url(key["x"].rstrip("=").encode()))
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        """True when `sig` is this key's signature of `msg`."""
+        try:
+            self._key.verify(sig, msg)
+        except InvalidSignature:
+            return False
+        return True
+
+
+for _name in _HASHES:
+    jwk.register_key(_name, PssKey)
+jwk.register_key("EdDSA", Ed25519Key)
+
+
+class UnusableKey(Exception):
+    """A member of a key set that cannot verify anything here; its text says why and may be logged."""
+
+
+class VerificationKey:
+    """One public key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
+
+    Two keys are equal when kid, material and algorithms are: a token verified by one was verified by the other.
+    """
+
+    __slots__ = ("_identity", "by_algorithm", "kid")
+
+    def __init__(self, kid: str | None, public: dict[str, str], algorithms: Collection[str]) -> None:
+        self.kid = kid
+        try:
+            self.by_algorithm: dict[str, Key] = {name: jwk.construct(public, name) for name in algorithms}
+        except (JOSEError, ValueError, TypeError, KeyError) as error:
+            raise UnusableKey("its numbers make no key") from error
+        self._identity = (kid, tuple(sorted(public.items())), tuple(algorithms))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VerificationKey) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __repr__(self) -> str:
+        return f"<VerificationKey {self.kid!r}: {', '.join(self.by_algorithm)}>"
+
+
+def verification_key(member: object, allowed: Collection[str]) -> VerificationKey:
+    """Read one member of a key set (RFC 7517 section 4). Raises UnusableKey.
+
+    `allowed` are the issuer's algorithms. Only public members are read: a private key published by mistake is used as its
+    public half.
+    """
+    if not isinstance(member, dict):
+        raise UnusableKey("it is not an object")
+    kty = member.get("kty")
+    if not isinstance(kty, str) or kty not in _PUBLIC_MEMBERS:
+        raise UnusableKey("its kty is not RSA, EC or OKP")
+    kid = member.get("kid")
+    if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
+        raise UnusableKey("its kid is not a short string")
+    if member.get("use", "sig") != "sig":
+        raise UnusableKey("its use is not sig")
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise UnusableKey("its key_ops do not hold verify")
+    public = {"kty": kty}
+    for name in _PUBLIC_MEMBERS[kty]:
+        value = member.get(name)
+        if not isinstance(value, str) or not value.isascii():
+            raise UnusableKey(f"its {name} is missing or not text")
+        public[name] = value
+    possible = _possible_algorithms(kty, public)
+    own = member.get("alg")
+    if own is not None:
+        possible = tuple(name for name in possible if name == own)
+    algorithms = tuple(name for name in possible if name in allowed)
+    if not algorithms:
+        raise UnusableKey("it fits none of the allowed algorithms")
+    return VerificationKey(kid, public, algorithms)
+
+
+def _possible_algorithms(kty: str, public: dict[str, str]) -> tuple[str, ...]:
+    """The algorithms that a key of this kind can be used with. Raises UnusableKey."""
+    if kty == "RSA":
+        _check_rsa(public["n"], public["e"])
+        return RSA_ALGORITHMS
+    curve = public["crv"]
+    if kty == "EC" and curve in EC_ALGORITHMS:
+        return (EC_ALGORITHMS[curve],)
+    if kty == "OKP" and curve == "Ed25519":
+        return ("EdDSA",)
+    raise UnusableKey("its crv is not P-256, P-384, P-521 or Ed25519")
+
+
+def _check_rsa(modulus: str, exponent: str) -> None:
+    try:
+        n = int.from_bytes(base64url(modulus.rstrip("=").encode()))
+        e = int.from_bytes(base64url(exponent.rstrip("=").encode()))
+    except ValueError as error:
+        raise UnusableKey("n or e is not base64url") from error
+    if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
+        raise UnusableKey(f"its modulus has {n.bit_length()} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
+    if e < 3 or e % 2 == 0 or e.bit_length() > 32:
+        raise UnusableKey("its exponent is not a small odd number of at least 3")

@@ -1,0 +1,94 @@
+"""The Prometheus text of everything that is counted, collected when it is asked for."""
+
+from collections.abc import Collection, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest, registry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from sidecar.clock import Clock
+from sidecar.jwks import JwksSource
+from sidecar.proxy import Proxy
+from sidecar.telemetry import BUCKETS_S
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Collector(registry.Collector):
+    """Reads the counters of a proxy and its key sources."""
+
+    def __init__(self, proxy: Proxy, sources: Collection[JwksSource], clock: Clock) -> None:
+        self._proxy = proxy
+        self._sources = sources
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics at this moment."""
+        telemetry = self._proxy.telemetry
+        requests = CounterMetricFamily(
+            "jwt_sidecar_requests", "Requests that were answered.", labels=["route", "method", "code"]
+        )
+        for (route, method, status), number in telemetry.requests.items():
+            requests.add_metric([route, method, str(status)], number)
+        yield requests
+
+        decisions = CounterMetricFamily(
+            "jwt_sidecar_auth", "Decisions, by the issuer of the verified token and the reason.", labels=["issuer", "reason"]
+        )
+        for (issuer, reason), number in telemetry.decisions.items():
+            decisions.add_metric([issuer, reason], number)
+        yield decisions
+
+        durations = HistogramMetricFamily(
+            "jwt_sidecar_request_duration_seconds", "Time from a request's head to its answer's end.", labels=["route"]
+        )
+        for route, counts in telemetry.durations.items():
+            buckets, total = [], 0
+            for bound, number in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
+                total += number
+                buckets.append((bound, total))
+            durations.add_metric([route], buckets, telemetry.duration_sums[route])
+        yield durations
+
+        yield GaugeMetricFamily(
+            "jwt_sidecar_requests_in_flight", "Requests being served.", value=self._proxy.requests_in_flight
+        )
+        verifier = self._proxy.verifier
+        yield CounterMetricFamily(
+            "jwt_sidecar_token_cache_hits", "Tokens that had been verified before.", value=verifier.hits
+        )
+        yield CounterMetricFamily(
+            "jwt_sidecar_token_cache_misses", "Tokens that had to be verified.", value=verifier.misses
+        )
+        yield from self._keys()
+
+    def _keys(self) -> Iterator[Metric]:
+        now = self._clock.monotonic()
+        fetches = CounterMetricFamily(
+            "jwt_sidecar_jwks_fetches", "Fetches of key sets.", labels=["issuer", "trigger", "result"]
+        )
+        keys = GaugeMetricFamily("jwt_sidecar_jwks_keys", "Usable keys of an issuer.", labels=["issuer"])
+        age = GaugeMetricFamily(
+            "jwt_sidecar_jwks_age_seconds", "Time since the key set was last fetched.", labels=["issuer"]
+        )
+        usable = GaugeMetricFamily(
+            "jwt_sidecar_jwks_usable", "1 while an issuer's keys may be believed.", labels=["issuer"]
+        )
+        due = GaugeMetricFamily(
+            "jwt_sidecar_jwks_next_refresh_seconds", "Time until the next scheduled fetch.", labels=["issuer"]
+        )
+        for source in self._sources:
+            for (trigger, result), number in source.fetches.items():
+                fetches.add_metric([source.name, trigger, result], number)
+            keys.add_metric([source.name], 0 if source.jwks is None else len(source.jwks.keys))
+            usable.add_metric([source.name], float(source.usable))
+            due.add_metric([source.name], max(0.0, source.next_fetch_at - now))
+            if source.fetched_at is not None:
+                age.add_metric([source.name], now - source.fetched_at)
+        yield from (fetches, keys, age, usable, due)
+
+
+def exposition(collector: Collector) -> bytes:
+    """The text that Prometheus scrapes."""
+    once = CollectorRegistry(auto_describe=False)
+    once.register(collector)
+    return generate_latest(once)

@@ -1,0 +1,269 @@
+"""The whole life of a request, top to bottom."""
+
+import logging
+import re
+from collections.abc import Mapping
+from traceback import extract_tb
+from typing import NamedTuple
+
+from aiohttp.http import RawResponseMessage
+
+from sidecar import bearer
+from sidecar.clock import Clock
+from sidecar.connection import ClientConnection
+from sidecar.deadlines import NEVER
+from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
+from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.rejections import Reason, Rejection, answer
+from sidecar.request import Request, new_id
+from sidecar.routes import Auth, Route, Routes
+from sidecar.telemetry import Telemetry
+from sidecar.tunnel import Tunnel
+from sidecar.upstream import Answer, BrokenOff, Upstream
+from sidecar.verifier import Verifier
+
+log = logging.getLogger("sidecar.proxy")
+
+NO_BODY = frozenset({204, 304})  # RFC 9110 section 6.4.1
+UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
+_REASON_PHRASE = re.compile(r"[\x20-\x7e]*")
+
+
+class Framing(NamedTuple):
+    """The header line that says where an answer ends."""
+
+    line: bytes
+
+
+_NOTHING = Framing(b"")
+_CHUNKED = Framing(b"Transfer-Encoding: chunked\r\n")
+_UNTIL_CLOSED = Framing(b"")  # an HTTP/1.0 client learns the end from the end of the connection
+
+
+class Proxy:
+    """Takes each request through the rules to the backend, and the answer back. Made from the configuration once."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        verifier: Verifier,
+        identity: IdentityHeaders,
+        upstreams: Mapping[str, Upstream],
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        roles: Roles,
+        realm: str,
+        in_flight: int,
+    ) -> None:
+        self.routes = routes
+        self.verifier = verifier
+        self.identity = identity
+        self.upstreams = upstreams
+        self.telemetry = telemetry
+        self.realm = realm
+        self.draining = False
+        self.requests_in_flight = 0
+        self._clock = clock
+        self._roles = roles
+        self._answer_roles = AnswerRoles()
+        self._in_flight = in_flight
+
+    async def handle(self, request: Request) -> bool:
+        """Serve one request; returns whether its connection can be used for another."""
+        self.requests_in_flight += 1
+        try:
+            request.read(self._roles)
+            self._admit()
+            route = request.route = self.routes.match(request.method, request.target)
+            identity = await self.authenticate(request, route)
+            upstream = self.upstreams[route.upstream]
+            head = self.head(request, route, identity, upstream)
+            answer = await upstream.send(head, request, lambda message: self.relay_interim(request, message))
+            return await self.relay(request, answer)
+        except Rejection as rejection:
+            return await self.refuse(request, rejection)
+        except ConnectionError:
+            raise  # the client is gone; nobody is left to be answered
+        except Exception as error:  # noqa: BLE001  # a bug: said in the log, and never more than "internal error" outside
+            at = extract_tb(error.__traceback__)[-1]
+            log.error("request_id=%s event=bug type=%s at=%s:%s", request.id, type(error).__name__, at.filename, at.lineno)
+            return await self.refuse(request, Rejection(Reason.INTERNAL_ERROR))
+        finally:
+            self.requests_in_flight -= 1
+            self.telemetry.ended(request)
+
+    def _admit(self) -> None:
+        if self.requests_in_flight > self._in_flight:
+            raise Rejection(Reason.OVERLOADED, retry_after_s=1)
+
+    async def authenticate(self, request: Request, route: Route) -> bytes:
+        """The identity headers for this request on this route. Raises Rejection."""
+        if route.auth is Auth.NONE:
+            return ANONYMOUS
+        if route.auth is Auth.DENY:
+            raise Rejection(Reason.ROUTE_DENIED)
+        try:
+            token = bearer.take(request.headers.special.get("authorization"))
+            if token is None:
+                if route.auth is Auth.OPTIONAL:
+                    return ANONYMOUS
+                raise Rejection(Reason.TOKEN_MISSING)
+            claims = self.verifier.cached(token) or await self.verifier.verify(token)
+            request.claims = claims
+            route.policy.authorize(claims)
+            return self.identity.lines(claims)
+        except Rejection as rejection:
+            if not route.report:
+                raise
+            request.rejected = rejection.reason
+            return REPORT
+
+    def head(self, request: Request, route: Route, identity: bytes, upstream: Upstream) -> bytes:
+        """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""
+        special = request.headers.special
+        host = request.host or upstream.authority
+        pieces = [
+            request.method.encode(), b" ", request.target.encode(), b" HTTP/1.1\r\nHost: ", host, b"\r\n",
+            *request.headers.kept,
+            identity,
+            request.connection.forwarded.lines(host, special),
+            b"X-Request-Id: ", request.id.encode(), b"\r\n",
+        ]  # fmt: skip
+        if request.websocket:
+            pieces.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        if route.forward_token and "authorization" in special:
+            pieces += (b"Authorization: ", special["authorization"][0], b"\r\n")
+        return b"".join(pieces)
+
+    def relay_interim(self, request: Request, message: RawResponseMessage) -> None:
+        """Pass on a 1xx answer (RFC 9110 section 15.2); `100 Continue` has been given by the sidecar itself."""
+        client = request.connection
+        if message.code == 100 or request.message.version.minor == 0 or client.transport is None:
+            return
+        headers = AnswerHeaders(message.raw_headers, self._answer_roles)
+        if headers.clean:
+            client.write(b"%b%b\r\n" % (_status_line(message), b"".join(headers.kept)))
+
+    async def relay(self, request: Request, answer: Answer) -> bool:
+        """Pass the answer on as it comes, no faster than the client takes it; returns whether the connection stays usable.
+
+        Raises Rejection while nothing has been sent. Later, an answer that breaks off ends the client's connection: a short
+        answer is never to be taken for a whole one.
+        """
+        try:
+            message = answer.message
+            if message.code == 101:
+                await self.tunnel(request, answer)
+                return False
+            headers = AnswerHeaders(message.raw_headers, self._answer_roles)
+            framing = self.framing(request, answer, headers)
+            keep = (
+                request.keep_alive
+                and not self.draining
+                and not request.message.upgrade  # what was declined may already be on its way
+                and answer.request_sent
+                and framing is not _UNTIL_CLOSED
+            )
+            client = request.connection
+            request.status = message.code
+            pieces = [_status_line(message), *headers.kept, framing.line]
+            given_id = headers.special.get("x-request-id")
+            pieces += (b"X-Request-Id: ", request.id.encode() if given_id is None else given_id, b"\r\n")
+            if not keep:
+                pieces.append(b"Connection: close\r\n")
+            elif request.message.version.minor == 0:
+                pieces.append(b"Connection: keep-alive\r\n")
+            pieces.append(b"\r\n")
+            payload = answer.payload
+            if request.method != "HEAD" and payload.is_eof() and payload.exception() is None:
+                pieces.append(payload.read_nowait(-1))
+                client.write(b"".join(pieces))
+            else:
+                client.write(b"".join(pieces))
+                if request.method != "HEAD":
+                    await self._stream(request, answer, chunked=framing is _CHUNKED)
+            return keep
+        finally:
+            answer.release()
+
+    async def tunnel(self, request: Request, answer: Answer) -> None:
+        """Pass on a 101 and then bytes, until either side or the token ends. Raises Rejection when nobody asked for it."""
+        headers = AnswerHeaders(answer.message.raw_headers, self._answer_roles)
+        if not request.websocket or not headers.clean:
+            raise Rejection(Reason.UPSTREAM_INVALID)
+        request.status = 101
+        pieces = [_status_line(answer.message), *headers.kept, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"]
+        request.connection.write(b"".join(pieces))
+        lasts_s = None
+        if request.claims is not None and request.claims.valid_until != NEVER:
+            lasts_s = request.claims.valid_until - self._clock.wall()
+        await Tunnel(request.connection, answer.connection, answer.idle_s, lasts_s).run()
+
+    def framing(self, request: Request, answer: Answer, headers: AnswerHeaders) -> Framing:
+        """How the client learns where the answer ends, made anew (RFC 9112 section 6.3). Raises Rejection."""
+        special = headers.special
+        length = special.get("content-length")
+        coding = special.get("transfer-encoding")
+        if not headers.clean or (coding is not None and (coding.lower() != b"chunked" or length is not None)):
+            raise Rejection(Reason.UPSTREAM_INVALID)
+        if length is not None and answer.message.code != 204:
+            return Framing(b"Content-Length: %b\r\n" % length)
+        if request.method == "HEAD" or answer.message.code in NO_BODY:
+            return _NOTHING
+        if answer.payload.is_eof():
+            return Framing(b"Content-Length: %d\r\n" % answer.payload.total_bytes)
+        return _CHUNKED if request.message.version.minor == 1 else _UNTIL_CLOSED
+
+    async def _stream(self, request: Request, answer: Answer, chunked: bool) -> None:
+        client, upstream, payload = request.connection, answer.connection, answer.payload
+        idle_s = answer.idle_s
+        now = self._clock.monotonic
+        try:
+            while True:
+                upstream.deadline = now() + idle_s
+                chunk = await payload.readany()
+                upstream.deadline = NEVER
+                if not chunk:
+                    break
+                if chunked:
+                    client.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
+                else:
+                    client.write(chunk)
+                await client.drain(now() + idle_s)
+        except (Rejection, BrokenOff) as error:
+            request.rejected = error.reason if isinstance(error, Rejection) else Reason.UPSTREAM_INVALID
+            client.abort()
+            raise ConnectionAbortedError from None
+        if chunked:
+            client.write(b"0\r\n\r\n")
+
+    async def refuse(self, request: Request, rejection: Rejection) -> bool:
+        """Answer a request that is refused; returns whether its connection stays usable.
+
+        It does not when the rest of the request's body may still be on its way, or when nobody can be sure where it ends.
+        """
+        reason = rejection.reason
+        request.rejected = reason
+        request.status = reason.status
+        keep = (
+            request.keep_alive
+            and not self.draining
+            and not request.message.upgrade
+            and request.payload.is_eof()
+            and reason not in UNSURE_WHERE_IT_ENDS
+        )
+        head_only = request.method == "HEAD"
+        request.connection.write(answer(rejection, request.id, self.realm, head_only=head_only, close=not keep))
+        return keep
+
+    def refuse_unread(self, reason: Reason, client: ClientConnection) -> bytes:
+        """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
+        request_id = new_id()
+        self.telemetry.unread(reason, request_id, client.forwarded.peer)
+        return answer(Rejection(reason), request_id, self.realm, close=True)
+
+
+def _status_line(message: RawResponseMessage) -> bytes:
+    phrase = message.reason if _REASON_PHRASE.fullmatch(message.reason) else ""
+    return b"HTTP/1.1 %d %b\r\n" % (message.code, phrase.encode())

@@ -1,0 +1,123 @@
+"""One request as it was read, and what was found out about it on its way."""
+
+import re
+from itertools import count
+from os import urandom
+from typing import TYPE_CHECKING
+
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from sidecar.claims import Claims
+from sidecar.headers import RequestHeaders, Roles
+from sidecar.rejections import Reason, Rejection
+from sidecar.routes import Route
+
+if TYPE_CHECKING:
+    from sidecar.connection import ClientConnection
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
+_id_prefix = urandom(8).hex()
+_id_numbers = count(1)
+
+
+def new_id() -> str:
+    """A request id for a request that brought none."""
+    return f"{_id_prefix}-{next(_id_numbers):x}"
+
+
+class Request:
+    """A request in hand. Grouped by when the attributes are known: on arrival, once read, on the way.
+
+    `length` is the size of the body in bytes, None when it is chunked, 0 when there is none.
+    """
+
+    __slots__ = (
+        "claims", "connection", "headers", "host", "id", "length", "message", "method", "payload", "rejected", "route",
+        "started", "status", "target",
+    )  # fmt: skip
+
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: "ClientConnection") -> None:
+        self.message = message
+        self.payload = payload
+        self.connection = connection
+        self.method: str = message.method
+        self.target: str = message.path
+        self.started = connection.clock.monotonic()
+
+        self.id = ""
+        self.headers: RequestHeaders
+        self.host = b""
+        self.length: int | None = 0
+
+        self.route: Route | None = None
+        self.claims: Claims | None = None
+        self.rejected: Reason | None = None
+        self.status = 0
+
+    def read(self, roles: Roles) -> None:
+        """Read the headers. Raises Rejection (request_malformed) for a request that could be read in two ways."""
+        message = self.message
+        headers = self.headers = RequestHeaders(message.raw_headers, roles, self.connection.forwarded.trusted)
+        special = headers.special
+        given_id = special.get("x-request-id")
+        if given_id is not None and len(given_id) == 1 and _REQUEST_ID.fullmatch(given_id[0]) is not None:
+            self.id = given_id[0].decode()
+        else:
+            self.id = new_id()
+        version = message.version
+        if version.major != 1 or version.minor > 1:
+            raise Rejection(Reason.REQUEST_MALFORMED, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        hosts = special.get("host", [])
+        if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) is not None:
+            self.host = hosts[0]
+        elif hosts or version.minor == 1:  # RFC 9112 section 3.2
+            raise Rejection(Reason.REQUEST_MALFORMED, "The request needs exactly one valid Host header.")
+        if "expect" in special and version.minor == 1 and not self.expects_continue:
+            raise Rejection(Reason.EXPECTATION_FAILED)
+        if "transfer-encoding" in special or "content-length" in special:
+            self.length = self._body_length(special)
+
+    def _body_length(self, special: dict[str, list[bytes]]) -> int | None:
+        """RFC 9112 section 6.3, with every case refused that another program might read differently."""
+        lengths = special.get("content-length", [])
+        codings = special.get("transfer-encoding", [])
+        if codings:
+            if lengths or len(codings) > 1 or codings[0].lower() != b"chunked" or self.message.version.minor == 0:
+                raise Rejection(Reason.REQUEST_MALFORMED, "Transfer-Encoding must be chunked, alone, in HTTP/1.1.")
+            return None
+        if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
+            raise Rejection(Reason.REQUEST_MALFORMED, "Content-Length must be one number.")
+        return int(lengths[0])
+
+    @property
+    def issuer(self) -> str:
+        """The name of the issuer whose token was verified, "none" without one."""
+        return "none" if self.claims is None else self.claims.issuer
+
+    @property
+    def websocket(self) -> bool:
+        """Does the client ask to go on as a WebSocket? Other upgrades are declined: h2c would carry unseen requests."""
+        if not self.message.upgrade:
+            return False
+        upgrade = self.headers.special.get("upgrade")
+        return upgrade is not None and len(upgrade) == 1 and upgrade[0].lower() == b"websocket"
+
+    @property
+    def expects_continue(self) -> bool:
+        """Does the client wait to be invited to send its body (RFC 9110 section 10.1.1)? HTTP/1.0 has no such thing."""
+        expect = self.headers.special.get("expect", [])
+        return len(expect) == 1 and expect[0].lower() == b"100-continue" and self.message.version.minor == 1
+
+    @property
+    def keep_alive(self) -> bool:
+        """Does the client mean to go on using the connection?"""
+        return not self.message.should_close
+
+    def __repr__(self) -> str:
+        return f"<Request {self.id} {self.method} {self.route!r}>"
