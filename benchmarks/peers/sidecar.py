@@ -1,0 +1,49 @@
+"""jwt-sidecar, one process, all features that are on by default on, except where the setting says otherwise."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.issuer import AUDIENCE
+from benchmarks.peers import Missing, Peer
+from benchmarks.peers.installed import first_line
+from benchmarks.process import free_port
+from benchmarks.setting import CLAIM_HEADERS, CLAIMS_HEADER, Setting
+
+_PROGRAM = Path(sys.executable).with_name("jwt-sidecar")
+
+
+def version() -> str:
+    """The one installed beside this interpreter."""
+    if not _PROGRAM.exists():
+        raise Missing(f"{_PROGRAM.name} is not installed beside {os.path.basename(sys.executable)}: make install")
+    number = first_line(sys.executable, "-c", "import importlib.metadata as m; print(m.version('jwt-sidecar'))")
+    return f"jwt-sidecar {number}, Python {sys.version.split()[0]}"
+
+
+def command(setting: Setting, port: int, directory: Path) -> list[str]:
+    """The configuration is JSON, which is YAML."""
+    config: dict[str, Any] = {
+        "listen": f"127.0.0.1:{port}",
+        "health": {"listen": f"127.0.0.1:{free_port()}"},
+        "admin": {"listen": f"127.0.0.1:{free_port()}"},
+        "issuers": {
+            issuer.name: {"issuer": issuer.iss, "jwks_uri": issuer.jwks_uri, "audiences": [AUDIENCE]}
+            for issuer in setting.issuers
+        },
+        "upstream": f"http://127.0.0.1:{setting.origin}",
+        "identity_headers": CLAIM_HEADERS,
+        "claims_header": CLAIMS_HEADER if setting.claims_header else "off",
+        "access_log": "json" if setting.access_log else "off",
+        "workers": 1,
+        "routes": [{"path": f"{prefix}*", "issuers": [issuer.name]} for prefix, issuer in setting.routes],
+    }
+    if not setting.routes:
+        del config["routes"]
+    (directory / "sidecar.yaml").write_text(json.dumps(config, indent=2))
+    return [str(_PROGRAM), "run", "-c", "sidecar.yaml"]
+
+
+PEER = Peer("jwt-sidecar", "jwt-sidecar, one worker", "sidecar.yaml", version, command)

@@ -1,0 +1,110 @@
+"""A process under measurement: started in a session of its own on a given core, measured, and always stopped."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+_CORES = sorted(os.sched_getaffinity(0))
+PROXY_CORE = _CORES[0]
+"""The core of whatever is measured."""
+LOAD_CORE = _CORES[-1]
+"""The core of everything else: load generator, origin, issuer. The same one where the machine has only one."""
+
+STOP_S = 5.0
+"""How long a process may take to end after SIGTERM before its whole session is killed."""
+
+
+class Process:
+    """One program and everything that it starts."""
+
+    def __init__(
+        self, argv: Sequence[str], directory: Path, core: int, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """Start `argv` in `directory` pinned to `core`; its output goes to `output.log` there."""
+        self.output = directory / "output.log"
+        # Pinned by taskset and not afterwards: threads that exist already would keep their cores.
+        pinned = ["taskset", "-c", str(core), *argv] if shutil.which("taskset") else list(argv)
+        with self.output.open("wb") as output:
+            self._popen = subprocess.Popen(
+                pinned,
+                cwd=directory,
+                env=None if environ is None else dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+
+    def alive(self) -> bool:
+        """Whether the first process of the tree still runs."""
+        return self._popen.poll() is None
+
+    def pids(self) -> list[int]:
+        """Every process of the session: the tree, also where a parent has gone."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    # The name, in brackets, may hold blanks: the fields are counted behind it.
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    if int(fields[3]) == self.pid and fields[0] != "Z":
+                        found.append(int(entry.name))
+        return found
+
+    def cpu_s(self) -> float:
+        """User plus system time of the tree so far, in seconds, from the CPU clock of each process."""
+        return sum(_process_cpu_s(pid) for pid in self.pids())
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the tree; pages shared by its processes are counted once (the sum of their Pss)."""
+        total = 0
+        for pid in self.pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        return total
+
+    def stop(self) -> None:
+        """End the tree: politely, then not."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str], directory: Path, core: int, environ: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """A `Process` that is stopped whatever happens."""
+    process = Process(argv, directory, core, environ)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _process_cpu_s(pid: int) -> float:
+    # clock_getcpuclockid(3) of a process: the sum of utime and stime in /proc/PID/stat, but in ns and not in 10 ms.
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:  # it ended meanwhile
+        return 0.0

@@ -1,0 +1,44 @@
+"""Where jwt-sidecar spends its time: its process under load, sampled by py-spy or perf, whichever is there."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.proxies import serving
+from benchmarks.report import OURS, RESULTS
+from benchmarks.works import Bench
+from benchmarks.wrk import closed_loop
+
+
+def profile(bench: Bench) -> int:
+    """Writes results/profile.svg (py-spy) or results/profile.txt (perf) of a warm run; 1 when neither is installed."""
+    py_spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    perf = shutil.which("perf")
+    setting = bench.setting("profile")
+    token = setting.issuers[0].token()
+    RESULTS.mkdir(exist_ok=True)
+    with serving(bench.only(OURS), setting) as (proxy,):
+        pid, seconds = str(proxy.process.pid), str(bench.seconds)
+        if py_spy:
+            written = RESULTS / "profile.svg"
+            command = [py_spy, "record", "--native", "-r", "500", "-d", seconds, "-o", str(written), "-p", pid]
+        elif perf:
+            written = RESULTS / "profile.txt"
+            command = [perf, "record", "-q", "-o", str(setting.directory / "perf.data"), "-p", pid, "sleep", seconds]
+        else:
+            print("benchmarks: neither py-spy nor perf is installed", file=sys.stderr)
+            return 1
+        sampler = subprocess.Popen(command)
+        closed_loop(proxy.url(), token, bench.seconds + 1)
+        sampler.wait()
+        if not py_spy:
+            report = subprocess.run(
+                [str(perf), "report", "-i", str(setting.directory / "perf.data"), "--stdio"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            written.write_text(report.stdout)
+    print(written)
+    return 0

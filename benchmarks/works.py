@@ -1,0 +1,226 @@
+"""The works: what is asked of the proxies, and which figures are taken. A new one is one more function in WORKS."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.issuer import Issuers
+from benchmarks.origin import bulk_origin
+from benchmarks.peers import Peer
+from benchmarks.proxies import Proxy, await_accepted, serving, started
+from benchmarks.setting import BULK_BYTES, Setting
+from benchmarks.steady import steady
+from benchmarks.transfer import download, upload
+from benchmarks.wrk import CONNECTIONS, Load, closed_loop, each_once
+
+Figures = dict[str, float]
+"""What one round says about one proxy: the name of a column, with its unit, and the figure."""
+CPU = "CPU us/request"
+RATE = "requests/s"
+
+COLD_TOKENS = 5_000
+MEMORY_TOKENS = 10_000
+MEMORY_REQUESTS = 1_000_000
+STEADY_RATE = 1_000.0
+SHARE_OF_MAXIMUM = 0.8
+ONE_ISSUER_PEERS = ("jwt-sidecar", "envoy", "envoy-cache", "haproxy", "fastify")
+RICH_PEERS = ("jwt-sidecar", "envoy", "envoy-cache")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One table: the figures of every round of every proxy. `leading` is the column that is compared."""
+
+    name: str
+    title: str
+    leading: str
+    rounds: dict[str, list[Figures]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every work is given."""
+
+    peers: Sequence[Peer]
+    directory: Path
+    origin: int
+    issuers: Issuers
+    rounds: int
+    seconds: int
+    access_log: bool
+
+    def setting(self, name: str, algorithm: str = "RS256") -> Setting:
+        """One issuer, no routes; `name` is the directory of its configurations."""
+        issuer = self.issuers.add(name, algorithm)
+        return Setting(self.directory / name, self.origin, (issuer,), access_log=self.access_log)
+
+    def only(self, *names: str) -> list[Peer]:
+        """The peers of those names that are here."""
+        return [peer for peer in self.peers if peer.name in names]
+
+    def interleaved(self, result: Result, proxies: Sequence[Proxy], measure: Callable[[int, Proxy], Figures]) -> Result:
+        """Fills `result` from `measure(round, proxy)` for A B C A B C; round 0 warms up and is thrown away."""
+        for number in range(self.rounds + 1):
+            for proxy in proxies:
+                figures = measure(number, proxy)
+                if number:
+                    result.rounds.setdefault(proxy.peer.name, []).append(figures)
+        return result
+
+
+def _cpu(proxy: Proxy, load: Callable[[], Load], accepted: bool = True) -> Figures:
+    """CPU time of the proxy per request of `load`, every one of which must be accepted, or refused."""
+    before = proxy.process.cpu_s()
+    counted = load()
+    spent = proxy.process.cpu_s() - before
+    if counted.refused != (0 if accepted else counted.requests):
+        raise RuntimeError(f"{proxy.peer.name}: {counted.refused} of {counted.requests} requests were refused")
+    return {CPU: spent / counted.requests * 1e6, RATE: counted.rate, "CPU %": spent / counted.seconds * 100}
+
+
+def warm(bench: Bench) -> Iterator[Result]:
+    """One RS256 token that every proxy has seen."""
+    setting = bench.setting("warm")
+    token = setting.issuers[0].token()
+    result = Result("warm", f"One warm RS256 token, {CONNECTIONS} connections", CPU)
+    with serving(bench.peers, setting) as proxies:
+        yield bench.interleaved(
+            result, proxies, lambda _, proxy: _cpu(proxy, lambda: closed_loop(proxy.url(), token, bench.seconds))
+        )
+
+
+def cold(bench: Bench) -> Iterator[Result]:
+    """Tokens that are seen once."""
+    for algorithm in ("RS256", "ES256"):
+        setting = bench.setting(f"cold-{algorithm}", algorithm)
+        batches = [setting.issuers[0].tokens(COLD_TOKENS + CONNECTIONS) for _ in range(bench.rounds + 1)]
+        title = f"{COLD_TOKENS:,} distinct {algorithm} tokens a round, each once"
+        result = Result(f"cold-{algorithm.lower()}", title, CPU)
+        with serving(bench.only(*ONE_ISSUER_PEERS), setting) as proxies:
+            yield bench.interleaved(
+                result,
+                proxies,
+                lambda number, proxy, batches=batches: _cpu(  # type: ignore[misc]
+                    proxy, lambda: each_once(proxy.url(), batches[number])
+                ),
+            )
+
+
+def reject(bench: Bench) -> Iterator[Result]:
+    """Tokens that are refused, each sent once: half with another token's signature, half expired."""
+    setting = bench.setting("reject")
+    issuer = setting.issuers[0]
+    half = (COLD_TOKENS + CONNECTIONS) // 2
+    batches = [
+        [token for _ in range(half) for token in (issuer.forged(), issuer.expired())] for _ in range(bench.rounds + 1)
+    ]
+    result = Result("reject", f"{COLD_TOKENS:,} refused RS256 tokens a round: bad signatures and expired", CPU)
+    with serving(bench.only(*ONE_ISSUER_PEERS), setting) as proxies:
+        yield bench.interleaved(
+            result,
+            proxies,
+            lambda number, proxy: _cpu(proxy, lambda: each_once(proxy.url(), batches[number]), accepted=False),
+        )
+
+
+def rich(bench: Bench) -> Iterator[Result]:
+    """What a grown configuration costs: the request takes the last of ten routes."""
+    issuers = tuple(bench.issuers.add(f"rich-{number}") for number in range(3))
+    routes = tuple((f"/area{number}/", issuers[number % 3]) for number in range(10))
+    setting = replace(bench.setting("rich"), issuers=issuers, routes=routes, claims_header=True)
+    headers = {
+        "Accept": "application/json, text/plain, */*",
+        "Accept-Encoding": "gzip, deflate, br",
+        "Accept-Language": "en-GB,en;q=0.9,de;q=0.7",
+        "Cache-Control": "no-cache",
+        "Cookie": "session=4bb7d0c21e9a4f0f; theme=dark; consent=yes",
+        "Origin": "https://app.example",
+        "Referer": "https://app.example/orders/overview",
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "X-Request-Id": "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
+        "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    }  # with Host and Authorization: 12
+    prefix, owner = routes[-1]
+    token = owner.token()
+    result = Result("rich", "10 routes, 3 issuers, 12 request headers, claims header, warm RS256 token", CPU)
+    with serving(bench.only(*RICH_PEERS), setting) as proxies:
+        yield bench.interleaved(
+            result,
+            proxies,
+            lambda _, proxy: _cpu(
+                proxy, lambda: closed_loop(proxy.url(f"{prefix}orders/17"), token, bench.seconds, headers)
+            ),
+        )
+
+
+def latency(bench: Bench) -> Iterator[Result]:
+    """Open loop: at a fixed rate, and at a share of what each proxy can do at most."""
+    setting = bench.setting("latency")
+    token = setting.issuers[0].token()
+    fixed = Result("latency", f"Latency at a steady {STEADY_RATE:,.0f} requests/s", "p99 ms")
+    share = Result("latency-share", f"Latency at {SHARE_OF_MAXIMUM:.0%} of each one's own maximum", "p99 ms")
+    with serving(bench.peers, setting) as proxies:
+
+        def measure(proxy: Proxy, rate: float) -> Figures:
+            taken = steady(proxy.port, token, rate, bench.seconds)
+            return {"p99 ms": taken.p99, "p50 ms": taken.p50, RATE: rate, "client's lag p99 ms": taken.lag_p99}
+
+        yield bench.interleaved(fixed, proxies, lambda _, proxy: measure(proxy, STEADY_RATE))
+        most = {proxy.peer.name: closed_loop(proxy.url(), token, bench.seconds).rate for proxy in proxies}
+        yield bench.interleaved(
+            share, proxies, lambda _, proxy: measure(proxy, most[proxy.peer.name] * SHARE_OF_MAXIMUM)
+        )
+
+
+def transfer(bench: Bench) -> Iterator[Result]:
+    """One body of a gigabyte, and the CPU time of passing it on."""
+    setting = bench.setting("transfer")
+    token = setting.issuers[0].token()
+    with bulk_origin() as origin, serving(bench.peers, replace(setting, origin=origin)) as proxies:
+        for name, move in (("download", download), ("upload", upload)):
+
+            def measure(_: int, proxy: Proxy, move: Callable[[int, str], None] = move) -> Figures:
+                before, began = proxy.process.cpu_s(), time.monotonic()
+                move(proxy.port, token)
+                seconds = time.monotonic() - began
+                return {"CPU ms": (proxy.process.cpu_s() - before) * 1e3, "MiB/s": BULK_BYTES / 2**20 / seconds}
+
+            yield bench.interleaved(Result(name, f"One {name} of 1 GiB", "CPU ms"), proxies, measure)
+
+
+def memory(bench: Bench) -> Iterator[Result]:
+    """Resident memory at rest and after a million requests; one round, because it is not the machine's speed."""
+    setting = bench.setting("memory")
+    tokens = setting.issuers[0].tokens(MEMORY_TOKENS)
+    title = f"Resident memory after {MEMORY_REQUESTS:,} requests with {MEMORY_TOKENS:,} RS256 tokens"
+    result = Result("memory", title, "MiB")
+    with serving(bench.only(*ONE_ISSUER_PEERS), setting) as proxies:
+        for proxy in proxies:
+            at_rest = proxy.process.resident_bytes()
+            _cpu(proxy, lambda proxy=proxy: each_once(proxy.url(), tokens, MEMORY_REQUESTS))  # type: ignore[misc]
+            after = proxy.process.resident_bytes()
+            result.rounds[proxy.peer.name] = [{"MiB": after / 2**20, "MiB at rest": at_rest / 2**20}]
+    yield result
+
+
+def start(bench: Bench) -> Iterator[Result]:
+    """From the start of the process to the first request that it accepted, asked every millisecond or so."""
+    setting = bench.setting("start")
+    token = setting.issuers[0].token()
+    result = Result("start", "Process start to the first accepted request", "ms")
+    for number in range(bench.rounds + 1):
+        for peer in bench.only(*ONE_ISSUER_PEERS):
+            began = time.monotonic()
+            with started(peer, setting) as proxy:
+                await_accepted(proxy, token, pause_s=0.001)
+                took = time.monotonic() - began
+                cpu = proxy.process.cpu_s()
+            if number:
+                result.rounds.setdefault(peer.name, []).append({"ms": took * 1e3, "CPU ms": cpu * 1e3})
+    yield result
+
+
+WORKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
+    work.__name__: work for work in (warm, cold, reject, rich, latency, transfer, memory, start)
+}

@@ -1,0 +1,76 @@
+"""Closed-loop load by wrk: how many requests were answered, and how."""
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CONNECTIONS = 32
+
+_EACH_ONCE = """\
+-- Sends each line of the file as a token, once, and ends when `expected` answers have come.
+local tokens, sent, answered, refused, expected = {}, 0, 0, 0, %(expected)d
+for line in io.lines("%(path)s") do tokens[#tokens + 1] = line end
+function request()
+    sent = sent + 1
+    return wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. tokens[(sent - 1) %% #tokens + 1] })
+end
+function response(status)
+    answered = answered + 1
+    if status ~= 200 then refused = refused + 1 end
+    if answered == expected then
+        io.write(answered, " requests in -\\n  Non-2xx or 3xx responses: ", refused, "\\n")
+        io.flush()
+        os.exit(0)
+    end
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk counted."""
+
+    requests: int
+    refused: int
+    """Answers other than 2xx and 3xx."""
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds
+
+
+def closed_loop(url: str, token: str, seconds: int, headers: Mapping[str, str] | None = None) -> Load:
+    """One token on CONNECTIONS connections, each sending its next request when it has its answer."""
+    lines = {"Authorization": f"Bearer {token}", **(headers or {})}
+    flags = [part for name, value in lines.items() for part in ("-H", f"{name}: {value}")]
+    return _wrk([f"-d{seconds}s", *flags, url])
+
+
+def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> Load:
+    """Every token in one request, or, with `requests`, the tokens in turn until so many are answered."""
+    with tempfile.TemporaryDirectory() as directory:
+        listed, script = Path(directory, "tokens"), Path(directory, "each_once.lua")
+        listed.write_text("\n".join(tokens))
+        # The last tokens are spent by requests that are under way when enough are answered.
+        expected = requests if requests is not None else len(tokens) - CONNECTIONS
+        script.write_text(_EACH_ONCE % {"expected": expected, "path": listed})
+        return _wrk(["-d3600s", "-s", str(script), url])
+
+
+def _wrk(arguments: Sequence[str]) -> Load:
+    began = time.monotonic()
+    run = subprocess.run(
+        ["wrk", "-t1", f"-c{CONNECTIONS}", "--timeout", "10s", *arguments], capture_output=True, text=True, check=True
+    )
+    seconds = time.monotonic() - began
+    counted = re.search(r"(\d+) requests in", run.stdout)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", run.stdout)
+    if counted is None or "Socket errors" in run.stdout:
+        raise RuntimeError(f"wrk: {run.stdout}{run.stderr}")
+    return Load(int(counted[1]), int(refused[1]) if refused else 0, seconds)
