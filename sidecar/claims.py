@@ -1,11 +1,18 @@
 """What a token says once its signature has been verified, and whether that is acceptable at a given time."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sidecar.rejections import Reason, Rejection
 
 LATEST_DATE = 253_402_300_799  # the end of the year 9999 (RFC 3339); a later NumericDate counts in milliseconds
+CONFIRMATIONS = ("jkt", "x5t#S256")  # RFC 9449 section 6.1 (DPoP) and RFC 8705 section 3.1 (mutual TLS)
+
+_SAYABLE = re.compile(r"[ !#-\[\]-~]+")  # what error_description may hold: RFC 6750 section 3
+
+Path = Sequence[str]
+"""The way to a claim: its name, or the names of the objects around it and its own."""
 
 
 class Claims:
@@ -13,10 +20,11 @@ class Claims:
 
     `valid_from` and `valid_until` are Unix times with the issuer's clock skew already allowed for, so that a remembered
     token is judged by two comparisons. `payload_segment` is the verified payload exactly as it was signed, in base64url.
-    `headers` holds the identity headers once they have been rendered for the upstream.
+    `headers` holds the identity headers once they have been rendered for the upstream, `assertion` the line of the assertion,
+    when it was minted, and until when it is sent again.
     """
 
-    __slots__ = ("claims", "headers", "issuer", "payload_segment", "valid_from", "valid_until")
+    __slots__ = ("assertion", "claims", "headers", "issuer", "payload_segment", "valid_from", "valid_until")
 
     def __init__(
         self,
@@ -32,57 +40,211 @@ class Claims:
         self.valid_from = valid_from
         self.valid_until = valid_until
         self.headers: bytes | None = None
+        self.assertion: tuple[bytes, float, float] | None = None
 
     def __repr__(self) -> str:
         return f"<Claims of {self.issuer}: {', '.join(self.claims)}>"
 
 
-class ClaimRules:
-    """What one issuer's claims must be: RFC 7519 section 4.1, with RFC 8725 section 3.9's audience.
+def find(claims: Mapping[str, Any], path: Path) -> Any:
+    """The claim at `path`, or None. The whole path written as one top-level name wins over nesting."""
+    value: Any = claims.get(".".join(path))
+    if value is not None:
+        return value
+    value = claims
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
 
-    `audiences` None switches the audience check off. `clock_skew_s` is allowed on `exp`, `nbf` and `iat` alike.
+
+def named(path: Path) -> str:
+    """A claim's name for a sentence of an answer; one that cannot stand there is not said."""
+    name = ".".join(path)
+    return f"{name} claim" if _SAYABLE.fullmatch(name) else "claim"
+
+
+class Subjects:
+    """Which `sub` an issuer is believed for: these, those that begin so, and those that fit a pattern.
+
+    In a pattern `*` stands for any characters, also none, and everything else for itself.
+    """
+
+    def __init__(self, exact: Collection[str] = (), prefix: Collection[str] = (), glob: Collection[str] = ()) -> None:
+        self._exact = frozenset(exact)
+        self._prefixes = tuple(prefix)
+        self._globs = tuple(tuple(pattern.split("*")) for pattern in glob)
+        assert all(len(pieces) > 1 for pieces in self._globs), "a pattern without * is a subject"
+
+    def __contains__(self, subject: str) -> bool:
+        return (
+            subject in self._exact
+            or subject.startswith(self._prefixes)
+            or any(_fits(pieces, subject) for pieces in self._globs)
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(
+            (*sorted(self._exact), *(f"{prefix}*" for prefix in self._prefixes), *map("*".join, self._globs))
+        )
+
+
+class ClaimRules:
+    """What one issuer's claims must be: RFC 7519 section 4.1, RFC 8725 section 3.9, and what its configuration adds.
+
+    - `audiences` None switches the audience check off; `all_audiences` asks for every one of them. They are looked for in
+      the first of `audience_claims` that the token has.
+    - `clock_skew_s` is allowed on `exp`, `nbf` and `iat` alike.
+    - `max_lifetime_s`: `exp` less `iat` may be no more, or `exp` less the time of the check where there is no `iat`.
+    - `required` and `rejected` are claims that a token must and must not have. `subjects` None: every one, or none at all.
+    - `reject_bound` refuses a token that only the holder of a key may use: as a plain bearer token it may be a stolen one.
+
+    `checks` are those that these rules ask for, by name, in their order.
     """
 
     def __init__(
-        self, audiences: Collection[str] | None, *, clock_skew_s: float = 60.0, require_exp: bool = True
+        self,
+        audiences: Collection[str] | None,
+        *,
+        all_audiences: bool = False,
+        audience_claims: Sequence[str] = ("aud",),
+        clock_skew_s: float = 60.0,
+        require_exp: bool = True,
+        max_lifetime_s: float | None = None,
+        required: Sequence[Path] = (),
+        rejected: Sequence[Path] = (),
+        subjects: Subjects | None = None,
+        reject_bound: bool = True,
     ) -> None:
         self.audiences = None if audiences is None else frozenset(audiences)
+        self.all_audiences = all_audiences
+        self.audience_claims = tuple(audience_claims)
         self.clock_skew_s = clock_skew_s
         self.require_exp = require_exp
+        self.max_lifetime_s = max_lifetime_s
+        self.required = tuple(required)
+        self.rejected = tuple(rejected)
+        self.subjects = subjects
+        self.checks: tuple[tuple[str, Callable[[dict[str, Any], float], None]], ...] = tuple(
+            (name, check)
+            for name, check, wanted in (
+                ("exp", self._check_exp, True),
+                ("nbf", self._check_nbf, True),
+                ("iat", self._check_iat, True),
+                ("lifetime", self._check_lifetime, max_lifetime_s is not None),
+                ("aud", self._check_audience, audiences is not None),
+                ("required", self._check_required, bool(required)),
+                ("rejected", self._check_rejected, bool(rejected)),
+                ("sub", self._check_subject, subjects is not None),
+                ("cnf", self._check_unbound, reject_bound),
+            )
+            if wanted
+        )
 
-    def check(self, claims: dict[str, Any], now: float) -> tuple[float, float]:
-        """Return (valid_from, valid_until), skew included. Raises Rejection; `iss` has chosen these rules already."""
-        skew = self.clock_skew_s
+    def check(self, claims: dict[str, Any], now: float, begun: list[str] | None = None) -> tuple[float, float]:
+        """Return (valid_from, valid_until), skew included. Raises Rejection; `iss` has chosen these rules already.
+
+        `begun` is told the name of each check as it begins.
+        """
+        for name, check in self.checks:
+            if begun is not None:
+                begun.append(name)
+            check(claims, now)
         expires = _numeric_date(claims, "exp")
-        if expires is None and self.require_exp:
-            raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
-        not_before = _numeric_date(claims, "nbf")
-        issued = _numeric_date(claims, "iat")
-        if expires is not None and now >= expires + skew:  # at exp itself it is already expired: section 4.1.4
+        starts = max(_numeric_date(claims, "nbf") or 0.0, _numeric_date(claims, "iat") or 0.0)
+        return starts - self.clock_skew_s, float("inf") if expires is None else expires + self.clock_skew_s
+
+    def _check_exp(self, claims: dict[str, Any], now: float) -> None:
+        expires = _numeric_date(claims, "exp")
+        if expires is None:
+            if self.require_exp:
+                raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
+        elif now >= expires + self.clock_skew_s:  # at exp itself it is already expired: section 4.1.4
             raise Rejection(Reason.TOKEN_EXPIRED, f"The token expired {ago(now - expires)} ago.")
-        if not_before is not None and now < not_before - skew:
+
+    def _check_nbf(self, claims: dict[str, Any], now: float) -> None:
+        not_before = _numeric_date(claims, "nbf")
+        if not_before is not None and now < not_before - self.clock_skew_s:
             raise Rejection(Reason.TOKEN_NOT_YET_VALID, f"The token is not valid for another {ago(not_before - now)}.")
-        if issued is not None and now < issued - skew:
+
+    def _check_iat(self, claims: dict[str, Any], now: float) -> None:
+        issued = _numeric_date(claims, "iat")
+        if issued is not None and now < issued - self.clock_skew_s:
             raise Rejection(
                 Reason.TOKEN_ISSUED_IN_FUTURE, f"The token says it was issued {ago(issued - now)} from now."
             )
-        self._check_audience(claims)
-        return (
-            max(not_before if not_before is not None else 0.0, issued if issued is not None else 0.0) - skew,
-            float("inf") if expires is None else expires + skew,
-        )
 
-    def _check_audience(self, claims: dict[str, Any]) -> None:
-        if self.audiences is None:
-            return
-        audience = claims.get("aud")
-        if audience is None:
-            raise Rejection(Reason.AUDIENCE_MISMATCH, "The token has no aud claim.")
-        named = [audience] if isinstance(audience, str) else audience
-        if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
-            raise Rejection(Reason.AUDIENCE_MISMATCH, "The token's aud claim is neither a string nor a list of strings.")
-        if self.audiences.isdisjoint(named):
+    def _check_lifetime(self, claims: dict[str, Any], now: float) -> None:
+        assert self.max_lifetime_s is not None
+        expires = _numeric_date(claims, "exp")
+        if expires is None:
+            raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
+        issued = _numeric_date(claims, "iat")
+        lifetime_s = expires - (now + self.clock_skew_s if issued is None else issued)
+        if lifetime_s > self.max_lifetime_s:
+            raise Rejection(Reason.CLAIM_INVALID, "The token is valid for longer than is accepted.")
+
+    def _check_audience(self, claims: dict[str, Any], _now: float) -> None:
+        assert self.audiences is not None
+        for name in self.audience_claims:
+            audience = claims.get(name)
+            if audience is not None:
+                break
+        else:
+            raise Rejection(Reason.AUDIENCE_MISMATCH, f"The token has no {' or '.join(self.audience_claims)} claim.")
+        meant = [audience] if isinstance(audience, str) else audience
+        if not isinstance(meant, list) or not all(isinstance(one, str) for one in meant):
+            raise Rejection(
+                Reason.AUDIENCE_MISMATCH, f"The token's {name} claim is neither a string nor a list of strings."
+            )
+        if self.audiences.isdisjoint(meant) or (self.all_audiences and not self.audiences.issubset(meant)):
             raise Rejection(Reason.AUDIENCE_MISMATCH)
+
+    def _check_required(self, claims: dict[str, Any], _now: float) -> None:
+        for path in self.required:
+            if find(claims, path) is None:
+                raise Rejection(Reason.CLAIM_MISSING, f"The token has no {named(path)}.")
+
+    def _check_rejected(self, claims: dict[str, Any], _now: float) -> None:
+        for path in self.rejected:
+            if find(claims, path) is not None:
+                raise Rejection(Reason.CLAIM_INVALID, f"A token with a {named(path)} is not accepted here.")
+
+    def _check_subject(self, claims: dict[str, Any], _now: float) -> None:
+        assert self.subjects is not None
+        subject = claims.get("sub")
+        if subject is None:
+            raise Rejection(Reason.CLAIM_MISSING, "The token has no sub claim.")
+        if not isinstance(subject, str):
+            raise Rejection(Reason.CLAIM_INVALID, "The token's sub claim is not a string.")
+        if subject not in self.subjects:
+            raise Rejection(Reason.CLAIM_MISMATCH, "The token's subject is not accepted here.")
+
+    def _check_unbound(self, claims: dict[str, Any], _now: float) -> None:
+        confirmation = claims.get("cnf")
+        if confirmation is None:
+            return
+        if not isinstance(confirmation, dict):  # RFC 7800 section 3.1
+            raise Rejection(Reason.CLAIM_INVALID, "The token's cnf claim is not an object.")
+        if not confirmation.keys().isdisjoint(CONFIRMATIONS):
+            raise Rejection(
+                Reason.CLAIM_INVALID, "The token is bound to a key of its client and is no plain bearer token."
+            )
+
+
+def _fits(pieces: Sequence[str], text: str) -> bool:
+    """Does the text fit a pattern that was split at its `*`? In time linear in the text for each piece."""
+    first, *between, last = pieces
+    if not text.startswith(first):
+        return False
+    at = len(first)
+    for piece in between:
+        at = text.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return len(text) - at >= len(last) and text.endswith(last)
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float | None:

@@ -35,7 +35,17 @@ READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 class ClientConnection(RequestHandler):
     """A client's connection; `deadline` is when its silence has lasted too long."""
 
-    __slots__ = ("_broken", "_lingering", "_on_writable", "_payload", "_tunnel", "clock", "deadline", "forwarded", "listener")
+    __slots__ = (
+        "_broken",
+        "_lingering",
+        "_on_writable",
+        "_payload",
+        "_tunnel",
+        "clock",
+        "deadline",
+        "forwarded",
+        "listener",
+    )
 
     def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop, **limits: Any) -> None:
         super().__init__(
@@ -211,7 +221,13 @@ class Listener(web.Server):
     """
 
     def __init__(
-        self, proxy: "Proxy", clock: Clock, deadlines: Deadlines, timeouts: "Timeouts", limits: "Limits", trusted: Networks
+        self,
+        proxy: "Proxy",
+        clock: Clock,
+        deadlines: Deadlines,
+        timeouts: "Timeouts",
+        limits: "Limits",
+        trusted: Networks,
     ) -> None:
         super().__init__(proxy.handle, handler_cancellation=True)  # type: ignore[arg-type]  # called by ClientConnection
         self.proxy = proxy

@@ -7,6 +7,8 @@ is sorted out. The role of a header name is found once and remembered; names fol
 import re
 from collections.abc import Collection, Sequence
 
+from sidecar.rejections import Reason, Rejection
+
 # RFC 9110 section 7.6.1, and the older names that some programs still act on.
 HOP_BY_HOP = frozenset(
     {
@@ -17,7 +19,7 @@ HOP_BY_HOP = frozenset(
 # Read here and written anew; whatever else folds to one of these names is dropped.
 MEANT_FOR_THE_PROXY = frozenset(
     {
-        "host", "authorization", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "x-request-id",
+        "host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "x-request-id",
         "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
     }
 )  # fmt: skip
@@ -45,11 +47,20 @@ class Roles(dict[bytes, str]):
     """What becomes of a request's header by its name as it came.
 
     "forward", "drop", "front proxy" (forwarded for a trusted peer only), or the name of one that has a meaning here.
+
+    `dropped` are folded names; `read` the lower-case names of headers that may bring a token. `underscores` says what becomes of
+    names that a backend might fold, those with `_` or any other character outside letters, digits and `-`: "drop", "reject"
+    (looking one up raises Rejection), or "allow", but for those that could be taken for a header that has a meaning.
     """
 
-    def __init__(self, dropped: Collection[str]) -> None:
+    def __init__(
+        self, dropped: Collection[str], *, read: Collection[str] = ("authorization",), underscores: str = "drop"
+    ) -> None:
         super().__init__()
         self._dropped = frozenset(dropped)
+        self._meant = MEANT_FOR_THE_PROXY | frozenset(read)
+        self._taken = frozenset(map(fold, self._meant | FRONT_PROXY_ONLY))
+        self._underscores = underscores
 
     def __missing__(self, raw: bytes) -> str:
         if len(self) >= MAX_NAMES:
@@ -59,14 +70,17 @@ class Roles(dict[bytes, str]):
 
     def _role(self, name: str) -> str:
         lower = name.lower()
-        if lower in MEANT_FOR_THE_PROXY:
+        if lower in self._meant:
             return lower
         if lower in FRONT_PROXY_ONLY:
             return "front proxy"
         folded = fold(name)
-        if folded.startswith(OWN_PREFIX) or folded in self._dropped or _PLAIN_NAME.fullmatch(name) is None:
-            return "drop"
-        return "forward"
+        if _PLAIN_NAME.fullmatch(name) is None:
+            if self._underscores == "reject":
+                raise Rejection(Reason.REQUEST_MALFORMED, "A header's name has other characters than letters, digits and -.")
+            if self._underscores == "drop" or folded in self._taken:
+                return "drop"
+        return "drop" if folded.startswith(OWN_PREFIX) or folded in self._dropped else "forward"
 
 
 class RequestHeaders:
@@ -125,7 +139,7 @@ class Forwarded:
     `X-Forwarded-For`, `-Proto` and `-Host` are written anew; only what a peer of `trusted_proxies` said is kept and extended.
     """
 
-    __slots__ = ("peer", "scheme", "trusted", "_lines")
+    __slots__ = ("_lines", "peer", "scheme", "trusted")
 
     def __init__(self, peer: str, scheme: str, trusted: bool) -> None:
         self.peer = peer.encode("ascii", "ignore")

@@ -32,7 +32,9 @@ class Collector(registry.Collector):
         yield requests
 
         decisions = CounterMetricFamily(
-            "jwt_sidecar_auth", "Decisions, by the issuer of the verified token and the reason.", labels=["issuer", "reason"]
+            "jwt_sidecar_auth",
+            "Decisions, by the issuer of the verified token and the reason.",
+            labels=["issuer", "reason"],
         )
         for (issuer, reason), number in telemetry.decisions.items():
             decisions.add_metric([issuer, reason], number)

@@ -14,12 +14,13 @@ from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
 from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.leg import BrokenOff
 from sidecar.rejections import Reason, Rejection, answer
 from sidecar.request import Request, new_id
 from sidecar.routes import Auth, Route, Routes
 from sidecar.telemetry import Telemetry
 from sidecar.tunnel import Tunnel
-from sidecar.upstream import Answer, BrokenOff, Upstream
+from sidecar.upstream import Answer, Upstream
 from sidecar.verifier import Verifier
 
 log = logging.getLogger("sidecar.proxy")
@@ -75,8 +76,9 @@ class Proxy:
         try:
             request.read(self._roles)
             self._admit()
-            route = request.route = self.routes.match(request.method, request.target)
+            route = request.route = self.routes.match(request.method, request.target, request.host)
             identity = await self.authenticate(request, route)
+            _check_length(request, route)
             upstream = self.upstreams[route.upstream]
             head = self.head(request, route, identity, upstream)
             answer = await upstream.send(head, request, lambda message: self.relay_interim(request, message))
@@ -87,7 +89,12 @@ class Proxy:
             raise  # the client is gone; nobody is left to be answered
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and never more than "internal error" outside
             at = extract_tb(error.__traceback__)[-1]
-            log.error("request_id=%s event=bug type=%s at=%s:%s", request.id, type(error).__name__, at.filename, at.lineno)
+            log.error(
+                "request_id=%s event=bug type=%s at=%s:%s", request.id, type(error).__name__, at.filename, at.lineno
+            )
+            if request.status:  # the answer has begun; a second one would be read as its continuation
+                request.connection.abort()
+                return False
             return await self.refuse(request, Rejection(Reason.INTERNAL_ERROR))
         finally:
             self.requests_in_flight -= 1
@@ -103,6 +110,8 @@ class Proxy:
             return ANONYMOUS
         if route.auth is Auth.DENY:
             raise Rejection(Reason.ROUTE_DENIED)
+        if route.preflight and request.preflight:
+            return ANONYMOUS
         try:
             token = bearer.take(request.headers.special.get("authorization"))
             if token is None:
@@ -122,16 +131,16 @@ class Proxy:
     def head(self, request: Request, route: Route, identity: bytes, upstream: Upstream) -> bytes:
         """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""
         special = request.headers.special
-        host = request.host or upstream.authority
+        host = request.host if route.preserve_host and request.host else upstream.authority
         pieces = [
-            request.method.encode(), b" ", request.target.encode(), b" HTTP/1.1\r\nHost: ", host, b"\r\n",
+            request.method.encode(), b" ", _target(request, route), b" HTTP/1.1\r\nHost: ", host, b"\r\n",
             *request.headers.kept,
             identity,
-            request.connection.forwarded.lines(host, special),
+            request.connection.forwarded.lines(request.host or host, special),
             b"X-Request-Id: ", request.id.encode(), b"\r\n",
         ]  # fmt: skip
-        if request.websocket:
-            pieces.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        if (protocol := request.upgrade) is not None:
+            pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n")
         if route.forward_token and "authorization" in special:
             pieces += (b"Authorization: ", special["authorization"][0], b"\r\n")
         return b"".join(pieces)
@@ -190,10 +199,12 @@ class Proxy:
     async def tunnel(self, request: Request, answer: Answer) -> None:
         """Pass on a 101 and then bytes, until either side or the token ends. Raises Rejection when nobody asked for it."""
         headers = AnswerHeaders(answer.message.raw_headers, self._answer_roles)
-        if not request.websocket or not headers.clean:
+        protocol = request.upgrade
+        if protocol is None or not headers.clean:
             raise Rejection(Reason.UPSTREAM_INVALID)
         request.status = 101
-        pieces = [_status_line(answer.message), *headers.kept, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"]
+        pieces = [_status_line(answer.message), *headers.kept]
+        pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n\r\n")
         request.connection.write(b"".join(pieces))
         lasts_s = None
         if request.claims is not None and request.claims.valid_until != NEVER:
@@ -261,7 +272,26 @@ class Proxy:
         """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
         request_id = new_id()
         self.telemetry.unread(reason, request_id, client.forwarded.peer)
-        return answer(Rejection(reason), request_id, self.realm, close=True)
+        retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
+        return answer(Rejection(reason, retry_after_s=retry_after_s), request_id, self.realm, close=True)
+
+
+def _check_length(request: Request, route: Route) -> None:
+    """Refuse a body that says it is too large. One that does not say is counted on its way."""
+    if route.max_body is not None and max(request.length or 0, request.payload.total_bytes) > route.max_body:
+        raise Rejection(Reason.BODY_TOO_LARGE)
+
+
+def _target(request: Request, route: Route) -> bytes:
+    """The target's exact bytes, without the prefix that the route strips. Rejection where the prefix came in other spelling."""
+    target = request.target
+    if route.strip_prefix:
+        if not target.startswith(route.strip_prefix):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+        target = target[len(route.strip_prefix) :]
+        if not target.startswith("/"):
+            target = "/" + target
+    return target.encode("utf-8", "surrogateescape")  # as aiohttp decoded it
 
 
 def _status_line(message: RawResponseMessage) -> bytes:

@@ -17,11 +17,23 @@ class Reason(Enum):
         "token_ambiguous", 400, "invalid_request", "Invalid request", "The request carries more than one token."
     )  # fmt: skip
     TOKEN_MALFORMED = ("token_malformed", 401, "invalid_token", "Invalid token", "The token is not a well-formed JWT.")
-    TOKEN_TOO_LARGE = ("token_too_large", 401, "invalid_token", "Invalid token", "The token is larger than is accepted.")
+    TOKEN_TOO_LARGE = (
+        "token_too_large",
+        401,
+        "invalid_token",
+        "Invalid token",
+        "The token is larger than is accepted.",
+    )
     ALGORITHM_NOT_ALLOWED = (
         "algorithm_not_allowed", 401, "invalid_token", "Invalid token", "The token's algorithm is not allowed."
     )  # fmt: skip
-    ISSUER_UNKNOWN = ("issuer_unknown", 401, "invalid_token", "Invalid token", "The token's issuer is not trusted here.")
+    ISSUER_UNKNOWN = (
+        "issuer_unknown",
+        401,
+        "invalid_token",
+        "Invalid token",
+        "The token's issuer is not trusted here.",
+    )
     KEY_UNKNOWN = (
         "key_unknown", 401, "invalid_token", "Invalid token", "The issuer publishes no key that fits this token."
     )  # fmt: skip
@@ -34,7 +46,13 @@ class Reason(Enum):
     AUDIENCE_MISMATCH = (
         "audience_mismatch", 401, "invalid_token", "Invalid token", "The token is meant for another audience."
     )  # fmt: skip
-    CLAIM_MISSING = ("claim_missing", 401, "invalid_token", "Invalid token", "The token lacks a claim that is required.")
+    CLAIM_MISSING = (
+        "claim_missing",
+        401,
+        "invalid_token",
+        "Invalid token",
+        "The token lacks a claim that is required.",
+    )
     CLAIM_INVALID = ("claim_invalid", 401, "invalid_token", "Invalid token", "A claim of the token has a wrong form.")
     TOKEN_REVOKED = ("token_revoked", 401, "invalid_token", "Invalid token", "The token has been revoked.")
     SCOPE_INSUFFICIENT = (
@@ -70,7 +88,13 @@ class Reason(Enum):
         "upstream_invalid", 502, None, "Bad gateway", "The service behind this proxy gave an invalid answer."
     )  # fmt: skip
     OVERLOADED = ("overloaded", 503, None, "Overloaded", "Too many requests are in flight. Try again.")
-    INTERNAL_ERROR = ("internal_error", 500, None, "Internal error", "The proxy failed. The request id names the log line.")
+    INTERNAL_ERROR = (
+        "internal_error",
+        500,
+        None,
+        "Internal error",
+        "The proxy failed. The request id names the log line.",
+    )
     EXPECTATION_FAILED = (
         "expectation_failed", 417, None, "Expectation failed", "Only 100-continue can be expected here."
     )  # fmt: skip

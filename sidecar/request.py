@@ -63,7 +63,11 @@ class Request:
     def read(self, roles: Roles) -> None:
         """Read the headers. Raises Rejection (request_malformed) for a request that could be read in two ways."""
         message = self.message
-        headers = self.headers = RequestHeaders(message.raw_headers, roles, self.connection.forwarded.trusted)
+        try:
+            headers = self.headers = RequestHeaders(message.raw_headers, roles, self.connection.forwarded.trusted)
+        except Rejection:
+            self.id = new_id()
+            raise
         special = headers.special
         given_id = special.get("x-request-id")
         if given_id is not None and len(given_id) == 1 and _REQUEST_ID.fullmatch(given_id[0]) is not None:
@@ -101,12 +105,22 @@ class Request:
         return "none" if self.claims is None else self.claims.issuer
 
     @property
-    def websocket(self) -> bool:
-        """Does the client ask to go on as a WebSocket? Other upgrades are declined: h2c would carry unseen requests."""
-        if not self.message.upgrade:
+    def upgrade(self) -> bytes | None:
+        """The protocol that the client asks to go on with, if its route lets it. Never h2c: it would carry unseen requests."""
+        if not self.message.upgrade or self.route is None:
+            return None
+        asked = self.headers.special.get("upgrade", [])
+        if len(asked) == 1 and (protocol := asked[0].lower()) in self.route.upgrades:
+            return protocol
+        return None
+
+    @property
+    def preflight(self) -> bool:
+        """Is this a CORS preflight? Browsers send it without credentials, whatever the route asks for."""
+        if self.method != "OPTIONS":
             return False
-        upgrade = self.headers.special.get("upgrade")
-        return upgrade is not None and len(upgrade) == 1 and upgrade[0].lower() == b"websocket"
+        names = {name.lower() for name, _ in self.message.raw_headers}
+        return b"origin" in names and b"access-control-request-method" in names
 
     @property
     def expects_continue(self) -> bool:

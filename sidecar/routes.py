@@ -23,8 +23,9 @@ _DOT_PARAMETER = re.compile(r"/\.{1,2};")
 # `;x` names a parameter of a segment to a servlet container, which drops it before it looks for the resource.
 _PARAMETER = re.compile(r";[^/]*")
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
+MAX_MATCHED = 2048  # characters of a path that a pattern looks at; a longer one fits no pattern
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
-MAX_DECODINGS = 3  # a path that still changes after three decodings is an attack
+MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
 
 
 class Auth(Enum):
@@ -37,40 +38,73 @@ class Auth(Enum):
 
 
 class Route:
-    """One rule. `name` labels it in metrics and logs; `prefix` paths match everything at and below them."""
+    """One rule. `name` labels it in metrics and logs.
 
-    __slots__ = ("auth", "forward_token", "methods", "name", "path", "policy", "prefix", "report", "upstream")
+    `path` is exact, or with a final `/*` everything at and below it; a `*` elsewhere stands for a part of one segment. `regex`
+    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below.
+    """
+
+    __slots__ = (
+        "_hosts", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name", "path", "policy",
+        "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self,
         path: str,
         *,
-        auth: Auth = Auth.REQUIRED,
+        regex: str | None = None,
+        hosts: Sequence[str] | None = None,
         methods: Sequence[str] | None = None,
+        auth: Auth = Auth.REQUIRED,
         policy: Policy | None = None,
+        preflight: bool = True,
         report: bool = False,
         upstream: str = "default",
+        strip_prefix: str = "",
+        preserve_host: bool = True,
         forward_token: bool = False,
+        max_body: int | None = None,
+        upgrades: Sequence[str] = ("websocket",),
         name: str | None = None,
     ) -> None:
-        self.name = name or path
-        self.prefix = path.endswith("/*")
-        self.path = path[:-2] if self.prefix else path
-        self.auth = auth
+        self.name = name or regex or path
+        self._prefix = path.endswith("/*")
+        self.path = path[:-2] if self._prefix else path
+        self._pattern = None
+        if regex is not None:
+            self._pattern = re.compile(regex)
+        elif "*" in self.path:
+            self._pattern = re.compile(
+                "[^/]*".join(map(re.escape, self.path.split("*"))) + ("(?:/.*)?" if self._prefix else "")
+            )
+        self._hosts = None if hosts is None else frozenset(hosts)
         self.methods = None if methods is None else frozenset(methods)
+        self.auth = auth
         self.policy = policy or Policy()
+        self.preflight = preflight
         self.report = report
         self.upstream = upstream
+        self.strip_prefix = strip_prefix
+        self.preserve_host = preserve_host
         self.forward_token = forward_token
+        self.max_body = max_body
+        self.upgrades = frozenset(name.encode() for name in upgrades)
 
     def __repr__(self) -> str:
         return f"<Route {self.name} {self.auth.value}>"
 
     def covers(self, path: str) -> bool:
         """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`."""
-        if self.prefix:
+        if self._pattern is not None:
+            return len(path) <= MAX_MATCHED and self._pattern.fullmatch(path) is not None
+        if self._prefix:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
+
+    def serves(self, host: str) -> bool:
+        """Does this rule speak of the host (lower-case, without port)?"""
+        return self._hosts is None or host in self._hosts or f"*.{host.partition('.')[2]}" in self._hosts
 
 
 class Routes:
@@ -80,52 +114,74 @@ class Routes:
         self._routes = tuple(routes)
         self._otherwise = otherwise
 
-    def match(self, method: str, target: str) -> Route:
-        """The rule for a request. `target` is the request target as it came (RFC 9112 section 3.2).
+    def match(self, method: str, target: str, host: bytes = b"") -> Route:
+        """The rule for a request: the first whose path, methods and hosts all fit.
 
-        Raises Rejection: method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target,
-        path_ambiguous for a path with more than one meaning. A rule with methods is for these methods only; other requests go on to the rules below it.
+        `target` is the request target as it came (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
+        method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
+        path with more than one meaning.
         """
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
         path = target.partition("?")[0]
         if _PLAIN.fullmatch(path) is not None and _FOLDED.search(path) is None:
-            return self._first(method, path)
-        found = {self._first(method, reading) for reading in readings(path)}
+            return self._first(method, path, host)
+        found = {self._first(method, reading, host) for reading in readings(path)}
         if len(found) > 1:
             raise Rejection(Reason.PATH_AMBIGUOUS)
         return found.pop()
 
-    def _first(self, method: str, path: str) -> Route:
+    def _first(self, method: str, path: str, host: bytes) -> Route:
         for route in self._routes:
-            if route.covers(path) and (route.methods is None or method in route.methods):
+            if (
+                route.covers(path)
+                and (route.methods is None or method in route.methods)
+                and (route._hosts is None or route.serves(host_name(host)))
+            ):
                 return route
         return self._otherwise
 
 
-def readings(path: str) -> set[str]:
-    """Every path that a program might take this one for.
+def host_name(host: bytes) -> str:
+    """The name in a Host value, as names compare: lower-case, without the port."""
+    return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).lower()
 
-    Decoded or not, cut at an encoded `?` or `#` or not, with parameters or without, slashes merged or not, dots resolved or not.
+
+def readings(path: str) -> set[str]:
+    """Every path that a program might take this one for, by any of _PROGRAMS in any order.
+
     Raises Rejection where the path is not to be read at all.
     """
     if not path.startswith("/"):
         raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
-    if _READABLE.fullmatch(path) is None or _FORBIDDEN_ESCAPE.search(path) is not None:
+    if _READABLE.fullmatch(path) is None:
         raise Rejection(Reason.PATH_AMBIGUOUS)
-    found = {path}
-    decoded = path
-    for _ in range(MAX_DECODINGS):
-        if _DOT_PARAMETER.search(decoded) is not None or _FORBIDDEN_ESCAPE.search(decoded) is not None:
+    found: set[str] = set()
+    unread = {path}
+    while unread:
+        reading = unread.pop()
+        found.add(reading)
+        if (
+            _FORBIDDEN_ESCAPE.search(reading) is not None
+            or _DOT_PARAMETER.search(reading) is not None
+            or len(found) > MAX_READINGS
+        ):
             raise Rejection(Reason.PATH_AMBIGUOUS)
-        for form in (decoded, re.split("[?#]", decoded)[0], _PARAMETER.sub("", decoded)):
-            merged = _merged(form)
-            found |= {form, merged, _resolved(form), _resolved(merged), _merged(_resolved(form))}
-        further = unquote(decoded, errors="surrogateescape")
-        if further == decoded:
-            return found
-        decoded = further
-    raise Rejection(Reason.PATH_AMBIGUOUS)
+        unread |= {program(reading) for program in _PROGRAMS} - found
+    return found
+
+
+def _decoded(path: str) -> str:
+    return unquote(path, errors="surrogateescape")
+
+
+def _cut(path: str) -> str:
+    """Without what looks like a query or fragment once it is decoded."""
+    return re.split("[?#]", path, maxsplit=1)[0]
+
+
+def _without_parameters(path: str) -> str:
+    return _PARAMETER.sub("", path)
 
 
 def _merged(path: str) -> str:
@@ -145,3 +201,6 @@ def _resolved(path: str) -> str:
     if segments[-1] in (".", ".."):
         kept.append("")
     return "/" + "/".join(kept)
+
+
+_PROGRAMS = (_decoded, _cut, _without_parameters, _merged, _resolved)

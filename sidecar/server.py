@@ -11,28 +11,17 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import aiohttp
 from aiohttp import http_parser, web
 
 from sidecar import config as settings
 from sidecar.access_log import LINES, AccessLog
-from sidecar.claims import ClaimRules
+from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import Listener
 from sidecar.deadlines import Deadlines
-from sidecar.fetch import FILE_POLL_S, FileKeySet, RemoteKeySet
-from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.health import Health
-from sidecar.identity import IdentityHeaders
-from sidecar.jwks import JwksSource
 from sidecar.metrics import Collector
-from sidecar.policy import Policy
-from sidecar.proxy import Proxy
-from sidecar.routes import Auth, Route, Routes
-from sidecar.telemetry import Telemetry
-from sidecar.upstream import Upstream
-from sidecar.verifier import Issuer, Verifier
 
 log = logging.getLogger("sidecar.server")
 
@@ -48,77 +37,25 @@ class Sidecar:
 
     def __init__(self, config: Config, clock: Clock) -> None:
         if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
-            raise CannotStart("aiohttp was installed without its C parser, and its other parser lets smuggled requests pass")
+            raise CannotStart(
+                "aiohttp has no C parser here, and its other one lets smuggled requests pass; reinstall aiohttp"
+            )
         self.config = config
         self.clock = clock
-        timeouts = config.timeouts
-        self.deadlines = Deadlines(clock, tick_s=_tick_s(timeouts))
-        self._session: aiohttp.ClientSession | None = None
-        self.sources = {name: self._source(issuer) for name, issuer in config.issuers.items()}
-        self.upstreams = {name: self._upstream(upstream) for name, upstream in config.upstreams.items()}
-        access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
-        self.access_log = access_log
-        self.proxy = Proxy(
-            _routes(config),
-            Verifier([self._issuer(issuer) for issuer in config.issuers.values()], clock),
-            IdentityHeaders(config.identity_headers, config.claims_header),
-            self.upstreams,
-            Telemetry(clock, access_log),
-            clock,
-            roles=Roles(HOP_BY_HOP | {fold(name) for name in (*config.identity_headers, config.claims_header or "")}),
-            realm=config.realm,
-            in_flight=config.limits.in_flight,
-        )
+        self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
+        self.access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
+        self.assembly = Assembly(config, clock, self.deadlines, self.access_log)
+        self.proxy = self.assembly.proxy
+        self.sources = self.assembly.sources
+        self.upstreams = self.assembly.upstreams
         required = [self.sources[name] for name, issuer in config.issuers.items() if issuer.required]
-        collector = Collector(self.proxy, self.sources.values(), clock)
-        self.health = Health(self.proxy, required, collector)
+        self.health = Health(self.proxy, required, Collector(self.proxy, self.sources.values(), clock))
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._listener: Listener | None = None
         self._runners: list[web.AppRunner] = []
         self.failed: asyncio.Future[None] | None = None
-
-    def _session_now(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept": "application/json"}
-            )
-        return self._session
-
-    def _source(self, issuer: settings.Issuer) -> JwksSource:
-        fetch = (
-            FileKeySet(issuer.jwks_file)
-            if issuer.jwks_file is not None
-            else RemoteKeySet(self._session_now, issuer.issuer, issuer.jwks_uri, issuer.allow_http)
-        )
-        return JwksSource(
-            issuer.name,
-            fetch,
-            issuer.algorithms,
-            self.clock,
-            refresh_interval_s=FILE_POLL_S if issuer.jwks_file is not None else issuer.refresh_interval_s,
-            max_stale_s=issuer.max_stale_s,
-        )
-
-    def _issuer(self, issuer: settings.Issuer) -> Issuer:
-        rules = ClaimRules(issuer.audiences, clock_skew_s=issuer.clock_skew_s, require_exp=issuer.require_exp)
-        return Issuer(issuer.name, issuer.issuer, issuer.algorithms, rules, self.sources[issuer.name])
-
-    def _upstream(self, upstream: settings.Upstream) -> Upstream:
-        timeouts = self.config.timeouts
-        address = upstream.path if upstream.scheme == "unix" else (upstream.host, upstream.port)
-        return Upstream(
-            upstream.name,
-            address,
-            self.clock,
-            self.deadlines,
-            authority=f"{upstream.host}:{upstream.port}" if upstream.scheme != "unix" else "localhost",
-            connections=self.config.limits.upstream_connections,
-            connect_s=timeouts.connect_s,
-            answer_s=timeouts.response_headers_s,
-            idle_s=timeouts.idle_s,
-        )
 
     async def start(self) -> None:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
@@ -190,14 +127,9 @@ class Sidecar:
             self._server.close()
         if self._listener is not None:
             await self._listener.cut_off()
-        for upstream in self.upstreams.values():
-            upstream.close()
-        for source in self.sources.values():
-            await source.stop()
+        await self.assembly.close()
         for runner in self._runners:
             await runner.cleanup()
-        if self._session is not None:
-            await self._session.close()
         if self.access_log is not None:
             self.access_log.flush()
 
@@ -207,30 +139,9 @@ def build(config: Config, clock: Clock | None = None) -> Sidecar:
     return Sidecar(config, clock or Clock())
 
 
-def _routes(config: Config) -> Routes:
-    routes = [
-        Route(
-            route.path,
-            auth=Auth(route.auth),
-            methods=route.methods,
-            policy=Policy(route.issuers, route.require.scopes if route.require is not None else ()),
-            report=route.mode == "report",
-            upstream=route.upstream or config.default_upstream,
-            forward_token=config.forward_token if route.forward_token is None else route.forward_token,
-        )
-        for route in config.routes
-    ]
-    otherwise = Route(
-        "/*", upstream=config.default_upstream, forward_token=config.forward_token, name="(default)"
-    )
-    return Routes(routes, otherwise)
-
-
 def _tick_s(timeouts: settings.Timeouts) -> float:
     """How often to look at deadlines: a second, or more often where a timeout is so short that a second would matter."""
-    shortest_s = min(
-        timeouts.response_headers_s, timeouts.idle_s, timeouts.request_headers_s, timeouts.keep_alive_s
-    )
+    shortest_s = min(timeouts.response_headers_s, timeouts.idle_s, timeouts.request_headers_s, timeouts.keep_alive_s)
     return min(1.0, shortest_s / 4)
 
 

@@ -7,7 +7,7 @@ import asyncio
 from os import urandom
 from typing import TYPE_CHECKING
 
-from sidecar.upstream import UpstreamConnection
+from sidecar.leg import UpstreamConnection
 
 if TYPE_CHECKING:
     from sidecar.connection import ClientConnection

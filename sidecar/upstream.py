@@ -1,204 +1,22 @@
-"""The way to the backend: a pool of keep-alive connections and the lean HTTP/1.1 leg. Only here bytes leave for it.
-
-A connection serves one request at a time and keeps one response parser for its life. It goes back to the pool only when its
-answer has been read to the end and nothing else has come: a byte that nobody asked for would be the next client's answer.
-"""
+"""The way to one backend: a pool of keep-alive connections, and a request's way out and its answer's way in."""
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpResponseParser, RawResponseMessage
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from sidecar.clock import Clock
 from sidecar.deadlines import NEVER, Deadlines
+from sidecar.leg import BrokenOff, UpstreamConnection
 from sidecar.rejections import Reason, Rejection
 from sidecar.request import Request
 
-READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely hang up first
-MAX_ANSWER_HEADER_BYTES = 64 * 1024  # of one header of an answer
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
-
-
-class BrokenOff(ConnectionError):
-    """The backend ended the connection before its answer was complete."""
-
-
-class UpstreamConnection(BaseProtocol):
-    """One connection to the backend.
-
-    `deadline` is when the silence has lasted too long. `spoken` says whether any byte of an answer has come, `reusable` whether
-    the next request may have the connection.
-    """
-
-    __slots__ = (
-        "_answer", "_early", "_ended", "_head_only", "_on_writable", "_payload", "_responses", "_tunnel", "_upstream",
-        "deadline", "interim", "reusable", "spoken",
-    )  # fmt: skip
-
-    def __init__(self, upstream: "Upstream", loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._upstream = upstream
-        self._answer: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
-        self._payload: StreamReader = EMPTY_PAYLOAD
-        self._head_only = False
-        self._use_new_parser()
-        self.interim: Callable[[RawResponseMessage], None] | None = None
-        self._tunnel: Callable[[bytes], None] | None = None
-        self._early = b""
-        self._ended: asyncio.Future[None] | None = None
-        self._on_writable: Callable[[], None] | None = None
-        self.deadline = NEVER
-        self.spoken = False
-        self.reusable = True
-
-    def _use_new_parser(self) -> None:
-        self._parser = self._responses = HttpResponseParser(
-            self,
-            self._loop,
-            READ_BYTES,
-            payload_exception=BrokenOff,
-            response_with_body=not self._head_only,
-            read_until_eof=True,
-            auto_decompress=False,
-            max_line_size=MAX_ANSWER_HEADER_BYTES,
-            max_field_size=MAX_ANSWER_HEADER_BYTES,
-        )
-
-    async def exchange(self, head: bytes, head_only: bool, timeout_s: float) -> tuple[RawResponseMessage, StreamReader]:
-        """Send a request's head (and what of its body follows it at once); return the answer's head and body.
-
-        Raises BrokenOff when the connection ended first, Rejection when the answer was late or not HTTP.
-        """
-        if head_only is not self._head_only:  # an answer to HEAD has a length and no body
-            self._head_only = head_only
-            self._use_new_parser()
-        self.spoken = False
-        self._answer = self._loop.create_future()
-        self.deadline = self._upstream.clock.monotonic() + timeout_s
-        self.write(head)
-        try:
-            return await self._answer
-        finally:
-            self._answer = None
-            self.deadline = NEVER
-
-    def write(self, piece: bytes) -> None:
-        """Write bytes of a request. Raises BrokenOff when the connection has ended."""
-        if self.transport is None:
-            raise BrokenOff
-        self.transport.write(piece)
-
-    async def drain(self) -> None:
-        """Wait until the backend has taken enough. Raises ConnectionError when it is gone."""
-        if self._paused:
-            await self._drain_helper()
-
-    def hold(self) -> None:
-        """The backend is not to be blamed for silence now, as long as it owes an answer."""
-        if self._answer is not None:
-            self.deadline = NEVER
-
-    def wait_until(self, deadline: float) -> None:
-        """The backend owes an answer by then, if it has not begun to give it."""
-        if self._answer is not None:
-            self.deadline = deadline
-
-    def data_received(self, data: bytes) -> None:
-        if self._tunnel is not None:
-            self._tunnel(data)
-            return
-        if self._upgraded:
-            self._early += data
-            return
-        if self._answer is None and self._payload.is_eof():
-            self.close()  # nobody asked for this
-            return
-        self.spoken = True
-        try:
-            messages, self._upgraded, self._early = self._responses.feed_data(data)
-        except HttpProcessingError:
-            self.fail(Rejection(Reason.UPSTREAM_INVALID))
-            return
-        for message, payload in messages:
-            if 100 <= message.code < 200 and message.code != 101:
-                if self.interim is not None:
-                    self.interim(message)
-            elif self._answer is not None and not self._answer.done() and message.version.major == 1:
-                self._payload = payload
-                self._answer.set_result((message, payload))
-            else:
-                self.fail(Rejection(Reason.UPSTREAM_INVALID))
-
-    def eof_received(self) -> None:
-        """The backend has finished; connection_lost follows."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._upstream.deadlines.watched.add(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._upstream.deadlines.watched.discard(self)
-        self._upstream.forget(self)
-        self.reusable = False
-        with suppress(HttpProcessingError):
-            self._responses.feed_eof()  # completes an answer that lasts until the connection ends
-        self._break_off(BrokenOff())
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
-        super().connection_lost(exc)
-
-    async def enter_tunnel(self, sink: Callable[[bytes], None]) -> None:
-        """Hand what comes to `sink` from now on, beginning with what came behind the 101; returns when the connection ends."""
-        self._tunnel = sink
-        if self._early:
-            sink(self._early)
-        if self.transport is not None:
-            self._ended = self._loop.create_future()
-            await self._ended
-
-    def on_writable(self, resume: Callable[[], None]) -> None:
-        """Call `resume` once when the backend has taken enough."""
-        self._on_writable = resume
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        if self._reading_paused:  # aiohttp's streams say so after every read
-            super().resume_reading(resume_parser)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._on_writable is not None:
-            resume, self._on_writable = self._on_writable, None
-            resume()
-
-    def expire(self) -> None:
-        """The backend was silent for too long."""
-        self.fail(Rejection(Reason.UPSTREAM_TIMEOUT))
-
-    def close(self) -> None:
-        """End the connection; it cannot be used again."""
-        self.reusable = False
-        if self.transport is not None:
-            self.transport.close()
-
-    def fail(self, rejection: Rejection) -> None:
-        """End the connection; whoever waits for its answer gets this rejection."""
-        self._break_off(rejection)
-        self.reusable = False
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _break_off(self, error: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
-        if not self._payload.is_eof():
-            self._payload.set_exception(error)
 
 
 class Answer:
@@ -243,7 +61,10 @@ class Answer:
 
 
 class Upstream:
-    """One backend. `address` is (host, port) or the path of a unix socket, `authority` what its Host header would say."""
+    """One backend. `address` is (host, port) or the path of a unix socket, `authority` what its Host header would say.
+
+    With `tls` the certificate must be valid for `server_name`. `connections` is how many there may be at once.
+    """
 
     def __init__(
         self,
@@ -253,6 +74,8 @@ class Upstream:
         deadlines: Deadlines,
         *,
         authority: str,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
         connections: int = 100,
         connect_s: float = 2.0,
         answer_s: float = 60.0,
@@ -264,6 +87,8 @@ class Upstream:
         self.deadlines = deadlines
         self.idle_s = idle_s
         self._address = address
+        self._tls = tls
+        self._server_name = server_name
         self._most = connections
         self._connect_s = connect_s
         self._answer_s = answer_s
@@ -309,6 +134,7 @@ class Upstream:
         """Pass the body on as it comes, no faster than the backend takes it."""
         client = request.connection
         payload = request.payload
+        most = request.route.max_body if request.route is not None else None
         now = self.clock.monotonic
         client.invite_body(request)
         try:
@@ -320,6 +146,9 @@ class Upstream:
                 connection.wait_until(now() + self._answer_s)
                 if not chunk:
                     break
+                if most is not None and payload.total_bytes > most:
+                    connection.fail(Rejection(Reason.BODY_TOO_LARGE))
+                    return
                 connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if request.length is None else chunk)
                 await connection.drain()
             if request.length is None:
@@ -343,8 +172,15 @@ class Upstream:
                     )
                 else:
                     _, connection = await loop.create_connection(
-                        lambda: UpstreamConnection(self, loop), *self._address
+                        lambda: UpstreamConnection(self, loop),
+                        *self._address,
+                        ssl=self._tls,
+                        server_hostname=self._server_name,
                     )
+        except ssl.SSLCertVerificationError:
+            raise Rejection(
+                Reason.UPSTREAM_UNREACHABLE, "The certificate of the service behind this proxy is not trusted."
+            ) from None
         except TimeoutError:
             raise Rejection(Reason.UPSTREAM_TIMEOUT, "The service behind this proxy accepts no connection.") from None
         except OSError:

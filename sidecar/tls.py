@@ -1,0 +1,52 @@
+"""TLS contexts from the files that the configuration names: towards backends and issuers, and on the proxy's own listener."""
+
+import ssl
+from pathlib import Path
+
+
+class TlsUnusable(Exception):
+    """A file cannot be used for TLS; the text says which, and may be shown to the operator."""
+
+
+def client_context(
+    ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None, *, verify: bool = True
+) -> ssl.SSLContext:
+    """For connecting: `ca_file` replaces the system's authorities, `cert_file` (with its key in `key_file`, or inside) is shown
+    to a peer that asks for a certificate. Raises TlsUnusable.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        raise TlsUnusable(f"{ca_file}: no certificates of authorities in PEM could be read from it") from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert_file is not None:
+        load_certificate(context, cert_file, key_file)
+    return context
+
+
+def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path | None) -> ssl.SSLContext:
+    """For listening: with `client_ca_file` only clients with a certificate of these authorities. Raises TlsUnusable."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, cert_file, key_file)
+    if client_ca_file is not None:
+        try:
+            context.load_verify_locations(client_ca_file)
+        except (OSError, ValueError) as error:
+            raise TlsUnusable(f"{client_ca_file}: no certificates of authorities in PEM could be read from it") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises TlsUnusable."""
+    try:
+        context.load_cert_chain(cert_file, key_file, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise TlsUnusable(f"{cert_file}: no certificate with its key in PEM could be read from it") from error
+
+
+def _no_password() -> str:
+    raise ValueError("an encrypted key needs a password, and nobody is there to type it")

@@ -1,0 +1,72 @@
+"""Time that only a test moves, and an event loop that lives in it.
+
+@in_its_time
+async def test_a_pause(clock: HandClock) -> None:
+    await asyncio.sleep(600)            # takes no time; clock.monotonic() is 600 s later
+"""
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from sidecar.clock import Clock
+
+EPOCH = 1_800_000_000.0
+
+
+class HandClock(Clock):
+    """Stands still until it is moved."""
+
+    def __init__(self, wall: float = EPOCH) -> None:
+        self._wall = wall
+        self._monotonic = 1000.0
+
+    def wall(self) -> float:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass on both clocks."""
+        self._wall += seconds
+        self._monotonic += seconds
+
+
+def in_its_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test that takes a `clock` in a loop of that clock: when nobody can go on, time goes on to the next timer.
+
+    Only for tests that wait for timers and for each other; sockets take real time.
+    """
+
+    @functools.wraps(test)
+    def run(*args: Any, clock: HandClock, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner:
+            runner.run(test(*args, clock=clock, **kwargs))
+
+    return run
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__(_Selector(clock))
+        self._hand_clock = clock
+
+    def time(self) -> float:
+        return self._hand_clock.monotonic()
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, clock: HandClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise AssertionError("everything waits, and nothing will ever happen")
+        if not ready and timeout:
+            self._clock.advance(timeout)
+        return ready

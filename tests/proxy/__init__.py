@@ -1,0 +1,1 @@
+"""The proxy between a real client, a real issuer and a real backend."""

@@ -1,0 +1,347 @@
+"""Whoever is slow, silent or large is cut off in time, and only they are."""
+
+import asyncio
+
+import pytest
+
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.raw import Response
+from tests.peers.wire import request, response
+from tests.proxy.conftest import FEEDS, Client, Stack, ok, running
+
+ON_EVERY_LOOP = True
+
+SHORT = "200ms"
+
+
+def refusal(answer: Response, status: int, code: str) -> None:
+    """The answer is one of the sidecar's own, with all that belongs to it."""
+    assert (answer.status, answer.json()["code"]) == (status, code)
+    assert answer.get("x-jwt-sidecar") == "rejected"
+    assert answer.get("content-type") == "application/json"
+    assert answer.json()["request_id"] == answer.get("x-request-id")
+
+
+async def quietly_closed(client: Client) -> None:
+    assert await client.closed() == b""
+
+
+# Silence of a client
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b", b"\r\n"])
+async def test_a_slow_head_is_cut_off(sent: bytes) -> None:
+    async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
+        await client.send(sent)
+        await quietly_closed(client)
+
+
+async def test_a_head_that_comes_drop_by_drop_is_cut_off() -> None:
+    async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
+        dropping = asyncio.create_task(drop(client))
+        await quietly_closed(client)
+        dropping.cancel()
+        await asyncio.wait([dropping])
+
+
+async def drop(client: Client) -> None:
+    await client.send(b"GET / HTTP/1.1\r\n")
+    while not client.writer.is_closing():
+        client.writer.write(b"X-A: b\r\n")
+        await asyncio.sleep(0.01)
+
+
+async def test_a_slow_head_on_a_used_connection_is_cut_off() -> None:
+    async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
+        assert (await client.request(stack.good())).status == 200
+        await client.send(b"GET / HTTP/1.1\r\n")
+        await quietly_closed(client)
+
+
+async def test_a_slow_head_behind_another_request_is_cut_off_like_an_idle_connection() -> None:
+    async with running(timeouts={"request_headers": SHORT, "keep_alive": SHORT}) as stack, stack.client() as client:
+        await client.send(stack.good(), tail=b"GET / HTTP/1.1\r\n")
+        assert (await client.response()).status == 200
+        await quietly_closed(client)
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_an_idle_connection_is_closed(used: bool) -> None:
+    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+        if used:
+            assert (await client.request(stack.good())).status == 200
+        await quietly_closed(client)
+
+
+@pytest.mark.parametrize("framing", [("Content-Length", "10"), ("Transfer-Encoding", "chunked")])
+async def test_a_stalled_body_is_cut_off_on_both_sides(framing: tuple[str, str]) -> None:
+    async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
+        body = b"5\r\nhello\r\n" if framing[1] == "chunked" else b"half"
+        await client.send(stack.good("POST", "/x", headers=[framing]) + body)
+        for answer in await client.answers():
+            assert 400 <= answer.status < 500
+        await stack.backend.interrupted()
+        assert stack.backend.requests == []
+
+
+async def test_a_stalled_body_is_not_the_backends_fault() -> None:
+    """The time for an answer begins when the request has gone out."""
+    settings = {"idle": "5s", "response_headers": SHORT}
+    async with running(timeouts=settings) as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"half")
+        await stack.backend.connected()
+        await asyncio.sleep(0.5)  # longer than response_headers
+        await client.send(b"hello!")
+        assert (await client.response("POST")).status == 200
+
+
+async def test_a_client_that_takes_nothing_is_cut_off() -> None:
+    async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
+        stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024))
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        await client.send(stack.good())
+        await stack.backend.disconnected()
+        client.abort()
+
+
+async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> None:
+    told = asyncio.Event()
+
+    async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        await told.wait()
+        writer.write(b"hello")
+
+    stack.backend.handler = handler
+    async with stack.client() as client:
+        await client.send(stack.good())
+        await client.reader.readuntil(b"hello")
+        stack.clock.ahead_s += 299  # of 300 by default
+        stack.sidecar.deadlines.tick()
+        told.set()
+        assert await client.reader.readexactly(5) == b"hello"
+
+
+# Silence of a backend
+
+
+async def test_a_silent_origin_is_a_504_and_its_connection_is_not_used_again() -> None:
+    async with running(backend=RawBackend(never), timeouts={"response_headers": SHORT}) as stack:
+        async with stack.client() as client:
+            refusal(await client.request(stack.good()), 504, "upstream_timeout")
+            await stack.backend.disconnected()
+            stack.backend.handler = ok
+            assert (await client.request(stack.good())).status == 200
+        assert len(stack.backend.requests) == 2
+
+
+async def test_an_origin_that_sends_half_a_head_is_a_504() -> None:
+    half = send(b"HTTP/1.1 200 OK\r\nX-A:")
+    async with running(backend=RawBackend(half), timeouts={"response_headers": SHORT}) as stack:
+        refusal(await stack.fetch(stack.good()), 504, "upstream_timeout")
+
+
+async def test_interim_answers_do_not_put_off_a_504() -> None:
+    async def hinting(_request: Request, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(response(103))
+            await asyncio.sleep(0.02)
+
+    async with running(backend=RawBackend(hinting), timeouts={"response_headers": SHORT}) as stack:
+        assert (await stack.fetch(stack.good())).status == 504
+
+
+async def test_an_origin_that_stalls_within_its_answer_aborts_the_clients() -> None:
+    half = send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    async with running(backend=RawBackend(half), timeouts={"idle": SHORT}) as stack, stack.client() as client:
+        await client.send(stack.good())
+        assert (await client.closed()).endswith(b"\r\n\r\nhello")
+        await stack.backend.disconnected()
+
+
+async def test_a_silent_origin_keeps_nobody_from_a_401(stack: Stack) -> None:
+    stack.backend.handler = never
+    async with stack.client() as client:
+        await client.send(stack.good())
+        await stack.backend.received()
+        assert (await stack.fetch(request())).status == 401
+
+
+# Size of a head
+
+LARGE_HEADS = {
+    "100 KB header": ("/", [("X-A", "x" * 100_000)]),
+    "100 KB name": ("/", [("x" * 100_000, "x")]),
+    "100 KB target": ("/" + "x" * 100_000, []),
+    "100 KB query": ("/?" + "x" * 100_000, []),
+    "200 headers": ("/", [(f"X-{number}", "x") for number in range(200)]),
+    "5000 headers": ("/", [(f"X-{number}", "x") for number in range(5000)]),
+    "200 headers of one name": ("/", [("X-A", "x")] * 200),
+}
+
+
+@pytest.mark.parametrize("feed", [FEEDS[0], FEEDS[2]])
+@pytest.mark.parametrize(("target", "headers"), LARGE_HEADS.values(), ids=LARGE_HEADS)
+async def test_a_head_that_is_too_large_is_a_431(
+    stack: Stack, target: str, headers: list[tuple[str, str]], feed: str
+) -> None:
+    [answer] = await stack.converse(stack.good("GET", target, headers=headers), feed)
+    refusal(answer, 431, "headers_too_large")
+    assert stack.backend.connections == 0
+
+
+async def test_a_head_that_never_ends_is_a_431_before_it_is_complete(stack: Stack) -> None:
+    async with stack.client() as client:
+        await client.send(b"GET /" + b"x" * 40_000)
+        refusal(await client.response(), 431, "headers_too_large")
+
+
+async def test_a_large_token_of_an_honest_issuer_passes(stack: Stack) -> None:
+    """aiohttp's own limit of 8190 bytes would refuse it."""
+    token = stack.token(groups=[f"group-{number}" for number in range(700)])
+    assert 8190 < len(token) < 16 * 1024
+    stack.secrets.tokens.discard(token)  # its claims are the length of a body
+    answer = await stack.fetch(request(token=token))
+    assert answer.status in (200, 403)  # 403: all of its claims do not fit into a header
+    if answer.status == 403:
+        refusal(answer, 403, "claims_too_large")
+
+
+async def test_the_limits_of_a_head_are_configured() -> None:
+    async with running(limits={"headers": 4, "header_bytes": 1000}) as stack:
+        assert (await stack.fetch(stack.good())).status == 200
+        assert (await stack.fetch(stack.good(headers=[("X-A", "x")] * 2))).status == 200
+        for headers in ([("X-A", "x")] * 3, [("X-A", "x" * 2000)]):
+            refusal(await stack.fetch(stack.good(headers=headers)), 431, "headers_too_large")
+
+
+# How many
+
+
+class Held:
+    """A handler that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        await self.release.wait()
+        await ok(request, writer)
+
+
+async def test_more_requests_than_may_be_in_flight_are_overload() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"in_flight": 2}) as stack:
+        at_work = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(2)]
+        await stack.backend.received(2)
+        async with stack.client() as client:
+            answer = await client.request(stack.good())
+            refusal(answer, 503, "overloaded")
+            assert int(answer.get("retry-after") or 0) >= 1
+            held.release.set()
+            assert [(await one).status for one in at_work] == [200, 200]
+            assert (await client.request(stack.good())).status == 200
+        assert len(stack.backend.requests) == 3
+
+
+async def test_a_connection_to_the_backend_is_waited_for_in_turn() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
+        fetches = [asyncio.create_task(stack.fetch(stack.good("GET", f"/{number}"))) for number in range(3)]
+        await stack.backend.received()
+        held.release.set()
+        assert [(await one).status for one in fetches] == [200, 200, 200]
+        assert stack.backend.connections == 1
+
+
+async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
+    held = Held()
+    settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
+    async with running(backend=RawBackend(held), **settings) as stack:
+        at_work = asyncio.create_task(stack.fetch(stack.good()))
+        await stack.backend.received()
+        answer = await stack.fetch(stack.good())
+        refusal(answer, 503, "overloaded")
+        assert answer.get("retry-after") == "1"
+        held.release.set()
+        assert (await at_work).status == 200
+        assert (await stack.fetch(stack.good())).status == 200
+
+
+async def test_a_place_in_the_pool_comes_back_from_a_connection_that_failed() -> None:
+    async with running(limits={"upstream_connections": 1}, timeouts={"response_headers": SHORT}) as stack:
+        stack.backend.handler = never
+        assert (await stack.fetch(stack.good())).status == 504
+        await stack.backend.go_down()
+        for _ in range(3):
+            assert (await stack.fetch(stack.good())).status == 502
+        await stack.backend.come_back()
+        stack.backend.handler = ok
+        assert (await stack.fetch(stack.good())).status == 200
+
+
+async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
+        at_work = asyncio.create_task(stack.fetch(stack.good()))
+        await stack.backend.received()
+        async with stack.client() as leaving, stack.client() as staying:
+            await leaving.send(stack.good("GET", "/left"))
+            await staying.send(stack.good("GET", "/stayed"))
+            async with patience("both to wait"):
+                while stack.sidecar.proxy.requests_in_flight < 3:
+                    await asyncio.sleep(0)
+            await leaving.close()
+            async with patience("the client that left to be forgotten"):
+                while stack.sidecar.proxy.requests_in_flight > 2:
+                    await asyncio.sleep(0)
+            held.release.set()
+            assert (await at_work).status == 200
+            assert (await staying.response()).status == 200
+        assert [seen.target for seen in stack.backend.requests] == ["/", "/stayed"]
+
+
+async def test_more_connections_than_may_be_are_overload() -> None:
+    async with running(limits={"connections": 2}) as stack:
+        async with stack.client() as first, stack.client() as second:
+            for client in (first, second):
+                assert (await client.request(stack.good())).status == 200
+            for sent in (b"", stack.good()):
+                async with stack.client() as third:
+                    await third.send(sent)
+                    answer = await third.response()
+                    refusal(answer, 503, "overloaded")
+                    assert (answer.get("connection"), answer.get("retry-after")) == ("close", "1")
+            assert (await first.request(stack.good())).status == 200
+        async with patience("a place to come free"):
+            while (await try_fetch(stack)) != 200:
+                await asyncio.sleep(0)
+
+
+async def try_fetch(stack: Stack) -> int:
+    async with stack.client() as client:
+        client.writer.write(stack.good())
+        answer = await client.answer()
+        return 0 if answer is None else answer.status
+
+
+async def test_sixty_idle_connections_hold_up_nobody(stack: Stack) -> None:
+    idle = [await Client.connect(stack.sidecar.proxy_address) for _ in range(60)]
+    for client in idle[::2]:
+        await client.send(b"GET / HTTP/1.1\r\n")
+    assert (await stack.fetch(stack.good())).status == 200
+    for client in idle:
+        await client.close()
+
+
+# Connections that are not used any more
+
+
+async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_would(stack: Stack) -> None:
+    assert (await stack.fetch(stack.good())).status == 200
+    stack.clock.ahead_s += 5
+    stack.sidecar.deadlines.tick()
+    await stack.backend.disconnected()
+    assert (await stack.fetch(stack.good())).status == 200
+    assert stack.backend.connections == 2

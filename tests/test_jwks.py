@@ -1,0 +1,757 @@
+"""The keys of an issuer: read one by one, kept through its bad days, fetched no more often than it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sidecar.jwks import (
+    COOLDOWN_S,
+    MAX_KEYS,
+    MAX_KEYS_WITHOUT_KID,
+    MAX_REFRESH_S,
+    MIN_REFRESH_S,
+    RETRY_MOST_EMPTY_S,
+    RETRY_MOST_S,
+    UNKNOWN_KID_S,
+    UNKNOWN_KIDS,
+    WAIT_S,
+    FetchFailed,
+    Jwks,
+    JwksSource,
+    KeySet,
+)
+from sidecar.keys import ALGORITHMS
+from sidecar.rejections import Reason, Rejection
+from tests.peers import tokens
+from tests.peers.clock import HandClock, in_its_time
+
+REFRESH_S = 600.0
+STALE_S = 3600.0
+
+
+def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
+    return {"keys": [tokens.public_jwk(alg, name) for name in names]}
+
+
+# One set
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param([], id="[]"),
+        pytest.param(None, id="null"),
+        pytest.param("", id='""'),
+        pytest.param(5, id="number"),
+        pytest.param({}, id="{}"),
+        pytest.param({"keys": None}, id='{"keys":null}'),
+        pytest.param({"keys": {}}, id='{"keys":{}}'),
+        pytest.param({"keys": "x"}, id='{"keys":"x"}'),
+        pytest.param({"KEYS": [tokens.public_jwk()]}, id="another case"),
+        pytest.param({"error": "not found"}, id='{"error":..}'),
+        pytest.param({"a": "-----BEGIN CERTIFICATE-----"}, id="Firebase-style mapping"),
+        pytest.param([tokens.public_jwk()], id="a bare list of keys"),
+        pytest.param(tokens.public_jwk(), id="a bare key"),
+    ],
+)
+def test_what_is_not_a_key_set_has_no_keys(document: object) -> None:
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of(document, ALGORITHMS)
+    assert str(caught.value) == "the document is not a JWK Set: it has no list of keys"
+
+
+def test_a_set_without_a_usable_key_is_no_set() -> None:
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": []}, ALGORITHMS)
+    assert str(caught.value) == "the key set has no usable key (it is empty)"
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": [5, tokens.jwk(b"secret", kid="x")]}, ALGORITHMS)
+    assert str(caught.value) == (
+        "the key set has no usable key (key 0: it is not an object; key 1: its kty is not RSA, EC or OKP)"
+    )
+
+
+def test_a_set_has_at_most_so_many_keys() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS + 1)]
+    assert len(Jwks.of({"keys": members[:-1]}, ALGORITHMS).keys) == MAX_KEYS
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": members}, ALGORITHMS)
+    assert str(caught.value) == "the key set has 101 keys; at most 100 are accepted"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(tokens.public_jwk("ES256"), id="EC first"),
+        pytest.param(tokens.public_jwk("EdDSA"), id="OKP first"),
+        pytest.param({"kty": "AKP", "kid": "x", "alg": "ML-DSA-44", "pub": "x"}, id="AKP first"),
+        pytest.param({"kty": "x"}, id="unknown kty"),
+        pytest.param({"kty": "RSA", "kid": "x"}, id="RSA without n/e"),
+        pytest.param({"kty": "RSA", "n": "", "e": ""}, id='n=""'),
+        pytest.param({"kty": "RSA", "n": 5, "e": 5}, id="n=5"),
+        pytest.param({"kty": "RSA", "n": "é", "e": "é"}, id='n="é"'),
+        pytest.param({**tokens.public_jwk(), "e": "AQ"}, id="e=1"),
+        pytest.param({"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ"}, id="off-curve"),
+        pytest.param({"kty": "EC", "crv": "x", "x": "AQ", "y": "AQ"}, id="unknown crv"),
+        pytest.param({"kty": "EC", "crv": ["P-256"], "x": "AQ", "y": "AQ"}, id="crv list"),
+        pytest.param(5, id="non-object"),
+        pytest.param(None, id="non-object: null"),
+        pytest.param({**tokens.public_jwk(), "kid": 5}, id="kid number"),
+        pytest.param({**tokens.public_jwk(), "kid": ["x"]}, id="kid list"),
+        pytest.param(tokens.jwk(tokens.rsa_key(2048, "b")), id="kid missing"),
+        pytest.param({**tokens.public_jwk(), "key_ops": 5}, id="key_ops=5"),
+        pytest.param({"kty": "RSA", "n": tokens.b64uint(2**100_000), "e": "AQAB"}, id="100 kbit n"),
+        pytest.param(tokens.jwk(tokens.rsa_key(512), kid="x"), id="weak RSA"),
+        pytest.param(tokens.jwk(b"secret", kid="rsa-a"), id="oct key in the JWKS"),
+    ],
+)
+def test_one_odd_key_never_costs_the_good_ones(odd: object) -> None:
+    good = tokens.public_jwk("RS256")
+    for members in ([odd, good], [good, odd]):
+        found = Jwks.of({"keys": members}, ALGORITHMS).find("rsa-a", "RS256")
+        assert [key.by_algorithm["RS256"] for key, _ in found] == [jose_key for _, jose_key in found]
+        assert len(found) == 1
+
+
+def test_what_was_left_out_is_said() -> None:
+    jwks = Jwks.of({"keys": [5, tokens.public_jwk(), {"kty": "x"}]}, ALGORITHMS)
+    assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        pytest.param("ED25519-A", id="kid injection: case variant"),
+        pytest.param("ed25519-a ", id="kid injection: trailing space"),
+        pytest.param("ed25519-a\0", id="kid injection: NUL"),
+        pytest.param("ed25519", id="kid injection: prefix"),
+        pytest.param("../../dev/null", id="kid injection: path"),
+        pytest.param("' OR 1=1 --", id="kid injection: SQL"),
+        pytest.param("a\r\nb", id="kid injection: CRLF"),
+        pytest.param("https://evil.example/jwks", id="kid injection: URL"),
+        pytest.param("__proto__", id="kid injection: __proto__"),
+        pytest.param("", id="kid injection: empty"),
+    ],
+)
+def test_a_kid_matches_to_the_letter_alone(kid: str) -> None:
+    jwks = Jwks.of(key_set("a"), ALGORITHMS)
+    assert len(jwks.find("ed25519-a", "EdDSA")) == 1
+    assert jwks.find(kid, "EdDSA") == []
+
+
+def test_a_key_is_found_for_its_own_algorithms_alone() -> None:
+    jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), tokens.public_jwk("EdDSA")]}, ALGORITHMS)
+    assert jwks.find("p-256-a", "RS256") == []
+    assert jwks.find("p-256-a", "ES384") == []
+    assert jwks.find("ed25519-a", "ES256") == []
+
+
+def test_without_a_kid_every_fitting_key_is_tried_but_only_a_few() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS_WITHOUT_KID + 1)]
+    jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members]}, ALGORITHMS)
+    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == ["0", "1", "2", "3"]
+    assert [key.kid for key, _ in jwks.find(None, "ES256")] == ["p-256-a"]
+
+
+def test_a_key_without_a_kid_is_not_found_by_one() -> None:
+    jwks = Jwks.of({"keys": [tokens.jwk(tokens.key("EdDSA"))]}, ALGORITHMS)
+    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == [None]
+    assert jwks.find("ed25519-a", "EdDSA") == []
+
+
+def test_a_duplicate_kid_means_both_in_their_order() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA", name), kid="x") for name in ("a", "b")]
+    jwks = Jwks.of({"keys": [*members, tokens.jwk(tokens.key("ES256"), kid="x")]}, ALGORITHMS)
+    assert [key for key, _ in jwks.find("x", "EdDSA")] == list(jwks.keys[:2])
+    assert [key for key, _ in jwks.find("x", "ES256")] == list(jwks.keys[2:])
+
+
+def test_a_set_knows_its_keys() -> None:
+    here, there = Jwks.of(key_set("a"), ALGORITHMS), Jwks.of(key_set("b"), ALGORITHMS)
+    assert here.keys[0] in here
+    assert here.keys[0] in Jwks.of(key_set("b", "a"), ALGORITHMS)
+    assert here.keys[0] not in there
+    assert "ed25519-a" not in here
+    assert repr(here) == "<Jwks of 1 keys>"
+
+
+# Keeping it fresh
+
+
+class Issuer:
+    """A Fetch that says what a test wants: `answer` is a document, or what to raise; a fetch hangs while `hanging`."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.max_age_s: float | None = None
+        self.asked_at: list[float] = []
+        self.cancelled = 0
+        self._answering = asyncio.Event()
+        self._answering.set()
+        self.clock: HandClock
+
+    async def __call__(self) -> KeySet:
+        self.asked_at.append(self.clock.monotonic() - 1000)
+        try:
+            await self._answering.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return KeySet(self.answer, self.max_age_s)
+
+    def hang(self) -> None:
+        self._answering.clear()
+
+    def release(self) -> None:
+        self._answering.set()
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_at)
+
+
+Spread = Callable[[float, float], float]
+
+
+def middle(low: float, high: float) -> float:
+    return (low + high) / 2
+
+
+def latest(low: float, high: float) -> float:
+    return high
+
+
+class Kept:
+    """A source whose keep_fresh runs, as an async context manager."""
+
+    def __init__(self, clock: HandClock, answer: object, spread: Spread = latest, **over: Any) -> None:
+        self.clock = clock
+        self.issuer = Issuer(answer)
+        self.issuer.clock = clock
+        over = {"refresh_interval_s": REFRESH_S, "max_stale_s": STALE_S, **over}
+        self.source = JwksSource("zuplo", self.issuer, ALGORITHMS, clock, spread=spread, **over)
+
+    async def __aenter__(self) -> tuple[JwksSource, Issuer]:
+        self._task = asyncio.create_task(self.source.keep_fresh())
+        await soon()
+        return self.source, self.issuer
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        assert self._task.cancelled()
+        await self.source.stop()
+
+
+async def soon() -> None:
+    """Let everybody go as far as they get."""
+    await asyncio.sleep(0.001)
+
+
+async def until(clock: HandClock, seconds: float) -> None:
+    """Come to so many seconds after the beginning."""
+    await asyncio.sleep(seconds - (clock.monotonic() - 1000))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+async def found(source: JwksSource, name: str) -> bool:
+    keys = await source.keys_for(f"ed25519-{name}", "EdDSA")
+    return [key.kid for key, _ in keys] == [f"ed25519-{name}"]
+
+
+async def refusal(source: JwksSource, kid: str | None = "unknown", alg: str = "EdDSA") -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        await source.keys_for(kid, alg)
+    return caught.value
+
+
+DOWN = FetchFailed("the issuer is down")
+
+
+@in_its_time
+async def test_keys_are_fetched_at_start(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert await found(source, "a")
+        assert (issuer.asked, source.usable, source.last_error) == (1, True, None)
+        assert source.fetched_at == 1000.0
+        assert repr(source) == "<JwksSource zuplo: <Jwks of 1 keys>, 0 failures since the last success>"
+
+
+@in_its_time
+async def test_before_the_first_answer_there_are_no_keys(clock: HandClock) -> None:
+    source = Kept(clock, key_set("a")).source
+    assert (source.usable, source.jwks, source.fetched_at) == (False, None, None)
+    assert (await refusal(source)).reason is Reason.JWKS_UNAVAILABLE
+
+
+@in_its_time
+async def test_a_thundering_herd_shares_one_fetch(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        herd = [asyncio.create_task(found(source, "a")) for _ in range(40)]
+        await soon()
+        issuer.release()
+        assert all(await asyncio.gather(*herd))
+        assert issuer.asked == 1
+
+
+@in_its_time
+async def test_a_cancelled_client_does_not_cancel_the_fetch(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        first, second = (asyncio.create_task(found(source, "a")) for _ in range(2))
+        await soon()
+        first.cancel()
+        await soon()
+        assert first.cancelled()
+        issuer.release()
+        assert await second
+        assert (issuer.asked, issuer.cancelled) == (1, 0)
+
+
+@in_its_time
+async def test_a_request_waits_so_long_for_the_first_keys_and_no_longer(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        before = clock.monotonic()
+        rejection = await refusal(source)
+        assert clock.monotonic() - before == pytest.approx(WAIT_S)
+        assert (rejection.reason, rejection.retry_after_s) == (Reason.JWKS_UNAVAILABLE, 1.0)
+        issuer.release()
+        await soon()
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_stopping_ends_a_fetch_that_is_under_way(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (_, issuer):
+        pass
+    assert issuer.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [DOWN, {"keys": []}, {"keys": [{}]}, {"error": "x"}, [], None],
+    ids=["down", "empty", "no usable key", "error", "[]", "null"],
+)
+@in_its_time
+async def test_without_keys_a_request_is_answered_at_once_that_the_issuer_is_at_fault(
+    clock: HandClock, answer: object
+) -> None:
+    async with Kept(clock, answer) as (source, _):
+        before = clock.monotonic()
+        rejection = await refusal(source)
+        assert clock.monotonic() == before
+        assert rejection.reason is Reason.JWKS_UNAVAILABLE
+        assert rejection.retry_after_s == pytest.approx(1.0)
+        assert source.jwks is None
+        assert source.last_error is not None
+
+
+@in_its_time
+async def test_without_keys_the_issuer_is_asked_again_within_seconds(clock: HandClock) -> None:
+    async with Kept(clock, DOWN) as (source, issuer):
+        await until(clock, 20)
+        assert issuer.asked_at == pytest.approx([0, 1, 3, 7, 12, 17])
+        assert RETRY_MOST_EMPTY_S == 5
+        assert (await refusal(source)).retry_after_s == pytest.approx(2.0)
+        issuer.answer = key_set("a")
+        await until(clock, 23)
+        assert await found(source, "a")
+        assert source.last_error is None
+
+
+@in_its_time
+async def test_the_set_is_refreshed_in_the_background(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = key_set("b")
+        await until(clock, REFRESH_S - 1)
+        assert await found(source, "a")
+        await until(clock, REFRESH_S + 1)
+        assert await found(source, "b")
+        await until(clock, 3 * REFRESH_S + 1)
+        assert issuer.asked_at == pytest.approx([0, 600, 1200, 1800])
+
+
+@in_its_time
+async def test_replicas_do_not_ask_together(clock: HandClock) -> None:
+    bounds: list[tuple[float, float]] = []
+
+    def spread(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return high
+
+    async with Kept(clock, key_set("a"), spread) as (source, issuer):
+        assert source.next_fetch_at == pytest.approx(1000 + 660)
+        issuer.answer = DOWN
+        await until(clock, 660 + 8)
+    assert bounds == [(0.9, 1.1), (0.0, 1.0), (0.0, 2.0), (0.0, 4.0), (0.0, 8.0)]
+
+
+@in_its_time
+async def test_the_default_spread_is_random_within_its_bounds(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    found = set[float]()
+    for _ in range(5):
+        source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+        source.refresh()
+        await soon()
+        found.add(source.next_fetch_at - (source.fetched_at or 0))
+    assert len(found) > 1
+    assert all(540 <= seconds <= 660 for seconds in found)
+
+
+@pytest.mark.parametrize(
+    ("max_age_s", "fresh_s"),
+    [(None, REFRESH_S), (0, MIN_REFRESH_S), (59, MIN_REFRESH_S), (90, 90), (7200, MAX_REFRESH_S)],
+)
+@in_its_time
+async def test_the_senders_max_age_is_believed_within_bounds(
+    clock: HandClock, max_age_s: float | None, fresh_s: float
+) -> None:
+    kept = Kept(clock, key_set("a"), middle)
+    kept.issuer.max_age_s = max_age_s
+    async with kept as (source, _):
+        assert source.next_fetch_at == pytest.approx(1000 + fresh_s)
+        assert source.trusted_until == pytest.approx(1000 + fresh_s + STALE_S)
+
+
+# Through the issuer's bad days
+
+FAULTS = pytest.mark.parametrize(
+    "fault",
+    [DOWN, {"keys": []}, {"keys": [{}]}, {"error": "x"}, [], None, ValueError("a bug")],
+    ids=["down", "empty", "no usable key", "error", "[]", "null", "bug"],
+)
+
+
+@FAULTS
+@in_its_time
+async def test_the_last_good_keys_stay_through_failures_for_a_bounded_time(clock: HandClock, fault: object) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = fault
+        await until(clock, REFRESH_S + STALE_S - 1)
+        assert issuer.asked > 10
+        assert source.usable
+        assert await found(source, "a")
+        await until(clock, REFRESH_S + STALE_S)
+        assert not source.usable
+        assert (await refusal(source, "ed25519-a")).reason is Reason.JWKS_UNAVAILABLE
+        issuer.answer = key_set("a")
+        await until(clock, REFRESH_S + STALE_S + RETRY_MOST_S)
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_failures_grow_the_pause_to_a_bound_and_a_success_ends_it(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.answer = DOWN
+        await until(clock, 1000)
+        failed = issuer.asked_at[1:]
+        pauses = [after - before for before, after in zip(failed, failed[1:], strict=False)]
+        assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60, 60])
+        assert RETRY_MOST_S == 60
+        issuer.answer = key_set("b")
+        await until(clock, 1100)
+        issuer.answer = DOWN
+        fetched = len(issuer.asked_at)
+        await until(clock, 1100 + 660 + 8)
+        pauses = [
+            after - before
+            for before, after in zip(issuer.asked_at[fetched:], issuer.asked_at[fetched + 1 :], strict=False)
+        ]
+        assert pauses[:2] == pytest.approx([1, 2])
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_however_long_it_fails_the_pause_can_be_computed(clock: HandClock) -> None:
+    async with Kept(clock, DOWN) as (source, issuer):
+        await until(clock, 7200)
+        assert issuer.asked > 1100
+        assert (await refusal(source)).reason is Reason.JWKS_UNAVAILABLE
+
+
+@in_its_time
+async def test_keys_that_may_not_be_stale_are_refreshed_before_they_are(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), latest, max_stale_s=0.0) as (source, issuer):
+        for seconds in range(100, 3000, 100):
+            await until(clock, seconds)
+            assert await found(source, "a")
+        assert issuer.asked_at[:3] == pytest.approx([0, 600, 1200])
+
+
+@in_its_time
+async def test_too_old_keys_wait_for_the_fetch_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle, max_stale_s=0.0) as (source, issuer):
+        issuer.hang()
+        await until(clock, REFRESH_S + 1)
+        assert not source.usable
+        waiting = asyncio.create_task(found(source, "a"))
+        await soon()
+        issuer.release()
+        assert await waiting
+
+
+@in_its_time
+async def test_a_bug_in_a_fetch_is_said_and_asks_the_issuer_no_faster(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Kept(clock, ValueError("eyJ.secret.text")) as (source, issuer):
+        await until(clock, 8)
+        assert issuer.asked_at == pytest.approx([0, 1, 3, 7])
+        assert source.last_error == "the fetch met a bug of the sidecar"
+    assert "event=bug type=ValueError at=" in caplog.text
+    assert "secret" not in caplog.text
+
+
+# Tokens with a kid that is not there
+
+
+@in_its_time
+async def test_an_unknown_kid_forces_one_fetch_and_finds_a_new_key(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.answer = key_set("a", "b")
+        assert await found(source, "b")
+        assert issuer.asked == 2
+        assert source.fetches == {("scheduled", "success"): 1, ("forced", "success"): 1}
+
+
+@in_its_time
+async def test_a_kid_that_is_not_there_after_the_fetch_is_the_clients_mistake(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source)).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_an_unknown_kid_storm_is_one_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        storm = [refusal(source, f"random-{n}") for n in range(100)]
+        assert {rejection.reason for rejection in await asyncio.gather(*storm)} == {Reason.KEY_UNKNOWN}
+        for n in range(100):
+            assert (await refusal(source, f"more-{n}")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_the_cooldown_is_stamped_at_the_attempt(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        first = asyncio.create_task(refusal(source, "x"))
+        await asyncio.sleep(1)
+        issuer.release()
+        await first
+        await until(clock, COOLDOWN_S - 0.5)
+        await refusal(source, "y")
+        assert issuer.asked == 2
+        await until(clock, COOLDOWN_S + 0.5)
+        await refusal(source, "z")
+        assert issuer.asked == 3
+
+
+@FAULTS
+@in_its_time
+async def test_a_failing_issuer_is_not_forced_more_often_than_a_healthy_one(clock: HandClock, fault: object) -> None:
+    async with Kept(clock, key_set("a"), lambda low, high: 400.0) as (source, issuer):
+        source.next_fetch_at = float("inf")
+        issuer.answer = fault
+        for n in range(20):
+            assert (await refusal(source, f"random-{n}")).reason is Reason.JWKS_UNAVAILABLE
+            assert await found(source, "a")
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_a_forced_fetch_that_failed_is_repeated_in_the_background(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await until(clock, 100)
+        issuer.answer = DOWN
+        assert (await refusal(source, "ed25519-b")).reason is Reason.JWKS_UNAVAILABLE
+        issuer.answer = key_set("b")
+        await until(clock, 102)
+        assert issuer.asked_at == pytest.approx([0, 100, 101])
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_a_forced_fetch_that_succeeded_puts_off_the_next(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        await until(clock, 100)
+        await refusal(source)
+        await until(clock, REFRESH_S + 200)
+        assert issuer.asked_at == pytest.approx([0, 100, 700])
+
+
+@in_its_time
+async def test_an_unknown_kid_is_remembered_for_a_while(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), max_stale_s=STALE_S) as (source, issuer):
+        await refusal(source, "x")
+        await until(clock, COOLDOWN_S + 1)
+        await refusal(source, "x")
+        assert issuer.asked == 2
+        await until(clock, UNKNOWN_KID_S + 1)
+        await refusal(source, "x")
+        assert issuer.asked == 3
+
+
+@in_its_time
+async def test_a_kid_that_nobody_has_asked_for_is_not_remembered_as_unknown(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await refusal(source, "x")
+        issuer.answer = key_set("a", "b")
+        assert (await refusal(source, "ed25519-b")).reason is Reason.KEY_UNKNOWN  # within the cooldown
+        await until(clock, COOLDOWN_S + 1)
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await refusal(source, "ed25519-c")
+        await until(clock, COOLDOWN_S + 1)
+        issuer.answer = key_set("a", "b")
+        assert await found(source, "b")
+        await until(clock, 2 * COOLDOWN_S - 2)
+        issuer.answer = key_set("a", "b", "c")
+        source.refresh()
+        await until(clock, 2 * COOLDOWN_S + 2)
+        assert await found(source, "c")
+
+
+@in_its_time
+async def test_only_so_many_unknown_kids_are_remembered(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        many = [asyncio.create_task(refusal(source, f"{n}")) for n in range(UNKNOWN_KIDS + 10)]
+        await soon()
+        issuer.release()
+        await asyncio.gather(*many)
+        await until(clock, COOLDOWN_S + 1)
+        await refusal(source, f"{UNKNOWN_KIDS + 9}")
+        assert issuer.asked == 2
+        await refusal(source, "0")
+        assert issuer.asked == 3
+
+
+@in_its_time
+async def test_a_token_without_a_kid_forces_no_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source, None, "RS256")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 1
+
+
+@in_its_time
+async def test_a_known_kid_with_another_algorithm_is_no_key(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source, "ed25519-a", "RS256")).reason is Reason.KEY_UNKNOWN
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_while_the_forced_fetch_hangs_known_keys_answer_and_the_unknown_wait_only_so_long(
+    clock: HandClock,
+) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        waiting = asyncio.create_task(refusal(source))
+        await soon()
+        before = clock.monotonic()
+        assert await found(source, "a")
+        assert clock.monotonic() == before
+        assert (await waiting).reason is Reason.JWKS_UNAVAILABLE
+        assert clock.monotonic() - before == pytest.approx(WAIT_S, abs=0.01)
+
+
+@in_its_time
+async def test_an_unknown_kid_joins_the_fetch_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = key_set("b")
+        issuer.hang()
+        await until(clock, REFRESH_S + 1)
+        waiting = asyncio.create_task(found(source, "b"))
+        await soon()
+        issuer.release()
+        assert await waiting
+        assert issuer.asked == 2
+        assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN  # and the cooldown has not begun
+        assert issuer.asked == 3
+
+
+# What a fetch changes
+
+
+@in_its_time
+async def test_an_equal_set_is_kept_so_that_what_it_verified_stays_remembered(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a", "b"), middle) as (source, issuer):
+        before = source.jwks
+        issuer.answer = {"keys": [{**member, "x5t": "new"} for member in key_set("a", "b")["keys"]]}
+        await until(clock, REFRESH_S + 1)
+        assert source.jwks is before
+        assert source.fetched_at == pytest.approx(1000 + REFRESH_S)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [key_set("a", "b"), key_set("b"), {"keys": [{**key_set("a")["keys"][0], "kid": "x"}]}],
+    ids=["added", "replaced", "renamed"],
+)
+@in_its_time
+async def test_another_set_replaces_the_old_one_whole(clock: HandClock, other: object) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        before = source.jwks
+        issuer.answer = other
+        await until(clock, REFRESH_S + 1)
+        assert source.jwks is not before
+        assert source.jwks is not None
+        assert source.jwks.keys == Jwks.of(other, ALGORITHMS).keys
+
+
+@in_its_time
+async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert source.refresh()
+        assert source.refresh()
+        await soon()
+        assert not source.refresh()
+        await until(clock, COOLDOWN_S + 1)
+        assert source.refresh()
+        await soon()
+        assert issuer.asked == 3
+
+
+# What is said
+
+
+@in_its_time
+async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar.jwks")
+    odd = {"keys": [*key_set("a")["keys"], 5]}
+    async with Kept(clock, DOWN, middle) as (source, issuer):
+        await until(clock, 5)
+        issuer.answer = odd
+        await until(clock, 2000)
+        issuer.answer = FetchFailed("another fault")
+        await until(clock, 3000)
+        assert source.fetches["scheduled", "failure"] > 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0",
+        "issuer=zuplo keys=1 event=keys_loaded",
+        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object",
+        "issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0",
+    ]

@@ -1,0 +1,184 @@
+"""Every refusal has a code, a status and an answer, and the answer says what RFC 6750 and the contract want, and no more."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import sidecar
+from sidecar.rejections import Reason, Rejection, answer, body, challenge
+from tests.peers.wire import Headers, values
+
+CODES = (
+    "token_missing token_ambiguous token_malformed token_too_large algorithm_not_allowed issuer_unknown key_unknown "
+    "signature_invalid token_expired token_not_yet_valid token_issued_in_future audience_mismatch claim_missing "
+    "claim_invalid token_revoked scope_insufficient claim_mismatch claims_too_large jwks_unavailable path_ambiguous "
+    "route_not_found route_denied method_not_allowed request_malformed headers_too_large body_too_large "
+    "upstream_unreachable upstream_timeout upstream_invalid overloaded internal_error"
+)
+"""The first contract. Codes are only ever added to it."""
+ADDED = "expectation_failed"
+ADDED = "expectation_failed"
+
+STATUS = {
+    "token_missing": 401, "token_ambiguous": 400, "token_malformed": 401, "token_too_large": 401,
+    "algorithm_not_allowed": 401, "issuer_unknown": 401, "key_unknown": 401, "signature_invalid": 401,
+    "token_expired": 401, "token_not_yet_valid": 401, "token_issued_in_future": 401, "audience_mismatch": 401,
+    "claim_missing": 401, "claim_invalid": 401, "token_revoked": 401, "scope_insufficient": 403, "claim_mismatch": 403,
+    "claims_too_large": 403, "jwks_unavailable": 503, "path_ambiguous": 400, "route_not_found": 404,
+    "route_denied": 403, "method_not_allowed": 405, "request_malformed": 400, "headers_too_large": 431,
+    "body_too_large": 413, "upstream_unreachable": 502, "upstream_timeout": 504, "upstream_invalid": 502,
+    "overloaded": 503, "internal_error": 500, "expectation_failed": 417,
+}  # fmt: skip
+
+QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
+"""RFC 6750 section 3: the characters of error_description and of scope."""
+
+EVERY = pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.code)
+
+
+def parse(raw: bytes) -> tuple[str, Headers, bytes]:
+    head, _, content = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("ascii").split("\r\n")
+    return first, [(name, value) for name, _, value in (line.partition(": ") for line in lines)], content
+
+
+def the(name: str, headers: Headers) -> str | None:
+    found = values(headers, name)
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_the_codes_are_the_contracts() -> None:
+    assert [reason.code for reason in Reason] == [*CODES.split(), *ADDED.split()]
+
+
+@EVERY
+def test_a_reason_has_its_status(reason: Reason) -> None:
+    assert reason.status == STATUS[reason.code]
+
+
+@EVERY
+def test_a_401_says_what_clients_of_the_replaced_backends_know(reason: Reason) -> None:
+    if reason.status == 401:
+        assert reason.error == ("No token provided" if reason is Reason.TOKEN_MISSING else "Invalid token")
+    assert reason.error
+
+
+@EVERY
+def test_an_answer_is_json_with_code_words_and_request_id(reason: Reason) -> None:
+    said = json.loads(body(Rejection(reason), "id-1"))
+    assert said.pop("details", None) == (reason.details or None)
+    assert said == {"error": reason.error, "code": reason.code, "request_id": "id-1"}
+
+
+def test_only_the_missing_token_needs_no_details() -> None:
+    assert [reason for reason in Reason if not reason.details] == [Reason.TOKEN_MISSING]
+
+
+def test_details_replace_the_sentence_of_the_reason() -> None:
+    said = json.loads(body(Rejection(Reason.TOKEN_EXPIRED, "The token expired 12 s ago."), "id-1"))
+    assert said == {
+        "error": "Invalid token",
+        "details": "The token expired 12 s ago.",
+        "code": "token_expired",
+        "request_id": "id-1",
+    }
+
+
+@EVERY
+def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -> None:
+    first, headers, content = parse(answer(Rejection(reason), "id-1", "api"))
+    assert re.fullmatch(rf"HTTP/1\.1 {reason.status} [A-Za-z ]+", first)
+    assert content == body(Rejection(reason), "id-1")
+    assert the("Content-Length", headers) == str(len(content))
+    assert the("Content-Type", headers) == "application/json"
+    assert the("Cache-Control", headers) == "no-store"
+    assert the("X-JWT-Sidecar", headers) == "rejected"
+    assert the("X-Request-Id", headers) == "id-1"
+    assert the("Connection", headers) is None
+
+
+def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
+    raw = answer(Rejection(Reason.TOKEN_MISSING), "id-1", "api")
+    assert answer(Rejection(Reason.TOKEN_MISSING), "id-1", "api", head_only=True) == raw.partition(b"{")[0]
+
+
+def test_an_answer_says_when_its_connection_ends() -> None:
+    _, headers, _ = parse(answer(Rejection(Reason.REQUEST_MALFORMED), "id-1", "api", close=True))
+    assert the("Connection", headers) == "close"
+
+
+# WWW-Authenticate
+
+
+@EVERY
+def test_the_challenge_follows_rfc_6750(reason: Reason) -> None:
+    _, headers, _ = parse(answer(Rejection(reason), "id-1", "api"))
+    said = the("WWW-Authenticate", headers)
+    assert said == challenge(Rejection(reason), "api")
+    if reason is Reason.TOKEN_MISSING:
+        assert said == 'Bearer realm="api"'
+    elif reason.status == 401:
+        assert said == f'Bearer realm="api", error="invalid_token", error_description="{reason.details}"'
+    elif reason in (Reason.SCOPE_INSUFFICIENT, Reason.CLAIM_MISMATCH):
+        assert said == f'Bearer realm="api", error="insufficient_scope", error_description="{reason.details}"'
+    elif reason is Reason.TOKEN_AMBIGUOUS:
+        assert said == f'Bearer realm="api", error="invalid_request", error_description="{reason.details}"'
+    else:
+        assert said is None
+
+
+def test_a_challenge_names_the_scope_that_is_needed() -> None:
+    said = challenge(Rejection(Reason.SCOPE_INSUFFICIENT, "No.", scope="read write"), "api")
+    assert said == 'Bearer realm="api", error="insufficient_scope", error_description="No.", scope="read write"'
+
+
+def test_a_challenge_without_details_has_no_empty_description() -> None:
+    assert challenge(Rejection(Reason.TOKEN_EXPIRED, ""), "api") == 'Bearer realm="api", error="invalid_token"'
+
+
+def written_details() -> list[str]:
+    """Every text that the package hands to a Rejection as its details; what is put into an f-string shows as `0`."""
+    found = []
+    for file in sorted(Path(sidecar.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Rejection":
+                for part in [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "details")]:
+                    text = "".join(
+                        str(piece.value) if isinstance(piece, ast.Constant) else "0"
+                        for piece in (part.values if isinstance(part, ast.JoinedStr) else [part])
+                    )
+                    found.append(text)
+    return found
+
+
+def test_every_description_can_stand_in_quotes_and_is_a_sentence() -> None:
+    texts = [*written_details(), *(reason.details for reason in Reason if reason.details)]
+    assert len(texts) > len(Reason)
+    assert [text for text in texts if not (QUOTABLE.fullmatch(text) and text.endswith("."))] == []
+
+
+# Headers that some refusals carry
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0, "1"), (1.0, "1"), (1.6, "2"), (29.7, "30")])
+def test_retry_after_is_whole_seconds_and_never_at_once(seconds: float, said: str) -> None:
+    rejection = Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=seconds)
+    assert the("Retry-After", parse(answer(rejection, "id-1", "api"))[1]) == said
+
+
+def test_retry_after_is_only_said_where_it_is_known() -> None:
+    assert the("Retry-After", parse(answer(Rejection(Reason.OVERLOADED), "id-1", "api"))[1]) is None
+
+
+def test_a_405_names_the_methods() -> None:
+    rejection = Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
+    assert the("Allow", parse(answer(rejection, "id-1", "api"))[1]) == "GET, HEAD"
+    assert the("Allow", parse(answer(Rejection(Reason.ROUTE_DENIED), "id-1", "api"))[1]) is None
+
+
+def test_the_exception_says_the_code_alone() -> None:
+    assert str(Rejection(Reason.TOKEN_EXPIRED, "The token expired 12 s ago.")) == "token_expired"

@@ -1,0 +1,337 @@
+"""Which rule a request meets; a path that two programs could read differently meets none that one of them would not."""
+
+import re
+from collections.abc import Callable, Sequence
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sidecar.policy import Policy
+from sidecar.rejections import Reason, Rejection
+from sidecar.routes import REFUSED_METHODS, Auth, Route, Routes
+
+PUBLIC = Route("/public/*", auth=Auth.NONE)
+ROBOTS = Route("/robots.txt", auth=Auth.NONE)
+CLOSED = Route("/public/closed/*", auth=Auth.DENY)
+ADMIN = Route("/admin/*", policy=Policy(scopes=["admin"]))
+READ = Route("/items/*", methods=["GET", "HEAD"], auth=Auth.OPTIONAL)
+ITEMS = Route("/items/*")
+OTHERWISE = Route("/*", name="(default)")
+ROUTES = Routes([CLOSED, PUBLIC, ROBOTS, ADMIN, READ, ITEMS], OTHERWISE)
+
+
+def match(target: str, method: str = "GET") -> Route:
+    return ROUTES.match(method, target)
+
+
+def refusal(target: str, method: str = "GET") -> Reason:
+    with pytest.raises(Rejection) as caught:
+        match(target, method)
+    return caught.value.reason
+
+
+# Paths with one reading
+
+
+@pytest.mark.parametrize(
+    ("target", "route"),
+    [
+        pytest.param("/", OTHERWISE, id="the root"),
+        pytest.param("/protected", OTHERWISE, id="no rule"),
+        pytest.param("/public", PUBLIC, id="the prefix itself"),
+        pytest.param("/public/", PUBLIC, id="the prefix with a slash"),
+        pytest.param("/public/a/b", PUBLIC, id="below the prefix"),
+        pytest.param("/public/closed", CLOSED, id="first match"),
+        pytest.param("/public/closedx", PUBLIC, id="first match, segment by segment"),
+        pytest.param("/publicx", OTHERWISE, id="path rules: /publicx"),
+        pytest.param("/public-x", OTHERWISE, id="path rules: /public-x"),
+        pytest.param("/PUBLIC/a", OTHERWISE, id="path rules: case"),
+        pytest.param("/a/public/b", OTHERWISE, id="path rules: the prefix later"),
+        pytest.param("/protected?/public/", OTHERWISE, id="path rules: query containing the prefix"),
+        pytest.param("/protected?x=/../public/a", OTHERWISE, id="path rules: dots in the query"),
+        pytest.param("/protected??/public", OTHERWISE, id="path rules: ?-tricks"),
+        pytest.param("/public?/../admin", PUBLIC, id="path rules: a query that climbs"),
+        pytest.param("/public/a?b#c%zz\\", PUBLIC, id="path rules: a query may hold anything"),
+        pytest.param("/?", OTHERWISE, id="empty query"),
+        pytest.param("/robots.txt", ROBOTS, id="exact"),
+        pytest.param("/robots.txt/", OTHERWISE, id="exact: not below"),
+        pytest.param("/robotsxtxt", OTHERWISE, id="exact: to the letter"),
+        pytest.param("/public/...", PUBLIC, id="three dots"),
+        pytest.param("/public/.hidden/..x/x..", PUBLIC, id="dots in names"),
+        pytest.param("/public/a:b@c!$&'()*+,=~_-.", PUBLIC, id="every plain character"),
+    ],
+)
+def test_a_plain_path_meets_the_first_rule_that_covers_it(target: str, route: Route) -> None:
+    assert match(target) is route
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [("GET", READ), ("HEAD", READ), ("POST", ITEMS), ("get", ITEMS), ("OPTIONS", ITEMS), ("FOO", ITEMS)],
+)
+def test_a_rule_for_some_methods_leaves_the_others_to_the_rules_below(method: str, route: Route) -> None:
+    assert match("/items/1", method) is route
+
+
+def test_a_rule_for_everything_covers_everything() -> None:
+    for path in ("/", "/a", "/a/b"):
+        assert OTHERWISE.covers(path)
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+@pytest.mark.parametrize("target", ["/public/a", "/admin", "backend:80", "*"])
+def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        match(target, method)
+    assert caught.value.reason is Reason.METHOD_NOT_ALLOWED
+    assert caught.value.allow is not None
+    assert REFUSED_METHODS.isdisjoint(caught.value.allow.split(", "))
+
+
+# Targets and paths with no reading
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("", id="request target: empty"),
+        pytest.param("*", id="request target: *"),
+        pytest.param("http://other.example/public/a", id="request target: absolute-form"),
+        pytest.param("https://other.example/public/a", id="request target: absolute-form, https"),
+        pytest.param("other.example:80", id="request target: authority-form"),
+        pytest.param("public/a", id="request target: no slash"),
+        pytest.param("?/public/a", id="request target: only a query"),
+        pytest.param("\\public\\a", id="request target: a backslash first"),
+        pytest.param("%2fpublic", id="request target: an encoded slash first"),
+    ],
+)
+def test_a_target_that_is_no_path_is_refused(target: str) -> None:
+    assert refusal(target) is Reason.REQUEST_MALFORMED
+
+
+@pytest.mark.parametrize("prefix", ["/public", "/admin", ""])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param("/%2f", id="%2f"),
+        pytest.param("/a%2Fb", id="%2F"),
+        pytest.param("/%5c", id="%5c"),
+        pytest.param("/..%5Ca", id="%5C"),
+        pytest.param("/a\\b", id="\\"),
+        pytest.param("/a%00", id="%00"),
+        pytest.param("/a%0d%0aX: y", id="%0d%0a"),
+        pytest.param("/a%1f", id="%1f"),
+        pytest.param("/a%7F", id="%7F"),
+        pytest.param("/a#b", id="#"),
+        pytest.param("/a#?b", id="#?"),
+        pytest.param("/a%", id="%"),
+        pytest.param("/a%2", id="%2"),
+        pytest.param("/a%zz", id="%zz"),
+        pytest.param("/a%u002e", id="%u002e"),
+        pytest.param("/é", id="non-ASCII"),
+        pytest.param("/\udce9", id="a byte >= 0x80"),
+        pytest.param("/a b", id="space"),
+        pytest.param("/a\tb", id="tab"),
+        pytest.param("/a\nb", id="newline"),
+        pytest.param("/a\n", id="newline at the end"),
+        pytest.param('/a"b', id="quote"),
+        pytest.param("/a<b>", id="angle brackets"),
+        pytest.param("/a|b", id="bar"),
+        pytest.param("/a^b", id="caret"),
+        pytest.param("/a`b", id="backtick"),
+        pytest.param("/{a}", id="braces"),
+        pytest.param("/[a]", id="brackets"),
+        pytest.param("/..;/admin", id="..;"),
+        pytest.param("/.;/admin", id=".;"),
+        pytest.param("/..;a=1", id="..;a=1"),
+        pytest.param("/%2e%2e;/admin", id="%2e%2e;"),
+        pytest.param("/..%3b/admin", id="..%3b"),
+        pytest.param("/%2e%2e%253b/admin", id="%2e%2e%253b"),
+        pytest.param("/%252f", id="%252f"),
+        pytest.param("/%255c", id="%255c"),
+        pytest.param("/%2500", id="%2500"),
+    ],
+)
+def test_a_path_that_is_not_to_be_read_is_refused_under_every_rule(prefix: str, rest: str) -> None:
+    assert refusal(prefix + rest) is Reason.PATH_AMBIGUOUS
+
+
+# Paths with several readings
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("/public/../admin", id=".."),
+        pytest.param("/public/./../admin", id="/./"),
+        pytest.param("/public/a/../../admin", id=".. twice"),
+        pytest.param("/public/..", id=".. at the end"),
+        pytest.param("/public/closed/../a", id=".. out of a closed path"),
+        pytest.param("/public/a/../closed", id=".. into a closed path"),
+        pytest.param("/public/%2e%2e/admin", id="%2e%2e"),
+        pytest.param("/public/%2E./admin", id="%2E."),
+        pytest.param("/public/%252e%252e/admin", id="%252e"),
+        pytest.param("/public//../admin", id="// and .."),
+        pytest.param("/public/a//../../admin", id="// before two .."),
+        pytest.param("//public/a", id="// in front"),
+        pytest.param("/public//closed", id="// inside"),
+        pytest.param("/public/./closed", id="/./ inside"),
+        pytest.param("/./public", id="/./ in front"),
+        pytest.param("/../public", id=".. above the root"),
+        pytest.param("/%61dmin/a", id="an escape that need not be"),
+        pytest.param("/%70ublic", id="an escape that need not be, public"),
+        pytest.param("/public/clo%73ed", id="an escape inside"),
+        pytest.param("/public%3f/a", id="%3f"),
+        pytest.param("/admin%3fx", id="%3f behind the admin's path"),
+        pytest.param("/admin%23x", id="%23"),
+        pytest.param("/admin%253fx", id="%253f"),
+        pytest.param("/admin;x", id=";"),
+        pytest.param("/admin;x/public", id="; in a segment"),
+        pytest.param("/public;x=1/a", id="; in the public prefix"),
+        pytest.param("/public/closed;x", id="; behind a closed path"),
+        pytest.param("/admin%3bx", id="%3b"),
+        pytest.param("/public/;/../../admin", id="a segment of parameters and .."),
+        pytest.param("/robots.txt;x", id="; behind an exact path"),
+        pytest.param("/admin/;x%3fy/..", id="everything at once"),
+        pytest.param("/a;b/../admin%3fx", id="everything at once: parameters, dots, %3f"),
+    ],
+)
+def test_a_path_whose_readings_meet_different_rules_is_refused(target: str) -> None:
+    assert refusal(target) is Reason.PATH_AMBIGUOUS
+    assert refusal(f"{target}?q") is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("target", "route"),
+    [
+        pytest.param("/public/caf%C3%A9", PUBLIC, id="non-ASCII, encoded"),
+        pytest.param("/public/caf%E9", PUBLIC, id="not UTF-8, encoded"),
+        pytest.param("/public/a%20b", PUBLIC, id="space, encoded"),
+        pytest.param("/public/100%25", PUBLIC, id="percent, encoded"),
+        pytest.param("/public/%2541", PUBLIC, id="percent, encoded, before digits"),
+        pytest.param("/public/a/../b", PUBLIC, id="dots inside one rule"),
+        pytest.param("/public//b", PUBLIC, id="// inside one rule"),
+        pytest.param("/public/a;v=1/b", PUBLIC, id="parameters inside one rule"),
+        pytest.param("/public/a%3fb%23c", PUBLIC, id="encoded ? and # inside one rule"),
+        pytest.param("/public/a%3bb", PUBLIC, id="encoded ; inside one rule"),
+        pytest.param("/admin/a/./b", ADMIN, id="a dot inside one rule"),
+        pytest.param("/x/../y", OTHERWISE, id="dots where no rule is"),
+    ],
+)
+def test_a_path_whose_readings_all_meet_one_rule_is_served_by_it(target: str, route: Route) -> None:
+    assert match(target) is route
+
+
+def test_without_rules_there_is_nothing_to_mistake() -> None:
+    assert Routes([], OTHERWISE).match("GET", "/a/../b;x%3f//c") is OTHERWISE
+
+
+def test_rules_for_other_methods_do_not_make_a_path_ambiguous() -> None:
+    routes = Routes([Route("/a", methods=["POST"]), Route("/b", methods=["POST"])], OTHERWISE)
+    assert routes.match("GET", "/a/../b") is OTHERWISE
+    with pytest.raises(Rejection):
+        routes.match("POST", "/a/../b")
+
+
+def test_a_path_of_many_layers_is_refused_at_once() -> None:
+    assert refusal("/public/%" + "25" * 2000 + "2e") is Reason.PATH_AMBIGUOUS
+
+
+# What programs do to a path, one at a time, in any order and as often as they like. Written here again on purpose.
+
+
+def dots_resolved(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if path.endswith(("/.", "/..")) and kept else "")
+
+
+PROGRAMS: Sequence[Callable[[str], str]] = (
+    unquote,
+    dots_resolved,
+    lambda path: re.sub("/+", "/", path),
+    lambda path: path.replace("\\", "/"),
+    lambda path: path.split("?")[0],
+    lambda path: path.split("#")[0],
+    lambda path: path.split("\0")[0],
+    lambda path: re.sub(";[^/]*", "", path),
+)
+
+
+def every_reading(path: str) -> set[str]:
+    found, waiting = set[str](), [path]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += [program(one) for program in PROGRAMS]
+    return found
+
+
+PIECES = (
+    *(
+        "/",
+        "//",
+        "public",
+        "closed",
+        "admin",
+        "robots.txt",
+        "a",
+        ".",
+        "..",
+        "...",
+        "%2e",
+        "%2E%2e",
+        "%252e",
+        "%2f",
+        "%5c",
+    ),
+    *(
+        "\\",
+        ";",
+        "..;",
+        ";a=1",
+        "%3b",
+        "%253b",
+        "%3f",
+        "%23",
+        "#",
+        "%",
+        "%00",
+        "%61dmin",
+        "%25",
+        "%2561",
+        "%C3%A9",
+        "x",
+    ),
+)
+PATHS = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "/" + "".join(pieces))
+
+
+@given(PATHS)
+@example("/a;x/..%3f/admin")
+@example("/admin%3bx%3f/../../public")
+@example("/public;/a%3b/..%253b/../admin")
+def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> None:
+    try:
+        served = match(path)
+    except Rejection:
+        return
+    for reading in every_reading(path):
+        assert match_plain(reading) is served, reading
+
+
+def match_plain(path: str) -> Route:
+    """The first rule that covers the path just as it is."""
+    return next((route for route in (CLOSED, PUBLIC, ROBOTS, ADMIN, READ) if route.covers(path)), OTHERWISE)
+
+
+def test_a_route_shows_its_name_and_what_it_asks() -> None:
+    assert repr(PUBLIC) == "<Route /public/* none>"
+    assert OTHERWISE.name == "(default)"
