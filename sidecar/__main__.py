@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", run, "the proxy"),
         ("check", check, "every problem of the configuration at once"),
         ("dev", dev, "the proxy with an embedded issuer and backend, a token and ready curl lines"),
+        ("explain", explain, "what would happen to a request, check by check; its token comes from a file or stdin"),
     ):
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
@@ -42,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--online", action="store_true", help="also fetch every key set and connect to every upstream"
             )
+        if name == "explain":
+            command.add_argument("--path", required=True, help="the path, with the query if there is one")
+            command.add_argument("--method", default="GET", help="the method (GET)")
+            command.add_argument("--host", default="localhost", help="the Host that the client names (localhost)")
+            command.add_argument("--token-file", metavar="FILE", help="the token; without it stdin, or no token at all")
     return parser
 
 
@@ -80,7 +86,47 @@ def check(options: argparse.Namespace) -> int:
     if problems:
         return USAGE
     print(f"{options.config}: no problems found")
+    for issuer in config.issuers.values():
+        if issuer.preset is not None:
+            print(f"issuers.{issuer.name}, with preset {issuer.preset}:")
+            print(f"  keys from: {issuer.jwks_uri or issuer.keys_from}")
+            print(f"  algorithms: {', '.join(issuer.algorithms)}")
+            print(f"  token in: {issuer.token_header or 'Authorization'}")
     return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """`explain`: exit 0 when the request would be accepted, 1 when it would be refused, 2 when it cannot be told."""
+    config = _load(options.config)
+    if config is None:
+        return USAGE
+    from sidecar.clock import Clock
+    from sidecar.denylist import DenyListUnusable
+    from sidecar.explain import Question, explain_alone
+
+    try:
+        question = Question(options.method, options.path, _token(options.token_file), options.host)
+        question.check()
+        logging.disable()  # all that matters is told
+        explanation = _value_in_loop(explain_alone(config, question, Clock()))
+    except OSError as error:
+        print(f"jwt-sidecar: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    except (ValueError, DenyListUnusable) as error:
+        print(f"jwt-sidecar: {error}", file=sys.stderr)
+        return USAGE
+    print(explanation)
+    return 0 if explanation.rejection is None else FAILED
+
+
+def _token(file: str | None) -> bytes | None:
+    """What the file, or stdin, holds without the blanks around it; None for nothing, and for a terminal. Raises OSError."""
+    if file is not None:
+        with open(file, "rb") as opened:
+            content = opened.read()
+    else:
+        content = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    return content.strip() or None
 
 
 def _load(path: str) -> "Config | None":

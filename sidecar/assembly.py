@@ -1,27 +1,34 @@
-"""config -> objects: everything that a request meets, made once. Nothing is opened here.
+"""config -> objects: everything that a request meets, made once. Nothing is opened here, but for files of our own keys.
 
 One assembly belongs to one configuration. Whoever holds the `proxy` of an assembly holds all of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from sidecar import config as settings
 from sidecar.access_log import AccessLog
-from sidecar.claims import ClaimRules
+from sidecar.assertion import AssertedIdentity, Assertion
+from sidecar.bearer import TokenHeader, TokenSources
+from sidecar.claims import ClaimRules, Subjects
 from sidecar.clock import Clock
 from sidecar.config import Config
+from sidecar.config_secret import shared_secret
 from sidecar.deadlines import Deadlines
-from sidecar.fetch import FILE_POLL_S, FileKeySet, RemoteKeySet
+from sidecar.denylist import DenyList
 from sidecar.headers import HOP_BY_HOP, Roles, fold
-from sidecar.identity import IdentityHeaders
+from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.jwks import JwksSource
+from sidecar.key_source import key_source
+from sidecar.minting import SigningKey, SigningKeyUnusable, own_key
 from sidecar.policy import Policy
 from sidecar.proxy import Proxy
 from sidecar.routes import Auth, Route, Routes
+from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
+from sidecar.tls import Renewed, client_context
 from sidecar.upstream import Upstream
 from sidecar.verifier import Issuer, Verifier
 
@@ -32,18 +39,30 @@ class Assembly:
     def __init__(self, config: Config, clock: Clock, deadlines: Deadlines, access_log: AccessLog | None) -> None:
         self.config = config
         self._session: aiohttp.ClientSession | None = None
-        self.sources = {name: key_source(issuer, clock, self.session) for name, issuer in config.issuers.items()}
+        self.sources = {
+            name: key_source(issuer, clock, self.session, config.jwks_snapshot_dir)
+            for name, issuer in config.issuers.items()
+        }
         self.upstreams = {
             name: backend(config, upstream, clock, deadlines) for name, upstream in config.upstreams.items()
         }
+        names = {
+            iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)
+        }
+        self.denylist = DenyList(clock, names, config.denylist_file)
+        issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
+        self.signing_keys = signing_keys(config)
+        tokens = token_sources(config)
         self.proxy = Proxy(
             routes(config),
-            Verifier([trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()], clock),
-            IdentityHeaders(config.identity_headers, config.claims_header),
+            Verifier(issuers, clock, self.denylist),
+            identity(config, self.signing_keys, clock),
             self.upstreams,
             Telemetry(clock, access_log),
             clock,
-            roles=Roles(HOP_BY_HOP | {fold(name) for name in (*config.identity_headers, config.claims_header or "")}),
+            tokens=tokens,
+            roles=roles(config, tokens),
+            signature=signature(config, clock),
             realm=config.realm,
             in_flight=config.limits.in_flight,
         )
@@ -66,27 +85,80 @@ class Assembly:
             await self._session.close()
 
 
-def key_source(issuer: settings.Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> JwksSource:
-    """Where an issuer's keys come from, and how long they are good."""
-    fetch = (
-        FileKeySet(issuer.jwks_file)
-        if issuer.jwks_file is not None
-        else RemoteKeySet(session, issuer.issuer, issuer.jwks_uri, issuer.allow_http)
-    )
-    return JwksSource(
-        issuer.name,
-        fetch,
-        issuer.algorithms,
-        clock,
-        refresh_interval_s=FILE_POLL_S if issuer.jwks_file is not None else issuer.refresh_interval_s,
-        max_stale_s=issuer.max_stale_s,
-    )
-
-
 def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
     """What an issuer's tokens must be and say."""
-    rules = ClaimRules(issuer.audiences, clock_skew_s=issuer.clock_skew_s, require_exp=issuer.require_exp)
-    return Issuer(issuer.name, issuer.issuer, issuer.algorithms, rules, source)
+    subjects = issuer.subjects
+    rules = ClaimRules(
+        issuer.audiences,
+        all_audiences=issuer.audience_match == "all",
+        audience_claims=issuer.audience_claims,
+        clock_skew_s=issuer.clock_skew_s,
+        require_exp=issuer.require_exp,
+        max_lifetime_s=issuer.max_token_lifetime_s,
+        required=issuer.required_claims,
+        rejected=issuer.reject_claims,
+        subjects=None if subjects is None else Subjects(subjects.exact, subjects.prefix, subjects.glob),
+        reject_bound=issuer.reject_bound_tokens,
+    )
+    return Issuer(
+        issuer.name, issuer.issuer, issuer.algorithms, rules, source, issuer.accepted_typ, issuer.issuer_aliases
+    )
+
+
+def token_sources(config: Config) -> TokenSources:
+    """Where the token of a request is looked for."""
+    sources = config.token_sources
+    return TokenSources(
+        [TokenHeader(source.header, source.scheme) for source in sources if source.header is not None],
+        [source.cookie for source in sources if source.cookie is not None],
+        [source.query for source in sources if source.query is not None],
+    )
+
+
+def roles(config: Config, tokens: TokenSources) -> Roles:
+    """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
+    own = [*config.identity_headers, config.claims_header or ""]
+    own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
+    return Roles(HOP_BY_HOP | set(map(fold, own)), read=tokens.roles, underscores=config.underscore_headers)
+
+
+def signing_keys(config: Config) -> list[SigningKey]:
+    """The keys of the assertion; none without it. Raises SigningKeyUnusable."""
+    if config.assertion is None:
+        return []
+    alg, file = config.assertion.alg, config.assertion.key_file
+    return [own_key(alg) if file is None else SigningKey.load(file, alg)]
+
+
+def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> IdentityHeaders:
+    """What the backend is told about who is asking; `keys` are those of the assertion."""
+    headers = {
+        name: content
+        if isinstance(content, tuple)
+        else IdentityHeader(content.claim or (), content.value or (), omit=content.on_oversize == "omit")
+        for name, content in config.identity_headers.items()
+    }
+    wanted = config.assertion
+    if wanted is None:
+        return IdentityHeaders(headers, config.claims_header, config.encoding)
+    assertion = Assertion(
+        keys[0], clock, header=wanted.header, issuer=wanted.issuer, audience=wanted.audience, ttl_s=wanted.ttl_s
+    )
+    return AssertedIdentity(headers, config.claims_header, config.encoding, assertion)
+
+
+def signature(config: Config, clock: Clock) -> Signature | None:
+    """What signs the requests to the backend, if anything does. Raises SigningKeyUnusable."""
+    wanted = config.signature
+    if wanted is None:
+        return None
+    try:
+        secret = shared_secret(wanted.secret_file.read_bytes())
+    except OSError as error:
+        raise SigningKeyUnusable(f"{wanted.secret_file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SigningKeyUnusable(f"{wanted.secret_file}: {error}") from error
+    return Signature(wanted.header, secret, clock)
 
 
 def backend(config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines) -> Upstream:
@@ -99,6 +171,8 @@ def backend(config: Config, upstream: settings.Upstream, clock: Clock, deadlines
         clock,
         deadlines,
         authority="localhost" if unix else urlsplit(upstream.url).netloc,
+        tls=_renewed(upstream.tls) if upstream.scheme == "https" else None,
+        server_name=upstream.tls.server_name or upstream.host if upstream.scheme == "https" else None,
         connections=config.limits.upstream_connections,
         connect_s=timeouts.connect_s,
         answer_s=timeouts.response_headers_s,
@@ -106,16 +180,45 @@ def backend(config: Config, upstream: settings.Upstream, clock: Clock, deadlines
     )
 
 
+def _renewed(tls: settings.ClientTls) -> Renewed:
+    return Renewed(
+        lambda: client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify),
+        (tls.ca_file, tls.cert_file, tls.key_file),
+    )
+
+
+def policy(route: settings.Route) -> Policy:
+    """What a route demands of verified claims."""
+    require = route.require
+    if require is None:
+        return Policy(route.issuers)
+    return Policy(
+        route.issuers,
+        require.scopes.all,
+        any_scope=require.scopes.any,
+        roles=require.roles.all,
+        any_role=require.roles.any,
+        claims={path: condition.operators() for path, condition in require.claims.items()},
+    )
+
+
 def routes(config: Config) -> Routes:
     """The rules in their order, and the one for what no rule names: a valid token, the default upstream."""
     listed = [
         Route(
-            route.path,
-            auth=Auth(route.auth),
+            route.path or "",
+            regex=route.path_regex,
+            hosts=route.hosts,
             methods=route.methods,
-            policy=Policy(route.issuers, route.require.scopes if route.require is not None else ()),
+            auth=Auth(route.auth),
+            policy=policy(route),
+            preflight=route.preflight == "forward",
             report=route.mode == "report",
             upstream=route.upstream or config.default_upstream,
+            strip_prefix=route.strip_prefix or "",
+            preserve_host=route.host == "preserve",
+            max_body=route.max_body_bytes,
+            upgrades=route.upgrades,
             forward_token=config.forward_token if route.forward_token is None else route.forward_token,
         )
         for route in config.routes

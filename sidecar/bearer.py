@@ -131,7 +131,7 @@ def _value(pair: AnyStr, equals: AnyStr) -> AnyStr:
 
 
 def _without(split: list[AnyStr], is_token: Callable[[AnyStr], bool], nothing: AnyStr) -> AnyStr:
-    """What is left of pairs and the separators between them. With a pair goes the separator behind it, or if it is the last, before."""
+    """The pairs that are no tokens, and the separators between them. With a pair goes the separator behind it, if it has one."""
     kept: list[AnyStr] = []
     for at in range(0, len(split), 2):
         if not is_token(split[at]):

@@ -209,7 +209,7 @@ class ClaimRules:
     def _check_rejected(self, claims: dict[str, Any], _now: float) -> None:
         for path in self.rejected:
             if find(claims, path) is not None:
-                raise Rejection(Reason.CLAIM_INVALID, f"A token with a {named(path)} is not accepted here.")
+                raise Rejection(Reason.CLAIM_INVALID, f"The token's {named(path)} is not accepted here.")
 
     def _check_subject(self, claims: dict[str, Any], _now: float) -> None:
         assert self.subjects is not None

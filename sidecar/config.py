@@ -9,48 +9,40 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
+from sidecar.config_claims import Require
+from sidecar.config_identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
+from sidecar.config_issuer import Issuer
+from sidecar.config_route import Route, Upstream
 from sidecar.config_struct import FileSchema, Struct, key
+from sidecar.config_tls import ClientTls, ListenerTls
 from sidecar.config_values import (
-    ALGORITHMS,
     Address,
-    Algorithm,
-    Audiences,
-    ClaimPath,
     ClaimsHeader,
     ConfigFile,
     HeaderName,
-    IssuerId,
     ListenAddress,
-    Method,
     Name,
     Network,
+    NonEmpty,
     PositiveSeconds,
     Realm,
-    RoutePath,
-    Scope,
     Seconds,
+    Surroundings,
     UpstreamUrl,
-    WebUrl,
     Workers,
-    fold,
-    is_loopback,
     nearest,
-    web_url,
 )
 from sidecar.yaml_source import Problem, Section, Source
 
 __all__ = [
-    "Address", "Admin", "Config", "ConfigError", "Health", "Issuer", "Limits", "Problem", "Require", "Route", "Timeouts",
-    "Upstream", "json_schema", "load", "parse",
+    "Address", "Admin", "ClientTls", "Config", "ConfigError", "Health", "Issuer", "Limits", "ListenerTls", "Problem",
+    "Require", "Route", "Timeouts", "Upstream", "json_schema", "load", "parse",
 ]  # fmt: skip
 
 Item = TypeVar("Item")
-NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
@@ -97,122 +89,41 @@ class Limits(Struct):
     upstream_connections: Count = key("Connections to each upstream.", 100)
 
 
-class Issuer(Struct):
-    """Who signs tokens, and what these must be."""
-
-    name: SkipJsonSchema[str]
-    issuer: IssuerId = key("The exact `iss` of its tokens; its keys are looked for there if no key below says where.")
-    jwks_uri: WebUrl | None = key("Its key set. Left out: discovery, or {issuer}/.well-known/jwks.json.", None)
-    jwks_file: ConfigFile | None = key("A file with its key set instead, read again when it changes.", None)
-    allow_http: StrictBool = key(
-        "Keys over plain http from another host, where they can be replaced on the way.", False
-    )
-    audiences: Audiences = key("A token must be for one of these; the word any accepts tokens for other services.")
-    algorithms: NonEmpty[Algorithm] = key("Signatures that are accepted; all that need no shared secret.", ALGORITHMS)
-    clock_skew_s: Seconds = key("How far clocks may differ, for exp, nbf and iat.", 60.0, "clock_skew")
-    require_exp: StrictBool = key("Refuse tokens that never expire.", True)
-    refresh_interval_s: PositiveSeconds = key("How often its keys are fetched.", 600.0, "refresh_interval")
-    max_stale_s: Seconds = key("How much longer good keys serve while it is down; then 503.", 3600.0, "max_stale")
-    required: StrictBool = key("Not ready before its keys were loaded once.", True)
-
-    def check(self, section: Section) -> None:
-        """One place for the keys, reached in a way that nobody can tamper with."""
-        if "jwks_uri" in section and "jwks_file" in section:
-            section.report("contradicts jwks_uri; keep one of the two", "jwks_file")
-        if "jwks_file" in section:
-            return
-        place, url = ("jwks_uri", self.jwks_uri) if "jwks_uri" in section else ("issuer", self.issuer)
-        if not url:
-            return
-        try:
-            parts = web_url(url)
-        except ValueError:
-            parts = None
-        if parts is None or (place == "issuer" and "?" in url):
-            section.report("is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file", place)
-        elif parts.scheme == "http" and self.allow_http is False and not is_loopback(parts.hostname):
-            text = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
-            section.report(text, place)
-
-
-class Upstream(Struct):
-    """A backend."""
-
-    name: SkipJsonSchema[str]
-    url: UpstreamUrl = key("http://host:port, https://host:port or unix:///path/of.sock.")
-
-    @property
-    def scheme(self) -> str:
-        """http, https or unix."""
-        return urlsplit(self.url).scheme
-
-    @property
-    def host(self) -> str:
-        """Name or address, empty for a socket."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """The URL's or its scheme's; 0 for a socket."""
-        return urlsplit(self.url).port or {"http": 80, "https": 443}.get(self.scheme, 0)
-
-    @property
-    def path(self) -> str:
-        """Of the unix socket, else empty."""
-        return urlsplit(self.url).path if self.scheme == "unix" else ""
-
-
-class Require(Struct):
-    """What verified claims must hold."""
-
-    scopes: NonEmpty[Scope] = key("The token must have all of these.")
-
-
-class Route(Struct):
-    """A rule for some requests."""
-
-    path: RoutePath = key("Exactly this path, or with a final /* everything at and below.")
-    methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
-    auth: Literal["required", "optional", "none", "deny"] = key(
-        "required: a valid token. optional: or no token. none: no token is looked at. deny: nobody gets in.", "required"
-    )
-    issuers: NonEmpty[str] | None = key("Only their tokens. Left out: those of every issuer.", None)
-    require: Require | None = key("What the token must hold; otherwise 403.", None)
-    mode: Literal["enforce", "report"] = key("report: what would be refused is counted, logged and let in.", "enforce")
-    upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
-    forward_token: StrictBool | None = key("As the file's forward_token, for these requests.", None)
-
-    def check(self, section: Section) -> None:
-        """A rule that looks at no token can ask nothing of it."""
-        for asked in ("issuers", "require"):
-            if self.auth in ("none", "deny") and asked in section:
-                text = f"contradicts auth: {self.auth}, which looks at no token; remove one of the two"
-                section.report(text, asked)
-        if self.auth == "none" and self.mode == "report":
-            section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
-
-    def covers(self, other: "Route") -> bool:
-        """Is every path of the other one a path of this one?"""
-        if not self.path.endswith("/*"):
-            return self.path == other.path
-        return f"{other.path.removesuffix('/*')}/".startswith(self.path[:-1])
-
-
 class Config(Struct):
     """The configuration of jwt-sidecar."""
 
     listen: ListenAddress = key("Where clients are served.", Address("0.0.0.0", 8080))  # noqa: S104
+    tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
     health: Health = key("What a cluster may see, on a port of its own.", Health())
     admin: Admin = key("The listener for operators; loopback, as it has no other protection.", Admin())
     issuers: AtLeastOne[Issuer] = key("Whose tokens are accepted, by a name for routes and logs.")
+    jwks_snapshot_dir: ConfigFile | None = key(
+        "A directory for copies of key sets, which a restart during an issuer's outage begins with.", None
+    )
+    denylist_file: ConfigFile | None = key(
+        "A list (JSON or YAML) of tokens that are taken back, read again when it changes.", None
+    )
     upstream: UpstreamUrl | None = key("The backend; short for upstreams: {default: {url: ...}}.", None)
     upstreams: dict[Name, Upstream] = key("Several backends, by a name for routes and logs.", {})
-    identity_headers: dict[HeaderName, ClaimPath] = key(
+    token_from: NonEmpty[TokenSource] = key(
+        "Where requests bring their token; exactly one may come. Left out: also the headers of the issuers' presets.",
+        (TokenSource(header="Authorization", prefix="Bearer"),),
+    )
+    underscore_headers: Literal["drop", "reject", "allow"] = key(
+        "Of clients' headers with _, which many backends read as -. reject: 400. allow: sent on, unless they look like another.",
+        "drop",
+    )
+    identity_headers: dict[HeaderName, HeaderContent] = key(
         "Header: claim; a dotted path, or a list for names that hold dots. No e-mail and no name unless asked for.",
         {"X-JWT-Sub": ("sub",), "X-JWT-Iss": ("iss",), "X-JWT-Scope": ("scope",)},
     )
     claims_header: ClaimsHeader = key("All claims as base64url(JSON), for what has no header; or off.", "X-JWT-Claims")
-    forward_token: StrictBool = key("Send Authorization on; the backend has no need of it any more.", False)
+    encoding: Literal["percent", "base64url", "raw_utf8"] = key(
+        "Of the texts in identity headers; raw_utf8 is for backends that read headers as UTF-8.", "percent"
+    )
+    assertion: Assertion | None = key("A signed proof of the claims for the backend. Left out: none.", None)
+    signature: Signature | None = key("A signature over each request to the backend. Left out: none.", None)
+    forward_token: StrictBool = key("Send the token on; the backend has no need of it any more.", False)
     access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
@@ -226,6 +137,14 @@ class Config(Struct):
         """The name of the upstream for requests whose route names none."""
         return "default" if "default" in self.upstreams else next(iter(self.upstreams))
 
+    @property
+    def token_sources(self) -> tuple[TokenSource, ...]:
+        """Where tokens are looked for: `token_from`, or without it where the issuers' presets say, Authorization for others."""
+        if "token_from" in self.model_fields_set:
+            return self.token_from
+        headers = dict.fromkeys(issuer.token_header or "Authorization" for issuer in self.issuers.values())
+        return tuple(TokenSource(header=header) for header in headers)
+
     @model_validator(mode="after")
     def _with_the_short_form(self) -> Self:
         if self.upstream and self.upstreams is not None:
@@ -237,7 +156,9 @@ class Config(Struct):
         self._check_listeners(section)
         self._check_issuers(section)
         self._check_upstreams(section)
-        self._check_identity_headers(section)
+        self._check_headers(section)
+        self._check_token_sources(section)
+        self._check_workers(section)
         self._check_names_in_routes(section)
         self._check_hidden_routes(section)
 
@@ -257,15 +178,18 @@ class Config(Struct):
             bound[keys] = address
 
     def _check_issuers(self, section: Section) -> None:
-        seen: dict[str, str] = {}
+        seen: dict[str, tuple[str | int, ...]] = {}
         for name, issuer in (self.issuers or {}).items():
-            if issuer.issuer in seen:
-                other = seen[issuer.issuer]
-                line = section.line("issuers", other, "issuer")
-                text = f"is also the issuer of {other} (line {line}); a token must lead to one of them"
-                section.report(text, "issuers", name, "issuer")
-            elif issuer.issuer:
-                seen[issuer.issuer] = name
+            aliases = enumerate(issuer.issuer_aliases or ())
+            places: dict[tuple[str | int, ...], str] = {("issuer",): issuer.issuer}
+            places |= {("issuer_aliases", number): alias for number, alias in aliases}
+            for place, iss in places.items():
+                if iss in seen:
+                    other, *where = seen[iss]
+                    text = f"is also the issuer of {other} (line {section.line('issuers', other, *where)})"
+                    section.report(f"{text}; a token must lead to one of them", "issuers", name, *place)
+                elif iss:
+                    seen[iss] = (name, *place)
 
     def _check_upstreams(self, section: Section) -> None:
         names = _names(section, "upstreams")
@@ -278,45 +202,67 @@ class Config(Struct):
             text = "none takes the requests that no route names; call one `default`, or add `upstream: URL`"
             section.report(text, "upstreams")
 
-    def _check_identity_headers(self, section: Section) -> None:
+    def _check_headers(self, section: Section) -> None:
         names = _names(section, "identity_headers") if "identity_headers" in section else list(self.identity_headers)
-        how = "to backends that read _ and . as -; choose another name"
-        seen: dict[str, str] = {}
-        for name in names:
-            other = seen.setdefault(fold(name), name)
-            if other != name:
-                section.report(f"is {other} {how}", "identity_headers", name, at_key=True)
-        if self.claims_header and fold(self.claims_header) in seen:
-            section.report(f"is the identity header {seen[fold(self.claims_header)]} {how}", "claims_header")
+        others: dict[tuple[str | int, ...], str | None] = {("claims_header",): self.claims_header}
+        others |= {("assertion", "header"): self.assertion.header} if self.assertion else {}
+        others |= {("signature", "header"): self.signature.header} if self.signature else {}
+        others |= {(*place.path, "header"): source.header for place, source in self._token_places(section)}
+        check_header_names(names, {place: name for place, name in others.items() if name}, section)
+
+    def _check_token_sources(self, section: Section) -> None:
+        seen: list[tuple[str, str]] = []
+        for place, source in self._token_places(section):
+            for kind, name in (("cookie", source.cookie), ("query", source.query)):
+                if name and (kind, name) in seen:
+                    place.report("is in this list twice", kind)
+                elif name:
+                    seen.append((kind, name))
+
+    def _token_places(self, section: Section) -> list[tuple[Section, TokenSource]]:
+        """The items of token_from that can be read, with their sections."""
+        places = section.get("token_from")
+        read = [place for place in places if isinstance(place, Section)] if isinstance(places, list) else []
+        return list(zip(read, self.token_from or (), strict=False))
+
+    def _check_workers(self, section: Section) -> None:
+        assertion = section.get("assertion")
+        if self.workers and self.workers > 1 and isinstance(assertion, Section) and "key_file" not in assertion:
+            assertion.report("would sign with another key in each of the workers; add key_file")
 
     def _check_names_in_routes(self, section: Section) -> None:
         issuers = _names(section, "issuers")
         upstreams = _names(section, "upstreams") + ["default"] * ("upstream" in section)
-        for number, route in enumerate(self.routes or ()):
+        for rule, route in self._rules(section):
             for item, name in enumerate(route.issuers or ()):
                 if issuers and name not in issuers:
-                    section.report(_unknown("issuer", name, issuers), "routes", number, "issuers", item)
+                    rule.report(_unknown("issuer", name, issuers), "issuers", item)
             if route.upstream and upstreams and route.upstream not in upstreams:
-                section.report(_unknown("upstream", route.upstream, upstreams), "routes", number, "upstream")
+                rule.report(_unknown("upstream", route.upstream, upstreams), "upstream")
 
     def _check_hidden_routes(self, section: Section) -> None:
-        routes = section.get("routes")
-        known = [
-            (number, route)
-            for number, route in enumerate(self.routes or ())
-            if route.path and isinstance(routes, list) and (route.methods or "methods" not in routes[number])
+        readable = [
+            (rule, route)
+            for rule, route in self._rules(section)
+            if (route.path or route.path_regex) and (route.methods or "methods" not in rule)
         ]
-        for place, (number, route) in enumerate(known):
+        for place, (rule, route) in enumerate(readable):
             left = set(route.methods or [""])  # "" is the methods that no rule can name
             hiding: list[str] = []
-            for earlier, rule in known[:place]:
-                taken = left & set(rule.methods) if rule.methods else left
-                if rule.covers(route) and taken:
+            for earlier, other in readable[:place]:
+                taken = left & set(other.methods) if other.methods else left
+                if other.covers(route) and taken:
                     left = left - taken
-                    hiding.append(f"routes.{earlier} (line {section.line('routes', earlier)})")
+                    hiding.append(f"routes.{earlier.path[-1]} (line {earlier.line()})")
             if not left:
                 text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
-                section.report(text, "routes", number, "path")
+                rule.report(text, "path" if "path" in rule else "path_regex")
+
+    def _rules(self, section: Section) -> list[tuple[Section, Route]]:
+        """The routes that can be read, with their sections."""
+        routes = section.get("routes")
+        rules = [rule for rule in routes if isinstance(rule, Section)] if isinstance(routes, list) else []
+        return list(zip(rules, self.routes or (), strict=False))
 
 
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -343,7 +289,7 @@ def parse(
         if not read.problems:
             read.report("must be a mapping of keys; the smallest has `issuers` and `upstream`", ())
         raise ConfigError(read.problems)
-    config = Config.model_validate(read.root, context=base or Path.cwd())
+    config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
     if read.problems:
         raise ConfigError(read.problems)
     return config

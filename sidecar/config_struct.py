@@ -21,11 +21,12 @@ from sidecar.config_values import Address, nearest
 from sidecar.yaml_source import Section
 
 _MISSING = {
+    "audience": "it is the `aud` that the backend expects, such as my-backend",
     "audiences": "list the `aud` values that mean this backend, or write `audiences: any` to switch the check off",
     "issuer": "it is the `iss` of the tokens to the letter, such as https://idp.example/",
     "issuers": "name at least one issuer whose tokens are accepted",
     "path": "such as /public/*",
-    "scopes": "such as [admin]",
+    "secret_file": "such as /run/secrets/signature",
     "url": "such as http://127.0.0.1:9292",
 }
 
@@ -42,8 +43,8 @@ class Struct(BaseModel):
 
     @classmethod
     def keys(cls) -> set[str]:
-        """The keys that the file may have here. A struct's `name` is its own key in the mapping above."""
-        return {field.alias or name for name, field in cls.model_fields.items()} - {"name"}
+        """The keys that the file may have here. A struct's `name` is its own key in the mapping above, `line` that key's line."""
+        return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line"}
 
     def check(self, section: Section) -> None:
         """Report what is wrong between keys. A field that was reported already is None, whatever its type says."""
@@ -66,12 +67,17 @@ class Struct(BaseModel):
         values = {known: value for known, value in section.items() if known in keys}
         if "name" in cls.model_fields:
             values["name"] = section.path[-1]
+        if "line" in cls.model_fields:
+            values["line"] = section.line()
         try:
             struct = handler(values)
         except ValidationError as error:
             for details in error.errors(include_url=False):
-                values[str(details["loc"][0])] = None
                 _report(section, details)
+                wrong = str(details["loc"][0])
+                values[wrong] = (
+                    _sections(values[wrong]) if details["type"] == "model_type" and len(details["loc"]) > 1 else None
+                )
             struct = handler(values)
         struct.check(section)
         return struct
@@ -85,7 +91,7 @@ def _report(section: Section, error: ErrorDetails) -> None:
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
-            text = f"is missing; {_MISSING[str(path[-1])]}"
+            text = f"is missing; {_MISSING.get(str(path[-1]), 'it has no default')}"
         case "value_error":
             text = str(context["error"])
         case "literal_error":
@@ -113,6 +119,15 @@ def _report(section: Section, error: ErrorDetails) -> None:
     section.report(text, *(path[:-1] if at_key else path), at_key=at_key)
 
 
+def _sections(value: object) -> object:
+    """Of a list or mapping of structs those that can be read; None when that leaves nothing."""
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, Section)] or None
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if isinstance(item, Section)} or None
+    return None
+
+
 class FileSchema(GenerateJsonSchema):
     """The schema of what stands in the file: durations and addresses are text, and there is no null."""
 
@@ -124,6 +139,8 @@ class FileSchema(GenerateJsonSchema):
             return str(dft)
         if isinstance(dft, dict):
             return {header: ".".join(claim) for header, claim in dft.items()}
+        if isinstance(dft, tuple) and dft and isinstance(dft[0], Struct):
+            return [struct.model_dump(by_alias=True, exclude_none=True) for struct in dft]
         return super().encode_default(dft)
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:

@@ -8,15 +8,16 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 
 # Hop-by-hop and framing headers, those that the proxy writes itself, and those in which front proxies speak.
 RESERVED_HEADERS = frozenset(
@@ -37,11 +38,19 @@ _URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
 _SOCKET = re.compile(r"unix:///[^\s%?#\\]*[^\s%?#\\/]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_ROUTE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()+,=:@/]*/)?\*|/[A-Za-z0-9\-._~!$&'()+,=:@/]*")  # pchar of RFC 3986
+_ROUTE = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/*]*")  # pchar of RFC 3986, and * for patterns
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # what a quoted-string of RFC 9110 holds without escapes
+_CLAIM_NAME = re.compile(r"[!#-\[\]-~]+")  # what may stand in an answer: RFC 6750 section 3
 _CLAIM_PART = re.compile(r"(?:[^\\.]|\\[\\.])+")
+
+
+class Surroundings(NamedTuple):
+    """What a file means but does not hold: the directory where its relative paths begin, and the environment."""
+
+    base: Path
+    environ: Mapping[str, str]
 
 
 class Address(NamedTuple):
@@ -124,10 +133,9 @@ def _algorithm(value: str) -> str:
     choices = f"one of: {', '.join(ALGORITHMS)}"
     if value.lower() == "none":
         raise ValueError(f"{{input}} would accept tokens without a signature, which anybody can write; {choices}")
-    if value.upper().startswith("HS"):
-        raise ValueError(f"{{input}} verifies with the secret that signs, and a key set holds no secrets; {choices}")
-    if value not in ALGORITHMS:
-        raise ValueError(f"{{input}} is not an algorithm; {choices}{nearest(value, ALGORITHMS)}")
+    known = (*ALGORITHMS, *SECRET_ALGORITHMS)
+    if value not in known:
+        raise ValueError(f"{{input}} is not an algorithm; {choices}{nearest(value, known)}")
     return value
 
 
@@ -138,7 +146,7 @@ def _audiences(value: object) -> object:
         raise ValueError("must be a list such as [my-api], or the word any to switch the check off")
     if "any" in value:
         raise ValueError(
-            "in a list 'any' is an audience like any other; write `audiences: any` to switch the check off"
+            "in a list 'any' would be an audience like the others; write `audiences: any` to switch the check off"
         )
     return value
 
@@ -149,10 +157,16 @@ def _issuer(value: str) -> str:
     return value
 
 
-def _file(value: object, info: ValidationInfo) -> Path:
+def file_path(value: object, info: ValidationInfo) -> Path:
+    """The path of a file; a relative one begins at the directory of the configuration."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be the path of a file; a relative one begins at the directory of this configuration")
-    return Path(info.context or "", value)
+    return Path(surroundings(info).base, value)
+
+
+def surroundings(info: ValidationInfo) -> Surroundings:
+    """Of the file that is being read; of this process for a struct that code makes."""
+    return info.context or Surroundings(Path(), os.environ)
 
 
 def _split(url: str, shape: str) -> SplitResult:
@@ -202,6 +216,12 @@ def _upstream_url(url: str) -> str:
     return url
 
 
+def _server_name(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("{input} is not the name of a host")
+    return value
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ipaddress.ip_network(str(value))
@@ -233,9 +253,14 @@ def _name(name: str) -> str:
     return name
 
 
-def _header(name: str) -> str:
+def _header_token(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise ValueError("is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+    return name
+
+
+def _header(name: str) -> str:
+    _header_token(name)
     if fold(name) in RESERVED_HEADERS or fold(name).startswith("x-forwarded-"):
         raise ValueError(
             "is reserved: this header means something else to the proxy or the backend; choose another name"
@@ -249,10 +274,11 @@ def _claims_header(value: object) -> str | None:
     return None if value == "off" else _header(value)
 
 
-def _claim_path(value: object) -> object:
-    if not isinstance(value, str):
+def claim_path(value: object) -> list[str]:
+    """The names on the way to a claim, of a dotted path or a list."""
+    if isinstance(value, list):
         return value
-    parts = _CLAIM_PART.findall(value)
+    parts = _CLAIM_PART.findall(value) if isinstance(value, str) else []
     if not parts or ".".join(parts) != value:
         raise ValueError(
             "{input} is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
@@ -260,13 +286,17 @@ def _claim_path(value: object) -> object:
     return [re.sub(r"\\(.)", r"\1", part) for part in parts]
 
 
+def _claim_name(name: str) -> str:
+    if not _CLAIM_NAME.fullmatch(name):
+        raise ValueError("{input} is not a claim: printable ASCII without blanks, quotes and backslashes")
+    return name
+
+
 def _route_path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("{input} does not begin with /")
-    if "*" in value.removesuffix("/*"):
-        raise ValueError(
-            "{input} has a * that is not its end; /x/* is everything at and below /x, and there are no other patterns"
-        )
+    if "**" in value:
+        raise ValueError("{input} has a **; a final /* is everything at and below, a * elsewhere a part of one segment")
     if not _ROUTE.fullmatch(value):
         raise ValueError(
             "{input} is more than a path; without query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
@@ -292,14 +322,16 @@ def _scope(value: str) -> str:
     return value
 
 
-_STRING = WithJsonSchema({"type": "string"})
+STRING = WithJsonSchema({"type": "string"})
 _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"})
 
+Item = TypeVar("Item")
+NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Seconds = Annotated[float, PlainValidator(_seconds), _DURATION_SCHEMA]
 PositiveSeconds = Annotated[float, PlainValidator(_seconds), AfterValidator(_above_zero), _DURATION_SCHEMA]
-ListenAddress = Annotated[Address, PlainValidator(_address), _STRING]
-Algorithm = Annotated[str, AfterValidator(_algorithm), WithJsonSchema({"enum": list(ALGORITHMS)})]
+ListenAddress = Annotated[Address, PlainValidator(_address), STRING]
+Algorithm = Annotated[str, AfterValidator(_algorithm), WithJsonSchema({"enum": [*ALGORITHMS, *SECRET_ALGORITHMS]})]
 Audiences = Annotated[
     tuple[Text, ...] | None,
     Field(min_length=1),
@@ -309,21 +341,24 @@ Audiences = Annotated[
     ),
 ]
 IssuerId = Annotated[str, AfterValidator(_issuer)]
-ConfigFile = Annotated[Path, PlainValidator(_file), _STRING]
+ConfigFile = Annotated[Path, PlainValidator(file_path), STRING]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+ServerName = Annotated[str, AfterValidator(_server_name)]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), _STRING]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), STRING]
 Workers = Annotated[
     int, PlainValidator(_workers), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]})
 ]
 Realm = Annotated[str, AfterValidator(_realm)]
 Name = Annotated[str, AfterValidator(_name)]
+HeaderToken = Annotated[str, AfterValidator(_header_token)]
 HeaderName = Annotated[str, AfterValidator(_header)]
-ClaimsHeader = Annotated[str | None, PlainValidator(_claims_header), _STRING]
+ClaimName = Annotated[str, AfterValidator(_claim_name)]
+ClaimsHeader = Annotated[str | None, PlainValidator(_claims_header), STRING]
 ClaimPath = Annotated[
     tuple[Text, ...],
     Field(min_length=1),
-    BeforeValidator(_claim_path),
+    BeforeValidator(claim_path),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
 ]
 RoutePath = Annotated[str, AfterValidator(_route_path)]

@@ -195,9 +195,7 @@ class ClientConnection(RequestHandler):
 
     def _refuse_bytes(self, error: BaseException) -> None:
         """Answer what aiohttp could not parse."""
-        too_long = isinstance(error, LineTooLong) or "Too many headers" in str(error)
-        reason = Reason.HEADERS_TOO_LARGE if too_long else Reason.REQUEST_MALFORMED
-        self.write(self.listener.proxy.refuse_unread(reason, self))
+        self.write(self.listener.proxy.refuse_unread(why_unread(error), self))
         self._linger()
 
     def _linger(self) -> None:
@@ -212,6 +210,12 @@ class ClientConnection(RequestHandler):
         self.deadline = self.clock.monotonic() + LINGER_S
         transport.write_eof()
         transport.resume_reading()
+
+
+def why_unread(error: BaseException) -> Reason:
+    """Why bytes that aiohttp could not parse are refused."""
+    too_long = isinstance(error, LineTooLong) or "Too many headers" in str(error)
+    return Reason.HEADERS_TOO_LARGE if too_long else Reason.REQUEST_MALFORMED
 
 
 class Listener(web.Server):

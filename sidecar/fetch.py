@@ -3,19 +3,25 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from sidecar.jwks import FetchFailed, KeySet
+from sidecar.key_set import FetchFailed, Jwks, KeySet
+from sidecar.keys import UnusableKey
+from sidecar.tls import TlsUnusable
 
 MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
+_TOKEN = re.compile(r"[!-~]+")
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
 
 
@@ -24,75 +30,122 @@ class RemoteKeySet:
 
     Without a `jwks_uri` the discovery document is asked for at each refresh; where there is none (404) the set is expected at
     `{issuer}/.well-known/jwks.json`. The document's `issuer` must be the configured one to the letter (section 4.3).
+
+    `headers`, the token in `bearer_token_file` and `server_name` are for the configured server alone: a discovery document may
+    name another, which has no right to them. `tls` makes the context of a connection, `wall` says what time it is.
     """
 
     def __init__(
-        self, session: Callable[[], aiohttp.ClientSession], issuer: str, jwks_uri: str | None, allow_http: bool
+        self,
+        session: Callable[[], aiohttp.ClientSession],
+        issuer: str,
+        jwks_uri: str | None,
+        allow_http: bool,
+        total_s: float = TOTAL_S,
+        *,
+        headers: Mapping[str, str] | None = None,
+        bearer_token_file: Path | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        server_name: str | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._session = session
         self._issuer = issuer
         self._jwks_uri = jwks_uri
         self._allow_http = allow_http
+        self._total_s = total_s
+        self._headers = headers or {}
+        self._bearer_token_file = bearer_token_file
+        self._tls = tls
+        self._server_name = server_name
+        self._wall = wall
 
     async def __call__(self) -> KeySet:
         """Fetch the key set. Raises FetchFailed."""
         if self._jwks_uri is not None:
-            return await self._key_set(self._jwks_uri)
+            return await self._get(self._jwks_uri)
         base = self._issuer.rstrip("/")
         try:
-            document, _ = await self._get(f"{base}/.well-known/openid-configuration")
+            document = (await self._get(f"{base}/.well-known/openid-configuration")).document
         except _NotFound:
-            return await self._key_set(f"{base}/.well-known/jwks.json")
+            return await self._get(f"{base}/.well-known/jwks.json")
         if not isinstance(document, dict) or document.get("issuer") != self._issuer:
             raise FetchFailed("the discovery document names another issuer than the configured one")
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
             raise FetchFailed("the discovery document has no jwks_uri that may be fetched (https, or http on loopback)")
-        return await self._key_set(jwks_uri)
-
-    async def _key_set(self, url: str) -> KeySet:
-        document, max_age_s = await self._get(url)
-        return KeySet(document, max_age_s)
+        return await self._get(jwks_uri)
 
     def _may_fetch(self, url: str) -> bool:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
         if parts.scheme == "http":
             return self._allow_http or is_loopback(parts.hostname or "")
         return parts.scheme == "https" and bool(parts.hostname)
 
-    async def _get(self, url: str) -> tuple[object, float | None]:
+    async def _get(self, url: str) -> KeySet:
+        """A document and what its server says of it."""
         try:
-            async with asyncio.timeout(TOTAL_S):
-                return await self._get_following(url)
+            async with asyncio.timeout(self._total_s):
+                context = True if self._tls is None else await asyncio.to_thread(self._tls)
+                return await self._get_following(url, context)
         except TimeoutError:
-            raise FetchFailed(f"{url}: no complete answer within {TOTAL_S:.0f} s") from None
+            raise FetchFailed(f"{url}: no complete answer within {self._total_s:g} s") from None
+        except TlsUnusable as error:
+            raise FetchFailed(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise FetchFailed(f"{url}: {_in_our_words(error)}") from error
 
-    async def _get_following(self, url: str, redirects: int = 1) -> tuple[object, float | None]:
-        async with self._session().get(url, allow_redirects=False, proxy=egress_proxy(url)) as response:
+    async def _get_following(self, url: str, context: ssl.SSLContext | bool, redirects: int = 1) -> KeySet:
+        ours = urlsplit(url)[:2] == urlsplit(self._jwks_uri or self._issuer)[:2]
+        async with self._session().get(
+            url,
+            allow_redirects=False,
+            proxy=egress_proxy(url),
+            ssl=context,
+            headers=self._credentials() if ours else {},
+            server_hostname=self._server_name if ours else None,
+        ) as response:
             if response.status in (301, 302, 307, 308) and redirects:
                 target = urljoin(url, response.headers.get("Location", ""))
                 if urlsplit(target)[:2] != urlsplit(url)[:2]:
                     raise FetchFailed(f"{url}: redirects to another origin, which is not followed")
-                return await self._get_following(target, redirects - 1)
+                return await self._get_following(target, context, redirects - 1)
             if response.status == 404:
                 raise _NotFound(f"{url}: status 404")
             if response.status != 200:
                 raise FetchFailed(f"{url}: status {response.status}")
+            offset_s = clock_offset_s(response.headers.get("Date", ""), response.headers.get("Age", ""), self._wall())
             body = bytearray()
             async for chunk in response.content.iter_any():  # counted after decompression: a bomb stops here
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise FetchFailed(f"{url}: larger than {MAX_BODY_BYTES // 1024} KiB")
-            return decode_json(bytes(body), url), max_age(response.headers.get("Cache-Control", ""))
+            return KeySet(decode_json(bytes(body), url), max_age(response.headers.get("Cache-Control", "")), offset_s)
+
+    def _credentials(self) -> Mapping[str, str]:
+        if self._bearer_token_file is None:
+            return self._headers
+        try:
+            token = self._bearer_token_file.read_text("ascii").strip()
+        except (OSError, ValueError):
+            token = ""
+        if not _TOKEN.fullmatch(token):
+            raise FetchFailed(f"{self._bearer_token_file}: no bearer token could be read from it")
+        return {**self._headers, "Authorization": f"Bearer {token}"}
 
 
 class FileKeySet:
-    """The key set in a file, read again at each refresh, so that a mounted Secret or ConfigMap may be swapped."""
+    """The key set in a file, read again at each refresh, so that a mounted Secret or ConfigMap may be swapped.
 
-    def __init__(self, path: Path) -> None:
+    `read` makes a Jwks of a file in another form (PEM, a shared secret); it raises UnusableKey, or ValueError in our words.
+    """
+
+    def __init__(self, path: Path, read: Callable[[bytes], Jwks] | None = None) -> None:
         self._path = path
+        self._read = read
 
     async def __call__(self) -> KeySet:
         """Read the file. Raises FetchFailed."""
@@ -102,7 +155,23 @@ class FileKeySet:
             body = self._path.read_bytes()
         except OSError as error:
             raise FetchFailed(f"{self._path}: {error.strerror}") from error
-        return KeySet(decode_json(body, str(self._path)), None)
+        if self._read is None:
+            return KeySet(decode_json(body, str(self._path)), None)
+        try:
+            return KeySet(self._read(body), None)
+        except (UnusableKey, ValueError) as error:
+            raise FetchFailed(f"{self._path}: {error}") from error
+
+
+class FixedKeySet:
+    """A key set that the configuration itself holds: it changes with the configuration only."""
+
+    def __init__(self, document: object) -> None:
+        self._key_set = KeySet(document, None)
+
+    async def __call__(self) -> KeySet:
+        """The key set."""
+        return self._key_set
 
 
 class _NotFound(FetchFailed):
@@ -117,9 +186,13 @@ def _in_our_words(error: Exception) -> str:
             return "no TLS connection could be agreed on"
         case aiohttp.ClientConnectorDNSError():
             return "its host name cannot be resolved"
+        case aiohttp.ClientProxyConnectionError():
+            return "no connection to the egress proxy"
+        case aiohttp.ClientHttpProxyError():
+            return f"the egress proxy refused with status {error.status}"
         case aiohttp.ClientConnectorError():
             return "no connection"
-        case aiohttp.InvalidURL():
+        case aiohttp.InvalidURL() | UnicodeError():  # a label of the host that is too long is neither
             return "not a URL"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
             return "the connection broke off"
@@ -141,6 +214,18 @@ def max_age(cache_control: str) -> float | None:
         return 0.0
     found = _MAX_AGE.search(cache_control)
     return float(found[1]) if found else None
+
+
+def clock_offset_s(date: str, age: str, now: float) -> float | None:
+    """How far the clock of a server is ahead of `now` (Unix time), from the headers of its answer; None without a Date.
+
+    A cache on the way keeps the `Date` and tells the answer's `Age` (RFC 9111 section 4.2.3).
+    """
+    try:
+        made = parsedate_to_datetime(date).timestamp()
+        return made + (int(age[:9]) if age.isdecimal() and age.isascii() else 0) - now
+    except (ValueError, OverflowError):
+        return None
 
 
 def egress_proxy(url: str) -> str | None:

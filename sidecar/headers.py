@@ -77,7 +77,9 @@ class Roles(dict[bytes, str]):
         folded = fold(name)
         if _PLAIN_NAME.fullmatch(name) is None:
             if self._underscores == "reject":
-                raise Rejection(Reason.REQUEST_MALFORMED, "A header's name has other characters than letters, digits and -.")
+                raise Rejection(
+                    Reason.REQUEST_MALFORMED, "A header's name has other characters than letters, digits and -."
+                )
             if self._underscores == "drop" or folded in self._taken:
                 return "drop"
         return "drop" if folded.startswith(OWN_PREFIX) or folded in self._dropped else "forward"

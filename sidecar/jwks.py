@@ -1,4 +1,4 @@
-"""An issuer's keys: `Jwks` is one set, never changed, only replaced. `JwksSource` keeps it fresh.
+"""An issuer's keys over time: `JwksSource` keeps its `Jwks` fresh, and knows how long to believe it.
 
 The issuer's bad day is nobody's outage: the last good keys stay through every failure, for a bounded time. Nothing a client
 sends can aim the sidecar at the issuer: unknown `kid`s share one fetch, and there is one such fetch per cooldown.
@@ -7,20 +7,19 @@ sends can aim the sidecar at the issuer: unknown `kid`s share one fetch, and the
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from traceback import extract_tb
-from typing import NamedTuple, Protocol
 
 from cachetools import TTLCache
 from jose.backends.base import Key
 
 from sidecar.clock import Clock
-from sidecar.keys import UnusableKey, VerificationKey, verification_key
+from sidecar.key_set import MAX_KEYS, Fetch, FetchFailed, Jwks, KeySet
+from sidecar.keys import MAX_KID_LENGTH, VerificationKey
 from sidecar.rejections import Reason, Rejection
+from sidecar.snapshot import Snapshot, SnapshotUnusable
 
-MAX_KEYS = 100  # of one set; the largest seen in the field is about ten
-MAX_KEYS_WITHOUT_KID = 4  # signatures tried for a token that names no key
 UNKNOWN_KIDS = 256  # remembered unknown kids of one issuer
 UNKNOWN_KID_S = 60.0  # for how long
 COOLDOWN_S = 30.0  # between two fetches that tokens have forced
@@ -28,74 +27,11 @@ WAIT_S = 2.0  # what one request waits for keys
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0  # backoff after failures, with full jitter
 RETRY_MOST_EMPTY_S = 5.0  # while there is no usable key every request fails, so the issuer is asked sooner
 MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believed between these
+DATE_RESOLUTION_S = 1.0  # of the Date header: a smaller offset cannot be measured
+WARNING_S = 3600.0  # between two warnings about an issuer's clock
 JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
 log = logging.getLogger("sidecar.jwks")
-
-
-class FetchFailed(Exception):
-    """A key set could not be had; the text says why, in words that may be logged and shown to the operator."""
-
-
-class KeySet(NamedTuple):
-    """What a fetch brought: the decoded JSON, and how long its sender calls it fresh (None when it does not say)."""
-
-    document: object
-    max_age_s: float | None
-
-
-class Fetch(Protocol):
-    """Where key sets come from. Raises FetchFailed and nothing else."""
-
-    def __call__(self) -> Awaitable[KeySet]: ...
-
-
-class Jwks:
-    """One key set by `kid`. `skipped` says why members of the document were left out."""
-
-    def __init__(self, keys: Collection[VerificationKey], skipped: Collection[str] = ()) -> None:
-        self.keys = tuple(keys)
-        self.skipped = tuple(skipped)
-        self._by_kid: dict[str | None, list[VerificationKey]] = {}
-        for key in self.keys:
-            self._by_kid.setdefault(key.kid, []).append(key)
-
-    @classmethod
-    def of(cls, document: object, allowed: Collection[str]) -> "Jwks":
-        """Read a JWK Set (RFC 7517 section 5) key by key: one bad key never costs the good ones.
-
-        Raises FetchFailed when no usable key is left, so that an empty answer replaces nothing.
-        """
-        members = document.get("keys") if isinstance(document, dict) else None
-        if not isinstance(members, list):
-            raise FetchFailed("the document is not a JWK Set: it has no list of keys")
-        if len(members) > MAX_KEYS:
-            raise FetchFailed(f"the key set has {len(members)} keys; at most {MAX_KEYS} are accepted")
-        keys: list[VerificationKey] = []
-        skipped: list[str] = []
-        for position, member in enumerate(members):
-            try:
-                keys.append(verification_key(member, allowed))
-            except UnusableKey as error:
-                skipped.append(f"key {position}: {error}")
-        if not keys:
-            raise FetchFailed(f"the key set has no usable key ({'; '.join(skipped) or 'it is empty'})")
-        return cls(keys, skipped)
-
-    def find(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:
-        """The keys that a token with this `kid` and `alg` may have been signed with, best first.
-
-        A token without a `kid` may try every fitting key, but no more than MAX_KEYS_WITHOUT_KID.
-        """
-        candidates = self.keys if kid is None else self._by_kid.get(kid, ())
-        fitting = [(key, key.by_algorithm[algorithm]) for key in candidates if algorithm in key.by_algorithm]
-        return fitting[:MAX_KEYS_WITHOUT_KID]
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, VerificationKey) and key in self._by_kid.get(key.kid, ())
-
-    def __repr__(self) -> str:
-        return f"<Jwks of {len(self.keys)} keys>"
 
 
 class JwksSource:
@@ -114,6 +50,9 @@ class JwksSource:
         *,
         refresh_interval_s: float = 600.0,
         max_stale_s: float = 3600.0,
+        removed_key_grace_s: float = 0.0,
+        clock_skew_s: float = 60.0,
+        snapshot: Snapshot | None = None,
         spread: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
@@ -122,12 +61,18 @@ class JwksSource:
         self.fetched_at: float | None = None
         self.next_fetch_at = clock.monotonic()
         self.last_error: str | None = None
+        self.clock_offset_s: float | None = None
         self.fetches: dict[tuple[str, str], int] = {}
         self.fetch = fetch
         self.algorithms = algorithms
         self._clock = clock
         self._refresh_interval_s = refresh_interval_s
         self._max_stale_s = max_stale_s
+        self._removed_key_grace_s = removed_key_grace_s
+        self._removed: dict[VerificationKey, float] = {}
+        self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
+        self._warned_at = float("-inf")
+        self._snapshot = snapshot
         self._spread = spread
         self._failures = 0
         self._forced_at = float("-inf")
@@ -146,13 +91,18 @@ class JwksSource:
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
+        self._restore()
         while True:
-            await asyncio.wait({self._start("scheduled")})
+            await self.fetch_now()
             while (pause_s := self.next_fetch_at - self._clock.monotonic()) > 0:
                 self._landed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._landed.wait()  # a fetch on demand has moved the next one
+
+    async def fetch_now(self) -> None:
+        """Fetch the keys, or join the fetch that is under way, and wait for its end: `usable` and `last_error` tell it."""
+        await asyncio.wait({self._start("scheduled")})
 
     async def keys_for(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:
         """The keys that fit, after at most one shared fetch and WAIT_S seconds.
@@ -167,7 +117,7 @@ class JwksSource:
         assert self.jwks is not None
         if found := self.jwks.find(kid, algorithm):
             return found
-        if kid is None or kid in self._unknown:
+        if kid is None or len(kid) > MAX_KID_LENGTH or kid in self._unknown:
             raise Rejection(Reason.KEY_UNKNOWN)
         flight = self._flight or self._force()
         await self._wait(flight)
@@ -209,6 +159,7 @@ class JwksSource:
         return self._flight
 
     async def _refresh(self, trigger: str) -> None:
+        self._forget_removed()
         try:
             key_set = await self.fetch()
             jwks = Jwks.of(key_set.document, self.algorithms)
@@ -219,18 +170,20 @@ class JwksSource:
             log.error("issuer=%s event=bug type=%s at=%s:%s", self.name, type(error).__name__, at.filename, at.lineno)
             self._failed(trigger, "the fetch met a bug of the sidecar")
         else:
-            self._succeeded(trigger, jwks, key_set.max_age_s)
+            self._succeeded(trigger, jwks, key_set)
         finally:
             self._flight = None
             self._landed.set()
 
-    def _succeeded(self, trigger: str, jwks: Jwks, max_age_s: float | None) -> None:
+    def _succeeded(self, trigger: str, jwks: Jwks, key_set: KeySet) -> None:
         now = self._clock.monotonic()
         if self._failures or self.jwks is None:
             log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
         if jwks.skipped and jwks.skipped != self._skipped:
             log.warning("issuer=%s event=keys_skipped skipped=%s", self.name, "; ".join(jwks.skipped))
         self._skipped = jwks.skipped
+        self._save(jwks)
+        jwks = self._with_removed(jwks, now)
         if self.jwks is None or jwks.keys != self.jwks.keys:
             self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
             self._unknown.clear()
@@ -238,22 +191,81 @@ class JwksSource:
         self.last_error = None
         self.fetched_at = now
         fresh_s = self._refresh_interval_s
-        if max_age_s is not None:
-            fresh_s = min(max(max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
+        if key_set.max_age_s is not None:
+            fresh_s = min(max(key_set.max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
         self.trusted_until = now + fresh_s + self._max_stale_s
-        self.next_fetch_at = min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), self.trusted_until)
+        self._next_fetch(min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), self.trusted_until))
+        self._compare_clocks(key_set.clock_offset_s, now)
         self._count(trigger, "success")
 
     def _failed(self, trigger: str, why: str) -> None:
         now = self._clock.monotonic()
-        most_s = RETRY_MOST_S if now < self.trusted_until else RETRY_MOST_EMPTY_S
+        most_s = min(RETRY_MOST_S if now < self.trusted_until else RETRY_MOST_EMPTY_S, self._refresh_interval_s)
         pause_s = min(RETRY_FIRST_S * 2.0 ** min(self._failures, 10), most_s)
         self._failures += 1
-        self.next_fetch_at = now + self._spread(0.0, pause_s)
+        self._next_fetch(now + self._spread(0.0, pause_s))
         if why != self.last_error:
             log.warning("issuer=%s event=keys_not_fetched why=%r next_in_s=%.1f", self.name, why, pause_s)
         self.last_error = why
         self._count(trigger, "failure")
+
+    def _next_fetch(self, at: float) -> None:
+        self.next_fetch_at = min(at, *self._removed.values()) if self._removed else at
+
+    def _with_removed(self, jwks: Jwks, now: float) -> Jwks:
+        """The new set, and for `removed_key_grace` what was in the last one and is not in it."""
+        if not self._removed_key_grace_s or self.jwks is None:
+            return jwks
+        for key in self.jwks.keys:
+            self._removed.setdefault(key, now + self._removed_key_grace_s)
+        kept = [(key, until) for key, until in self._removed.items() if until > now and key not in jwks]
+        self._removed = dict(kept[-MAX_KEYS:])
+        return Jwks((*jwks.keys, *self._removed), jwks.skipped, any_kid=jwks.any_kid)
+
+    def _forget_removed(self) -> None:
+        """End the grace in time, also while the issuer is down: removing a key may mean that it was stolen."""
+        now = self._clock.monotonic()
+        ended = {key for key, until in self._removed.items() if until <= now}
+        if ended and self.jwks is not None:
+            self._removed = {key: until for key, until in self._removed.items() if until > now}
+            keys = [key for key in self.jwks.keys if key not in ended]
+            self.jwks = Jwks(keys, self.jwks.skipped, any_kid=self.jwks.any_kid)
+
+    def _compare_clocks(self, offset_s: float | None, now: float) -> None:
+        """A clock that is off refuses good tokens or accepts expired ones, and nobody sees why. Say so, but not all the time."""
+        self.clock_offset_s = offset_s
+        if offset_s is not None and abs(offset_s) > self._tolerated_offset_s and now - self._warned_at >= WARNING_S:
+            self._warned_at = now
+            log.warning("issuer=%s event=clocks_differ issuer_ahead_s=%.0f", self.name, offset_s)
+
+    def _restore(self) -> None:
+        """Begin with what an earlier process has saved, as if it had fetched that itself; never instead of newer keys."""
+        if self._snapshot is None or self.jwks is not None:
+            return
+        try:
+            saved = self._snapshot.read()
+            if saved is None:
+                return
+            jwks = Jwks.of(saved.key_set, self.algorithms)
+            age_s = self._clock.wall() - saved.fetched_at
+            if not 0 <= age_s < self._max_stale_s:
+                raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {self._max_stale_s:.0f} s")
+        except (SnapshotUnusable, FetchFailed) as error:
+            log.warning("issuer=%s event=snapshot_ignored why=%r", self.name, str(error))
+            return
+        now = self._clock.monotonic()
+        self.jwks = jwks
+        self.fetched_at = now - age_s
+        self.trusted_until = now + self._max_stale_s - age_s
+        log.info("issuer=%s keys=%d event=snapshot_used age_s=%.0f", self.name, len(jwks.keys), age_s)
+
+    def _save(self, jwks: Jwks) -> None:
+        if self._snapshot is None:
+            return
+        try:
+            self._snapshot.write([key.jwk() for key in jwks.keys], self._clock.wall())
+        except OSError as error:
+            log.warning("issuer=%s event=snapshot_not_written why=%r", self.name, error.strerror)
 
     def _count(self, trigger: str, result: str) -> None:
         self.fetches[trigger, result] = self.fetches.get((trigger, result), 0) + 1

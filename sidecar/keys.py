@@ -1,17 +1,20 @@
-"""JWK -> a key that can verify, built once per refresh. PS* and EdDSA are taught to python-jose here.
+"""JWK, PEM or secret -> a key that can verify, built once per refresh. PS* and EdDSA are taught to python-jose here.
 
 python-jose chooses by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve. Here each
 key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), and jose is only ever handed one
 constructed `Key` for one of them.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Collection
+from hashlib import sha256
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jose import jwk
 from jose.backends.base import Key
 from jose.backends.cryptography_backend import CryptographyRSAKey
@@ -26,7 +29,9 @@ MAX_KID_LENGTH = 256
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
 ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
@@ -75,26 +80,36 @@ class UnusableKey(Exception):
 
 
 class VerificationKey:
-    """One public key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
+    """One key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
 
-    Two keys are equal when kid, material and algorithms are: a token verified by one was verified by the other.
+    `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
+    algorithms are: a token verified by one was verified by the other.
     """
 
-    __slots__ = ("_identity", "by_algorithm", "kid")
+    __slots__ = ("_identity", "_material", "by_algorithm", "kid")
 
-    def __init__(self, kid: str | None, public: dict[str, str], algorithms: Collection[str]) -> None:
+    def __init__(self, kid: str | None, material: dict[str, str] | bytes, algorithms: Collection[str]) -> None:
         self.kid = kid
         try:
-            self.by_algorithm: dict[str, Key] = {name: jwk.construct(public, name) for name in algorithms}
+            self.by_algorithm: dict[str, Key] = {name: jwk.construct(material, name) for name in algorithms}
         except (JOSEError, ValueError, TypeError, KeyError) as error:
             raise UnusableKey("its numbers make no key") from error
-        self._identity = (kid, tuple(sorted(public.items())), tuple(algorithms))
+        self._material = material
+        told = sha256(material).digest() if isinstance(material, bytes) else tuple(sorted(material.items()))
+        self._identity = (kid, told, tuple(algorithms))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VerificationKey) and self._identity == other._identity
 
     def __hash__(self) -> int:
         return hash(self._identity)
+
+    def jwk(self) -> dict[str, Any]:
+        """The key as a member of a key set: what `verification_key` makes this very key of. Of public keys only."""
+        assert isinstance(self._material, dict)
+        named = {} if self.kid is None else {"kid": self.kid}
+        bound = {"alg": next(iter(self.by_algorithm))} if len(self.by_algorithm) == 1 else {}
+        return {**self._material, **named, **bound}
 
     def __repr__(self) -> str:
         return f"<VerificationKey {self.kid!r}: {', '.join(self.by_algorithm)}>"
@@ -133,6 +148,52 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     if not algorithms:
         raise UnusableKey("it fits none of the allowed algorithms")
     return VerificationKey(kid, public, algorithms)
+
+
+def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:
+    """A secret as a key for HS256, HS384 and HS512. Raises UnusableKey.
+
+    The only way to such a key: a secret is bytes, which no JSON decodes to, so no key set can bring one.
+    """
+    algorithms = tuple(name for name in SECRET_ALGORITHMS if name in allowed)
+    if not algorithms:
+        raise UnusableKey("it fits none of the allowed algorithms")
+    return VerificationKey(None, secret, algorithms)
+
+
+def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> VerificationKey:
+    """The public key of a PEM file (RFC 7468 section 13), held to all that a JWK is. Raises UnusableKey."""
+    if b"PRIVATE KEY-----" in pem:
+        raise UnusableKey("it holds a private key; keep that where tokens are signed: openssl pkey -pubout")
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UnusableKey("it holds no public key in PEM, such as openssl pkey -pubout writes") from error
+    match key:
+        case rsa.RSAPublicKey():
+            numbers = key.public_numbers()
+            member = {"kty": "RSA", "n": _base64url_uint(numbers.n), "e": _base64url_uint(numbers.e)}
+        case ec.EllipticCurvePublicKey():
+            point, size = key.public_numbers(), (key.key_size + 7) // 8
+            curve = _CURVES.get(key.curve.name, key.curve.name)
+            member = {
+                "kty": "EC",
+                "crv": curve,
+                "x": _base64url_uint(point.x, size),
+                "y": _base64url_uint(point.y, size),
+            }
+        case Ed25519PublicKey():
+            x = int.from_bytes(key.public_bytes_raw())
+            member = {"kty": "OKP", "crv": "Ed25519", "x": _base64url_uint(x, 32)}
+        case _:
+            raise UnusableKey("it is not RSA, EC or Ed25519")
+    return verification_key(member if kid is None else {**member, "kid": kid}, allowed)
+
+
+def _base64url_uint(number: int, size: int | None = None) -> str:
+    """Base64urlUInt of RFC 7518 section 2, or so many octets."""
+    octets = number.to_bytes(size or (number.bit_length() + 7) // 8)
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
 def _possible_algorithms(kty: str, public: dict[str, str]) -> tuple[str, ...]:

@@ -78,6 +78,11 @@ class Collector(registry.Collector):
         due = GaugeMetricFamily(
             "jwt_sidecar_jwks_next_refresh_seconds", "Time until the next scheduled fetch.", labels=["issuer"]
         )
+        offset = GaugeMetricFamily(
+            "jwt_sidecar_jwks_clock_offset_seconds",
+            "How far the issuer's clock is ahead of this one, by the Date of its key set.",
+            labels=["issuer"],
+        )
         for source in self._sources:
             for (trigger, result), number in source.fetches.items():
                 fetches.add_metric([source.name, trigger, result], number)
@@ -86,7 +91,9 @@ class Collector(registry.Collector):
             due.add_metric([source.name], max(0.0, source.next_fetch_at - now))
             if source.fetched_at is not None:
                 age.add_metric([source.name], now - source.fetched_at)
-        yield from (fetches, keys, age, usable, due)
+            if source.clock_offset_s is not None:
+                offset.add_metric([source.name], source.clock_offset_s)
+        yield from (fetches, keys, age, usable, due, offset)
 
 
 def exposition(collector: Collector) -> bytes:

@@ -3,7 +3,8 @@
 import asyncio
 
 from sidecar.config import Config
-from sidecar.jwks import FetchFailed, Jwks, JwksSource
+from sidecar.jwks import JwksSource
+from sidecar.key_set import FetchFailed, Jwks
 from sidecar.rejections import Rejection
 from sidecar.server import build
 from sidecar.upstream import Upstream

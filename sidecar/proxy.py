@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from aiohttp.http import RawResponseMessage
 
-from sidecar import bearer
+from sidecar.bearer import TokenSources
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
@@ -18,6 +18,7 @@ from sidecar.leg import BrokenOff
 from sidecar.rejections import Reason, Rejection, answer
 from sidecar.request import Request, new_id
 from sidecar.routes import Auth, Route, Routes
+from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
 from sidecar.tunnel import Tunnel
 from sidecar.upstream import Answer, Upstream
@@ -53,7 +54,9 @@ class Proxy:
         telemetry: Telemetry,
         clock: Clock,
         *,
+        tokens: TokenSources,
         roles: Roles,
+        signature: Signature | None,
         realm: str,
         in_flight: int,
     ) -> None:
@@ -66,7 +69,9 @@ class Proxy:
         self.draining = False
         self.requests_in_flight = 0
         self._clock = clock
+        self.tokens = tokens
         self._roles = roles
+        self._signature = signature
         self._answer_roles = AnswerRoles()
         self._in_flight = in_flight
 
@@ -113,7 +118,7 @@ class Proxy:
         if route.preflight and request.preflight:
             return ANONYMOUS
         try:
-            token = bearer.take(request.headers.special.get("authorization"))
+            token = self.tokens.take(request.headers.special, request.target)
             if token is None:
                 if route.auth is Auth.OPTIONAL:
                     return ANONYMOUS
@@ -131,18 +136,23 @@ class Proxy:
     def head(self, request: Request, route: Route, identity: bytes, upstream: Upstream) -> bytes:
         """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""
         special = request.headers.special
+        target = _target(request, route)
+        credentials = b""
+        if route.forward_token or not self.tokens.only_in_headers:
+            target, credentials = self.tokens.sent_on(target, special, route.forward_token)
+        if self._signature is not None:
+            identity += self._signature.line(request.method, target, identity)
         host = request.host if route.preserve_host and request.host else upstream.authority
         pieces = [
-            request.method.encode(), b" ", _target(request, route), b" HTTP/1.1\r\nHost: ", host, b"\r\n",
+            request.method.encode(), b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n",
             *request.headers.kept,
+            credentials,
             identity,
             request.connection.forwarded.lines(request.host or host, special),
             b"X-Request-Id: ", request.id.encode(), b"\r\n",
         ]  # fmt: skip
         if (protocol := request.upgrade) is not None:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n")
-        if route.forward_token and "authorization" in special:
-            pieces += (b"Authorization: ", special["authorization"][0], b"\r\n")
         return b"".join(pieces)
 
     def relay_interim(self, request: Request, message: RawResponseMessage) -> None:

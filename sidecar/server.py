@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -15,13 +16,18 @@ from aiohttp import http_parser, web
 
 from sidecar import config as settings
 from sidecar.access_log import LINES, AccessLog
+from sidecar.admin.app import Admin
 from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import Listener
 from sidecar.deadlines import Deadlines
+from sidecar.denylist import DenyListUnusable
+from sidecar.fetch import FILE_POLL_S
 from sidecar.health import Health
 from sidecar.metrics import Collector
+from sidecar.minting import SigningKeyUnusable
+from sidecar.tls import Renewed, TlsUnusable, load_certificate, server_context
 
 log = logging.getLogger("sidecar.server")
 
@@ -44,13 +50,18 @@ class Sidecar:
         self.clock = clock
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
         self.access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
-        self.assembly = Assembly(config, clock, self.deadlines, self.access_log)
+        try:
+            self.assembly = Assembly(config, clock, self.deadlines, self.access_log)
+        except SigningKeyUnusable as error:
+            raise CannotStart(str(error)) from error
         self.proxy = self.assembly.proxy
         self.sources = self.assembly.sources
         self.upstreams = self.assembly.upstreams
         required = [self.sources[name] for name, issuer in config.issuers.items() if issuer.required]
         self.health = Health(self.proxy, required, Collector(self.proxy, self.sources.values(), clock))
+        self.admin = Admin(self.assembly.denylist, config.admin.listen.host, self.assembly.signing_keys)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
+        self.certificate: Renewed | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._listener: Listener | None = None
@@ -62,21 +73,40 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         config = self.config
         self.failed = loop.create_future()
+        try:
+            await self.assembly.denylist.load()
+        except DenyListUnusable as error:  # without it, what was taken back would be accepted
+            raise CannotStart(str(error)) from error
         listener = self._listener = Listener(
             self.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
         )
         try:
             self._server = await loop.create_server(
-                listener, config.listen.host, config.listen.port, backlog=BACKLOG, reuse_address=True
+                listener, config.listen.host, config.listen.port, backlog=BACKLOG, reuse_address=True, ssl=self._tls()
             )
         except OSError as error:
             raise CannotStart(_why_not(config.listen, error)) from error
         self.proxy_address = self._server.sockets[0].getsockname()[:2]
         self.health_address = await self._serve(self.health.app(), config.health.listen)
-        self.admin_address = await self._serve(web.Application(), config.admin.listen)
+        self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
         self._background(self.deadlines.watch(), "deadlines")
         for source in self.sources.values():
             self._background(source.keep_fresh(), f"keys of {source.name}")
+        self._background(self.assembly.denylist.keep_fresh(), "deny list")
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """The context of the proxy's listener. Its certificate is loaded again when its files change."""
+        tls = self.config.tls
+        if tls is None:
+            return None
+        try:
+            context = server_context(tls.cert_file, tls.key_file, tls.client_ca_file)
+            files = (tls.cert_file, tls.key_file)
+            self.certificate = Renewed(lambda: load_certificate(context, *files), files)
+        except TlsUnusable as error:
+            raise CannotStart(str(error)) from error
+        self._background(_look_again(self.certificate), "certificate")
+        return context
 
     async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -137,6 +167,12 @@ class Sidecar:
 def build(config: Config, clock: Clock | None = None) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
     return Sidecar(config, clock or Clock())
+
+
+async def _look_again(renewed: Renewed) -> None:
+    while True:
+        await asyncio.sleep(FILE_POLL_S)
+        renewed()
 
 
 def _tick_s(timeouts: settings.Timeouts) -> float:

@@ -1,7 +1,11 @@
 """TLS contexts from the files that the configuration names: towards backends and issuers, and on the proxy's own listener."""
 
+import logging
 import ssl
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+log = logging.getLogger("sidecar.tls")
 
 
 class TlsUnusable(Exception):
@@ -35,18 +39,56 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
         try:
             context.load_verify_locations(client_ca_file)
         except (OSError, ValueError) as error:
-            raise TlsUnusable(f"{client_ca_file}: no certificates of authorities in PEM could be read from it") from error
+            raise TlsUnusable(
+                f"{client_ca_file}: no certificates of authorities in PEM could be read from it"
+            ) from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
     """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises TlsUnusable."""
     try:
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
         raise TlsUnusable(f"{cert_file}: no certificate with its key in PEM could be read from it") from error
+    return context
 
 
 def _no_password() -> str:
     raise ValueError("an encrypted key needs a password, and nobody is there to type it")
+
+
+class Renewed:
+    """A context that is made again when one of its files has changed, so that renewed certificates need no restart.
+
+    While the new files cannot be used the old context goes on.
+    """
+
+    def __init__(self, make: Callable[[], ssl.SSLContext], files: Iterable[Path | None]) -> None:
+        self._make = make
+        self._files = [file for file in files if file is not None]
+        self._seen = self._stamps()
+        self._context = make()
+
+    def __call__(self) -> ssl.SSLContext:
+        """The context for a new connection."""
+        stamps = self._stamps()
+        if stamps != self._seen:
+            self._seen = stamps
+            try:
+                self._context = self._make()
+            except TlsUnusable as error:
+                log.warning("event=certificate_not_renewed why=%s", error)
+        return self._context
+
+    def _stamps(self) -> list[tuple[int, int] | None]:
+        stamps: list[tuple[int, int] | None] = []
+        for file in self._files:
+            try:
+                state = file.stat()
+            except OSError:
+                stamps.append(None)
+            else:
+                stamps.append((state.st_mtime_ns, state.st_ino))
+        return stamps

@@ -63,7 +63,8 @@ class Answer:
 class Upstream:
     """One backend. `address` is (host, port) or the path of a unix socket, `authority` what its Host header would say.
 
-    With `tls` the certificate must be valid for `server_name`. `connections` is how many there may be at once.
+    `tls` gives the context for a new connection; the certificate must be valid for `server_name`. `connections` is how many
+    there may be at once.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Upstream:
         deadlines: Deadlines,
         *,
         authority: str,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         server_name: str | None = None,
         connections: int = 100,
         connect_s: float = 2.0,
@@ -174,7 +175,7 @@ class Upstream:
                     _, connection = await loop.create_connection(
                         lambda: UpstreamConnection(self, loop),
                         *self._address,
-                        ssl=self._tls,
+                        ssl=None if self._tls is None else self._tls(),
                         server_hostname=self._server_name,
                     )
         except ssl.SSLCertVerificationError:

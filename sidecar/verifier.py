@@ -1,7 +1,7 @@
 """token -> Claims: remembers verified tokens, asks jose for the signature.
 
-The order of the checks is the order of `verify`: shape, header, issuer, algorithm, key, signature, claims. Nothing is
-fetched for a token that could not be valid, and no claim but `iss` is looked at before the signature is verified.
+The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list.
+Nothing is fetched for a token that could not be valid, and no claim but `iss` is looked at before the signature is verified.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,37 +11,71 @@ from cachetools import LRUCache
 
 from sidecar.claims import ClaimRules, Claims
 from sidecar.clock import Clock
-from sidecar.jwks import Jwks, JwksSource
+from sidecar.denylist import DenyList
+from sidecar.jwks import JwksSource
 from sidecar.jws import Jws, parse
+from sidecar.key_set import Jwks
 from sidecar.keys import VerificationKey
 from sidecar.rejections import Reason, Rejection
 
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
+ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
 
 
 class Issuer:
-    """One trusted issuer: what its tokens must be signed with and what they must claim."""
+    """One trusted issuer: what its tokens must be signed with and what they must claim.
 
-    __slots__ = ("algorithms", "issuer", "name", "rules", "source")
+    `aliases` are other `iss` values of the same issuer.
+    `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
+    """
+
+    __slots__ = ("accepted_typ", "algorithms", "aliases", "issuer", "name", "rules", "source")
 
     def __init__(
-        self, name: str, issuer: str, algorithms: Collection[str], rules: ClaimRules, source: JwksSource
+        self,
+        name: str,
+        issuer: str,
+        algorithms: Collection[str],
+        rules: ClaimRules,
+        source: JwksSource,
+        accepted_typ: Collection[str] = ACCEPTED_TYP,
+        aliases: Collection[str] = (),
     ) -> None:
         self.name = name
+        self.aliases = tuple(aliases)
         self.issuer = issuer
         self.algorithms = frozenset(algorithms)
         self.rules = rules
         self.source = source
+        self.accepted_typ = frozenset(map(_media_type, accepted_typ))
+
+
+class Examination:
+    """How far one token has come: the checks that have begun, by name, and what they found. None: not reached."""
+
+    __slots__ = ("begun", "issuer", "jws", "key")
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.jws: Jws | None = None
+        self.issuer: Issuer | None = None
+        self.key: VerificationKey | None = None
 
 
 class _Remembered:
-    """A verified token: its claims, and the key that vouches for it as long as its issuer publishes that key."""
+    """A verified token: its claims, and the key that vouches for it as long as its issuer publishes that key.
 
-    __slots__ = ("claims", "jwks", "key", "source", "until")
+    `denials` is the state of the deny list that it was compared with.
+    """
 
-    def __init__(self, claims: Claims, source: JwksSource, jwks: Jwks, key: VerificationKey, until: float) -> None:
+    __slots__ = ("claims", "denials", "jwks", "key", "source", "until")
+
+    def __init__(
+        self, claims: Claims, source: JwksSource, jwks: Jwks, key: VerificationKey, until: float, denials: int
+    ) -> None:
         self.claims = claims
+        self.denials = denials
         self.source = source
         self.jwks = jwks
         self.key = key
@@ -51,8 +85,12 @@ class _Remembered:
 class Verifier:
     """Judges tokens of the configured issuers. `hits` and `misses` count the remembered tokens."""
 
-    def __init__(self, issuers: Collection[Issuer], clock: Clock) -> None:
-        self._by_iss: Mapping[str, Issuer] = {issuer.issuer: issuer for issuer in issuers}
+    def __init__(self, issuers: Collection[Issuer], clock: Clock, denylist: DenyList | None = None) -> None:
+        self.issuers = issuers
+        self.denylist = DenyList(clock) if denylist is None else denylist
+        self._by_iss: Mapping[str, Issuer] = {
+            iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
+        }
         self._clock = clock
         self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
         self.hits = 0
@@ -75,6 +113,12 @@ class Verifier:
                 self.misses += 1
                 return None
             known.jwks = source.jwks
+        if known.denials != self.denylist.changes:
+            if self.denylist.denies(known.claims.issuer, known.claims.claims):
+                del self._remembered[digest]
+                self.misses += 1
+                return None
+            known.denials = self.denylist.changes
         now = self._clock.wall()
         if not known.claims.valid_from <= now < known.until or self._clock.monotonic() >= source.trusted_until:
             self.misses += 1
@@ -82,27 +126,46 @@ class Verifier:
         self.hits += 1
         return known.claims
 
-    async def verify(self, token: bytes) -> Claims:
-        """Verify a token from the beginning. Raises Rejection; waits only when its key is not there."""
-        jws = parse(token)
-        algorithm, kid = _header(jws)
-        issuer = self._issuer(jws)
+    async def verify(self, token: bytes, seen: Examination | None = None) -> Claims:
+        """Verify a token from the beginning. Raises Rejection; waits only when its key is not there.
+
+        `seen` is told of each check as it begins.
+        """
+        seen = seen or Examination()
+        begin = seen.begun.append
+        begin("shape")
+        jws = seen.jws = parse(token)
+        begin("header")
+        algorithm, kid, typ = _header(jws)
+        begin("issuer")
+        issuer = seen.issuer = self._issuer(jws)
+        begin("typ")
+        if typ not in issuer.accepted_typ:
+            raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
+        begin("algorithm")
         if algorithm not in issuer.algorithms:
             raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
+        begin("key")
         source = issuer.source
         candidates = await source.keys_for(kid, algorithm)
         jwks = source.jwks
         assert jwks is not None
+        begin("signature")
         for key, jose_key in candidates:
             if jws.signature and jose_key.verify(jws.signing_input, jws.signature):
+                seen.key = key
                 break
         else:
             raise Rejection(Reason.SIGNATURE_INVALID)
         now = self._clock.wall()
-        valid_from, valid_until = issuer.rules.check(jws.payload, now)
+        valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
+        begin("denylist")
+        if self.denylist.denies(issuer.name, jws.payload):
+            raise Rejection(Reason.TOKEN_REVOKED)
         claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until)
         until = min(valid_until, now + REMEMBERED_S)
-        self._remembered[sha256(token).digest()] = _Remembered(claims, source, jwks, key, until)
+        remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
+        self._remembered[sha256(token).digest()] = remembered
         return claims
 
     def _issuer(self, jws: Jws) -> Issuer:
@@ -115,8 +178,8 @@ class Verifier:
         return issuer
 
 
-def _header(jws: Jws) -> tuple[str, str | None]:
-    """(alg, kid) of a header that asks for nothing else (RFC 7515 section 4.1). Raises Rejection."""
+def _header(jws: Jws) -> tuple[str, str | None, str]:
+    """(alg, kid, typ) of a header that asks for nothing else (RFC 7515 section 4.1). Raises Rejection."""
     header = jws.header
     algorithm = header.get("alg")
     if not isinstance(algorithm, str):
@@ -124,8 +187,14 @@ def _header(jws: Jws) -> tuple[str, str | None]:
     if "crit" in header or "b64" in header:  # section 4.1.11: what is not understood must be refused
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's header asks for an extension that is not supported.")
     kid = header.get("kid")
-    if kid is not None and not isinstance(kid, str):
+    if "kid" in header and not isinstance(kid, str):
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's kid is not a string.")
-    if "kid" in header and kid is None:
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's kid is not a string.")
-    return algorithm, kid
+    typ = header.get("typ", "absent")
+    if not isinstance(typ, str):
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
+    return algorithm, kid, _media_type(typ)
+
+
+def _media_type(typ: str) -> str:
+    """A `typ` for comparing: in any case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
+    return typ.lower().removeprefix("application/")

@@ -21,7 +21,8 @@ from jose import jwt
 from sidecar.config import parse
 from sidecar.dev.backend import Backend
 from sidecar.dev.command import embed
-from sidecar.dev.issuer import ALGORITHMS, Issuer, SigningKey, answer_for
+from sidecar.dev.issuer import Issuer, answer_for
+from sidecar.minting import ALGORITHMS, SigningKey
 from tests.peers import patience, tokens
 from tests.peers.backend import RawBackend
 from tests.peers.raw import Response, fetch

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.claims import Claims
+from sidecar.claims import Claims, find
 from sidecar.identity import (
     ANONYMOUS,
     MAX_ALL_BYTES,
@@ -20,7 +20,6 @@ from sidecar.identity import (
     VERIFIED,
     IdentityHeaders,
     encode,
-    find,
 )
 from sidecar.rejections import Reason, Rejection
 from tests.peers.tokens import b64

@@ -146,12 +146,11 @@ def written_details() -> list[str]:
     for file in sorted(Path(sidecar.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Rejection":
-                for part in [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "details")]:
-                    text = "".join(
-                        str(piece.value) if isinstance(piece, ast.Constant) else "0"
-                        for piece in (part.values if isinstance(part, ast.JoinedStr) else [part])
-                    )
-                    found.append(text)
+                for said in [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "details")]:
+                    parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+                    texts = [str(part.value) if isinstance(part, ast.Constant) else "0" for part in parts]
+                    if texts != ["0"]:  # a name, which says nothing here
+                        found.append("".join(texts))
     return found
 
 

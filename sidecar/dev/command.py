@@ -11,8 +11,9 @@ from aiohttp import web
 
 from sidecar.config import Config
 from sidecar.dev.backend import Backend
-from sidecar.dev.issuer import ALGORITHMS, Handler, Issuer, SigningKey, answer_for
+from sidecar.dev.issuer import Handler, Issuer, answer_for
 from sidecar.fetch import is_loopback
+from sidecar.minting import ALGORITHMS, SigningKey
 from sidecar.server import CannotStart, Sidecar, serve, url
 
 HEADER_BYTES = 64 * 1024  # the claims header of a large token is beyond aiohttp's 8190
@@ -53,8 +54,8 @@ async def _embed_issuers(config: Config, embedded: Embedded, running: AsyncExitS
     keys: dict[str, list[SigningKey]] = {}
     for name, settings in config.issuers.items():
         place = urlsplit(settings.jwks_uri or settings.issuer)
-        if settings.jwks_file is not None:
-            outcomes[name] = "not embedded: its keys are in a file"
+        if not settings.fetched:
+            outcomes[name] = "not embedded: its keys are here"
         elif place.scheme != "http" or not is_loopback(place.hostname or ""):
             outcomes[name] = f"not embedded: {place.netloc}"
         else:
@@ -137,8 +138,12 @@ def _overview(config: Config, config_path: str, embedded: Embedded, sidecar: Sid
 
 def _to_paste(config: Config, embedded: Embedded, proxy: str) -> list[str]:
     refused = ["Refused, no token:", f"curl -i {proxy}/protected", ""]
-    open_routes = [route for route in config.routes if route.auth == "none" and "GET" in (route.methods or ("GET",))]
-    public = ["Public:", f"curl -i {proxy}{open_routes[0].path.removesuffix('*')}"] if open_routes else []
+    open_paths = [
+        route.path
+        for route in config.routes
+        if route.path and route.auth == "none" and "GET" in (route.methods or ("GET",)) and not route.hosts
+    ]
+    public = ["Public:", f"curl -i {proxy}{open_paths[0].removesuffix('*')}"] if open_paths else []
     for name, issuer in embedded.issuers.items():
         for alg in ALGORITHMS:
             if alg in config.issuers[name].algorithms:

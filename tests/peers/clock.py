@@ -35,7 +35,10 @@ class HandClock(Clock):
         self._monotonic += seconds
 
 
-def in_its_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def in_its_time(test: Test, *, quiet_s: float = 0.0) -> Callable[..., None]:
     """Run an async test that takes a `clock` in a loop of that clock: when nobody can go on, time goes on to the next timer.
 
     Only for tests that wait for timers and for each other; sockets take real time.
@@ -43,28 +46,36 @@ def in_its_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
 
     @functools.wraps(test)
     def run(*args: Any, clock: HandClock, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner:
+        with asyncio.Runner(loop_factory=lambda: _Loop(clock, quiet_s)) as runner:
             runner.run(test(*args, clock=clock, **kwargs))
 
     return run
 
 
+def in_its_time_with_sockets(test: Test) -> Callable[..., None]:
+    """The same for a test whose servers and clients all live in its loop: time goes on when no byte has moved for 1 ms."""
+    return in_its_time(test, quiet_s=0.001)
+
+
 class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self, clock: HandClock) -> None:
-        super().__init__(_Selector(clock))
+    def __init__(self, clock: HandClock, quiet_s: float) -> None:
+        super().__init__(_Selector(clock, quiet_s))
         self._hand_clock = clock
 
     def time(self) -> float:
         return self._hand_clock.monotonic()
 
 
-class _Selector(selectors.SelectSelector):
-    def __init__(self, clock: HandClock) -> None:
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, clock: HandClock, quiet_s: float) -> None:
         super().__init__()
         self._clock = clock
+        self._quiet_s = quiet_s
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        if not ready and timeout != 0:
+            ready = super().select(self._quiet_s)
         if not ready and timeout is None:
             raise AssertionError("everything waits, and nothing will ever happen")
         if not ready and timeout:

@@ -200,6 +200,11 @@ class Stack:
         return await fetch(self.sidecar.health_address, request("GET", path))
 
 
+def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings win; None takes a key out."""
+    return {name: value for name, value in (config | settings).items() if value is not None}
+
+
 @asynccontextmanager
 async def running(
     *, issuer: ScriptedIssuer | None = None, backend: RawBackend | None = None, **settings: Any
@@ -216,11 +221,11 @@ async def running(
             "access_log": "off",
         }
         clock = AheadClock()
-        sidecar = build(parse(json.dumps(config | settings)), clock)  # JSON is YAML
+        sidecar = build(parse(json.dumps(_with(config, settings))), clock)  # JSON is YAML
         stack = Stack(sidecar, issuer, backend, clock)
         with stack.secrets.listening():
-            await sidecar.start()
             try:
+                await sidecar.start()
                 yield stack
             finally:
                 async with patience("the sidecar to stop"):

@@ -30,7 +30,7 @@ async def settled(tally: Tally) -> int:
     async with patience(f"{tally!r} to stop growing"):
         while before != tally.count:
             before = tally.count
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
     return before
 
 
@@ -107,7 +107,9 @@ async def test_content_codings_cookies_and_redirects_are_nobodys_business_here(s
     raw = stack.good("POST", "/x", headers=[("Content-Encoding", "gzip"), ("Cookie", "a=1; b=2")], body=packed)
     answer = await stack.fetch(raw)
     assert (answer.status, answer.body) == (302, packed)
-    assert answer.headers[: len(headers)] == [(name, value.encode("utf-8", "surrogateescape").decode("latin-1")) for name, value in headers]
+    assert answer.headers[: len(headers)] == [
+        (name, value.encode("utf-8", "surrogateescape").decode("latin-1")) for name, value in headers
+    ]
     [seen] = stack.backend.requests
     assert (seen.body, seen.get("content-encoding"), seen.get("cookie")) == (packed, "gzip", "a=1; b=2")
     assert [name for name in ("accept", "accept-encoding", "user-agent", "content-type") if seen.get(name)] == []
@@ -210,7 +212,9 @@ class Held:
 async def test_a_download_is_relayed_while_it_comes(stack: Stack, framing: str) -> None:
     pieces = [b"first", b"second", b"last"]
     seen = [asyncio.Event() for _ in pieces]
-    header = {"sized": "Content-Length: 15\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until closed": ""}[framing]
+    header = {"sized": "Content-Length: 15\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until closed": ""}[
+        framing
+    ]
 
     async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 200 OK\r\n{header}\r\n".encode())
@@ -254,7 +258,9 @@ async def test_103_is_passed_on_and_100_is_not(stack: Stack) -> None:
         for _ in range(2):
             answer = await client.request(stack.good())
             assert (answer.status, answer.body) == (200, b"hello")
-            assert [(interim.status, interim.headers) for interim in answer.interim] == [(103, [("Link", "</a.css>")])] * 2
+            assert [(interim.status, interim.headers) for interim in answer.interim] == [
+                (103, [("Link", "</a.css>")])
+            ] * 2
     assert stack.backend.connections == 1
 
 

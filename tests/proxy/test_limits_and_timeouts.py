@@ -10,9 +10,7 @@ from tests.peers.raw import Response
 from tests.peers.wire import request, response
 from tests.proxy.conftest import FEEDS, Client, Stack, ok, running
 
-ON_EVERY_LOOP = True
-
-SHORT = "200ms"
+SHORT = "100ms"
 
 
 def refusal(answer: Response, status: int, code: str) -> None:
@@ -91,7 +89,7 @@ async def test_a_stalled_body_is_not_the_backends_fault() -> None:
     async with running(timeouts=settings) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"half")
         await stack.backend.connected()
-        await asyncio.sleep(0.5)  # longer than response_headers
+        await asyncio.sleep(0.3)  # longer than response_headers
         await client.send(b"hello!")
         assert (await client.response("POST")).status == 200
 

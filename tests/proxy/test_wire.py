@@ -129,9 +129,7 @@ async def test_smuggling_with_an_obfuscated_transfer_encoding(stack: Stack, row:
     ("dot", "Transfer.Encoding: chunked"),
     ("prefix", "X-Transfer-Encoding: chunked"),
 )
-async def test_smuggling_with_another_header_that_folds_to_transfer_encoding(
-    stack: Stack, row: str, feed: str
-) -> None:
+async def test_smuggling_with_another_header_that_folds_to_transfer_encoding(stack: Stack, row: str, feed: str) -> None:
     text = f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\nContent-Length: {LENGTH}\n{row}\n\n{BODY}"
     seen = await forwarded(stack, text, feed)
     assert len(seen.body) == LENGTH
@@ -405,7 +403,9 @@ async def test_claim_header_spoofing(row: str, feed: str) -> None:
             assert [answer.status for answer in answers] == [200, 401]
             [seen] = stack.backend.requests
             ours = {
-                name.lower(): value for name, value in seen.headers if name.lower().startswith("x-") and "forw" not in name.lower()
+                name.lower(): value
+                for name, value in seen.headers
+                if name.lower().startswith("x-") and "forw" not in name.lower()
             }
             claims, request_id = ours.pop("x-jwt-claims", None), ours.pop("x-request-id")
             assert request_id
@@ -415,7 +415,10 @@ async def test_claim_header_spoofing(row: str, feed: str) -> None:
             else:
                 assert claims is None
                 assert ours == {"x-jwt-status": "anonymous"}
-            assert len(ours) + 2 + (claims is not None) == sum(name.lower().startswith("x-") for name, _ in seen.headers) - 2
+            assert (
+                len(ours) + 2 + (claims is not None)
+                == sum(name.lower().startswith("x-") for name, _ in seen.headers) - 2
+            )
 
 
 @feeds
@@ -454,7 +457,9 @@ X-Also: 1
 
 @feeds
 async def test_hop_by_hop_headers_of_a_request_stay_here(stack: Stack, feed: str) -> None:
-    answers = await stack.converse(stack.raw(f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{HOP_BY_HOP}X-Kept: 1\n\n"), feed)
+    answers = await stack.converse(
+        stack.raw(f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{HOP_BY_HOP}X-Kept: 1\n\n"), feed
+    )
     assert answers[0].status == 200
     seen = await stack.backend.received()
     names = {name.lower() for name, _ in seen.headers}
@@ -628,7 +633,9 @@ async def test_open_proxy(stack: Stack, row: str, feed: str) -> None:
 
 
 @feeds
-@pytest.mark.parametrize("method", ["GET", "OPTIONS", "FOO", "get", "Get", "TRACE", "CONNECT", "PURGE", "PROPFIND", "M-SEARCH", "PATCH"])
+@pytest.mark.parametrize(
+    "method", ["GET", "OPTIONS", "FOO", "get", "Get", "TRACE", "CONNECT", "PURGE", "PROPFIND", "M-SEARCH", "PATCH"]
+)
 async def test_methods_without_a_token_reach_no_backend(stack: Stack, method: str, feed: str) -> None:
     answers = await said(stack, f"{method} /x HTTP/1.1\nHost: sidecar.test\n\n", feed)
     assert answers[0].status in (400, 401, 405)
@@ -761,7 +768,10 @@ async def test_keep_alive_remembers_nobody(stack: Stack) -> None:
 async def test_what_follows_bytes_that_are_no_http_is_not_read(stack: Stack, feed: str) -> None:
     answers = await stack.converse(stack.good("GET", "/x") + b"\x00\r\n\r\n" + hidden(stack), feed)
     statuses = [answer.status for answer in answers]
-    assert statuses in ([200, 400], [400])  # what came in one piece with them may be lost with them, and is not executed
+    assert statuses in (
+        [200, 400],
+        [400],
+    )  # what came in one piece with them may be lost with them, and is not executed
     assert [seen.target for seen in stack.backend.requests] == ["/x"] * (len(statuses) - 1)
 
 
@@ -785,7 +795,7 @@ async def test_a_token_is_not_told_in_what_is_refused(stack: Stack, feed: str) -
 @feeds
 async def test_chunks_of_any_size_cross(stack: Stack, feed: str) -> None:
     body = [b"a", b"b" * 1000, b"c" * 17]
-    raw = stack.good("POST", "/x") [:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
+    raw = stack.good("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
     answers = await stack.converse(raw, feed)
     assert [answer.status for answer in answers] == [200, 401]
     assert stack.backend.requests[0].body == b"".join(body)

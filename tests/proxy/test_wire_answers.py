@@ -82,7 +82,9 @@ def invalid(answer: Response) -> bool:
 
 @feeds
 async def test_response_queue_two_answers_at_once(stack: Stack, feed: str) -> None:
-    answer = await answered(stack, "HTTP/1.1 200 OK\nContent-Length: 5\n\nhelloHTTP/1.1 200 OK\nContent-Length: 1\n\n!", feed)
+    answer = await answered(
+        stack, "HTTP/1.1 200 OK\nContent-Length: 5\n\nhelloHTTP/1.1 200 OK\nContent-Length: 1\n\n!", feed
+    )
     assert invalid(answer) or answer.body == b"hello"
 
 

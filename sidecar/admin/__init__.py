@@ -1,0 +1,1 @@
+"""What operators may ask and change while the proxy runs."""

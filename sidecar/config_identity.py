@@ -1,0 +1,196 @@
+"""Where tokens are looked for, and what the backend is told about who is asking, in the configuration."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    GetPydanticSchema,
+    PlainValidator,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
+from pydantic_core.core_schema import with_info_wrap_validator_function
+
+from sidecar.config_secret import SecretFile
+from sidecar.config_struct import FileSchema, Struct, key
+from sidecar.config_values import (
+    RESERVED_HEADERS,
+    STRING,
+    ClaimPath,
+    ConfigFile,
+    HeaderName,
+    HeaderToken,
+    PositiveSeconds,
+    Text,
+    claim_path,
+    fold,
+)
+from sidecar.yaml_source import Section
+
+# Those in which front proxies say where a request came from. Others that begin so may bring a token: X-Forwarded-Access-Token.
+_FORWARDED = frozenset(
+    f"x-forwarded-{name}"
+    for name in ("for", "proto", "host", "port", "server", "ssl", "scheme", "uri", "method", "prefix")
+)
+_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110 section 5.6.2; of RFC 6265 for cookies
+_PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")  # the unreserved characters of RFC 3986
+_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+Template = tuple[str | tuple[str, ...], ...]
+"""Texts, and the paths of claims that are put between them."""
+
+
+def _token_header(name: str) -> str:
+    if fold(name) in RESERVED_HEADERS - {"authorization"} | _FORWARDED:
+        raise ValueError(
+            "is reserved: this header means something else to HTTP or the proxy; a cookie is named by `cookie`"
+        )
+    return name
+
+
+def _prefix(value: str) -> str:
+    word = value.removesuffix(" ")
+    if word and not _WORD.fullmatch(word):
+        raise ValueError("must be one word, such as Bearer, or '' for a header that holds nothing but the token")
+    return word
+
+
+def _cookie(name: str) -> str:
+    if not _WORD.fullmatch(name):
+        raise ValueError("is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only")
+    return name
+
+
+def _parameter(name: str) -> str:
+    if not _PARAMETER.fullmatch(name):
+        raise ValueError("is not the name of a parameter: letters, digits and ._~- only")
+    return name
+
+
+def _template(value: object) -> Template:
+    if not isinstance(value, str) or not value:
+        raise ValueError('must be text, such as "user:{sub}", in which {claim} is replaced')
+    parts: list[str | tuple[str, ...]] = [""]
+    end = 0
+    for brace in _BRACES.finditer(value):
+        text = value[end : brace.start()]
+        if brace[1] is None:
+            if len(brace[0]) == 1:
+                raise ValueError(
+                    f"{{input}} has a {brace[0]} on its own; a claim is {{sub}}, a brace itself {{{{ or }}}}"
+                )
+            text += brace[0][0]
+        parts[-1] = f"{parts[-1]}{text}"
+        if brace[1] is not None:
+            parts += (tuple(claim_path(brace[1])), "")
+        end = brace.end()
+    parts[-1] = f"{parts[-1]}{value[end:]}"
+    return tuple(part for part in parts if part)
+
+
+class TokenSource(Struct):
+    """A place where requests may bring their token."""
+
+    header: Annotated[HeaderToken, AfterValidator(_token_header)] | None = key("A header.", None)
+    prefix: Annotated[str, AfterValidator(_prefix)] | None = key(
+        "The word before the token, in any case. Left out: Bearer for Authorization, and none for other headers.", None
+    )
+    cookie: Annotated[str, AfterValidator(_cookie)] | None = key("Or a cookie; browsers send it unasked.", None)
+    query: Annotated[str, AfterValidator(_parameter)] | None = key(
+        "Or a parameter of the query; other programs write it into their logs.", None
+    )
+
+    @property
+    def scheme(self) -> str | None:
+        """The word before the token in the header, None when there is none."""
+        if self.prefix is None:
+            return "Bearer" if self.header is not None and self.header.lower() == "authorization" else None
+        return self.prefix or None
+
+    def check(self, section: Section) -> None:
+        """One place each."""
+        named = [place for place in ("header", "cookie", "query") if place in section]
+        if not named:
+            section.report("names no place; one of: header, cookie, query")
+        for other in named[1:]:
+            section.report(f"is another place than {named[0]}; write it as an item of its own", other)
+        if "prefix" in section and "header" not in section:
+            section.report("is for headers alone", "prefix")
+
+
+class IdentityHeader(Struct):
+    """More about one identity header than its claim."""
+
+    claim: ClaimPath | None = key("The claim that it holds.", None)
+    value: Annotated[Template, PlainValidator(_template), STRING] | None = key(
+        "Or a text in which {claim} is replaced; without that claim there is no header.", None
+    )
+    on_oversize: Literal["reject", "omit"] = key("omit: left out when it is too large, instead of a 403.", "reject")
+
+    def check(self, section: Section) -> None:
+        """A claim or a text."""
+        if "claim" in section and "value" in section:
+            section.report("contradicts claim; keep one of the two", "value")
+        elif "claim" not in section and "value" not in section:
+            section.report("names neither a claim nor a value")
+
+
+def _claim_or_more(value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    return IdentityHeader.model_validate(value, context=info.context) if isinstance(value, Section) else handler(value)
+
+
+HeaderContent = Annotated[
+    tuple[str, ...] | IdentityHeader,
+    # Not pydantic's union, which would report a wrong claim once for each of its members.
+    GetPydanticSchema(
+        lambda _, handler: with_info_wrap_validator_function(_claim_or_more, handler.generate_schema(ClaimPath))
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                IdentityHeader.model_json_schema(schema_generator=FileSchema),
+            ]
+        }
+    ),
+]
+
+
+def check_header_names(
+    identity_headers: Iterable[str], others: Mapping[tuple[str | int, ...], str], section: Section
+) -> None:
+    """Each header that is read or sent here has one meaning, also for a backend that folds names. `others`: place -> name."""
+    how = "to backends that read _ and . as -; choose another name"
+    seen: dict[str, str] = {}
+    for name in identity_headers:
+        other = seen.setdefault(fold(name), name)
+        if other != name:
+            section.report(f"is {other} {how}", "identity_headers", name, at_key=True)
+    meanings = {folded: f"the identity header {name}" for folded, name in seen.items()}
+    for place, name in others.items():
+        if fold(name) in meanings:
+            section.report(f"is {meanings[fold(name)]} {how}", *place)
+        else:
+            meanings[fold(name)] = f"{'.'.join(map(str, place))} too"
+
+
+class Assertion(Struct):
+    """A JWT of the proxy's own for the backend, whose keys are at /.well-known/jwks.json of the admin listener."""
+
+    header: HeaderName = key("Its header.", "X-JWT-Assertion")
+    alg: Literal["EdDSA", "ES256"] = key("Its signature.", "EdDSA")
+    key_file: ConfigFile | None = key("The private key in PEM. Left out: a new one at every start.", None)
+    issuer: Text = key("Its `iss`.", "jwt-sidecar")
+    audience: Text = key("Its `aud`, by which the backend knows that it is meant.")
+    ttl_s: PositiveSeconds = key("How long it is valid; never longer than the client's token.", 30.0, "ttl")
+
+
+class Signature(Struct):
+    """An HMAC over each request's method, target and identity headers, for a backend that shares the secret."""
+
+    header: HeaderName = key("Its header.", "X-JWT-Signature")
+    secret_file: SecretFile = key("A file with the secret, of at least 32 bytes.")

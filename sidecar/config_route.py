@@ -1,0 +1,143 @@
+"""Backends and the rules that lead to them, in the configuration."""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, StrictBool, StrictInt
+from pydantic.json_schema import SkipJsonSchema
+
+from sidecar.config_claims import Require
+from sidecar.config_struct import Struct, key
+from sidecar.config_tls import ClientTls
+from sidecar.config_values import Method, NonEmpty, RoutePath, UpstreamUrl
+from sidecar.yaml_source import Section
+
+MAX_REGEX = 256  # characters; a longer one is a program
+
+_HOST = re.compile(r"(?:\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+
+
+class Upstream(Struct):
+    """A backend."""
+
+    name: SkipJsonSchema[str]
+    url: UpstreamUrl = key("http://host:port, https://host:port or unix:///path/of.sock.")
+    tls: ClientTls = key("How to know it, for https.", ClientTls())
+
+    @property
+    def scheme(self) -> str:
+        """http, https or unix."""
+        return urlsplit(self.url).scheme
+
+    @property
+    def host(self) -> str:
+        """Name or address, empty for a socket."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The URL's or its scheme's; 0 for a socket."""
+        return urlsplit(self.url).port or {"http": 80, "https": 443}.get(self.scheme, 0)
+
+    @property
+    def path(self) -> str:
+        """Of the unix socket, else empty."""
+        return urlsplit(self.url).path if self.scheme == "unix" else ""
+
+    def check(self, section: Section) -> None:
+        """TLS is for https."""
+        if "tls" in section and self.url and self.scheme != "https":
+            section.report("is for https, and this upstream's url is not", "tls")
+
+
+def _regex(value: str) -> str:
+    if len(value) > MAX_REGEX:
+        raise ValueError(
+            f"is longer than {MAX_REGEX} characters; several rules are easier to read than one such pattern"
+        )
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{{input}} is not a regular expression: {error.msg} at character {error.pos}") from None
+    return value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError(
+            "{input} is not a host: a lower-case name without port, or *.example.com for every name below it"
+        )
+    return value
+
+
+def _upgrade(value: str) -> str:
+    if value == "h2c":
+        raise ValueError("{input} would carry requests that nobody verifies; it is never passed on")
+    if not re.fullmatch(r"[a-z0-9./+-]+", value):
+        raise ValueError("{input} is not a protocol's name in lower case, such as websocket")
+    return value
+
+
+def _strip_prefix(value: str) -> str:
+    if not re.fullmatch(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+", value):
+        raise ValueError("{input} is not a prefix: a path without a / at its end, such as /api")
+    return value
+
+
+class Route(Struct):
+    """A rule for some requests."""
+
+    line: SkipJsonSchema[int] = 0
+    path: RoutePath | None = key(
+        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment.", None
+    )
+    path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
+        "Instead of path: the whole path must match, in at most 2048 characters.", None
+    )
+    hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(
+        "Only requests to these hosts; *.example.com is every name below it. Left out: all.", None
+    )
+    methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
+    auth: Literal["required", "optional", "none", "deny"] = key(
+        "required: a valid token. optional: or no token. none: no token is looked at. deny: nobody gets in.", "required"
+    )
+    issuers: NonEmpty[str] | None = key("Only their tokens. Left out: those of every issuer.", None)
+    require: Require | None = key("What the token must hold; otherwise 403.", None)
+    preflight: Literal["forward", "reject"] = key(
+        "CORS preflights come without a token: forward lets them through, reject asks for one.", "forward"
+    )
+    mode: Literal["enforce", "report"] = key("report: what would be refused is counted, logged and let in.", "enforce")
+    upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
+    strip_prefix: Annotated[str, AfterValidator(_strip_prefix)] | None = key(
+        "Taken off the path before it is sent on.", None
+    )
+    host: Literal["preserve", "upstream"] = key("The Host that the upstream sees: the client's or its own.", "preserve")
+    forward_token: StrictBool | None = key("As the file's forward_token, for these requests.", None)
+    max_body_bytes: Annotated[StrictInt, Field(ge=0)] | None = key("A larger body is a 413. Left out: any size.", None)
+    upgrades: tuple[Annotated[str, AfterValidator(_upgrade)], ...] = key(
+        "Protocols that a connection may change to once its request was verified.", ("websocket",)
+    )
+
+    def check(self, section: Section) -> None:
+        """One way to say which paths; and a rule that looks at no token can ask nothing of it."""
+        if ("path" in section) == ("path_regex" in section):
+            section.report("needs exactly one of path and path_regex; such as path: /public/*", "path")
+        for asked in ("issuers", "require"):
+            if self.auth in ("none", "deny") and asked in section:
+                text = f"contradicts auth: {self.auth}, which looks at no token; remove one of the two"
+                section.report(text, asked)
+        if self.auth == "none" and self.mode == "report":
+            section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
+        if self.strip_prefix and self.path and not f"{self.path}/".startswith(f"{self.strip_prefix}/"):
+            section.report(f"is no prefix of {self.path}; these paths do not begin with it", "strip_prefix")
+
+    def covers(self, other: "Route") -> bool:
+        """Are all paths and hosts of the other one among those of this one? Of patterns only what is plain to see."""
+        if self.hosts is not None and not (other.hosts is not None and set(other.hosts) <= set(self.hosts)):
+            return False
+        if self.path is None or other.path is None:
+            return self.path_regex is not None and self.path_regex == other.path_regex
+        if not self.path.endswith("/*") or "*" in self.path[:-1]:
+            return self.path == other.path
+        return f"{other.path.removesuffix('/*')}/".startswith(self.path[:-1])

@@ -1,0 +1,42 @@
+"""TLS towards another server, in the configuration."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, StrictBool, ValidationInfo
+
+from sidecar.config_struct import Struct, key
+from sidecar.config_values import ConfigFile, ServerName, surroundings
+from sidecar.yaml_source import Section
+
+
+def _insecure(value: bool, info: ValidationInfo) -> bool:
+    if value and surroundings(info).environ.get("ALLOW_INSECURE") != "1":
+        raise ValueError("lets anyone on the way pose as the other side; where that is meant, set ALLOW_INSECURE=1 too")
+    return value
+
+
+class ClientTls(Struct):
+    """How to know another server, and to be known by it. The files are read again for each connection."""
+
+    ca_file: ConfigFile | None = key("Authorities to trust instead of the system's (PEM).", None)
+    cert_file: ConfigFile | None = key("A certificate to show (PEM).", None)
+    key_file: ConfigFile | None = key("Its private key (PEM). Left out: it is in cert_file.", None)
+    server_name: ServerName | None = key("The name in the server's certificate, where it is not the URL's host.", None)
+    insecure_skip_verify: Annotated[StrictBool, AfterValidator(_insecure)] = key(
+        "Trust whoever answers. Needs ALLOW_INSECURE=1 in the environment too.", False
+    )
+
+    def check(self, section: Section) -> None:
+        """A key belongs to a certificate, and what is not verified needs no authority."""
+        if "key_file" in section and "cert_file" not in section:
+            section.report("is the key of no certificate; add cert_file, or remove it", "key_file")
+        if self.insecure_skip_verify and "ca_file" in section:
+            section.report("contradicts ca_file; keep one of the two", "insecure_skip_verify")
+
+
+class ListenerTls(Struct):
+    """How clients know the sidecar. The files are read again when they change."""
+
+    cert_file: ConfigFile = key("The certificate, with those of its issuers (PEM).")
+    key_file: ConfigFile | None = key("Its private key (PEM). Left out: it is in cert_file.", None)
+    client_ca_file: ConfigFile | None = key("Only clients with a certificate of these authorities (PEM).", None)

@@ -1,0 +1,240 @@
+"""`explain`: what would happen to a request, check by check, and what the upstream would get.
+
+Nothing is decided here. The request is read, matched and judged by the proxy's own methods, with a verifier that has no token
+remembered and keeps how far this one came; what is here only tells of it. It is told to operators: expected values and claims
+are shown as far as they matter, of secrets and of the token itself nothing.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from copy import copy
+from typing import NamedTuple, cast
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpProcessingError, HttpRequestParser
+
+from sidecar.assembly import Assembly
+from sidecar.claims import Claims
+from sidecar.clock import Clock
+from sidecar.config import Config
+from sidecar.connection import READ_BYTES, ClientConnection, why_unread
+from sidecar.deadlines import Deadlines
+from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
+from sidecar.headers import Forwarded
+from sidecar.identity import ANONYMOUS, REPORT
+from sidecar.rejections import Rejection
+from sidecar.request import Request
+from sidecar.routes import Auth, Route
+from sidecar.verifier import Examination, Verifier
+
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_HMAC = re.compile(r"v1=[0-9a-f]+")
+
+
+class Question(NamedTuple):
+    """A request to be explained. `token` None: it brings none."""
+
+    method: str
+    path: str
+    token: bytes | None
+    host: str = "localhost"
+
+    def check(self) -> None:
+        """Could a client send it? Raises ValueError."""
+        token = b"" if self.token is None else self.token
+        for name, text in (("method", self.method), ("path", self.path), ("host", self.host)):
+            if not text or re.search(r"[\x00-\x20\x7f]", text):
+                raise ValueError(f"the {name} must not be empty, and hold no blanks and control characters")
+        if re.search(rb"[\x00-\x1f\x7f]", token):
+            raise ValueError("the token is more than one line of text")
+
+
+class Explanation(NamedTuple):
+    """What is told, line by line, and why the request would be refused, if it would be."""
+
+    lines: list[str]
+    rejection: Rejection | None
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+async def explain_alone(config: Config, question: Question, clock: Clock) -> Explanation:
+    """Explain with everything made and fetched for this one question. Raises DenyListUnusable."""
+    assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), None)
+    try:
+        await assembly.denylist.load()
+        if question.token is not None:
+            await asyncio.gather(*(source.fetch_now() for source in assembly.sources.values()))
+        return await explain(assembly, question, clock)
+    finally:
+        await assembly.close()
+
+
+async def explain(assembly: Assembly, question: Question, clock: Clock) -> Explanation:
+    """What the proxy of an assembly would do with a request."""
+    lines: list[str] = []
+    proxy = copy(assembly.proxy)
+    watched = proxy.verifier = _Watched(assembly.proxy.verifier)
+    try:
+        request = _request(assembly.config, question, clock)
+        request.read(proxy._roles)
+        lines.append(_line("ok", "request", f"{question.method} {shown(question.path)}, Host {shown(question.host)}"))
+        try:
+            route = request.route = proxy.routes.match(request.method, request.target, request.host)
+        except Rejection as rejection:
+            return _refused([*lines, _failed("route", rejection)], rejection)
+    except Rejection as rejection:
+        return _refused([_failed("request", rejection)], rejection)
+    lines.append(_line("ok", "route", _about_route(assembly, route)))
+    refusal: Rejection | None = None
+    identity = REPORT
+    try:
+        identity = await proxy.authenticate(request, _enforced(route))
+    except Rejection as rejection:
+        refusal = rejection
+    lines += _checks(route, watched, refusal, identity, clock.wall())
+    if refusal is not None and not route.report:
+        return _refused(lines, refusal)
+    if refusal is not None:
+        lines.append(_line("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
+    upstream = assembly.upstreams[route.upstream]
+    lines.append(f"accepted: sent to {route.upstream} ({assembly.config.upstreams[route.upstream].url}) as")
+    head = proxy.head(request, route, identity, upstream).decode("latin-1")
+    lines += [f"  {line}" for line in _masked(head, watched).removesuffix("\r\n").split("\r\n")]
+    return Explanation(lines, None)
+
+
+class _Watched(Verifier):
+    """A verifier with nothing remembered; keeps how far its one token came."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier.issuers, verifier._clock, verifier.denylist)
+        self.token: bytes | None = None
+        self.seen = Examination()
+        self.claims: Claims | None = None
+
+    async def verify(self, token: bytes, seen: Examination | None = None) -> Claims:
+        """As a Verifier does."""
+        self.token = token
+        self.claims = await super().verify(token, seen or self.seen)
+        return self.claims
+
+
+class _Here:
+    """The client's end of a connection that there is not."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.forwarded = Forwarded("127.0.0.1", "http", trusted=False)
+
+
+def _request(config: Config, question: Question, clock: Clock) -> Request:
+    """The request as the parser of a connection would hand it over. Raises Rejection."""
+    loop = asyncio.get_running_loop()
+    limits = config.limits
+    parser = HttpRequestParser(
+        BaseProtocol(loop),
+        loop,
+        READ_BYTES,
+        max_line_size=limits.header_bytes,
+        max_field_size=limits.header_bytes,
+        max_headers=limits.headers,
+    )
+    try:
+        [(message, payload)], _, _ = parser.feed_data(_bytes_of(config, question))
+    except HttpProcessingError as error:
+        raise Rejection(why_unread(error)) from None
+    return Request(message, payload, cast(ClientConnection, _Here(clock)))
+
+
+def _bytes_of(config: Config, question: Question) -> bytes:
+    """The request on the wire, its token in the first place where the configuration looks for one."""
+    target = question.path.encode("utf-8", "surrogateescape")
+    lines = [b"Host: " + question.host.encode()]
+    if (token := question.token) is not None:
+        place = config.token_sources[0]
+        if place.header is not None:
+            scheme = b"" if place.scheme is None else place.scheme.encode() + b" "
+            lines.append(b"%b: %b%b" % (place.header.encode(), scheme, token))
+        elif place.cookie is not None:
+            lines.append(b"Cookie: %b=%b" % (place.cookie.encode(), token))
+        elif place.query is not None:
+            target += b"%b%b=%b" % (b"&" if b"?" in target else b"?", place.query.encode(), token)
+    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (question.method.encode(), target, b"\r\n".join(lines))
+
+
+def _enforced(route: Route) -> Route:
+    """The same rule, saying why it refuses although it only reports."""
+    enforced = copy(route)
+    enforced.report = False
+    return enforced
+
+
+def _about_route(assembly: Assembly, route: Route) -> str:
+    what = f"auth {route.auth.value}{', mode report' if route.report else ''}"
+    rules = assembly.proxy.routes._routes
+    if route not in rules:
+        return f"no rule names it: {what}"
+    number = rules.index(route)
+    return f"routes.{number} (line {assembly.config.routes[number].line}): {route.name}: {what}"
+
+
+def _checks(route: Route, watched: _Watched, refusal: Rejection | None, identity: bytes, now: float) -> Iterator[str]:
+    """A line for each check of a token that began; where one refused, it is the last."""
+    if watched.token is None:
+        if refusal is not None:
+            yield _failed("auth" if route.auth is Auth.DENY else "token", refusal)
+        elif identity == ANONYMOUS:
+            yield _line("ok", "token", "none is needed")
+        return
+    yield _line("ok", "token", f"{len(watched.token)} bytes")
+    begun = watched.seen.begun
+    for name in begun[:-1] if watched.claims is None else begun:
+        yield _line("ok", name, about_token(name, watched.seen, watched, now).found)
+    if watched.claims is None:
+        assert refusal is not None
+        yield _failed(begun[-1], refusal, about_token(begun[-1], watched.seen, watched, now))
+        return
+    for name, check in route.policy.checks:
+        words = about_claims_of_route(name, route.policy, watched.claims)
+        try:
+            check(watched.claims)
+        except Rejection as rejection:
+            yield _failed(name, rejection, words)
+            return
+        yield _line("ok", name, words.found)
+    if refusal is not None:
+        yield _failed("headers", refusal)
+
+
+def _line(mark: str, name: str, text: str) -> str:
+    return f"{mark:<6}{name:<11} {text}".rstrip()
+
+
+def _failed(name: str, rejection: Rejection, words: Words | None = None) -> str:
+    words = words or Words("", "")
+    found = words.found or rejection.details or rejection.reason.error
+    told = f"expected {words.expected}; found: {found}" if words.expected else found
+    return _line("FAIL", name, f"{rejection.reason.code}: {told}")
+
+
+def _said(rejection: Rejection) -> str:
+    """Status, code and sentence of the answer."""
+    reason = rejection.reason
+    return f"{reason.status} {reason.code}: {rejection.details or reason.error}"
+
+
+def _refused(lines: list[str], rejection: Rejection) -> Explanation:
+    return Explanation([*lines, f"rejected: {_said(rejection)}"], rejection)
+
+
+def _masked(head: str, watched: _Watched) -> str:
+    """The head for the upstream without the token, without its payload and without our own signatures."""
+    if watched.token is not None:
+        head = head.replace(watched.token.decode("latin-1"), "***")
+    if watched.claims is not None:
+        names = ", ".join(map(shown, watched.claims.claims))
+        head = head.replace(watched.claims.payload_segment.decode(), f"(base64url of the claims {names})")
+    return _HMAC.sub("v1=***", _JWT.sub("***", head))

@@ -1,0 +1,89 @@
+"""One key set of an issuer: never changed, only replaced. And what a fetch of one brings, or fails with."""
+
+from collections.abc import Awaitable, Collection
+from typing import NamedTuple, Protocol
+
+from jose.backends.base import Key
+
+from sidecar.keys import UnusableKey, VerificationKey, verification_key
+
+MAX_KEYS = 100  # of one set; the largest seen in the field is about ten
+MAX_KEYS_WITHOUT_KID = 4  # signatures tried for a token that names no key
+
+
+class FetchFailed(Exception):
+    """A key set could not be had; the text says why, in words that may be logged and shown to the operator."""
+
+
+class KeySet(NamedTuple):
+    """What a fetch brought: a JWK Set as decoded JSON, or the Jwks itself where the keys are in another form.
+
+    `max_age_s` is how long its sender calls it fresh, `clock_offset_s` how far the sender's clock is ahead of this one; None
+    when it does not say.
+    """
+
+    document: object
+    max_age_s: float | None
+    clock_offset_s: float | None = None
+
+
+class Fetch(Protocol):
+    """Where key sets come from. Raises FetchFailed and nothing else."""
+
+    def __call__(self) -> Awaitable[KeySet]: ...
+
+
+class Jwks:
+    """One key set by `kid`. `skipped` says why members of the document were left out.
+
+    `any_kid`: its keys are for every token, whatever `kid` that names, since nobody has named them (PEM, shared secrets).
+    """
+
+    def __init__(
+        self, keys: Collection[VerificationKey], skipped: Collection[str] = (), *, any_kid: bool = False
+    ) -> None:
+        self.keys = tuple(keys)
+        self.skipped = tuple(skipped)
+        self.any_kid = any_kid
+        self._by_kid: dict[str | None, list[VerificationKey]] = {}
+        for key in self.keys:
+            self._by_kid.setdefault(key.kid, []).append(key)
+
+    @classmethod
+    def of(cls, document: object, allowed: Collection[str]) -> "Jwks":
+        """Read a JWK Set (RFC 7517 section 5) key by key: one bad key never costs the good ones.
+
+        A Jwks is returned as it is. Raises FetchFailed when no usable key is left, so that an empty answer replaces nothing.
+        """
+        if isinstance(document, Jwks):
+            return document
+        members = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(members, list):
+            raise FetchFailed("the document is not a JWK Set: it has no list of keys")
+        if len(members) > MAX_KEYS:
+            raise FetchFailed(f"the key set has {len(members)} keys; at most {MAX_KEYS} are accepted")
+        keys: list[VerificationKey] = []
+        skipped: list[str] = []
+        for position, member in enumerate(members):
+            try:
+                keys.append(verification_key(member, allowed))
+            except UnusableKey as error:
+                skipped.append(f"key {position}: {error}")
+        if not keys:
+            raise FetchFailed(f"the key set has no usable key ({'; '.join(skipped) or 'it is empty'})")
+        return cls(keys, skipped)
+
+    def find(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:
+        """The keys that a token with this `kid` and `alg` may have been signed with, best first.
+
+        A token without a `kid` may try every fitting key, but no more than MAX_KEYS_WITHOUT_KID.
+        """
+        candidates = self.keys if kid is None or self.any_kid else self._by_kid.get(kid, ())
+        fitting = [(key, key.by_algorithm[algorithm]) for key in candidates if algorithm in key.by_algorithm]
+        return fitting[:MAX_KEYS_WITHOUT_KID]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, VerificationKey) and key in self._by_kid.get(key.kid, ())
+
+    def __repr__(self) -> str:
+        return f"<Jwks of {len(self.keys)} keys>"

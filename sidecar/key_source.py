@@ -1,0 +1,74 @@
+"""An issuer of the configuration -> where its keys come from, and for how long they are good."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+
+from sidecar.clock import Clock
+from sidecar.config import Issuer
+from sidecar.config_secret import shared_secret
+from sidecar.fetch import FILE_POLL_S, FileKeySet, FixedKeySet, RemoteKeySet
+from sidecar.jwks import JwksSource
+from sidecar.key_set import Fetch, Jwks
+from sidecar.keys import public_key, secret_key
+from sidecar.snapshot import Snapshot
+from sidecar.tls import client_context
+
+
+def key_source(
+    issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession], snapshot_dir: Path | None
+) -> JwksSource:
+    """The keys of one issuer, not yet fetched. Only those of another server are worth a snapshot; a secret never has one."""
+    snapshot = None
+    if snapshot_dir is not None and issuer.fetched:
+        snapshot = Snapshot(snapshot_dir / f"{issuer.name}.json", issuer.issuer, issuer.jwks_uri or "discovery")
+    return JwksSource(
+        issuer.name,
+        fetch(issuer, clock, session),
+        issuer.algorithms,
+        clock,
+        refresh_interval_s=issuer.refresh_interval_s if issuer.fetched else FILE_POLL_S,
+        max_stale_s=issuer.max_stale_s,
+        removed_key_grace_s=issuer.removed_key_grace_s,
+        clock_skew_s=issuer.clock_skew_s,
+        snapshot=snapshot,
+    )
+
+
+def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:
+    """What brings an issuer's keys."""
+    if issuer.jwks_file is not None:
+        return FileKeySet(issuer.jwks_file)
+    if issuer.jwks_inline is not None:
+        return FixedKeySet(issuer.jwks_inline)
+    if issuer.public_key_file is not None:
+        return FileKeySet(issuer.public_key_file, partial(_of_pem, issuer))
+    if issuer.secret_file is not None:
+        return FileKeySet(issuer.secret_file, lambda content: _of_secret(issuer, shared_secret(content)))
+    if issuer.secret_env is not None:
+        return FixedKeySet(_of_secret(issuer, issuer.secret_env.get_secret_value()))
+    context, server_name, tls = None, None, issuer.jwks_tls
+    if tls is not None:
+        server_name = tls.server_name
+        context = partial(client_context, tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify)
+    return RemoteKeySet(
+        session,
+        issuer.issuer,
+        issuer.jwks_uri,
+        issuer.allow_http,
+        headers=issuer.jwks_headers,
+        bearer_token_file=issuer.jwks_bearer_token_file,
+        tls=context,
+        server_name=server_name,
+        wall=clock.wall,
+    )
+
+
+def _of_pem(issuer: Issuer, pem: bytes) -> Jwks:
+    return Jwks([public_key(pem, issuer.kid, issuer.algorithms)], any_kid=issuer.kid is None)
+
+
+def _of_secret(issuer: Issuer, secret: bytes) -> Jwks:
+    return Jwks([secret_key(secret, issuer.algorithms)], any_kid=True)

@@ -1,0 +1,75 @@
+"""The last good keys of an issuer on disk, for a restart during its outage. Only public keys are ever written."""
+
+import json
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_BYTES = 1024 * 1024  # of a file that is read; a full key set is a third of it
+
+
+class SnapshotUnusable(Exception):
+    """There is a file, but nothing in it may be believed; the text says why and may be logged."""
+
+
+class Saved(NamedTuple):
+    """What a snapshot holds: a JWK Set, and when the issuer gave it (Unix time)."""
+
+    key_set: object
+    fetched_at: float
+
+
+class Snapshot:
+    """One issuer's file in the directory that the configuration names.
+
+    Whoever can write the file can make tokens, so one that others own or may write to is no snapshot. It is bound to the
+    issuer and to the place of its keys: after a change of either, the old keys are another one's.
+    """
+
+    def __init__(self, path: Path, issuer: str, keys_from: str) -> None:
+        self._path = path
+        self._issuer = issuer
+        self._keys_from = keys_from
+
+    def read(self) -> Saved | None:
+        """What was saved; None when nothing was. Raises SnapshotUnusable."""
+        try:
+            content = self._content()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SnapshotUnusable(f"{self._path}: {error.strerror}") from error
+        try:
+            saved = json.loads(content)
+        except (ValueError, RecursionError):
+            raise SnapshotUnusable(f"{self._path}: not JSON") from None
+        match saved:
+            case {"issuer": self._issuer, "keys_from": self._keys_from, "fetched_at": float(at), "keys": list(keys)}:
+                return Saved({"keys": keys}, at)
+        raise SnapshotUnusable(f"{self._path}: not of this issuer and its place of keys")
+
+    def write(self, keys: list[dict[str, str]], fetched_at: float) -> None:
+        """Replace what was saved, whole or not at all. Raises OSError."""
+        saved = {"issuer": self._issuer, "keys_from": self._keys_from, "fetched_at": fetched_at, "keys": keys}
+        number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # its mode is 0600
+        try:
+            with open(number, "w", encoding="ascii") as file:
+                json.dump(saved, file)
+            os.replace(name, self._path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+
+    def _content(self) -> bytes:
+        with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                raise SnapshotUnusable(f"{self._path}: not a file that only this user may write")
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise SnapshotUnusable(f"{self._path}: larger than {MAX_BYTES // 1024} KiB")
+        return content

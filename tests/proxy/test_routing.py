@@ -1,0 +1,188 @@
+"""Which rule a request meets, and what the rule does with it, seen from both ends."""
+
+from typing import Any
+
+import pytest
+
+from tests.peers.backend import RawBackend
+from tests.peers.wire import chunked, request
+from tests.proxy.conftest import Stack, ok, running
+
+PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
+
+
+async def code(stack: Stack, raw: bytes) -> tuple[int, str | None]:
+    answer = await stack.fetch(raw)
+    return answer.status, answer.json().get("code")
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "public"),
+    [
+        pytest.param("/a", "/a", True, id="exact"),
+        pytest.param("/a", "/a/", False, id="exact is not what is below"),
+        pytest.param("/a", "/a?x=1", True, id="the query is no part of the path"),
+        pytest.param("/a/*", "/a", True, id="prefix itself"),
+        pytest.param("/a/*", "/a/b/c", True, id="below prefix"),
+        pytest.param("/a/*", "/ab", False, id="prefix is of segments"),
+        pytest.param("/users/*/avatar", "/users/7/avatar", True, id="one segment"),
+        pytest.param("/users/*/avatar", "/users/7/8/avatar", False, id="one segment is not two"),
+        pytest.param("/files/*.png", "/files/a.png", True, id="part of a segment"),
+        pytest.param("/files/*.png", "/files/a.pngx", False, id="the pattern is of the whole path"),
+        pytest.param("/u/*/pub/*", "/u/7/pub", True, id="pattern and prefix, itself"),
+        pytest.param("/u/*/pub/*", "/u/7/pub/x/y", True, id="pattern and prefix, below"),
+        pytest.param("/u/*/pub/*", "/u/7/public", False, id="pattern and prefix are of segments"),
+        pytest.param("/a.b", "/axb", False, id="a dot is a dot"),
+    ],
+)
+async def test_a_path_speaks_of(path: str, target: str, public: bool) -> None:
+    async with running(routes=[{"path": path, "auth": "none"}]) as stack:
+        assert await code(stack, request("GET", target)) == ((200, None) if public else (401, "token_missing"))
+
+
+@pytest.mark.parametrize(
+    ("target", "public"), [("/v1/a", True), ("/v22/a", True), ("/x/v1/a", False), ("/v1/a/b", False), ("/v/a", False)]
+)
+async def test_a_regular_expression_is_of_the_whole_path(target: str, public: bool) -> None:
+    async with running(routes=[{"path_regex": "/v[0-9]+/[^/]*", "auth": "none"}]) as stack:
+        assert (await stack.fetch(request("GET", target))).status == (200 if public else 401)
+
+
+async def test_a_path_too_long_for_patterns_meets_none() -> None:
+    async with running(routes=[{"path_regex": "/a+", "auth": "none"}]) as stack:
+        assert (await stack.fetch(request("GET", "/" + "a" * 2047))).status == 200
+        assert (await stack.fetch(request("GET", "/" + "a" * 2048))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("open.example", True),
+        ("OPEN.example:8080", True),
+        ("a.wide.example", True),
+        ("wide.example", False),
+        ("a.b.wide.example", False),
+        ("other.example", False),
+        ("open.example.evil", False),
+    ],
+)
+async def test_a_rule_for_hosts_is_for_no_other(host: str, public: bool) -> None:
+    routes = [{"path": "/*", "hosts": ["open.example", "*.wide.example"], "auth": "none"}]
+    async with running(routes=routes) as stack:
+        assert (await stack.fetch(request("GET", "/", host=host))).status == (200 if public else 401)
+
+
+async def test_the_first_rule_that_fits_decides_and_methods_are_part_of_it() -> None:
+    routes: list[dict[str, Any]] = [
+        {"path": "/articles/*", "methods": ["GET"], "auth": "none"},
+        {"path": "/articles/*", "methods": ["DELETE"], "auth": "deny"},
+    ]
+    async with running(routes=routes) as stack:
+        assert await code(stack, request("GET", "/articles/1")) == (200, None)
+        assert await code(stack, request("POST", "/articles/1")) == (401, "token_missing")
+        assert await code(stack, stack.good("DELETE", "/articles/1")) == (403, "route_denied")
+
+
+# CORS
+
+
+async def test_a_preflight_passes_without_a_token_and_without_an_identity() -> None:
+    async with running() as stack:
+        headers = [*PREFLIGHT, ("X-JWT-Sub", "mallory")]
+        assert (await stack.fetch(request("OPTIONS", "/x", headers=headers))).status == 200
+        seen = await stack.backend.received()
+        assert (seen.get("x-jwt-status"), seen.get("x-jwt-sub")) == ("anonymous", None)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_an_options_request_that_is_no_preflight_needs_a_token(missing: int) -> None:
+    headers = PREFLIGHT[:missing] + PREFLIGHT[missing + 1 :]
+    async with running() as stack:
+        assert await code(stack, request("OPTIONS", "/x", headers=headers)) == (401, "token_missing")
+        assert await code(stack, request("POST", "/x", headers=PREFLIGHT)) == (401, "token_missing")
+        assert stack.backend.requests == []
+
+
+async def test_a_route_can_ask_preflights_for_a_token_and_a_closed_one_stays_closed() -> None:
+    routes = [{"path": "/strict", "preflight": "reject"}, {"path": "/closed", "auth": "deny"}]
+    async with running(routes=routes) as stack:
+        assert await code(stack, request("OPTIONS", "/strict", headers=PREFLIGHT)) == (401, "token_missing")
+        assert await code(stack, request("OPTIONS", "/closed", headers=PREFLIGHT)) == (403, "route_denied")
+
+
+# What is sent on
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [("/api/a%20b?q=/api", "/a%20b?q=/api"), ("/api", "/"), ("/api?x", "/?x"), ("/api/", "/"), ("/api//x", "//x")],
+)
+async def test_a_prefix_is_stripped_and_nothing_else(target: str, sent: str) -> None:
+    async with running(routes=[{"path": "/api/*", "strip_prefix": "/api"}]) as stack:
+        assert (await stack.fetch(stack.good("GET", target))).status == 200
+        assert (await stack.backend.received()).target == sent
+
+
+async def test_a_prefix_in_another_spelling_is_not_stripped_but_refused() -> None:
+    async with running(routes=[{"path": "/api/*", "strip_prefix": "/api"}]) as stack:
+        assert await code(stack, stack.good("GET", "/%61pi/x")) == (400, "path_ambiguous")
+        assert stack.backend.requests == []
+
+
+async def test_an_upstream_may_be_called_by_its_own_name() -> None:
+    async with running(routes=[{"path": "/own", "host": "upstream"}]) as stack:
+        for target, host in (("/own", stack.backend.url.removeprefix("http://")), ("/", "sidecar.test")):
+            await stack.fetch(stack.good("GET", target))
+            seen = stack.backend.requests[-1]
+            assert (seen.get("host"), seen.get("x-forwarded-host")) == (host, "sidecar.test")
+
+
+async def test_bytes_of_the_query_that_are_no_utf_8_are_sent_on_as_they_came() -> None:
+    async with running() as stack:
+        raw = stack.good("GET", "/?q=X").replace(b"q=X", b"q=\xff\xfe\xc3\xbc")
+        if (await stack.fetch(raw)).status == 200:
+            assert b"/?q=\xff\xfe\xc3\xbc HTTP/1.1" in (await stack.backend.received()).head
+        else:
+            assert stack.backend.requests == []
+
+
+# Bodies
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> None:
+    async with running(routes=[{"path": "/*", "max_body_bytes": 10}]) as stack:
+        assert (await stack.fetch(stack.good("POST", "/", body=b"x" * 10))).status == 200
+        assert await code(stack, stack.good("POST", "/", body=b"x" * 11)) == (413, "body_too_large")
+        assert [len(seen.body) for seen in stack.backend.requests] == [10]
+
+
+async def test_a_body_that_turns_out_too_large_never_becomes_a_whole_request() -> None:
+    async with running(routes=[{"path": "/*", "max_body_bytes": 10}], backend=RawBackend(ok)) as stack:
+        raw = stack.good("POST", "/")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+        async with stack.client() as client:
+            await client.send(raw)
+            await client.send(chunked([b"x" * 6]).removesuffix(b"0\r\n\r\n"))
+            await client.send(chunked([b"x" * 6]))
+            answer = await client.response()
+        assert (answer.status, answer.json()["code"]) == (413, "body_too_large")
+        assert stack.backend.requests == []
+
+
+# Upgrades
+
+UPGRADE = [("Connection", "Upgrade"), ("Upgrade", "x-proto/1")]
+
+
+async def test_another_protocol_is_passed_on_only_where_a_route_names_it() -> None:
+    async with running(routes=[{"path": "/x", "upgrades": ["x-proto/1"]}]) as stack:
+        for target, upgrade in (("/x", "x-proto/1"), ("/", None)):
+            await stack.fetch(stack.good("GET", target, headers=UPGRADE))
+            assert stack.backend.requests[-1].get("upgrade") == upgrade
+
+
+async def test_h2c_is_never_passed_on() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good("GET", "/", headers=[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"),
+                                                          ("HTTP2-Settings", "AAMAAABkAAQAAP__")]))  # fmt: skip
+        seen = await stack.backend.received()
+        assert (seen.get("upgrade"), seen.get("connection"), seen.get("http2-settings")) == (None, None, None)

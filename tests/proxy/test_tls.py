@@ -1,0 +1,101 @@
+"""TLS on the proxy's listener and towards backends: who is trusted, and that renewed files are used."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from sidecar.server import CannotStart
+from tests.peers.backend import RawBackend
+from tests.peers.raw import fetch
+from tests.peers.tls import authority, client_tls, server_tls
+from tests.peers.wire import Truncated
+from tests.proxy.conftest import ok, running
+
+
+def write(folder: Path, certificate: trustme.LeafCert) -> dict[str, str]:
+    chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+    (folder / "tls.crt").write_bytes(chain)
+    (folder / "tls.key").write_bytes(certificate.private_key_pem.bytes())
+    return {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
+
+
+async def test_clients_are_served_over_tls_and_the_backend_is_told(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls) as stack:
+        answer = await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
+        assert answer.status == 200
+        assert (await stack.backend.received()).get("x-forwarded-proto") == "https"
+
+
+async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls) as stack:
+        async with stack.client() as client:
+            await client.send(stack.good())
+            assert b"200" not in await client.closed()
+        assert stack.backend.requests == []
+
+
+async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: Path) -> None:
+    clients = trustme.CA()
+    (tmp_path / "clients.crt").write_bytes(clients.cert_pem.bytes())
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls | {"client_ca_file": str(tmp_path / "clients.crt")}) as stack:
+        known = client_tls()
+        clients.issue_cert("client.example").configure_cert(known)
+        assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
+        with pytest.raises((ssl.SSLError, ConnectionError, Truncated)):
+            await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
+        assert len(stack.backend.requests) == 1
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    other = trustme.CA()
+    tls = write(tmp_path, other.issue_cert("127.0.0.1"))
+    async with running(tls=tls) as stack:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
+        write(tmp_path, authority().issue_cert("127.0.0.1"))
+        assert stack.sidecar.certificate is not None
+        stack.sidecar.certificate()
+        assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
+        (tmp_path / "tls.crt").write_text("nothing")
+        stack.sidecar.certificate()
+        assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
+
+
+async def test_files_that_cannot_be_used_are_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match=r"missing\.crt: no certificate with its key in PEM"):
+        async with running(tls={"cert_file": str(tmp_path / "missing.crt")}):
+            pass
+
+
+async def test_a_backend_is_reached_over_tls_when_its_certificate_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
+    trusted = {"ca_file": str(tmp_path / "ca.crt")}
+    async with RawBackend(ok, tls=server_tls()) as backend:
+        for tls, status in ((trusted, 200), ({}, 502), (trusted | {"server_name": "other.example"}, 502)):
+            url = f"https://127.0.0.1:{backend.address[1]}"
+            upstreams = {"upstream": None, "upstreams": {"default": {"url": url, "tls": tls}}}
+            async with running(**upstreams) as stack:
+                answer = await stack.fetch(stack.good())
+                assert answer.status == status
+                if status == 502:
+                    assert answer.json()["code"] == "upstream_unreachable"
+        assert len(backend.requests) == 1
+
+
+async def test_a_backend_is_shown_a_certificate(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
+    asks = server_tls()
+    asks.verify_mode = ssl.CERT_REQUIRED
+    authority().configure_trust(asks)
+    shown = write(tmp_path, authority().issue_cert("sidecar.example"))
+    async with RawBackend(ok, tls=asks) as backend:
+        url = f"https://127.0.0.1:{backend.address[1]}"
+        for tls, reached in ((shown, True), ({}, False)):
+            tls = {"ca_file": str(tmp_path / "ca.crt")} | tls
+            async with running(upstream=None, upstreams={"default": {"url": url, "tls": tls}}) as stack:
+                assert ((await stack.fetch(stack.good())).status == 200) is reached

@@ -1,0 +1,111 @@
+"""The probes that a cluster may see: what each of them depends on, and what not."""
+
+import pytest
+
+from tests.peers.backend import never
+from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.raw import fetch
+from tests.peers.tokens import AUDIENCE
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+
+async def probes(stack: Stack) -> dict[str, int]:
+    return {path: (await stack.health(path)).status for path in ("/livez", "/startupz", "/readyz")}
+
+
+async def ready(stack: Stack) -> None:
+    """Wait for the first keys, as a request does."""
+    assert (await stack.fetch(stack.good())).status == 200
+
+
+async def test_all_is_well_once_the_keys_have_come() -> None:
+    async with running() as stack:
+        await ready(stack)
+        assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}
+        answer = await stack.health("/readyz")
+        assert (answer.body, answer.get("content-type")) == (b"ok\n", "text/plain; charset=utf-8")
+
+
+async def test_readiness_waits_for_the_first_keys_and_says_whose() -> None:
+    issuer = ScriptedIssuer(algs=["EdDSA"])
+    issuer.hang()
+    async with running(issuer=issuer) as stack:
+        answer = await stack.health("/readyz")
+        assert (answer.status, answer.body) == (503, b"waiting for the keys of: main\n")
+        assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 503}
+        issuer.release()
+        await ready(stack)
+        assert (await stack.health("/readyz")).status == 200
+
+
+async def test_readiness_survives_the_issuers_outage_and_a_restart_of_the_backend() -> None:
+    async with running() as stack:
+        await ready(stack)
+        stack.issuer.on_jwks = Answer(500)
+        await stack.backend.go_down()
+        stack.clock.ahead_s += 24 * 3600  # long after the keys are too old to be believed
+        stack.sidecar.sources["main"].refresh()
+        assert (await stack.fetch(stack.good())).status == 503
+        assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}
+
+
+async def test_readiness_waits_for_required_issuers_only() -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as down:
+        await down.go_down()
+        for required, status in ((True, 503), (False, 200)):
+            async with ScriptedIssuer(algs=["EdDSA"]) as up:
+                issuers = {
+                    "up": {"issuer": up.issuer, "audiences": [AUDIENCE]},
+                    "down": {"issuer": down.issuer, "audiences": [AUDIENCE], "required": required},
+                }
+                async with running(issuers=issuers) as stack:
+                    assert (await stack.fetch(request(token=up.token("EdDSA")))).status == 200
+                    answer = await stack.health("/readyz")
+                    assert answer.status == status
+                    assert b"up" not in answer.body
+                    await up.drop_connections()
+
+
+async def test_draining_is_not_ready_but_alive() -> None:
+    async with running() as stack:
+        await ready(stack)
+        stack.sidecar.proxy.draining = True
+        answer = await stack.health("/readyz")
+        assert (answer.status, answer.body) == (503, b"draining\n")
+        assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 503}
+
+
+async def test_the_probes_answer_while_every_request_is_held() -> None:
+    async with running(limits={"in_flight": 1}) as stack, stack.client() as client:
+        await ready(stack)
+        stack.backend.handler = never
+        await client.send(stack.good())
+        await stack.backend.received(2)
+        assert (await stack.fetch(stack.good())).status == 503
+        assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/protected", 404),
+        ("GET", "/livez/../x", 404),
+        ("POST", "/livez", 405),
+        ("DELETE", "/metrics", 405),
+        ("POST", "/drain", 404),
+        ("GET", "/issuers", 404),
+    ],
+)
+async def test_the_health_listener_serves_nothing_else(method: str, path: str, status: int) -> None:
+    async with running() as stack:
+        answer = await fetch(stack.sidecar.health_address, request(method, path, token=stack.alice))
+        assert answer.status == status
+        assert stack.backend.requests == []
+
+
+async def test_the_proxys_port_knows_no_probes() -> None:
+    async with running() as stack:
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert (await stack.fetch(request("GET", path))).status == 401

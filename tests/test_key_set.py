@@ -1,0 +1,148 @@
+"""One key set: read key by key, searched by the letter."""
+
+import pytest
+
+from sidecar.key_set import MAX_KEYS, MAX_KEYS_WITHOUT_KID, FetchFailed, Jwks
+from sidecar.keys import ALGORITHMS
+from tests.peers import tokens
+
+ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param([], id="[]"),
+        pytest.param(None, id="null"),
+        pytest.param("", id='""'),
+        pytest.param(5, id="number"),
+        pytest.param({}, id="{}"),
+        pytest.param({"keys": None}, id='{"keys":null}'),
+        pytest.param({"keys": {}}, id='{"keys":{}}'),
+        pytest.param({"keys": "x"}, id='{"keys":"x"}'),
+        pytest.param({"KEYS": [tokens.public_jwk()]}, id="another case"),
+        pytest.param({"error": "not found"}, id='{"error":..}'),
+        pytest.param({"a": "-----BEGIN CERTIFICATE-----"}, id="Firebase-style mapping"),
+        pytest.param([tokens.public_jwk()], id="a bare list of keys"),
+        pytest.param(tokens.public_jwk(), id="a bare key"),
+    ],
+)
+def test_what_is_not_a_key_set_has_no_keys(document: object) -> None:
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of(document, ALGORITHMS)
+    assert str(caught.value) == "the document is not a JWK Set: it has no list of keys"
+
+
+def test_a_set_without_a_usable_key_is_no_set() -> None:
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": []}, ALGORITHMS)
+    assert str(caught.value) == "the key set has no usable key (it is empty)"
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": [5, tokens.jwk(b"secret", kid="x")]}, ALGORITHMS)
+    assert str(caught.value) == (
+        "the key set has no usable key (key 0: it is not an object; key 1: its kty is not RSA, EC or OKP)"
+    )
+
+
+def test_a_set_has_at_most_so_many_keys() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS + 1)]
+    assert len(Jwks.of({"keys": members[:-1]}, ALGORITHMS).keys) == MAX_KEYS
+    with pytest.raises(FetchFailed) as caught:
+        Jwks.of({"keys": members}, ALGORITHMS)
+    assert str(caught.value) == "the key set has 101 keys; at most 100 are accepted"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(tokens.public_jwk("ES256"), id="EC first"),
+        pytest.param(tokens.public_jwk("EdDSA"), id="OKP first"),
+        pytest.param({"kty": "AKP", "kid": "x", "alg": "ML-DSA-44", "pub": "x"}, id="AKP first"),
+        pytest.param({"kty": "x"}, id="unknown kty"),
+        pytest.param({"kty": "RSA", "kid": "x"}, id="RSA without n/e"),
+        pytest.param({"kty": "RSA", "n": "", "e": ""}, id='n=""'),
+        pytest.param({"kty": "RSA", "n": 5, "e": 5}, id="n=5"),
+        pytest.param({"kty": "RSA", "n": "é", "e": "é"}, id='n="é"'),
+        pytest.param({**tokens.public_jwk(), "e": "AQ"}, id="e=1"),
+        pytest.param({"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ"}, id="off-curve"),
+        pytest.param({"kty": "EC", "crv": "x", "x": "AQ", "y": "AQ"}, id="unknown crv"),
+        pytest.param({"kty": "EC", "crv": ["P-256"], "x": "AQ", "y": "AQ"}, id="crv list"),
+        pytest.param(5, id="non-object"),
+        pytest.param(None, id="non-object: null"),
+        pytest.param({**tokens.public_jwk(), "kid": 5}, id="kid number"),
+        pytest.param({**tokens.public_jwk(), "kid": ["x"]}, id="kid list"),
+        pytest.param(tokens.jwk(tokens.rsa_key(2048, "b")), id="kid missing"),
+        pytest.param({**tokens.public_jwk(), "key_ops": 5}, id="key_ops=5"),
+        pytest.param({"kty": "RSA", "n": tokens.b64uint(2**100_000), "e": "AQAB"}, id="100 kbit n"),
+        pytest.param(tokens.jwk(tokens.rsa_key(512), kid="x"), id="weak RSA"),
+        pytest.param(tokens.jwk(b"secret", kid="rsa-a"), id="oct key in the JWKS"),
+    ],
+)
+def test_one_odd_key_never_costs_the_good_ones(odd: object) -> None:
+    good = tokens.public_jwk("RS256")
+    for members in ([odd, good], [good, odd]):
+        found = Jwks.of({"keys": members}, ALGORITHMS).find("rsa-a", "RS256")
+        assert [key.by_algorithm["RS256"] for key, _ in found] == [jose_key for _, jose_key in found]
+        assert len(found) == 1
+
+
+def test_what_was_left_out_is_said() -> None:
+    jwks = Jwks.of({"keys": [5, tokens.public_jwk(), {"kty": "x"}]}, ALGORITHMS)
+    assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        pytest.param("ED25519-A", id="kid injection: case variant"),
+        pytest.param("ed25519-a ", id="kid injection: trailing space"),
+        pytest.param("ed25519-a\0", id="kid injection: NUL"),
+        pytest.param("ed25519", id="kid injection: prefix"),
+        pytest.param("../../dev/null", id="kid injection: path"),
+        pytest.param("' OR 1=1 --", id="kid injection: SQL"),
+        pytest.param("a\r\nb", id="kid injection: CRLF"),
+        pytest.param("https://evil.example/jwks", id="kid injection: URL"),
+        pytest.param("__proto__", id="kid injection: __proto__"),
+        pytest.param("", id="kid injection: empty"),
+    ],
+)
+def test_a_kid_matches_to_the_letter_alone(kid: str) -> None:
+    jwks = Jwks.of({"keys": [ALICE]}, ALGORITHMS)
+    assert len(jwks.find("ed25519-a", "EdDSA")) == 1
+    assert jwks.find(kid, "EdDSA") == []
+
+
+def test_a_key_is_found_for_its_own_algorithms_alone() -> None:
+    jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), tokens.public_jwk("EdDSA")]}, ALGORITHMS)
+    assert jwks.find("p-256-a", "RS256") == []
+    assert jwks.find("p-256-a", "ES384") == []
+    assert jwks.find("ed25519-a", "ES256") == []
+
+
+def test_without_a_kid_every_fitting_key_is_tried_but_only_a_few() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS_WITHOUT_KID + 1)]
+    jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members]}, ALGORITHMS)
+    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == ["0", "1", "2", "3"]
+    assert [key.kid for key, _ in jwks.find(None, "ES256")] == ["p-256-a"]
+
+
+def test_a_key_without_a_kid_is_not_found_by_one() -> None:
+    jwks = Jwks.of({"keys": [tokens.jwk(tokens.key("EdDSA"))]}, ALGORITHMS)
+    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == [None]
+    assert jwks.find("ed25519-a", "EdDSA") == []
+
+
+def test_a_duplicate_kid_means_both_in_their_order() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA", name), kid="x") for name in ("a", "b")]
+    jwks = Jwks.of({"keys": [*members, tokens.jwk(tokens.key("ES256"), kid="x")]}, ALGORITHMS)
+    assert [key for key, _ in jwks.find("x", "EdDSA")] == list(jwks.keys[:2])
+    assert [key for key, _ in jwks.find("x", "ES256")] == list(jwks.keys[2:])
+
+
+def test_a_set_knows_its_keys() -> None:
+    here, there = Jwks.of({"keys": [ALICE]}, ALGORITHMS), Jwks.of({"keys": [BOB]}, ALGORITHMS)
+    assert here.keys[0] in here
+    assert here.keys[0] in Jwks.of({"keys": [BOB, ALICE]}, ALGORITHMS)
+    assert here.keys[0] not in there
+    assert "ed25519-a" not in here
+    assert repr(here) == "<Jwks of 1 keys>"
