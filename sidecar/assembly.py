@@ -25,6 +25,7 @@ from sidecar.key_source import key_source
 from sidecar.minting import SigningKey, SigningKeyUnusable, own_key
 from sidecar.policy import Policy
 from sidecar.proxy import Proxy
+from sidecar.rejections import Form
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
@@ -63,7 +64,7 @@ class Assembly:
             tokens=tokens,
             roles=roles(config, tokens),
             signature=signature(config, clock),
-            realm=config.realm,
+            form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
         )
 

@@ -34,10 +34,11 @@ class Assertion:
             line, minted, reused_until = claims.assertion
             if minted <= now < reused_until:
                 return line
-        expires = ceil(min(now + self._ttl_s, claims.valid_until))  # it never outlives the token that it stands for
+        issued = int(now)
+        expires = ceil(min(issued + self._ttl_s, claims.valid_until))  # it never outlives the token that it stands for
         token = self._key.sign(
             {name: claim for name, claim in claims.claims.items() if name not in _OF_THAT_TOKEN_ALONE}
-            | {"original_iss": claims.claims.get("iss"), "iat": int(now), "exp": expires}
+            | {"original_iss": claims.claims.get("iss"), "iat": issued, "exp": expires}
             | self._own
         )
         line = f"{self.header}: {token}\r\n".encode()

@@ -33,6 +33,7 @@ from sidecar.config_values import (
     Surroundings,
     UpstreamUrl,
     Workers,
+    is_loopback,
     nearest,
 )
 from sidecar.yaml_source import Problem, Section, Source
@@ -128,6 +129,10 @@ class Config(Struct):
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
+    error_format: Literal["json", "problem"] = key("The form of refusals; problem is that of RFC 9457.", "json")
+    error_detail: Literal["minimal", "code", "full"] = key(
+        "minimal: no sentence. code: a sentence. full: rule and issuer too, for a listener on loopback only.", "code"
+    )
     timeouts: Timeouts = key("Against peers that hang.", Timeouts())
     limits: Limits = key("Against overload, honest or not.", Limits())
     routes: tuple[Route, ...] = key("The first that matches decides; what matches none needs a valid token.", ())
@@ -154,6 +159,7 @@ class Config(Struct):
     def check(self, section: Section) -> None:
         """What one part of the file says about another."""
         self._check_listeners(section)
+        self._check_error_detail(section)
         self._check_issuers(section)
         self._check_upstreams(section)
         self._check_headers(section)
@@ -176,6 +182,11 @@ class Config(Struct):
                     at, of = (keys, other) if keys[0] in section else (other, keys)
                     section.report(f"takes the port of {'.'.join(of)}; choose another, or 0 for a free one", *at)
             bound[keys] = address
+
+    def _check_error_detail(self, section: Section) -> None:
+        if self.error_detail == "full" and self.listen and not is_loopback(self.listen.host):
+            text = "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
+            section.report(text, "error_detail")
 
     def _check_issuers(self, section: Section) -> None:
         seen: dict[str, tuple[str | int, ...]] = {}

@@ -35,6 +35,7 @@ MAX_NAMES = 4096  # remembered header names; clients can make up any number
 
 _NOT_ALNUM = re.compile(r"[^a-z0-9]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -179,12 +180,16 @@ _ANSWER_SPECIAL = {
 
 
 class AnswerRoles(dict[bytes, str]):
-    """What becomes of an answer's header: "forward", "drop", or the name of one that has a meaning here."""
+    """What becomes of an answer's header: "forward", "drop", or the name of one that has a meaning here.
+
+    "malformed" where the name is none: aiohttp takes `Content-Length :` from backends, and others read it without the space.
+    """
 
     def __missing__(self, raw: bytes) -> str:
         if len(self) >= MAX_NAMES:
             self.clear()
-        role = self[raw] = _ANSWER_SPECIAL.get(raw.lower(), "forward")
+        known = _ANSWER_SPECIAL.get(raw.lower(), "forward")
+        role = self[raw] = known if _TOKEN.fullmatch(raw) is not None else "malformed"
         return role
 
 
@@ -210,5 +215,5 @@ class AnswerHeaders:
 
     @property
     def clean(self) -> bool:
-        """Is every value free of characters that could end a line or a header early (RFC 9110 section 5.5)?"""
-        return _FORBIDDEN_IN_VALUE.search(b"".join(self.kept[2::4])) is None
+        """Is every name a name, and every value free of characters that could end its line early (RFC 9110 section 5)?"""
+        return "malformed" not in self.special and _FORBIDDEN_IN_VALUE.search(b"".join(self.kept[2::4])) is None

@@ -15,7 +15,7 @@ from sidecar.deadlines import NEVER
 from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
 from sidecar.leg import BrokenOff
-from sidecar.rejections import Reason, Rejection, answer
+from sidecar.rejections import Form, Reason, Rejection, answer
 from sidecar.request import Request, new_id
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
@@ -57,7 +57,7 @@ class Proxy:
         tokens: TokenSources,
         roles: Roles,
         signature: Signature | None,
-        realm: str,
+        form: Form,
         in_flight: int,
     ) -> None:
         self.routes = routes
@@ -65,7 +65,7 @@ class Proxy:
         self.identity = identity
         self.upstreams = upstreams
         self.telemetry = telemetry
-        self.realm = realm
+        self.form = form
         self.draining = False
         self.requests_in_flight = 0
         self._clock = clock
@@ -275,7 +275,10 @@ class Proxy:
             and reason not in UNSURE_WHERE_IT_ENDS
         )
         head_only = request.method == "HEAD"
-        request.connection.write(answer(rejection, request.id, self.realm, head_only=head_only, close=not keep))
+        where = None if request.route is None else {"route": request.route.name, "issuer": request.issuer}
+        request.connection.write(
+            answer(rejection, request.id, self.form, head_only=head_only, close=not keep, where=where)
+        )
         return keep
 
     def refuse_unread(self, reason: Reason, client: ClientConnection) -> bytes:
@@ -283,7 +286,7 @@ class Proxy:
         request_id = new_id()
         self.telemetry.unread(reason, request_id, client.forwarded.peer)
         retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
-        return answer(Rejection(reason, retry_after_s=retry_after_s), request_id, self.realm, close=True)
+        return answer(Rejection(reason, retry_after_s=retry_after_s), request_id, self.form, close=True)
 
 
 def _check_length(request: Request, route: Route) -> None:

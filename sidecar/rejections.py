@@ -5,8 +5,10 @@ The codes are a contract: they are only ever added to.
 """
 
 import json
+from collections.abc import Mapping
 from enum import Enum
 from http import HTTPStatus
+from typing import NamedTuple
 
 
 class Reason(Enum):
@@ -131,45 +133,71 @@ class Rejection(Exception):
         self.allow = allow
 
 
-def challenge(rejection: Rejection, realm: str) -> str | None:
+class Form(NamedTuple):
+    """How answers look: `problem` is RFC 9457's JSON, `detail` "minimal", "code" or "full"."""
+
+    realm: str = "jwt-sidecar"
+    problem: bool = False
+    detail: str = "code"
+
+
+def challenge(rejection: Rejection, form: Form = Form()) -> str | None:
     """The `WWW-Authenticate` value of RFC 6750 section 3, or None where the client's credentials are not the matter.
 
     Bare when no token came: section 3.1 says an error code is not to be given then.
     """
     reason = rejection.reason
     if reason.oauth_error is None:
-        return f'Bearer realm="{realm}"' if reason.status == 401 else None
-    value = f'Bearer realm="{realm}", error="{reason.oauth_error}"'
-    if rejection.details:
+        return f'Bearer realm="{form.realm}"' if reason.status == 401 else None
+    value = f'Bearer realm="{form.realm}", error="{reason.oauth_error}"'
+    if rejection.details and form.detail != "minimal":
         value += f', error_description="{rejection.details}"'
     if rejection.scope:
         value += f', scope="{rejection.scope}"'
     return value
 
 
-def body(rejection: Rejection, request_id: str) -> bytes:
-    """The JSON of an answer: `error` and `details` for people, `code` for programs."""
-    fields = {"error": rejection.reason.error}
-    if rejection.details:
-        fields["details"] = rejection.details
-    fields["code"] = rejection.reason.code
+def body(rejection: Rejection, request_id: str, form: Form = Form(), where: Mapping[str, str] | None = None) -> bytes:
+    """The JSON of an answer: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
+    reason = rejection.reason
+    fields: dict[str, str | int]
+    details = rejection.details if form.detail != "minimal" else ""
+    if form.problem:
+        fields = {"type": f"urn:jwt-sidecar:{reason.code}", "title": reason.error, "status": reason.status}
+        if details:
+            fields["detail"] = details
+    else:
+        fields = {"error": reason.error}
+        if details:
+            fields["details"] = details
+    fields["code"] = reason.code
     fields["request_id"] = request_id
+    if form.detail == "full" and where:
+        fields |= where
     return json.dumps(fields).encode()
 
 
-def answer(rejection: Rejection, request_id: str, realm: str, *, head_only: bool = False, close: bool = False) -> bytes:
+def answer(
+    rejection: Rejection,
+    request_id: str,
+    form: Form,
+    *,
+    head_only: bool = False,
+    close: bool = False,
+    where: Mapping[str, str] | None = None,
+) -> bytes:
     """The whole HTTP/1.1 answer as bytes. `head_only` for HEAD; `close` when the connection cannot be used again."""
     reason = rejection.reason
-    content = body(rejection, request_id)
+    content = body(rejection, request_id, form, where)
     lines = [
         f"HTTP/1.1 {reason.status} {HTTPStatus(reason.status).phrase}",
-        "Content-Type: application/json",
+        f"Content-Type: application/{'problem+json' if form.problem else 'json'}",
         f"Content-Length: {len(content)}",
         "Cache-Control: no-store",
         "X-JWT-Sidecar: rejected",
         f"X-Request-Id: {request_id}",
     ]
-    if (value := challenge(rejection, realm)) is not None:
+    if (value := challenge(rejection, form)) is not None:
         lines.append(f"WWW-Authenticate: {value}")
     if rejection.retry_after_s is not None:
         lines.append(f"Retry-After: {max(1, round(rejection.retry_after_s))}")

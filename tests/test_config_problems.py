@@ -120,6 +120,9 @@ IN_THE_FILE = [
     case("number for keys", "admin: 5", "3:8: admin: must be a mapping of keys, not 5"),
     case("mapping for list", "routes: {a: b}", "3:1: routes: must be a list, not a mapping"),
     case("yes", "forward_token: yes", "3:16: forward_token: must be true or false, not 'yes'"),
+    case("telling everybody", "error_detail: full",
+         "3:15: error_detail: tells clients how this is configured, so it is for a listener on loopback; "
+         "minimal or code elsewhere"),
     case("quoted true", "forward_token: 'true'", "3:16: forward_token: must be true or false, not 'true'"),
     case("1 for true", "forward_token: 1", "3:16: forward_token: must be true or false, not 1"),
     case("number for text", "realm: 0x1F", "3:8: realm: must be text; put 0x1F in quotes"),
@@ -179,7 +182,8 @@ IDENTITY_HEADERS = [
     case("empty list", "A: []", f"3:20: identity_headers.A: {EMPTY}"),
     case("empty item", "A: [a, '']", "3:27: identity_headers.A.1: is empty"),
     case("number as claim", "A: [1]", "3:24: identity_headers.A.0: must be text; put 1 in quotes"),
-    case("mapping as path", "A: {a: b}", f"3:20: identity_headers.A: a mapping {CLAIM}"),
+    case("wrong mapping", "A: {a: b}", "3:20: identity_headers.A: names neither a claim nor a value",
+         "3:24: identity_headers.A.a: unknown key; one of: claim, on_oversize, value"),
     case("number as path", "A: 1", f"3:23: identity_headers.A: 1 {CLAIM}"),
 ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sidecar
-from sidecar.rejections import Reason, Rejection, answer, body, challenge
+from sidecar.rejections import Form, Reason, Rejection, answer, body, challenge
 from tests.peers.wire import Headers, values
 
 CODES = (
@@ -33,6 +33,7 @@ STATUS = {
     "overloaded": 503, "internal_error": 500, "expectation_failed": 417,
 }  # fmt: skip
 
+API = Form("api")
 QUOTABLE = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*")
 """RFC 6750 section 3: the characters of error_description and of scope."""
 
@@ -90,7 +91,7 @@ def test_details_replace_the_sentence_of_the_reason() -> None:
 
 @EVERY
 def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -> None:
-    first, headers, content = parse(answer(Rejection(reason), "id-1", "api"))
+    first, headers, content = parse(answer(Rejection(reason), "id-1", API))
     assert re.fullmatch(rf"HTTP/1\.1 {reason.status} [A-Za-z ]+", first)
     assert content == body(Rejection(reason), "id-1")
     assert the("Content-Length", headers) == str(len(content))
@@ -102,12 +103,12 @@ def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -
 
 
 def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
-    raw = answer(Rejection(Reason.TOKEN_MISSING), "id-1", "api")
-    assert answer(Rejection(Reason.TOKEN_MISSING), "id-1", "api", head_only=True) == raw.partition(b"{")[0]
+    raw = answer(Rejection(Reason.TOKEN_MISSING), "id-1", API)
+    assert answer(Rejection(Reason.TOKEN_MISSING), "id-1", API, head_only=True) == raw.partition(b"{")[0]
 
 
 def test_an_answer_says_when_its_connection_ends() -> None:
-    _, headers, _ = parse(answer(Rejection(Reason.REQUEST_MALFORMED), "id-1", "api", close=True))
+    _, headers, _ = parse(answer(Rejection(Reason.REQUEST_MALFORMED), "id-1", API, close=True))
     assert the("Connection", headers) == "close"
 
 
@@ -116,9 +117,9 @@ def test_an_answer_says_when_its_connection_ends() -> None:
 
 @EVERY
 def test_the_challenge_follows_rfc_6750(reason: Reason) -> None:
-    _, headers, _ = parse(answer(Rejection(reason), "id-1", "api"))
+    _, headers, _ = parse(answer(Rejection(reason), "id-1", API))
     said = the("WWW-Authenticate", headers)
-    assert said == challenge(Rejection(reason), "api")
+    assert said == challenge(Rejection(reason), API)
     if reason is Reason.TOKEN_MISSING:
         assert said == 'Bearer realm="api"'
     elif reason.status == 401:
@@ -132,12 +133,12 @@ def test_the_challenge_follows_rfc_6750(reason: Reason) -> None:
 
 
 def test_a_challenge_names_the_scope_that_is_needed() -> None:
-    said = challenge(Rejection(Reason.SCOPE_INSUFFICIENT, "No.", scope="read write"), "api")
+    said = challenge(Rejection(Reason.SCOPE_INSUFFICIENT, "No.", scope="read write"), API)
     assert said == 'Bearer realm="api", error="insufficient_scope", error_description="No.", scope="read write"'
 
 
 def test_a_challenge_without_details_has_no_empty_description() -> None:
-    assert challenge(Rejection(Reason.TOKEN_EXPIRED, ""), "api") == 'Bearer realm="api", error="invalid_token"'
+    assert challenge(Rejection(Reason.TOKEN_EXPIRED, ""), API) == 'Bearer realm="api", error="invalid_token"'
 
 
 def written_details() -> list[str]:
@@ -166,18 +167,50 @@ def test_every_description_can_stand_in_quotes_and_is_a_sentence() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(0.0, "1"), (1.0, "1"), (1.6, "2"), (29.7, "30")])
 def test_retry_after_is_whole_seconds_and_never_at_once(seconds: float, said: str) -> None:
     rejection = Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=seconds)
-    assert the("Retry-After", parse(answer(rejection, "id-1", "api"))[1]) == said
+    assert the("Retry-After", parse(answer(rejection, "id-1", API))[1]) == said
 
 
 def test_retry_after_is_only_said_where_it_is_known() -> None:
-    assert the("Retry-After", parse(answer(Rejection(Reason.OVERLOADED), "id-1", "api"))[1]) is None
+    assert the("Retry-After", parse(answer(Rejection(Reason.OVERLOADED), "id-1", API))[1]) is None
 
 
 def test_a_405_names_the_methods() -> None:
     rejection = Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
-    assert the("Allow", parse(answer(rejection, "id-1", "api"))[1]) == "GET, HEAD"
-    assert the("Allow", parse(answer(Rejection(Reason.ROUTE_DENIED), "id-1", "api"))[1]) is None
+    assert the("Allow", parse(answer(rejection, "id-1", API))[1]) == "GET, HEAD"
+    assert the("Allow", parse(answer(Rejection(Reason.ROUTE_DENIED), "id-1", API))[1]) is None
 
 
 def test_the_exception_says_the_code_alone() -> None:
     assert str(Rejection(Reason.TOKEN_EXPIRED, "The token expired 12 s ago.")) == "token_expired"
+
+
+# Other forms
+
+
+def test_a_problem_is_that_of_rfc_9457() -> None:
+    _, headers, content = parse(answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(problem=True)))
+    assert the("Content-Type", headers) == "application/problem+json"
+    assert json.loads(content) == {
+        "type": "urn:jwt-sidecar:token_expired",
+        "title": "Invalid token",
+        "status": 401,
+        "detail": "The token has expired.",
+        "code": "token_expired",
+        "request_id": "id-1",
+    }
+
+
+@pytest.mark.parametrize("problem", [False, True])
+def test_a_minimal_answer_has_no_sentence_in_body_or_challenge(problem: bool) -> None:
+    form = Form(problem=problem, detail="minimal")
+    _, headers, content = parse(answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", form))
+    assert not {"details", "detail"} & json.loads(content).keys()
+    assert json.loads(content)["code"] == "token_expired"
+    assert the("WWW-Authenticate", headers) == 'Bearer realm="jwt-sidecar", error="invalid_token"'
+
+
+def test_only_a_full_answer_tells_where_it_was_refused() -> None:
+    where = {"route": "/admin/*"}
+    for detail, told in (("minimal", None), ("code", None), ("full", "/admin/*")):
+        raw = answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(detail=detail), where=where)
+        assert json.loads(parse(raw)[2]).get("route") == told

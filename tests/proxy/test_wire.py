@@ -1,7 +1,7 @@
 """What a client may put on the wire, to the byte, and what then reaches the backend.
 
-In the rows `ALICE` stands for the header line with a good token, and `\\n` for the end of a line. Each is sent whole, byte by byte,
-and with another request close behind it. Whatever is sent: the backend sees well-formed requests of alice and nothing else.
+In the rows `ALICE` stands for the header line with a good token, and `\\n` for the end of a line. Each is sent whole, byte by
+byte, and with another request close behind it. Whatever is sent: the backend sees well-formed requests of alice and nothing else.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from tests.proxy.conftest import FEEDS, Stack, running
 
 feeds = pytest.mark.parametrize("feed", FEEDS)
 
-CRLF, CR, LF = "\n", "\r", "\x1e"  # in rows: LF is a bare one; CR is bare as it stands
+LF = "\x1e"  # in a row: a bare one, since a \n becomes CR LF
 SMUGGLED = "GET /smuggled HTTP/1.1\nHost: sidecar.test\n\n"
 
 
@@ -25,7 +25,7 @@ def rows(*named: tuple[str, str]) -> pytest.MarkDecorator:
 
 
 def bytes_of(stack: Stack, row: str) -> bytes:
-    """A row as bytes: latin-1, but for the bare LF, which a row writes as LF."""
+    """A row as bytes."""
     return stack.raw(row).replace(LF.encode(), b"\n")
 
 
@@ -402,23 +402,15 @@ async def test_claim_header_spoofing(row: str, feed: str) -> None:
             answers = await stack.converse(stack.raw(text), feed)
             assert [answer.status for answer in answers] == [200, 401]
             [seen] = stack.backend.requests
-            ours = {
-                name.lower(): value
-                for name, value in seen.headers
-                if name.lower().startswith("x-") and "forw" not in name.lower()
-            }
-            claims, request_id = ours.pop("x-jwt-claims", None), ours.pop("x-request-id")
-            assert request_id
-            if path == "/x":
-                assert claims not in (None, "bWFsbG9yeQ")
-                assert ours == {"x-jwt-status": "verified", "x-jwt-sub": "alice", "x-user": "alice"}
-            else:
-                assert claims is None
-                assert ours == {"x-jwt-status": "anonymous"}
-            assert (
-                len(ours) + 2 + (claims is not None)
-                == sum(name.lower().startswith("x-") for name, _ in seen.headers) - 2
-            )
+            assert seen.get("x-jwt-claims") != "bWFsbG9yeQ"
+            assert [(name, value) for name, value in seen.headers if name.lower() not in NOT_OF_IDENTITY] == [
+                ("X-JWT-Status", "verified"), ("X-JWT-Sub", "alice"), ("X-User", "alice"),
+            ] * (path == "/x") or [("X-JWT-Status", "anonymous")]  # fmt: skip
+
+
+NOT_OF_IDENTITY = {
+    "host", "x-jwt-claims", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
+}  # fmt: skip
 
 
 @feeds
@@ -578,8 +570,8 @@ TRICKS = [
     "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00b", "/a%0ab", "/%252e%252e/x", "/%25252e/x", "/a%252fb", "/%", "/%zz", "/%u002e", "/a;b",
     "/a;/../x", "/..;/x", "/.;x/y", "/a\\b", "/..\\x", "/a#b", "/#", "/x?", "/x??", "/x?a=/../b", "/x?%00", "/x%3fa", "/x%23a",
     "/a|b", "/a{b}", '/"', "/<x>", "/`", "/^", "/public/../x", "/public/%2e%2e/x", "/public/..%2fx", "/public/..;/x",
-    "/public//../x", "/public%2f..%2fx", "/public/..", "/public/%252e%252e/x", "/public\\..\\x", "/publicx", "/PUBLIC/x", "/Public/",
-    "/x?/public/", "/x#/public/", "/x;/public/", "/x/public/", "/./public/../x", "/public;/../x", "/pub%6cic/../x",
+    "/public//../x", "/public%2f..%2fx", "/public/..", "/public/%252e%252e/x", "/public\\..\\x", "/publicx", "/PUBLIC/x",
+    "/Public/", "/x?/public/", "/x#/public/", "/x;/public/", "/x/public/", "/./public/../x", "/public;/../x", "/pub%6cic/../x",
 ]  # fmt: skip
 
 

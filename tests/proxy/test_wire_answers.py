@@ -435,3 +435,10 @@ async def test_a_client_may_half_close_and_still_be_answered_or_be_cut_off(stack
         client.finish()
         for answer in await client.answers():  # type: ignore[attr-defined]
             assert answer.status == 200
+
+
+@pytest.mark.parametrize("name", ["Content-Length ", "Transfer-Encoding\t", "X-A ", "Connection "])
+async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: str) -> None:
+    stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{name}: 0\r\nContent-Length: 2\r\n\r\nok".encode())
+    answer = await stack.fetch(stack.good())
+    assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")

@@ -1,0 +1,127 @@
+"""The kinds of token that an issuer is asked for, and what a verifier tells of a token's way through the checks."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.claims import ClaimRules
+from sidecar.jwks import JwksSource
+from sidecar.key_set import Jwks, KeySet
+from sidecar.rejections import Reason, Rejection
+from sidecar.verifier import ACCEPTED_TYP, Examination, Issuer, Verifier
+from tests.peers import tokens
+from tests.peers.clock import EPOCH, HandClock
+from tests.peers.tokens import ABSENT
+
+NOW = int(EPOCH)
+ALL_CHECKS = [
+    "shape", "header", "issuer", "typ", "algorithm", "key", "signature", "exp", "nbf", "iat", "aud", "cnf", "denylist",
+]  # fmt: skip
+
+
+async def nothing() -> KeySet:
+    raise AssertionError("no key is to be fetched")
+
+
+def verifier(accepted_typ: Any = ACCEPTED_TYP) -> Verifier:
+    clock = HandClock()
+    source = JwksSource("main", nothing, ["EdDSA"], clock)
+    source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA")]}, ["EdDSA"])
+    source.trusted_until = float("inf")
+    rules = ClaimRules([tokens.AUDIENCE])
+    return Verifier([Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)], clock)
+
+
+def token(**header: Any) -> bytes:
+    return tokens.token("EdDSA", now=NOW, header=header).encode()
+
+
+@pytest.mark.parametrize(
+    "typ", ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT", ABSENT]
+)
+async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None:
+    await verifier().verify(token(typ=typ))
+
+
+@pytest.mark.parametrize(
+    "typ",
+    [
+        "", "JWS", "JOSE", "JWE", "dpop+jwt", "logout+jwt", "secevent+jwt", "id+jwt", "jwt ", " JWT", "at+jwt;a=b", "text/jwt",
+        "application/", "application/application/jwt", "at jwt",
+    ],
+)  # fmt: skip
+async def test_other_kinds_of_token_are_refused(typ: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verifier().verify(token(typ=typ))
+    assert caught.value.reason is Reason.TOKEN_MALFORMED
+    assert caught.value.details == "The token is of another type (typ) than is accepted."
+
+
+@pytest.mark.parametrize("typ", [None, 5, True, [], ["JWT"], {"JWT": 1}])
+async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verifier().verify(token(typ=typ))
+    assert (caught.value.reason, caught.value.details) == (
+        Reason.TOKEN_MALFORMED,
+        "The token's typ is not a string.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "typ", "good"),
+    [
+        (["at+jwt"], "at+jwt", True),
+        (["application/at+JWT"], "AT+jwt", True),
+        (["at+jwt"], "JWT", False),
+        (["at+jwt"], ABSENT, False),
+        (["absent"], ABSENT, True),
+        (["absent"], "JWT", False),
+        (["JOSE"], "jose", True),
+    ],
+)
+async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: object, good: bool) -> None:
+    if good:
+        await verifier(accepted).verify(token(typ=typ))
+    else:
+        with pytest.raises(Rejection, match="token_malformed"):
+            await verifier(accepted).verify(token(typ=typ))
+
+
+async def test_every_check_of_a_good_token_is_told_in_order() -> None:
+    seen = Examination()
+    await verifier().verify(token(), seen)
+    assert seen.begun == ALL_CHECKS
+    assert seen.jws is not None
+    assert seen.issuer is not None
+    assert seen.key is not None
+    assert (seen.issuer.name, seen.key.kid) == ("main", "ed25519-a")
+
+
+@pytest.mark.parametrize(
+    ("last", "wrong"),
+    [
+        ("shape", b"a.b"),
+        ("header", token(crit=["x"])),
+        ("issuer", tokens.token("EdDSA", now=NOW, iss="https://other.test/").encode()),
+        ("typ", token(typ="JOSE")),
+        ("algorithm", tokens.token("RS256", now=NOW).encode()),
+        ("signature", tokens.flip(token().decode()).encode()),
+        ("exp", tokens.token("EdDSA", now=NOW, exp=1).encode()),
+        ("nbf", tokens.token("EdDSA", now=NOW, nbf=NOW + 900).encode()),
+        ("iat", tokens.token("EdDSA", now=NOW, iat=NOW + 900).encode()),
+        ("aud", tokens.token("EdDSA", now=NOW, aud="other").encode()),
+        ("cnf", tokens.token("EdDSA", now=NOW, cnf={"jkt": "x"}).encode()),
+    ],
+)
+async def test_the_last_check_that_is_told_is_the_one_that_refused(last: str, wrong: bytes) -> None:
+    seen = Examination()
+    with pytest.raises(Rejection):
+        await verifier().verify(wrong, seen)
+    assert seen.begun == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
+
+
+async def test_the_key_is_not_told_before_it_has_verified() -> None:
+    seen = Examination()
+    with pytest.raises(Rejection):
+        await verifier().verify(tokens.flip(token().decode()).encode(), seen)
+    assert seen.key is None
