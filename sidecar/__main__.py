@@ -107,7 +107,7 @@ def explain(options: argparse.Namespace) -> int:
     try:
         question = Question(options.method, options.path, _token(options.token_file), options.host)
         question.check()
-        logging.disable()  # all that matters is told
+        logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
         explanation = _value_in_loop(explain_alone(config, question, Clock()))
     except OSError as error:
         print(f"jwt-sidecar: {error.filename}: {error.strerror}", file=sys.stderr)

@@ -66,6 +66,7 @@ class Assembly:
             signature=signature(config, clock),
             form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
+            close_on_expiry=config.close_on_expiry,
         )
 
     def session(self) -> aiohttp.ClientSession:

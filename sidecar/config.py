@@ -129,6 +129,9 @@ class Config(Struct):
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
+    close_on_expiry: Literal["websocket", "all", "off"] = key(
+        "What ends with the token that opened it: WebSockets (code 4401), or long answers too.", "websocket"
+    )
     error_format: Literal["json", "problem"] = key("The form of refusals; problem is that of RFC 9457.", "json")
     error_detail: Literal["minimal", "code", "full"] = key(
         "minimal: no sentence. code: a sentence. full: rule and issuer too, for a listener on loopback only.", "code"

@@ -45,7 +45,10 @@ def _scalar(value: object) -> object:
 
 
 def _claim_key(value: str) -> tuple[str, ...]:
-    return tuple(claim_path(value))
+    try:
+        return tuple(claim_path(value))
+    except ValueError as error:  # at a key there is no input to show
+        raise ValueError(str(error).removeprefix("{input} ")) from None
 
 
 Glob = Annotated[str, AfterValidator(_glob)]
@@ -150,7 +153,11 @@ def _list_means_all(words: Any) -> tuple[WrapValidator, WithJsonSchema]:
     items = TypeAdapter(NonEmpty[words])
 
     def read(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-        return handler({"all": items.validate_python(value)} if isinstance(value, list) else value)
+        if isinstance(value, list):
+            return handler({"all": items.validate_python(value)})
+        if not isinstance(value, Section):
+            raise ValueError("must be a list such as [admin], or a mapping with any and all, not {input}")
+        return handler(value)
 
     list_schema = {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}
     mapping = {"type": "object", "properties": {"any": list_schema, "all": list_schema}, "additionalProperties": False}

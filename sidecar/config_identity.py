@@ -175,7 +175,7 @@ def check_header_names(
         if fold(name) in meanings:
             section.report(f"is {meanings[fold(name)]} {how}", *place)
         else:
-            meanings[fold(name)] = f"{'.'.join(map(str, place))} too"
+            meanings[fold(name)] = ".".join(map(str, place))
 
 
 class Assertion(Struct):

@@ -74,7 +74,7 @@ class ClientConnection(RequestHandler):
         super().connection_made(transport)
         if full:
             self.write(self.listener.proxy.refuse_unread(Reason.OVERLOADED, self))
-            self.close()
+            super().close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.listener.deadlines.watched.discard(self)
@@ -103,11 +103,16 @@ class ClientConnection(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
+    def close(self) -> None:
+        """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
+        if self._waiter is not None:
+            super().close()
+
     async def start(self) -> None:
         """Serve the connection's requests, in their order, until it ends. Runs as the connection's one task."""
         try:
             keep = True
-            while keep and not self._force_close and not self._close:
+            while keep and not self._force_close and not self._close and not self.listener.closing:
                 message, payload = self._messages.popleft() if self._messages else await self._next()
                 self._message_taken()
                 if isinstance(message, _ErrInfo):
@@ -237,6 +242,7 @@ class Listener(web.Server):
         self.proxy = proxy
         self.clock = clock
         self.deadlines = deadlines
+        self.closing = False
         self.request_headers_s = timeouts.request_headers_s
         self.keep_alive_s = timeouts.keep_alive_s
         self._limits = limits
@@ -250,6 +256,12 @@ class Listener(web.Server):
             max_field_size=self._limits.header_bytes,
             max_headers=self._limits.headers,
         )
+
+    def finish(self) -> None:
+        """End idle connections now, and others as soon as the request that they serve has been answered."""
+        self.closing = True
+        for connection in self.connections:
+            connection.close()
 
     async def cut_off(self) -> None:
         """End all connections at once."""

@@ -135,7 +135,8 @@ class UpstreamConnection(BaseProtocol):
             self._early += data
             return
         if self._answer is None and self._payload.is_eof():
-            self.close()  # nobody asked for this
+            if data:  # aiohttp feeds nothing at all when reading goes on after a pause
+                self.close()  # nobody asked for this
             return
         self.spoken = True
         try:

@@ -1,8 +1,9 @@
-"""`check --online`: are the key sets and the backends there?"""
+"""`check --online`: are the key sets, the backends and the deny list there?"""
 
 import asyncio
 
 from sidecar.config import Config
+from sidecar.denylist import DenyList, DenyListUnusable
 from sidecar.jwks import JwksSource
 from sidecar.key_set import FetchFailed, Jwks
 from sidecar.rejections import Rejection
@@ -11,12 +12,13 @@ from sidecar.upstream import Upstream
 
 
 async def problems_online(config: Config) -> list[str]:
-    """Fetch every key set and connect to every upstream, all at once; what failed, in the order of the file."""
+    """Fetch every key set, connect to every upstream and read the deny list, all at once; what failed, in the order of the file."""
     sidecar = build(config)
     try:
         found = await asyncio.gather(
             *(_keys(name, source) for name, source in sidecar.sources.items()),
             *(_connection(name, upstream) for name, upstream in sidecar.upstreams.items()),
+            _entries(sidecar.assembly.denylist),
         )
     finally:
         await sidecar.stop()
@@ -28,6 +30,14 @@ async def _keys(name: str, source: JwksSource) -> str | None:
         Jwks.of((await source.fetch()).document, source.algorithms)
     except FetchFailed as error:
         return f"issuers.{name}: {error}"
+    return None
+
+
+async def _entries(denylist: DenyList) -> str | None:
+    try:
+        await denylist.load()
+    except DenyListUnusable as error:
+        return f"denylist_file: {error}"
     return None
 
 

@@ -59,6 +59,7 @@ class Proxy:
         signature: Signature | None,
         form: Form,
         in_flight: int,
+        close_on_expiry: str = "websocket",
     ) -> None:
         self.routes = routes
         self.verifier = verifier
@@ -74,6 +75,7 @@ class Proxy:
         self._signature = signature
         self._answer_roles = AnswerRoles()
         self._in_flight = in_flight
+        self._close_on_expiry = close_on_expiry
 
     async def handle(self, request: Request) -> bool:
         """Serve one request; returns whether its connection can be used for another."""
@@ -216,10 +218,13 @@ class Proxy:
         pieces = [_status_line(answer.message), *headers.kept]
         pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n\r\n")
         request.connection.write(b"".join(pieces))
-        lasts_s = None
-        if request.claims is not None and request.claims.valid_until != NEVER:
-            lasts_s = request.claims.valid_until - self._clock.wall()
-        await Tunnel(request.connection, answer.connection, answer.idle_s, lasts_s).run()
+        lasts_s = self._lasts_s(request) if self._close_on_expiry != "off" else NEVER
+        websocket = protocol == b"websocket"
+        await Tunnel(request.connection, answer.connection, answer.idle_s, lasts_s, websocket=websocket).run()
+
+    def _lasts_s(self, request: Request) -> float:
+        """How long the request's token is still good; NEVER to end without one, or without exp."""
+        return NEVER if request.claims is None else request.claims.valid_until - self._clock.wall()
 
     def framing(self, request: Request, answer: Answer, headers: AnswerHeaders) -> Framing:
         """How the client learns where the answer ends, made anew (RFC 9112 section 6.3). Raises Rejection."""
@@ -240,13 +245,16 @@ class Proxy:
         client, upstream, payload = request.connection, answer.connection, answer.payload
         idle_s = answer.idle_s
         now = self._clock.monotonic
+        ends = now() + self._lasts_s(request) if self._close_on_expiry == "all" else NEVER
         try:
             while True:
-                upstream.deadline = now() + idle_s
+                upstream.deadline = min(now() + idle_s, ends)
                 chunk = await payload.readany()
                 upstream.deadline = NEVER
                 if not chunk:
                     break
+                if now() >= ends:
+                    raise Rejection(Reason.TOKEN_EXPIRED)
                 if chunked:
                     client.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
                 else:

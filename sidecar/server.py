@@ -138,8 +138,7 @@ class Sidecar:
         assert self._server is not None
         assert self._listener is not None
         self._server.close()
-        for connection in self._listener.connections:
-            connection.close()
+        self._listener.finish()
         try:
             async with asyncio.timeout(timeouts.shutdown_s):
                 while self._listener.connections:

@@ -4,14 +4,19 @@ Frames are counted, never unpacked: only between two frames can the sidecar add 
 """
 
 import asyncio
+from collections.abc import Callable
 from os import urandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from sidecar.deadlines import NEVER
 from sidecar.leg import UpstreamConnection
 
 if TYPE_CHECKING:
     from sidecar.connection import ClientConnection
 
+    Side: TypeAlias = ClientConnection | UpstreamConnection
+
+FRAME_ENDS_S = 5.0  # how long a frame that is on its way when the token expires may take to end
 TOKEN_EXPIRED = 4401  # RFC 6455 section 7.4.2: 4000-4999 are for applications; 4401 reads as "401 on a WebSocket"
 
 
@@ -29,10 +34,10 @@ class Frames:
         """Did the stream stop exactly between two frames?"""
         return not self._left and not self._head
 
-    def count(self, data: bytes) -> None:
-        """Follow the stream over `data`."""
+    def count(self, data: bytes, *, one: bool = False) -> int:
+        """Follow the stream over `data`, or with `one` only to the end of the frame that is under way; returns how far."""
         at, end = 0, len(data)
-        while at < end:
+        while at < end and not (one and self.between):
             if self._left:
                 step = min(self._left, end - at)
                 self._left -= step
@@ -43,6 +48,7 @@ class Frames:
             if (length := _frame_left(self._head)) is not None:
                 self._left = length
                 self._head = b""
+        return at
 
 
 def _frame_left(head: bytes) -> int | None:
@@ -66,61 +72,91 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
     return bytes((0x88, 0x80 | len(payload))) + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
+class _Direction:
+    """One half of a tunnel. Once it is `ending` it passes on the frame that is under way, says why, and is `over`."""
+
+    def __init__(self, source: "Side", sink: "Side", passed: Callable[[], None], *, masked: bool) -> None:
+        self.ending = self.over = False
+        self._source = source
+        self._sink = sink
+        self._passed = passed
+        self._masked = masked
+        self._frames = Frames()
+
+    def relay(self, data: bytes) -> None:
+        """Pass on what has come, and hold up its sender while the receiver has enough."""
+        if self.over or self._sink.transport is None:
+            return
+        data = data[: self._frames.count(data, one=self.ending)]
+        self._sink.transport.write(data)
+        if self._sink.writing_paused and self._source.transport is not None:
+            self._source.transport.pause_reading()
+            self._sink.on_writable(self._source.transport.resume_reading)
+        if self.ending:
+            self.end()
+        self._passed()
+
+    def end(self) -> None:
+        """Say that the token has expired, as soon as no frame is under way."""
+        self.ending = True
+        if self._frames.between and not self.over:
+            self.over = True
+            if self._sink.transport is not None:
+                self._sink.transport.write(close_frame(TOKEN_EXPIRED, "token expired", masked=self._masked))
+
+
 class Tunnel:
     """Two connections joined to each other. When one ends so does the other.
 
-    `idle_s` is how long both may be silent; `lasts_s` how long the token that opened the tunnel is still good (None: for ever).
+    `idle_s` is how long both may be silent, `lasts_s` how long the token that opened the tunnel is still good (NEVER: for
+    ever). A tunnel of another protocol than `websocket` ends at once then, since its frames are not known.
     """
 
     def __init__(
-        self, client: "ClientConnection", upstream: UpstreamConnection, idle_s: float, lasts_s: float | None
+        self,
+        client: "ClientConnection",
+        upstream: UpstreamConnection,
+        idle_s: float,
+        lasts_s: float,
+        *,
+        websocket: bool,
     ) -> None:
         self._client = client
         self._upstream = upstream
         self._idle_s = idle_s
         self._lasts_s = lasts_s
-        self._from_client = Frames()
-        self._from_upstream = Frames()
+        self._websocket = websocket
+        self._out = _Direction(client, upstream, self._passed, masked=True)
+        self._back = _Direction(upstream, client, self._passed, masked=False)
 
     async def run(self) -> None:
         """Relay until either side has ended. Cancelled when the client goes away."""
         loop = asyncio.get_running_loop()
-        timer = None if self._lasts_s is None else loop.call_later(max(0.0, self._lasts_s), self._expired)
+        timers: list[asyncio.TimerHandle] = []
+        if self._lasts_s != NEVER:
+            lasts_s = max(0.0, self._lasts_s)
+            timers.append(loop.call_later(lasts_s, self._expire))
+            timers.append(loop.call_later(lasts_s + FRAME_ENDS_S, self._upstream.close))
         try:
-            self._client.enter_tunnel(self._to_upstream)
-            await self._upstream.enter_tunnel(self._to_client)
+            self._client.enter_tunnel(self._out.relay)
+            await self._upstream.enter_tunnel(self._back.relay)
         finally:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
             self._upstream.close()
 
-    def _to_upstream(self, data: bytes) -> None:
-        self._from_client.count(data)
-        self._pass(data, self._client, self._upstream)
-
-    def _to_client(self, data: bytes) -> None:
-        self._from_upstream.count(data)
-        self._pass(data, self._upstream, self._client)
-
-    def _pass(
-        self,
-        data: bytes,
-        source: "ClientConnection | UpstreamConnection",
-        sink: "ClientConnection | UpstreamConnection",
-    ) -> None:
-        if sink.transport is None:
-            return
-        sink.transport.write(data)
+    def _passed(self) -> None:
         self._upstream.deadline = self._client.clock.monotonic() + self._idle_s
-        if sink.writing_paused and source.transport is not None:
-            source.transport.pause_reading()
-            sink.on_writable(source.transport.resume_reading)
+        self._close_if_over()
 
-    def _expired(self) -> None:
-        for frames, sink, masked in (
-            (self._from_upstream, self._client, False),
-            (self._from_client, self._upstream, True),
-        ):
-            if sink.transport is not None and frames.between:
-                sink.transport.write(close_frame(TOKEN_EXPIRED, "token expired", masked=masked))
-        self._upstream.close()
+    def _expire(self) -> None:
+        if not self._websocket:
+            self._upstream.close()
+            return
+        self._out.end()
+        self._back.end()
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._out.over and self._back.over:
+            self._upstream.close()

@@ -137,8 +137,8 @@ class Upstream:
         payload = request.payload
         most = request.route.max_body if request.route is not None else None
         now = self.clock.monotonic
-        client.invite_body(request)
         try:
+            client.invite_body(request)
             while True:
                 client.deadline = now() + self.idle_s
                 connection.hold()
@@ -165,6 +165,7 @@ class Upstream:
             return await self._wait_for_one()
         self._opening += 1
         loop = asyncio.get_running_loop()
+        connection = None
         try:
             async with asyncio.timeout(self._connect_s):
                 if isinstance(self._address, str):
@@ -188,6 +189,8 @@ class Upstream:
             raise Rejection(Reason.UPSTREAM_UNREACHABLE) from None
         finally:
             self._opening -= 1
+            if connection is None:
+                self._next_turn()
         self._open.add(connection)
         return connection
 
@@ -197,13 +200,16 @@ class Upstream:
         try:
             async with asyncio.timeout(self._connect_s):
                 await turn
-        except TimeoutError:
-            raise Rejection(
-                Reason.OVERLOADED, "All connections to the service behind this proxy are busy.", retry_after_s=1
-            ) from None
-        finally:
-            if not turn.done() or turn.cancelled():
+        except BaseException as error:
+            if turn in self._waiting:
                 self._waiting.remove(turn)
+            else:
+                self._next_turn()  # it was granted in the very moment in which this client gave up
+            if isinstance(error, TimeoutError):
+                raise Rejection(
+                    Reason.OVERLOADED, "All connections to the service behind this proxy are busy.", retry_after_s=1
+                ) from None
+            raise
         return self._take_idle() or await self.connect()
 
     def _take_idle(self) -> UpstreamConnection | None:

@@ -268,6 +268,23 @@ async def test_drain_ends_idle_connections_and_finishes_the_others() -> None:
                 await draining
 
 
+@pytest.mark.parametrize("framing", [("Content-Length", "10"), ("Transfer-Encoding", "chunked")])
+async def test_drain_finishes_an_upload_that_is_on_its_way(framing: tuple[str, str]) -> None:
+    first, second = (b"hello", b"hello") if framing[1] == "10" else (b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n\r\n")
+    async with running(timeouts={"drain_delay": "0s"}) as stack, stack.client() as idle:
+        async with stack.client() as client:
+            await client.send(stack.good("POST", "/x", headers=[framing]) + first)
+            await stack.backend.connected()
+            draining = asyncio.create_task(stack.sidecar.drain())
+            assert await idle.closed() == b""
+            await client.send(second)
+            answer = await client.response("POST")
+            assert (answer.status, answer.get("connection")) == (200, "close")
+        async with patience("the end of the drain"):
+            await draining
+        assert (await stack.backend.received()).body == b"hellohello"
+
+
 async def test_start_and_stop_leave_nothing_behind() -> None:
     async with running() as stack:
         address = stack.sidecar.proxy_address

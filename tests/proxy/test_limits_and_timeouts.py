@@ -279,6 +279,13 @@ async def test_a_place_in_the_pool_comes_back_from_a_connection_that_failed() ->
         assert (await stack.fetch(stack.good())).status == 200
 
 
+async def test_a_connection_that_cannot_be_opened_is_not_waited_for() -> None:
+    async with running(limits={"upstream_connections": 1}) as stack:
+        await stack.backend.go_down()
+        fetches = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(5)]
+        assert [(await one).json()["code"] for one in fetches] == ["upstream_unreachable"] * 5
+
+
 async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
@@ -343,3 +350,27 @@ async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_wo
     await stack.backend.disconnected()
     assert (await stack.fetch(stack.good())).status == 200
     assert stack.backend.connections == 2
+
+
+# The end of the token
+
+
+@pytest.mark.parametrize(("setting", "ends"), [("all", True), ("websocket", False)])
+async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: str, ends: bool) -> None:
+    more = asyncio.Event()
+
+    async def stream(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        await more.wait()
+        writer.write(b"cd")
+
+    async with running(backend=RawBackend(stream), close_on_expiry=setting) as stack:
+        async with stack.client() as client:
+            await client.send(request("GET", "/", token=stack.token(exp=int(stack.clock.wall()) + 100)))
+            received = b""
+            while not received.endswith(b"ab"):
+                received += await client.read(1)
+            stack.clock.ahead_s = 100 + 60 + 1
+            more.set()
+            rest = await client.closed() if ends else await client.read(2)
+        assert rest == (b"" if ends else b"cd")
