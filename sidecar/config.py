@@ -87,7 +87,7 @@ class Limits(Struct):
     headers: Count = key("Headers of a request; no honest client sends more.", 100)
     connections: Count = key("Connections of clients.", 10000)
     in_flight: Count = key("Requests at work; more are answered 503.", 1000)
-    upstream_connections: Count = key("Connections to each upstream.", 100)
+    upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
 
 
 class Config(Struct):

@@ -97,8 +97,7 @@ class Entries:
         for (name, claim, _), entries in self._found.items():
             if name != issuer:
                 continue
-            value = claims.get(claim) if claim else ""
-            entry = entries.get(value) if isinstance(value, str) else None
+            entry = entries.get(_text(claims.get(claim)) if claim else "")
             if entry is not None and now < entry.until and claims.get("iat", 0) < entry.issued_before:
                 return True
         return False
@@ -204,6 +203,11 @@ def _read(path: Path) -> list[Entry]:
         except DenyListUnusable as error:
             raise DenyListUnusable(f"{path}: entry {number}: {error}") from None
     return entries
+
+
+def _text(value: object) -> str:
+    """A `jti` or `sub` as an entry has it: text (RFC 7519 section 4.1), or a number as some issuers write it. Else nothing."""
+    return str(value) if type(value) in (str, int) else ""
 
 
 def _time(document: dict[str, Any], name: str) -> float:

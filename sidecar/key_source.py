@@ -29,7 +29,7 @@ def key_source(
         fetch(issuer, clock, session),
         issuer.algorithms,
         clock,
-        refresh_interval_s=issuer.refresh_interval_s if issuer.fetched else FILE_POLL_S,
+        refresh_interval_s=FILE_POLL_S if issuer.keys_from.endswith("_file") else issuer.refresh_interval_s,
         max_stale_s=issuer.max_stale_s,
         removed_key_grace_s=issuer.removed_key_grace_s,
         clock_skew_s=issuer.clock_skew_s,

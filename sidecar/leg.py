@@ -146,6 +146,8 @@ class UpstreamConnection(BaseProtocol):
             return
         if self._upgraded:
             self.reusable = False
+            if self.transport is not None:
+                self.transport.pause_reading()  # until somebody takes what follows
         for message, payload in messages:
             if 100 <= message.code < 200 and message.code != 101:
                 if self.interim is not None:
@@ -183,6 +185,8 @@ class UpstreamConnection(BaseProtocol):
     async def enter_tunnel(self, sink: Callable[[bytes], None]) -> None:
         """Hand what comes to `sink` from now on, beginning with what came behind the 101; returns when the connection ends."""
         self._tunnel = sink
+        if self.transport is not None:
+            self.transport.resume_reading()
         if self._early:
             sink(self._early)
         if self.transport is not None:

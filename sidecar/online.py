@@ -12,7 +12,7 @@ from sidecar.upstream import Upstream
 
 
 async def problems_online(config: Config) -> list[str]:
-    """Fetch every key set, connect to every upstream and read the deny list, all at once; what failed, in the order of the file."""
+    """Fetch every key set, connect to every upstream, read the deny list; what failed, in the order of the file."""
     sidecar = build(config)
     try:
         found = await asyncio.gather(

@@ -77,7 +77,7 @@ class Upstream:
         authority: str,
         tls: Callable[[], ssl.SSLContext] | None = None,
         server_name: str | None = None,
-        connections: int = 100,
+        connections: int = 1000,
         connect_s: float = 2.0,
         answer_s: float = 60.0,
         idle_s: float = 300.0,

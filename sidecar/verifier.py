@@ -115,7 +115,6 @@ class Verifier:
             known.jwks = source.jwks
         if known.denials != self.denylist.changes:
             if self.denylist.denies(known.claims.issuer, known.claims.claims):
-                del self._remembered[digest]
                 self.misses += 1
                 return None
             known.denials = self.denylist.changes

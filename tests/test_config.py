@@ -51,7 +51,7 @@ def test_the_smallest_file_has_every_default() -> None:
     assert (timeouts.drain_delay_s, timeouts.shutdown_s) == (5.0, 30.0)
     limits = config.limits
     assert (limits.header_bytes, limits.headers, limits.connections) == (32768, 100, 10000)
-    assert (limits.in_flight, limits.upstream_connections) == (1000, 100)
+    assert (limits.in_flight, limits.upstream_connections) == (1000, 1000)
 
 
 def test_a_route_has_every_default() -> None:
