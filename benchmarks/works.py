@@ -167,7 +167,10 @@ def latency(bench: Bench) -> Iterator[Result]:
             return {"p99 ms": taken.p99, "p50 ms": taken.p50, RATE: rate, "client's lag p99 ms": taken.lag_p99}
 
         yield bench.interleaved(fixed, proxies, lambda _, proxy: measure(proxy, STEADY_RATE))
-        most = {proxy.peer.name: closed_loop(proxy.url(), token, bench.seconds).rate for proxy in proxies}
+        most = {
+            proxy.peer.name: max(closed_loop(proxy.url(), token, bench.seconds).rate for _ in range(3))
+            for proxy in proxies
+        }
         yield bench.interleaved(
             share, proxies, lambda _, proxy: measure(proxy, most[proxy.peer.name] * SHARE_OF_MAXIMUM)
         )

