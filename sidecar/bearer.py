@@ -23,7 +23,7 @@ class TokenHeader:
         self.name = name
         self.role = name.lower()
         self._prefix = prefix
-        self._begins = f"{prefix or ''} ".lower().encode()
+        self._scheme = (prefix or "").lower().encode()
         self._word = re.compile(
             rb"%b(?![A-Za-z0-9!#$%%&'*+.^_`|~-])" % re.escape((prefix or "").encode()), re.IGNORECASE
         )
@@ -42,9 +42,9 @@ class TokenHeader:
         if self._prefix is None:
             return credentials
         # RFC 9110 section 11.4: the scheme in any case, then one or more spaces; a tab is not a space.
-        begins = self._begins
-        if credentials[: len(begins)].lower() == begins:
-            token = credentials[len(begins) :].lstrip(b" ")
+        scheme, _, token = credentials.partition(b" ")
+        if scheme.lower() == self._scheme:
+            token = token.lstrip(b" ")
             if token and b" " not in token and b"\t" not in token:
                 return token
         if self._word.match(credentials) is not None:
@@ -78,7 +78,9 @@ class TokenSources:
         self._parameters = frozenset(parameters)
         self.only_in_headers = not cookies and not parameters
         """Nothing has to be taken out of what is sent on but whole headers."""
-        self._only = headers[0] if self.only_in_headers and len(headers) == 1 else None
+        alone = self.only_in_headers and len(headers) == 1
+        self._take = headers[0].take if alone else None
+        self._role = headers[0].role if alone else ""
         self.roles = frozenset(header.role for header in headers) | ({"cookie"} if cookies else frozenset())
         """The lower-case names of the headers that are read here."""
 
@@ -87,9 +89,8 @@ class TokenSources:
 
         Raises Rejection: token_ambiguous for more than one, wherever they are (RFC 6750 section 2); token_malformed.
         """
-        only = self._only
-        if only is not None:
-            return only.take(special.get(only.role))
+        if self._take is not None:  # the one place that most configurations have
+            return self._take(special.get(self._role))
         found = [header.take(special.get(header.role)) for header in self._headers]
         tokens = [token for token in found if token is not None]
         for value in special.get("cookie", ()):

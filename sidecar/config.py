@@ -188,7 +188,9 @@ class Config(Struct):
 
     def _check_error_detail(self, section: Section) -> None:
         if self.error_detail == "full" and self.listen and not is_loopback(self.listen.host):
-            text = "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
+            text = (
+                "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
+            )
             section.report(text, "error_detail")
 
     def _check_issuers(self, section: Section) -> None:

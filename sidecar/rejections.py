@@ -141,7 +141,10 @@ class Form(NamedTuple):
     detail: str = "code"
 
 
-def challenge(rejection: Rejection, form: Form = Form()) -> str | None:
+DEFAULT_FORM = Form()
+
+
+def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
     """The `WWW-Authenticate` value of RFC 6750 section 3, or None where the client's credentials are not the matter.
 
     Bare when no token came: section 3.1 says an error code is not to be given then.
@@ -157,7 +160,9 @@ def challenge(rejection: Rejection, form: Form = Form()) -> str | None:
     return value
 
 
-def body(rejection: Rejection, request_id: str, form: Form = Form(), where: Mapping[str, str] | None = None) -> bytes:
+def body(
+    rejection: Rejection, request_id: str, form: Form = DEFAULT_FORM, where: Mapping[str, str] | None = None
+) -> bytes:
     """The JSON of an answer: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
     reason = rejection.reason
     fields: dict[str, str | int]

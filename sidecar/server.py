@@ -141,7 +141,7 @@ class Sidecar:
         self._listener.finish()
         try:
             async with asyncio.timeout(timeouts.shutdown_s):
-                while self._listener.connections:
+                while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
                     await asyncio.sleep(0.05)
         except TimeoutError:
             log.warning("event=cut_off connections=%d", len(self._listener.connections))

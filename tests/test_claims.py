@@ -74,6 +74,10 @@ def test_a_date_may_be_any_number(exp: float) -> None:
     assert check(exp=exp)[1] == exp + SKEW
 
 
+def test_a_date_may_lie_as_far_back() -> None:
+    assert check(nbf=-LATEST_DATE, iat=-LATEST_DATE)[1] == NOW + 300 + SKEW
+
+
 def test_a_token_without_exp_is_refused() -> None:
     rejection = refusal(exp=ABSENT)
     assert (rejection.reason, rejection.details) == (Reason.CLAIM_MISSING, "The token has no exp claim.")

@@ -80,6 +80,7 @@ def decode_json(value: str) -> Any:
         pytest.param("a\0b", "a%00b", id="NUL"),
         pytest.param("a\x7fb", "a%7Fb", id="DEL"),
         pytest.param("a\x0bb\tc", "a%0Bb%09c", id="VT and tab"),
+        pytest.param("a\x01b\x1fc", "a%01b%1Fc", id="the first and the last of C0"),
         pytest.param("a\u0085b", "a%C2%85b", id="U+0085"),
         pytest.param("a\u2028b", "a%E2%80%A8b", id="U+2028"),
         pytest.param("a\u010ab\u010dc", "a%C4%8Ab%C4%8Dc", id="U+010A/U+010D"),

@@ -20,7 +20,7 @@ from sidecar.jwks import (
     JwksSource,
 )
 from sidecar.key_set import FetchFailed, Jwks, KeySet
-from sidecar.keys import ALGORITHMS
+from sidecar.keys import ALGORITHMS, MAX_KID_LENGTH
 from sidecar.rejections import Reason, Rejection
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
@@ -471,15 +471,12 @@ async def test_a_kid_that_nobody_has_asked_for_is_not_remembered_as_unknown(cloc
 
 @in_its_time
 async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock) -> None:
-    async with Kept(clock, key_set("a")) as (source, issuer):
+    async with Kept(clock, key_set("a"), middle, refresh_interval_s=40.0) as (source, issuer):
         await refusal(source, "ed25519-c")
-        await until(clock, COOLDOWN_S + 1)
         issuer.answer = key_set("a", "b")
-        assert await found(source, "b")
-        await until(clock, 2 * COOLDOWN_S - 2)
+        await until(clock, 41)
         issuer.answer = key_set("a", "b", "c")
-        source.refresh()
-        await until(clock, 2 * COOLDOWN_S + 2)
+        assert UNKNOWN_KID_S > 41
         assert await found(source, "c")
 
 
@@ -503,6 +500,15 @@ async def test_a_token_without_a_kid_forces_no_fetch(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         assert (await refusal(source, None, "RS256")).reason is Reason.KEY_UNKNOWN
         assert issuer.asked == 1
+
+
+@in_its_time
+async def test_a_kid_that_no_key_can_have_forces_no_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source, "x" * (MAX_KID_LENGTH + 1))).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 1
+        assert (await refusal(source, "x" * MAX_KID_LENGTH)).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
 
 
 @in_its_time
@@ -540,6 +546,16 @@ async def test_an_unknown_kid_joins_the_fetch_that_is_under_way(clock: HandClock
         assert issuer.asked == 2
         assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN  # and the cooldown has not begun
         assert issuer.asked == 3
+
+
+@in_its_time
+async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        await until(clock, REFRESH_S - 1)
+        issuer.hang()
+        await refusal(source)
+        await until(clock, REFRESH_S + 5)
+        assert issuer.asked_at == pytest.approx([0, REFRESH_S - 1])
 
 
 # What a fetch changes

@@ -161,6 +161,7 @@ def test_a_large_payload_that_is_not_one_json_object_is_refused(text: bytes) -> 
         pytest.param(rb'{"a":"\u0000"}', id="an escaped NUL is a character"),
         pytest.param(nested(MAX_DEPTH), id="as deep as can be"),
         pytest.param(nested(MAX_DEPTH, "1"), id="as deep as can be, around a number"),
+        pytest.param(nested(MAX_DEPTH, '"["'), id="as deep as can be, around a bracket in a string"),
         pytest.param(b'{"a":[' + b"[]," * 50 + b"[]]}", id="wide, not deep"),
         pytest.param(b'{"a":"' + b"[{" * 50 + b'"}', id="brackets in a string"),
         pytest.param(b'{"a":1e10,"b":1.5,"c":-0}', id="numbers"),

@@ -486,6 +486,14 @@ async def test_garbage_with_a_random_kid_causes_no_fetch(
 
 
 @in_its_time
+async def test_a_token_without_an_issuer_is_told_so(issuers: Issuers, clock: HandClock) -> None:
+    for iss in (ABSENT, None):
+        with pytest.raises(Rejection) as caught:
+            await issuers.verify(good(iss=iss))
+        assert caught.value.details == "The token has no iss claim."
+
+
+@in_its_time
 async def test_only_the_keys_of_the_tokens_own_issuer_are_tried(issuers: Issuers, clock: HandClock) -> None:
     assert await issuers.refusal(good("EdDSA", iss=ANYONE)) == "key_unknown"
     issuers.publish(tokens.jwk(tokens.key("EdDSA", "b"), kid="ed25519-a"), name="anyone")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ISSUER = "https://issuer.test/"
 AUDIENCE = "my-api"
@@ -120,6 +121,11 @@ def private_jwk(key: PrivateKey, **extra: Any) -> dict[str, Any]:
 def public_jwk(alg: str = "RS256", name: str = "a", **extra: Any) -> dict[str, Any]:
     """The JWK of `key(alg, name)` with its `kid` and `use`, as issuers publish it."""
     return jwk(key(alg, name), **{"kid": kid(alg, name), "use": "sig", **extra})
+
+
+def public_pem(alg: str = "RS256", name: str = "a") -> bytes:
+    """The public key of `key(alg, name)` in PEM (RFC 7468 section 13)."""
+    return key(alg, name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 # Tokens
