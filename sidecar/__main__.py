@@ -101,18 +101,18 @@ def explain(options: argparse.Namespace) -> int:
     if config is None:
         return USAGE
     from sidecar.clock import Clock
-    from sidecar.denylist import DenyListUnusable
-    from sidecar.explain import Question, explain_alone
+    from sidecar.explain import CannotExplain, Question, explain_alone
 
     try:
-        question = Question(options.method, options.path, _token(options.token_file), options.host)
-        question.check()
-        logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
-        explanation = _value_in_loop(explain_alone(config, question, Clock()))
+        token = _token(options.token_file)
     except OSError as error:
-        print(f"jwt-sidecar: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{options.token_file}: {error.strerror}", file=sys.stderr)
         return USAGE
-    except (ValueError, DenyListUnusable) as error:
+    logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
+    question = Question(options.method, options.path, token, options.host)
+    try:
+        explanation = _value_in_loop(explain_alone(config, question, Clock()))
+    except CannotExplain as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return USAGE
     print(explanation)

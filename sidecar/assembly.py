@@ -15,7 +15,7 @@ from sidecar.bearer import TokenHeader, TokenSources
 from sidecar.claims import ClaimRules, Subjects
 from sidecar.clock import Clock
 from sidecar.config import Config
-from sidecar.config_secret import shared_secret
+from sidecar.config.secret import shared_secret
 from sidecar.deadlines import Deadlines
 from sidecar.denylist import DenyList
 from sidecar.headers import HOP_BY_HOP, Roles, fold

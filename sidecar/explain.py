@@ -20,9 +20,11 @@ from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import READ_BYTES, ClientConnection, why_unread
 from sidecar.deadlines import Deadlines
+from sidecar.denylist import DenyListUnusable
 from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
 from sidecar.headers import Forwarded
 from sidecar.identity import ANONYMOUS, REPORT
+from sidecar.minting import SigningKeyUnusable
 from sidecar.rejections import Rejection
 from sidecar.request import Request
 from sidecar.routes import Auth, Route
@@ -30,6 +32,10 @@ from sidecar.verifier import Examination, Verifier
 
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _HMAC = re.compile(r"v1=[0-9a-f]+")
+
+
+class CannotExplain(Exception):
+    """There is nothing that could be told; the text says why."""
 
 
 class Question(NamedTuple):
@@ -41,13 +47,13 @@ class Question(NamedTuple):
     host: str = "localhost"
 
     def check(self) -> None:
-        """Could a client send it? Raises ValueError."""
+        """Could a client send it? Raises CannotExplain."""
         token = b"" if self.token is None else self.token
         for name, text in (("method", self.method), ("path", self.path), ("host", self.host)):
             if not text or re.search(r"[\x00-\x20\x7f]", text):
-                raise ValueError(f"the {name} must not be empty, and hold no blanks and control characters")
+                raise CannotExplain(f"the {name} must not be empty, and hold no blanks and control characters")
         if re.search(rb"[\x00-\x1f\x7f]", token):
-            raise ValueError("the token is more than one line of text")
+            raise CannotExplain("the token is more than one line of text")
 
 
 class Explanation(NamedTuple):
@@ -61,13 +67,19 @@ class Explanation(NamedTuple):
 
 
 async def explain_alone(config: Config, question: Question, clock: Clock) -> Explanation:
-    """Explain with everything made and fetched for this one question. Raises DenyListUnusable."""
-    assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), None)
+    """Explain with everything made and fetched for this one question. Raises CannotExplain."""
+    question.check()
+    try:
+        assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), None)
+    except SigningKeyUnusable as error:
+        raise CannotExplain(str(error)) from error
     try:
         await assembly.denylist.load()
         if question.token is not None:
             await asyncio.gather(*(source.fetch_now() for source in assembly.sources.values()))
         return await explain(assembly, question, clock)
+    except DenyListUnusable as error:
+        raise CannotExplain(str(error)) from error
     finally:
         await assembly.close()
 

@@ -8,7 +8,7 @@ import aiohttp
 
 from sidecar.clock import Clock
 from sidecar.config import Issuer
-from sidecar.config_secret import shared_secret
+from sidecar.config.secret import shared_secret
 from sidecar.fetch import FILE_POLL_S, FileKeySet, FixedKeySet, RemoteKeySet
 from sidecar.jwks import JwksSource
 from sidecar.key_set import Fetch, Jwks

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sidecar.claims import Claims
 from sidecar.config import parse
-from sidecar.config_identity import IdentityHeader as HeaderSettings
+from sidecar.config.identity import IdentityHeader as HeaderSettings
 from sidecar.headers import Roles
 from sidecar.identity import ENCODINGS, MAX_ALL_BYTES, MAX_HEADER_BYTES, IdentityHeader, IdentityHeaders, encode
 from sidecar.rejections import Reason, Rejection

@@ -15,7 +15,7 @@ FILES = {
 
 COMMANDS = {"dev", "online"}
 """What serves one command only: `dev`, `check --online`."""
-PURE = ("routes", "bearer", "jws", "claims", "policy", "headers", "identity", "rejections")
+PURE = ("routes", "bearer", "jws", "claims", "conditions", "policy", "headers", "identity", "rejections")
 """Rules without a socket, a clock or a loop: what they answer depends on what they are given, and on nothing else."""
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}
 

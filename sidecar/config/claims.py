@@ -14,8 +14,8 @@ from pydantic import (
     WrapValidator,
 )
 
-from sidecar.config_struct import Struct, key
-from sidecar.config_values import (
+from sidecar.config.struct import Struct, key
+from sidecar.config.values import (
     STRING,
     Audiences,
     ClaimName,
@@ -27,7 +27,7 @@ from sidecar.config_values import (
     Text,
     claim_path,
 )
-from sidecar.yaml_source import Section
+from sidecar.config.yaml_source import Section
 
 
 def _glob(pattern: str) -> str:

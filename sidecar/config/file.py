@@ -1,10 +1,9 @@
-"""YAML -> frozen structs, with every problem of the file in one error. Knows no module but its own parts.
+"""The whole file: its structs, what one part says about another, and how it is read.
 
-A key is one line of its struct: type, default, description. What a value must be is said by its type (config_values), what it
-must be beside other keys by the struct's `check`. `python -m sidecar.config > docs/config.schema.json` writes the JSON Schema.
+A key is one line of its struct: type, default, description. What a value must be is said by its type (`values`), what it must be
+beside other keys by the struct's `check`.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from sidecar.config_claims import Require
-from sidecar.config_identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
-from sidecar.config_issuer import Issuer
-from sidecar.config_route import Route, Upstream
-from sidecar.config_struct import FileSchema, Struct, key
-from sidecar.config_tls import ClientTls, ListenerTls
-from sidecar.config_values import (
+from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
+from sidecar.config.issuer import Issuer
+from sidecar.config.route import Route, Upstream
+from sidecar.config.struct import FileSchema, Struct, key
+from sidecar.config.tls import ListenerTls
+from sidecar.config.values import (
     Address,
     ClaimsHeader,
     ConfigFile,
@@ -36,12 +34,7 @@ from sidecar.config_values import (
     is_loopback,
     nearest,
 )
-from sidecar.yaml_source import Problem, Section, Source
-
-__all__ = [
-    "Address", "Admin", "ClientTls", "Config", "ConfigError", "Health", "Issuer", "Limits", "ListenerTls", "Problem",
-    "Require", "Route", "Timeouts", "Upstream", "json_schema", "load", "parse",
-]  # fmt: skip
+from sidecar.config.yaml_source import Problem, Section, Source
 
 Item = TypeVar("Item")
 AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
@@ -324,7 +317,3 @@ def _names(section: Section, key: str) -> list[str]:
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
     return f"{{input}} is not an {kind} of this file; one of: {', '.join(known)}{nearest(name, known)}"
-
-
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config_claims import TokenRules
-from sidecar.config_presets import PRESETS, SECRET_SOURCES, SOURCES, PresetName, filled_in
-from sidecar.config_secret import SecretFile, SecretVariable
-from sidecar.config_struct import key
-from sidecar.config_tls import ClientTls
-from sidecar.config_values import (
+from sidecar.config.claims import TokenRules
+from sidecar.config.presets import PRESETS, SECRET_SOURCES, SOURCES, PresetName, filled_in
+from sidecar.config.secret import SecretFile, SecretVariable
+from sidecar.config.struct import key
+from sidecar.config.tls import ClientTls
+from sidecar.config.values import (
     ALGORITHMS,
     RESERVED_HEADERS,
     SECRET_ALGORITHMS,
@@ -27,7 +27,7 @@ from sidecar.config_values import (
     is_loopback,
     web_url,
 )
-from sidecar.yaml_source import Section
+from sidecar.config.yaml_source import Section
 
 _HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StrictBool, ValidationInfo
 
-from sidecar.config_struct import Struct, key
-from sidecar.config_values import ConfigFile, ServerName, surroundings
-from sidecar.yaml_source import Section
+from sidecar.config.struct import Struct, key
+from sidecar.config.values import ConfigFile, ServerName, surroundings
+from sidecar.config.yaml_source import Section
 
 
 def _insecure(value: bool, info: ValidationInfo) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import PlainValidator, SecretBytes, ValidationInfo
 
-from sidecar.config_values import STRING, file_path, surroundings
+from sidecar.config.values import STRING, file_path, surroundings
 
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
 

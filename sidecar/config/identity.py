@@ -14,9 +14,9 @@ from pydantic import (
 )
 from pydantic_core.core_schema import with_info_wrap_validator_function
 
-from sidecar.config_secret import SecretFile
-from sidecar.config_struct import FileSchema, Struct, key
-from sidecar.config_values import (
+from sidecar.config.secret import SecretFile
+from sidecar.config.struct import FileSchema, Struct, key
+from sidecar.config.values import (
     RESERVED_HEADERS,
     STRING,
     ClaimPath,
@@ -28,7 +28,7 @@ from sidecar.config_values import (
     claim_path,
     fold,
 )
-from sidecar.yaml_source import Section
+from sidecar.config.yaml_source import Section
 
 # Those in which front proxies say where a request came from. Others that begin so may bring a token: X-Forwarded-Access-Token.
 _FORWARDED = frozenset(

@@ -17,8 +17,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
-from sidecar.config_values import Address, nearest
-from sidecar.yaml_source import Section
+from sidecar.config.values import Address, nearest
+from sidecar.config.yaml_source import Section
 
 _MISSING = {
     "audience": "it is the `aud` that the backend expects, such as my-backend",

@@ -1,0 +1,18 @@
+"""The configuration: YAML -> frozen structs, with every problem of the file in one error. Knows no module but its own parts.
+
+`file` is the whole; the other modules are its parts by their noun. `struct` is what all structs share, `values` what single
+values may be, `yaml_source` the text with its lines and columns. `python -m sidecar.config > docs/config.schema.json` writes the
+JSON Schema.
+"""
+
+from sidecar.config.file import Admin, Config, ConfigError, Health, Limits, Timeouts, json_schema, load, parse
+from sidecar.config.issuer import Issuer
+from sidecar.config.route import Route, Upstream
+from sidecar.config.tls import ClientTls, ListenerTls
+from sidecar.config.values import Address
+from sidecar.config.yaml_source import Problem
+
+__all__ = [
+    "Address", "Admin", "ClientTls", "Config", "ConfigError", "Health", "Issuer", "Limits", "ListenerTls", "Problem", "Route",
+    "Timeouts", "Upstream", "json_schema", "load", "parse",
+]  # fmt: skip
