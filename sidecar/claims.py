@@ -151,9 +151,9 @@ class ClaimRules:
             if begun is not None:
                 begun.append(name)
             check(claims, now)
-        expires = _numeric_date(claims, "exp")
-        starts = max(_numeric_date(claims, "nbf") or 0.0, _numeric_date(claims, "iat") or 0.0)
-        return starts - self.clock_skew_s, float("inf") if expires is None else expires + self.clock_skew_s
+        # Numbers or missing: the first three checks have seen to that.
+        starts = max(claims.get("nbf", 0.0), claims.get("iat", 0.0))
+        return starts - self.clock_skew_s, claims.get("exp", float("inf")) + self.clock_skew_s
 
     def _check_exp(self, claims: dict[str, Any], now: float) -> None:
         expires = _numeric_date(claims, "exp")

@@ -102,8 +102,9 @@ class Verifier:
     def cached(self, token: bytes) -> Claims | None:
         """The claims of a token verified before, or None whenever there is any doubt: then `verify` finds the reason."""
         digest = sha256(token).digest()  # the token itself is not kept
-        known = self._remembered.get(digest)
-        if known is None:
+        try:
+            known = self._remembered[digest]  # its `get` would look twice
+        except KeyError:
             self.misses += 1
             return None
         source = known.source

@@ -171,11 +171,11 @@ def test_a_token_without_the_rejected_claims_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("over", "details"),
     [
-        ({"nonce": "x"}, "The token\'s nonce claim is not accepted here."),
-        ({"nonce": ""}, "The token\'s nonce claim is not accepted here."),
-        ({"nonce": False}, "The token\'s nonce claim is not accepted here."),
-        ({"at_hash": {}}, "The token\'s at_hash claim is not accepted here."),
-        ({"act": {"sub": "x"}}, "The token\'s act.sub claim is not accepted here."),
+        ({"nonce": "x"}, "The token's nonce claim is not accepted here."),
+        ({"nonce": ""}, "The token's nonce claim is not accepted here."),
+        ({"nonce": False}, "The token's nonce claim is not accepted here."),
+        ({"at_hash": {}}, "The token's at_hash claim is not accepted here."),
+        ({"act": {"sub": "x"}}, "The token's act.sub claim is not accepted here."),
     ],
 )
 def test_a_token_with_a_rejected_claim_is_refused(over: dict[str, Any], details: str) -> None:
@@ -221,6 +221,12 @@ def test_any_other_subject_is_refused(sub: str) -> None:
 def test_parts_of_a_pattern_do_not_overlap() -> None:
     assert "aba" not in Subjects(glob=["ab*ba"])
     assert "abba" in Subjects(glob=["ab*ba"])
+    assert "aa" not in Subjects(glob=["*aa*a*"])
+
+
+def test_a_star_may_stand_for_nothing() -> None:
+    assert "ab" in Subjects(glob=["*a*"])
+    assert "ab" in Subjects(glob=["*a*b*"])
 
 
 def test_a_pattern_of_many_stars_is_no_work() -> None:

@@ -110,6 +110,8 @@ def test_a_negation_of_several_operators_is_true_when_one_of_them_is_false() -> 
     assert answers(both, ["b"]) is True
     assert answers(both, ["a", "b"]) is False
     assert answers(both, ["c", 5]) is None
+    assert answers({"not": {"prefix": "a", "in": [5]}}, "x") is True, "it does not begin so, whatever else"
+    assert answers({"not": {"in": [5], "prefix": "a"}}, "x") is True
 
 
 JSON = st.recursive(

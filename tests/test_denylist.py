@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, DenyListUnusable, Entry
+from sidecar.server import CannotStart
 from tests.peers import patience
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.raw import Response, fetch
-from tests.peers.tokens import ABSENT, claims
+from tests.peers.tokens import ABSENT, claims, public_jwk
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
 
@@ -112,6 +113,14 @@ def test_a_jti_is_denied_with_its_issuer_alone(denylist: DenyList) -> None:
     for jti in ("t2", "T1", "t1 ", "", ABSENT, None, 5, ["t1"], {"t1": 1}):
         assert not denied(denylist, jti=jti)
     assert not denied(denylist, sub="t1", jti="t2")
+
+
+def test_a_number_is_its_digits_and_nothing_else_is_text(denylist: DenyList) -> None:
+    for text in ("5", "True", "None", "[]"):
+        denylist.add({"iss": ISS, "jti": text})
+    assert denied(denylist, jti=5)
+    for jti in (True, None, [], 5.0, ["5"]):
+        assert not denied(denylist, jti=jti)
 
 
 def test_a_subject_is_denied_with_its_issuer_alone_whatever_the_token(denylist: DenyList) -> None:
@@ -235,7 +244,7 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
         ("a.json", "\xff", "is not JSON"),
         ("a.json", "[" * 100_000, "is not JSON"),
         ("a.yaml", "[", "is not YAML"),
-        ("a.yaml", "- !!python/object:os.system {}", "is not YAML"),
+        ("a.yaml", "- !!python/object:os.system {}", "entry 0: iss is missing"),
         ("a.yaml", "\0", "is not YAML"),
         ("a.yaml", "", "must be a list of entries"),
         ("a.yaml", "entries: []", "must be a list of entries"),
@@ -324,6 +333,7 @@ async def test_the_file_is_looked_at_in_the_background_and_a_bad_one_is_told_onc
         async with patience("the deny list"):
             written(path, "[")
             await errors.came.wait()
+            await asyncio.sleep(0.05)  # some more looks at it
             assert denied(denylist)
             while len(denylist) > 1:  # the one that has expired
                 await asyncio.sleep(0.001)
@@ -402,8 +412,33 @@ async def test_once_its_entry_has_ended_a_token_is_good_again() -> None:
         assert not revoked(await stack.fetch(stack.good()))
 
 
-async def test_the_deny_list_of_the_configuration_is_there_before_the_first_request(tmp_path: Path) -> None:
-    async with running(denylist_file=str(tmp_path / "denied.json"), issuers={}) if False else _with_file(
-        tmp_path
-    ) as stack:
-        assert revoked(await stack.fetch(stack.good()))
+INLINE = {"main": {"issuer": ISS, "audiences": ["my-api"], "jwks_inline": {"keys": [public_jwk("EdDSA")]}}}
+
+
+async def test_the_file_is_in_force_before_the_first_request(tmp_path: Path) -> None:
+    path = tmp_path / "denied.yaml"
+    path.write_text(f"- {{iss: {ISS}, jti: t1}}")
+    async with running(denylist_file=str(path), issuers=INLINE) as stack:
+        assert revoked(await stack.fetch(request("GET", "/", token=stack.token(iss=ISS, jti="t1"))))
+        assert not revoked(await stack.fetch(request("GET", "/", token=stack.token(iss=ISS, jti="t2"))))
+
+
+@pytest.mark.parametrize("content", ["[", None], ids=["bad", "missing"])
+async def test_nothing_is_served_without_the_file(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "denied.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CannotStart, match=r"denied\.json: "):
+        async with running(denylist_file=str(path)):
+            raise AssertionError("it serves")
+
+
+async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was() -> None:
+    async with running() as stack, stack.client() as client:
+        for _ in range(3):
+            assert not revoked(await client.request(stack.good()))
+        await post(stack, {"iss": stack.issuer.issuer, "jti": "of another token"})
+        for _ in range(3):
+            assert not revoked(await client.request(stack.good()))
+        verifier = stack.sidecar.proxy.verifier
+        assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"

@@ -72,6 +72,12 @@ def test_all_roles_and_one_of_several_are_enough() -> None:
     Policy(roles=["a"], any_role=["b", "c"]).authorize(alice(roles=["a", "c", "d"]))
 
 
+@pytest.mark.parametrize("demand", [{"roles": ["a"]}, {"any_role": ["a", "b"]}], ids=["all", "any"])
+def test_one_kind_of_demand_is_enough_to_refuse(demand: dict[str, list[str]]) -> None:
+    Policy(**demand).authorize(alice(roles=["a"]))  # type: ignore[arg-type]
+    assert refusal(Policy(**demand), alice(roles=["c"])).reason is Reason.CLAIM_MISMATCH  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("roles", [[], ["a"], ["b"], ["b", "c"], "a", "a b", None, 5, {"a": 1, "b": 1}, [["a", "b"]]])
 def test_a_missing_role_is_refused(roles: object) -> None:
     rejection = refusal(Policy(roles=["a"], any_role=["b", "c"]), alice(roles=roles))

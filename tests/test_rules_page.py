@@ -1,0 +1,66 @@
+"""Every example of docs/rules.md is one: it loads, and its table is true."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.conditions import condition
+from sidecar.config import parse
+from sidecar.denylist import DenyList, Entry
+from sidecar.online import problems_online
+from tests.peers.clock import HandClock
+
+PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CONFIGURATIONS = [text for kind, text in BLOCKS if kind == "yaml" and not text.startswith("#")]
+[ENTRIES] = [text for kind, text in BLOCKS if kind == "yaml" and text.startswith("#")]
+[COMMAND] = [text for kind, text in BLOCKS if kind == "sh"]
+ROWS = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
+REST = {
+    "issuers": "issuers: {idp: {issuer: https://idp.example/, audiences: any}}\n",
+    "upstream": "upstream: http://127.0.0.1:9292\n",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text.split("\n")[0])
+def test_every_configuration_loads(text: str) -> None:
+    parse("".join(rest for key, rest in REST.items() if f"{key}:" not in text) + text, environ={})
+
+
+async def test_the_deny_list_loads(tmp_path: Path) -> None:
+    path = tmp_path / "denied.yaml"
+    path.write_text(ENTRIES)
+    denylist = DenyList(HandClock(0), {"https://idp.example/": "idp"}, path)
+    await denylist.load()
+    assert len(denylist) == 4
+
+
+def test_the_entry_of_the_command_is_one() -> None:
+    [body] = re.findall(r"-d '(.*)'", COMMAND)
+    assert Entry.read(json.loads(body)).value == "mallory"
+
+
+@pytest.mark.parametrize(("operator", "satisfied", "not_satisfied"), ROWS)
+def test_the_table_of_operators_is_true(operator: str, satisfied: str, not_satisfied: str) -> None:
+    asked: Any = yaml.safe_load(operator)
+    for value in re.findall(r"`(.*?)`", satisfied):
+        assert condition(asked)(json.loads(value)) is True, value
+    for value in re.findall(r"`(.*?)`", not_satisfied):
+        assert condition(asked)(json.loads(value)) is not True, value
+
+
+def test_every_operator_is_in_the_table() -> None:
+    named = {operator.partition(":")[0] for operator, _, _ in ROWS}
+    assert named == {"equals", "in", "prefix", "contains", "any", "all", "exists", "not"}
+
+
+async def test_an_unusable_deny_list_is_found_by_check_online(tmp_path: Path) -> None:
+    text = REST["issuers"].replace("audiences: any", "audiences: any, jwks_inline: {keys: []}") + REST["upstream"]
+    config = parse(f"{text}denylist_file: none.json\n", environ={}, base=tmp_path)
+    assert f"denylist_file: {tmp_path}/none.json: cannot be read: No such file or directory" in await problems_online(
+        config
+    )
