@@ -27,6 +27,7 @@ from sidecar.fetch import FILE_POLL_S
 from sidecar.health import Health
 from sidecar.metrics import Collector
 from sidecar.minting import SigningKeyUnusable
+from sidecar.quiet import QuietRunner
 from sidecar.tls import Renewed, TlsUnusable, load_certificate, server_context
 
 log = logging.getLogger("sidecar.server")
@@ -109,7 +110,7 @@ class Sidecar:
         return context
 
     async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = QuietRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
         try:

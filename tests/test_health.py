@@ -4,7 +4,7 @@ import pytest
 
 from tests.peers.backend import never
 from tests.peers.issuer import Answer, ScriptedIssuer
-from tests.peers.raw import fetch
+from tests.peers.raw import RawClient, fetch
 from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -109,3 +109,14 @@ async def test_the_proxys_port_knows_no_probes() -> None:
     async with running() as stack:
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await stack.fetch(request("GET", path))).status == 401
+
+
+@pytest.mark.parametrize("listener", ["health", "admin"])
+async def test_bytes_that_are_no_http_are_answered_without_quoting_them(listener: str) -> None:
+    async with running() as stack:
+        address = getattr(stack.sidecar, f"{listener}_address")
+        async with RawClient.to(address) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: " + stack.credentials + b"\x00\r\n\r\n")
+            answer = await client.response()
+            rest = await client.closed()
+        assert (answer.status, answer.json(), rest) == (400, {"error": "Invalid request"}, b"")
