@@ -104,7 +104,9 @@ def secret_file(tmp_path: Path) -> str:
         pytest.param({}, id="defaults"),
         pytest.param({"assertion": {"audience": "b"}}, id="with the assertion"),
         pytest.param({"encoding": "raw_utf8"}, id="raw UTF-8"),
-        pytest.param({"token_from": [{"query": "access_token"}]}, id="without the token in the query"),
+        pytest.param(
+            {"token_from": [{"header": "Authorization"}, {"query": "access_token"}]}, id="the target as it is sent"
+        ),
     ],
 )
 async def test_the_backend_can_verify_every_request(secret_file: str, settings: dict[str, Any]) -> None:
@@ -112,21 +114,22 @@ async def test_the_backend_can_verify_every_request(secret_file: str, settings: 
         {"path": "/public/*", "auth": "none"},
         {"path": "/tried/*", "mode": "report"},
     ]
-    headers = {"X-JWT-Sub": "sub", "X-JWT-Name": "name"}
+    headers = {"X-JWT-Sub": "sub", "X-JWT-Nick": "nick"}
     async with running(
         signature={"secret_file": secret_file}, routes=routes, identity_headers=headers, **settings
     ) as stack:
-        token = stack.token(name="Jörg")
+        token = stack.token(nick="Jörg")
         spoofed = [("X-JWT-Signature", "t=1,v1=0"), ("x_jwt_signature", "evil"), ("X-JWT-Extra", "evil")]
-        query = f"?a=%20+é&access_token={token}" if "token_from" in settings else "?a=%20+é"
         for raw in (
-            request("GET", f"/x{query}", token=token, headers=spoofed),
+            request("GET", f"/x?a=%20+%c3&access_token={token}", headers=spoofed)
+            if "token_from" in settings
+            else request("GET", "/x?a=%20+%c3", token=token, headers=spoofed),
             request("DELETE", "/x", token=token),
             request("POST", "/public/x", headers=spoofed, body=b"x"),
             request("GET", "/tried/x", headers=spoofed),
         ):
-            await stack.fetch(raw)
-        assert stack.backend.requests
+            assert (await stack.fetch(raw)).status == 200
+        assert len(stack.backend.requests) == 4
         assert [received for received in stack.backend.requests if not verified(received)] == []
         for received in stack.backend.requests:
             assert len([name for name, _ in received.headers if name.lower() == "x-jwt-signature"]) == 1

@@ -124,6 +124,24 @@ def test_a_place_that_is_not_named_is_not_looked_at() -> None:
     assert take(TokenSources([], [], ["access_token"]), **everywhere) == b"a"
 
 
+def test_one_header_does_not_hide_the_other_places() -> None:
+    assert take(TokenSources(cookies=["session"]), cookie=[b"session=a"]) == b"a"
+    assert take(TokenSources(parameters=["access_token"]), "/?access_token=a") == b"a"
+    assert take(TokenSources([AUTHORIZATION, X_TOKEN]), x_token=[b"a"]) == b"a"
+    assert take(TokenSources([]), authorization=[b"Bearer a"]) is None
+
+
+def test_what_separates_cookies_and_parameters_is_not_one_of_them() -> None:
+    assert take(TokenSources([], [";"]), cookie=[b"a; b"]) is None
+    assert take(TokenSources([], [], ["&", ";"]), "/?a&b;c") is None
+
+
+def test_other_places_than_headers_are_known_so_that_their_tokens_can_be_taken_out() -> None:
+    assert TokenSources([AUTHORIZATION, X_TOKEN]).only_in_headers is True
+    assert TokenSources(cookies=["session"]).only_in_headers is False
+    assert TokenSources(parameters=["access_token"]).only_in_headers is False
+
+
 # What is sent on
 
 
@@ -276,6 +294,16 @@ async def test_the_token_is_sent_on_from_each_place_or_from_none(target: str, fo
         else:
             assert (third.get("cookie"), fourth.target) == ("a=1; b=%7E", f"{target}?a=%7e&b=+")
             assert [received for received in stack.backend.requests if token.encode() in received.head] == []
+
+
+@pytest.mark.parametrize("forward_token", [False, True])
+async def test_a_route_says_whether_the_token_is_sent_on(forward_token: bool) -> None:
+    routes = [{"path": "/other", "forward_token": forward_token}]
+    async with running(forward_token=not forward_token, routes=routes) as stack:
+        for target in ("/", "/other"):
+            assert (await stack.fetch(stack.good(target=target))).status == 200
+        credentials = [f"Bearer {stack.alice}", None] if not forward_token else [None, f"Bearer {stack.alice}"]
+        assert [received.get("authorization") for received in stack.backend.requests] == credentials
 
 
 async def test_basic_credentials_beside_a_token_header_are_ignored_and_the_backends_to_read() -> None:

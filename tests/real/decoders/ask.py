@@ -1,0 +1,30 @@
+"""Answers each line of JSON on stdin with one on stdout: what the decoder makes of it."""
+
+import json
+import runpy
+import sys
+
+decoder = runpy.run_path(sys.argv[1])
+
+
+def raw(value):
+    return bytes.fromhex(value).decode("latin-1")
+
+
+def ask(what, arguments):
+    if what == "assertion":
+        return decoder[what](*arguments)
+    if what == "signed":
+        method, target, headers, secret, now = arguments
+        headers = {name: raw(value) for name, value in headers.items()}
+        return decoder[what](method, raw(target), headers, bytes.fromhex(secret), now)
+    return decoder[what](raw(arguments[0]))
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    try:
+        answer = {"answer": ask(asked["ask"], asked["arguments"])}
+    except Exception as error:  # noqa: BLE001  # whatever a backend would have to deal with
+        answer = {"refused": type(error).__name__}
+    print(json.dumps(answer), flush=True)
