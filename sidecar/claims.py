@@ -134,6 +134,7 @@ class ClaimRules:
                 ("iat", self._check_iat, True),
                 ("lifetime", self._check_lifetime, max_lifetime_s is not None),
                 ("aud", self._check_audience, audiences is not None),
+                ("names", _check_names, True),
                 ("required", self._check_required, bool(required)),
                 ("rejected", self._check_rejected, bool(rejected)),
                 ("sub", self._check_subject, subjects is not None),
@@ -151,7 +152,7 @@ class ClaimRules:
             if begun is not None:
                 begun.append(name)
             check(claims, now)
-        # Numbers or missing: the first three checks have seen to that.
+        # Numbers or missing: the checks of exp, nbf and iat have seen to that.
         starts = max(claims.get("nbf", 0.0), claims.get("iat", 0.0))
         return starts - self.clock_skew_s, claims.get("exp", float("inf")) + self.clock_skew_s
 
@@ -216,8 +217,6 @@ class ClaimRules:
         subject = claims.get("sub")
         if subject is None:
             raise Rejection(Reason.CLAIM_MISSING, "The token has no sub claim.")
-        if not isinstance(subject, str):
-            raise Rejection(Reason.CLAIM_INVALID, "The token's sub claim is not a string.")
         if subject not in self.subjects:
             raise Rejection(Reason.CLAIM_MISMATCH, "The token's subject is not accepted here.")
 
@@ -245,6 +244,13 @@ def _fits(pieces: Sequence[str], text: str) -> bool:
             return False
         at += len(piece)
     return len(text) - at >= len(last) and text.endswith(last)
+
+
+def _check_names(claims: dict[str, Any], _now: float) -> None:
+    """RFC 7519 sections 4.1.2 and 4.1.7. As a header a list of one name would look like the name itself."""
+    for name in ("sub", "jti"):
+        if not isinstance(claims.get(name, ""), str | None):
+            raise Rejection(Reason.CLAIM_INVALID, f"The token's {name} claim is not a string.")
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float | None:

@@ -83,6 +83,8 @@ def _about_claims(name: str, rules: ClaimRules, claims: dict[str, Any], now: flo
             at, audience = given
             told = one_of(audience) if isinstance(audience, list) else shown(audience)
             return Words(wanted, told if rules.audience_claims == ("aud",) else f"{told} in {at}")
+        case "names":
+            return Words("a string in sub and jti", f"sub {shown(claims.get('sub'))}, jti {shown(claims.get('jti'))}")
         case "required":
             missing = [".".join(path) for path in rules.required if find(claims, path) is None]
             return Words(one_of(map(".".join, rules.required)), f"no {one_of(missing)}" if missing else "all of them")

@@ -216,7 +216,7 @@ async def test_every_check_of_an_accepted_request_is_told_in_the_order_of_the_pr
             f"ok    {name}"
             for name in (
                 "request", "route", "token", "shape", "header", "issuer", "typ", "algorithm", "key", "signature", "exp", "nbf",
-                "iat", "lifetime", "aud", "required", "rejected", "sub", "cnf", "denylist", "issuers",
+                "iat", "lifetime", "aud", "names", "required", "rejected", "sub", "cnf", "denylist", "issuers",
             )
         ]  # fmt: skip
         for line in (

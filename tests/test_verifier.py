@@ -649,12 +649,12 @@ async def test_a_remembered_token_is_not_served_when_its_issuers_keys_are_too_ol
 async def test_only_so_many_tokens_are_remembered_and_the_least_used_go_first(
     issuers: Issuers, clock: HandClock
 ) -> None:
-    first, second = good("EdDSA", jti=1), good("EdDSA", jti=2)
+    first, second = good("EdDSA", jti="1"), good("EdDSA", jti="2")
     await issuers.verify(first)
     await issuers.verify(second)
     for n in range(REMEMBERED_TOKENS - 1):
         assert issuers.cached(first)
-        await issuers.verify(good("EdDSA", jti=-n))
+        await issuers.verify(good("EdDSA", jti=f"-{n}"))
     assert issuers.cached(first)
     assert issuers.cached(second) is None
     assert repr(issuers.verifier).endswith(f": {REMEMBERED_TOKENS} tokens remembered>")

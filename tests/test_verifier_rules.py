@@ -15,7 +15,7 @@ from tests.peers.tokens import ABSENT
 
 NOW = int(EPOCH)
 ALL_CHECKS = [
-    "shape", "header", "issuer", "typ", "algorithm", "key", "signature", "exp", "nbf", "iat", "aud", "cnf", "denylist",
+    "shape", "header", "issuer", "typ", "algorithm", "key", "signature", "exp", "nbf", "iat", "aud", "names", "cnf", "denylist",
 ]  # fmt: skip
 
 
