@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check bench
+.PHONY: install run test check bench mutation
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -20,6 +20,10 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+# make mutation MODULES="claims policy"
+mutation: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.mutation $(MODULES)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'

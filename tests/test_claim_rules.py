@@ -36,7 +36,7 @@ def test_the_checks_that_begin_are_told_up_to_the_one_that_refuses() -> None:
     begun: list[str] = []
     with pytest.raises(Rejection):
         ClaimRules(["other"]).check(claims(now=NOW), NOW, begun)
-    assert begun == ["exp", "nbf", "iat", "aud", "names"]
+    assert begun == ["exp", "nbf", "iat", "aud"]
 
 
 # audiences

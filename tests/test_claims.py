@@ -1,5 +1,6 @@
 """What verified claims must be at a given time: RFC 7519 section 4.1, with the skew allowed on each date."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -72,6 +73,10 @@ def test_within_the_skew_an_expired_token_is_accepted() -> None:
 )
 def test_a_date_may_be_any_number(exp: float) -> None:
     assert check(exp=exp)[1] == exp + SKEW
+
+
+def test_the_latest_date_is_the_end_of_the_year_9999() -> None:
+    assert datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() == LATEST_DATE
 
 
 def test_a_date_may_lie_as_far_back() -> None:
@@ -238,8 +243,9 @@ def test_claims_show_whose_they_are_and_which_and_no_value() -> None:
     assert shown == "<Claims of zuplo: sub, email>"
 
 
-def test_claims_say_nothing_about_time_unless_told() -> None:
+def test_claims_say_nothing_about_time_and_what_was_signed_unless_told() -> None:
     bare = Claims("zuplo", {})
+    assert bare.payload_segment == b""
     assert (bare.valid_from, bare.valid_until) == (float("-inf"), float("inf"))
 
 

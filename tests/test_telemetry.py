@@ -258,7 +258,7 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 6
     form = re.compile(
         r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}] "
-        r'"(\S+) (\S+) HTTP/1\.1" (\d{3}) \S+ "[^"]*" "[^"]*".*'
+        r'"(\S+) ([^\s"]+) HTTP/1\.1" (\d{3}) \S+ "[^"]*" "[^"]*".*'
     )
     found = [match.groups() for line in lines if (match := form.fullmatch(line)) is not None]
     assert len(found) == len(lines)

@@ -350,11 +350,9 @@ async def test_an_early_answer_leaves_no_half_sent_request_in_the_pool() -> None
         async with stack.client() as client:
             await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"half")
             assert (await client.response("POST")).status == 413
-            await stack.backend.disconnected()
-        stack.backend.handler = ok
-        assert (await stack.fetch(stack.good())).status == 200
+            stack.backend.handler = ok
+            assert (await stack.fetch(stack.good())).status == 200
         assert stack.backend.connections == 2
-        stack.backend.incomplete.clear()
 
 
 @pytest.mark.parametrize("when", ["before an answer", "within an upload", "within a download"])

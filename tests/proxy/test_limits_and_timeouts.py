@@ -134,6 +134,15 @@ async def test_a_silent_origin_is_a_504_and_its_connection_is_not_used_again() -
         assert len(stack.backend.requests) == 2
 
 
+async def test_an_origin_that_is_silent_after_an_upload_is_a_504() -> None:
+    backend = RawBackend(never, read_bodies=False)
+    async with running(backend=backend, timeouts={"response_headers": SHORT}) as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"hello")
+        await stack.backend.received()
+        await client.send(b"hello")
+        refusal(await client.response("POST"), 504, "upstream_timeout")
+
+
 async def test_an_origin_that_sends_half_a_head_is_a_504() -> None:
     half = send(b"HTTP/1.1 200 OK\r\nX-A:")
     async with running(backend=RawBackend(half), timeouts={"response_headers": SHORT}) as stack:

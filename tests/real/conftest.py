@@ -1,4 +1,4 @@
-"""`jwt-sidecar run` as a process of its own, and a client."""
+"""`jwt-sidecar run` as a process of its own, an issuer that it trusts, and a client."""
 
 import json
 import sys
@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from sidecar.dev.issuer import Issuer
+from sidecar.minting import key_set
 from tests.real.process import run
 
 SETTINGS = {
@@ -22,15 +24,40 @@ SETTINGS = {
 StartSidecar = Callable[..., AbstractAsyncContextManager[str]]
 
 
-@pytest.fixture
-def sidecar(tmp_path: Path) -> StartSidecar:
+@pytest.fixture(scope="session")
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> StartSidecar:
     """``async with sidecar(issuers=..., upstream=...) as url``: `jwt-sidecar run` with these settings on free ports."""
 
     def start(**settings: Any) -> AbstractAsyncContextManager[str]:
-        file = tmp_path / "config.yaml"
+        file = tmp_path_factory.mktemp("sidecar") / "config.yaml"
         file.write_text(json.dumps(SETTINGS | settings))  # JSON is YAML
         command = str(Path(sys.executable).with_name("jwt-sidecar"))
-        return run(command, "run", "-c", str(file), announces=r"listening proxy (\S+).*listening admin \S+\n")
+        announces = r"listening proxy (\S+).*listening admin \S+\n"
+        return run(command, "run", "-c", str(file), announces=announces, never="event=bug")
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    """An issuer whose key set is in a file."""
+    return Issuer("https://issuer.test", audience="api")
+
+
+@pytest.fixture(scope="session")
+def behind(sidecar: StartSidecar, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> StartSidecar:
+    """``async with behind(upstream=..., ...) as url``: a sidecar that trusts the issuer; `/public/*` needs no token."""
+    keys = tmp_path_factory.mktemp("issuer") / "keys.json"
+    keys.write_text(json.dumps(key_set(issuer.keys)))
+    trusted = {"issuer": issuer.issuer, "audiences": [issuer.audience], "jwks_file": str(keys), "clock_skew": "0s"}
+
+    def start(**settings: Any) -> AbstractAsyncContextManager[str]:
+        defaults = {
+            "issuers": {"main": trusted},
+            "routes": [{"path": "/public/*", "auth": "none"}],
+            "access_log": "off",
+        }
+        return sidecar(**defaults | settings)
 
     return start
 

@@ -11,10 +11,11 @@ from tests.peers import patience
 
 
 @asynccontextmanager
-async def run(*command: str, announces: str) -> AsyncIterator[str]:
+async def run(*command: str, announces: str, never: str = "Traceback") -> AsyncIterator[str]:
     """Run a program until the block ends.
 
-    `announces` is a pattern for what the program prints once it listens; its group is the address that comes out.
+    `announces` is a pattern for what the program prints once it listens; its group is the address that comes out. `never` is what
+    it must not print after that.
     """
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -27,6 +28,7 @@ async def run(*command: str, announces: str) -> AsyncIterator[str]:
         async with patience(f"{command[0]} to end after SIGTERM"):
             rest, _ = await process.communicate()
         print(rest.decode())
+        assert never not in rest.decode()
     finally:
         if process.returncode is None:
             process.kill()
