@@ -106,6 +106,14 @@ class UpstreamConnection(BaseProtocol):
             self._answer = None
             self.deadline = NEVER
 
+    @property
+    def at_rest(self) -> bool:
+        """Can the next request have the connection? Not when an answer that nobody asked for has begun behind this one."""
+        try:
+            return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
+        except HttpProcessingError:
+            return False
+
     def write(self, piece: bytes) -> None:
         """Write bytes of a request. Raises BrokenOff when the connection has ended."""
         if self.transport is None:

@@ -54,7 +54,7 @@ class Answer:
         if self._sending is not None and not self._sending.done():
             self._sending.cancel()
             connection.reusable = False
-        if connection.reusable and self.payload.is_eof() and not self.message.should_close:
+        if self.payload.is_eof() and not self.message.should_close and connection.at_rest:
             self._upstream.keep(connection)
         else:
             connection.close()

@@ -442,3 +442,12 @@ async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: st
     stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{name}: 0\r\nContent-Length: 2\r\n\r\nok".encode())
     answer = await stack.fetch(stack.good())
     assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
+
+
+async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(stack: Stack) -> None:
+    stack.backend.handler = send(response(200, b"hello") + b"HTTP/1.1 299 Poison")
+    assert (await stack.fetch(stack.good())).status == 200
+    stack.backend.handler = ok
+    answer = await stack.fetch(stack.good())
+    assert (answer.status, answer.reason) == (200, "OK")
+    assert stack.backend.connections == 2
