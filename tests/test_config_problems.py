@@ -317,7 +317,8 @@ ROUTES = [
     case("same regex twice", "{path_regex: /a+}\n- {path_regex: /a+}",
          "5:16: routes.1.path_regex: is never reached: all its requests meet routes.0 (line 4) first; move it up or remove it"),
     case("host with port", "{path: /a, hosts: ['a:80']}",
-         "4:22: routes.0.hosts.0: 'a:80' is not a host: a lower-case name without port, or *.example.com for every name below it"),
+         "4:22: routes.0.hosts.0: 'a:80' is not a host: a lower-case name without port, or *.example.com for every name "
+         "below it"),
     case("h2c", "{path: /a, upgrades: [h2c]}",
          "4:25: routes.0.upgrades.0: 'h2c' would carry requests that nobody verifies; it is never passed on"),
     case("no protocol", "{path: /a, upgrades: ['a b']}",
