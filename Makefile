@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check bench mutation
+FUZZ_S ?= 1800
+
+.PHONY: install run test check bench mutation properties fuzz soak transfer
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -24,6 +26,16 @@ bench: .venv/installed-dev
 # make mutation MODULES="claims policy"
 mutation: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.mutation $(MODULES)
+
+properties: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.properties
+
+# make fuzz FUZZ_S=60
+fuzz: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.fuzz --seconds $(FUZZ_S)
+
+soak transfer: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.$@
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'

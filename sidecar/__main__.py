@@ -86,12 +86,13 @@ def check(options: argparse.Namespace) -> int:
     if problems:
         return USAGE
     print(f"{options.config}: no problems found")
+    places = ", ".join(source.header or source.cookie or source.query or "" for source in config.token_sources)
     for issuer in config.issuers.values():
         if issuer.preset is not None:
             print(f"issuers.{issuer.name}, with preset {issuer.preset}:")
             print(f"  keys from: {issuer.jwks_uri or issuer.keys_from}")
             print(f"  algorithms: {', '.join(issuer.algorithms)}")
-            print(f"  token in: {issuer.token_header or 'Authorization'}")
+            print(f"  token in: {places}")
     return 0
 
 

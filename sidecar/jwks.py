@@ -162,15 +162,13 @@ class JwksSource:
         self._forget_removed()
         try:
             key_set = await self.fetch()
-            jwks = Jwks.of(key_set.document, self.algorithms)
+            self._succeeded(trigger, Jwks.of(key_set.document, self.algorithms), key_set)
         except FetchFailed as error:
             self._failed(trigger, str(error))
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it
             at = extract_tb(error.__traceback__)[-1]
             log.error("issuer=%s event=bug type=%s at=%s:%s", self.name, type(error).__name__, at.filename, at.lineno)
             self._failed(trigger, "the fetch met a bug of the sidecar")
-        else:
-            self._succeeded(trigger, jwks, key_set)
         finally:
             self._flight = None
             self._landed.set()
@@ -218,7 +216,7 @@ class JwksSource:
             return jwks
         for key in self.jwks.keys:
             self._removed.setdefault(key, now + self._removed_key_grace_s)
-        kept = [(key, until) for key, until in self._removed.items() if until > now and key not in jwks]
+        kept = [(key, until) for key, until in self._removed.items() if key not in jwks]
         self._removed = dict(kept[-MAX_KEYS:])
         return Jwks((*jwks.keys, *self._removed), jwks.skipped, any_kid=jwks.any_kid)
 

@@ -16,7 +16,15 @@ from sidecar.claims import Claims
 from sidecar.config import parse
 from sidecar.config.identity import IdentityHeader as HeaderSettings
 from sidecar.headers import Roles
-from sidecar.identity import ENCODINGS, MAX_ALL_BYTES, MAX_HEADER_BYTES, IdentityHeader, IdentityHeaders, encode
+from sidecar.identity import (
+    ENCODINGS,
+    MAX_ALL_BYTES,
+    MAX_HEADER_BYTES,
+    VERIFIED,
+    IdentityHeader,
+    IdentityHeaders,
+    encode,
+)
 from sidecar.rejections import Reason, Rejection
 from tests.peers.tokens import b64
 from tests.peers.wire import request
@@ -170,6 +178,22 @@ def test_a_header_that_may_be_omitted_is_left_out_when_it_is_too_large(told: Cal
     assert told() == []
     assert headers({"sub": "a", "groups": fits + "x"}, **mapping) == {"X-JWT-Sub": "a"}
     assert told() == [f"event=header_omitted header=X-JWT-Groups bytes={MAX_HEADER_BYTES + 1}"]
+
+
+def test_a_header_that_is_left_out_takes_no_other_along() -> None:
+    mapping: dict[str, Any] = {"X_JWT_Groups": IdentityHeader(("groups",), omit=True), "X_JWT_Sub": ("sub",)}
+    assert headers({"sub": "a", "groups": "x" * 5000}, **mapping) == {"X-JWT-Sub": "a"}
+
+
+def test_nothing_is_left_out_as_long_as_all_fit_together() -> None:
+    mapping = {f"X-{at}": IdentityHeader((f"c{at}",), omit=True) for at in range(4)}
+    around = len(VERIFIED) + sum(len(f"{name}: \r\n") for name in mapping)
+    claims = dict.fromkeys(("c0", "c1", "c2"), "x" * MAX_HEADER_BYTES)
+    for beyond in (0, 1):
+        last = "x" * (MAX_ALL_BYTES - around - 3 * MAX_HEADER_BYTES + beyond)
+        lines = IdentityHeaders(mapping, None).lines(Claims("zuplo", {**claims, "c3": last}))
+        assert (len(lines) == MAX_ALL_BYTES) is (beyond == 0)
+        assert lines.count(b"\r\n") == 5 - beyond
 
 
 def test_when_all_are_too_large_together_the_largest_that_may_be_omitted_goes_first(

@@ -200,6 +200,27 @@ def test_the_limits_themselves_are_accepted(token: bytes) -> None:
     parse(token)
 
 
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+@pytest.mark.parametrize(("before", "last"), [("A", "AQgw"), ("AA", "AEIMQUYcgkosw048"), ("AAA", ALPHABET), ("", "")])
+def test_a_segment_ends_with_no_bit_over(before: str, last: str) -> None:
+    for character in map(chr, range(128)):
+        segment = (before + character).encode()
+        if character in last:
+            assert b64(base64url(segment)).encode() == segment
+        else:
+            with pytest.raises(ValueError):
+                base64url(segment)
+
+
+@pytest.mark.parametrize("code", [code for code in range(256) if chr(code) not in ALPHABET])
+def test_a_character_outside_the_alphabet_is_never_passed_over(code: int) -> None:
+    for segment in (b"%cAAAA", b"AA%cAA", b"AAAA%c", b"AAA%c", b"A%cA", b"AAAA%cAAA"):
+        with pytest.raises(ValueError):
+            base64url(segment % code)
+
+
 @given(st.binary())
 def test_base64url_undoes_its_encoding(data: bytes) -> None:
     assert base64url(b64(data).encode()) == data

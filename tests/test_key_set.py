@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.key_set import MAX_KEYS, MAX_KEYS_WITHOUT_KID, FetchFailed, Jwks
-from sidecar.keys import ALGORITHMS
+from sidecar.keys import ALGORITHMS, secret_key
 from tests.peers import tokens
 
 ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
@@ -146,3 +146,11 @@ def test_a_set_knows_its_keys() -> None:
     assert here.keys[0] not in there
     assert "ed25519-a" not in here
     assert repr(here) == "<Jwks of 1 keys>"
+
+
+def test_keys_in_another_form_than_a_document_are_taken_as_they_are_and_may_be_for_any_kid() -> None:
+    secret = secret_key(b"x" * 32, ["HS256"])
+    unnamed = Jwks([secret], any_kid=True)
+    assert Jwks.of(unnamed, ALGORITHMS) is unnamed
+    assert [key for key, _ in unnamed.find("whatever", "HS256")] == [secret]
+    assert Jwks([secret]).find("whatever", "HS256") == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.policy import Policy
 from sidecar.rejections import Reason, Rejection
-from sidecar.routes import REFUSED_METHODS, Auth, Route, Routes
+from sidecar.routes import MAX_READINGS, REFUSED_METHODS, Auth, Route, Routes, host_name, readings
 
 PUBLIC = Route("/public/*", auth=Auth.NONE)
 ROBOTS = Route("/robots.txt", auth=Auth.NONE)
@@ -88,6 +88,7 @@ def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> N
     assert caught.value.reason is Reason.METHOD_NOT_ALLOWED
     assert caught.value.allow is not None
     assert REFUSED_METHODS.isdisjoint(caught.value.allow.split(", "))
+    assert caught.value.allow == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 # Targets and paths with no reading
@@ -108,7 +109,10 @@ def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> N
     ],
 )
 def test_a_target_that_is_no_path_is_refused(target: str) -> None:
-    assert refusal(target) is Reason.REQUEST_MALFORMED
+    with pytest.raises(Rejection) as caught:
+        match(target)
+    assert caught.value.reason is Reason.REQUEST_MALFORMED
+    assert caught.value.details == "The request target must be a path."
 
 
 @pytest.mark.parametrize("prefix", ["/public", "/admin", ""])
@@ -235,6 +239,19 @@ def test_rules_for_other_methods_do_not_make_a_path_ambiguous() -> None:
         routes.match("POST", "/a/../b")
 
 
+def test_a_path_has_at_most_so_many_readings() -> None:
+    assert match("/public/%" + "25" * (MAX_READINGS - 2) + "61") is PUBLIC
+    assert refusal("/public/%" + "25" * (MAX_READINGS - 1) + "61") is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved"),
+    [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/..", "/"), ("/.", "/")],
+)
+def test_dots_are_resolved_as_rfc_3986_has_it(path: str, resolved: str) -> None:
+    assert readings(path) == {path, resolved}
+
+
 def test_a_path_of_many_layers_is_refused_at_once() -> None:
     assert refusal("/public/%" + "25" * 2000 + "2e") is Reason.PATH_AMBIGUOUS
 
@@ -335,3 +352,29 @@ def match_plain(path: str) -> Route:
 def test_a_route_shows_its_name_and_what_it_asks() -> None:
     assert repr(PUBLIC) == "<Route /public/* none>"
     assert OTHERWISE.name == "(default)"
+
+
+def test_the_words_of_the_configuration() -> None:
+    assert [Auth(word) for word in ("required", "optional", "none", "deny")] == list(Auth)
+
+
+def test_a_route_asks_for_no_more_than_it_is_told() -> None:
+    plain = Route("/x")
+    assert (plain.auth, plain.policy.checks, plain.methods, plain.upstream) == (Auth.REQUIRED, (), None, "default")
+    assert (plain.preflight, plain.preserve_host, plain.report, plain.forward_token) == (True, True, False, False)
+    assert (plain.strip_prefix, plain.max_body, plain.upgrades) == ("", None, {b"websocket"})
+    told = Route("/x", report=True, forward_token=True, preflight=False, preserve_host=False, upgrades=["a"])
+    assert (told.preflight, told.preserve_host, told.report, told.forward_token) == (False, False, True, True)
+    assert told.upgrades == {b"a"}
+
+
+def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
+    assert [host_name(host) for host in (b"A.test:80", b"a:", b"[::1]:8", b"\xff")] == [
+        "a.test",
+        "a",
+        "[::1]",
+        "\ufffd",
+    ]
+    named = Route("/x", hosts=["xx"])
+    assert Routes([named], OTHERWISE).match("GET", "/x") is OTHERWISE
+    assert Routes([named], OTHERWISE).match("GET", "/x", b"XX:1") is named

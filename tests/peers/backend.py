@@ -216,7 +216,9 @@ class RawBackend:
                 os.unlink(self.unix)
             self._server = await loop.create_unix_server(self._protocol, os.fspath(self.unix), ssl=self.tls)
         else:
-            self._server = await loop.create_server(self._protocol, sock=_bound(self.address), ssl=self.tls)
+            self._server = await loop.create_server(
+                self._protocol, sock=_bound(self.address), ssl=self.tls, backlog=1024
+            )
 
     async def drop_connections(self, *, by_reset: bool = False) -> None:
         """End every open connection, idle or not, as a restarted server does; a handler at work is cancelled."""

@@ -1,0 +1,402 @@
+"""Do the tests notice when a module is wrong? Runs them against each mutant of it (tests/proofs/mutants.py).
+
+python -m tests.proofs.mutation claims policy
+
+A mutant is killed when a test fails, or when its tests take more than five times as long as they should. Works in a copy of the
+tree. The tests are collected and run once, noting which of them run which line; then each mutant gets a forked process, in which
+the code of its functions is exchanged and the tests that run the changed line are run, until one fails. What cannot be changed in
+a living process (constants, class bodies), and what survives there but also ran at import, is tried in a process that imports
+the changed module afresh and runs every test of it. At both ends the unchanged module has to pass in the same way.
+"""
+
+import argparse
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from tests.proofs.mutants import Mutant, mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_SURVIVORS = 0.03
+SHORTEST_TIMEOUT_S = 8.0  # a busy machine is no finding
+MOST_MEMORY = 4 * 2**30
+IMPORTED_BEFORE = ("aiohttp.web", "jose.jwk", "msgspec", "prometheus_client", "pydantic", "trustme", "uvloop", "yaml")
+OPTIONS = [
+    "-q",
+    "-s",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+    "--hypothesis-profile=mutation",
+    "--hypothesis-seed=0",
+]
+
+PROXY = (
+    "proxy/test_request.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
+    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_model_scenario.py"
+)
+TESTS_OF = {
+    "bearer": "test_bearer.py test_token_sources.py",
+    "claims": "test_claims.py test_claim_rules.py",
+    "policy": "test_policy.py test_policy_rules.py",
+    "headers": "test_headers.py",
+    "identity": "test_identity.py test_identity_options.py",
+    "jws": "test_jws.py",
+    "keys": "test_keys.py test_key_set.py test_local_keys.py",
+    "key_set": "test_key_set.py test_keys.py test_jwks.py test_local_keys.py",
+    "jwks": "test_jwks.py test_key_history.py test_outages.py",
+    "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
+    "routes": "test_routes.py proxy/test_routing.py",
+    "request": "proxy/test_request.py proxy/test_routing.py proxy/test_wire.py proxy/test_limits_and_timeouts.py",
+    **dict.fromkeys(("upstream", "leg", "connection"), PROXY),
+    "proxy": f"{PROXY} test_telemetry.py test_health.py",
+    "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
+}
+"""Module -> the files with its tests, the quickest first."""
+
+Outcome = str | None
+"""Who killed a mutant: a test, or `timeout`, or `crash`; None: it survived."""
+
+
+def main() -> int:
+    """Run the mutants of the named modules; 0 when at most MOST_SURVIVORS of each survive."""
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("modules", nargs="+", choices=sorted(TESTS_OF), metavar="module")
+    options.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options.add_argument("--results", type=Path, help="a directory for one JSON file per module")
+    options.add_argument(
+        "--again", action="store_true", help="only what survived by those files, after tests were added"
+    )
+    options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.here:
+        return _here(given.modules[0], given.jobs, given.results, given.again)
+    failures = 0
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # compiled tests are read again for each mutant
+    for module in given.modules:
+        with tempfile.TemporaryDirectory(prefix="mutation-") as copy:
+            ignored = shutil.ignore_patterns(".git", ".venv", "node_modules", ".*_cache", "__pycache__", ".hypothesis")
+            shutil.copytree(ROOT, copy, ignore=ignored, dirs_exist_ok=True)
+            command = [sys.executable, "-m", "tests.proofs.mutation", "--here", f"--jobs={given.jobs}", module]
+            if given.results:
+                command.append(f"--results={given.results.resolve()}")
+            if given.again:
+                command.append("--again")
+            failures += subprocess.run(command, cwd=copy, env=environment, check=False).returncode != 0
+    print("FAIL" if failures else "PASS", flush=True)
+    return 1 if failures else 0
+
+
+def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
+    begun = time.monotonic()
+    told = results / f"{module}.json" if results else None
+    before: dict[str, Outcome] = json.loads(told.read_text()) if told and again else {}
+    path = Path("sidecar", f"{module}.py").resolve()
+    every = list(mutants(path.read_text(), str(path)))
+    for name in IMPORTED_BEFORE:
+        importlib.import_module(name)
+    phases = [Phase.explicit, Phase.generate]  # nobody reads the smallest example
+    settings.register_profile(
+        "mutation",
+        max_examples=25,
+        deadline=None,
+        phases=phases,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    files = [str(Path("tests", name)) for name in ("test_limits.py", *TESTS_OF[module].split())]
+    living = Living(path, [mutant for mutant in every if before.get(mutant.name) is None], jobs)
+    outcomes = {name: outcome for name, outcome in before.items() if outcome is not None} | living.run(files)
+    afresh = [mutant for mutant in every if mutant.name not in outcomes]
+    fresh = Fresh(f"sidecar.{module}", path, files, living)
+    for mutant, outcome in _raced([None, *afresh, None], fresh.run, lambda _: fresh.timeout_s, jobs):
+        if mutant is None:
+            assert outcome is None, f"the unchanged module fails, too: {outcome}"
+        else:
+            outcomes[mutant.name] = outcome
+    survivors = [mutant for mutant in every if outcomes[mutant.name] is None]
+    timeouts = sum(outcomes[mutant.name] == "timeout" for mutant in every)
+    share = len(survivors) / len(every)
+    print(
+        f"{module}: {len(every)} mutants, {len(every) - len(survivors)} killed ({timeouts} by timeout), "
+        f"{len(survivors)} survived ({share:.1%}), {len(afresh)} tried afresh, {time.monotonic() - begun:.0f} s",
+        *(f"    {mutant}" for mutant in survivors),
+        sep="\n",
+        flush=True,
+    )
+    if told:
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.write_text(json.dumps({mutant.name: outcomes[mutant.name] for mutant in every}, indent=1))
+    return 1 if share > MOST_SURVIVORS else 0
+
+
+class Living:
+    """A pytest session that has collected its tests; mutants get into it by the code of its functions."""
+
+    def __init__(self, path: Path, every: Sequence[Mutant], jobs: int) -> None:
+        self._path = str(path)
+        self._every = every
+        self._jobs = jobs
+        self._original = compile(path.read_text(), self._path, "exec")
+        self._lines: set[int] = set()
+        self._failed: str | None = None
+        self.clean_s = 0.0
+        self.order: dict[str, int] = {}
+
+    def run(self, files: list[str]) -> dict[str, Outcome]:
+        """Outcome by mutant; those that have to be imported afresh are missing."""
+        reader, writer = os.pipe()
+        if (pid := os.fork()) == 0:
+            os.close(reader)
+            self._answer = os.fdopen(writer, "w")
+            code = 1
+            try:
+                self._trace()
+                code = pytest.main([*files, *OPTIONS], plugins=[self])
+            finally:
+                self._answer.close()
+                os._exit(code)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            told = answer.read()
+        _, status = os.waitpid(pid, 0)
+        if status != 0 or not told:
+            raise SystemExit(f"the tests of {self._path} do not pass without a change")
+        self.clean_s, self.order, outcomes = json.loads(told)
+        return dict(outcomes)
+
+    def _trace(self) -> None:
+        def local(frame: FrameType, event: str, _: Any) -> Any:
+            self._lines.add(frame.f_lineno)
+            return local
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            return local(frame, event, _) if frame.f_code.co_filename == self._path else None
+
+        sys.settrace(trace)
+        threading.settrace(trace)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """In place of the run: the clean one, then the mutants."""
+        at_import, self._lines = self._lines, set()
+        runs: dict[pytest.Item, set[int]] = {}
+        seconds: dict[pytest.Item, float] = {}
+        for item in session.items:
+            begun = time.monotonic()
+            if (failed := self._run([item])) is not None:
+                print(f"fails without a change: {failed}", file=sys.stderr)
+                return True
+            runs[item], self._lines = self._lines, set()
+            seconds[item] = time.monotonic() - begun
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+        self.clean_s = sum(seconds.values())
+        functions = self._functions()
+        caches = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
+        caches = [one for one in caches if one.__module__.startswith("sidecar.")]
+        swaps = {mutant: swap for mutant in self._every if (swap := _swap(self._original, mutant.code)) is not None}
+        kills: Counter[pytest.Item] = Counter()
+        by_name = {item.nodeid: item for item in session.items}
+
+        def covering(mutant: Mutant) -> list[pytest.Item]:
+            lines = set(range(mutant.first, mutant.last + 1))
+            return sorted(
+                (item for item in session.items if runs[item] & lines), key=lambda one: (-kills[one], seconds[one])
+            )
+
+        def tried(mutant: Mutant) -> Outcome:
+            for cache in caches:
+                cache.cache_clear()
+            for code, other in swaps[mutant]:
+                for function in functions.get(code, ()):
+                    function.__code__ = other
+            return self._run(covering(mutant))
+
+        def timeout(mutant: Mutant) -> float:
+            return 5 * sum(seconds[item] for item in covering(mutant))
+
+        def living(mutant: Mutant) -> bool:
+            return all(one.co_freevars == two.co_freevars for one, two in swaps[mutant])
+
+        gc.collect()
+        gc.freeze()
+        outcomes: dict[str, Outcome] = {}
+        for mutant, outcome in _raced(filter(living, swaps), tried, timeout, self._jobs):
+            if outcome is not None or not at_import & _inside(swaps[mutant]):
+                outcomes[mutant.name] = outcome
+            if outcome in by_name:
+                kills[by_name[outcome]] += 1
+        best = sorted(session.items, key=lambda one: (-kills[one], seconds[one]))
+        json.dump((self.clean_s, {item.nodeid: at for at, item in enumerate(best)}, outcomes), self._answer)
+        return True
+
+    def _functions(self) -> dict[CodeType, list[FunctionType]]:
+        found: dict[CodeType, list[FunctionType]] = {}
+        for one in gc.get_objects():
+            if isinstance(one, FunctionType) and one.__code__.co_filename == self._path:
+                found.setdefault(one.__code__, []).append(one)
+        return found
+
+    def _run(self, items: Iterable[pytest.Item]) -> Outcome:
+        """The first of these tests that fails."""
+        self._failed = None
+        for item in items:
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            if self._failed is not None:
+                return self._failed
+        return None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure."""
+        if report.failed:
+            self._failed = report.nodeid
+
+
+class Fresh(MetaPathFinder):
+    """A pytest session that imports a changed module."""
+
+    def __init__(self, name: str, path: Path, files: list[str], living: Living) -> None:
+        self._name = name
+        self._path = str(path)
+        self._files = files
+        self._failed: str | None = None
+        self._code: CodeType | None = None
+        self._order = living.order
+        self.timeout_s = 5 * living.clean_s + SHORTEST_TIMEOUT_S
+
+    def run(self, mutant: Mutant | None) -> Outcome:
+        """Run every test, until one fails."""
+        self._code = mutant.code if mutant else None
+        sys.meta_path.insert(0, self)
+        code = pytest.main([*self._files, "-x", *OPTIONS], plugins=[self])
+        return None if code == 0 else self._failed or "crash"
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Those first that have killed most, then the quickest."""
+        items.sort(key=lambda item: self._order.get(item.nodeid, 0))
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The changed module in place of the one in the file."""
+        if name != self._name or self._code is None:
+            return None
+        return spec_from_file_location(name, self._path, loader=_Loader(name, self._path, self._code))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure."""
+        if report.failed:
+            self._failed = report.nodeid
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+
+def _swap(original: CodeType, other: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """The functions that differ, each with its other code; None when what differs is not in a function."""
+    pairs: list[tuple[CodeType, CodeType]] = []
+    waiting = [(original, other)]
+    while waiting:
+        one, two = waiting.pop()
+        if one == two:
+            continue
+        is_function = bool(one.co_flags & 0x2)  # CO_NEWLOCALS
+        insides = [[const for const in code.co_consts if isinstance(const, CodeType)] for code in (one, two)]
+        if is_function:
+            pairs.append((one, two))
+        elif _own(one) != _own(two):
+            return None
+        if len(insides[0]) == len(insides[1]):
+            waiting += zip(*insides, strict=True)
+        elif not is_function:
+            return None
+    return pairs
+
+
+def _own(code: CodeType) -> tuple[Any, ...]:
+    consts = [(type(const), const) for const in code.co_consts if not isinstance(const, CodeType)]
+    return code.co_code, repr(consts), code.co_names, code.co_varnames, code.co_exceptiontable
+
+
+def _inside(swap: list[tuple[CodeType, CodeType]]) -> set[int]:
+    """The lines within the functions that differ, but for their heads, which run when they are defined."""
+    lines = {line for one, _ in swap for _, _, line in one.co_lines() if line}
+    return lines - {one.co_firstlineno for one, _ in swap if not one.co_name.startswith("<")}
+
+
+def _raced(
+    every: Iterable[Any], run: Callable[[Any], Outcome], timeout: Callable[[Any], float], jobs: int
+) -> Iterator[tuple[Any, Outcome]]:
+    """Run each in a forked process, so many at a time; yields as they end."""
+    waiting = deque(every)
+    with selectors.DefaultSelector() as selector:
+        while waiting or selector.get_map():
+            while waiting and len(selector.get_map()) < jobs:
+                one = waiting.popleft()
+                reader, pid = _forked(functools.partial(run, one))
+                deadline = time.monotonic() + max(SHORTEST_TIMEOUT_S, timeout(one))
+                selector.register(reader, selectors.EVENT_READ, (one, pid, deadline))
+            ready = {key.fd for key, _ in selector.select(0.2)}
+            for key in list(selector.get_map().values()):
+                one, pid, deadline = key.data
+                if key.fd in ready or time.monotonic() > deadline:
+                    told = os.read(key.fd, 4096).decode() if key.fd in ready else "timeout"
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    os.killpg(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    yield one, None if told == "survived" else told or "crash"
+
+
+def _forked(run: Callable[[], Outcome]) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        while os.getpgid(pid) != pid:  # until it can be ended with all that it starts
+            time.sleep(0.0005)
+        return reader, pid
+    os.setpgid(0, 0)
+    outcome: Outcome = "crash"
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(nowhere, fd)
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        outcome = run()
+    finally:
+        os.write(writer, (outcome or "survived").encode()[:4096])
+        time.sleep(60)  # ended from outside, with all that it has started
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""After a 101: bytes both ways, and what both sides are told when the token ends; the frames are written by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sidecar.tunnel import TOKEN_EXPIRED, Frames, close_frame
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request
+from tests.proxy.conftest import Client, Stack, running
+
+MASK = bytes((1, 2, 3, 4))
+
+
+def frame(size: int, *, masked: bool = False, opcode: int = 0x82) -> bytes:
+    """A frame of RFC 6455 section 5.2 with so many bytes of payload."""
+    bit = 0x80 if masked else 0
+    if size < 126:
+        head = bytes((opcode, bit | size))
+    elif size < 1 << 16:
+        head = bytes((opcode, bit | 126)) + size.to_bytes(2)
+    else:
+        head = bytes((opcode, bit | 127)) + size.to_bytes(8)
+    return head + (MASK if masked else b"") + b"x" * size
+
+
+def unmasked(close: bytes) -> tuple[int, bytes]:
+    """(code, reason) of a masked close frame."""
+    assert close[0] == 0x88
+    assert close[1] == 0x80 | len(close) - 6
+    payload = bytes(byte ^ close[2 + at % 4] for at, byte in enumerate(close[6:]))
+    return int.from_bytes(payload[:2]), payload[2:]
+
+
+SIZES = [0, 1, 125, 126, 127, 255, 256, 65_535, 65_536, 70_000]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_frame_ends_where_its_length_says(size: int, masked: bool) -> None:
+    one = frame(size, masked=masked)
+    for step in (1, 3, 1 << 20):
+        if step == 1 and size > 300:
+            continue
+        frames = Frames()
+        assert frames.between
+        for at in range(0, len(one) - 1, step):
+            piece = one[at : min(at + step, len(one) - 1)]
+            assert frames.count(piece) == len(piece)
+            assert not frames.between
+        assert frames.count(one[-1:] + frame(2)) == 1 + len(frame(2))
+        assert frames.between
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_one_frame_alone_can_be_followed_to_its_end(size: int) -> None:
+    one = frame(size, masked=True)
+    for begun in (1, 2, 3, len(one) - 1):
+        frames = Frames()
+        frames.count(frame(3) + one[:begun])
+        assert frames.count(one[begun:] + frame(3), one=True) == len(one) - begun
+        assert frames.between
+        assert frames.count(frame(3), one=True) == 0
+
+
+def test_a_close_frame_says_why_and_is_masked_towards_the_backend() -> None:
+    assert close_frame(4401, "token expired", masked=False) == b"\x88\x0f\x11\x31token expired"
+    assert unmasked(close_frame(4401, "token expired", masked=True)) == (4401, b"token expired")
+    assert len({close_frame(4401, "x", masked=True)[2:6] for _ in range(8)}) > 1
+    assert TOKEN_EXPIRED == 4401
+
+
+# In the proxy
+
+TOLD = close_frame(TOKEN_EXPIRED, "token expired", masked=False)
+
+
+@dataclass
+class Joined:
+    """A tunnel: the client's end and the backend's."""
+
+    stack: Stack
+    client: Client
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def come(self, n: int) -> bytes:
+        """So many bytes as they come to the backend."""
+        async with patience(f"{n} bytes"):
+            return await self.reader.readexactly(n)
+
+    async def rest(self) -> bytes:
+        """What else comes to the backend until the end."""
+        async with patience("the end"):
+            return await self.reader.read()
+
+
+@asynccontextmanager
+async def joined(
+    protocol: str = "websocket", *, lasts_s: float | None = None, early: bytes = b"", **settings: Any
+) -> AsyncIterator[Joined]:
+    """A tunnel whose token is good for so long."""
+    ends: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
+
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nX-Seen: yes\r\n\r\n"
+        writer.write(head.encode() + early)
+        ends.set_result((request.reader, writer))
+        await asyncio.Event().wait()
+
+    routes = [{"path": "/*", "upgrades": [protocol]}]
+    async with running(backend=RawBackend(upgrade), routes=routes, **settings) as stack, stack.client() as client:
+        token = stack.alice
+        if lasts_s is not None:
+            exp = int(stack.clock.wall()) + 200
+            token = stack.token(exp=exp)
+            stack.clock.ahead_s = exp + 60 - lasts_s - stack.clock.wall()
+        upgrade_headers = [("Connection", "Upgrade"), ("Upgrade", protocol)]
+        await client.send(stack.good("GET", "/", headers=upgrade_headers, token=token))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await client.read(1)
+        lines = set(head.decode().lower().split("\r\n"))
+        assert {"connection: upgrade", f"upgrade: {protocol}", "x-seen: yes"} <= lines
+        yield Joined(stack, client, *await ends)
+
+
+async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> None:
+    async with joined(early=b"first") as tunnel:
+        assert await tunnel.client.read(5) == b"first"
+        tunnel.writer.write(b"\x00\xff")
+        assert await tunnel.client.read(2) == b"\x00\xff"
+        await tunnel.client.send(b"\xff\x00")
+        assert await tunnel.come(2) == b"\xff\x00"
+
+
+async def test_the_end_of_the_backend_ends_the_client() -> None:
+    async with joined() as tunnel:
+        tunnel.writer.write(b"last")
+        tunnel.writer.close()
+        assert await tunnel.client.closed() == b"last"
+
+
+async def test_the_end_of_the_client_ends_the_backend() -> None:
+    async with joined() as tunnel:
+        tunnel.client.abort()
+        assert await tunnel.rest() == b""
+
+
+async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
+    much = bytes(1 << 20) * 8
+    async with joined() as tunnel:
+        sending = asyncio.create_task(tunnel.client.send(much))
+        tunnel.writer.write(much)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert await tunnel.come(len(much)) == much
+        assert await tunnel.client.read(len(much)) == much
+        await sending
+
+
+async def test_both_sides_are_told_when_the_token_ends_between_frames() -> None:
+    async with joined(lasts_s=0.2) as tunnel:
+        tunnel.writer.write(frame(3))
+        await tunnel.client.send(frame(3, masked=True))
+        assert await tunnel.client.closed() == frame(3) + TOLD
+        rest = await tunnel.rest()
+        assert rest.startswith(frame(3, masked=True))
+        assert unmasked(rest[len(frame(3, masked=True)) :]) == (4401, b"token expired")
+
+
+async def test_a_frame_to_the_backend_is_finished_and_nothing_follows_it() -> None:
+    one = frame(5, masked=True)
+    async with joined(lasts_s=0.3) as tunnel:
+        await tunnel.client.send(one[:8])
+        assert await tunnel.come(8) == one[:8]
+        assert await tunnel.client.read(len(TOLD)) == TOLD
+        tunnel.writer.write(frame(3))  # to somebody who has been told that it is over
+        await tunnel.client.send(one[8:] + frame(3, masked=True))
+        assert await tunnel.client.closed() == b""
+        rest = await tunnel.rest()
+        assert rest.startswith(one[8:])
+        assert unmasked(rest[len(one[8:]) :]) == (4401, b"token expired")
+
+
+async def test_a_frame_to_the_client_is_finished_and_nothing_follows_it() -> None:
+    one = frame(200)
+    async with joined(lasts_s=0.3) as tunnel:
+        tunnel.writer.write(one[:100])
+        assert await tunnel.client.read(100) == one[:100]
+        told = await tunnel.come(2 + 4 + 15)
+        assert unmasked(told) == (4401, b"token expired")
+        await tunnel.client.send(frame(3, masked=True))
+        tunnel.writer.write(one[100:] + frame(3))
+        assert await tunnel.client.closed() == one[100:] + TOLD
+        assert await tunnel.rest() == b""
+
+
+async def test_another_protocol_ends_with_the_token_without_a_word() -> None:
+    async with joined("x-proto/1", lasts_s=0.2) as tunnel:
+        assert await tunnel.client.closed() == b""
+        assert await tunnel.rest() == b""
+
+
+async def test_a_tunnel_outlives_the_token_where_that_is_configured() -> None:
+    async with joined(lasts_s=0.1, close_on_expiry="off") as tunnel:
+        tunnel.stack.clock.ahead_s += 1
+        await asyncio.sleep(0.2)
+        tunnel.writer.write(b"still")
+        assert await tunnel.client.read(5) == b"still"
+
+
+async def test_only_silence_of_both_sides_ends_a_tunnel() -> None:
+    async with joined() as tunnel:
+        for _ in range(2):
+            for write in (tunnel.writer.write, tunnel.client.send):
+                sent = write(b"x")
+                if sent is not None:
+                    await sent
+                    await tunnel.come(1)
+                else:
+                    await tunnel.client.read(1)
+                tunnel.stack.clock.ahead_s += 200
+                tunnel.stack.sidecar.deadlines.tick()
+        tunnel.stack.clock.ahead_s += 101
+        tunnel.stack.sidecar.deadlines.tick()
+        assert await tunnel.client.closed() == b""

@@ -1,0 +1,344 @@
+"""The `websockets` library on both sides of the tunnel."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from sidecar.dev.issuer import Issuer
+from tests.peers import patience
+from tests.peers.raw import RawClient, fetch
+from tests.peers.wire import request
+from tests.real.conftest import StartSidecar
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MESSAGES = 10_000
+SIZES = (0, 1, 125, 126, 65_535, 65_536, 1 << 20, 4 << 20)  # around the three forms of a frame's length, and large ones
+
+Connect = Callable[..., AbstractAsyncContextManager[ClientConnection]]
+
+
+class Backend:
+    """A WebSocket server whose side of a conversation is `speak`; it keeps the connections that it had."""
+
+    def __init__(self) -> None:
+        self.speak: Callable[[ServerConnection], Any] = echo
+        self.refusal: tuple[int, str] | None = None
+        self.handshakes: list[Request] = []
+        self.connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+    def check(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.handshakes.append(request)
+        return None if self.refusal is None else connection.respond(*self.refusal)
+
+    async def serve(self, connection: ServerConnection) -> None:
+        self.connections.put_nowait(connection)
+        await self.speak(connection)
+
+
+async def echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def idle(connection: ServerConnection) -> None:
+    await connection.wait_closed()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def stack(behind: StartSidecar) -> AsyncIterator[tuple[str, Backend]]:
+    backend = Backend()
+    async with serve(
+        backend.serve,
+        "127.0.0.1",
+        0,
+        process_request=backend.check,
+        select_subprotocol=lambda _, offered: offered[0] if offered else None,
+        max_size=None,
+        ping_interval=None,
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with behind(upstream=f"http://127.0.0.1:{port}") as url:
+            yield url, backend
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def backend(stack: tuple[str, Backend]) -> Backend:
+    backend = stack[1]
+    backend.speak, backend.refusal = echo, None
+    backend.handshakes.clear()
+    while not backend.connections.empty():
+        backend.connections.get_nowait()
+    return backend
+
+
+@pytest.fixture
+def url(stack: tuple[str, Backend]) -> str:
+    return stack[0]
+
+
+@pytest.fixture
+def join(url: str, issuer: Issuer) -> Connect:
+    """``async with join() as client``: a tunnel with a good token of alice, or another one, or None."""
+
+    def join(token: str | None = "good", **options: Any) -> AbstractAsyncContextManager[ClientConnection]:
+        if token == "good":
+            token = issuer.mint(sub="alice")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        standard: dict[str, Any] = {"max_size": None, "ping_interval": None, "proxy": None}
+        return connect(url.replace("http:", "ws:") + "/chat", additional_headers=headers, **standard | options)
+
+    return join
+
+
+async def closed(connection: ClientConnection | ServerConnection) -> tuple[int | None, str | None]:
+    """The code and reason that the other side closed with."""
+    async with patience("the connection to close"):
+        await connection.wait_closed()
+    return connection.close_code, connection.close_reason
+
+
+async def test_the_handshake_carries_the_identity_and_not_the_token(join: Connect, backend: Backend) -> None:
+    async with join(subprotocols=["chat"], origin="http://app.test") as client:
+        assert client.subprotocol == "chat"
+    [handshake] = backend.handshakes
+    assert (handshake.path, handshake.headers["X-JWT-Sub"], handshake.headers["X-JWT-Status"]) == (
+        "/chat",
+        "alice",
+        "verified",
+    )
+    assert (handshake.headers["Origin"], "Authorization" in handshake.headers) == ("http://app.test", False)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_ten_thousand_messages_each_way_come_in_order(
+    join: Connect, backend: Backend, compression: str | None
+) -> None:
+    """Both sides send theirs without waiting for the other's."""
+
+    async def send_all(connection: ClientConnection | ServerConnection, name: str) -> None:
+        for number in range(MESSAGES):
+            await connection.send(f"{name} {number}")
+
+    async def receive_all(connection: ClientConnection | ServerConnection, name: str) -> None:
+        for number in range(MESSAGES):
+            assert await connection.recv() == f"{name} {number}"
+
+    async def speak(connection: ServerConnection) -> None:
+        await asyncio.gather(send_all(connection, "backend"), receive_all(connection, "client"))
+        await connection.send("all is well")
+        await connection.wait_closed()
+
+    backend.speak = speak
+    async with patience("all messages"), join(compression=compression) as client:
+        await asyncio.gather(send_all(client, "client"), receive_all(client, "backend"))
+        assert await client.recv() == "all is well"
+
+
+async def test_frames_of_every_size_come_back_whole(join: Connect, backend: Backend) -> None:
+    async with patience("the frames"), join(compression=None) as client:
+        for size in SIZES:
+            message = os.urandom(size)
+            await client.send(message)
+            assert await client.recv() == message
+
+
+async def test_large_frames_at_once_both_ways_do_not_wait_for_each_other(join: Connect, backend: Backend) -> None:
+    messages = [os.urandom(1 << 20) for _ in range(10)]
+    async with patience("the frames"), join(compression=None) as client:
+
+        async def send() -> None:
+            for message in messages:
+                await client.send(message)
+
+        sending = asyncio.create_task(send())
+        assert [await client.recv() for _ in messages] == messages
+        await sending
+
+
+async def test_fragments_stay_fragments(join: Connect, backend: Backend) -> None:
+    async def speak(connection: ServerConnection) -> None:
+        fragments = [fragment async for fragment in connection.recv_streaming()]
+        await connection.send(reversed(fragments))
+        await connection.wait_closed()
+
+    backend.speak = speak
+    fragments = ["a" * 200, "b", "c" * 70_000, "d"]
+    async with patience("the fragments"), join(compression=None) as client:
+        await client.send(fragments)
+        received = [fragment async for fragment in client.recv_streaming()]
+    assert [fragment for fragment in received if fragment] == fragments[::-1]
+
+
+async def test_pings_are_answered_by_the_other_side_and_not_in_between(join: Connect, backend: Backend) -> None:
+    backend.speak = idle
+    async with join() as client:
+        connection = await backend.connections.get()
+        async with patience("two pongs"):
+            await (await client.ping(b"from the client"))
+            await (await connection.ping(b"from the backend"))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1000, ""), (1001, "going away"), (1011, "x" * 123), (4000, "app"), (4999, "Ä")]
+)
+async def test_close_codes_cross_intact(join: Connect, backend: Backend, code: int, reason: str) -> None:
+    backend.speak = idle
+    async with join() as client:
+        await client.close(code, reason)
+        assert await closed(await backend.connections.get()) == (code, reason)
+
+    async def leave(connection: ServerConnection) -> None:
+        await connection.close(code, reason)
+
+    backend.speak = leave
+    async with join() as client:
+        assert await closed(client) == (code, reason)
+
+
+@pytest.mark.parametrize("kind", ["none", "expired", "another's"])
+async def test_without_a_good_token_the_backend_is_never_reached(
+    join: Connect, backend: Backend, issuer: Issuer, kind: str
+) -> None:
+    another = Issuer(issuer.issuer, audience=issuer.audience)
+    token = {"none": None, "expired": issuer.mint("EdDSA", -10), "another's": another.mint()}[kind]
+    with pytest.raises(InvalidStatus) as refusal:
+        async with join(token):
+            pass
+    assert refusal.value.response.status_code == 401
+    assert refusal.value.response.headers["X-JWT-Sidecar"] == "rejected"
+    assert backend.handshakes == []
+
+
+async def test_when_the_token_expires_both_sides_are_told_4401(join: Connect, backend: Backend, issuer: Issuer) -> None:
+    backend.speak = idle
+    async with join(issuer.mint("EdDSA", 2)) as client:
+        connection = await backend.connections.get()
+        assert (await closed(client))[0] == 4401
+        assert (await closed(connection))[0] == 4401
+
+
+async def test_when_the_token_expires_within_a_frame_it_is_finished_first(
+    join: Connect, backend: Backend, issuer: Issuer
+) -> None:
+    """A large frame is on its way all the time, and what the client gets is whole messages and then the code."""
+    message = os.urandom(4 << 20)
+
+    async def speak(connection: ServerConnection) -> None:
+        while True:
+            await connection.send(message)
+
+    backend.speak = speak
+
+    async def receive(client: ClientConnection) -> None:
+        async for received in client:
+            assert received == message
+
+    async with join(issuer.mint("EdDSA", 2), compression=None, max_queue=1) as client, patience("the token to expire"):
+        with pytest.raises(ConnectionClosedError) as ended:
+            await receive(client)
+    assert ended.value.rcvd is not None, "closed without a code"
+    assert ended.value.rcvd.code == 4401
+
+
+async def test_a_handshake_that_the_backend_refuses_is_refused_in_its_words(join: Connect, backend: Backend) -> None:
+    backend.refusal = (403, "not for alice\n")
+    with pytest.raises(InvalidStatus) as refusal:
+        async with join():
+            pass
+    answer = refusal.value.response
+    assert (answer.status_code, answer.body, "X-JWT-Sidecar" in answer.headers) == (403, b"not for alice\n", False)
+
+
+async def test_a_client_that_vanishes_takes_its_connection_to_the_backend_along(
+    join: Connect, backend: Backend
+) -> None:
+    backend.speak = idle
+    async with join() as client:
+        connection = await backend.connections.get()
+        client.transport.abort()
+        assert (await closed(connection))[0] == 1006  # no close frame came: nobody sent one
+
+
+async def test_a_backend_that_vanishes_takes_the_client_along(join: Connect, backend: Backend) -> None:
+    async def vanish(connection: ServerConnection) -> None:
+        connection.transport.abort()
+
+    backend.speak = vanish
+    async with join() as client:
+        assert (await closed(client))[0] == 1006
+
+
+async def test_a_reader_that_stalls_stops_the_writer(join: Connect, backend: Backend) -> None:
+    """And is not buffered for without end: the backend cannot get rid of more than the buffers between them hold."""
+    sent = 0
+    stalled = asyncio.Event()
+
+    async def speak(connection: ServerConnection) -> None:
+        nonlocal sent
+        while True:
+            try:
+                async with asyncio.timeout(0.5):
+                    await connection.send(bytes(1 << 20))
+            except TimeoutError:
+                stalled.set()
+                return
+            sent += 1
+
+    backend.speak = speak
+    async with join(compression=None, max_queue=1) as client:
+        async with patience("the writer to be stopped"):
+            await stalled.wait()
+        client.transport.abort()
+    assert sent < 64  # MiB; the kernel's buffers on loopback take a few
+
+
+async def test_many_tunnels_keep_their_messages_apart(join: Connect, backend: Backend, issuer: Issuer) -> None:
+    async def speak(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        name = connection.request.headers["X-JWT-Sub"]
+        async for message in connection:
+            await connection.send(f"{name}: {message}")
+
+    backend.speak = speak
+
+    async def one(name: str) -> None:
+        async with join(issuer.mint(sub=name)) as client:
+            for number in range(20):
+                await client.send(str(number))
+                assert await client.recv() == f"{name}: {number}"
+
+    async with patience("all tunnels"):
+        await asyncio.gather(*(one(f"user-{number}") for number in range(50)))
+
+
+async def test_bytes_behind_the_handshake_are_the_backends_and_never_a_request(
+    url: str, backend: Backend, issuer: Issuer
+) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    headers = [
+        ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ]  # fmt: skip
+    async with RawClient.to((host, int(port))) as client:
+        answer = await client.request(request(token=issuer.mint(), headers=headers))
+        assert (answer.status, answer.get("sec-websocket-accept")) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        await client.send(request(target="/smuggled"))
+        assert b"HTTP/1.1" not in await client.closed()
+    assert len(backend.handshakes) == 1
+
+
+async def test_a_request_without_an_upgrade_gets_the_backends_answer(
+    url: str, backend: Backend, issuer: Issuer
+) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    answer = await fetch((host, int(port)), request(token=issuer.mint()))
+    assert (answer.status, answer.get("x-jwt-sidecar")) == (426, None)

@@ -1,0 +1,136 @@
+"""Whatever comes as a token, the answer is Claims or a Rejection, and no Claims are made of what nobody has signed.
+
+`make properties` gives these properties 1,000,000 tokens and more (tests/proofs/properties.py).
+"""
+
+import functools
+import json
+import string
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.claims import ClaimRules, Subjects
+from sidecar.jws import parse
+from sidecar.rejections import Rejection
+from tests.peers import tokens
+from tests.peers.tokens import b64
+from tests.proofs.judge import AUDIENCES, RELAXED_RULES, RULES, Judge, acceptable
+from tests.proofs.odd_tokens import GOOD, NAMES, NOW, QUICK, VALUES, Odd, odd_token
+
+judge = functools.cache(Judge)
+few = settings(max_examples=60, derandomize=True, database=None)
+
+NUMBERS = st.integers() | st.floats() | st.integers(NOW - 400, NOW + 400) | st.floats(NOW - 70, NOW + 70)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text() | st.sampled_from(VALUES)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(NAMES), inner, max_size=3),
+)
+OBJECTS = st.dictionaries(st.sampled_from(NAMES) | st.text(), JSON, max_size=6)
+SIGNERS = st.sampled_from(QUICK)
+RANDOM = st.randoms(use_true_random=False)
+
+
+def text(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+@few
+@given(st.binary() | st.text(f"{string.ascii_letters}{string.digits}-_....", max_size=300).map(str.encode))
+def test_any_bytes_are_a_rejection(token: bytes) -> None:
+    assert judge().judge(Odd("noise", token)) != "accepted"
+
+
+@few
+@given(RANDOM)
+def test_a_token_that_was_tampered_with_is_only_believed_as_far_as_it_was_signed(random: Random) -> None:
+    judge().judge(odd_token(random))
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 4), st.binary(max_size=4)), max_size=3),
+    st.sampled_from(GOOD),
+)
+def test_a_good_token_with_other_bytes_in_it_is_only_believed_as_far_as_it_was_signed(
+    changes: list[tuple[int, int, bytes]], token: bytes
+) -> None:
+    for at, removed, added in changes:
+        token = token[:at] + added + token[at + removed :]
+    judge().judge(Odd("mutated", token))
+
+
+@few
+@given(OBJECTS, OBJECTS, SIGNERS)
+def test_what_is_signed_may_say_anything(header: dict[str, Any], claims: dict[str, Any], signer: Any) -> None:
+    for said in (claims, tokens.claims(now=NOW, iss=signer.iss) | claims):
+        for named in (header, {**header, "alg": signer.alg, "kid": signer.kid}):
+            token = tokens.sign(signer.key, signer.alg, text(named), text(said)).encode()
+            judge().judge(Odd("signed", token, token.rpartition(b".")[0], signer.owner))
+
+
+@few
+@given(OBJECTS, st.sampled_from(GOOD), st.binary(max_size=80))
+def test_what_is_not_signed_is_never_believed(claims: dict[str, Any], token: bytes, other: bytes) -> None:
+    header, payload, signature = tokens.parts(token.decode())
+    if (unsigned := text(json.loads(payload) | claims)) != payload:
+        for made_up in (signature, other):
+            assert judge().judge(Odd("unsigned", tokens.join(header, unsigned, made_up).encode())) != "accepted"
+
+
+@few
+@given(OBJECTS, OBJECTS, st.binary())
+def test_a_token_that_can_be_read_has_one_spelling(
+    header: dict[str, Any], claims: dict[str, Any], signature: bytes
+) -> None:
+    token = tokens.join(text(header), text(claims), signature).encode()
+    try:
+        jws = parse(token)
+    except Rejection:
+        return
+    assert (jws.header, jws.payload, jws.signature) == (header, claims, signature)
+    assert jws.signing_input + b"." + b64(jws.signature).encode() == token
+
+
+DATES = {name: st.integers(NOW - 400, NOW + 400) | JSON for name in ("exp", "nbf", "iat")}
+CLAIMS = st.fixed_dictionaries(
+    {},
+    optional={
+        **DATES,
+        "aud": st.sampled_from([tokens.AUDIENCE, [tokens.AUDIENCE], "other"]) | JSON,
+        "sub": st.sampled_from(["alice", "svc:a", "a/b/c"]) | JSON,
+        "cnf": st.dictionaries(st.sampled_from(["jkt", "x5t#S256", "jwk"]), JSON) | JSON,
+        "a": JSON,
+        "a.b": JSON,
+    },
+)
+STRICT = ClaimRules(
+    AUDIENCES,
+    all_audiences=True,
+    audience_claims=("aud", "a"),
+    clock_skew_s=0,
+    max_lifetime_s=300,
+    required=[("a", "b")],
+    rejected=[("a", "c")],
+    subjects=Subjects(["alice"], ["svc:"], ["a/*/c"]),
+)
+
+
+@few
+@given(CLAIMS | OBJECTS)
+def test_claims_of_any_kind_are_judged(claims: dict[str, Any]) -> None:
+    for rules, good in (
+        (RULES, acceptable(claims)),
+        (RELAXED_RULES, acceptable(claims, relaxed=True)),
+        (STRICT, None),
+    ):
+        try:
+            valid_from, valid_until = rules.check(claims, NOW)
+        except Rejection:
+            assert not good
+        else:
+            assert valid_from <= NOW < valid_until
+            assert good or (good is None and valid_until <= NOW + 300)
