@@ -32,8 +32,12 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is waiting."""
         waiting, self._waiting = b"".join(self._waiting), []
-        while waiting:
-            waiting = waiting[os.write(self._descriptor, waiting) :]
+        try:
+            while waiting:
+                waiting = waiting[os.write(self._descriptor, waiting) :]
+        except BlockingIOError:  # its reader is slow: the lines wait for the next time
+            self._waiting.append(waiting)
+            get_running_loop().call_later(FLUSH_S, self.flush)
 
 
 def _now() -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler, RequestPayloadError, _ErrInfo
 
 from sidecar.clock import Clock
 from sidecar.deadlines import NEVER, Deadlines
@@ -37,9 +37,10 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_broken",
+        "_head_bytes",
+        "_last_body",
         "_lingering",
         "_on_writable",
-        "_payload",
         "_tunnel",
         "clock",
         "deadline",
@@ -63,7 +64,8 @@ class ClientConnection(RequestHandler):
         self.forwarded: Forwarded
         self._tunnel: Callable[[bytes], None] | None = None
         self._on_writable: Callable[[], None] | None = None
-        self._payload: StreamReader | None = None
+        self._last_body: StreamReader = EMPTY_PAYLOAD
+        self._head_bytes = 0
         self._broken = False
         self._lingering = False
 
@@ -86,17 +88,32 @@ class ClientConnection(RequestHandler):
             return
         if self._broken:
             return  # after bytes that are no HTTP nothing on this connection has a meaning
-        idle = self._waiter is not None and not self._messages
+        before = self._request_count
         super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._broken = True
-            if self._payload is not None and not self._payload.is_eof():
-                self._payload.set_exception(RequestPayloadError())  # aiohttp leaves its reader waiting
-        elif idle and not self._messages and self.deadline > (due := self._head_due()):
-            self.deadline = due  # a head has begun: from its first byte it has so long
+        if self._request_count == before:
+            if self._last_body.is_eof():
+                self._head_goes_on(len(data))
+            return
+        self._head_bytes = 0
+        message, payload = self._messages[-1] if self._messages else (None, self._last_body)
+        if not isinstance(message, _ErrInfo):
+            self._last_body = payload
+            return
+        self._broken = True
+        if not self._last_body.is_eof():
+            self._last_body.set_exception(RequestPayloadError())  # aiohttp leaves its reader waiting
 
-    def _head_due(self) -> float:
-        return self.clock.monotonic() + self.listener.request_headers_s
+    def _head_goes_on(self, size: int) -> None:
+        """A head has begun, and not ended: from its first byte it has so long, and so many bytes for all of its headers."""
+        if self._waiter is not None and not self._head_bytes:
+            self.deadline = min(self.deadline, self.clock.monotonic() + self.listener.request_headers_s)
+        self._head_bytes += size
+        if self._head_bytes > self.listener.head_bytes:
+            self._broken = True
+            too_long = LineTooLong(b"", self.listener.head_bytes)
+            self._messages.append((_ErrInfo(431, too_long, too_long.message), EMPTY_PAYLOAD))
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
 
     def expire(self) -> None:
         """The client was silent for too long."""
@@ -116,12 +133,14 @@ class ClientConnection(RequestHandler):
                 message, payload = self._messages.popleft() if self._messages else await self._next()
                 self._message_taken()
                 if isinstance(message, _ErrInfo):
-                    self._refuse_bytes(message.exc)
+                    self.write(self.listener.proxy.refuse_unread(why_unread(message.exc), self))
+                    await self._linger()
                     break
-                self._payload = payload
                 keep = await self.listener.proxy.handle(Request(message, payload, self)) and payload.is_eof()
-                if not keep:
-                    self._linger()
+                await self.drain(self.clock.monotonic() + self.listener.idle_s)
+                if not keep or (message.chunked and not self._parse_afresh()):
+                    keep = False
+                    await self._linger()
         except ConnectionError:
             pass  # the client is gone
         finally:
@@ -198,12 +217,30 @@ class ClientConnection(RequestHandler):
         if request.expects_continue:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _refuse_bytes(self, error: BaseException) -> None:
-        """Answer what aiohttp could not parse."""
-        self.write(self.listener.proxy.refuse_unread(why_unread(error), self))
-        self._linger()
+    def _parse_afresh(self) -> bool:
+        """Take a new parser: aiohttp's gives the last trailer of a chunked body to the next request as a header.
 
-    def _linger(self) -> None:
+        Says False when that request has begun already, and is not to be believed.
+        """
+        try:
+            if self._messages or self._parser is None or self._parser.feed_eof() is not None:
+                return False
+        except HttpProcessingError:
+            return False
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            READ_BYTES,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
+        )
+        return True
+
+    async def _linger(self) -> None:
         """Say no more, and drop what the client still sends until it closes too (RFC 9112 section 9.6).
 
         Closing at once would destroy the answer on its way to a client that is still sending.
@@ -211,7 +248,10 @@ class ClientConnection(RequestHandler):
         transport = self.transport
         if transport is None or not transport.can_write_eof():  # TLS cannot close one direction only
             return
-        self._broken = self._lingering = True
+        self._broken = True
+        transport.set_write_buffer_limits(0)  # now "enough" is all of it
+        await self.drain(self.clock.monotonic() + self.listener.idle_s)
+        self._lingering = True
         self.deadline = self.clock.monotonic() + LINGER_S
         transport.write_eof()
         transport.resume_reading()
@@ -244,6 +284,10 @@ class Listener(web.Server):
         self.deadlines = deadlines
         self.closing = False
         self.request_headers_s = timeouts.request_headers_s
+        self.idle_s = timeouts.idle_s
+        self.head_bytes = (
+            2 * limits.header_bytes
+        )  # all headers together: one may be as long as a token, the others are short
         self.keep_alive_s = timeouts.keep_alive_s
         self._limits = limits
         self._trusted = trusted

@@ -81,7 +81,7 @@ class Entries:
         self._names = names
         self._found: dict[tuple[str, str, bool], dict[str, Entry]] = {}
         for entry in entries:
-            self.add(entry)
+            self._add_to(entry)
 
     def __len__(self) -> int:
         return sum(map(len, self._found.values()))
@@ -91,6 +91,16 @@ class Entries:
         if (issuer := self._names.get(entry.iss)) is not None:
             place = (issuer, entry.claim, entry.issued_before == ALWAYS)
             self._found.setdefault(place, {})[entry.value] = entry
+
+    def _add_to(self, entry: Entry) -> None:
+        """Take an entry beside those about the same: the longer and the later limit of them hold."""
+        if (issuer := self._names.get(entry.iss)) is not None:
+            place = self._found.setdefault((issuer, entry.claim, entry.issued_before == ALWAYS), {})
+            if (other := place.get(entry.value)) is not None:
+                entry = entry._replace(
+                    issued_before=max(entry.issued_before, other.issued_before), until=max(entry.until, other.until)
+                )
+            place[entry.value] = entry
 
     def deny(self, issuer: str, claims: Mapping[str, Any], now: float) -> bool:
         """Is there an entry about verified claims of the issuer of this name?"""

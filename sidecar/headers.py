@@ -31,6 +31,7 @@ FRONT_PROXY_ONLY = frozenset(
     }
 )  # fmt: skip
 OWN_PREFIX = "x-jwt-"
+MAX_NAME_LENGTH = 64  # of a name that is remembered
 MAX_NAMES = 4096  # remembered header names; clients can make up any number
 
 _NOT_ALNUM = re.compile(r"[^a-z0-9]")
@@ -64,9 +65,11 @@ class Roles(dict[bytes, str]):
         self._underscores = underscores
 
     def __missing__(self, raw: bytes) -> str:
-        if len(self) >= MAX_NAMES:
-            self.clear()
-        role = self[raw] = self._role(raw.decode("latin-1"))
+        role = self._role(raw.decode("latin-1"))
+        if len(raw) <= MAX_NAME_LENGTH:
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[raw] = role
         return role
 
     def _role(self, name: str) -> str:
@@ -186,10 +189,12 @@ class AnswerRoles(dict[bytes, str]):
     """
 
     def __missing__(self, raw: bytes) -> str:
-        if len(self) >= MAX_NAMES:
-            self.clear()
         known = _ANSWER_SPECIAL.get(raw.lower(), "forward")
-        role = self[raw] = known if _TOKEN.fullmatch(raw) is not None else "malformed"
+        role = known if _TOKEN.fullmatch(raw) is not None else "malformed"
+        if len(raw) <= MAX_NAME_LENGTH:
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[raw] = role
         return role
 
 

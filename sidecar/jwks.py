@@ -28,6 +28,7 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0  # backoff after failures, with full jit
 RETRY_MOST_EMPTY_S = 5.0  # while there is no usable key every request fails, so the issuer is asked sooner
 MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believed between these
 DATE_RESOLUTION_S = 1.0  # of the Date header: a smaller offset cannot be measured
+LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn key could be used for as long
 WARNING_S = 3600.0  # between two warnings about an issuer's clock
 JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
@@ -39,6 +40,9 @@ class JwksSource:
 
     `jwks` is the last good set (None before the first), `trusted_until` the monotonic time after which it is too old to be
     believed. Both are plain attributes, since every request reads them.
+
+    A key that the issuer takes out is trusted for `removed_key_grace_s` more. `snapshot` is where the set is saved, and what
+    a new process begins with. `clock_skew_s` is what the issuer's tokens are allowed, half of which is worth a warning.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class JwksSource:
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
+        if self._max_stale_s > LONG_STALE_S:
+            log.warning("issuer=%s event=max_stale_is_long max_stale_s=%.0f", self.name, self._max_stale_s)
         self._restore()
         while True:
             await self.fetch_now()

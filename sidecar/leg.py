@@ -47,6 +47,7 @@ class UpstreamConnection(BaseProtocol):
         "_answer",
         "_early",
         "_ended",
+        "_had_trailers",
         "_head_only",
         "_on_writable",
         "_payload",
@@ -57,6 +58,7 @@ class UpstreamConnection(BaseProtocol):
         "interim",
         "reusable",
         "spoken",
+        "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
@@ -64,7 +66,7 @@ class UpstreamConnection(BaseProtocol):
         self._pool = pool
         self._answer: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
         self._payload: StreamReader = EMPTY_PAYLOAD
-        self._head_only = False
+        self._head_only = self._had_trailers = False
         self._use_new_parser()
         self.interim: Callable[[RawResponseMessage], None] | None = None
         self._tunnel: Callable[[bytes], None] | None = None
@@ -73,6 +75,7 @@ class UpstreamConnection(BaseProtocol):
         self._on_writable: Callable[[], None] | None = None
         self.deadline = NEVER
         self.spoken = False
+        self.used = False
         self.reusable = True
 
     def _use_new_parser(self) -> None:
@@ -93,8 +96,11 @@ class UpstreamConnection(BaseProtocol):
 
         Raises BrokenOff when the connection ended first, Rejection when the answer was late or not HTTP.
         """
-        if head_only is not self._head_only:  # an answer to HEAD has a length and no body
+        # An answer to HEAD has a length and no body. After a chunked one, aiohttp's parser would take its last trailer for a
+        # header of the next answer.
+        if head_only is not self._head_only or self._had_trailers:
             self._head_only = head_only
+            self._had_trailers = False
             self._use_new_parser()
         self.spoken = False
         self._answer = self._loop.create_future()
@@ -157,6 +163,8 @@ class UpstreamConnection(BaseProtocol):
             if self.transport is not None:
                 self.transport.pause_reading()  # until somebody takes what follows
         for message, payload in messages:
+            self._had_trailers |= bool(message.chunked)
+            self.reusable &= message.code != 101
             if 100 <= message.code < 200 and message.code != 101:
                 if self.interim is not None:
                     self.interim(message)
@@ -176,7 +184,6 @@ class UpstreamConnection(BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._pool.deadlines.watched.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._pool.deadlines.watched.discard(self)

@@ -116,8 +116,11 @@ class Request:
 
     @property
     def preflight(self) -> bool:
-        """Is this a CORS preflight? Browsers send it without credentials, whatever the route asks for."""
-        if self.method != "OPTIONS":
+        """Is this a CORS preflight? Browsers send it without credentials, whatever the route asks for.
+
+        It has no body and asks for no other protocol, so nothing else can pass as one.
+        """
+        if self.method != "OPTIONS" or self.length != 0 or self.message.upgrade:
             return False
         names = {name.lower() for name, _ in self.message.raw_headers}
         return b"origin" in names and b"access-control-request-method" in names

@@ -25,6 +25,7 @@ _PARAMETER = re.compile(r";[^/]*")
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
 MAX_MATCHED = 2048  # characters of a path that a pattern looks at; a longer one fits no pattern
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
 MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
 
 
@@ -154,7 +155,7 @@ def readings(path: str) -> set[str]:
     """
     if not path.startswith("/"):
         raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
-    if _READABLE.fullmatch(path) is None:
+    if len(path) > MAX_READ or _READABLE.fullmatch(path) is None:
         raise Rejection(Reason.PATH_AMBIGUOUS)
     found: set[str] = set()
     unread = {path}

@@ -49,6 +49,8 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
     """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises TlsUnusable."""
     try:
+        # First into a context that nobody uses: a certificate without its key would take the one that is in use away.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
         raise TlsUnusable(f"{cert_file}: no certificate with its key in PEM could be read from it") from error

@@ -75,19 +75,22 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
 class _Direction:
     """One half of a tunnel. Once it is `ending` it passes on the frame that is under way, says why, and is `over`."""
 
-    def __init__(self, source: "Side", sink: "Side", passed: Callable[[], None], *, masked: bool) -> None:
+    def __init__(
+        self, source: "Side", sink: "Side", passed: Callable[[], None], *, masked: bool, counted: bool
+    ) -> None:
         self.ending = self.over = False
         self._source = source
         self._sink = sink
         self._passed = passed
         self._masked = masked
-        self._frames = Frames()
+        self._frames = Frames() if counted else None
 
     def relay(self, data: bytes) -> None:
         """Pass on what has come, and hold up its sender while the receiver has enough."""
         if self.over or self._sink.transport is None:
             return
-        data = data[: self._frames.count(data, one=self.ending)]
+        if self._frames is not None:
+            data = data[: self._frames.count(data, one=self.ending)]
         self._sink.transport.write(data)
         if self._sink.writing_paused and self._source.transport is not None:
             self._source.transport.pause_reading()
@@ -99,7 +102,7 @@ class _Direction:
     def end(self) -> None:
         """Say that the token has expired, as soon as no frame is under way."""
         self.ending = True
-        if self._frames.between and not self.over:
+        if self._frames is not None and self._frames.between and not self.over:
             self.over = True
             if self._sink.transport is not None:
                 self._sink.transport.write(close_frame(TOKEN_EXPIRED, "token expired", masked=self._masked))
@@ -126,8 +129,11 @@ class Tunnel:
         self._idle_s = idle_s
         self._lasts_s = lasts_s
         self._websocket = websocket
-        self._out = _Direction(client, upstream, self._passed, masked=True)
-        self._back = _Direction(upstream, client, self._passed, masked=False)
+        counted = (
+            websocket and lasts_s != NEVER
+        )  # where nothing is to be said at the end, nobody needs to know where it is
+        self._out = _Direction(client, upstream, self._passed, masked=True, counted=counted)
+        self._back = _Direction(upstream, client, self._passed, masked=False, counted=counted)
 
     async def run(self) -> None:
         """Relay until either side has ended. Cancelled when the client goes away."""
@@ -138,6 +144,7 @@ class Tunnel:
             timers.append(loop.call_later(lasts_s, self._expire))
             timers.append(loop.call_later(lasts_s + FRAME_ENDS_S, self._upstream.close))
         try:
+            self._passed()
             self._client.enter_tunnel(self._out.relay)
             await self._upstream.enter_tunnel(self._back.relay)
         finally:

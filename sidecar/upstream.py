@@ -109,10 +109,7 @@ class Upstream:
         """
         head, whole = _framed(head, request)
         while True:
-            connection = self._take_idle()
-            reused = connection is not None
-            if connection is None:
-                connection = await self.connect()
+            connection = self._take_idle() or await self.connect()
             connection.interim = interim
             sending = None if whole else asyncio.create_task(self._send_body(connection, request))
             answer = None
@@ -121,7 +118,7 @@ class Upstream:
                 answer = Answer(message, payload, connection, self, sending)
                 return answer
             except BrokenOff:
-                if not (reused and whole and request.method in IDEMPOTENT and not connection.spoken):
+                if not (connection.used and whole and request.method in IDEMPOTENT and not connection.spoken):
                     raise Rejection(
                         Reason.UPSTREAM_UNREACHABLE, "The service behind this proxy ended the connection."
                     ) from None
@@ -191,7 +188,10 @@ class Upstream:
             self._opening -= 1
             if connection is None:
                 self._next_turn()
+        if connection.transport is None:  # gone as soon as it was there
+            raise Rejection(Reason.UPSTREAM_UNREACHABLE)
         self._open.add(connection)
+        self.deadlines.watched.add(connection)  # only now: uvloop never says that a cancelled connection has gone
         return connection
 
     async def _wait_for_one(self) -> UpstreamConnection:
@@ -222,6 +222,7 @@ class Upstream:
     def keep(self, connection: UpstreamConnection) -> None:
         """Take a connection back for the next request."""
         connection.interim = None
+        connection.used = True
         connection.deadline = self.clock.monotonic() + KEEP_IDLE_S
         self._idle.append(connection)
         self._next_turn()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, DenyListUnusable, Entry
+from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, DenyListUnusable, Entries, Entry
 from sidecar.server import CannotStart
 from tests.peers import patience
 from tests.peers.clock import EPOCH, HandClock
@@ -442,3 +442,16 @@ async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was()
             assert not revoked(await client.request(stack.good()))
         verifier = stack.sidecar.proxy.verifier
         assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"
+
+
+def test_of_two_entries_of_a_file_about_the_same_neither_weakens_the_other() -> None:
+    names = {"a": "main", "alias": "main"}
+    read = [
+        {"iss": "a", "sub": "alice", "issued_before": 2000},
+        {"iss": "a", "sub": "alice", "issued_before": 1000},
+        {"iss": "a", "jti": "x"},
+        {"iss": "alias", "jti": "x", "until": 5},
+    ]
+    entries = Entries(names, [Entry.read(one) for one in read])
+    assert entries.deny("main", {"sub": "alice", "iat": 1500}, 10.0)
+    assert entries.deny("main", {"jti": "x"}, 10.0)

@@ -3,6 +3,7 @@
 import pytest
 
 from sidecar.headers import HOP_BY_HOP, MAX_NAMES, AnswerHeaders, AnswerRoles, Forwarded, RequestHeaders, Roles, fold
+from sidecar.rejections import Reason, Rejection
 
 READ_HERE = [
     "host",
@@ -74,6 +75,19 @@ def test_a_name_that_could_be_taken_for_one_with_a_meaning_is_never_sent_on() ->
     assert roles[b"x_other"] == "forward"
 
 
+def test_a_name_that_a_backend_might_fold_is_refused_where_that_is_asked_for() -> None:
+    roles = Roles(HOP_BY_HOP, underscores="reject")
+    assert roles[b"X-Other"] == "forward"
+    with pytest.raises(Rejection) as caught:
+        roles[b"x_other"]
+    assert caught.value.reason is Reason.REQUEST_MALFORMED
+    assert caught.value.details == "A header's name has other characters than letters, digits and -."
+
+
+def test_what_belongs_to_one_hop_is_known() -> None:
+    assert {*ONE_HOP, "connection", "transfer-encoding", "upgrade"} == HOP_BY_HOP
+
+
 def test_letters_of_other_scripts_and_signs_fold_like_an_underscore() -> None:
     assert fold("X_JWT.Sub \xe9") == "x-jwt-sub--"
 
@@ -85,6 +99,13 @@ def test_so_many_names_are_remembered_and_then_all_are_forgotten() -> None:
         assert len(roles) == MAX_NAMES == 4096
         assert roles[b"x-more"] == "forward"
         assert list(roles) == [b"x-more"]
+
+
+def test_a_long_name_is_not_remembered() -> None:
+    for roles in (Roles(()), AnswerRoles()):
+        remembered, long = b"x" * 64, b"x" * 65
+        assert (roles[long], roles[remembered]) == ("forward", "forward")
+        assert list(roles) == [remembered]
 
 
 # Requests
@@ -106,7 +127,7 @@ def test_a_header_that_has_a_meaning_keeps_each_of_its_values() -> None:
 
 def test_what_a_front_proxy_says_is_sent_on_from_a_trusted_one_only() -> None:
     said = (b"X-Real-IP", b"192.0.2.1")
-    assert read(said).kept == []
+    assert read(said).kept == RequestHeaders([said], Roles(HOP_BY_HOP)).kept == []
     assert b"".join(read(said, trusted=True).kept) == b"X-Real-IP: 192.0.2.1\r\n"
     assert read(said, trusted=True).special == {}
 

@@ -164,6 +164,11 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.name == "sidecar.identity"]
 
 
+def test_a_header_is_a_claim_or_a_text_and_never_left_out_unless_that_is_said() -> None:
+    assert IdentityHeader(("sub",)) == IdentityHeader(claim=("sub",), template=(), omit=False)
+    assert IdentityHeader(template=["x"]) == IdentityHeader(claim=(), template=["x"], omit=False)
+
+
 def test_a_header_that_is_too_large_is_named_in_the_log(told: Callable[[], list[str]]) -> None:
     with pytest.raises(Rejection) as caught:
         headers({"sub": "a", "groups": "x" * 5000}, X_JWT_Sub=("sub",), X_JWT_Groups=("groups",))

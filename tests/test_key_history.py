@@ -150,6 +150,15 @@ async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock
         assert "0-0" not in kids(source)
 
 
+@pytest.mark.parametrize(("max_stale_s", "warned"), [(86_400.0, False), (86_401.0, True)])
+@in_its_time
+async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning(
+    max_stale_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(clock, key_set("a"), max_stale_s=max_stale_s):
+        assert ("event=max_stale_is_long" in caplog.text) == warned
+
+
 # The issuer's clock
 
 

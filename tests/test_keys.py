@@ -9,7 +9,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from sidecar.keys import ALGORITHMS, MAX_RSA_BITS, MIN_RSA_BITS, UnusableKey, VerificationKey, verification_key
+from sidecar.keys import (
+    ALGORITHMS,
+    MAX_RSA_BITS,
+    MIN_RSA_BITS,
+    UnusableKey,
+    VerificationKey,
+    secret_key,
+    verification_key,
+)
 from tests.peers import tokens
 from tests.peers.tokens import ABSENT, b64, b64uint
 
@@ -420,6 +428,7 @@ def test_a_key_that_no_allowed_algorithm_fits_is_left_out() -> None:
         pytest.param(rsa_jwk(n=bits(MIN_RSA_BITS)), id="RSA 2048"),
         pytest.param(rsa_jwk(n=bits(MAX_RSA_BITS)), id="RSA 8192"),
         pytest.param(rsa_jwk(e=b64uint(3)), id="e=3"),
+        pytest.param(rsa_jwk(e=b64uint(3) + "=="), id="padded e"),
         pytest.param(rsa_jwk(e=b64uint(2**32 - 1)), id="e as large as can be"),
     ],
 )
@@ -433,6 +442,18 @@ def test_private_members_are_not_read(alg: str) -> None:
     assert key == usable(tokens.jwk(tokens.key(alg)))
     public = next(iter(key.by_algorithm.values()))
     assert not isinstance(getattr(public, "prepared_key", None), rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+
+
+def test_an_exponent_has_at_most_32_bits() -> None:
+    with pytest.raises(UnusableKey, match=EXPONENT):
+        usable(rsa_jwk(e=b64uint(2**32 + 1)))
+
+
+def test_a_secret_is_a_key_for_its_own_algorithms_alone() -> None:
+    assert list(secret_key(b"x" * 64, ["HS512", "RS256", "HS256"]).by_algorithm) == ["HS256", "HS512"]
+    with pytest.raises(UnusableKey) as caught:
+        secret_key(b"x" * 64, ["RS256"])
+    assert str(caught.value) == NOT_ALLOWED
 
 
 def test_private_members_may_be_broken() -> None:
@@ -453,6 +474,18 @@ def test_keys_are_equal_when_kid_material_and_algorithms_are() -> None:
     ]
     assert key not in [usable(other) for other in others]
     assert key != "rsa-a"
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_key_as_a_member_of_a_set_makes_the_same_key(alg: str, named: bool, bound: bool) -> None:
+    material = tokens.jwk(tokens.key(alg))
+    name = {"kid": "a"} if named else {}
+    key = usable({**material, **name, **({"alg": alg} if bound else {})})
+    assert usable(key.jwk()) == key
+    told = {"alg": alg} if bound or alg != "RS256" else {}  # which is all that the other kinds of key are for
+    assert key.jwk() == {**material, **name, **told}
 
 
 def test_a_key_shows_its_kid_and_algorithms() -> None:

@@ -19,7 +19,7 @@ import pytest
 from sidecar.config import parse
 from sidecar.fetch import TOTAL_S
 from sidecar.jwks import COOLDOWN_S, RETRY_MOST_EMPTY_S, UNKNOWN_KIDS, WAIT_S, JwksSource
-from sidecar.key_set import Jwks, KeySet
+from sidecar.key_set import KeySet
 from sidecar.rejections import Reason, Rejection
 from sidecar.server import Sidecar, build
 from tests.peers import tokens
@@ -571,22 +571,3 @@ async def test_a_storm_of_unknown_keys_is_one_fetch_a_cooldown_and_bounded_memor
     assert len(source._unknown) <= UNKNOWN_KIDS
     grown = [name for name, value in vars(source).items() if hasattr(value, "__len__") and len(value) > UNKNOWN_KIDS]
     assert grown == []
-
-
-@in_its_time
-async def test_a_kid_longer_than_any_key_has_is_never_asked_for(clock: HandClock) -> None:
-    fetches = 0
-
-    async def publish() -> KeySet:
-        nonlocal fetches
-        fetches += 1
-        return KeySet(Jwks.of({"keys": [public_jwk("EdDSA")]}, ["EdDSA"]), None)
-
-    source = JwksSource("main", publish, ["EdDSA"], clock)
-    assert source.refresh()
-    await asyncio.sleep(0.001)
-    clock.advance(COOLDOWN_S)
-    with pytest.raises(Rejection) as caught:
-        await source.keys_for("x" * 257, "EdDSA")
-    assert caught.value.reason is Reason.KEY_UNKNOWN
-    assert fetches == 1

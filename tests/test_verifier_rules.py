@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.claims import ClaimRules
+from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource
 from sidecar.key_set import Jwks, KeySet
 from sidecar.rejections import Reason, Rejection
@@ -29,7 +30,8 @@ def verifier(accepted_typ: Any = ACCEPTED_TYP) -> Verifier:
     source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA")]}, ["EdDSA"])
     source.trusted_until = float("inf")
     rules = ClaimRules([tokens.AUDIENCE])
-    return Verifier([Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)], clock)
+    issuer = Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)
+    return Verifier([issuer], clock, DenyList(clock, {tokens.ISSUER: "main"}))
 
 
 def token(**header: Any) -> bytes:
@@ -125,3 +127,48 @@ async def test_the_key_is_not_told_before_it_has_verified() -> None:
     with pytest.raises(Rejection):
         await verifier().verify(tokens.flip(token().decode()).encode(), seen)
     assert seen.key is None
+
+
+# What is told about a header that cannot be used, and what is counted
+
+
+@pytest.mark.parametrize(
+    ("header", "details"),
+    [
+        ({"alg": ABSENT}, "The token's header has no alg."),
+        ({"alg": 5}, "The token's header has no alg."),
+        ({"crit": ["exp"]}, "The token's header asks for an extension that is not supported."),
+        ({"b64": True}, "The token's header asks for an extension that is not supported."),
+        ({"kid": 5}, "The token's kid is not a string."),
+        ({"kid": None}, "The token's kid is not a string."),
+    ],
+)
+async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], details: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verifier().verify(token(**header))
+    assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
+
+
+async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_a_miss() -> None:
+    judge = verifier()
+    (issuer,) = judge.issuers
+    good = token()
+    await judge.verify(good)
+    claims = judge.cached(good)
+    assert claims is not None
+    assert (judge.hits, judge.misses) == (1, 0)
+
+    issuer.source.trusted_until = float("-inf")
+    assert judge.cached(good) is None
+    assert (judge.hits, judge.misses) == (1, 1)
+    issuer.source.trusted_until = float("inf")
+
+    judge.denylist.add({"iss": tokens.ISSUER, "sub": "alice"})
+    assert judge.cached(good) is None
+    assert (judge.hits, judge.misses) == (1, 2)
+
+    issuer.source.jwks = None
+    assert judge.cached(good) is None
+    assert (judge.hits, judge.misses) == (1, 3)
+    assert judge.cached(b"another") is None
+    assert (judge.hits, judge.misses) == (1, 4)

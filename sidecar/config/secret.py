@@ -29,10 +29,11 @@ def shared_secret(content: bytes) -> bytes:
 def _secret_file(value: object, info: ValidationInfo) -> Path:
     path = file_path(value, info)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else None
     except OSError:
-        return path  # it may be mounted later, as other files of keys; until then its issuer has no key
-    shared_secret(content)
+        content = None
+    if content is not None:  # it may be mounted later, as other files of keys; until then nothing is verified with it
+        shared_secret(content)
     return path
 
 

@@ -61,7 +61,8 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
         assert stack.sidecar.certificate is not None
         stack.sidecar.certificate()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
-        (tmp_path / "tls.crt").write_text("nothing")
+        other_certificate = trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
+        (tmp_path / "tls.crt").write_bytes(other_certificate)  # and not yet its key
         stack.sidecar.certificate()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
 

@@ -152,7 +152,7 @@ async def test_the_end_of_the_client_ends_the_backend() -> None:
 
 
 async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
-    much = bytes(1 << 20) * 8
+    much = frame(1 << 20) * 8
     async with joined() as tunnel:
         sending = asyncio.create_task(tunnel.client.send(much))
         tunnel.writer.write(much)

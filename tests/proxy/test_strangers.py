@@ -1,0 +1,119 @@
+"""What one party sends never becomes part of another's request or answer, and nobody can make the sidecar hold much."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from sidecar.headers import MAX_NAME_LENGTH, AnswerRoles, Roles
+from tests.peers.backend import RawBackend, Request, send
+from tests.peers.wire import request, response
+from tests.proxy.conftest import Stack, ok, running
+
+PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
+
+
+@pytest.mark.parametrize("trailer", ["Set-Cookie: evil=1", "X-Request-Id: of-alice", "Transfer-Encoding: chunked"])
+async def test_a_trailer_of_one_answer_is_no_header_of_the_next(trailer: str) -> None:
+    chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailer}\r\n\r\n".encode()
+    async with running(backend=RawBackend(send(chunked))) as stack:
+        assert (await stack.fetch(stack.good())).body == b"ok"
+        stack.backend.handler = ok
+        answer = await stack.fetch(stack.good(headers=[("X-Request-Id", "of-bob")]))
+        assert (answer.status, answer.get("set-cookie"), answer.get("x-request-id")) == (200, None, "of-bob")
+        assert stack.backend.connections == 1
+
+
+def chunked_request(stack: Stack, trailer: bytes) -> bytes:
+    head = request("POST", "/public/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+    return head + b"2\r\nok\r\n0\r\n" + trailer + b"\r\n\r\n"
+
+
+async def test_a_trailer_of_one_request_is_no_header_of_the_next() -> None:
+    async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
+        assert (await client.request(chunked_request(stack, stack.credentials))).status == 200
+        answer = await client.request(request("POST", "/transfer", body=b"10"))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
+        assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
+
+
+async def test_a_request_that_comes_with_the_end_of_a_chunked_one_is_not_believed() -> None:
+    async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
+        await client.send(chunked_request(stack, stack.credentials) + request("POST", "/transfer", body=b"10"))
+        assert [answer.status for answer in await client.answers()] == [200]
+        assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param([("Connection", "Upgrade"), ("Upgrade", "websocket")], b"", id="upgrade"),
+        pytest.param([], b"hello", id="body"),
+    ],
+)
+async def test_a_preflight_carries_nothing_else_past_the_token(headers: list[tuple[str, str]], body: bytes) -> None:
+    async with running() as stack:
+        answer = await stack.fetch(request("OPTIONS", "/x", headers=[*PREFLIGHT, *headers], body=body))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
+        assert stack.backend.requests == []
+
+
+async def test_a_broken_body_behind_another_request_is_told_to_who_reads_it() -> None:
+    release = asyncio.Event()
+
+    async def wait(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with running(backend=RawBackend(wait)) as stack, stack.client() as client:
+        await client.send(stack.good("GET", "/first"))
+        await stack.backend.received()
+        await client.send(stack.good("POST", "/second")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
+        await client.send(b"no chunk\r\n")
+        await asyncio.sleep(0.05)
+        release.set()
+        assert [answer.status for answer in await client.answers()] == [200, 400]
+
+
+async def test_a_client_that_reads_nothing_is_not_answered_further() -> None:
+    big = response(200, b"x" * 60_000)
+    async with running(backend=RawBackend(send(big))) as stack:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.connect(stack.sidecar.proxy_address)
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.send(stack.good() * 400)
+            before = -1
+            while before != (before := len(stack.backend.requests)):
+                await asyncio.sleep(0.3)
+        assert 0 < before < 300
+
+
+async def test_the_headers_of_a_request_have_one_limit_together() -> None:
+    async with running(limits={"header_bytes": 2000}) as stack, stack.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        for n in range(30):
+            await client.send(b"X-%d: %b\r\n" % (n, b"x" * 500))
+        answer = await client.response()
+        assert (answer.status, answer.json()["code"]) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("roles", [Roles(()), AnswerRoles()])
+def test_long_names_are_not_remembered(roles: dict[bytes, str]) -> None:
+    for size in (MAX_NAME_LENGTH, MAX_NAME_LENGTH + 1, 30_000):
+        assert roles[b"x" * size] == "forward"
+    assert list(map(len, roles)) == [MAX_NAME_LENGTH]
+
+
+async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_behind() -> None:
+    async with running() as stack:
+        for _ in range(30):
+            async with stack.client() as client:
+                await client.send(stack.good())
+                client.abort()
+        async with stack.client() as client:
+            await client.request(stack.good())
+        watched = stack.sidecar.deadlines.watched
+        assert len(watched) <= 2 + len(stack.sidecar.upstreams["default"]._open)
