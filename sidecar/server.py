@@ -74,6 +74,8 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         config = self.config
         self.failed = loop.create_future()
+        if config.workers > 1:
+            log.warning("event=one_worker asked_for=%d cure=run_more_replicas_until_workers_are_there", config.workers)
         try:
             await self.assembly.denylist.load()
         except DenyListUnusable as error:  # without it, what was taken back would be accepted
