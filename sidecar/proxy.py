@@ -16,7 +16,7 @@ from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
 from sidecar.leg import BrokenOff
 from sidecar.rejections import Form, Reason, Rejection, answer
-from sidecar.request import Request, new_id
+from sidecar.request import REQUEST_ID, Request, new_id
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
@@ -190,7 +190,9 @@ class Proxy:
             request.status = message.code
             pieces = [_status_line(message), *headers.kept, framing.line]
             given_id = headers.special.get("x-request-id")
-            pieces += (b"X-Request-Id: ", request.id.encode() if given_id is None else given_id, b"\r\n")
+            if given_id is None or REQUEST_ID.fullmatch(given_id) is None:
+                given_id = request.id.encode()
+            pieces += (b"X-Request-Id: ", given_id, b"\r\n")
             if not keep:
                 pieces.append(b"Connection: close\r\n")
             elif request.message.version.minor == 0:

@@ -16,7 +16,7 @@ from sidecar.routes import Route
 if TYPE_CHECKING:
     from sidecar.connection import ClientConnection
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -70,7 +70,7 @@ class Request:
             raise
         special = headers.special
         given_id = special.get("x-request-id")
-        if given_id is not None and len(given_id) == 1 and _REQUEST_ID.fullmatch(given_id[0]) is not None:
+        if given_id is not None and len(given_id) == 1 and REQUEST_ID.fullmatch(given_id[0]) is not None:
             self.id = given_id[0].decode()
         else:
             self.id = new_id()
