@@ -239,6 +239,12 @@ def test_rules_for_other_methods_do_not_make_a_path_ambiguous() -> None:
         routes.match("POST", "/a/../b")
 
 
+def test_a_path_that_is_read_in_more_ways_than_one_has_at_most_2048_characters() -> None:
+    assert match("/public/%61".ljust(2048, "x")) is PUBLIC
+    assert refusal("/public/%61".ljust(2049, "x")) is Reason.PATH_AMBIGUOUS
+    assert match("/public/a".ljust(2049, "x")) is PUBLIC
+
+
 def test_a_path_has_at_most_so_many_readings() -> None:
     assert match("/public/%" + "25" * (MAX_READINGS - 2) + "61") is PUBLIC
     assert refusal("/public/%" + "25" * (MAX_READINGS - 1) + "61") is Reason.PATH_AMBIGUOUS

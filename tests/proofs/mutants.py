@@ -109,7 +109,7 @@ def _skipped(node: ast.AST, parent: ast.AST) -> bool:
             return True
         case ast.Expr(ast.Constant()):  # a docstring, or `...`
             return True
-        case ast.FunctionDef(name="__repr__"):
+        case ast.FunctionDef(name="__repr__") | ast.If(ast.Name("TYPE_CHECKING")):
             return True
         case ast.Assign([ast.Name("__slots__" | "log")]):
             return True

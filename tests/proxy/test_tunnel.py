@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.tunnel import TOKEN_EXPIRED, Frames, close_frame
+from sidecar.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Frames, close_frame
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
+from tests.peers.clock import HandClock, in_its_time_with_sockets
 from tests.proxy.conftest import Client, Stack, running
 
 MASK = bytes((1, 2, 3, 4))
@@ -34,6 +35,11 @@ def unmasked(close: bytes) -> tuple[int, bytes]:
     assert close[1] == 0x80 | len(close) - 6
     payload = bytes(byte ^ close[2 + at % 4] for at, byte in enumerate(close[6:]))
     return int.from_bytes(payload[:2]), payload[2:]
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
 
 
 SIZES = [0, 1, 125, 126, 127, 255, 256, 65_535, 65_536, 70_000]
@@ -69,7 +75,8 @@ def test_one_frame_alone_can_be_followed_to_its_end(size: int) -> None:
 
 def test_a_close_frame_says_why_and_is_masked_towards_the_backend() -> None:
     assert close_frame(4401, "token expired", masked=False) == b"\x88\x0f\x11\x31token expired"
-    assert unmasked(close_frame(4401, "token expired", masked=True)) == (4401, b"token expired")
+    for reason in ("token expired", "expired", "four", "at"):
+        assert unmasked(close_frame(4401, reason, masked=True)) == (4401, reason.encode())
     assert len({close_frame(4401, "x", masked=True)[2:6] for _ in range(8)}) > 1
     assert TOKEN_EXPIRED == 4401
 
@@ -163,6 +170,23 @@ async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
         await sending
 
 
+@pytest.mark.parametrize("to_the_backend", [True, False])
+async def test_who_does_not_read_holds_who_sends(to_the_backend: bool) -> None:
+    much = frame(48 << 20)  # more than the kernel keeps for four sockets
+    async with joined() as tunnel:
+        ends = (tunnel.client.writer, tunnel.reader, tunnel.writer)
+        sender, reader, other = ends if to_the_backend else (tunnel.writer, tunnel.client.reader, tunnel.client.writer)
+        other.transport.pause_reading()
+        sender.write(much)
+        sending = asyncio.create_task(sender.drain())
+        done, _ = await asyncio.wait({sending}, timeout=0.5)
+        assert not done
+        other.transport.resume_reading()
+        async with patience("all of it"):
+            assert await reader.readexactly(len(much)) == much
+            await sending
+
+
 async def test_both_sides_are_told_when_the_token_ends_between_frames() -> None:
     async with joined(lasts_s=0.2) as tunnel:
         tunnel.writer.write(frame(3))
@@ -204,6 +228,39 @@ async def test_another_protocol_ends_with_the_token_without_a_word() -> None:
     async with joined("x-proto/1", lasts_s=0.2) as tunnel:
         assert await tunnel.client.closed() == b""
         assert await tunnel.rest() == b""
+
+
+@in_its_time_with_sockets
+async def test_a_tunnel_ends_as_soon_as_both_sides_are_told(clock: HandClock) -> None:
+    async with joined(lasts_s=0.2) as tunnel:
+        begun = clock.monotonic()
+        assert await tunnel.client.closed() == TOLD
+        assert clock.monotonic() - begun < 0.5
+
+
+@in_its_time_with_sockets
+async def test_a_tunnel_of_another_protocol_does_not_wait_for_frames(clock: HandClock) -> None:
+    async with joined("x-proto/1", lasts_s=0.2) as tunnel:
+        begun = clock.monotonic()
+        assert await tunnel.client.closed() == b""
+        assert clock.monotonic() - begun < 0.5
+
+
+@in_its_time_with_sockets
+async def test_a_frame_that_does_not_end_is_cut_off(clock: HandClock) -> None:
+    async with joined(lasts_s=0.2) as tunnel:
+        begun = clock.monotonic()
+        await tunnel.client.send(frame(5, masked=True)[:8])
+        assert await tunnel.client.closed() == TOLD
+        assert FRAME_ENDS_S <= clock.monotonic() - begun < FRAME_ENDS_S + 0.5
+        assert await tunnel.rest() == frame(5, masked=True)[:8]
+
+
+async def test_a_tunnel_that_nobody_uses_is_ended() -> None:
+    async with joined() as tunnel:
+        tunnel.stack.clock.ahead_s += 301
+        tunnel.stack.sidecar.deadlines.tick()
+        assert await tunnel.client.closed() == b""
 
 
 async def test_a_tunnel_outlives_the_token_where_that_is_configured() -> None:

@@ -4,6 +4,7 @@ In the rows `ALICE` stands for the header line with a good token, and `\\n` for 
 byte, and with another request close behind it. Whatever is sent: the backend sees well-formed requests of alice and nothing else.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,8 +58,10 @@ async def refused(stack: Stack, row: str, feed: str, *statuses: int) -> Response
 async def forwarded(stack: Stack, row: str, feed: str) -> Request:
     """Send a row that is one request of alice; what the backend saw of it. The request behind it lacks a token."""
     answers = await said(stack, row, feed)
-    assert [answer.status for answer in answers] == [200, 401]
     [seen] = stack.backend.requests
+    # What comes in one piece with the end of a chunked request is not believed, and not answered.
+    lost = feed == "with a tail" and re.search(r"^transfer-encoding:\s*chunked\s*$", row, re.I | re.M) is not None
+    assert [answer.status for answer in answers] == ([200] if lost else [200, 401])
     return seen
 
 
@@ -799,5 +802,5 @@ async def test_chunks_of_any_size_cross(stack: Stack, feed: str) -> None:
     body = [b"a", b"b" * 1000, b"c" * 17]
     raw = stack.good("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
     answers = await stack.converse(raw, feed)
-    assert [answer.status for answer in answers] == [200, 401]
+    assert [answer.status for answer in answers] == ([200] if feed == "with a tail" else [200, 401])
     assert stack.backend.requests[0].body == b"".join(body)
