@@ -43,10 +43,13 @@ class PssKey(CryptographyRSAKey):  # type: ignore[misc]
         self._algorithm = algorithm
         hash_algorithm = _HASHES[algorithm]
         self._hash = hash_algorithm
+        self._length = (self.prepared_key.key_size + 7) // 8
         self._padding = padding.PSS(padding.MGF1(hash_algorithm), hash_algorithm.digest_size)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """True when `sig` is this key's signature of `msg`."""
+        if len(sig) != self._length:  # RFC 8017 section 8.1.2; OpenSSL takes one without its leading zero
+            return False
         try:
             self.prepared_key.verify(sig, msg, self._padding, self._hash)
         except InvalidSignature:

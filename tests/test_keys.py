@@ -490,3 +490,11 @@ def test_a_key_as_a_member_of_a_set_makes_the_same_key(alg: str, named: bool, bo
 
 def test_a_key_shows_its_kid_and_algorithms() -> None:
     assert repr(usable(published("EdDSA"))) == "<VerificationKey 'ed25519-a': EdDSA>"
+
+
+def test_a_signature_without_its_leading_zero_is_another_signature() -> None:
+    signature = b"\1"
+    while signature[0]:  # PSS is salted: one in 256 begins with a zero
+        signature = tokens.signature(tokens.key("PS256"), "PS256", MESSAGE)
+    assert verifies(published("PS256"), "PS256", signature)
+    assert not verifies(published("PS256"), "PS256", signature[1:])
