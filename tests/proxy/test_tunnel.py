@@ -256,6 +256,18 @@ async def test_a_frame_that_does_not_end_is_cut_off(clock: HandClock) -> None:
         assert await tunnel.rest() == frame(5, masked=True)[:8]
 
 
+@in_its_time_with_sockets
+async def test_a_tunnel_ends_as_soon_as_its_last_frame_has(clock: HandClock) -> None:
+    one = frame(5, masked=True)
+    async with joined(lasts_s=0.2) as tunnel:
+        begun = clock.monotonic()
+        await tunnel.client.send(one[:8])
+        assert await tunnel.client.read(len(TOLD)) == TOLD
+        await tunnel.client.send(one[8:])
+        assert await tunnel.client.closed() == b""
+        assert clock.monotonic() - begun < FRAME_ENDS_S
+
+
 async def test_a_tunnel_that_nobody_uses_is_ended() -> None:
     async with joined() as tunnel:
         tunnel.stack.clock.ahead_s += 301
