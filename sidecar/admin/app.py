@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sidecar.config.values import is_loopback
+from sidecar.config.addresses import is_loopback
 from sidecar.denylist import DenyList, DenyListUnusable
 from sidecar.jws import strict_json_object
 from sidecar.minting import SigningKey, key_set

@@ -5,11 +5,11 @@ values may be, `yaml_source` the text with its lines and columns. `python -m sid
 JSON Schema.
 """
 
+from sidecar.config.addresses import Address
 from sidecar.config.file import Admin, Config, ConfigError, Health, Limits, Timeouts, json_schema, load, parse
 from sidecar.config.issuer import Issuer
 from sidecar.config.route import Route, Upstream
 from sidecar.config.tls import ClientTls, ListenerTls
-from sidecar.config.values import Address
 from sidecar.config.yaml_source import Problem
 
 __all__ = [

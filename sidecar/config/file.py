@@ -11,27 +11,23 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
+from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, is_loopback
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
 from sidecar.config.route import Route, Upstream
 from sidecar.config.struct import FileSchema, Struct, key
 from sidecar.config.tls import ListenerTls
 from sidecar.config.values import (
-    Address,
     ClaimsHeader,
     ConfigFile,
     HeaderName,
-    ListenAddress,
     Name,
-    Network,
     NonEmpty,
     PositiveSeconds,
     Realm,
     Seconds,
     Surroundings,
-    UpstreamUrl,
     Workers,
-    is_loopback,
     nearest,
 )
 from sidecar.config.yaml_source import Problem, Section, Source

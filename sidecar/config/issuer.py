@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from sidecar.config.addresses import WebUrl, is_loopback, web_url
 from sidecar.config.claims import TokenRules
 from sidecar.config.presets import PRESETS, SECRET_SOURCES, SOURCES, PresetName, filled_in
 from sidecar.config.secret import SecretFile, SecretVariable
@@ -23,9 +24,6 @@ from sidecar.config.values import (
     PositiveSeconds,
     Seconds,
     Text,
-    WebUrl,
-    is_loopback,
-    web_url,
 )
 from sidecar.config.yaml_source import Section
 

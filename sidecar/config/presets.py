@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from sidecar.config.values import SECRET_ALGORITHMS, nearest, web_url
+from sidecar.config.addresses import web_url
+from sidecar.config.values import SECRET_ALGORITHMS, nearest
 
 SOURCES = ("jwks_uri", "jwks_file", "jwks_inline", "public_key_file", "secret_file", "secret_env")
 """The keys of an issuer that say where its keys are: at most one of them is written."""

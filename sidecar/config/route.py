@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StrictBool, StrictInt
 from pydantic.json_schema import SkipJsonSchema
 
+from sidecar.config.addresses import UpstreamUrl
 from sidecar.config.claims import Require
 from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
-from sidecar.config.values import Method, NonEmpty, RoutePath, UpstreamUrl
+from sidecar.config.values import Method, NonEmpty, RoutePath
 from sidecar.config.yaml_source import Section
 
 MAX_REGEX = 256  # characters; a longer one is a program

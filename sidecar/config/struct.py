@@ -17,7 +17,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
-from sidecar.config.values import Address, nearest
+from sidecar.config.addresses import Address
+from sidecar.config.values import nearest
 from sidecar.config.yaml_source import Section
 
 _MISSING = {

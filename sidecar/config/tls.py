@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StrictBool, ValidationInfo
 
+from sidecar.config.addresses import ServerName
 from sidecar.config.struct import Struct, key
-from sidecar.config.values import ConfigFile, ServerName, surroundings
+from sidecar.config.values import ConfigFile, surroundings
 from sidecar.config.yaml_source import Section
 
 

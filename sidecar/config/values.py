@@ -5,14 +5,11 @@ what it could be; `{input}` in the text stands for the value as it is written in
 """
 
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
@@ -28,14 +25,9 @@ RESERVED_HEADERS = frozenset(
         "x-original-url", "x-rewrite-url", "x-jwt-status", "x-jwt-sidecar",
     }
 )  # fmt: skip
-MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7), less its final NUL
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][A-Za-z0-9.-]*)):([0-9]{1,5})")
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
-_URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
-_SOCKET = re.compile(r"unix:///[^\s%?#\\]*[^\s%?#\\/]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _ROUTE = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/*]*")  # pchar of RFC 3986, and * for patterns
@@ -53,22 +45,6 @@ class Surroundings(NamedTuple):
     environ: Mapping[str, str]
 
 
-class Address(NamedTuple):
-    """Where to listen. Port 0: a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def clashes(self, other: "Address") -> bool:
-        """Would the system refuse to bind both? `0.0.0.0` and `::` take the port on every address of their kind."""
-        same_kind = (":" in self.host) == (":" in other.host)
-        everywhere = same_kind and {self.host, other.host} & {"0.0.0.0", "::"}  # noqa: S104
-        return self.port == other.port != 0 and bool(self.host == other.host or everywhere)
-
-
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word that looks most like this one, or nothing."""
     spelled = {name.lower(): name for name in known}
@@ -79,14 +55,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def fold(name: str) -> str:
     """A header name as the loosest backend reads it: every character outside letters and digits is a `-`."""
     return re.sub("[^a-z0-9]", "-", name.lower())
-
-
-def is_loopback(host: str | None) -> bool:
-    """Is it this host: `localhost`, 127.0.0.0/8 or ::1?"""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _text(value: str) -> str:
@@ -106,27 +74,6 @@ def _above_zero(seconds: float) -> float:
     if not seconds:
         raise ValueError("must be more than zero")
     return seconds
-
-
-def _address(value: object) -> Address:
-    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(
-            "{input} is not host:port; write 127.0.0.1:8080, '[::1]:8080', or 0.0.0.0:8080 for all interfaces"
-        )
-    host, port = match[1] or match[2], int(match[3])
-    if match[1] or re.fullmatch("[0-9.]+", host):
-        _ip_address(host)
-    if port > 65535:
-        raise ValueError("{input} ends in a port above 65535; 0 stands for a free one")
-    return Address(host, port)
-
-
-def _ip_address(host: str) -> None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError("{input} begins with an IP address that does not exist") from None
 
 
 def _algorithm(value: str) -> str:
@@ -167,68 +114,6 @@ def file_path(value: object, info: ValidationInfo) -> Path:
 def surroundings(info: ValidationInfo) -> Surroundings:
     """Of the file that is being read; of this process for a struct that code makes."""
     return info.context or Surroundings(Path(), os.environ)
-
-
-def _split(url: str, shape: str) -> SplitResult:
-    """The parts of an http or https URL that any program reads in the same way."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        good = ipaddress.ip_address(host).version == 6 if ":" in host else _HOST.fullmatch(host)
-    except ValueError:
-        raise ValueError(f"must be {shape}") from None
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user name or password: URLs are shown in logs")
-    if (
-        not good
-        or port == 0
-        or parts.netloc.endswith(":")
-        or not _URL.fullmatch(url)
-        or parts.scheme not in ("http", "https")
-    ):
-        raise ValueError(f"must be {shape}")
-    return parts
-
-
-def web_url(url: str) -> SplitResult:
-    """The parts of a URL from which a key set or a discovery document can be fetched."""
-    parts = _split(url, "a whole URL such as https://idp.example/keys")
-    if "#" in url:
-        raise ValueError("must not have a fragment (#): it is never sent")
-    return parts
-
-
-def _web_url(url: str) -> str:
-    web_url(url)
-    return url
-
-
-def _upstream_url(url: str) -> str:
-    if url.startswith("unix:"):
-        if not _SOCKET.fullmatch(url) or len(url.removeprefix("unix://").encode()) > MAX_SOCKET_PATH:
-            raise ValueError(
-                f"must be unix:///path/of.sock with a path of at most {MAX_SOCKET_PATH} bytes, without escapes"
-            )
-        return url
-    parts = _split(url, "http://host:port, https://host:port or unix:///path/of.sock")
-    if parts.path not in ("", "/") or "?" in url or "#" in url:
-        raise ValueError("must end after the host and port: each request's own path and query are sent on as they came")
-    return url
-
-
-def _server_name(value: str) -> str:
-    if not _HOST.fullmatch(value):
-        raise ValueError("{input} is not the name of a host")
-    return value
-
-
-def _network(value: object) -> IPv4Network | IPv6Network:
-    try:
-        return ipaddress.ip_network(str(value))
-    except ValueError:
-        raise ValueError(
-            "{input} is not a range of addresses, such as 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
-        ) from None
 
 
 def _workers(value: object) -> int:
@@ -330,7 +215,6 @@ NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Seconds = Annotated[float, PlainValidator(_seconds), _DURATION_SCHEMA]
 PositiveSeconds = Annotated[float, PlainValidator(_seconds), AfterValidator(_above_zero), _DURATION_SCHEMA]
-ListenAddress = Annotated[Address, PlainValidator(_address), STRING]
 Algorithm = Annotated[str, AfterValidator(_algorithm), WithJsonSchema({"enum": [*ALGORITHMS, *SECRET_ALGORITHMS]})]
 Audiences = Annotated[
     tuple[Text, ...] | None,
@@ -342,10 +226,6 @@ Audiences = Annotated[
 ]
 IssuerId = Annotated[str, AfterValidator(_issuer)]
 ConfigFile = Annotated[Path, PlainValidator(file_path), STRING]
-WebUrl = Annotated[str, AfterValidator(_web_url)]
-ServerName = Annotated[str, AfterValidator(_server_name)]
-UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), STRING]
 Workers = Annotated[
     int, PlainValidator(_workers), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]})
 ]
