@@ -19,14 +19,12 @@ _PARAMETER_SEPARATOR = re.compile("([&;])")  # some backends begin a parameter a
 class TokenHeader:
     """A header that may bring the token: behind the word `prefix` and one or more spaces, or without prefix its whole value."""
 
-    def __init__(self, name: str, prefix: str | None = None) -> None:
+    def __init__(self, name: str, prefix: str = "") -> None:
         self.name = name
         self.role = name.lower()
         self._prefix = prefix
-        self._scheme = (prefix or "").lower().encode()
-        self._word = re.compile(
-            rb"%b(?![A-Za-z0-9!#$%%&'*+.^_`|~-])" % re.escape((prefix or "").encode()), re.IGNORECASE
-        )
+        self._scheme = prefix.lower().encode()
+        self._word = re.compile(rb"%b(?![A-Za-z0-9!#$%%&'*+.^_`|~-])" % re.escape(prefix.encode()), re.IGNORECASE)
 
     def take(self, values: list[bytes] | None) -> bytes | None:
         """The token among the values of this header, or None when they bring none (no header, or another scheme).
@@ -39,7 +37,7 @@ class TokenHeader:
         if len(values) > 1:
             raise Rejection(Reason.TOKEN_AMBIGUOUS, f"The request has more than one {self.name} header.")
         credentials = values[0]
-        if self._prefix is None:
+        if not self._prefix:
             return credentials
         # RFC 9110 section 11.4: the scheme in any case, then one or more spaces; a tab is not a space.
         scheme, _, token = credentials.partition(b" ")

@@ -249,7 +249,7 @@ def _fits(pieces: Sequence[str], text: str) -> bool:
 def _check_names(claims: dict[str, Any], _now: float) -> None:
     """RFC 7519 sections 4.1.2 and 4.1.7. As a header a list of one name would look like the name itself."""
     for name in ("sub", "jti"):
-        if not isinstance(claims.get(name, ""), str | None):
+        if not isinstance(claims.get(name), str | None):
             raise Rejection(Reason.CLAIM_INVALID, f"The token's {name} claim is not a string.")
 
 

@@ -168,7 +168,7 @@ def _bytes_of(config: Config, question: Question) -> bytes:
     if (token := question.token) is not None:
         place = config.token_sources[0]
         if place.header is not None:
-            scheme = b"" if place.scheme is None else place.scheme.encode() + b" "
+            scheme = place.scheme.encode() + b" " if place.scheme else b""
             lines.append(b"%b: %b%b" % (place.header.encode(), scheme, token))
         elif place.cookie is not None:
             lines.append(b"Cookie: %b=%b" % (place.cookie.encode(), token))

@@ -40,11 +40,9 @@ class PssKey(CryptographyRSAKey):  # type: ignore[misc]
 
     def __init__(self, key: dict[str, Any], algorithm: str) -> None:
         super().__init__(key, "RS256")  # jose reads the numbers; which hash is ours to say
-        self._algorithm = algorithm
-        hash_algorithm = _HASHES[algorithm]
-        self._hash = hash_algorithm
+        self._hash = _HASHES[algorithm]
         self._length = (self.prepared_key.key_size + 7) // 8
-        self._padding = padding.PSS(padding.MGF1(hash_algorithm), hash_algorithm.digest_size)
+        self._padding = padding.PSS(padding.MGF1(self._hash), self._hash.digest_size)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """True when `sig` is this key's signature of `msg`."""

@@ -233,7 +233,7 @@ class Proxy:
         special = headers.special
         length = special.get("content-length")
         coding = special.get("transfer-encoding")
-        if not headers.clean or (coding is not None and (coding.lower() != b"chunked" or length is not None)):
+        if not headers.clean or (coding is not None and coding.lower() != b"chunked"):
             raise Rejection(Reason.UPSTREAM_INVALID)
         if length is not None and answer.message.code != 204:
             return Framing(b"Content-Length: %b\r\n" % length)

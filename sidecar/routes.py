@@ -178,7 +178,7 @@ def _decoded(path: str) -> str:
 
 def _cut(path: str) -> str:
     """Without what looks like a query or fragment once it is decoded."""
-    return re.split("[?#]", path, maxsplit=1)[0]
+    return re.split("[?#]", path)[0]
 
 
 def _without_parameters(path: str) -> str:

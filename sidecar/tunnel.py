@@ -87,7 +87,7 @@ class _Direction:
 
     def relay(self, data: bytes) -> None:
         """Pass on what has come, and hold up its sender while the receiver has enough."""
-        if self.over or self._sink.transport is None:
+        if self._sink.transport is None:
             return
         if self._frames is not None:
             data = data[: self._frames.count(data, one=self.ending)]
@@ -150,19 +150,18 @@ class Tunnel:
         finally:
             for timer in timers:
                 timer.cancel()
-            self._upstream.close()
 
     def _passed(self) -> None:
         self._upstream.deadline = self._client.clock.monotonic() + self._idle_s
         self._close_if_over()
 
     def _expire(self) -> None:
-        if not self._websocket:
+        if self._websocket:
+            self._out.end()
+            self._back.end()
+            self._close_if_over()
+        else:
             self._upstream.close()
-            return
-        self._out.end()
-        self._back.end()
-        self._close_if_over()
 
     def _close_if_over(self) -> None:
         if self._out.over and self._back.over:

@@ -83,7 +83,7 @@ class _Remembered:
 
 
 class Verifier:
-    """Judges tokens of the configured issuers. `hits` and `misses` count the remembered tokens."""
+    """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified."""
 
     def __init__(self, issuers: Collection[Issuer], clock: Clock, denylist: DenyList | None = None) -> None:
         self.issuers = issuers
@@ -105,23 +105,19 @@ class Verifier:
         try:
             known = self._remembered[digest]  # its `get` would look twice
         except KeyError:
-            self.misses += 1
             return None
         source = known.source
         if known.jwks is not source.jwks:
             if source.jwks is None or known.key not in source.jwks:
                 del self._remembered[digest]  # its key was withdrawn
-                self.misses += 1
                 return None
             known.jwks = source.jwks
         if known.denials != self.denylist.changes:
             if self.denylist.denies(known.claims.issuer, known.claims.claims):
-                self.misses += 1
                 return None
             known.denials = self.denylist.changes
         now = self._clock.wall()
         if not known.claims.valid_from <= now < known.until or self._clock.monotonic() >= source.trusted_until:
-            self.misses += 1
             return None
         self.hits += 1
         return known.claims
@@ -131,6 +127,7 @@ class Verifier:
 
         `seen` is told of each check as it begins.
         """
+        self.misses += 1
         seen = seen or Examination()
         begin = seen.begun.append
         begin("shape")

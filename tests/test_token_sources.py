@@ -381,21 +381,21 @@ def sources(text: str, issuers: str = "{a: {issuer: 'https://a/', audiences: any
         pytest.param("", [("Authorization", "Bearer", None, None)], id="default"),
         pytest.param(
             "token_from: [{header: authorization}, {header: X-Token}, {header: X-T, prefix: Token}]",
-            [("authorization", "Bearer", None, None), ("X-Token", None, None, None), ("X-T", "Token", None, None)],
+            [("authorization", "Bearer", None, None), ("X-Token", "", None, None), ("X-T", "Token", None, None)],
             id="prefix",
         ),
         pytest.param("token_from: [{header: X-T, prefix: 'Bearer '}]", [("X-T", "Bearer", None, None)], id="its space"),
         pytest.param(
-            "token_from: [{header: Authorization, prefix: ''}]", [("Authorization", None, None, None)], id="bare token"
+            "token_from: [{header: Authorization, prefix: ''}]", [("Authorization", "", None, None)], id="bare token"
         ),
         pytest.param(
             "token_from: [{cookie: s}, {cookie: t}, {query: s}]",
-            [(None, None, "s", None), (None, None, "t", None), (None, None, None, "s")],
+            [(None, "", "s", None), (None, "", "t", None), (None, "", None, "s")],
             id="cookies and query",
         ),
         pytest.param(
             "token_from: [{header: X-Forwarded-Access-Token}]",
-            [("X-Forwarded-Access-Token", None, None, None)],
+            [("X-Forwarded-Access-Token", "", None, None)],
             id="header of a front proxy",
         ),
     ],
@@ -407,7 +407,7 @@ def test_token_from(text: str, expected: list[tuple[str | None, ...]]) -> None:
 def test_a_preset_says_where_its_issuer_sends_tokens_unless_the_file_does() -> None:
     cloudflare = "c: {preset: cloudflare_access, issuer: 'https://c/', audiences: any}"
     other = "a: {issuer: 'https://a/', audiences: any}"
-    header, authorization = ("Cf-Access-Jwt-Assertion", None, None, None), ("Authorization", "Bearer", None, None)
+    header, authorization = ("Cf-Access-Jwt-Assertion", "", None, None), ("Authorization", "Bearer", None, None)
     assert sources("", f"{{{cloudflare}}}") == [header]
     assert sources("", f"{{{cloudflare}, {other}}}") == [header, authorization]
     assert sources("token_from: [{header: Authorization}]", f"{{{cloudflare}}}") == [authorization]

@@ -149,26 +149,27 @@ async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], det
     assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
 
 
-async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_a_miss() -> None:
+async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> None:
     judge = verifier()
     (issuer,) = judge.issuers
     good = token()
     await judge.verify(good)
+    assert (judge.hits, judge.misses) == (0, 1)
     claims = judge.cached(good)
     assert claims is not None
-    assert (judge.hits, judge.misses) == (1, 0)
+    assert (judge.hits, judge.misses) == (1, 1)
 
     issuer.source.trusted_until = float("-inf")
     assert judge.cached(good) is None
-    assert (judge.hits, judge.misses) == (1, 1)
     issuer.source.trusted_until = float("inf")
 
     judge.denylist.add({"iss": tokens.ISSUER, "sub": "alice"})
     assert judge.cached(good) is None
-    assert (judge.hits, judge.misses) == (1, 2)
 
     issuer.source.jwks = None
     assert judge.cached(good) is None
-    assert (judge.hits, judge.misses) == (1, 3)
     assert judge.cached(b"another") is None
-    assert (judge.hits, judge.misses) == (1, 4)
+    assert (judge.hits, judge.misses) == (1, 1)
+    with pytest.raises(Rejection):
+        await judge.verify(b"another")
+    assert (judge.hits, judge.misses) == (1, 2)

@@ -104,11 +104,11 @@ class TokenSource(Struct):
     )
 
     @property
-    def scheme(self) -> str | None:
-        """The word before the token in the header, None when there is none."""
+    def scheme(self) -> str:
+        """The word before the token in the header, empty when there is none."""
         if self.prefix is None:
-            return "Bearer" if self.header is not None and self.header.lower() == "authorization" else None
-        return self.prefix or None
+            return "Bearer" if self.header is not None and self.header.lower() == "authorization" else ""
+        return self.prefix
 
     def check(self, section: Section) -> None:
         """One place each."""
