@@ -76,11 +76,9 @@ def check(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    problems: list[str] = []
-    if options.online:
-        from sidecar.online import problems_online
+    from sidecar.check import problems_of
 
-        problems = _value_in_loop(problems_online(config))
+    problems = _value_in_loop(problems_of(config, online=options.online))
     for problem in problems:
         print(f"{options.config}: {problem}", file=sys.stderr)
     if problems:

@@ -6,8 +6,6 @@ One assembly belongs to one configuration. Whoever holds the `proxy` of an assem
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from sidecar import config as settings
 from sidecar.access_log import AccessLog
 from sidecar.assertion import AssertedIdentity, Assertion
@@ -18,11 +16,12 @@ from sidecar.config import Config
 from sidecar.config.secret import shared_secret
 from sidecar.deadlines import Deadlines
 from sidecar.denylist import DenyList
+from sidecar.fetch import Session
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source
-from sidecar.minting import SigningKey, SigningKeyUnusable, own_key
+from sidecar.minting import SigningKey, own_key
 from sidecar.policy import Policy
 from sidecar.proxy import Proxy
 from sidecar.rejections import Form
@@ -30,6 +29,7 @@ from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
 from sidecar.tls import Renewed, client_context
+from sidecar.unusable import Unusable
 from sidecar.upstream import Upstream
 from sidecar.verifier import Issuer, Verifier
 
@@ -39,18 +39,15 @@ class Assembly:
 
     def __init__(self, config: Config, clock: Clock, deadlines: Deadlines, access_log: AccessLog | None) -> None:
         self.config = config
-        self._session: aiohttp.ClientSession | None = None
+        self._session = Session()
         self.sources = {
-            name: key_source(issuer, clock, self.session, config.jwks_snapshot_dir)
+            name: key_source(issuer, clock, self._session, config.jwks_snapshot_dir)
             for name, issuer in config.issuers.items()
         }
         self.upstreams = {
             name: backend(config, upstream, clock, deadlines) for name, upstream in config.upstreams.items()
         }
-        names = {
-            iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)
-        }
-        self.denylist = DenyList(clock, names, config.denylist_file)
+        self.denylist = DenyList(clock, iss_names(config), config.denylist_file)
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
@@ -69,22 +66,18 @@ class Assembly:
             close_on_expiry=config.close_on_expiry,
         )
 
-    def session(self) -> aiohttp.ClientSession:
-        """The HTTP client for key sets, opened by the first who needs it. It never sends what a client of ours sent."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept": "application/json"}
-            )
-        return self._session
-
     async def close(self) -> None:
         """End everything that the objects have opened."""
         for upstream in self.upstreams.values():
             upstream.close()
         for source in self.sources.values():
             await source.stop()
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
+
+
+def iss_names(config: Config) -> dict[str, str]:
+    """Every `iss` that may be in a token -> the name of its issuer."""
+    return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
 
 
 def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
@@ -125,7 +118,7 @@ def roles(config: Config, tokens: TokenSources) -> Roles:
 
 
 def signing_keys(config: Config) -> list[SigningKey]:
-    """The keys of the assertion; none without it. Raises SigningKeyUnusable."""
+    """The keys of the assertion; none without it. Raises Unusable."""
     if config.assertion is None:
         return []
     alg, file = config.assertion.alg, config.assertion.key_file
@@ -150,16 +143,16 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> Identi
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:
-    """What signs the requests to the backend, if anything does. Raises SigningKeyUnusable."""
+    """What signs the requests to the backend, if anything does. Raises Unusable."""
     wanted = config.signature
     if wanted is None:
         return None
     try:
         secret = shared_secret(wanted.secret_file.read_bytes())
     except OSError as error:
-        raise SigningKeyUnusable(f"{wanted.secret_file}: cannot be read: {error.strerror}") from error
+        raise Unusable(f"{wanted.secret_file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise SigningKeyUnusable(f"{wanted.secret_file}: {error}") from error
+        raise Unusable(f"{wanted.secret_file}: {error}") from error
     return Signature(wanted.header, secret, clock)
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from sidecar.claims import LATEST_DATE
 from sidecar.clock import Clock
+from sidecar.unusable import Unusable
 
 POLL_S = 5.0  # between two looks at the file
 MAX_ADDED = 100_000  # entries of operators; a longer list belongs into the file
@@ -30,10 +31,6 @@ _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 log = logging.getLogger("sidecar.denylist")
-
-
-class DenyListUnusable(Exception):
-    """An entry or a file cannot be used; the text says why, and may be shown to the operator."""
 
 
 class Entry(NamedTuple):
@@ -50,21 +47,21 @@ class Entry(NamedTuple):
 
     @classmethod
     def read(cls, document: object) -> "Entry":
-        """The entry that a document describes. Raises DenyListUnusable."""
+        """The entry that a document describes. Raises Unusable."""
         if not isinstance(document, dict):
-            raise DenyListUnusable("an entry is an object with iss, and jti, sub or issued_before")
+            raise Unusable("an entry is an object with iss, and jti, sub or issued_before")
         if unknown := document.keys() - _MEMBERS:
-            raise DenyListUnusable(f"unknown member {min(unknown, key=str)!r}; one of: {', '.join(sorted(_MEMBERS))}")
+            raise Unusable(f"unknown member {min(unknown, key=str)!r}; one of: {', '.join(sorted(_MEMBERS))}")
         for name in ("iss", "jti", "sub"):
             if name in document and (not isinstance(document[name], str) or not document[name]):
-                raise DenyListUnusable(f"{name} must be text, and not empty")
+                raise Unusable(f"{name} must be text, and not empty")
         if "iss" not in document:
-            raise DenyListUnusable("iss is missing: jti and sub mean nothing without their issuer")
+            raise Unusable("iss is missing: jti and sub mean nothing without their issuer")
         if "jti" in document and ("sub" in document or "issued_before" in document):
-            raise DenyListUnusable("jti names one token; leave out sub and issued_before")
+            raise Unusable("jti names one token; leave out sub and issued_before")
         claim = "jti" if "jti" in document else "sub" if "sub" in document else ""
         if not claim and "issued_before" not in document:
-            raise DenyListUnusable("jti, sub or issued_before is missing: all tokens of an issuer are never meant")
+            raise Unusable("jti, sub or issued_before is missing: all tokens of an issuer are never meant")
         return cls(
             document["iss"],
             claim,
@@ -146,18 +143,18 @@ class DenyList:
         return self._filed.deny(issuer, claims, now) or self._added.deny(issuer, claims, now)
 
     def add(self, document: object) -> None:
-        """Take an operator's entry; one about the same takes its place. Raises DenyListUnusable."""
+        """Take an operator's entry; one about the same takes its place. Raises Unusable."""
         entry = Entry.read(document)
         if entry.iss not in self._names:
-            raise DenyListUnusable(f"iss is not that of a configured issuer; one of: {', '.join(self._names)}")
+            raise Unusable(f"iss is not that of a configured issuer; one of: {', '.join(self._names)}")
         if len(self._added) >= MAX_ADDED:
-            raise DenyListUnusable(f"{MAX_ADDED} entries were added; put them into the file")
+            raise Unusable(f"{MAX_ADDED} entries were added; put them into the file")
         self._added.add(entry)
         self.changes += 1
         log.info("event=denylist_added claim=%s entries=%d", entry.claim or "iat", len(self))
 
     async def load(self) -> None:
-        """Read the file if it has changed since the last time. Raises DenyListUnusable, and then keeps what it had."""
+        """Read the file if it has changed since the last time. Raises Unusable, and then keeps what it had."""
         if self.path is None:
             return
         stamp = await asyncio.to_thread(_stamp, self.path)
@@ -177,7 +174,7 @@ class DenyList:
             self._added = self._added.without_expired(self._clock.wall())
             try:
                 await self.load()
-            except DenyListUnusable as error:
+            except Unusable as error:
                 if str(error) != self._problem:
                     log.error("event=denylist_kept why=%r", str(error))
                 self._problem = str(error)
@@ -190,7 +187,7 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise DenyListUnusable(f"{path}: cannot be read: {error.strerror}") from error
+        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
@@ -201,17 +198,17 @@ def _read(path: Path) -> list[Entry]:
         # The base loader takes every scalar for text, so that a jti of digits is one.
         documents = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YAML)  # noqa: S506
     except OSError as error:
-        raise DenyListUnusable(f"{path}: cannot be read: {error.strerror}") from error
+        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError):
-        raise DenyListUnusable(f"{path}: is not {'JSON' if path.suffix == '.json' else 'YAML'}") from None
+        raise Unusable(f"{path}: is not {'JSON' if path.suffix == '.json' else 'YAML'}") from None
     if not isinstance(documents, list):
-        raise DenyListUnusable(f"{path}: must be a list of entries")
+        raise Unusable(f"{path}: must be a list of entries")
     entries: list[Entry] = []
     for number, document in enumerate(documents):
         try:
             entries.append(Entry.read(document))
-        except DenyListUnusable as error:
-            raise DenyListUnusable(f"{path}: entry {number}: {error}") from None
+        except Unusable as error:
+            raise Unusable(f"{path}: entry {number}: {error}") from None
     return entries
 
 
@@ -221,7 +218,7 @@ def _text(value: object) -> str:
 
 
 def _time(document: dict[str, Any], name: str) -> float:
-    """A Unix time in seconds, or RFC 3339 text; ALWAYS when the member is missing. Raises DenyListUnusable."""
+    """A Unix time in seconds, or RFC 3339 text; ALWAYS when the member is missing. Raises Unusable."""
     value = document.get(name, ALWAYS)
     if value == ALWAYS:
         return ALWAYS
@@ -236,4 +233,4 @@ def _time(document: dict[str, Any], name: str) -> float:
             return float(value)
     except (ValueError, OverflowError):
         pass
-    raise DenyListUnusable(f"{name} must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z")
+    raise Unusable(f"{name} must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z")

@@ -20,14 +20,13 @@ from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import READ_BYTES, ClientConnection, why_unread
 from sidecar.deadlines import Deadlines
-from sidecar.denylist import DenyListUnusable
 from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
 from sidecar.headers import Forwarded
 from sidecar.identity import ANONYMOUS, REPORT
-from sidecar.minting import SigningKeyUnusable
 from sidecar.rejections import Rejection
 from sidecar.request import Request
 from sidecar.routes import Auth, Route
+from sidecar.unusable import Unusable
 from sidecar.verifier import Examination, Verifier
 
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -71,14 +70,14 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
     question.check()
     try:
         assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), None)
-    except SigningKeyUnusable as error:
+    except Unusable as error:
         raise CannotExplain(str(error)) from error
     try:
         await assembly.denylist.load()
         if question.token is not None:
             await asyncio.gather(*(source.fetch_now() for source in assembly.sources.values()))
         return await explain(assembly, question, clock)
-    except DenyListUnusable as error:
+    except Unusable as error:
         raise CannotExplain(str(error)) from error
     finally:
         await assembly.close()

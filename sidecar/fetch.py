@@ -15,7 +15,7 @@ import aiohttp
 
 from sidecar.key_set import FetchFailed, Jwks, KeySet
 from sidecar.keys import UnusableKey
-from sidecar.tls import TlsUnusable
+from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
@@ -23,6 +23,26 @@ FILE_POLL_S = 5.0
 
 _TOKEN = re.compile(r"[!-~]+")
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
+
+
+class Session:
+    """The HTTP client for key sets, opened by the first who needs it. It never sends what a client of ours sent."""
+
+    def __init__(self) -> None:
+        self._opened: aiohttp.ClientSession | None = None
+
+    def __call__(self) -> aiohttp.ClientSession:
+        """The client."""
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept": "application/json"}
+            )
+        return self._opened
+
+    async def close(self) -> None:
+        """End its connections."""
+        if self._opened is not None:
+            await self._opened.close()
 
 
 class RemoteKeySet:
@@ -93,7 +113,7 @@ class RemoteKeySet:
                 return await self._get_following(url, context)
         except TimeoutError:
             raise FetchFailed(f"{url}: no complete answer within {self._total_s:g} s") from None
-        except TlsUnusable as error:
+        except Unusable as error:
             raise FetchFailed(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise FetchFailed(f"{url}: {_in_our_words(error)}") from error

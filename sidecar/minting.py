@@ -15,13 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from sidecar.unusable import Unusable
+
 ALGORITHMS = ("EdDSA", "RS256", "ES256")  # the first is what Zuplo's JWT service signs with
 
 PrivateKey = Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-class SigningKeyUnusable(Exception):
-    """A file holds no key that can sign; the text says which file and why, and may be shown to the operator."""
 
 
 def base64url(data: bytes) -> str:
@@ -56,17 +54,15 @@ class SigningKey:
 
     @classmethod
     def load(cls, file: Path, alg: str) -> "SigningKey":
-        """The key of a PEM file (PKCS #8 or the older forms, not encrypted), which must sign `alg`. Raises SigningKeyUnusable."""
+        """The key of a PEM file (PKCS #8 or the older forms, not encrypted), which must sign `alg`. Raises Unusable."""
         try:
             key = cls(load_pem_private_key(file.read_bytes(), password=None))  # type: ignore[arg-type]  # any other: ValueError
         except OSError as error:
-            raise SigningKeyUnusable(f"{file}: cannot be read: {error.strerror}") from error
+            raise Unusable(f"{file}: cannot be read: {error.strerror}") from error
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
-            raise SigningKeyUnusable(
-                f"{file}: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted"
-            ) from error
+            raise Unusable(f"{file}: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted") from error
         if key.alg != alg:
-            raise SigningKeyUnusable(f"{file}: its key signs {key.alg}, and {alg} is configured")
+            raise Unusable(f"{file}: its key signs {key.alg}, and {alg} is configured")
         return key
 
     def sign(self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:

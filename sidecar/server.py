@@ -22,13 +22,12 @@ from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import Listener
 from sidecar.deadlines import Deadlines
-from sidecar.denylist import DenyListUnusable
 from sidecar.fetch import FILE_POLL_S
 from sidecar.health import Health
 from sidecar.metrics import Collector
-from sidecar.minting import SigningKeyUnusable
 from sidecar.quiet import QuietRunner
-from sidecar.tls import Renewed, TlsUnusable, load_certificate, server_context
+from sidecar.tls import Renewed, load_certificate, server_context
+from sidecar.unusable import Unusable
 
 log = logging.getLogger("sidecar.server")
 
@@ -53,7 +52,7 @@ class Sidecar:
         self.access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
         try:
             self.assembly = Assembly(config, clock, self.deadlines, self.access_log)
-        except SigningKeyUnusable as error:
+        except Unusable as error:
             raise CannotStart(str(error)) from error
         self.proxy = self.assembly.proxy
         self.sources = self.assembly.sources
@@ -78,7 +77,7 @@ class Sidecar:
             log.warning("event=one_worker asked_for=%d cure=run_more_replicas_until_workers_are_there", config.workers)
         try:
             await self.assembly.denylist.load()
-        except DenyListUnusable as error:  # without it, what was taken back would be accepted
+        except Unusable as error:  # without it, what was taken back would be accepted
             raise CannotStart(str(error)) from error
         listener = self._listener = Listener(
             self.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
@@ -106,7 +105,7 @@ class Sidecar:
             context = server_context(tls.cert_file, tls.key_file, tls.client_ca_file)
             files = (tls.cert_file, tls.key_file)
             self.certificate = Renewed(lambda: load_certificate(context, *files), files)
-        except TlsUnusable as error:
+        except Unusable as error:
             raise CannotStart(str(error)) from error
         self._background(_look_again(self.certificate), "certificate")
         return context

@@ -5,23 +5,21 @@ import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sidecar.unusable import Unusable
+
 log = logging.getLogger("sidecar.tls")
-
-
-class TlsUnusable(Exception):
-    """A file cannot be used for TLS; the text says which, and may be shown to the operator."""
 
 
 def client_context(
     ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None, *, verify: bool = True
 ) -> ssl.SSLContext:
     """For connecting: `ca_file` replaces the system's authorities, `cert_file` (with its key in `key_file`, or inside) is shown
-    to a peer that asks for a certificate. Raises TlsUnusable.
+    to a peer that asks for a certificate. Raises Unusable.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
-        raise TlsUnusable(f"{ca_file}: no certificates of authorities in PEM could be read from it") from error
+        raise Unusable(f"{ca_file}: no certificates of authorities in PEM could be read from it") from error
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -31,7 +29,7 @@ def client_context(
 
 
 def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path | None) -> ssl.SSLContext:
-    """For listening: with `client_ca_file` only clients with a certificate of these authorities. Raises TlsUnusable."""
+    """For listening: with `client_ca_file` only clients with a certificate of these authorities. Raises Unusable."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     load_certificate(context, cert_file, key_file)
@@ -39,21 +37,19 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
         try:
             context.load_verify_locations(client_ca_file)
         except (OSError, ValueError) as error:
-            raise TlsUnusable(
-                f"{client_ca_file}: no certificates of authorities in PEM could be read from it"
-            ) from error
+            raise Unusable(f"{client_ca_file}: no certificates of authorities in PEM could be read from it") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
-    """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises TlsUnusable."""
+    """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises Unusable."""
     try:
         # First into a context that nobody uses: a certificate without its key would take the one that is in use away.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
-        raise TlsUnusable(f"{cert_file}: no certificate with its key in PEM could be read from it") from error
+        raise Unusable(f"{cert_file}: no certificate with its key in PEM could be read from it") from error
     return context
 
 
@@ -80,7 +76,7 @@ class Renewed:
             self._seen = stamps
             try:
                 self._context = self._make()
-            except TlsUnusable as error:
+            except Unusable as error:
                 log.warning("event=certificate_not_renewed why=%s", error)
         return self._context
 

@@ -18,9 +18,10 @@ from sidecar.assertion import REUSED, AssertedIdentity, Assertion
 from sidecar.claims import Claims
 from sidecar.config import parse
 from sidecar.identity import MAX_ALL_BYTES
-from sidecar.minting import SigningKey, SigningKeyUnusable, key_set, own_key
+from sidecar.minting import SigningKey, key_set, own_key
 from sidecar.rejections import Reason, Rejection
 from sidecar.server import CannotStart, build
+from sidecar.unusable import Unusable
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.raw import fetch
@@ -204,7 +205,7 @@ def test_the_sidecar_does_not_start_with_a_key_that_cannot_sign(
     file = tmp_path / "key.pem"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(SigningKeyUnusable) as caught:
+    with pytest.raises(Unusable) as caught:
         SigningKey.load(file, "EdDSA")
     assert str(caught.value) == f"{file}: {problem}"
     smallest = "issuers: {a: {issuer: 'https://a/', audiences: any}}\nupstream: http://127.0.0.1:9292\n"

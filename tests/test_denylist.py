@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, DenyListUnusable, Entries, Entry
+from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, Entries, Entry
 from sidecar.server import CannotStart
+from sidecar.unusable import Unusable
 from tests.peers import patience
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.raw import Response, fetch
@@ -94,7 +95,7 @@ TIME = "must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z"
     ids=str,
 )
 def test_what_is_no_entry_is_refused_with_what_it_should_be(document: object, problem: str) -> None:
-    with pytest.raises(DenyListUnusable) as caught:
+    with pytest.raises(Unusable) as caught:
         Entry.read(document)
     assert str(caught.value) == problem
 
@@ -171,7 +172,7 @@ def test_an_entry_about_the_same_takes_the_place_of_the_one_before(denylist: Den
 
 
 def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: DenyList) -> None:
-    with pytest.raises(DenyListUnusable) as caught:
+    with pytest.raises(Unusable) as caught:
         denylist.add({"iss": "https://issuer.test", "jti": "t1"})
     expected = f"iss is not that of a configured issuer; one of: {ISS}, {ALIAS}, https://other.test/"
     assert str(caught.value) == expected
@@ -181,7 +182,7 @@ def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: D
 def test_operators_cannot_fill_the_memory(denylist: DenyList) -> None:
     for number in range(MAX_ADDED):
         denylist.add({"iss": ISS, "jti": str(number)})
-    with pytest.raises(DenyListUnusable, match="put them into the file"):
+    with pytest.raises(Unusable, match="put them into the file"):
         denylist.add({"iss": ISS, "jti": "more"})
 
 
@@ -260,15 +261,15 @@ async def test_a_file_with_anything_wrong_in_it_is_not_used(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(DenyListUnusable) as caught:
+    with pytest.raises(Unusable) as caught:
         await DenyList(clock, NAMES, path).load()
     assert str(caught.value).startswith(f"{path}: {problem}")
 
 
 async def test_a_file_that_is_not_there_is_not_an_empty_list(tmp_path: Path, clock: HandClock) -> None:
-    with pytest.raises(DenyListUnusable, match="cannot be read: No such file or directory"):
+    with pytest.raises(Unusable, match="cannot be read: No such file or directory"):
         await DenyList(clock, NAMES, tmp_path / "none.json").load()
-    with pytest.raises(DenyListUnusable, match="cannot be read: Is a directory"):
+    with pytest.raises(Unusable, match="cannot be read: Is a directory"):
         await DenyList(clock, NAMES, tmp_path).load()
 
 
@@ -289,7 +290,7 @@ async def test_a_file_that_goes_bad_leaves_the_list_as_it_was(tmp_path: Path, cl
     denylist = await loaded(path, clock, json.dumps([{"iss": ISS, "jti": "t1"}]))
     for spoil in (lambda: written(path, "["), path.unlink):
         spoil()
-        with pytest.raises(DenyListUnusable):
+        with pytest.raises(Unusable):
             await denylist.load()
         assert denied(denylist)
     written(path, "[]")

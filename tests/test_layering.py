@@ -13,8 +13,8 @@ FILES = {
     for file in PACKAGE.rglob("*.py")
 }
 
-COMMANDS = {"dev", "online"}
-"""What serves one command only: `dev`, `check --online`."""
+COMMANDS = {"dev", "check"}
+"""What serves one command only, by its name."""
 PURE = ("routes", "bearer", "jws", "claims", "conditions", "policy", "headers", "identity", "rejections")
 """Rules without a socket, a clock or a loop: what they answer depends on what they are given, and on nothing else."""
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}

@@ -11,7 +11,6 @@ import yaml
 from sidecar.conditions import condition
 from sidecar.config import parse
 from sidecar.denylist import DenyList, Entry
-from sidecar.online import problems_online
 from tests.peers.clock import HandClock
 
 PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
@@ -56,11 +55,3 @@ def test_the_table_of_operators_is_true(operator: str, satisfied: str, not_satis
 def test_every_operator_is_in_the_table() -> None:
     named = {operator.partition(":")[0] for operator, _, _ in ROWS}
     assert named == {"equals", "in", "prefix", "contains", "any", "all", "exists", "not"}
-
-
-async def test_an_unusable_deny_list_is_found_by_check_online(tmp_path: Path) -> None:
-    text = REST["issuers"].replace("audiences: any", "audiences: any, jwks_inline: {keys: []}") + REST["upstream"]
-    config = parse(f"{text}denylist_file: none.json\n", environ={}, base=tmp_path)
-    assert f"denylist_file: {tmp_path}/none.json: cannot be read: No such file or directory" in await problems_online(
-        config
-    )

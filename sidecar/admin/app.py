@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from sidecar.config.addresses import is_loopback
-from sidecar.denylist import DenyList, DenyListUnusable
+from sidecar.denylist import DenyList
 from sidecar.jws import strict_json_object
 from sidecar.minting import SigningKey, key_set
+from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny list
 KEY_SET_CACHE_CONTROL = (
@@ -78,7 +79,7 @@ class Admin:
             self._denylist.add(strict_json_object(await request.read()))
         except ValueError:
             raise _Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
-        except DenyListUnusable as error:
+        except Unusable as error:
             raise _Refused(400, f"The entry cannot be used: {error}.") from None
         return web.json_response({"entries": len(self._denylist)})
 
