@@ -1,0 +1,34 @@
+"""docs/codes.md has a section for every code and no other, with the status and the sentence that answers really have."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import json_schema
+from sidecar.rejections import Reason
+
+PAGE = (Path(__file__).parent.parent / "docs" / "codes.md").read_text()
+SECTIONS = dict(re.findall(r"^### `([a-z_]+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+KEYS = set(re.findall(r'"([a-z_]+)": \{', json.dumps(json_schema())))
+
+
+def test_every_code_has_a_section_and_every_section_is_of_a_code() -> None:
+    headings = re.findall(r"^### (.*)$", PAGE, re.MULTILINE)
+    assert sorted(headings) == sorted(f"`{reason.code}`" for reason in Reason)
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.code)
+def test_a_section_says_status_sentence_cause_and_cures(reason: Reason) -> None:
+    first, *points = re.split(r"^- ", SECTIONS[reason.code].strip(), flags=re.MULTILINE)
+    sentence = f": {reason.details}" if reason.details else ""
+    assert first.strip() == f"{reason.status} {reason.error}{sentence}"
+    words = [re.fullmatch(r"\*\*(\w+):\*\* \S.*", point, re.DOTALL) for point in points]
+    assert [match and match[1] for match in words] == ["Cause", "Client", "Operator"]
+
+
+def test_the_keys_that_it_names_exist() -> None:
+    named = {word for key in re.findall(r"`([a-z_.]+_[a-z_.]+)(?:: [^`]*)?`", PAGE) for word in key.split(".")}
+    others = {reason.code for reason in Reason} | {"request_id", "client_id", "large_client_header_buffers"}
+    assert {word for word in named - others if not word.startswith("jwt_sidecar_")} <= KEYS
