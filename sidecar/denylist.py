@@ -176,7 +176,9 @@ class DenyList:
                 await self.load()
             except Unusable as error:
                 if str(error) != self._problem:
-                    log.error("event=denylist_kept why=%r", str(error))
+                    log.error(
+                        "event=denylist_kept why=%r do='The entries read before are used: mend the file.'", str(error)
+                    )
                 self._problem = str(error)
             else:
                 self._problem = None

@@ -96,7 +96,10 @@ class JwksSource:
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
         if self._max_stale_s > LONG_STALE_S:
-            log.warning("issuer=%s event=max_stale_is_long max_stale_s=%.0f", self.name, self._max_stale_s)
+            self._warn(
+                f"max_stale_is_long max_stale_s={self._max_stale_s:.0f}",
+                "Stay below a day: a withdrawn key lives on as long.",
+            )
         self._restore()
         while True:
             await self.fetch_now()
@@ -173,7 +176,13 @@ class JwksSource:
             self._failed(trigger, str(error))
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it
             at = extract_tb(error.__traceback__)[-1]
-            log.error("issuer=%s event=bug type=%s at=%s:%s", self.name, type(error).__name__, at.filename, at.lineno)
+            log.error(
+                "issuer=%s event=bug type=%s at=%s:%s do='The last good keys are kept; please report it with this line.'",
+                self.name,
+                type(error).__name__,
+                at.filename,
+                at.lineno,
+            )
             self._failed(trigger, "the fetch met a bug of the sidecar")
         finally:
             self._flight = None
@@ -184,7 +193,9 @@ class JwksSource:
         if self._failures or self.jwks is None:
             log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
         if jwks.skipped and jwks.skipped != self._skipped:
-            log.warning("issuer=%s event=keys_skipped skipped=%s", self.name, "; ".join(jwks.skipped))
+            self._warn(
+                f"keys_skipped skipped={'; '.join(jwks.skipped)}", "Tokens by these keys are refused: tell the issuer."
+            )
         self._skipped = jwks.skipped
         self._save(jwks)
         jwks = self._with_removed(jwks, now)
@@ -209,7 +220,7 @@ class JwksSource:
         self._failures += 1
         self._next_fetch(now + self._spread(0.0, pause_s))
         if why != self.last_error:
-            log.warning("issuer=%s event=keys_not_fetched why=%r next_in_s=%.1f", self.name, why, pause_s)
+            self._warn(f"keys_not_fetched why={why!r} next_in_s={pause_s:.1f}", "Try it: jwt-sidecar check --online.")
         self.last_error = why
         self._count(trigger, "failure")
 
@@ -240,7 +251,7 @@ class JwksSource:
         self.clock_offset_s = offset_s
         if offset_s is not None and abs(offset_s) > self._tolerated_offset_s and now - self._warned_at >= WARNING_S:
             self._warned_at = now
-            log.warning("issuer=%s event=clocks_differ issuer_ahead_s=%.0f", self.name, offset_s)
+            self._warn(f"clocks_differ issuer_ahead_s={offset_s:.0f}", "Synchronize this clock, or tell the issuer.")
 
     def _restore(self) -> None:
         """Begin with what an earlier process has saved, as if it had fetched that itself; never instead of newer keys."""
@@ -255,7 +266,7 @@ class JwksSource:
             if not 0 <= age_s < self._max_stale_s:
                 raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {self._max_stale_s:.0f} s")
         except (SnapshotUnusable, FetchFailed) as error:
-            log.warning("issuer=%s event=snapshot_ignored why=%r", self.name, str(error))
+            self._warn(f"snapshot_ignored why={str(error)!r}", "The issuer is asked; nobody else may write this file.")
             return
         now = self._clock.monotonic()
         self.jwks = jwks
@@ -269,7 +280,10 @@ class JwksSource:
         try:
             self._snapshot.write([key.jwk() for key in jwks.keys], self._clock.wall())
         except OSError as error:
-            log.warning("issuer=%s event=snapshot_not_written why=%r", self.name, error.strerror)
+            self._warn(f"snapshot_not_written why={error.strerror!r}", "Let this process write to jwks_snapshot_dir.")
+
+    def _warn(self, what: str, do: str) -> None:
+        log.warning("issuer=%s event=%s do=%r", self.name, what, do)
 
     def _count(self, trigger: str, result: str) -> None:
         self.fetches[trigger, result] = self.fetches.get((trigger, result), 0) + 1

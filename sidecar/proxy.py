@@ -97,7 +97,11 @@ class Proxy:
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and never more than "internal error" outside
             at = extract_tb(error.__traceback__)[-1]
             log.error(
-                "request_id=%s event=bug type=%s at=%s:%s", request.id, type(error).__name__, at.filename, at.lineno
+                "request_id=%s event=bug type=%s at=%s:%s do='Please report it with this line.'",
+                request.id,
+                type(error).__name__,
+                at.filename,
+                at.lineno,
             )
             if request.status:  # the answer has begun; a second one would be read as its continuation
                 request.connection.abort()

@@ -26,6 +26,7 @@ from sidecar.fetch import FILE_POLL_S
 from sidecar.health import Health
 from sidecar.metrics import Collector
 from sidecar.quiet import QuietRunner
+from sidecar.startup import summary
 from sidecar.tls import Renewed, load_certificate, server_context
 from sidecar.unusable import Unusable
 
@@ -74,7 +75,9 @@ class Sidecar:
         config = self.config
         self.failed = loop.create_future()
         if config.workers > 1:
-            log.warning("event=one_worker asked_for=%d cure=run_more_replicas_until_workers_are_there", config.workers)
+            log.warning(
+                "event=one_worker asked_for=%d do='Run more replicas: this version serves with one.'", config.workers
+            )
         try:
             await self.assembly.denylist.load()
         except Unusable as error:  # without it, what was taken back would be accepted
@@ -146,7 +149,10 @@ class Sidecar:
                 while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            log.warning("event=cut_off connections=%d", len(self._listener.connections))
+            log.warning(
+                "event=cut_off connections=%d do='If they were worth waiting for, raise timeouts.shutdown.'",
+                len(self._listener.connections),
+            )
         await self.stop()
 
     async def stop(self) -> None:
@@ -193,7 +199,9 @@ def url(address: tuple[str, int]) -> str:
 
 
 def announce(sidecar: Sidecar) -> None:
-    """Say where the listeners are, one line each."""
+    """Say what is protected, and where the listeners are."""
+    for line in summary(sidecar.config):
+        print(line, file=sys.stderr)
     for name, address in (
         ("proxy", sidecar.proxy_address),
         ("health", sidecar.health_address),

@@ -77,7 +77,9 @@ class Renewed:
             try:
                 self._context = self._make()
             except Unusable as error:
-                log.warning("event=certificate_not_renewed why=%s", error)
+                log.warning(
+                    "event=certificate_not_renewed why=%r do='The old one goes on: mend the files.'", str(error)
+                )
         return self._context
 
     def _stamps(self) -> list[tuple[int, int] | None]:

@@ -614,9 +614,11 @@ async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.L
         issuer.answer = FetchFailed("another fault")
         await until(clock, 3000)
         assert source.fetches["scheduled", "failure"] > 5
+    retry = "do='Try it: jwt-sidecar check --online.'"
     assert [record.getMessage() for record in caplog.records] == [
-        "issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0",
+        f"issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0 {retry}",
         "issuer=zuplo keys=1 event=keys_loaded",
-        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object",
-        "issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0",
+        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object "
+        "do='Tokens by these keys are refused: tell the issuer.'",
+        f"issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0 {retry}",
     ]

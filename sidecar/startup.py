@@ -1,0 +1,66 @@
+"""What a configuration protects, in the few lines that the start prints: whose tokens, for which paths, and what is open."""
+
+from collections.abc import Iterable, Iterator
+
+from sidecar.config import Config, Issuer, Route
+
+MOST_NAMED = 8  # rules in one line; the file has the rest
+
+
+def summary(config: Config) -> Iterator[str]:
+    """The lines. What weakens the protection ends with what to do about it."""
+    for issuer in config.issuers.values():
+        audiences = "any audience" if issuer.audiences is None else " or ".join(issuer.audiences)
+        yield f"issuer {issuer.name}: {issuer.issuer}, tokens for {audiences}, keys from {_keys(issuer)}"
+        yield from (f"  weak: {text}" for text in _weaknesses(issuer))
+    for auth, words in (
+        ("none", "public, no token is looked at"),
+        ("optional", "open, and with a token it must be valid"),
+        ("deny", "closed to everybody"),
+    ):
+        if rules := [route for route in config.routes if route.auth == auth]:
+            yield f"{words}: {_named(rules)}"
+    if reported := [route for route in config.routes if route.mode == "report"]:
+        yield f"report only, refused requests are let in (until you write mode: enforce): {_named(reported)}"
+    narrower = [route for route in config.routes if route.auth == "required" and route.mode == "enforce"]
+    named = f"{_named(narrower)}, and " if narrower else ""
+    yield f"protected, a valid token is needed: {named}everything that no rule names"
+    for upstream in config.upstreams.values():
+        yield f"upstream {upstream.name}: {upstream.url}"
+        if upstream.tls.insecure_skip_verify:
+            yield "  weak: whoever answers there is believed (insecure_skip_verify); name its authority in ca_file"
+
+
+def _keys(issuer: Issuer) -> str:
+    match issuer.keys_from:
+        case "discovery":
+            return f"discovery at {issuer.issuer.rstrip('/')}/.well-known/"
+        case "jwks_inline":
+            return "the configuration (jwks_inline)"
+        case "secret_env":
+            return "a variable (secret_env)"
+        case "jwks_uri":
+            return str(issuer.jwks_uri).partition("?")[0]  # a query may hold a credential
+        case file:
+            return f"the file {getattr(issuer, file)}"
+
+
+def _weaknesses(issuer: Issuer) -> Iterator[str]:
+    if issuer.audiences is None:
+        yield "tokens that were meant for other services get in; list the audiences of this one"
+    if not issuer.require_exp:
+        yield "tokens without exp are good for ever; set require_exp: true"
+    if issuer.fetched and issuer.allow_http:
+        yield "the keys may come over plain http and be replaced on the way; use https, without allow_http"
+    if issuer.jwks_tls is not None and issuer.jwks_tls.insecure_skip_verify:
+        yield "whoever answers for the issuer can forge tokens (insecure_skip_verify); name its authority in ca_file"
+
+
+def _named(routes: Iterable[Route]) -> str:
+    names = [
+        " ".join([*([",".join(route.methods)] if route.methods else []), route.path or route.path_regex or ""])
+        + (f" (only {', '.join(route.hosts)})" if route.hosts else "")
+        for route in routes
+    ]
+    rest = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
