@@ -44,16 +44,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _path(request: Request) -> str:
-    return request.target.partition("?")[0].encode("utf-8", "backslashreplace").decode()
-
-
 def json_line(request: Request, duration_s: float) -> bytes:
     """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
     fields: dict[str, object] = {
         "time": _now(),
         "http.request.method": request.method,
-        "url.path": _path(request),
+        "url.path": request.path,
         "http.response.status_code": request.status,
         "duration_ms": round(duration_s * 1000, 3),
         "client.address": request.connection.forwarded.peer.decode(),
@@ -65,6 +61,8 @@ def json_line(request: Request, duration_s: float) -> bytes:
         fields["auth.issuer"] = request.issuer
     if request.rejected is not None:
         fields["auth.reason"] = request.rejected.code
+        if request.reported:
+            fields["auth.mode"] = "report"
     return _encode(fields) + b"\n"
 
 
@@ -74,11 +72,11 @@ def ecs_line(request: Request, duration_s: float) -> bytes:
         "@timestamp": _now(),
         "ecs.version": "8.11.0",
         "event.duration": int(duration_s * 1e9),
-        "event.outcome": "success" if request.rejected is None else "failure",
+        "event.outcome": "success" if request.rejected is None or request.reported else "failure",
         "http.request.id": request.id,
         "http.request.method": request.method,
         "http.response.status_code": request.status,
-        "url.path": _path(request),
+        "url.path": request.path,
         "client.ip": request.connection.forwarded.peer.decode(),
     }
     if request.rejected is not None:
@@ -90,8 +88,8 @@ def combined_line(request: Request, _duration_s: float) -> bytes:
     """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
     peer = request.connection.forwarded.peer.decode() or "-"
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    path = _path(request).replace('"', "%22")
-    reason = request.rejected.code if request.rejected is not None else "-"
+    path = request.path.replace('"', "%22")
+    reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
     return f'{peer} - - [{when}] "{request.method} {path} HTTP/1.1" {request.status} - "-" "-" {reason}\n'.encode()
 
 

@@ -23,13 +23,13 @@ from sidecar.deadlines import Deadlines
 from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
 from sidecar.headers import Forwarded
 from sidecar.identity import ANONYMOUS, REPORT
+from sidecar.jws import without_tokens
 from sidecar.rejections import Rejection
 from sidecar.request import Request
 from sidecar.routes import Auth, Route
 from sidecar.unusable import Unusable
 from sidecar.verifier import Examination, Verifier
 
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _HMAC = re.compile(r"v1=[0-9a-f]+")
 
 
@@ -248,4 +248,4 @@ def _masked(head: str, watched: _Watched) -> str:
     if watched.claims is not None:
         names = ", ".join(map(shown, watched.claims.claims))
         head = head.replace(watched.claims.payload_segment.decode(), f"(base64url of the claims {names})")
-    return _HMAC.sub("v1=***", _JWT.sub("***", head))
+    return _HMAC.sub("v1=***", without_tokens(head))

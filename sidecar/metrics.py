@@ -33,11 +33,11 @@ class Collector(registry.Collector):
 
         decisions = CounterMetricFamily(
             "jwt_sidecar_auth",
-            "Decisions, by the issuer of the verified token and the reason.",
-            labels=["issuer", "reason"],
+            "Decisions, by the issuer of the verified token, the result (allow, deny, report) and the reason.",
+            labels=["issuer", "result", "reason"],
         )
-        for (issuer, reason), number in telemetry.decisions.items():
-            decisions.add_metric([issuer, reason], number)
+        for labels, number in telemetry.decisions.items():
+            decisions.add_metric(labels, number)
         yield decisions
 
         durations = HistogramMetricFamily(

@@ -136,7 +136,7 @@ class Proxy:
         except Rejection as rejection:
             if not route.report:
                 raise
-            request.rejected = rejection.reason
+            request.refused(rejection, reported=True)
             return REPORT
 
     def head(self, request: Request, route: Route, identity: bytes, upstream: Upstream) -> bytes:
@@ -267,7 +267,7 @@ class Proxy:
                     client.write(chunk)
                 await client.drain(now() + idle_s)
         except (Rejection, BrokenOff) as error:
-            request.rejected = error.reason if isinstance(error, Rejection) else Reason.UPSTREAM_INVALID
+            request.refused(error if isinstance(error, Rejection) else Rejection(Reason.UPSTREAM_INVALID))
             client.abort()
             raise ConnectionAbortedError from None
         if chunked:
@@ -279,7 +279,7 @@ class Proxy:
         It does not when the rest of the request's body may still be on its way, or when nobody can be sure where it ends.
         """
         reason = rejection.reason
-        request.rejected = reason
+        request.refused(rejection)
         request.status = reason.status
         keep = (
             request.keep_alive

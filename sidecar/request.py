@@ -10,6 +10,7 @@ from aiohttp.streams import StreamReader
 
 from sidecar.claims import Claims
 from sidecar.headers import RequestHeaders, Roles
+from sidecar.jws import without_tokens
 from sidecar.rejections import Reason, Rejection
 from sidecar.routes import Route
 
@@ -34,12 +35,13 @@ def new_id() -> str:
 class Request:
     """A request in hand. Grouped by when the attributes are known: on arrival, once read, on the way.
 
-    `length` is the size of the body in bytes, None when it is chunked, 0 when there is none.
+    `length` is the size of the body in bytes, None when it is chunked, 0 when there is none. `rejected` is why it was refused,
+    with the sentence in `details`; or, with `reported`, why it would have been if its route did not only report.
     """
 
     __slots__ = (
-        "claims", "connection", "headers", "host", "id", "length", "message", "method", "payload", "rejected", "route",
-        "started", "status", "target",
+        "claims", "connection", "details", "headers", "host", "id", "length", "message", "method", "payload", "rejected",
+        "reported", "route", "started", "status", "target",
     )  # fmt: skip
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: "ClientConnection") -> None:
@@ -58,6 +60,8 @@ class Request:
         self.route: Route | None = None
         self.claims: Claims | None = None
         self.rejected: Reason | None = None
+        self.details = ""
+        self.reported = False
         self.status = 0
 
     def read(self, roles: Roles) -> None:
@@ -98,6 +102,17 @@ class Request:
         if len(lengths) > 1 or _LENGTH.fullmatch(lengths[0]) is None:
             raise Rejection(Reason.REQUEST_MALFORMED, "Content-Length must be one number.")
         return int(lengths[0])
+
+    def refused(self, rejection: Rejection, *, reported: bool = False) -> None:
+        """Keep why it is refused. Not the rejection itself: it holds the frames that it was raised in, and they hold us."""
+        self.rejected = rejection.reason
+        self.details = rejection.details
+        self.reported = reported
+
+    @property
+    def path(self) -> str:
+        """The path for people: without the query, and with no token in it."""
+        return without_tokens(self.target.partition("?")[0]).encode("utf-8", "backslashreplace").decode()
 
     @property
     def issuer(self) -> str:

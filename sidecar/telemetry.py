@@ -5,6 +5,7 @@ from bisect import bisect_left
 
 from sidecar.access_log import AccessLog
 from sidecar.clock import Clock
+from sidecar.refusals import Refusals
 from sidecar.rejections import Reason
 from sidecar.request import Request
 
@@ -17,13 +18,17 @@ log = logging.getLogger("sidecar.requests")
 
 
 class Telemetry:
-    """Counters by route, method, status and reason: names from the configuration and closed sets, never from a client."""
+    """Counters by route, method, status and reason: names from the configuration and closed sets, never from a client.
+
+    `decisions` are by issuer, result (allow, deny, or report: let in by a route that only reports) and reason.
+    """
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
         self._clock = clock
         self._access_log = access_log
         self.requests: dict[tuple[str, str, int], int] = {}
-        self.decisions: dict[tuple[str, str], int] = {}
+        self.decisions: dict[tuple[str, str, str], int] = {}
+        self.refusals = Refusals(clock)
         self.durations: dict[str, list[int]] = {}
         self.duration_sums: dict[str, float] = {}
 
@@ -35,7 +40,11 @@ class Telemetry:
         key = (route, method, request.status)
         self.requests[key] = self.requests.get(key, 0) + 1
         rejected = request.rejected
-        decision = (request.issuer, "allowed" if rejected is None else rejected.code)
+        if rejected is None:
+            decision = (request.issuer, "allow", "allowed")
+        else:
+            decision = (request.issuer, "report" if request.reported else "deny", rejected.code)
+            self.refusals.add(request, rejected, route)
         self.decisions[decision] = self.decisions.get(decision, 0) + 1
         counts = self.durations.get(route)
         if counts is None:
@@ -50,6 +59,7 @@ class Telemetry:
         """Bytes that never became a request were refused."""
         key = (NO_ROUTE, "_OTHER", reason.status)
         self.requests[key] = self.requests.get(key, 0) + 1
-        decision = ("none", reason.code)
+        decision = ("none", "deny", reason.code)
         self.decisions[decision] = self.decisions.get(decision, 0) + 1
+        self.refusals.add_unread(reason, request_id, peer, NO_ROUTE)
         log.info("event=refused reason=%s request_id=%s peer=%s", reason.code, request_id, peer.decode())

@@ -82,14 +82,15 @@ async def test_the_counts_are_what_was_sent() -> None:
         ("(none)", "TRACE", "405"): 1,
         ("(none)", "_OTHER", "400"): 1,
     }
-    assert by(samples["jwt_sidecar_auth_total"], "reason") == {
-        ("allowed",): 5,
-        ("token_missing",): 2,
-        ("token_malformed",): 1,
-        ("scope_insufficient",): 1,
-        ("path_ambiguous",): 1,
-        ("method_not_allowed",): 1,
-        ("request_malformed",): 1,
+    assert by(samples["jwt_sidecar_auth_total"], "result", "reason") == {
+        ("allow", "allowed"): 5,
+        ("report", "token_missing"): 1,
+        ("deny", "token_missing"): 1,
+        ("deny", "token_malformed"): 1,
+        ("deny", "scope_insufficient"): 1,
+        ("deny", "path_ambiguous"): 1,
+        ("deny", "method_not_allowed"): 1,
+        ("deny", "request_malformed"): 1,
     }
     assert by(samples["jwt_sidecar_auth_total"], "issuer", "reason")["main", "allowed"] == 4
     assert by(samples["jwt_sidecar_request_duration_seconds_count"], "route") == {
@@ -117,7 +118,7 @@ async def test_the_values_of_labels_are_closed_sets() -> None:
         "issuer": {"main", "none"},
         "reason": {"allowed", *(reason.code for reason in Reason)},
         "trigger": {"scheduled", "forced"},
-        "result": {"success", "failure"},
+        "result": {"success", "failure", "allow", "deny", "report"},
         "le": set(
             re.findall(r"\S+", "0.001 0.0025 0.005 0.01 0.025 0.05 0.075 0.1 0.25 0.5 0.75 1.0 2.5 5.0 7.5 10.0 +Inf")
         ),
@@ -229,15 +230,17 @@ async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
         "auth.issuer": "main",
     }
     assert (bad["http.response.status_code"], bad["auth.reason"]) == (401, "token_malformed")
+    assert "auth.mode" not in bad
     assert (public["url.path"], public["http.route"], public.get("auth.reason")) == ("/public/a%20b", "/public/*", None)
     assert (trial["http.response.status_code"], trial["auth.reason"]) == (200, "token_missing")
+    assert trial["auth.mode"] == "report"
 
 
 async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="ecs", routes=ROUTES) as stack:
         lines = [json.loads(line) for line in await logged(stack, capfd)]
     assert len(lines) == 6
-    first, bad, *_ = lines
+    first, bad, _, trial, *_ = lines
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("@timestamp"))
     assert isinstance(first.pop("event.duration"), int)
     assert re.fullmatch(r"\d+\.\d+\.\d+", first.pop("ecs.version"))
@@ -250,6 +253,7 @@ async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
         "client.ip": "127.0.0.1",
     }
     assert (bad["event.outcome"], bad["event.reason"]) == ("failure", "token_malformed")
+    assert (trial["event.outcome"], trial["event.reason"]) == ("success", "token_missing")
 
 
 async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
@@ -263,6 +267,7 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
     found = [match.groups() for line in lines if (match := form.fullmatch(line)) is not None]
     assert len(found) == len(lines)
     assert [found[0][:3], found[1][:3]] == [("GET", "/x", "200"), ("POST", "/x", "401")]
+    assert [line.rpartition(" ")[2] for line in lines[:4]] == ["-", "token_malformed", "-", "report:token_missing"]
 
 
 async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,75 @@
+"""The last refusals by request id, for operators who are asked why: what was refused and for which reason, never a token."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sidecar.clock import Clock
+from sidecar.rejections import Reason
+from sidecar.request import Request
+
+KEPT = 100
+MAX_PATH = 500  # characters of a path; clients choose them
+
+
+class Refusal(NamedTuple):
+    """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
+
+    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims.
+    """
+
+    at: float
+    request_id: str
+    method: str
+    path: str
+    route: str
+    issuer: str
+    claims: tuple[str, ...]
+    status: int
+    reason: Reason
+    details: str
+    peer: str
+    reported: bool
+
+
+class Refusals:
+    """The last KEPT refusals. A request id may be the client's own, so several may bear the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: deque[Refusal] = deque(maxlen=KEPT)
+
+    def add(self, request: Request, reason: Reason, route: str) -> None:
+        """Keep what is told of a refused request."""
+        path = request.path
+        self._last.append(
+            Refusal(
+                self._clock.wall(),
+                request.id,
+                request.method,
+                path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}...",
+                route,
+                request.issuer,
+                () if request.claims is None else tuple(request.claims.claims),
+                request.status,
+                reason,
+                request.details,
+                request.connection.forwarded.peer.decode(),
+                request.reported,
+            )
+        )
+
+    def add_unread(self, reason: Reason, request_id: str, peer: bytes, route: str) -> None:
+        """Keep that bytes were refused which never became a request."""
+        at, status = self._clock.wall(), reason.status
+        self._last.append(
+            Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer.decode(), False)
+        )
+
+    def __iter__(self) -> Iterator[Refusal]:
+        """The newest first."""
+        return reversed(self._last)
+
+    def find(self, request_id: str) -> Refusal | None:
+        """The newest refusal with this id, if it is among the last."""
+        return next((refusal for refusal in self if refusal.request_id == request_id), None)
