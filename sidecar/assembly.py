@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
-from sidecar.access_log import AccessLog
 from sidecar.assertion import AssertedIdentity, Assertion
 from sidecar.bearer import TokenHeader, TokenSources
 from sidecar.claims import ClaimRules, Subjects
@@ -37,7 +36,7 @@ from sidecar.verifier import Issuer, Verifier
 class Assembly:
     """The objects of one configuration, by the names that it uses."""
 
-    def __init__(self, config: Config, clock: Clock, deadlines: Deadlines, access_log: AccessLog | None) -> None:
+    def __init__(self, config: Config, clock: Clock, deadlines: Deadlines, telemetry: Telemetry) -> None:
         self.config = config
         self._session = Session()
         self.sources = {
@@ -56,7 +55,7 @@ class Assembly:
             Verifier(issuers, clock, self.denylist),
             identity(config, self.signing_keys, clock),
             self.upstreams,
-            Telemetry(clock, access_log),
+            telemetry,
             clock,
             tokens=tokens,
             roles=roles(config, tokens),
@@ -65,6 +64,11 @@ class Assembly:
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
         )
+
+    def awaited_issuers(self) -> list[str]:
+        """The names of required issuers whose first keys have not come."""
+        issuers = self.config.issuers.items()
+        return sorted(name for name, issuer in issuers if issuer.required and self.sources[name].jwks is None)
 
     async def close(self) -> None:
         """End everything that the objects have opened."""
@@ -78,6 +82,17 @@ class Assembly:
 def iss_names(config: Config) -> dict[str, str]:
     """Every `iss` that may be in a token -> the name of its issuer."""
     return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
+
+
+class Live:
+    """The assembly in use now, exchanged whole by a reload, and the counts that outlive it.
+
+    Whoever answers operators holds a Live, and reads it anew each time it is asked.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.assembly = assembly
+        self.telemetry = assembly.proxy.telemetry
 
 
 def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:

@@ -27,6 +27,7 @@ from sidecar.jws import without_tokens
 from sidecar.rejections import Rejection
 from sidecar.request import Request
 from sidecar.routes import Auth, Route
+from sidecar.telemetry import Telemetry
 from sidecar.unusable import Unusable
 from sidecar.verifier import Examination, Verifier
 
@@ -69,7 +70,7 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
     """Explain with everything made and fetched for this one question. Raises CannotExplain."""
     question.check()
     try:
-        assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), None)
+        assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), Telemetry(clock))
     except Unusable as error:
         raise CannotExplain(str(error)) from error
     try:

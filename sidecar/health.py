@@ -1,21 +1,18 @@
 """What a cluster may see: /livez, /readyz, /startupz and /metrics, on a port that a kubelet can reach. It changes nothing."""
 
-from collections.abc import Collection
-
 from aiohttp import web
 
-from sidecar.jwks import JwksSource
+from sidecar.assembly import Live
 from sidecar.metrics import CONTENT_TYPE, Collector, exposition
-from sidecar.proxy import Proxy
 
 
 class Health:
-    """Answers the probes. `required` are the key sources that readiness waits for."""
+    """Answers the probes."""
 
-    def __init__(self, proxy: Proxy, required: Collection[JwksSource], collector: Collector) -> None:
-        self._proxy = proxy
-        self._awaited = set(required)
+    def __init__(self, live: Live, collector: Collector) -> None:
+        self._live = live
         self._collector = collector
+        self._has_been_ready = False
 
     def app(self) -> web.Application:
         """The listener's routes."""
@@ -31,13 +28,12 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        # An issuer counts until its first keys have come. Later an outage must not take every replica out of service.
-        self._awaited = {source for source in self._awaited if source.jwks is None}
-        if self._proxy.draining:
+        if self._live.telemetry.draining:
             return web.Response(status=503, text="draining\n")
-        if self._awaited:
-            names = ", ".join(sorted(source.name for source in self._awaited))
-            return web.Response(status=503, text=f"waiting for the keys of: {names}\n")
+        # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
+        if not self._has_been_ready and (names := self._live.assembly.awaited_issuers()):
+            return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")
+        self._has_been_ready = True
         return web.Response(text="ok\n")
 
     async def _metrics(self, _request: web.Request) -> web.Response:

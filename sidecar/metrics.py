@@ -1,29 +1,27 @@
 """The Prometheus text of everything that is counted, collected when it is asked for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from sidecar.assembly import Live
 from sidecar.clock import Clock
-from sidecar.jwks import JwksSource
-from sidecar.proxy import Proxy
 from sidecar.telemetry import BUCKETS_S
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Collector(registry.Collector):
-    """Reads the counters of a proxy and its key sources."""
+    """Reads the counters of what is in use, and of its key sources."""
 
-    def __init__(self, proxy: Proxy, sources: Collection[JwksSource], clock: Clock) -> None:
-        self._proxy = proxy
-        self._sources = sources
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self._live = live
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """The metrics at this moment."""
-        telemetry = self._proxy.telemetry
+        telemetry = self._live.telemetry
         requests = CounterMetricFamily(
             "jwt_sidecar_requests", "Requests that were answered.", labels=["route", "method", "code"]
         )
@@ -52,9 +50,9 @@ class Collector(registry.Collector):
         yield durations
 
         yield GaugeMetricFamily(
-            "jwt_sidecar_requests_in_flight", "Requests being served.", value=self._proxy.requests_in_flight
+            "jwt_sidecar_requests_in_flight", "Requests being served.", value=telemetry.requests_in_flight
         )
-        verifier = self._proxy.verifier
+        verifier = self._live.assembly.proxy.verifier
         yield CounterMetricFamily(
             "jwt_sidecar_token_cache_hits", "Tokens that had been verified before.", value=verifier.hits
         )
@@ -83,7 +81,7 @@ class Collector(registry.Collector):
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
             labels=["issuer"],
         )
-        for source in self._sources:
+        for source in self._live.assembly.sources.values():
             for (trigger, result), number in source.fetches.items():
                 fetches.add_metric([source.name, trigger, result], number)
             keys.add_metric([source.name], 0 if source.jwks is None else len(source.jwks.keys))

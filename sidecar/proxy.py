@@ -67,8 +67,6 @@ class Proxy:
         self.upstreams = upstreams
         self.telemetry = telemetry
         self.form = form
-        self.draining = False
-        self.requests_in_flight = 0
         self._clock = clock
         self.tokens = tokens
         self._roles = roles
@@ -79,7 +77,7 @@ class Proxy:
 
     async def handle(self, request: Request) -> bool:
         """Serve one request; returns whether its connection can be used for another."""
-        self.requests_in_flight += 1
+        self.telemetry.requests_in_flight += 1
         try:
             request.read(self._roles)
             self._admit()
@@ -108,11 +106,11 @@ class Proxy:
                 return False
             return await self.refuse(request, Rejection(Reason.INTERNAL_ERROR))
         finally:
-            self.requests_in_flight -= 1
+            self.telemetry.requests_in_flight -= 1
             self.telemetry.ended(request)
 
     def _admit(self) -> None:
-        if self.requests_in_flight > self._in_flight:
+        if self.telemetry.requests_in_flight > self._in_flight:
             raise Rejection(Reason.OVERLOADED, retry_after_s=1)
 
     async def authenticate(self, request: Request, route: Route) -> bytes:
@@ -185,7 +183,7 @@ class Proxy:
             framing = self.framing(request, answer, headers)
             keep = (
                 request.keep_alive
-                and not self.draining
+                and not self.telemetry.draining
                 and not request.message.upgrade  # what was declined may already be on its way
                 and answer.request_sent
                 and framing is not _UNTIL_CLOSED
@@ -283,7 +281,7 @@ class Proxy:
         request.status = reason.status
         keep = (
             request.keep_alive
-            and not self.draining
+            and not self.telemetry.draining
             and not request.message.upgrade
             and request.payload.is_eof()
             and reason not in UNSURE_WHERE_IT_ENDS

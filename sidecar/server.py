@@ -17,7 +17,7 @@ from aiohttp import http_parser, web
 from sidecar import config as settings
 from sidecar.access_log import LINES, AccessLog
 from sidecar.admin.app import Admin
-from sidecar.assembly import Assembly
+from sidecar.assembly import Assembly, Live
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.connection import Listener
@@ -27,6 +27,7 @@ from sidecar.health import Health
 from sidecar.metrics import Collector
 from sidecar.quiet import QuietRunner
 from sidecar.startup import summary
+from sidecar.telemetry import Telemetry
 from sidecar.tls import Renewed, load_certificate, server_context
 from sidecar.unusable import Unusable
 
@@ -52,15 +53,11 @@ class Sidecar:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
         self.access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
         try:
-            self.assembly = Assembly(config, clock, self.deadlines, self.access_log)
+            self.live = Live(Assembly(config, clock, self.deadlines, Telemetry(clock, self.access_log)))
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        self.proxy = self.assembly.proxy
-        self.sources = self.assembly.sources
-        self.upstreams = self.assembly.upstreams
-        required = [self.sources[name] for name, issuer in config.issuers.items() if issuer.required]
-        self.health = Health(self.proxy, required, Collector(self.proxy, self.sources.values(), clock))
-        self.admin = Admin(self.assembly.denylist, config.admin.listen.host, self.assembly.signing_keys)
+        self.health = Health(self.live, Collector(self.live, clock))
+        self.admin = Admin(self.live, config.admin.listen.host)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
         self.certificate: Renewed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,6 +65,11 @@ class Sidecar:
         self._listener: Listener | None = None
         self._runners: list[web.AppRunner] = []
         self.failed: asyncio.Future[None] | None = None
+
+    @property
+    def assembly(self) -> Assembly:
+        """What is in use now."""
+        return self.live.assembly
 
     async def start(self) -> None:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
@@ -83,7 +85,7 @@ class Sidecar:
         except Unusable as error:  # without it, what was taken back would be accepted
             raise CannotStart(str(error)) from error
         listener = self._listener = Listener(
-            self.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
+            self.assembly.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
         )
         try:
             self._server = await loop.create_server(
@@ -95,7 +97,7 @@ class Sidecar:
         self.health_address = await self._serve(self.health.app(), config.health.listen)
         self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
         self._background(self.deadlines.watch(), "deadlines")
-        for source in self.sources.values():
+        for source in self.assembly.sources.values():
             self._background(source.keep_fresh(), f"keys of {source.name}")
         self._background(self.assembly.denylist.keep_fresh(), "deny list")
 
@@ -137,7 +139,7 @@ class Sidecar:
     async def drain(self) -> None:
         """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight."""
         timeouts = self.config.timeouts
-        self.proxy.draining = True
+        self.live.telemetry.draining = True
         log.info("event=draining serve_on_s=%g", timeouts.drain_delay_s)
         await asyncio.sleep(timeouts.drain_delay_s)
         assert self._server is not None

@@ -1,4 +1,4 @@
-"""What has happened, in counters that cost an addition each; the metrics endpoint reads them when it is asked."""
+"""What has happened and what is going on, in numbers that cost an addition each; whoever shows them reads them when asked."""
 
 import logging
 from bisect import bisect_left
@@ -21,6 +21,9 @@ class Telemetry:
     """Counters by route, method, status and reason: names from the configuration and closed sets, never from a client.
 
     `decisions` are by issuer, result (allow, deny, or report: let in by a route that only reports) and reason.
+
+    There is one for the life of the process: every assembly counts here. `draining` is set once, and makes each answer the
+    last of its connection.
     """
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
@@ -31,6 +34,8 @@ class Telemetry:
         self.refusals = Refusals(clock)
         self.durations: dict[str, list[int]] = {}
         self.duration_sums: dict[str, float] = {}
+        self.requests_in_flight = 0
+        self.draining = False
 
     def ended(self, request: Request) -> None:
         """A request has been answered, or its client is gone (status 0)."""

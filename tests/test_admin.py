@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from sidecar.admin.app import Admin
-from sidecar.clock import Clock
-from sidecar.denylist import DenyList
+from sidecar.config import parse
+from sidecar.server import build
 from tests.peers.raw import Response, fetch
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -63,7 +63,10 @@ async def test_a_page_that_lets_its_name_point_here_is_refused(host: str, method
 
 
 async def test_the_name_that_the_listener_has_in_the_configuration_is_its_own() -> None:
-    runner = web.AppRunner(Admin(DenyList(Clock()), "Operators.test").app())
+    live = build(
+        parse("{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1'}")
+    ).live
+    runner = web.AppRunner(Admin(live, "Operators.test").app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

@@ -413,7 +413,7 @@ async def test_a_fetch_brings_nothing_of_a_client_and_no_cookie() -> None:
         sidecar = build(parse(config))
         try:
             for _ in range(2):
-                assert (await sidecar.sources["main"].fetch()).document == KEYS
+                assert (await sidecar.assembly.sources["main"].fetch()).document == KEYS
         finally:
             await sidecar.stop()
         sent = {name.lower() for request in issuer.requests for name, _ in request.headers}

@@ -45,7 +45,7 @@ async def test_readiness_survives_the_issuers_outage_and_a_restart_of_the_backen
         stack.issuer.on_jwks = Answer(500)
         await stack.backend.go_down()
         stack.clock.ahead_s += 24 * 3600  # long after the keys are too old to be believed
-        stack.sidecar.sources["main"].refresh()
+        stack.sidecar.assembly.sources["main"].refresh()
         assert (await stack.fetch(stack.good())).status == 503
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}
 
@@ -70,7 +70,7 @@ async def test_readiness_waits_for_required_issuers_only() -> None:
 async def test_draining_is_not_ready_but_alive() -> None:
     async with running() as stack:
         await ready(stack)
-        stack.sidecar.proxy.draining = True
+        stack.sidecar.live.telemetry.draining = True
         answer = await stack.health("/readyz")
         assert (answer.status, answer.body) == (503, b"draining\n")
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 503}

@@ -47,7 +47,7 @@ async def sidecar_of(
 
 async def keys_of(directory: Path, iss: str, environ: dict[str, str] | None = None, **keys: Any) -> KeySet:
     async with sidecar_of(directory, iss, environ, **keys) as sidecar:
-        return await sidecar.sources["main"].fetch()
+        return await sidecar.assembly.sources["main"].fetch()
 
 
 async def failure(directory: Path, iss: str, **keys: Any) -> str:
@@ -77,7 +77,7 @@ async def test_the_bearer_token_is_read_again_for_each_fetch(issuer: ScriptedIss
     async with sidecar_of(tmp_path, issuer.issuer, jwks_uri=issuer.jwks_uri, jwks_bearer_token_file="token") as sidecar:
         for token in ("first", "second"):
             (tmp_path / "token").write_text(f"{token}\n")
-            await sidecar.sources["main"].fetch()
+            await sidecar.assembly.sources["main"].fetch()
             assert issuer.requests[-1].all("authorization") == [f"Bearer {token}"]
 
 
@@ -149,7 +149,7 @@ async def test_an_authority_is_read_again_for_each_fetch(tmp_path: Path, ca_file
         server("127.0.0.1", ca=renewed) as issuer,
         sidecar_of(tmp_path, issuer.issuer, jwks_tls={"ca_file": ca_file}) as sidecar,
     ):
-        fetch = sidecar.sources["main"].fetch
+        fetch = sidecar.assembly.sources["main"].fetch
         with pytest.raises(FetchFailed, match="its certificate is not trusted"):
             await fetch()
         renewed.cert_pem.write_to_path(str(tmp_path / ca_file))
@@ -333,7 +333,7 @@ async def test_the_offset_of_an_issuers_clock_is_measured_and_shown(tmp_path: Pa
         sidecar_of(tmp_path, issuer.issuer) as sidecar,
     ):
         await sidecar.start()
-        while not sidecar.sources["main"].usable:
+        while not sidecar.assembly.sources["main"].usable:
             await asyncio.sleep(0)
         metrics = await ask(sidecar.health_address, request("GET", "/metrics"))
         assert b'jwt_sidecar_jwks_clock_offset_seconds{issuer="main"} 45.0\n' in metrics.body

@@ -44,7 +44,7 @@ async def running(
         **(settings or {}),
     }
     sidecar = build(parse(json.dumps(config), base=directory, environ={"SECRET": SECRET.decode()}), clock)
-    keeping = [asyncio.create_task(source.keep_fresh()) for source in sidecar.sources.values()]
+    keeping = [asyncio.create_task(source.keep_fresh()) for source in sidecar.assembly.sources.values()]
     await asyncio.sleep(0.001)
     try:
         yield sidecar
@@ -57,7 +57,7 @@ async def running(
 
 async def verdict(sidecar: Sidecar, token: str) -> str:
     """`accepted`, or the code of the refusal. The remembered answer, if there is one, says the same."""
-    verifier = sidecar.proxy.verifier
+    verifier = sidecar.assembly.proxy.verifier
     try:
         verifier.cached(token.encode()) or await verifier.verify(token.encode())
     except Rejection as rejection:
@@ -241,7 +241,7 @@ async def test_a_bad_secret_file_keeps_the_last_good_secret_for_a_while(
 async def test_a_secret_that_is_mounted_later_is_found(clock: HandClock, tmp_path: Path) -> None:
     async with running(clock, tmp_path, a={"issuer": ISS, "secret_file": "secret"}) as sidecar:
         assert await verdict(sidecar, signed(SECRET, clock)) == "jwks_unavailable"
-        assert not sidecar.sources["a"].usable
+        assert not sidecar.assembly.sources["a"].usable
         (tmp_path / "secret").write_bytes(SECRET)
         await asyncio.sleep(FILE_POLL_S)
         assert await verdict(sidecar, signed(SECRET, clock)) == "accepted"
@@ -391,7 +391,7 @@ async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path
         for iss in ("https://old.test/", "Service", ["service"], ABSENT):
             token = tokens.token("EdDSA", now=clock.wall(), iss=iss)
             assert await verdict(sidecar, token) == Reason.ISSUER_UNKNOWN.code
-        claims = await sidecar.proxy.verifier.verify(
+        claims = await sidecar.assembly.proxy.verifier.verify(
             tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode()
         )
         assert (claims.issuer, claims.claims["iss"]) == ("a", "https://old.test")

@@ -395,7 +395,7 @@ async def test_an_issuer_that_answers_wrong_is_a_503_while_cold(fault: Answer) -
         refusal(await stack.fetch(protected("a.b.c")), 401, "token_malformed")
         assert (await stack.health("/readyz")).status == 503
         issuer.on_jwks = None
-        stack.sidecar.sources["main"].refresh()
+        stack.sidecar.assembly.sources["main"].refresh()
         assert (await stack.fetch(protected(stack.alice))).status == 200
         assert (await stack.health("/readyz")).status == 200
 
@@ -419,7 +419,7 @@ async def test_an_issuer_that_is_down_is_a_503_while_cold_and_nothing_while_warm
             good = issuer.token("EdDSA")
             await unavailable(stack, good)
             await issuer.come_back()
-            stack.sidecar.sources["main"].refresh()
+            stack.sidecar.assembly.sources["main"].refresh()
             assert (await stack.fetch(protected(good))).status == 200
             await issuer.go_down()
             assert (await stack.fetch(protected(good))).status == 200
@@ -457,7 +457,7 @@ async def test_many_that_wait_for_keys_share_one_fetch_and_survive_the_first_tha
             fetches = [asyncio.create_task(stack.fetch(protected(stack.alice))) for _ in range(20)]
             await stack.issuer.fetched(1, stack.issuer.discovery_path)
             async with patience("all to wait"):
-                while stack.sidecar.proxy.requests_in_flight < 21:
+                while stack.sidecar.live.telemetry.requests_in_flight < 21:
                     await asyncio.sleep(0)
         stack.issuer.release()
         assert [(await one).status for one in fetches] == [200] * 20

@@ -60,7 +60,7 @@ class World:
 
     @property
     def source(self) -> JwksSource:
-        return self.sidecar.sources["main"]
+        return self.sidecar.assembly.sources["main"]
 
     @property
     def now_s(self) -> float:
@@ -541,7 +541,7 @@ async def crowd(here: World, of: list[str]) -> dict[str, int]:
 
 
 async def in_flight(here: World, number: int) -> None:
-    while here.sidecar.proxy.requests_in_flight < number:
+    while here.sidecar.live.telemetry.requests_in_flight < number:
         await asyncio.sleep(0)  # in this loop no time passes meanwhile
 
 

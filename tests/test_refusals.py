@@ -11,7 +11,7 @@ ID = [("X-Request-Id", "id-1")]
 
 
 def kept(stack: Stack) -> list[Refusal]:
-    refusals = list(stack.sidecar.proxy.telemetry.refusals)
+    refusals = list(stack.sidecar.live.telemetry.refusals)
     for refusal in refusals:
         stack.secrets.told(repr(refusal))
     return refusals
@@ -84,7 +84,7 @@ async def test_only_the_last_are_kept_the_newest_first() -> None:
         async with stack.client() as client:
             for number in range(KEPT + 5):
                 await client.request(request("GET", f"/{number}", headers=[("X-Request-Id", f"id-{number % 50}")]))
-        refusals = stack.sidecar.proxy.telemetry.refusals
+        refusals = stack.sidecar.live.telemetry.refusals
         assert [refusal.path for refusal in refusals] == [f"/{number}" for number in range(KEPT + 4, 4, -1)]
         newest = refusals.find("id-3")
         assert newest is not None

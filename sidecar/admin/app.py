@@ -5,16 +5,16 @@ rebinding), or as a form. So the Host must be one that only this machine has, an
 must be JSON, which a form cannot send.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from sidecar.assembly import Live
 from sidecar.config.addresses import is_loopback
-from sidecar.denylist import DenyList
 from sidecar.jws import strict_json_object
-from sidecar.minting import SigningKey, key_set
+from sidecar.minting import key_set
 from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny list
@@ -27,19 +27,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Admin:
-    """Answers operators. `host` is the one that the listener is bound to, `signing_keys` are those of the assertion."""
+    """Answers operators. `host` is the one that the listener is bound to."""
 
-    def __init__(self, denylist: DenyList, host: str, signing_keys: Sequence[SigningKey] = ()) -> None:
-        self._denylist = denylist
+    def __init__(self, live: Live, host: str) -> None:
+        self._live = live
         self._host = host
-        self._key_set = key_set(signing_keys)
 
     def app(self) -> web.Application:
         """The listener's routes."""
         app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/denylist", self._deny)
-        if self._key_set["keys"]:
-            app.router.add_get("/.well-known/jwks.json", self._jwks)
+        app.router.add_get("/.well-known/jwks.json", self._jwks)
         return app
 
     @web.middleware
@@ -72,16 +70,20 @@ class Admin:
         return is_loopback(name) or name in (self._host.lower(), here[0] if here else None)
 
     async def _jwks(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._key_set, headers={"Cache-Control": KEY_SET_CACHE_CONTROL})
+        keys = self._live.assembly.signing_keys
+        if not keys:
+            raise web.HTTPNotFound
+        return web.json_response(key_set(keys), headers={"Cache-Control": KEY_SET_CACHE_CONTROL})
 
     async def _deny(self, request: web.Request) -> web.Response:
+        denylist = self._live.assembly.denylist
         try:
-            self._denylist.add(strict_json_object(await request.read()))
+            denylist.add(strict_json_object(await request.read()))
         except ValueError:
             raise _Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
         except Unusable as error:
             raise _Refused(400, f"The entry cannot be used: {error}.") from None
-        return web.json_response({"entries": len(self._denylist)})
+        return web.json_response({"entries": len(denylist)})
 
 
 class _Refused(web.HTTPException):

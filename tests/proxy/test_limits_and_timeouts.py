@@ -304,11 +304,11 @@ async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
             await leaving.send(stack.good("GET", "/left"))
             await staying.send(stack.good("GET", "/stayed"))
             async with patience("both to wait"):
-                while stack.sidecar.proxy.requests_in_flight < 3:
+                while stack.sidecar.live.telemetry.requests_in_flight < 3:
                     await asyncio.sleep(0)
             await leaving.close()
             async with patience("the client that left to be forgotten"):
-                while stack.sidecar.proxy.requests_in_flight > 2:
+                while stack.sidecar.live.telemetry.requests_in_flight > 2:
                     await asyncio.sleep(0)
             held.release.set()
             assert (await at_work).status == 200

@@ -116,4 +116,4 @@ async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_b
         async with stack.client() as client:
             await client.request(stack.good())
         watched = stack.sidecar.deadlines.watched
-        assert len(watched) <= 2 + len(stack.sidecar.upstreams["default"]._open)
+        assert len(watched) <= 2 + len(stack.sidecar.assembly.upstreams["default"]._open)
