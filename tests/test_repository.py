@@ -14,6 +14,7 @@ TOP = {
     *("sidecar", "tests", "deploy", "docs", "benchmarks", ".ci"),
 }
 LOCKS = [ROOT / "requirements.txt", ROOT / "tests/requirements.txt"]
+TOOLS = [ROOT / "tests/deploy/requirements.txt", ROOT / "tests/deploy/requirements-kubectl.txt"]
 ELSEWHERE = {
     "the address of a package registry": r"pypi\.(?:org|python)|pythonhosted|registry\.npmjs|rubygems\.org",
     "an option that names a package index": r"--(?:extra-)?index-url|--find-links|--trusted-host",
@@ -56,7 +57,7 @@ def test_no_file_depends_on_one_machine_or_registry() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", LOCKS + TOOLS, ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
     requirements = re.split(r"\n(?=\S)", re.sub(r"^ *#.*\n", "", lock.read_text(), flags=re.MULTILINE).strip())
     assert requirements

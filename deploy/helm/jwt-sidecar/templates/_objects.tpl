@@ -1,0 +1,58 @@
+{{/*
+The configuration. With this annotation of the pod a change of it is rolled out; without, running sidecars take it over:
+  checksum/jwt-sidecar: {{ include "jwt-sidecar.configmap" . | sha256sum }}
+*/}}
+{{- define "jwt-sidecar.configmap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .Release.Name }}-jwt-sidecar
+data:
+  config.yaml: |
+    {{- toYaml (index .Values "jwt-sidecar").config | nindent 4 }}
+{{- end }}
+
+{{/* Only the sidecar can be reached. The second lock: the first is a backend on loopback or a unix socket. */}}
+{{- define "jwt-sidecar.networkpolicy" -}}
+{{- $values := index .Values "jwt-sidecar" -}}
+{{- if $values.networkPolicy.enabled -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ .Release.Name }}-jwt-sidecar
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "jwt-sidecar.labels" . | nindent 6 }}
+  policyTypes: [Ingress]
+  ingress:
+    - ports:
+        - port: {{ include "jwt-sidecar.servicePort" . }}
+          protocol: TCP
+    - ports:
+        - port: {{ include "jwt-sidecar.port" (list (dig "health" "listen" "" $values.config) 8081) }}
+          protocol: TCP
+      from:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {{ $values.networkPolicy.metricsNamespace }}
+{{- end }}
+{{- end }}
+
+{{- define "jwt-sidecar.podmonitor" -}}
+{{- $values := index .Values "jwt-sidecar" -}}
+{{- if $values.podMonitor.enabled -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: {{ .Release.Name }}-jwt-sidecar
+spec:
+  selector:
+    matchLabels:
+      {{- include "jwt-sidecar.labels" . | nindent 6 }}
+  podMetricsEndpoints:
+    - portNumber: {{ include "jwt-sidecar.port" (list (dig "health" "listen" "" $values.config) 8081) }}
+      path: /metrics
+      interval: {{ $values.podMonitor.interval }}
+{{- end }}
+{{- end }}

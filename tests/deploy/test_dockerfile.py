@@ -1,0 +1,23 @@
+"""The Dockerfile; `make image-test` builds and runs it."""
+
+import re
+
+from tests.deploy.conftest import DEPLOY, Tool
+
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+
+
+def test_hadolint_finds_nothing(tool: Tool) -> None:
+    assert tool("hadolint", str(DEPLOY / "Dockerfile")) == ""
+
+
+def test_the_image_runs_as_a_user_that_run_as_non_root_can_check() -> None:
+    assert re.findall(r"^USER (.*)", DOCKERFILE, re.MULTILINE)[-1] == "65532:65532"
+
+
+def test_kubernetes_probes_and_not_the_image() -> None:
+    assert "HEALTHCHECK" not in DOCKERFILE
+
+
+def test_it_reads_the_file_that_the_configmap_brings() -> None:
+    assert '"/etc/jwt-sidecar/config.yaml"' in DOCKERFILE

@@ -1,0 +1,53 @@
+"""The charts: lint, and what values.schema.json refuses."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import Need
+from tests.deploy.conftest import CI_VALUES, DEPLOY, Tool
+from tests.deploy.tools import BIN, CURE
+
+
+@pytest.mark.parametrize("values", CI_VALUES)
+def test_lint_finds_nothing(values: str, tool: Tool, demo: Path) -> None:
+    assert "0 chart(s) failed" in tool("helm", "lint", "--strict", str(demo), "--values", str(demo / "ci" / values))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("config: []", "/config"),
+        ("config: {issuers: {zuplo: null}}", "/config"),
+        ("config: {upstream: null}", "upstream"),
+        ("config: {listen: '0.0.0.0:80'}", "/config/listen"),
+        ("imagee: {}", "imagee"),
+        ("image: {digest: latest}", "/image/digest"),
+        ("resources: {limits: {memory: null}}", "/resources/limits"),
+        ("resources: {requests: null}", "/resources"),
+        ("volumeMounts: [{name: a, mountPath: /a, subPath: b}]", "/volumeMounts/0"),
+        ("native: 'no'", "/native"),
+        ("podMonitor: {interval: 30}", "/podMonitor/interval"),
+    ],
+)
+def test_values_that_cannot_be_right_are_refused(wrong: str, said: str, need: Need, demo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"jwt-sidecar": yaml.safe_load(wrong)}))
+    command = [need(str(BIN / "helm"), CURE), "template", "shop", str(demo), "--values", str(file)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "don't meet the specifications of the schema" in done.stderr
+    assert said in done.stderr
+
+
+def test_images_and_charts_have_the_version_of_the_product() -> None:
+    version = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/Chart.yaml").read_text())
+    values = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/values.yaml").read_text())
+    assert chart["appVersion"] == values["image"]["tag"] == version
+    assert f"image: jwt-sidecar:{version}\n" in (DEPLOY / "kustomize/component/sidecar.yaml").read_text()

@@ -1,0 +1,183 @@
+"""What comes out of every overlay and of every ci/*-values.yaml: a cluster takes it, and it fits the product."""
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar import config
+from sidecar.__main__ import main
+from sidecar.config import Config
+from tests.deploy.conftest import CI_VALUES, OVERLAYS, Manifests, Tool
+from tests.deploy.pod_security import PROBES, violations
+
+RENDERED = [*OVERLAYS, *CI_VALUES]
+BARE = ["backend"]  # the overlay without a sidecar
+VERSIONS = ["1.29", "1.32", "1.37"]
+NO_SCHEMA = {"PodMonitor"}  # of kinds that operators bring
+
+
+@dataclass
+class Rendering:
+    """One rendering with a sidecar in it, taken apart."""
+
+    manifests: Manifests
+    pod: dict[str, Any]
+    sidecar: dict[str, Any]
+    text: str
+    config: Config
+
+    def of_kind(self, kind: str) -> dict[str, Any]:
+        [manifest] = [manifest for manifest in self.manifests if manifest["kind"] == kind]
+        return manifest
+
+
+@pytest.fixture(params=[name for name in RENDERED if name not in BARE])
+def rendering(request: pytest.FixtureRequest, renderings: dict[str, Manifests]) -> Rendering:
+    manifests = renderings[request.param]
+    [pod] = [manifest["spec"]["template"]["spec"] for manifest in manifests if manifest["kind"] == "Deployment"]
+    containers = [*pod.get("initContainers", []), *pod["containers"]]
+    [sidecar] = [container for container in containers if container["name"] == "jwt-sidecar"]
+    [text] = [manifest["data"]["config.yaml"] for manifest in manifests if manifest["kind"] == "ConfigMap"]
+    return Rendering(manifests, pod, sidecar, text, config.parse(text, environ={}))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_it(version: str, renderings: dict[str, Manifests], tool: Tool, tmp_path: Path) -> None:
+    kinds = {manifest["kind"] for manifests in renderings.values() for manifest in manifests}
+    files = []
+    for name, manifests in renderings.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump_all(item for item in manifests if item["kind"] not in NO_SCHEMA))
+        files.append(str(file))
+
+    printed = tool("kubernetes-validate", "-k", version, "--strict", *files)
+
+    assert "WARN" not in printed  # that is a kind without a schema: not checked
+    assert {kind.lower() for kind in kinds - NO_SCHEMA} == set(re.findall(r"resource (\w+)/", printed))
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_pod_security_restricted_is_kept(name: str, renderings: dict[str, Manifests]) -> None:
+    pods = [item["spec"]["template"]["spec"] for item in renderings[name] if item["kind"] == "Deployment"]
+    assert [list(violations(pod)) for pod in pods] == [[]]
+
+
+@pytest.mark.parametrize("group", ["initContainers", "containers"])
+def test_the_check_of_pod_security_sees_every_container(group: str, renderings: dict[str, Manifests]) -> None:
+    pod = deepcopy(next(item for item in renderings["native"] if item["kind"] == "Deployment"))["spec"]["template"][
+        "spec"
+    ]
+    del pod["securityContext"]
+    del pod[group][0]["securityContext"]
+    rules = {violation.partition(": ")[2] for violation in violations(pod) if pod[group][0]["name"] in violation}
+    assert rules == {"allowPrivilegeEscalation", "capabilities.drop", "runAsNonRoot", "seccompProfile"}
+
+
+def test_every_root_is_read_only(rendering: Rendering) -> None:
+    containers = [*rendering.pod.get("initContainers", []), *rendering.pod["containers"]]
+    assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
+
+
+def test_an_init_container_stays_and_a_plain_one_does_not_ask_to(rendering: Rendering) -> None:
+    native = rendering.sidecar in rendering.pod.get("initContainers", [])
+    assert rendering.sidecar.get("restartPolicy") == ("Always" if native else None)
+
+
+def test_the_backend_is_the_container_that_kubectl_takes_by_default(rendering: Rendering) -> None:
+    assert rendering.pod["containers"][0]["name"] == "backend"
+
+
+def test_the_backend_listens_on_loopback_where_the_sidecar_looks_for_it(rendering: Rendering) -> None:
+    upstream = rendering.config.upstreams[rendering.config.default_upstream]
+    backend = rendering.pod["containers"][0]
+    assert upstream.host == "127.0.0.1"
+    assert f"tcp://127.0.0.1:{upstream.port}" in backend["args"]
+    assert not {"ports", *PROBES} & backend.keys()
+
+
+def test_neither_start_nor_life_waits_for_an_issuer_or_the_backend(rendering: Rendering) -> None:
+    port = rendering.config.health.listen.port
+    assert {probe: rendering.sidecar[probe]["httpGet"] for probe in PROBES} == {
+        "startupProbe": {"path": "/startupz", "port": port},
+        "readinessProbe": {"path": "/readyz", "port": port},
+        "livenessProbe": {"path": "/livez", "port": port},
+    }
+
+
+def test_the_service_leads_to_the_sidecar(rendering: Rendering) -> None:
+    service = rendering.of_kind("Service")["spec"]
+    labels = rendering.of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert [port["targetPort"] for port in service["ports"]] == [rendering.config.listen.port]
+    assert service["selector"].items() <= labels.items()
+
+
+def test_ports_are_numbers(rendering: Rendering) -> None:
+    def found(node: Any) -> Iterator[Any]:
+        for key, value in node.items() if isinstance(node, dict) else []:
+            if key in ("port", "targetPort", "containerPort", "portNumber"):
+                yield value
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            yield from found(child)
+
+    ports = list(found(rendering.manifests))
+    assert len(ports) >= 7
+    assert [port for port in ports if not isinstance(port, int)] == []
+
+
+def test_the_configuration_is_mounted_as_a_directory_that_follows_its_configmap(rendering: Rendering) -> None:
+    [mount] = [mount for mount in rendering.sidecar["volumeMounts"] if mount["mountPath"] == "/etc/jwt-sidecar"]
+    [volume] = [volume for volume in rendering.pod["volumes"] if volume["name"] == mount["name"]]
+    assert volume["configMap"] == {"name": rendering.of_kind("ConfigMap")["metadata"]["name"]}
+    assert [mount for mount in rendering.sidecar["volumeMounts"] if mount.keys() & {"subPath", "subPathExpr"}] == []
+
+
+def test_check_finds_nothing_wrong_with_the_configuration(rendering: Rendering, tmp_path: Path) -> None:
+    (tmp_path / "denied.yaml").write_text("[]")
+    file = tmp_path / "config.yaml"
+    file.write_text(rendering.text.replace("/etc/denied/", f"{tmp_path}/"))
+    assert main(["check", "-c", str(file)]) == 0
+
+
+def test_the_scheduler_knows_what_it_takes_and_no_cpu_limit_slows_it(rendering: Rendering) -> None:
+    assert rendering.sidecar["resources"] == {
+        "requests": {"cpu": "50m", "memory": "96Mi"},
+        "limits": {"memory": "256Mi"},
+    }
+
+
+def test_the_sidecar_drains_and_the_pod_outlives_its_requests(rendering: Rendering) -> None:
+    sleep = rendering.pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    timeouts = rendering.config.timeouts
+    assert rendering.sidecar["lifecycle"]["preStop"]["exec"]["command"] == ["jwt-sidecar", "drain"]
+    assert rendering.pod["terminationGracePeriodSeconds"] > sleep + timeouts.drain_delay_s + timeouts.shutdown_s
+
+
+def test_a_configuration_error_is_in_the_pods_status(rendering: Rendering) -> None:
+    assert rendering.sidecar["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
+def test_only_the_sidecars_ports_are_let_in_and_prometheus_finds_one(
+    name: str, renderings: dict[str, Manifests]
+) -> None:
+    kinds = {item["kind"]: item for item in renderings[name]}
+    labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    policy = kinds["NetworkPolicy"]["spec"]
+    monitor = kinds["PodMonitor"]["spec"]
+    settings = config.parse(kinds["ConfigMap"]["data"]["config.yaml"], environ={})
+
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    proxy, health = policy["ingress"]
+    assert proxy == {"ports": [{"port": settings.listen.port, "protocol": "TCP"}]}
+    assert health["ports"] == [{"port": settings.health.listen.port, "protocol": "TCP"}]
+    assert health["from"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    [endpoint] = monitor["podMetricsEndpoints"]
+    assert (endpoint["portNumber"], endpoint["path"]) == (settings.health.listen.port, "/metrics")
