@@ -33,7 +33,10 @@ READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 
 
 class ClientConnection(RequestHandler):
-    """A client's connection; `deadline` is when its silence has lasted too long."""
+    """A client's connection; `deadline` is when its silence has lasted too long.
+
+    `sent_on`: more has come with a request that asks for another protocol. aiohttp keeps that aside for WebSockets only.
+    """
 
     __slots__ = (
         "_broken",
@@ -46,6 +49,7 @@ class ClientConnection(RequestHandler):
         "deadline",
         "forwarded",
         "listener",
+        "sent_on",
     )
 
     def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop, **limits: Any) -> None:
@@ -68,6 +72,7 @@ class ClientConnection(RequestHandler):
         self._head_bytes = 0
         self._broken = False
         self._lingering = False
+        self.sent_on = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.forwarded = self.listener.forwarded(transport)
@@ -98,6 +103,8 @@ class ClientConnection(RequestHandler):
         message, payload = self._messages[-1] if self._messages else (None, self._last_body)
         if not isinstance(message, _ErrInfo):
             self._last_body = payload
+            if message is not None and message.upgrade:
+                self.sent_on = not _ends_with_head(data)
             return
         self._broken = True
         if not self._last_body.is_eof():
@@ -138,7 +145,7 @@ class ClientConnection(RequestHandler):
                     break
                 keep = await self.listener.proxy.handle(Request(message, payload, self)) and payload.is_eof()
                 await self.drain(self.clock.monotonic() + self.listener.idle_s)
-                if not keep or (message.chunked and not self._parse_afresh()):
+                if not keep or (message.chunked and not self.parse_afresh()):
                     keep = False
                     await self._linger()
         except ConnectionError:
@@ -217,7 +224,7 @@ class ClientConnection(RequestHandler):
         if request.expects_continue:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _parse_afresh(self) -> bool:
+    def parse_afresh(self) -> bool:
         """Take a new parser: aiohttp's gives the last trailer of a chunked body to the next request as a header.
 
         Says False when that request has begun already, and is not to be believed.
@@ -255,6 +262,12 @@ class ClientConnection(RequestHandler):
         self.deadline = self.clock.monotonic() + LINGER_S
         transport.write_eof()
         transport.resume_reading()
+
+
+def _ends_with_head(data: bytes) -> bool:
+    """Is the end of a request's head the last of the bytes that it ended with?"""
+    end = data.find(b"\r\n\r\n")
+    return b"\r\n\r\n".endswith(data[end:] if end >= 0 else data)
 
 
 def why_unread(error: BaseException) -> Reason:

@@ -213,17 +213,23 @@ class Proxy:
             answer.release()
 
     async def tunnel(self, request: Request, answer: Answer) -> None:
-        """Pass on a 101 and then bytes, until either side or the token ends. Raises Rejection when nobody asked for it."""
+        """Pass on a 101 and then bytes, until either side or the token ends.
+
+        Raises Rejection for a 101 that nobody asked for, or did not wait for.
+        """
         headers = AnswerHeaders(answer.message.raw_headers, self._answer_roles)
         protocol = request.upgrade
         if protocol is None or not headers.clean:
             raise Rejection(Reason.UPSTREAM_INVALID)
+        websocket = protocol == b"websocket"
+        if not websocket and (request.connection.sent_on or not request.connection.parse_afresh()):
+            # Some of these bytes are lost: what follows is parsed as HTTP, unless it is a WebSocket's.
+            raise Rejection(Reason.REQUEST_MALFORMED, "Bytes of the other protocol came before it was agreed on.")
         request.status = 101
         pieces = [_status_line(answer.message), *headers.kept]
         pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n\r\n")
         request.connection.write(b"".join(pieces))
         lasts_s = self._lasts_s(request) if self._close_on_expiry != "off" else NEVER
-        websocket = protocol == b"websocket"
         await Tunnel(request.connection, answer.connection, answer.idle_s, lasts_s, websocket=websocket).run()
 
     def _lasts_s(self, request: Request) -> float:

@@ -108,7 +108,12 @@ class Joined:
 
 @asynccontextmanager
 async def joined(
-    protocol: str = "websocket", *, lasts_s: float | None = None, early: bytes = b"", **settings: Any
+    protocol: str = "websocket",
+    *,
+    lasts_s: float | None = None,
+    early: bytes = b"",
+    step: int = 10_000,
+    **settings: Any,
 ) -> AsyncIterator[Joined]:
     """A tunnel whose token is good for so long."""
     ends: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
@@ -127,7 +132,10 @@ async def joined(
             token = stack.token(exp=exp)
             stack.clock.ahead_s = exp + 60 - lasts_s - stack.clock.wall()
         upgrade_headers = [("Connection", "Upgrade"), ("Upgrade", protocol)]
-        await client.send(stack.good("GET", "/", headers=upgrade_headers, token=token))
+        asking = stack.good("GET", "/", headers=upgrade_headers, token=token)
+        for at in range(0, len(asking), step):
+            await client.send(asking[at : at + step])
+            await asyncio.sleep(0)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += await client.read(1)
@@ -143,6 +151,42 @@ async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> 
         assert await tunnel.client.read(2) == b"\x00\xff"
         await tunnel.client.send(b"\xff\x00")
         assert await tunnel.come(2) == b"\xff\x00"
+
+
+@pytest.mark.parametrize("early", [b"AB", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("with_the_request", [True, False])
+async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
+    early: bytes, with_the_request: bool
+) -> None:
+    begun = asyncio.Event()
+    agreed = asyncio.Event()
+
+    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await agreed.wait()
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
+        await asyncio.Event().wait()
+
+    routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
+    async with running(backend=RawBackend(upgrade), routes=routes) as stack, stack.client() as client:
+        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
+        await client.send(head + early if with_the_request else head)
+        await begun.wait()
+        if not with_the_request:
+            await client.send(early)
+            await stack.health("/livez")  # what was sent before has come in by then
+        agreed.set()
+        answer = await client.closed()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"before it was agreed on" in answer
+        await stack.backend.disconnected()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+async def test_another_protocol_may_be_asked_for_in_pieces(step: int) -> None:
+    async with joined("x-proto/1", step=step) as tunnel:
+        await tunnel.client.send(b"hello")
+        assert await tunnel.come(5) == b"hello"
 
 
 async def test_the_end_of_the_backend_ends_the_client() -> None:
