@@ -18,6 +18,7 @@ from sidecar.keys import UnusableKey
 from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
+_TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024} KiB"
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
@@ -101,9 +102,9 @@ class RemoteKeySet:
             parts = urlsplit(url)
         except ValueError:
             return False
-        if parts.scheme == "http":
-            return self._allow_http or is_loopback(parts.hostname or "")
-        return parts.scheme == "https" and bool(parts.hostname)
+        if not parts.hostname:
+            return False
+        return parts.scheme == "https" or (parts.scheme == "http" and (self._allow_http or is_loopback(parts.hostname)))
 
     async def _get(self, url: str) -> KeySet:
         """A document and what its server says of it."""
@@ -142,7 +143,7 @@ class RemoteKeySet:
             async for chunk in response.content.iter_any():  # counted after decompression: a bomb stops here
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    raise FetchFailed(f"{url}: larger than {MAX_BODY_BYTES // 1024} KiB")
+                    raise FetchFailed(f"{url}: {_TOO_LARGE}")
             return KeySet(decode_json(bytes(body), url), max_age(response.headers.get("Cache-Control", "")), offset_s)
 
     def _credentials(self) -> Mapping[str, str]:
@@ -171,7 +172,7 @@ class FileKeySet:
         """Read the file. Raises FetchFailed."""
         try:
             if self._path.stat().st_size > MAX_BODY_BYTES:
-                raise FetchFailed(f"{self._path}: larger than {MAX_BODY_BYTES // 1024} KiB")
+                raise FetchFailed(f"{self._path}: {_TOO_LARGE}")
             body = self._path.read_bytes()
         except OSError as error:
             raise FetchFailed(f"{self._path}: {error.strerror}") from error
@@ -243,7 +244,7 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
     """
     try:
         made = parsedate_to_datetime(date).timestamp()
-        return made + (int(age[:9]) if age.isdecimal() and age.isascii() else 0) - now
+        return made + (int(age) if age.isdecimal() else 0) - now
     except (ValueError, OverflowError):
         return None
 
@@ -251,8 +252,8 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
 def egress_proxy(url: str) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; never one for loopback."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if is_loopback(host) or proxy_bypass(host):
+    host = parts.hostname
+    if host is None or is_loopback(host) or proxy_bypass(host):
         return None
     return getproxies().get(parts.scheme)
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from sidecar.config import parse
-from sidecar.fetch import MAX_BODY_BYTES, TOTAL_S, FileKeySet, RemoteKeySet, is_loopback, max_age
+from sidecar.fetch import TOTAL_S, FileKeySet, RemoteKeySet, is_loopback, max_age
 from sidecar.key_set import FetchFailed, KeySet
 from sidecar.server import build
 from tests.peers import tokens
@@ -24,6 +24,7 @@ from tests.peers.tls import client_tls
 from tests.peers.wire import close
 
 KEYS = {"keys": [tokens.public_jwk("EdDSA")]}
+MAX_BODY_BYTES = 256 * 1024
 GOOD = json.dumps(KEYS).encode()
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/.well-known/jwks.json"

@@ -17,13 +17,14 @@ from sidecar.fetch import clock_offset_s, egress_proxy
 from sidecar.key_set import FetchFailed, KeySet
 from sidecar.server import Sidecar, build
 from tests.peers import tokens
+from tests.peers.backend import RawBackend, send
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.forward import ForwardProxy
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.raw import fetch as ask
 from tests.peers.tls import authority
 from tests.peers.tokens import AUDIENCE
-from tests.peers.wire import request
+from tests.peers.wire import request, response
 
 KEYS = {"keys": [tokens.public_jwk("EdDSA")]}
 
@@ -315,6 +316,7 @@ def test_who_is_asked_through_the_proxy(
         (formatdate(EPOCH - 45, usegmt=True), "-1", -45.0),
         (formatdate(EPOCH - 45, usegmt=True), "x", -45.0),
         (formatdate(EPOCH, usegmt=True), "²", 0.0),
+        (formatdate(EPOCH - 10**10, usegmt=True), str(10**10), 0.0),
         ("", "", None),
         ("yesterday", "", None),
         ("Thu, 32 Jan 2027 08:00:00 GMT", "", None),
@@ -324,6 +326,22 @@ def test_who_is_asked_through_the_proxy(
 )
 def test_the_date_of_an_answer_tells_the_clock_of_its_server(date: str, age: str, offset_s: float | None) -> None:
     assert clock_offset_s(date, age, EPOCH) == offset_s
+
+
+@pytest.mark.parametrize(
+    ("headers", "offset_s"),
+    [
+        ({"Date": formatdate(EPOCH - 45, usegmt=True), "Age": "40"}, -5.0),
+        ({"Date": formatdate(EPOCH - 45, usegmt=True)}, -45.0),
+        ({"Age": "40"}, None),
+    ],
+)
+async def test_date_and_age_are_those_of_the_key_sets_answer(
+    tmp_path: Path, headers: dict[str, str], offset_s: float | None
+) -> None:
+    answer = response(200, json.dumps(KEYS).encode(), headers=list(headers.items()))
+    async with RawBackend(send(answer)) as server:
+        assert (await keys_of(tmp_path, "x", jwks_uri=server.url)).clock_offset_s == offset_s
 
 
 async def test_the_offset_of_an_issuers_clock_is_measured_and_shown(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.proofs import subject, verdict
 from tests.proofs.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ OPTIONS = [
 
 PROXY = (
     "proxy/test_request.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
-    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_model_scenario.py"
+    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_model_scenario.py"
 )
 TESTS_OF = {
     "bearer": "test_bearer.py test_token_sources.py",
@@ -69,6 +70,7 @@ TESTS_OF = {
     "jws": "test_jws.py",
     "keys": "test_keys.py test_key_set.py test_local_keys.py",
     "key_set": "test_key_set.py test_keys.py test_jwks.py test_local_keys.py",
+    "fetch": "test_fetch.py test_key_server.py test_local_keys.py",
     "jwks": "test_jwks.py test_key_history.py test_outages.py",
     "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
     "routes": "test_routes.py proxy/test_routing.py",
@@ -108,12 +110,12 @@ def main() -> int:
             if given.again:
                 command.append("--again")
             failures += subprocess.run(command, cwd=copy, env=environment, check=False).returncode != 0
-    print("FAIL" if failures else "PASS", flush=True)
-    return 1 if failures else 0
+    return verdict(failures)
 
 
 def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     begun = time.monotonic()
+    print(subject(), flush=True)
     told = results / f"{module}.json" if results else None
     before: dict[str, Outcome] = json.loads(told.read_text()) if told and again else {}
     path = Path("sidecar", f"{module}.py").resolve()
