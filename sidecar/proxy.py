@@ -314,7 +314,10 @@ def _check_length(request: Request, route: Route) -> None:
 
 
 def _target(request: Request, route: Route) -> bytes:
-    """The target's exact bytes, without the prefix that the route strips. Rejection where the prefix came in other spelling."""
+    """The target's exact bytes, without the prefix that the route strips.
+
+    Raises Rejection where the prefix came in other spelling, or where what is left begins with `//`: many take that for a host.
+    """
     target = request.target
     if route.strip_prefix:
         if not target.startswith(route.strip_prefix):
@@ -322,6 +325,8 @@ def _target(request: Request, route: Route) -> bytes:
         target = target[len(route.strip_prefix) :]
         if not target.startswith("/"):
             target = "/" + target
+        elif target.startswith("//"):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
     return target.encode("utf-8", "surrogateescape")  # as aiohttp decoded it
 
 

@@ -88,8 +88,15 @@ class Sidecar:
             self.assembly.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
         )
         try:
+            tls = self._tls()
             self._server = await loop.create_server(
-                listener, config.listen.host, config.listen.port, backlog=BACKLOG, reuse_address=True, ssl=self._tls()
+                listener,
+                config.listen.host,
+                config.listen.port,
+                backlog=BACKLOG,
+                reuse_address=True,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else config.timeouts.request_headers_s,
             )
         except OSError as error:
             raise CannotStart(_why_not(config.listen, error)) from error

@@ -38,6 +38,13 @@ async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tm
         assert stack.backend.requests == []
 
 
+async def test_a_handshake_has_as_long_as_a_request_header(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls, timeouts={"request_headers": "100ms"}) as stack, stack.client() as client:
+        await client.send(b"\x16\x03")  # so begins a handshake
+        assert await client.closed() == b""
+
+
 async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: Path) -> None:
     clients = trustme.CA()
     (tmp_path / "clients.crt").write_bytes(clients.cert_pem.bytes())
