@@ -58,7 +58,7 @@ class Assembly:
             telemetry,
             clock,
             tokens=tokens,
-            roles=roles(config, tokens),
+            roles=roles(config, tokens, telemetry),
             signature=signature(config, clock),
             form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
@@ -125,11 +125,16 @@ def token_sources(config: Config) -> TokenSources:
     )
 
 
-def roles(config: Config, tokens: TokenSources) -> Roles:
+def roles(config: Config, tokens: TokenSources, telemetry: Telemetry) -> Roles:
     """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
     own = [*config.identity_headers, config.claims_header or ""]
     own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
-    return Roles(HOP_BY_HOP | set(map(fold, own)), read=tokens.roles, underscores=config.underscore_headers)
+    return Roles(
+        HOP_BY_HOP | set(map(fold, own)),
+        read=tokens.roles,
+        underscores=config.underscore_headers,
+        stripped=telemetry.headers_stripped,
+    )
 
 
 def signing_keys(config: Config) -> list[SigningKey]:

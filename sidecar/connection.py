@@ -77,6 +77,7 @@ class ClientConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.forwarded = self.listener.forwarded(transport)
         self.listener.deadlines.watched.add(self)
+        self.listener.proxy.telemetry.connections += 1
         full = self.listener.full
         super().connection_made(transport)
         if full:
@@ -85,6 +86,7 @@ class ClientConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.listener.deadlines.watched.discard(self)
+        self.listener.proxy.telemetry.connections -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

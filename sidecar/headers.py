@@ -5,6 +5,7 @@ is sorted out. The role of a header name is found once and remembered; names fol
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from sidecar.rejections import Reason, Rejection
@@ -30,6 +31,7 @@ FRONT_PROXY_ONLY = frozenset(
         "x-forwarded-scheme", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix",
     }
 )  # fmt: skip
+STRIPPED = {"drop claim": "claim", "drop underscore": "underscore"}  # role -> how it is counted: it could be forged
 OWN_PREFIX = "x-jwt-"
 MAX_NAME_LENGTH = 64  # of a name that is remembered
 MAX_NAMES = 4096  # remembered header names; clients can make up any number
@@ -48,7 +50,8 @@ def fold(name: str) -> str:
 class Roles(dict[bytes, str]):
     """What becomes of a request's header by its name as it came.
 
-    "forward", "drop", "front proxy" (forwarded for a trusted peer only), or the name of one that has a meaning here.
+    "forward", "drop", "front proxy" (forwarded for a trusted peer only), or the name of one that has a meaning here. Those of
+    STRIPPED are dropped and counted in `stripped`, as are front proxies' headers that come from strangers ("forwarded").
 
     `dropped` are folded names; `read` the lower-case names of headers that may bring a token. `underscores` says what becomes of
     names that a backend might fold, those with `_` or any other character outside letters, digits and `-`: "drop", "reject"
@@ -56,9 +59,15 @@ class Roles(dict[bytes, str]):
     """
 
     def __init__(
-        self, dropped: Collection[str], *, read: Collection[str] = ("authorization",), underscores: str = "drop"
+        self,
+        dropped: Collection[str],
+        *,
+        read: Collection[str] = ("authorization",),
+        underscores: str = "drop",
+        stripped: Counter[str] | None = None,
     ) -> None:
         super().__init__()
+        self.stripped: Counter[str] = Counter() if stripped is None else stripped
         self._dropped = frozenset(dropped)
         self._meant = MEANT_FOR_THE_PROXY | frozenset(read)
         self._taken = frozenset(map(fold, self._meant | FRONT_PROXY_ONLY))
@@ -79,14 +88,17 @@ class Roles(dict[bytes, str]):
         if lower in FRONT_PROXY_ONLY:
             return "front proxy"
         folded = fold(name)
+        ours = folded.startswith(OWN_PREFIX) or folded in self._dropped - HOP_BY_HOP
         if _PLAIN_NAME.fullmatch(name) is None:
             if self._underscores == "reject":
                 raise Rejection(
                     Reason.REQUEST_MALFORMED, "A header's name has other characters than letters, digits and -."
                 )
-            if self._underscores == "drop" or folded in self._taken:
-                return "drop"
-        return "drop" if folded.startswith(OWN_PREFIX) or folded in self._dropped else "forward"
+            if not ours and (self._underscores == "drop" or folded in self._taken):
+                return "drop underscore"
+        if ours:
+            return "drop claim"
+        return "drop" if folded in self._dropped else "forward"
 
 
 class RequestHeaders:
@@ -110,8 +122,12 @@ class RequestHeaders:
             elif role == "front proxy":
                 if trusted:
                     kept += (name, b": ", value, b"\r\n")
+                else:
+                    roles.stripped["forwarded"] += 1
             elif role in special:
                 special[role].append(value)
+            elif role in STRIPPED:
+                roles.stripped[STRIPPED[role]] += 1
             elif role != "drop":
                 special[role] = [value]
         if "connection" in special:

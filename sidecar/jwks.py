@@ -15,6 +15,7 @@ from cachetools import TTLCache
 from jose.backends.base import Key
 
 from sidecar.clock import Clock
+from sidecar.histogram import Histogram
 from sidecar.key_set import MAX_KEYS, Fetch, FetchFailed, Jwks, KeySet
 from sidecar.keys import MAX_KID_LENGTH, VerificationKey
 from sidecar.rejections import Reason, Rejection
@@ -30,6 +31,7 @@ MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believ
 DATE_RESOLUTION_S = 1.0  # of the Date header: a smaller offset cannot be measured
 LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn key could be used for as long
 WARNING_S = 3600.0  # between two warnings about an issuer's clock
+FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
 JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
 log = logging.getLogger("sidecar.jwks")
@@ -67,6 +69,8 @@ class JwksSource:
         self.last_error: str | None = None
         self.clock_offset_s: float | None = None
         self.fetches: dict[tuple[str, str], int] = {}
+        self.fetch_durations = Histogram(FETCH_S)
+        self.suppressed = 0
         self.fetch = fetch
         self.algorithms = algorithms
         self._clock = clock
@@ -126,9 +130,13 @@ class JwksSource:
         assert self.jwks is not None
         if found := self.jwks.find(kid, algorithm):
             return found
-        if kid is None or len(kid) > MAX_KID_LENGTH or kid in self._unknown:
+        if kid is None or len(kid) > MAX_KID_LENGTH:
+            raise Rejection(Reason.KEY_UNKNOWN)
+        if kid in self._unknown:
+            self.suppressed += 1
             raise Rejection(Reason.KEY_UNKNOWN)
         flight = self._flight or self._force()
+        self.suppressed += flight is None
         await self._wait(flight)
         if found := self.jwks.find(kid, algorithm):
             return found
@@ -169,6 +177,7 @@ class JwksSource:
 
     async def _refresh(self, trigger: str) -> None:
         self._forget_removed()
+        began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
             self._succeeded(trigger, Jwks.of(key_set.document, self.algorithms), key_set)
@@ -185,6 +194,7 @@ class JwksSource:
             )
             self._failed(trigger, "the fetch met a bug of the sidecar")
         finally:
+            self.fetch_durations.add(self._clock.monotonic() - began)
             self._flight = None
             self._landed.set()
 

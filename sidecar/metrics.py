@@ -1,15 +1,24 @@
 """The Prometheus text of everything that is counted, collected when it is asked for."""
 
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from sidecar.assembly import Live
 from sidecar.clock import Clock
-from sidecar.telemetry import BUCKETS_S
+from sidecar.histogram import Histogram
+from sidecar.jwks import JwksSource
+from sidecar.telemetry import UPSTREAM_ERRORS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "jwt_sidecar_"
+ISSUER = ("issuer",)
+STATES = ("fresh", "stale", "absent")
+BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
 
 
 class Collector(registry.Collector):
@@ -21,77 +30,151 @@ class Collector(registry.Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics at this moment."""
-        telemetry = self._live.telemetry
-        requests = CounterMetricFamily(
-            "jwt_sidecar_requests", "Requests that were answered.", labels=["route", "method", "code"]
-        )
-        for (route, method, status), number in telemetry.requests.items():
-            requests.add_metric([route, method, str(status)], number)
-        yield requests
-
-        decisions = CounterMetricFamily(
-            "jwt_sidecar_auth",
-            "Decisions, by the issuer of the verified token, the result (allow, deny, report) and the reason.",
-            labels=["issuer", "result", "reason"],
-        )
-        for labels, number in telemetry.decisions.items():
-            decisions.add_metric(labels, number)
-        yield decisions
-
-        durations = HistogramMetricFamily(
-            "jwt_sidecar_request_duration_seconds", "Time from a request's head to its answer's end.", labels=["route"]
-        )
-        for route, counts in telemetry.durations.items():
-            buckets, total = [], 0
-            for bound, number in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
-                total += number
-                buckets.append((bound, total))
-            durations.add_metric([route], buckets, telemetry.duration_sums[route])
-        yield durations
-
-        yield GaugeMetricFamily(
-            "jwt_sidecar_requests_in_flight", "Requests being served.", value=telemetry.requests_in_flight
-        )
-        verifier = self._live.assembly.proxy.verifier
-        yield CounterMetricFamily(
-            "jwt_sidecar_token_cache_hits", "Tokens that had been verified before.", value=verifier.hits
-        )
-        yield CounterMetricFamily(
-            "jwt_sidecar_token_cache_misses", "Tokens that had to be verified.", value=verifier.misses
-        )
+        yield from self._requests()
+        yield from self._tokens()
+        yield from self._fetches()
         yield from self._keys()
+        yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
+
+    def _requests(self) -> Iterator[Metric]:
+        telemetry = self._live.telemetry
+        yield _counter(
+            "requests",
+            "Requests that were answered; code 0: the client left.",
+            ("route", "method", "code"),
+            {(route, method, str(status)): number for (route, method, status), number in telemetry.requests.items()},
+        )
+        yield _counter(
+            "auth",
+            "Decisions by the issuer of the verified token, the result (allow, deny, error, report) and the reason.",
+            ("issuer", "result", "reason"),
+            telemetry.decisions,
+        )
+        yield _counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
+        yield _counter(
+            "headers_stripped",
+            "Headers of clients that were not sent on since they could be forged, by their kind.",
+            ("kind",),
+            telemetry.headers_stripped,
+        )
+        upstreams = self._live.assembly.upstreams
+        kinds = (*UPSTREAM_ERRORS.values(), "reset")
+        yield _counter(
+            "upstream_errors",
+            "Requests that a backend failed, by how.",
+            ("upstream", "kind"),
+            {(name, kind): telemetry.upstream_errors[name, kind] for name in upstreams for kind in kinds},
+        )
+        yield _histogram(
+            "request_duration_seconds", "From a request's head to its answer's end.", telemetry.durations, "route"
+        )
+        yield _histogram(
+            "upstream_request_duration_seconds",
+            "From asking the backend to its answer's head.",
+            telemetry.upstream_durations,
+            "route",
+        )
+        yield _histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
+        yield _histogram(
+            "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
+        )
+        yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
+        yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
+
+    def _tokens(self) -> Iterator[Metric]:
+        verifier = self._live.assembly.proxy.verifier
+        yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): verifier.hits})
+        yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): verifier.misses})
+        yield _counter(
+            "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): verifier.evictions}
+        )
+        yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): verifier.remembered})
+
+    def _fetches(self) -> Iterator[Metric]:
+        sources = self._live.assembly.sources.values()
+        yield _counter(
+            "jwks_fetches",
+            "Fetches of key sets.",
+            ("issuer", "trigger", "result"),
+            {(source.name, *labels): number for source in sources for labels, number in source.fetches.items()},
+        )
+        yield _histogram(
+            "jwks_fetch_duration_seconds",
+            "How long fetches of key sets took.",
+            {source.name: source.fetch_durations for source in sources},
+            "issuer",
+        )
+        yield _counter(
+            "jwks_refresh_suppressed",
+            "Tokens with an unknown kid for which the issuer was not asked again.",
+            ISSUER,
+            {source.name: source.suppressed for source in sources},
+        )
 
     def _keys(self) -> Iterator[Metric]:
         now = self._clock.monotonic()
-        fetches = CounterMetricFamily(
-            "jwt_sidecar_jwks_fetches", "Fetches of key sets.", labels=["issuer", "trigger", "result"]
+        sources = self._live.assembly.sources.values()
+        fetched = {source.name: now - source.fetched_at for source in sources if source.fetched_at is not None}
+        wall = self._clock.wall()
+        yield _gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
+        yield _gauge(
+            "jwks_last_success_timestamp_seconds",
+            "When the key set was last fetched.",
+            ISSUER,
+            {name: wall - age_s for name, age_s in fetched.items()},
         )
-        keys = GaugeMetricFamily("jwt_sidecar_jwks_keys", "Usable keys of an issuer.", labels=["issuer"])
-        age = GaugeMetricFamily(
-            "jwt_sidecar_jwks_age_seconds", "Time since the key set was last fetched.", labels=["issuer"]
+        yield _gauge(
+            "jwks_keys",
+            "Usable keys of an issuer.",
+            ISSUER,
+            {source.name: len(source.jwks.keys) if source.jwks else 0 for source in sources},
         )
-        usable = GaugeMetricFamily(
-            "jwt_sidecar_jwks_usable", "1 while an issuer's keys may be believed.", labels=["issuer"]
+        yield _gauge(
+            "jwks_state",
+            "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
+            ("issuer", "state"),
+            {(source.name, state): state == _state(source) for source in sources for state in STATES},
         )
-        due = GaugeMetricFamily(
-            "jwt_sidecar_jwks_next_refresh_seconds", "Time until the next scheduled fetch.", labels=["issuer"]
+        yield _gauge(
+            "jwks_next_refresh_seconds",
+            "Time until the next scheduled fetch.",
+            ISSUER,
+            {source.name: max(0.0, source.next_fetch_at - now) for source in sources},
         )
-        offset = GaugeMetricFamily(
-            "jwt_sidecar_jwks_clock_offset_seconds",
+        yield _gauge(
+            "jwks_clock_offset_seconds",
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
-            labels=["issuer"],
+            ISSUER,
+            {source.name: source.clock_offset_s for source in sources if source.clock_offset_s is not None},
         )
-        for source in self._live.assembly.sources.values():
-            for (trigger, result), number in source.fetches.items():
-                fetches.add_metric([source.name, trigger, result], number)
-            keys.add_metric([source.name], 0 if source.jwks is None else len(source.jwks.keys))
-            usable.add_metric([source.name], float(source.usable))
-            due.add_metric([source.name], max(0.0, source.next_fetch_at - now))
-            if source.fetched_at is not None:
-                age.add_metric([source.name], now - source.fetched_at)
-            if source.clock_offset_s is not None:
-                offset.add_metric([source.name], source.clock_offset_s)
-        yield from (fetches, keys, age, usable, due, offset)
+
+
+def _state(source: JwksSource) -> str:
+    if not source.usable:
+        return "absent"
+    return "fresh" if source.last_error is None else "stale"
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _samples(CounterMetricFamily(PREFIX + name, text, labels=labels), values)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _samples(GaugeMetricFamily(PREFIX + name, text, labels=labels), values)
+
+
+def _samples(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
+    """`values` by their labels: a tuple, or a text where there is one label."""
+    for labels, value in values.items():
+        family.add_metric((labels,) if isinstance(labels, str) else labels, value)
+    return family
+
+
+def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str | None = None) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=() if label is None else (label,))
+    for of, histogram in values.items():
+        family.add_metric(() if label is None else (of,), list(histogram.cumulative()), histogram.sum)
+    return family
 
 
 def exposition(collector: Collector) -> bytes:

@@ -86,7 +86,9 @@ class Proxy:
             _check_length(request, route)
             upstream = self.upstreams[route.upstream]
             head = self.head(request, route, identity, upstream)
+            request.sent = self._clock.monotonic()
             answer = await upstream.send(head, request, lambda message: self.relay_interim(request, message))
+            request.answered = self._clock.monotonic()
             return await self.relay(request, answer)
         except Rejection as rejection:
             return await self.refuse(request, rejection)
@@ -271,6 +273,7 @@ class Proxy:
                     client.write(chunk)
                 await client.drain(now() + idle_s)
         except (Rejection, BrokenOff) as error:
+            request.broken_off = isinstance(error, BrokenOff)
             request.refused(error if isinstance(error, Rejection) else Rejection(Reason.UPSTREAM_INVALID))
             client.abort()
             raise ConnectionAbortedError from None

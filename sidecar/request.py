@@ -36,12 +36,13 @@ class Request:
     """A request in hand. Grouped by when the attributes are known: on arrival, once read, on the way.
 
     `length` is the size of the body in bytes, None when it is chunked, 0 when there is none. `rejected` is why it was refused,
-    with the sentence in `details`; or, with `reported`, why it would have been if its route did not only report.
+    with the sentence in `details`; or, with `reported`, why it would have been if its route did not only report. `started`,
+    `sent` (to the backend) and `answered` (by it) are monotonic times, 0 before they have come; `broken_off`: it hung up.
     """
 
     __slots__ = (
-        "claims", "connection", "details", "headers", "host", "id", "length", "message", "method", "payload", "rejected",
-        "reported", "route", "started", "status", "target",
+        "answered", "broken_off", "claims", "connection", "details", "headers", "host", "id", "length", "message", "method",
+        "payload", "rejected", "reported", "route", "sent", "started", "status", "target",
     )  # fmt: skip
 
     def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: "ClientConnection") -> None:
@@ -62,6 +63,8 @@ class Request:
         self.rejected: Reason | None = None
         self.details = ""
         self.reported = False
+        self.sent = self.answered = 0.0
+        self.broken_off = False
         self.status = 0
 
     def read(self, roles: Roles) -> None:

@@ -104,6 +104,7 @@ class Sidecar:
         self.health_address = await self._serve(self.health.app(), config.health.listen)
         self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
         self._background(self.deadlines.watch(), "deadlines")
+        self._background(self.live.telemetry.watch_loop(), "event loop lag")
         for source in self.assembly.sources.values():
             self._background(source.keep_fresh(), f"keys of {source.name}")
         self._background(self.assembly.denylist.keep_fresh(), "deny list")

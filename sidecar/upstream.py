@@ -119,6 +119,7 @@ class Upstream:
                 return answer
             except BrokenOff:
                 if not (connection.used and whole and request.method in IDEMPOTENT and not connection.spoken):
+                    request.broken_off = True
                     raise Rejection(
                         Reason.UPSTREAM_UNREACHABLE, "The service behind this proxy ended the connection."
                     ) from None

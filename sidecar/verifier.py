@@ -83,7 +83,10 @@ class _Remembered:
 
 
 class Verifier:
-    """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified."""
+    """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified.
+
+    `evictions` counts those that were forgotten because there were too many.
+    """
 
     def __init__(self, issuers: Collection[Issuer], clock: Clock, denylist: DenyList | None = None) -> None:
         self.issuers = issuers
@@ -95,6 +98,12 @@ class Verifier:
         self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
         self.hits = 0
         self.misses = 0
+        self.evictions = 0
+
+    @property
+    def remembered(self) -> int:
+        """How many tokens are remembered."""
+        return len(self._remembered)
 
     def __repr__(self) -> str:
         return f"<Verifier of {', '.join(self._by_iss)}: {len(self._remembered)} tokens remembered>"
@@ -162,7 +171,9 @@ class Verifier:
         claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until)
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
-        self._remembered[sha256(token).digest()] = remembered
+        digest = sha256(token).digest()
+        self.evictions += len(self._remembered) == REMEMBERED_TOKENS and digest not in self._remembered
+        self._remembered[digest] = remembered
         return claims
 
     def _issuer(self, jws: Jws) -> Issuer:

@@ -1,5 +1,7 @@
 """What becomes of each header, by its name: every one that has a meaning somewhere is written out here."""
 
+from collections import Counter
+
 import pytest
 
 from sidecar.headers import HOP_BY_HOP, MAX_NAMES, AnswerHeaders, AnswerRoles, Forwarded, RequestHeaders, Roles, fold
@@ -50,9 +52,9 @@ OTHERS = ["accept", "cookie", "x-jwt", "x", "Via"]
     [
         (FRONT_PROXY, "front proxy"),
         (ONE_HOP, "drop"),
-        (OURS, "drop"),
+        (OURS, "drop claim"),
         (OTHERS, "forward"),
-        (["x_other", "x.other", "a b", "caf\xe9"], "drop"),
+        (["x_other", "x.other", "a b", "caf\xe9"], "drop underscore"),
     ],
 )
 def test_what_becomes_of_a_header_of_a_request(names: list[str], role: str) -> None:
@@ -69,9 +71,10 @@ def test_what_has_a_meaning_here_is_read_under_its_own_name() -> None:
 
 def test_a_name_that_could_be_taken_for_one_with_a_meaning_is_never_sent_on() -> None:
     roles = Roles(HOP_BY_HOP, underscores="allow")
-    assert {roles[name.replace("-", "_").encode()] for name in FRONT_PROXY if "-" in name} == {"drop"}
-    assert {roles[name.replace("-", ".").encode()] for name in READ_HERE if "-" in name} == {"drop"}
-    assert {roles[name.replace("-", "_").encode()] for name in OURS + ONE_HOP if "-" in name} == {"drop"}
+    assert {roles[name.replace("-", "_").encode()] for name in FRONT_PROXY if "-" in name} == {"drop underscore"}
+    assert {roles[name.replace("-", ".").encode()] for name in READ_HERE if "-" in name} == {"drop underscore"}
+    assert {roles[name.replace("-", "_").encode()] for name in ONE_HOP if "-" in name} == {"drop"}
+    assert {roles[name.replace("-", "_").encode()] for name in OURS if "-" in name} == {"drop claim"}
     assert roles[b"x_other"] == "forward"
 
 
@@ -123,6 +126,15 @@ def test_what_is_sent_on_keeps_its_order_its_case_and_its_bytes() -> None:
 
 def test_a_header_that_has_a_meaning_keeps_each_of_its_values() -> None:
     assert read((b"Host", b"a"), (b"host", b"b")).special == {"host": [b"a", b"b"]}
+
+
+def test_what_could_be_forged_is_counted_by_its_kind() -> None:
+    stripped: Counter[str] = Counter()
+    roles = Roles(HOP_BY_HOP | {"x-auth-user"}, stripped=stripped)
+    names = ["X-JWT-Sub", "x_jwt_sub", "X.Auth.User", "x_other", "X-Real-IP", "Connection", "Accept", "TE", "Host"]
+    for trusted in (False, True):
+        RequestHeaders([(name.encode(), b"x") for name in names], roles, trusted)
+    assert stripped == {"claim": 6, "underscore": 2, "forwarded": 1}
 
 
 def test_what_a_front_proxy_says_is_sent_on_from_a_trusted_one_only() -> None:

@@ -2,19 +2,30 @@
 
 import asyncio
 import json
+import platform
 import re
+import time
+from asyncio.subprocess import PIPE
 from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar.clock import Clock
+from sidecar.jwks import FETCH_S
 from sidecar.rejections import Reason
+from sidecar.telemetry import BUCKETS_S, LAG_S, OVERHEAD_S, Telemetry
+from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.issuer import Answer
 from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, running
 
+ROOT = Path(__file__).parent.parent
 ROUTES: list[dict[str, Any]] = [
     {"path": "/public/*", "auth": "none"},
     {"path": "/admin/*", "require": {"scopes": ["admin"]}},
@@ -118,10 +129,14 @@ async def test_the_values_of_labels_are_closed_sets() -> None:
         "issuer": {"main", "none"},
         "reason": {"allowed", *(reason.code for reason in Reason)},
         "trigger": {"scheduled", "forced"},
-        "result": {"success", "failure", "allow", "deny", "report"},
-        "le": set(
-            re.findall(r"\S+", "0.001 0.0025 0.005 0.01 0.025 0.05 0.075 0.1 0.25 0.5 0.75 1.0 2.5 5.0 7.5 10.0 +Inf")
-        ),
+        "result": {"success", "failure", "allow", "deny", "error", "report"},
+        "why": {"public", "optional", "preflight"},
+        "kind": {"claim", "underscore", "forwarded", "connect", "timeout", "reset", "protocol"},
+        "upstream": {"default"},
+        "state": {"fresh", "stale", "absent"},
+        "version": {version("jwt-sidecar")},
+        "python": {platform.python_version()},
+        "le": set(map(str, (*BUCKETS_S, *OVERHEAD_S, *LAG_S, *FETCH_S))) | {"+Inf"},
     }
     for name, of_name in samples.items():
         for labels in of_name:
@@ -160,12 +175,161 @@ async def test_the_keys_are_told() -> None:
         samples = await metrics(stack)
         main = (("issuer", "main"),)
         assert samples["jwt_sidecar_jwks_keys"] == {main: 1}
-        assert samples["jwt_sidecar_jwks_usable"] == {main: 1}
+        assert state(samples) == "fresh"
+        fetched = samples["jwt_sidecar_jwks_last_success_timestamp_seconds"][main]
+        assert fetched == pytest.approx(stack.clock.wall() - samples["jwt_sidecar_jwks_age_seconds"][main], abs=60)
+        assert samples["jwt_sidecar_jwks_fetch_duration_seconds_count"] == {main: 1}
         assert 100 <= samples["jwt_sidecar_jwks_age_seconds"][main] < 500
         assert 0 < samples["jwt_sidecar_jwks_next_refresh_seconds"][main] < 660
         assert by(samples["jwt_sidecar_jwks_fetches_total"], "trigger", "result") == {("scheduled", "success"): 1}
+        stack.issuer.on_jwks = Answer(500)
+        stack.sidecar.assembly.sources["main"].refresh()
+        async with patience("a fetch that fails"):
+            while state(samples := await metrics(stack)) == "fresh":
+                await asyncio.sleep(0)
+        assert state(samples) == "stale"
+        for _ in range(3):
+            await stack.fetch(request("GET", "/x", token=stack.token(header={"kid": "made-up"})))
+        samples = await metrics(stack)
+        assert samples["jwt_sidecar_jwks_refresh_suppressed_total"] == {main: 3}
         stack.clock.ahead_s += 24 * 3600
-        assert (await metrics(stack))["jwt_sidecar_jwks_usable"] == {main: 0}
+        assert state(await metrics(stack)) == "absent"
+
+
+def state(samples: dict[str, dict[Labels, float]]) -> str:
+    """The one state that the keys of `main` are in."""
+    [labels] = [labels for labels, value in samples["jwt_sidecar_jwks_state"].items() if value]
+    return dict(labels)["state"]
+
+
+async def test_what_was_let_in_without_a_token_is_told_by_why() -> None:
+    routes = [{"path": "/public/*", "auth": "none"}, {"path": "/feed", "auth": "optional"}]
+    preflight = [("Origin", "http://a"), ("Access-Control-Request-Method", "PUT")]
+    async with running(routes=routes) as stack:
+        assert (await metrics(stack))["jwt_sidecar_auth_skipped_total"] == {
+            (("why", why),): 0 for why in ("public", "optional", "preflight")
+        }
+        for raw in (
+            request("GET", "/public/x"),
+            stack.good("GET", "/public/x"),
+            request("GET", "/feed"),
+            stack.good("GET", "/feed"),
+            request("OPTIONS", "/x", headers=preflight),
+            request("OPTIONS", "/x"),
+        ):
+            await stack.fetch(raw)
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_auth_skipped_total"], "why") == {("public",): 2, ("optional",): 1, ("preflight",): 1}
+
+
+async def test_headers_that_could_be_forged_are_counted() -> None:
+    forged = [("X-JWT-Sub", "admin"), ("x_jwt_status", "verified"), ("X_Other", "x"), ("X-Real-IP", "192.0.2.1")]
+    async with running() as stack:
+        await stack.fetch(stack.good(headers=forged))
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_headers_stripped_total"], "kind") == {
+        ("claim",): 2, ("underscore",): 1, ("forwarded",): 1,
+    }  # fmt: skip
+
+
+async def test_a_backend_that_fails_is_counted_by_how() -> None:
+    async with running() as stack:
+        for handler in (
+            send(b"no HTTP\r\n\r\n", close=True),
+            send(b"", close=True),
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", close=True),
+        ):
+            stack.backend.handler = handler
+            async with stack.client() as client:
+                await client.send(stack.good("POST", headers=[("Connection", "close")]))
+                await client.closed()
+        stack.backend.handler = never
+        async with stack.client() as client:
+            await client.send(stack.good())
+            await stack.backend.received(4)
+            stack.clock.ahead_s += 61
+            assert (await client.response()).status == 504
+        await stack.backend.go_down()
+        assert (await stack.fetch(stack.good())).status == 502
+        samples = await metrics(stack)
+        assert by(samples["jwt_sidecar_upstream_errors_total"], "upstream", "kind") == {
+            ("default", "protocol"): 1, ("default", "reset"): 2, ("default", "timeout"): 1, ("default", "connect"): 1,
+        }  # fmt: skip
+        assert by(samples["jwt_sidecar_auth_total"], "result")["error",] == 5
+
+
+async def test_the_time_here_and_the_time_at_the_backend_are_told_apart() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+
+        async def slow(_request: Request, writer: asyncio.StreamWriter) -> None:
+            stack.clock.ahead_s += 3
+            writer.write(response(200))
+
+        stack.backend.handler = slow
+        await stack.fetch(stack.good())
+        await stack.fetch(request())  # refused, so the backend is not asked
+        samples = await metrics(stack)
+    assert samples["jwt_sidecar_upstream_request_duration_seconds_count"] == {(("route", "(default)"),): 2}
+    assert samples["jwt_sidecar_upstream_request_duration_seconds_sum"][("route", "(default)"),] > 3
+    assert samples["jwt_sidecar_overhead_seconds_count"] == {(): 2}
+    assert samples["jwt_sidecar_overhead_seconds_sum"][()] < 3
+
+
+async def test_connections_come_and_go() -> None:
+    async with running() as stack:
+        async with stack.client(), stack.client() as second:
+            await second.request(stack.good())
+            async with patience("two connections"):
+                while (await metrics(stack))["jwt_sidecar_connections"] != {(): 2}:
+                    await asyncio.sleep(0)
+        async with patience("no connection"):
+            while (await metrics(stack))["jwt_sidecar_connections"] != {(): 0}:
+                await asyncio.sleep(0)
+
+
+async def test_remembered_tokens_are_told() -> None:
+    async with running() as stack:
+        for _ in range(2):
+            await stack.fetch(stack.good())
+        await stack.fetch(request(token=stack.token(sub="bob")))
+        samples = await metrics(stack)
+    assert samples["jwt_sidecar_token_cache_entries"] == {(): 2}
+    assert samples["jwt_sidecar_token_cache_evictions_total"] == {(): 0}
+
+
+async def test_how_late_the_event_loop_is_is_measured() -> None:
+    telemetry = Telemetry(Clock())
+    watching = asyncio.create_task(telemetry.watch_loop(0.01))
+    await asyncio.sleep(0)
+    time.sleep(0.1)  # holds the loop up, which is what is measured
+    async with patience("a measurement"):
+        while not sum(telemetry.loop_lag.counts):
+            await asyncio.sleep(0)
+    watching.cancel()
+    assert telemetry.loop_lag.sum >= 0.08
+
+
+async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> None:
+    promtool = need("promtool")
+    async with running(routes=ROUTES) as stack:
+        await send_some(stack)
+        scrape = (await stack.health("/metrics")).body
+    process = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate(scrape)
+    assert (process.returncode, said.decode()) == (0, "")
+
+
+async def test_every_metric_that_the_pages_name_is_there() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        names = set(await metrics(stack))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.*")]
+    named = {name for page in pages for name in re.findall(r"\bjwt_sidecar_\w+", page.read_text())}
+    assert named
+    assert named <= names | {name.removesuffix("_bucket") for name in names}
 
 
 async def test_a_client_that_left_and_an_answer_that_broke_off_are_counted() -> None:
@@ -297,3 +461,21 @@ async def test_bytes_that_are_no_request_leave_a_line_too(caplog: pytest.LogCapt
     line = next(record.getMessage() for record in caplog.records if record.name == "sidecar.requests")
     request_id = answer.get("x-request-id")
     assert line == f"event=refused reason=request_malformed request_id={request_id} peer=127.0.0.1"
+
+
+async def test_the_page_of_metrics_has_all_of_them_with_their_labels() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        families = list(text_string_to_metric_families((await stack.health("/metrics")).body.decode()))
+    rows = re.findall(r"^\| (`jwt_.*?) \| (\w+) \| (.*?) ?\| ", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    told = {
+        name.removesuffix("_total"): (kind, set(re.findall("`(.*?)`", labels)))
+        for names, kind, labels in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert set(told) == {family.name for family in families}
+    for family in families:
+        kind, labels = told[family.name]
+        assert family.type == kind
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == labels
