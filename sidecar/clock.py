@@ -1,6 +1,7 @@
 """The two clocks that the sidecar reads, in one object so that a test can hand it another time."""
 
 import time
+from datetime import UTC, datetime
 
 
 class Clock:
@@ -13,3 +14,8 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds that never go back: ages, intervals and deadlines."""
         return time.monotonic()
+
+
+def iso_time(unix_s: float) -> str:
+    """A Unix time in ISO 8601, UTC, to the millisecond."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ are shown as far as they matter, of secrets and of the token itself nothing.
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import NamedTuple, cast
 
@@ -56,11 +56,32 @@ class Question(NamedTuple):
             raise CannotExplain("the token is more than one line of text")
 
 
-class Explanation(NamedTuple):
-    """What is told, line by line, and why the request would be refused, if it would be."""
+class Step(NamedTuple):
+    """One check and what it found. `mark` is ok, FAIL, or note for what only a reader minds."""
 
-    lines: list[str]
-    rejection: Rejection | None
+    mark: str
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.mark:<6}{self.name:<11} {self.text}".rstrip()
+
+
+class Explanation(NamedTuple):
+    """The checks as far as they went, and then why the request would be refused, or where it would go with which head."""
+
+    steps: list[Step]
+    rejection: Rejection | None = None
+    upstream: str = ""
+    head: Sequence[str] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it as text, line by line."""
+        checks = [str(step) for step in self.steps]
+        if self.rejection is not None:
+            return [*checks, f"rejected: {_said(self.rejection)}"]
+        return [*checks, f"accepted: sent to {self.upstream} as", *(f"  {line}" for line in self.head)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -86,36 +107,35 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
 
 async def explain(assembly: Assembly, question: Question, clock: Clock) -> Explanation:
     """What the proxy of an assembly would do with a request."""
-    lines: list[str] = []
+    steps: list[Step] = []
     proxy = copy(assembly.proxy)
     watched = proxy.verifier = _Watched(assembly.proxy.verifier)
     try:
         request = _request(assembly.config, question, clock)
         request.read(proxy._roles)
-        lines.append(_line("ok", "request", f"{question.method} {shown(question.path)}, Host {shown(question.host)}"))
+        path = shown(without_tokens(question.path))
+        steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
         try:
             route = request.route = proxy.routes.match(request.method, request.target, request.host)
         except Rejection as rejection:
-            return _refused([*lines, _failed("route", rejection)], rejection)
+            return Explanation([*steps, _failed("route", rejection)], rejection)
     except Rejection as rejection:
-        return _refused([_failed("request", rejection)], rejection)
-    lines.append(_line("ok", "route", _about_route(assembly, route)))
+        return Explanation([_failed("request", rejection)], rejection)
+    steps.append(Step("ok", "route", _about_route(assembly, route)))
     refusal: Rejection | None = None
     identity = REPORT
     try:
         identity = await proxy.authenticate(request, _enforced(route))
     except Rejection as rejection:
         refusal = rejection
-    lines += _checks(route, watched, refusal, identity, clock.wall())
+    steps += _checks(route, watched, refusal, identity, clock.wall())
     if refusal is not None and not route.report:
-        return _refused(lines, refusal)
+        return Explanation(steps, refusal)
     if refusal is not None:
-        lines.append(_line("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
-    upstream = assembly.upstreams[route.upstream]
-    lines.append(f"accepted: sent to {route.upstream} ({assembly.config.upstreams[route.upstream].url}) as")
-    head = proxy.head(request, route, identity, upstream).decode("latin-1")
-    lines += [f"  {line}" for line in _masked(head, watched).removesuffix("\r\n").split("\r\n")]
-    return Explanation(lines, None)
+        steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
+    head = proxy.head(request, route, identity, assembly.upstreams[route.upstream]).decode("latin-1")
+    told = _masked(head, question.token, watched.claims).removesuffix("\r\n").split("\r\n")
+    return Explanation(steps, None, f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})", told)
 
 
 class _Watched(Verifier):
@@ -193,18 +213,18 @@ def _about_route(assembly: Assembly, route: Route) -> str:
     return f"routes.{number} (line {assembly.config.routes[number].line}): {route.name}: {what}"
 
 
-def _checks(route: Route, watched: _Watched, refusal: Rejection | None, identity: bytes, now: float) -> Iterator[str]:
-    """A line for each check of a token that began; where one refused, it is the last."""
+def _checks(route: Route, watched: _Watched, refusal: Rejection | None, identity: bytes, now: float) -> Iterator[Step]:
+    """A step for each check of a token that began; where one refused, it is the last."""
     if watched.token is None:
         if refusal is not None:
             yield _failed("auth" if route.auth is Auth.DENY else "token", refusal)
         elif identity == ANONYMOUS:
-            yield _line("ok", "token", "none is needed")
+            yield Step("ok", "token", "none is needed")
         return
-    yield _line("ok", "token", f"{len(watched.token)} bytes")
+    yield Step("ok", "token", f"{len(watched.token)} bytes")
     begun = watched.seen.begun
     for name in begun[:-1] if watched.claims is None else begun:
-        yield _line("ok", name, about_token(name, watched.seen, watched, now).found)
+        yield Step("ok", name, about_token(name, watched.seen, watched, now).found)
     if watched.claims is None:
         assert refusal is not None
         yield _failed(begun[-1], refusal, about_token(begun[-1], watched.seen, watched, now))
@@ -216,20 +236,16 @@ def _checks(route: Route, watched: _Watched, refusal: Rejection | None, identity
         except Rejection as rejection:
             yield _failed(name, rejection, words)
             return
-        yield _line("ok", name, words.found)
+        yield Step("ok", name, words.found)
     if refusal is not None:
         yield _failed("headers", refusal)
 
 
-def _line(mark: str, name: str, text: str) -> str:
-    return f"{mark:<6}{name:<11} {text}".rstrip()
-
-
-def _failed(name: str, rejection: Rejection, words: Words | None = None) -> str:
+def _failed(name: str, rejection: Rejection, words: Words | None = None) -> Step:
     words = words or Words("", "")
     found = words.found or rejection.details or rejection.reason.error
     told = f"expected {words.expected}; found: {found}" if words.expected else found
-    return _line("FAIL", name, f"{rejection.reason.code}: {told}")
+    return Step("FAIL", name, f"{rejection.reason.code}: {told}")
 
 
 def _said(rejection: Rejection) -> str:
@@ -238,15 +254,12 @@ def _said(rejection: Rejection) -> str:
     return f"{reason.status} {reason.code}: {rejection.details or reason.error}"
 
 
-def _refused(lines: list[str], rejection: Rejection) -> Explanation:
-    return Explanation([*lines, f"rejected: {_said(rejection)}"], rejection)
-
-
-def _masked(head: str, watched: _Watched) -> str:
+def _masked(head: str, token: bytes | None, claims: Claims | None) -> str:
     """The head for the upstream without the token, without its payload and without our own signatures."""
-    if watched.token is not None:
-        head = head.replace(watched.token.decode("latin-1"), "***")
-    if watched.claims is not None:
-        names = ", ".join(map(shown, watched.claims.claims))
-        head = head.replace(watched.claims.payload_segment.decode(), f"(base64url of the claims {names})")
+    if token:
+        head = head.replace(token.decode("latin-1"), "***")
+    if claims is not None:
+        head = head.replace(
+            claims.payload_segment.decode(), f"(base64url of the claims {', '.join(map(shown, claims.claims))})"
+        )
     return _HMAC.sub("v1=***", without_tokens(head))

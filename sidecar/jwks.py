@@ -68,6 +68,7 @@ class JwksSource:
         self.next_fetch_at = clock.monotonic()
         self.last_error: str | None = None
         self.clock_offset_s: float | None = None
+        self.skipped: tuple[str, ...] = ()
         self.fetches: dict[tuple[str, str], int] = {}
         self.fetch_durations = Histogram(FETCH_S)
         self.suppressed = 0
@@ -87,7 +88,6 @@ class JwksSource:
         self._flight: asyncio.Task[None] | None = None
         self._landed = asyncio.Event()
         self._unknown: TTLCache[str, None] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
-        self._skipped: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<JwksSource {self.name}: {self.jwks!r}, {self._failures} failures since the last success>"
@@ -96,6 +96,11 @@ class JwksSource:
     def usable(self) -> bool:
         """Are there keys that may still be believed?"""
         return self.jwks is not None and self._clock.monotonic() < self.trusted_until
+
+    def grace_s(self, key: VerificationKey) -> float | None:
+        """For how long a key is still trusted that the issuer has taken out; None for one that it publishes."""
+        until = self._removed.get(key)
+        return None if until is None else max(0.0, until - self._clock.monotonic())
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
@@ -152,15 +157,26 @@ class JwksSource:
             self._flight.cancel()
             await asyncio.wait({self._flight})
 
-    def refresh(self) -> bool:
-        """Ask the issuer now unless it was asked on demand within the cooldown; says whether a fetch is under way."""
-        return (self._flight or self._force()) is not None
+    def refresh(self, *, force: bool = False) -> "asyncio.Task[None] | None":
+        """Ask the issuer now unless it was asked on demand within the cooldown, which `force` ends.
+
+        The fetch that is under way then, or None.
+        """
+        if force:
+            self._forced_at = float("-inf")
+        return self._flight or self._force()
+
+    @property
+    def cooldown_s(self) -> float:
+        """For how long `refresh` does nothing."""
+        return max(0.0, self._forced_at + COOLDOWN_S - self._clock.monotonic())
 
     def _force(self) -> "asyncio.Task[None] | None":
-        now = self._clock.monotonic()
-        if now - self._forced_at < COOLDOWN_S:
+        if self.cooldown_s:
             return None
-        self._forced_at = now  # stamped at the attempt: a failing issuer is not asked more often than a healthy one
+        self._forced_at = (
+            self._clock.monotonic()
+        )  # stamped at the attempt: a failing issuer is not asked more often than a healthy one
         return self._start("forced")
 
     async def _wait(self, flight: "asyncio.Task[None] | None") -> None:
@@ -202,11 +218,11 @@ class JwksSource:
         now = self._clock.monotonic()
         if self._failures or self.jwks is None:
             log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
-        if jwks.skipped and jwks.skipped != self._skipped:
+        if jwks.skipped and jwks.skipped != self.skipped:
             self._warn(
                 f"keys_skipped skipped={'; '.join(jwks.skipped)}", "Tokens by these keys are refused: tell the issuer."
             )
-        self._skipped = jwks.skipped
+        self.skipped = jwks.skipped
         self._save(jwks)
         jwks = self._with_removed(jwks, now)
         if self.jwks is None or jwks.keys != self.jwks.keys:

@@ -105,6 +105,11 @@ class VerificationKey:
     def __hash__(self) -> int:
         return hash(self._identity)
 
+    @property
+    def kty(self) -> str:
+        """The family of the key (RFC 7518 section 6.1)."""
+        return "oct" if isinstance(self._material, bytes) else self._material["kty"]
+
     def jwk(self) -> dict[str, Any]:
         """The key as a member of a key set: what `verification_key` makes this very key of. Of public keys only."""
         assert isinstance(self._material, dict)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from sidecar.clock import Clock
@@ -33,16 +34,17 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """The last KEPT refusals. A request id may be the client's own, so several may bear the same."""
+    """The last KEPT refusals of `total`. A request id may be the client's own, so several may bear the same."""
 
     def __init__(self, clock: Clock) -> None:
+        self.total = 0
         self._clock = clock
         self._last: deque[Refusal] = deque(maxlen=KEPT)
 
     def add(self, request: Request, reason: Reason, route: str) -> None:
         """Keep what is told of a refused request."""
         path = request.path
-        self._last.append(
+        self._keep(
             Refusal(
                 self._clock.wall(),
                 request.id,
@@ -62,13 +64,21 @@ class Refusals:
     def add_unread(self, reason: Reason, request_id: str, peer: bytes, route: str) -> None:
         """Keep that bytes were refused which never became a request."""
         at, status = self._clock.wall(), reason.status
-        self._last.append(
+        self._keep(
             Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer.decode(), False)
         )
+
+    def _keep(self, refusal: Refusal) -> None:
+        self.total += 1
+        self._last.append(refusal)
 
     def __iter__(self) -> Iterator[Refusal]:
         """The newest first."""
         return reversed(self._last)
+
+    def after(self, number: int) -> Iterator[Refusal]:
+        """Those that came after so many of `total`, the newest first."""
+        return islice(self, max(0, self.total - number))
 
     def find(self, request_id: str) -> Refusal | None:
         """The newest refusal with this id, if it is among the last."""

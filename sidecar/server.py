@@ -20,6 +20,7 @@ from sidecar.admin.app import Admin
 from sidecar.assembly import Assembly, Live
 from sidecar.clock import Clock
 from sidecar.config import Config
+from sidecar.config.addresses import is_loopback
 from sidecar.connection import Listener
 from sidecar.deadlines import Deadlines
 from sidecar.fetch import FILE_POLL_S
@@ -57,7 +58,7 @@ class Sidecar:
         except Unusable as error:
             raise CannotStart(str(error)) from error
         self.health = Health(self.live, Collector(self.live, clock))
-        self.admin = Admin(self.live, config.admin.listen.host)
+        self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
         self.certificate: Renewed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,6 +80,11 @@ class Sidecar:
         if config.workers > 1:
             log.warning(
                 "event=one_worker asked_for=%d do='Run more replicas: this version serves with one.'", config.workers
+            )
+        if not is_loopback(config.admin.listen.host):
+            log.warning(
+                "event=admin_exposed listen=%s do='It has no password: let it listen on 127.0.0.1 and use a port forward.'",
+                config.admin.listen.host,
             )
         try:
             await self.assembly.denylist.load()

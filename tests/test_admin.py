@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.admin.app import Admin
+from sidecar.admin.app import SAFE_METHODS, Admin
+from sidecar.clock import Clock
 from sidecar.config import parse
 from sidecar.server import build
 from tests.peers.raw import Response, fetch
@@ -66,11 +67,11 @@ async def test_the_name_that_the_listener_has_in_the_configuration_is_its_own() 
     live = build(
         parse("{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1'}")
     ).live
-    runner = web.AppRunner(Admin(live, "Operators.test").app())
+    runner = web.AppRunner(Admin(live, "Operators.test", Clock()).app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        for host, status in (("operators.test", 404), ("operators.test:9901", 404), ("other.test", 403)):
+        for host, status in (("operators.test", 200), ("operators.test:9901", 200), ("other.test", 403)):
             answer = await fetch(runner.addresses[0], request("GET", "/", host=host))
             assert (host, answer.status) == (host, status)
     finally:
@@ -86,7 +87,7 @@ async def test_on_every_address_the_one_that_was_reached_is_its_own() -> None:
         address = found.getsockname()[0]
     async with running(admin={"listen": "0.0.0.0:0"}) as stack:
         place = (address, stack.sidecar.admin_address[1])
-        for host, status in ((address, 404), (f"{address}:9901", 404), ("192.0.2.1", 403), ("evil.test", 403)):
+        for host, status in ((address, 200), (f"{address}:9901", 200), ("192.0.2.1", 403), ("evil.test", 403)):
             answer = await fetch(place, request("GET", "/", host=host))
             assert (host, answer.status) == (host, status)
 
@@ -153,6 +154,35 @@ async def test_what_is_not_there_is_said_in_json() -> None:
         answer = await ask(stack, method="GET", body=None)
         assert (said(answer, 405), answer.get("allow")) == ("Method Not Allowed", "POST")
         assert said(await ask(stack, JSON, body=b" " * 70_000), 413) == "Request Entity Too Large"
+
+
+@pytest.mark.parametrize(("listen", "exposed"), [("0.0.0.0:0", True), ("127.0.0.1:0", False), ("localhost:0", False)])
+async def test_a_listener_that_others_can_reach_is_warned_of(
+    listen: str, exposed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(admin={"listen": listen}):
+        pass
+    warnings = [record.getMessage() for record in caplog.records if "event=admin_exposed" in record.getMessage()]
+    assert len(warnings) == exposed
+    assert all(" do='It has no password: " in warning for warning in warnings)
+
+
+async def test_nothing_is_left_unguarded() -> None:
+    async with running() as stack:
+        routes = [
+            (route.method, route.resource.canonical.format(issuer="main", request_id="x"))
+            for route in stack.sidecar.admin.app().router.routes()
+            if route.resource is not None and route.method != "HEAD"
+        ]
+        assert len(routes) > 10
+        for method, target in routes:
+            asked = {"method": method, "target": target, "body": b"{}" if method == "POST" else None}
+            assert "Host header" in said(await ask(stack, JSON, host="evil.test", **asked), 403)
+            assert "Origin header" in said(await ask(stack, JSON, ("Origin", "http://evil.test"), **asked), 403)
+            if method not in SAFE_METHODS:
+                form = ("Content-Type", "application/x-www-form-urlencoded")
+                assert "Content-Type" in said(await ask(stack, form, **asked), 415)
+        assert stack.issuer.jwks_fetches == 1
 
 
 async def test_the_proxy_itself_has_no_such_path() -> None:
