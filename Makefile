@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_S ?= 1800
 
-.PHONY: install run test check bench mutation properties fuzz soak transfer
+.PHONY: install run test check bench cost mutation properties fuzz soak transfer
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -22,6 +22,10 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
+
+# What a request costs in calls, and the budget that a test holds it to: make cost WRITE=--write
+cost: .venv/installed-dev
+	$(BIN)/python -m tests.cost $(WRITE)
 
 # make mutation MODULES="claims policy"
 mutation: .venv/installed-dev
