@@ -188,7 +188,7 @@ class JwksSource:
 
     def _start(self, trigger: str) -> "asyncio.Task[None]":
         if self._flight is None:
-            self._flight = asyncio.create_task(self._refresh(trigger), name=f"keys of {self.name}")
+            self._flight = asyncio.create_task(self._refresh(trigger))
         return self._flight
 
     async def _refresh(self, trigger: str) -> None:
@@ -241,7 +241,7 @@ class JwksSource:
 
     def _failed(self, trigger: str, why: str) -> None:
         now = self._clock.monotonic()
-        most_s = min(RETRY_MOST_S if now < self.trusted_until else RETRY_MOST_EMPTY_S, self._refresh_interval_s)
+        most_s = min(RETRY_MOST_S if self.usable else RETRY_MOST_EMPTY_S, self._refresh_interval_s)
         pause_s = min(RETRY_FIRST_S * 2.0 ** min(self._failures, 10), most_s)
         self._failures += 1
         self._next_fetch(now + self._spread(0.0, pause_s))

@@ -365,7 +365,7 @@ async def test_a_bug_in_a_fetch_is_said_and_asks_the_issuer_no_faster(
         await until(clock, 8)
         assert issuer.asked_at == pytest.approx([0, 1, 3, 7])
         assert source.last_error == "the fetch met a bug of the sidecar"
-    assert "event=bug type=ValueError at=" in caplog.text
+    assert f"event=bug type=ValueError at={__file__}:" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -589,15 +589,18 @@ async def test_another_set_replaces_the_old_one_whole(clock: HandClock, other: o
 
 @in_its_time
 async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under_way(clock: HandClock) -> None:
-    async with Kept(clock, key_set("a")) as (source, issuer):
-        assert source.refresh()
-        assert source.refresh()
-        await soon()
-        assert not source.refresh()
-        await until(clock, COOLDOWN_S + 1)
-        assert source.refresh()
-        await soon()
-        assert issuer.asked == 3
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+    assert source.refresh()
+    assert source.refresh()
+    await source.fetch_now()
+    clock.advance(COOLDOWN_S - 1)
+    assert not source.refresh()
+    clock.advance(1)
+    assert source.refresh()
+    await source.fetch_now()
+    assert issuer.asked == 2
 
 
 # What is said
@@ -622,3 +625,14 @@ async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.L
         "do='Tokens by these keys are refused: tell the issuer.'",
         f"issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0 {retry}",
     ]
+
+
+@in_its_time
+async def test_the_first_keys_are_said_and_the_same_ones_later_are_not(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar.jwks")
+    async with Kept(clock, key_set("a")) as (_, issuer):
+        await until(clock, 2 * REFRESH_S)
+        assert issuer.asked > 1
+    assert [record.getMessage() for record in caplog.records] == ["issuer=zuplo keys=1 event=keys_loaded"]

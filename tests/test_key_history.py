@@ -279,7 +279,8 @@ async def test_a_snapshot_is_used_within_max_stale_of_its_fetch(
     async with kept(clock, DOWN, snapshot=snapshot(tmp_path), max_stale_s=max_stale_s) as (source, _):
         used = 0 <= age_s < max_stale_s
         assert source.usable == used
-        assert ("event=snapshot_ignored" in caplog.text) == (not used)
+        ignored = f"event=snapshot_ignored why='it is {age_s:.0f} s old; max_stale is {max_stale_s:.0f} s'"
+        assert (ignored in caplog.text) == (not used)
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
