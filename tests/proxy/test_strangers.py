@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import tracemalloc
 
 import pytest
 
@@ -43,6 +44,29 @@ async def test_a_request_that_comes_with_the_end_of_a_chunked_one_is_not_believe
         await client.send(chunked_request(stack, stack.credentials) + request("POST", "/transfer", body=b"10"))
         assert [answer.status for answer in await client.answers()] == [200]
         assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
+
+
+async def test_half_a_request_that_comes_with_the_end_of_a_chunked_one_is_not_believed() -> None:
+    async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
+        await client.send(chunked_request(stack, b"X-A: b") + b"GET /other HTTP/1.1\r\nHost: a\r\nX-A: ")
+        assert (await client.response("POST")).status == 200
+        await client.send(stack.good("GET", "/second"))
+        assert await client.answers() == []
+        assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
+
+
+async def test_the_body_of_a_refused_request_is_dropped_as_it_comes() -> None:
+    async with running() as stack, stack.client() as client:
+        await client.send(request("POST", "/x", headers=[("Content-Length", str(2**30))]))
+        assert (await client.response("POST")).status == 401
+        tracemalloc.start()
+        try:
+            for _ in range(24):
+                await client.send(b"x" * 2**20)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 4 * 2**20
 
 
 @pytest.mark.parametrize(
