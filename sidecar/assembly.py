@@ -22,6 +22,7 @@ from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source
 from sidecar.minting import SigningKey, own_key
 from sidecar.policy import Policy
+from sidecar.probe import Probe
 from sidecar.proxy import Proxy
 from sidecar.rejections import Form
 from sidecar.routes import Auth, Route, Routes
@@ -46,6 +47,17 @@ class Assembly:
         self.upstreams = {
             name: backend(config, upstream, clock, deadlines) for name, upstream in config.upstreams.items()
         }
+        signs = signature(config, clock)
+        self.probes = {
+            name: Probe(
+                # A pool of its own: a backend without a free connection is busy, not ill.
+                backend(config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines),
+                probe.path,
+                probe.timeout_s,
+                signs,
+            )
+            for name, probe in config.health.probes.items()
+        }
         self.denylist = DenyList(clock, iss_names(config), config.denylist_file)
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
@@ -59,7 +71,7 @@ class Assembly:
             clock,
             tokens=tokens,
             roles=roles(config, tokens, telemetry),
-            signature=signature(config, clock),
+            signature=signs,
             form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
@@ -69,6 +81,10 @@ class Assembly:
         """The names of required issuers whose first keys have not come."""
         issuers = self.config.issuers.items()
         return sorted(name for name, issuer in issuers if issuer.required and self.sources[name].jwks is None)
+
+    def stale(self) -> bool:
+        """May no issuer's keys be believed any more?"""
+        return not any(source.usable for source in self.sources.values())
 
     async def close(self) -> None:
         """End everything that the objects have opened."""

@@ -1,4 +1,6 @@
-"""What a cluster may see: /livez, /readyz, /startupz and /metrics, on a port that a kubelet can reach. It changes nothing."""
+"""What a cluster may see, on a port that a kubelet can reach: probes and metrics. It changes nothing."""
+
+import asyncio
 
 from aiohttp import web
 
@@ -21,6 +23,7 @@ class Health:
         app.router.add_get("/startupz", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/probe/{name}", self._probe)
         return app
 
     async def _alive(self, _request: web.Request) -> web.Response:
@@ -34,7 +37,20 @@ class Health:
         if not self._has_been_ready and (names := self._live.assembly.awaited_issuers()):
             return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")
         self._has_been_ready = True
+        health = self._live.assembly.config.health
+        if health.fail_ready_when_stale and self._live.assembly.stale():
+            return web.Response(status=503, text="no issuer's keys may be believed any more\n")
+        probes = self._live.assembly.probes
+        statuses = await asyncio.gather(*(probes[name].status() for name in health.ready_probes))
+        if failed := [name for name, status in zip(health.ready_probes, statuses, strict=True) if status >= 400]:
+            return web.Response(status=503, text=f"failing probes: {', '.join(failed)}\n")
         return web.Response(text="ok\n")
+
+    async def _probe(self, request: web.Request) -> web.Response:
+        probe = self._live.assembly.probes.get(request.match_info["name"])
+        if probe is None:
+            return web.Response(status=404, text="no probe of this name\n")
+        return web.Response(status=await probe.status())
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=exposition(self._collector), headers={"Content-Type": CONTENT_TYPE})

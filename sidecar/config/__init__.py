@@ -6,8 +6,9 @@ JSON Schema.
 """
 
 from sidecar.config.addresses import Address
-from sidecar.config.file import Admin, Config, ConfigError, Health, Limits, Timeouts, json_schema, load, parse
+from sidecar.config.file import Config, ConfigError, Limits, Timeouts, json_schema, load, parse
 from sidecar.config.issuer import Issuer
+from sidecar.config.listeners import Admin, Health
 from sidecar.config.route import Route, Upstream
 from sidecar.config.tls import ClientTls, ListenerTls
 from sidecar.config.yaml_source import Problem

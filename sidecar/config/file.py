@@ -14,6 +14,7 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, is_loopback
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
+from sidecar.config.listeners import Admin, Health
 from sidecar.config.route import Route, Upstream
 from sidecar.config.struct import FileSchema, Struct, key
 from sidecar.config.tls import ListenerTls
@@ -43,18 +44,6 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-class Health(Struct):
-    """The listener for kubelets and Prometheus."""
-
-    listen: ListenAddress = key("/livez, /readyz, /metrics: read only.", Address("0.0.0.0", 8081))  # noqa: S104
-
-
-class Admin(Struct):
-    """The listener for operators."""
-
-    listen: ListenAddress = key("Whoever reaches it can change what the proxy does.", Address("127.0.0.1", 9901))
 
 
 class Timeouts(Struct):
@@ -158,6 +147,7 @@ class Config(Struct):
         self._check_token_sources(section)
         self._check_workers(section)
         self._check_names_in_routes(section)
+        self._check_probes(section)
         self._check_hidden_routes(section)
 
     def _check_listeners(self, section: Section) -> None:
@@ -241,9 +231,18 @@ class Config(Struct):
         for rule, route in self._rules(section):
             for item, name in enumerate(route.issuers or ()):
                 if issuers and name not in issuers:
-                    rule.report(_unknown("issuer", name, issuers), "issuers", item)
+                    rule.report(_unknown("an issuer", name, issuers), "issuers", item)
             if route.upstream and upstreams and route.upstream not in upstreams:
-                rule.report(_unknown("upstream", route.upstream, upstreams), "upstream")
+                rule.report(_unknown("an upstream", route.upstream, upstreams), "upstream")
+
+    def _check_probes(self, section: Section) -> None:
+        health = section.get("health")
+        if not isinstance(health, Section) or self.health is None:
+            return
+        upstreams = _names(section, "upstreams") + ["default"] * ("upstream" in section)
+        for name, probe in (self.health.probes or {}).items():
+            if probe.upstream and upstreams and probe.upstream not in upstreams:
+                health.report(_unknown("an upstream", probe.upstream, upstreams), "probes", name, "upstream")
 
     def _check_hidden_routes(self, section: Section) -> None:
         readable = [
@@ -312,4 +311,4 @@ def _names(section: Section, key: str) -> list[str]:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    return f"{{input}} is not an {kind} of this file; one of: {', '.join(known)}{nearest(name, known)}"
+    return f"{{input}} is not {kind} of this file; one of: {', '.join(known)}{nearest(name, known)}"

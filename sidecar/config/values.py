@@ -193,6 +193,12 @@ def _route_path(value: str) -> str:
     return value
 
 
+def _request_path(value: str) -> str:
+    if not re.fullmatch(r"/[!\"$-~]*", value):
+        raise ValueError("{input} is not a path to ask for: it begins with / and has neither blanks nor a #")
+    return value
+
+
 def _method(value: str) -> str:
     if not _TOKEN.fullmatch(value) or value != value.upper():
         raise ValueError("{input} is not a method; methods are upper case, such as GET")
@@ -231,6 +237,7 @@ Workers = Annotated[
 ]
 Realm = Annotated[str, AfterValidator(_realm)]
 Name = Annotated[str, AfterValidator(_name)]
+RequestPath = Annotated[str, AfterValidator(_request_path)]
 HeaderToken = Annotated[str, AfterValidator(_header_token)]
 HeaderName = Annotated[str, AfterValidator(_header)]
 ClaimName = Annotated[str, AfterValidator(_claim_name)]

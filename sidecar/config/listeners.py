@@ -1,0 +1,39 @@
+"""The two listeners beside the proxy's, in the configuration: one for a cluster, one for operators."""
+
+from pydantic import StrictBool
+
+from sidecar.config.addresses import Address, ListenAddress
+from sidecar.config.struct import Struct, key
+from sidecar.config.values import Name, PositiveSeconds, RequestPath, nearest
+from sidecar.config.yaml_source import Section
+
+
+class Probe(Struct):
+    """A path of a backend that says how it is."""
+
+    path: RequestPath = key("Asked with GET; only its status is passed on.")
+    upstream: str | None = key("Whose path it is. Left out: the default upstream's.", None)
+    timeout_s: PositiveSeconds = key("For the whole answer; a kubelet waits 1s.", 1.0, "timeout")
+
+
+class Health(Struct):
+    """The listener for kubelets and Prometheus."""
+
+    listen: ListenAddress = key("/livez, /readyz, /metrics: read only.", Address("0.0.0.0", 8081))  # noqa: S104
+    probes: dict[Name, Probe] = key("/probe/NAME: for backends that a kubelet cannot reach, being on loopback.", {})
+    ready_probes: tuple[str, ...] = key("Not ready unless these of them succeed.", ())
+    fail_ready_when_stale: StrictBool = key("Not ready while no issuer's keys may be believed any more.", False)
+
+    def check(self, section: Section) -> None:
+        """Readiness can only wait for probes that there are."""
+        known = list(self.probes or ())
+        for item, name in enumerate(self.ready_probes or ()):
+            if name not in known:
+                choices = f"one of: {', '.join(known)}{nearest(name, known)}" if known else "there are none"
+                section.report(f"{{input}} is not among the probes; {choices}", "ready_probes", item)
+
+
+class Admin(Struct):
+    """The listener for operators."""
+
+    listen: ListenAddress = key("Whoever reaches it can change what the proxy does.", Address("127.0.0.1", 9901))

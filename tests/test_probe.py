@@ -1,0 +1,159 @@
+"""/probe/NAME: how a kubelet learns of a backend that listens on loopback, and what readiness may wait for."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.issuer import Answer
+from tests.peers.raw import fetch
+from tests.peers.wire import request, response
+from tests.proxy.conftest import Stack, ok, running
+
+PROBES: dict[str, Any] = {"backend": {"path": "/health?deep=1"}}
+HEALTH: dict[str, Any] = {"listen": "127.0.0.1:0", "probes": PROBES}
+
+
+async def probe(stack: Stack, name: str = "backend") -> int:
+    return (await stack.health(f"/probe/{name}")).status
+
+
+async def ready(stack: Stack) -> tuple[int, bytes]:
+    answer = await stack.health("/readyz")
+    return answer.status, answer.body
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
+async def test_a_probe_answers_with_the_backends_status_and_nothing_else(status: int) -> None:
+    async with running(health=HEALTH) as stack:
+        said = response(
+            status, b"" if status == 204 else b"secret", [("Location", "http://secret"), ("X-Secret", "secret")]
+        )
+        stack.backend.handler = send(said)
+        answer = await stack.health("/probe/backend")
+        assert (answer.status, answer.body) == (status, b"")
+        assert b"secret" not in answer.raw
+
+
+@pytest.mark.parametrize("socket", [False, True])
+async def test_nothing_of_the_callers_request_reaches_the_backend(socket: bool, tmp_path: Path) -> None:
+    backend = RawBackend(ok, unix=tmp_path / "app.sock" if socket else None)
+    async with running(backend=backend, health=HEALTH) as stack:
+        asked = request(
+            "GET", "/probe/backend?x=secret", token=stack.alice, headers=[("Cookie", "a"), ("X-JWT-Sub", "b")]
+        )
+        assert (await fetch(stack.sidecar.health_address, asked)).status == 200
+        seen = await stack.backend.received()
+        assert (seen.method, seen.target) == ("GET", "/health?deep=1")
+        host = "localhost" if socket else ":".join(map(str, stack.backend.address))
+        assert seen.headers == [
+            ("Host", host), ("User-Agent", "jwt-sidecar"), ("X-JWT-Status", "anonymous"), ("Connection", "close"),
+        ]  # fmt: skip
+        await stack.backend.disconnected()
+
+
+async def test_a_backend_that_wants_signed_requests_gets_one(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * 40)
+    async with running(health=HEALTH, signature={"secret_file": str(secret)}) as stack:
+        assert await probe(stack) == 200
+        assert (await stack.backend.received()).get("x-jwt-signature")
+
+
+async def test_a_backend_that_cannot_be_reached_is_502_and_a_slow_one_504() -> None:
+    health = HEALTH | {"probes": {"backend": {"path": "/", "timeout": "50ms"}}}
+    async with running(health=health) as stack:
+        stack.backend.handler = never
+        assert await probe(stack) == 504
+        stack.backend.handler = send(b"no HTTP\r\n\r\n", close=True)
+        assert await probe(stack) == 502
+        stack.backend.handler = send(b"", close=True)
+        assert await probe(stack) == 502
+        stack.backend.handler = send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+        assert await probe(stack) == 502
+        await stack.backend.go_down()
+        assert await probe(stack) == 502
+
+
+async def test_an_unknown_name_is_404_and_asks_nobody() -> None:
+    async with running(health=HEALTH) as stack:
+        assert [await probe(stack, name) for name in ("other", "backend/x", "")] == [404, 404, 404]
+        assert stack.backend.connections == 0
+
+
+async def test_a_probe_asks_the_upstream_that_it_names() -> None:
+    async with RawBackend(send(response(418))) as other:
+        upstreams = {"other": {"url": other.url}}
+        probes = {"other": {"path": "/", "upstream": "other"}}
+        async with running(health=HEALTH | {"probes": probes}, upstreams=upstreams) as stack:
+            assert await probe(stack, "other") == 418
+            assert stack.backend.connections == 0
+
+
+async def test_who_asks_meanwhile_shares_the_answer() -> None:
+    async with running(health=HEALTH) as stack:
+        answering = asyncio.Event()
+
+        async def slow(_request: Request, writer: asyncio.StreamWriter) -> None:
+            await answering.wait()
+            writer.write(response(200))
+
+        stack.backend.handler = slow
+        asked = [asyncio.create_task(probe(stack)) for _ in range(5)]
+        await stack.backend.received()
+        assert await probe(stack, "other") == 404  # so that the others have been read too
+        answering.set()
+        assert await asyncio.gather(*asked) == [200] * 5
+        assert stack.backend.connections < 5
+        assert await probe(stack) == 200, "and the next one is asked again"
+
+
+async def test_a_busy_backend_is_not_an_ill_one() -> None:
+    async with running(health=HEALTH, limits={"upstream_connections": 1}) as stack, stack.client() as client:
+        stack.backend.handler = never
+        await client.send(stack.good())
+        await stack.backend.received()
+        stack.backend.handler = ok
+        assert await probe(stack) == 200
+
+
+async def test_readiness_waits_for_no_backend_by_default() -> None:
+    async with running(health=HEALTH) as stack:
+        await stack.fetch(stack.good())
+        await stack.backend.go_down()
+        assert await ready(stack) == (200, b"ok\n")
+
+
+async def test_readiness_waits_for_the_probes_that_it_is_told_to() -> None:
+    probes = {"backend": {"path": "/health"}, "other": {"path": "/other"}}
+    async with running(health=HEALTH | {"probes": probes, "ready_probes": ["backend"]}) as stack:
+        await stack.fetch(stack.good())
+        assert await ready(stack) == (200, b"ok\n")
+        for status, is_ready in ((399, 200), (400, 503), (503, 503)):
+            stack.backend.handler = send(response(status), close=True)
+            assert (await ready(stack))[0] == is_ready
+        await stack.backend.go_down()
+        assert await ready(stack) == (503, b"failing probes: backend\n")
+        assert (await stack.health("/livez")).status == 200
+        assert (await stack.health("/startupz")).status == 200
+        await stack.backend.come_back()
+        stack.backend.handler = ok
+        assert (await ready(stack))[0] == 200
+
+
+@pytest.mark.parametrize(("fails", "status"), [(False, 200), (True, 503)])
+async def test_readiness_falls_with_the_last_keys_only_where_that_is_asked_for(fails: bool, status: int) -> None:
+    async with running(health={"listen": "127.0.0.1:0", "fail_ready_when_stale": fails}) as stack:
+        await stack.fetch(stack.good())
+        stack.issuer.on_jwks = Answer(500)
+        assert (await ready(stack))[0] == 200
+        stack.clock.ahead_s += 24 * 3600
+        assert (await ready(stack))[0] == status
+        stack.issuer.on_jwks = None
+        stack.sidecar.assembly.sources["main"].refresh()
+        async with patience("new keys"):
+            while (await ready(stack))[0] != 200:
+                await asyncio.sleep(0)
