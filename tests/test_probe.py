@@ -8,8 +8,9 @@ import pytest
 
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
-from tests.peers.issuer import Answer
+from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.raw import fetch
+from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, ok, running
 
@@ -157,3 +158,15 @@ async def test_readiness_falls_with_the_last_keys_only_where_that_is_asked_for(f
         async with patience("new keys"):
             while (await ready(stack))[0] != 200:
                 await asyncio.sleep(0)
+
+
+async def test_the_keys_of_one_issuer_are_enough() -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as up:
+        issuers = {
+            "up": {"issuer": up.issuer, "audiences": [AUDIENCE]},
+            "none": {"issuer": "https://none.test/", "audiences": [AUDIENCE], "jwks_file": "/none", "required": False},
+        }
+        async with running(issuers=issuers, health={"listen": "127.0.0.1:0", "fail_ready_when_stale": True}) as stack:
+            assert (await stack.fetch(request(token=up.token("EdDSA")))).status == 200
+            assert (await ready(stack))[0] == 200
+            await up.drop_connections()
