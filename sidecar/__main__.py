@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 USAGE = 2
+_IMPORT = "the configuration of Envoy's jwt_authn or of Istio as one of ours; what has no equivalent is named above it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--method", default="GET", help="the method (GET)")
             command.add_argument("--host", default="localhost", help="the Host that the client names (localhost)")
             command.add_argument("--token-file", metavar="FILE", help="the token; without it stdin, or no token at all")
+    command = commands.add_parser("import", help=_IMPORT, description=_IMPORT)
+    command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
+    command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
+    command.set_defaults(command=import_)
     return parser
 
 
@@ -116,6 +121,26 @@ def explain(options: argparse.Namespace) -> int:
         return USAGE
     print(explanation)
     return 0 if explanation.rejection is None else FAILED
+
+
+def import_(options: argparse.Namespace) -> int:
+    """`import`: exit 0 with a configuration that can be used, 1 with one that is still to be mended, 2 without any."""
+    from sidecar.importing.command import imported, problems_of
+    from sidecar.importing.reading import NotUnderstood
+
+    try:
+        text = imported(options.program, options.file).text(options.file)
+    except NotUnderstood as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        print(f"{options.file}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    print(text, end="")
+    problems = problems_of(text)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return FAILED if problems else 0
 
 
 def _token(file: str | None) -> bytes | None:
