@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         return USAGE
     from sidecar.server import serve
 
-    return _in_loop(serve(config))
+    return _in_loop(serve(config, file=Path(options.config)))
 
 
 def dev(options: argparse.Namespace) -> int:

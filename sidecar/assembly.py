@@ -4,6 +4,7 @@ One assembly belongs to one configuration. Whoever holds the `proxy` of an assem
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
@@ -19,7 +20,7 @@ from sidecar.fetch import Session
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.jwks import JwksSource
-from sidecar.key_source import key_source
+from sidecar.key_source import key_source, same_keys
 from sidecar.minting import SigningKey, own_key
 from sidecar.policy import Policy
 from sidecar.probe import Probe
@@ -35,17 +36,30 @@ from sidecar.verifier import Issuer, Verifier
 
 
 class Assembly:
-    """The objects of one configuration, by the names that it uses."""
+    """The objects of one configuration, by the names that it uses. Raises Unusable.
 
-    def __init__(self, config: Config, clock: Clock, deadlines: Deadlines, telemetry: Telemetry) -> None:
+    Those of `previous`, the one in use until now, are used on where their settings have not changed: keys need no fetch then,
+    and connections stay.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        deadlines: Deadlines,
+        telemetry: Telemetry,
+        previous: "Assembly | None" = None,
+    ) -> None:
         self.config = config
-        self._session = Session()
+        self._session: Session = Session() if previous is None else previous._session
+        sources, upstreams = ({}, {}) if previous is None else previous._unchanged(config)
         self.sources = {
-            name: key_source(issuer, clock, self._session, config.jwks_snapshot_dir)
+            name: sources.get(name) or key_source(issuer, clock, self._session, config.jwks_snapshot_dir)
             for name, issuer in config.issuers.items()
         }
         self.upstreams = {
-            name: backend(config, upstream, clock, deadlines) for name, upstream in config.upstreams.items()
+            name: upstreams.get(name) or backend(config, upstream, clock, deadlines)
+            for name, upstream in config.upstreams.items()
         }
         signs = signature(config, clock)
         self.probes = {
@@ -77,6 +91,29 @@ class Assembly:
             close_on_expiry=config.close_on_expiry,
         )
 
+    def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, Upstream]]:
+        """Key sources and upstreams that another configuration would make just so."""
+        own = self.config
+        sources = {
+            name: self.sources[name]
+            for name, issuer in config.issuers.items()
+            if name in self.sources
+            and same_keys(issuer, own.issuers[name])
+            and config.jwks_snapshot_dir == own.jwks_snapshot_dir
+        }
+        upstreams = {
+            name: self.upstreams[name]
+            for name, upstream in config.upstreams.items()
+            if (upstream, config.timeouts, config.limits) == (own.upstreams.get(name), own.timeouts, own.limits)
+        }
+        return sources, upstreams
+
+    def take_over(self, old: "Assembly") -> None:
+        """Go on in its place: with what operators added to the deny list, and with its counts."""
+        self.denylist.take_added(old.denylist)
+        own, before = self.proxy.verifier, old.proxy.verifier
+        own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
+
     def awaited_issuers(self) -> list[str]:
         """The names of required issuers whose first keys have not come."""
         issuers = self.config.issuers.items()
@@ -95,20 +132,21 @@ class Assembly:
         await self._session.close()
 
 
+def files_read(config: Config) -> list[Path]:
+    """The files that an assembly of this configuration reads once: with another content it is another assembly.
+
+    Those of keys, certificates, bearer tokens and the deny list are looked at again by whoever uses them.
+    """
+    files = [
+        config.assertion.key_file if config.assertion else None,
+        config.signature.secret_file if config.signature else None,
+    ]
+    return [file for file in files if file is not None]
+
+
 def iss_names(config: Config) -> dict[str, str]:
     """Every `iss` that may be in a token -> the name of its issuer."""
     return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
-
-
-class Live:
-    """The assembly in use now, exchanged whole by a reload, and the counts that outlive it.
-
-    Whoever answers operators holds a Live, and reads it anew each time it is asked.
-    """
-
-    def __init__(self, assembly: Assembly) -> None:
-        self.assembly = assembly
-        self.telemetry = assembly.proxy.telemetry
 
 
 def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:

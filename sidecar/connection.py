@@ -23,10 +23,8 @@ from sidecar.rejections import Reason
 from sidecar.request import Request
 
 if TYPE_CHECKING:
-    from sidecar.config import Limits, Timeouts
+    from sidecar.config import Config
     from sidecar.proxy import Proxy
-
-Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
@@ -44,6 +42,7 @@ class ClientConnection(RequestHandler):
         "_last_body",
         "_lingering",
         "_on_writable",
+        "_trusted",
         "_tunnel",
         "clock",
         "deadline",
@@ -75,7 +74,7 @@ class ClientConnection(RequestHandler):
         self.sent_on = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.forwarded = self.listener.forwarded(transport)
+        self._look_at_peer(transport)
         self.listener.deadlines.watched.add(self)
         self.listener.proxy.telemetry.connections += 1
         full = self.listener.full
@@ -83,6 +82,10 @@ class ClientConnection(RequestHandler):
         if full:
             self.write(self.listener.proxy.refuse_unread(Reason.OVERLOADED, self))
             super().close()
+
+    def _look_at_peer(self, transport: asyncio.BaseTransport) -> None:
+        self.forwarded = self.listener.forwarded(transport)
+        self._trusted = self.listener.trusted
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.listener.deadlines.watched.discard(self)
@@ -145,6 +148,8 @@ class ClientConnection(RequestHandler):
                     self.write(self.listener.proxy.refuse_unread(why_unread(message.exc), self))
                     await self._linger()
                     break
+                if self._trusted is not self.listener.trusted and self.transport is not None:  # after a reload
+                    self._look_at_peer(self.transport)
                 keep = await self.listener.proxy.handle(Request(message, payload, self)) and payload.is_eof()
                 await self.drain(self.clock.monotonic() + self.listener.idle_s)
                 if not keep or (message.chunked and not self.parse_afresh()):
@@ -279,25 +284,19 @@ def why_unread(error: BaseException) -> Reason:
 
 
 class Listener(web.Server):
-    """What the connections of the proxy's socket share: the proxy, the clock and the limits.
+    """What the connections of the proxy's socket share: the proxy, the clock and the limits."""
 
-    `proxy` may be exchanged at any time; each request uses the one it finds.
-    """
-
-    def __init__(
-        self,
-        proxy: "Proxy",
-        clock: Clock,
-        deadlines: Deadlines,
-        timeouts: "Timeouts",
-        limits: "Limits",
-        trusted: Networks,
-    ) -> None:
+    def __init__(self, proxy: "Proxy", config: "Config", clock: Clock, deadlines: Deadlines) -> None:
         super().__init__(proxy.handle, handler_cancellation=True)  # type: ignore[arg-type]  # called by ClientConnection
-        self.proxy = proxy
         self.clock = clock
         self.deadlines = deadlines
         self.closing = False
+        self.use(proxy, config)
+
+    def use(self, proxy: "Proxy", config: "Config") -> None:
+        """Serve by these from the next request on; one that is being served keeps the proxy that it began with."""
+        timeouts, limits = config.timeouts, config.limits
+        self.proxy = proxy
         self.request_headers_s = timeouts.request_headers_s
         self.idle_s = timeouts.idle_s
         self.head_bytes = (
@@ -305,7 +304,7 @@ class Listener(web.Server):
         )  # all headers together: one may be as long as a token, the others are short
         self.keep_alive_s = timeouts.keep_alive_s
         self._limits = limits
-        self._trusted = trusted
+        self.trusted = config.trusted_proxies
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(
@@ -344,9 +343,9 @@ class Listener(web.Server):
         return Forwarded(address, scheme, self._is_trusted(address))
 
     def _is_trusted(self, address: str) -> bool:
-        if not self._trusted or not address:
+        if not self.trusted or not address:
             return False
         parsed = ipaddress.ip_address(address)
         if parsed.version == 6 and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
-        return any(parsed in network for network in self._trusted)
+        return any(parsed in network for network in self.trusted)

@@ -25,13 +25,13 @@ class Deadlines:
 
     def __init__(self, clock: Clock, tick_s: float = 1.0) -> None:
         self._clock = clock
-        self._tick_s = tick_s
+        self.tick_s = tick_s
         self.watched: set[Expiring] = set()
 
     async def watch(self) -> None:
         """Look at the deadlines for ever."""
         while True:
-            await asyncio.sleep(self._tick_s)
+            await asyncio.sleep(self.tick_s)
             self.tick()
 
     def tick(self) -> None:

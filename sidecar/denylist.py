@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,9 @@ class Entries:
     def __len__(self) -> int:
         return sum(map(len, self._found.values()))
 
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for entries in self._found.values() for entry in entries.values())
+
     def add(self, entry: Entry) -> None:
         """Take an entry, in place of one about the same."""
         if (issuer := self._names.get(entry.iss)) is not None:
@@ -111,8 +114,7 @@ class Entries:
 
     def without_expired(self, now: float) -> "Entries":
         """Those that still refuse something."""
-        kept = (entry for entries in self._found.values() for entry in entries.values() if now < entry.until)
-        return Entries(self._names, kept)
+        return Entries(self._names, (entry for entry in self if now < entry.until))
 
 
 class DenyList:
@@ -152,6 +154,10 @@ class DenyList:
         self._added.add(entry)
         self.changes += 1
         log.info("event=denylist_added claim=%s entries=%d", entry.claim or "iat", len(self))
+
+    def take_added(self, old: "DenyList") -> None:
+        """Take what operators have added to the list that was in use, as far as its issuers are still configured."""
+        self._added = Entries(self._names, old._added)
 
     async def load(self) -> None:
         """Read the file if it has changed since the last time. Raises Unusable, and then keeps what it had."""

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from sidecar.assembly import Live
+from sidecar.live import Live
 from sidecar.metrics import CONTENT_TYPE, Collector, exposition
 
 

@@ -8,6 +8,7 @@ import aiohttp
 
 from sidecar.clock import Clock
 from sidecar.config import Issuer
+from sidecar.config.claims import TokenRules
 from sidecar.config.secret import shared_secret
 from sidecar.fetch import FILE_POLL_S, FileKeySet, FixedKeySet, RemoteKeySet
 from sidecar.jwks import JwksSource
@@ -35,6 +36,12 @@ def key_source(
         clock_skew_s=issuer.clock_skew_s,
         snapshot=snapshot,
     )
+
+
+def same_keys(one: Issuer, other: Issuer) -> bool:
+    """Would both have the same keys, from the same place, for the same time? What their tokens must say does not matter."""
+    names = Issuer.model_fields.keys() - TokenRules.model_fields.keys() - {"issuer_aliases", "required"}
+    return all(getattr(one, name) == getattr(other, name) for name in {*names, "clock_skew_s"})
 
 
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:

@@ -8,10 +8,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from sidecar.assembly import Live
 from sidecar.clock import Clock
 from sidecar.histogram import Histogram
 from sidecar.jwks import JwksSource
+from sidecar.live import Live
 from sidecar.telemetry import UPSTREAM_ERRORS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,6 +34,14 @@ class Collector(registry.Collector):
         yield from self._tokens()
         yield from self._fetches()
         yield from self._keys()
+        telemetry = self._live.telemetry
+        yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
+        yield _gauge(
+            "config_last_reload_successful",
+            "0 when the file was refused the last time, and what was read before it is in use.",
+            (),
+            {(): telemetry.last_reload_successful},
+        )
         yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
 
     def _requests(self) -> Iterator[Metric]:

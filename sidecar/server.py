@@ -9,27 +9,26 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 from aiohttp import http_parser, web
 
 from sidecar import config as settings
-from sidecar.access_log import LINES, AccessLog
 from sidecar.admin.app import Admin
-from sidecar.assembly import Assembly, Live
+from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.config.addresses import is_loopback
 from sidecar.connection import Listener
-from sidecar.deadlines import Deadlines
 from sidecar.fetch import FILE_POLL_S
 from sidecar.health import Health
+from sidecar.live import Live
 from sidecar.metrics import Collector
 from sidecar.quiet import QuietRunner
+from sidecar.reload import Reload
 from sidecar.startup import summary
-from sidecar.telemetry import Telemetry
-from sidecar.tls import Renewed, load_certificate, server_context
+from sidecar.tls import Renewed, load_server_files, server_context
 from sidecar.unusable import Unusable
 
 log = logging.getLogger("sidecar.server")
@@ -42,30 +41,27 @@ class CannotStart(Exception):
 
 
 class Sidecar:
-    """A running sidecar: the proxy's listener, the health listener, and the tasks behind them."""
+    """A running sidecar: the listeners, and what is behind them. With `file` its configuration is read again when it changes."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, file: Path | None = None) -> None:
         if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise CannotStart(
                 "aiohttp has no C parser here, and its other one lets smuggled requests pass; reinstall aiohttp"
             )
         self.config = config
         self.clock = clock
-        self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
-        self.access_log = None if config.access_log == "off" else AccessLog(LINES[config.access_log])
         try:
-            self.live = Live(Assembly(config, clock, self.deadlines, Telemetry(clock, self.access_log)))
+            self.live = Live(config, clock)
         except Unusable as error:
             raise CannotStart(str(error)) from error
         self.health = Health(self.live, Collector(self.live, clock))
         self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
         self.certificate: Renewed | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.reload = None if file is None else Reload(file, self.live, self._exchanged)
         self._server: asyncio.Server | None = None
         self._listener: Listener | None = None
         self._runners: list[web.AppRunner] = []
-        self.failed: asyncio.Future[None] | None = None
 
     @property
     def assembly(self) -> Assembly:
@@ -76,7 +72,6 @@ class Sidecar:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
         loop = asyncio.get_running_loop()
         config = self.config
-        self.failed = loop.create_future()
         if config.workers > 1:
             log.warning(
                 "event=one_worker asked_for=%d do='Run more replicas: this version serves with one.'", config.workers
@@ -87,12 +82,10 @@ class Sidecar:
                 config.admin.listen.host,
             )
         try:
-            await self.assembly.denylist.load()
-        except Unusable as error:  # without it, what was taken back would be accepted
+            await self.live.start()
+        except Unusable as error:
             raise CannotStart(str(error)) from error
-        listener = self._listener = Listener(
-            self.assembly.proxy, self.clock, self.deadlines, config.timeouts, config.limits, config.trusted_proxies
-        )
+        listener = self._listener = Listener(self.assembly.proxy, config, self.clock, self.live.deadlines)
         try:
             tls = self._tls()
             self._server = await loop.create_server(
@@ -109,24 +102,25 @@ class Sidecar:
         self.proxy_address = self._server.sockets[0].getsockname()[:2]
         self.health_address = await self._serve(self.health.app(), config.health.listen)
         self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
-        self._background(self.deadlines.watch(), "deadlines")
-        self._background(self.live.telemetry.watch_loop(), "event loop lag")
-        for source in self.assembly.sources.values():
-            self._background(source.keep_fresh(), f"keys of {source.name}")
-        self._background(self.assembly.denylist.keep_fresh(), "deny list")
+        if self.reload is not None:
+            self.live.background(self.reload.follow(), "reload")
+
+    async def _exchanged(self, assembly: Assembly) -> None:
+        assert self._listener is not None
+        self._listener.use(assembly.proxy, assembly.config)
 
     def _tls(self) -> ssl.SSLContext | None:
-        """The context of the proxy's listener. Its certificate is loaded again when its files change."""
+        """The context of the proxy's listener. Its files are loaded again when they change."""
         tls = self.config.tls
         if tls is None:
             return None
+        files = tls.cert_file, tls.key_file, tls.client_ca_file
         try:
-            context = server_context(tls.cert_file, tls.key_file, tls.client_ca_file)
-            files = (tls.cert_file, tls.key_file)
-            self.certificate = Renewed(lambda: load_certificate(context, *files), files)
+            context = server_context(*files)
+            self.certificate = Renewed(lambda: load_server_files(context, *files), files)
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        self._background(_look_again(self.certificate), "certificate")
+        self.live.background(_look_again(self.certificate), "certificate")
         return context
 
     async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
@@ -140,19 +134,9 @@ class Sidecar:
         host, port = runner.addresses[0][:2]
         return host, port
 
-    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        # These tasks run for ever. One that ends has a bug, and without it the sidecar would slowly go wrong.
-        if not task.cancelled() and self.failed is not None and not self.failed.done():
-            self.failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
-
     async def drain(self) -> None:
         """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight."""
-        timeouts = self.config.timeouts
+        timeouts = self.assembly.config.timeouts
         self.live.telemetry.draining = True
         log.info("event=draining serve_on_s=%g", timeouts.drain_delay_s)
         await asyncio.sleep(timeouts.drain_delay_s)
@@ -173,35 +157,24 @@ class Sidecar:
 
     async def stop(self) -> None:
         """End at once."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         if self._listener is not None:
             await self._listener.cut_off()
-        await self.assembly.close()
+        await self.live.stop()
         for runner in self._runners:
             await runner.cleanup()
-        if self.access_log is not None:
-            self.access_log.flush()
 
 
-def build(config: Config, clock: Clock | None = None) -> Sidecar:
+def build(config: Config, clock: Clock | None = None, file: Path | None = None) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
-    return Sidecar(config, clock or Clock())
+    return Sidecar(config, clock or Clock(), file)
 
 
 async def _look_again(renewed: Renewed) -> None:
     while True:
         await asyncio.sleep(FILE_POLL_S)
         renewed()
-
-
-def _tick_s(timeouts: settings.Timeouts) -> float:
-    """How often to look at deadlines: a second, or more often where a timeout is so short that a second would matter."""
-    shortest_s = min(timeouts.response_headers_s, timeouts.idle_s, timeouts.request_headers_s, timeouts.keep_alive_s)
-    return min(1.0, shortest_s / 4)
 
 
 def _why_not(address: settings.Address, error: OSError) -> str:
@@ -226,12 +199,12 @@ def announce(sidecar: Sidecar) -> None:
         print(f"listening {name} {url(address)}", file=sys.stderr, flush=True)
 
 
-async def serve(config: Config, started: Callable[[Sidecar], None] = announce) -> None:
+async def serve(config: Config, started: Callable[[Sidecar], None] = announce, file: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Raises CannotStart.
 
-    `started` is told once the listeners accept.
+    `started` is told once the listeners accept. With `file` the configuration is read again when it changes, and on SIGHUP.
     """
-    sidecar = build(config)
+    sidecar = build(config, file=file)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     at_once = asyncio.Event()
@@ -241,14 +214,16 @@ async def serve(config: Config, started: Callable[[Sidecar], None] = announce) -
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    if sidecar.reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, sidecar.reload.asked.set)
     try:
         await sidecar.start()
         started(sidecar)
-        assert sidecar.failed is not None
-        sidecar.failed.add_done_callback(lambda _: stopping.set())
+        assert sidecar.live.failed is not None
+        sidecar.live.failed.add_done_callback(lambda _: stopping.set())
         await stopping.wait()
-        if sidecar.failed.done():
-            sidecar.failed.result()
+        if sidecar.live.failed.done():
+            sidecar.live.failed.result()
         draining = asyncio.create_task(sidecar.drain())
         cut = asyncio.create_task(at_once.wait())
         await asyncio.wait({draining, cut}, return_when=asyncio.FIRST_COMPLETED)

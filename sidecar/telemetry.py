@@ -43,7 +43,7 @@ class Telemetry:
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
         self._clock = clock
-        self._access_log = access_log
+        self.access_log = access_log
         self.requests: dict[tuple[str, str, int], int] = {}
         self.decisions: dict[tuple[str, str, str], int] = {}
         self.refusals = Refusals(clock)
@@ -57,6 +57,13 @@ class Telemetry:
         self.connections = 0
         self.requests_in_flight = 0
         self.draining = False
+        self.reloads = {"success": 0, "failure": 0}
+        self.last_reload_successful = True
+
+    def reloaded(self, result: str) -> None:
+        """The configuration was read again: `success`, or `failure` when the one before stays in use."""
+        self.reloads[result] += 1
+        self.last_reload_successful = result == "success"
 
     def ended(self, request: Request) -> None:
         """A request has been answered, or its client is gone (status 0)."""
@@ -84,8 +91,8 @@ class Telemetry:
         if request.answered:
             self.upstream_durations[route].add(request.answered - request.sent)
             self.overhead.add(request.sent - request.started)
-        if self._access_log is not None:
-            self._access_log.write(request, duration_s)
+        if self.access_log is not None:
+            self.access_log.write(request, duration_s)
 
     def unread(self, reason: Reason, request_id: str, peer: bytes) -> None:
         """Bytes that never became a request were refused."""

@@ -32,6 +32,13 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
     """For listening: with `client_ca_file` only clients with a certificate of these authorities. Raises Unusable."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return load_server_files(context, cert_file, key_file, client_ca_file)
+
+
+def load_server_files(
+    context: ssl.SSLContext, cert_file: Path, key_file: Path | None, client_ca_file: Path | None
+) -> ssl.SSLContext:
+    """Load the files of a listener, also again when they were renewed. Authorities come to those of before. Raises Unusable."""
     load_certificate(context, cert_file, key_file)
     if client_ca_file is not None:
         try:

@@ -97,6 +97,7 @@ class Upstream:
         self._opening = 0
         self._idle: list[UpstreamConnection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._retired = False
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {self._address}: {len(self._open)} connections, {len(self._idle)} idle>"
@@ -222,6 +223,9 @@ class Upstream:
 
     def keep(self, connection: UpstreamConnection) -> None:
         """Take a connection back for the next request."""
+        if self._retired:
+            connection.close()
+            return
         connection.interim = None
         connection.used = True
         connection.deadline = self.clock.monotonic() + KEEP_IDLE_S
@@ -241,6 +245,12 @@ class Upstream:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+    def retire(self) -> None:
+        """No new request will come: end idle connections now, and each other one with its request."""
+        self._retired = True
+        for connection in list(self._idle):
+            connection.close()
 
     def close(self) -> None:
         """End all connections."""

@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import re
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,87 +15,10 @@ from sidecar.server import CannotStart, build
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never
 from tests.peers.issuer import ScriptedIssuer
-from tests.peers.raw import RawClient, Response, fetch
-from tests.peers.tokens import AUDIENCE
-from tests.peers.wire import request, response
-from tests.proxy.conftest import ok, running
-
-LISTENERS = ("proxy", "health", "admin")
-
-
-class Program:
-    """`jwt-sidecar run` at work. `addresses` are what it announced."""
-
-    def __init__(self, process: asyncio.subprocess.Process, issuer: ScriptedIssuer, backend: RawBackend) -> None:
-        self.process = process
-        self.issuer = issuer
-        self.backend = backend
-        self.addresses: dict[str, tuple[str, int]] = {}
-
-    async def announced(self) -> None:
-        """Read the three lines that say where it listens."""
-        assert self.process.stderr is not None
-        async with patience("the program to listen"):
-            while len(self.addresses) < len(LISTENERS):
-                line = (await self.process.stderr.readline()).decode()
-                assert line, "it ended before it listened"
-                if match := re.fullmatch(r"listening (\w+) http://(127\.0\.0\.1):(\d+)\n", line):
-                    self.addresses[match[1]] = (match[2], int(match[3]))
-
-    def good(self, method: str = "GET", target: str = "/", **rest: Any) -> bytes:
-        """A request of alice."""
-        return request(method, target, token=self.issuer.token("EdDSA"), **rest)
-
-    async def health(self, path: str) -> Response:
-        """An answer of its health listener."""
-        return await fetch(self.addresses["health"], request("GET", path))
-
-    async def until_unready(self) -> None:
-        """Wait until it says that it drains."""
-        async with patience("/readyz to say 503"):
-            while (await self.health("/readyz")).status != 503:
-                await asyncio.sleep(0.01)
-
-    async def ended(self) -> int:
-        """Wait for its end; the exit code."""
-        async with patience("the program to end"):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def program(tmp_path: Path, **settings: Any) -> AsyncIterator[Program]:
-    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend(ok) as backend:
-        file = tmp_path / "config.yaml"
-        file.write_text(json.dumps(configuration(issuer, backend) | settings))  # JSON is YAML
-        process = await start(file)
-        try:
-            running = Program(process, issuer, backend)
-            await running.announced()
-            assert (await fetch(running.addresses["proxy"], running.good())).status == 200
-            yield running
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
-
-
-def configuration(issuer: ScriptedIssuer, backend: RawBackend) -> dict[str, Any]:
-    return {
-        "listen": "127.0.0.1:0",
-        "health": {"listen": "127.0.0.1:0"},
-        "admin": {"listen": "127.0.0.1:0"},
-        "issuers": {"main": {"issuer": issuer.issuer, "audiences": [AUDIENCE]}},
-        "upstream": backend.url,
-        "timeouts": {"drain_delay": "0s"},
-    }
-
-
-async def start(file: Path) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar", "run", "-c", str(file)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+from tests.peers.program import LISTENERS, accepts, configuration, program, start
+from tests.peers.raw import RawClient, fetch
+from tests.peers.wire import response
+from tests.proxy.conftest import running
 
 
 async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> None:
@@ -129,22 +49,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path
             assert (answer.status, answer.body) == (200, b"hellohello")
             assert await client.closed() == b""
         assert await it.ended() == 0
-        assert await told(it) == []
-
-
-async def told(it: Program) -> list[str]:
-    """What it wrote to stderr that looks like a failure."""
-    assert it.process.stderr is not None
-    text = (await it.process.stderr.read()).decode()
-    return [line for line in text.splitlines() if re.search("Traceback|ERROR|CRITICAL|Error|never retrieved", line)]
-
-
-async def accepts(address: tuple[str, int]) -> bool:
-    try:
-        async with RawClient.to(address):
-            return True
-    except ConnectionError:
-        return False
+        assert await it.told() == []
 
 
 async def test_it_serves_on_while_the_cluster_learns_that_it_ends(tmp_path: Path) -> None:
@@ -170,7 +75,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             it.process.terminate()
             assert await it.ended() in (0, 1)
             assert b" 200 " not in await client.closed()
-        assert await told(it) == []
+        assert await it.told() == []
 
 
 async def test_what_does_not_finish_in_time_is_cut_off(tmp_path: Path) -> None:
@@ -210,7 +115,7 @@ async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) ->
             process = await start(file)
             async with patience("the program to give up"):
                 out, err = await process.communicate()
-        assert (process.returncode, out) == (1, b"")
+        assert (process.returncode, out) == (1, None)
         assert err.decode() == f"jwt-sidecar: cannot listen on {address}: Address already in use\n"
 
 

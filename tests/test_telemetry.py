@@ -368,8 +368,8 @@ async def logged(stack: Stack, capfd: pytest.CaptureFixture[str]) -> list[str]:
         stack.good("GET", "/#secret"),
     ):
         await stack.fetch(raw)
-    assert stack.sidecar.access_log is not None
-    stack.sidecar.access_log.flush()
+    assert stack.sidecar.live.telemetry.access_log is not None
+    stack.sidecar.live.telemetry.access_log.flush()
     out, err = capfd.readouterr()
     assert "secret" not in out.partition("/#secret")[0]
     assert "secret" not in err
@@ -437,7 +437,7 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
 async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="off") as stack:
         await stack.fetch(stack.good())
-        assert stack.sidecar.access_log is None
+        assert stack.sidecar.live.telemetry.access_log is None
     assert capfd.readouterr().out == ""
 
 

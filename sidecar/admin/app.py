@@ -16,11 +16,11 @@ from aiohttp import web
 from sidecar.admin.issuers import issuers, refreshed
 from sidecar.admin.page import FILES, page
 from sidecar.admin.status import refusal, traffic
-from sidecar.assembly import Live
 from sidecar.clock import Clock
 from sidecar.config.addresses import is_loopback
 from sidecar.explain import CannotExplain, Question, explain
 from sidecar.jws import strict_json_object
+from sidecar.live import Live
 from sidecar.minting import key_set
 from sidecar.unusable import Unusable
 

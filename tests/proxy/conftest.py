@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,9 +208,16 @@ def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    *, issuer: ScriptedIssuer | None = None, backend: RawBackend | None = None, **settings: Any
+    *,
+    issuer: ScriptedIssuer | None = None,
+    backend: RawBackend | None = None,
+    file: Path | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stack]:
-    """Start everything with these settings; at the end check that nothing is left running and that nothing was told."""
+    """Start everything with these settings; at the end check that nothing is left running and that nothing was told.
+
+    With `file` the sidecar reads its configuration from there.
+    """
     tasks = asyncio.all_tasks()
     async with issuer or ScriptedIssuer(algs=["EdDSA"]) as issuer, backend or RawBackend(ok) as backend:
         config = {
@@ -221,7 +229,10 @@ async def running(
             "access_log": "off",
         }
         clock = AheadClock()
-        sidecar = build(parse(json.dumps(_with(config, settings))), clock)  # JSON is YAML
+        text = json.dumps(_with(config, settings))  # JSON is YAML
+        if file is not None:
+            file.write_text(text)
+        sidecar = build(parse(text), clock, file)
         stack = Stack(sidecar, issuer, backend, clock)
         with stack.secrets.listening():
             try:

@@ -116,7 +116,7 @@ async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> 
         await client.send(stack.good())
         await client.reader.readuntil(b"hello")
         stack.clock.ahead_s += 299  # of 300 by default
-        stack.sidecar.deadlines.tick()
+        stack.sidecar.live.deadlines.tick()
         told.set()
         assert await client.reader.readexactly(5) == b"hello"
 
@@ -355,7 +355,7 @@ async def test_sixty_idle_connections_hold_up_nobody(stack: Stack) -> None:
 async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_would(stack: Stack) -> None:
     assert (await stack.fetch(stack.good())).status == 200
     stack.clock.ahead_s += 5
-    stack.sidecar.deadlines.tick()
+    stack.sidecar.live.deadlines.tick()
     await stack.backend.disconnected()
     assert (await stack.fetch(stack.good())).status == 200
     assert stack.backend.connections == 2

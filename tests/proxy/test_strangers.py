@@ -139,5 +139,5 @@ async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_b
                 client.abort()
         async with stack.client() as client:
             await client.request(stack.good())
-        watched = stack.sidecar.deadlines.watched
+        watched = stack.sidecar.live.deadlines.watched
         assert len(watched) <= 2 + len(stack.sidecar.assembly.upstreams["default"]._open)

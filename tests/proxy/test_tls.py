@@ -58,6 +58,22 @@ async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: P
         assert len(stack.backend.requests) == 1
 
 
+async def test_a_new_authority_of_clients_is_trusted_without_a_restart(tmp_path: Path) -> None:
+    ca_file = tmp_path / "clients.crt"
+    ca_file.write_bytes(trustme.CA().cert_pem.bytes())
+    clients = trustme.CA()
+    known = client_tls()
+    clients.issue_cert("client.example").configure_cert(known)
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1")) | {"client_ca_file": str(ca_file)}
+    async with running(tls=tls) as stack:
+        with pytest.raises((ssl.SSLError, ConnectionError, Truncated)):
+            await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)
+        ca_file.write_bytes(clients.cert_pem.bytes())
+        assert stack.sidecar.certificate is not None
+        stack.sidecar.certificate()
+        assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
+
+
 async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
     other = trustme.CA()
     tls = write(tmp_path, other.issue_cert("127.0.0.1"))

@@ -315,7 +315,7 @@ async def test_a_tunnel_ends_as_soon_as_its_last_frame_has(clock: HandClock) -> 
 async def test_a_tunnel_that_nobody_uses_is_ended() -> None:
     async with joined() as tunnel:
         tunnel.stack.clock.ahead_s += 301
-        tunnel.stack.sidecar.deadlines.tick()
+        tunnel.stack.sidecar.live.deadlines.tick()
         assert await tunnel.client.closed() == b""
 
 
@@ -338,7 +338,7 @@ async def test_only_silence_of_both_sides_ends_a_tunnel() -> None:
                 else:
                     await tunnel.client.read(1)
                 tunnel.stack.clock.ahead_s += 200
-                tunnel.stack.sidecar.deadlines.tick()
+                tunnel.stack.sidecar.live.deadlines.tick()
         tunnel.stack.clock.ahead_s += 101
-        tunnel.stack.sidecar.deadlines.tick()
+        tunnel.stack.sidecar.live.deadlines.tick()
         assert await tunnel.client.closed() == b""

@@ -1,0 +1,103 @@
+"""What runs behind the listeners, over time: the assembly in use, and what outlives it when a reload exchanges it."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+from weakref import WeakSet
+
+from sidecar.access_log import LINES, AccessLog
+from sidecar.assembly import Assembly
+from sidecar.clock import Clock
+from sidecar.config import Config, Timeouts
+from sidecar.deadlines import Deadlines
+from sidecar.denylist import DenyList
+from sidecar.jwks import JwksSource
+from sidecar.telemetry import Telemetry
+
+FIRST_KEYS_S = 5.0  # a reload waits so long for the keys of new issuers, so that their first requests need not
+
+log = logging.getLogger("sidecar.live")
+
+
+class Live:
+    """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
+
+    Whoever answers operators holds a Live, and reads it anew each time it is asked. `failed` ends when work that runs for ever
+    has ended: a bug, with which the sidecar would slowly go wrong. Raises Unusable.
+    """
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
+        self.telemetry = Telemetry(clock, _access_log(config))
+        self.assembly = Assembly(config, clock, self.deadlines, self.telemetry)
+        self.failed: asyncio.Future[None] | None = None
+        self._clock = clock
+        self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._sources: WeakSet[JwksSource] = WeakSet()
+
+    async def start(self) -> None:
+        """Read the deny list, without which what was taken back would be accepted; the rest begins. Raises Unusable."""
+        self.failed = asyncio.get_running_loop().create_future()
+        await self.assembly.denylist.load()
+        self.background(self.deadlines.watch(), "deadlines")
+        self.background(self.telemetry.watch_loop(), "event loop lag")
+        self._keep_fresh(self.assembly)
+
+    def background(self, work: Coroutine[Any, Any, None], owner: object) -> None:
+        """Do work that runs for ever, until the end or until its owner is not needed any more."""
+        task = self._tasks[owner] = asyncio.create_task(work, name=str(owner))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and self.failed is not None and not self.failed.done():
+            self.failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
+
+    async def exchange(self, config: Config) -> None:
+        """Go on with another configuration, from one request to the next. Raises Unusable: then nothing has changed.
+
+        Keys, connections and what operators added are carried over where their settings did not change.
+        """
+        old = self.assembly
+        new = Assembly(config, self._clock, self.deadlines, self.telemetry, previous=old)
+        await new.denylist.load()
+        self._keep_fresh(new)
+        if strange := {*new.sources.values()} - {*old.sources.values()}:
+            await asyncio.wait([asyncio.create_task(source.fetch_now()) for source in strange], timeout=FIRST_KEYS_S)
+        new.take_over(old)
+        self.assembly = new
+        self.deadlines.tick_s = _tick_s(config.timeouts)
+        self.telemetry.access_log = _access_log(config)
+        kept = {*new.sources.values(), new.denylist}
+        for owner in {*old.sources.values(), old.denylist} - kept:
+            self._tasks.pop(owner).cancel()
+        for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
+            upstream.retire()
+
+    def _keep_fresh(self, assembly: Assembly) -> None:
+        owners: list[JwksSource | DenyList] = [*assembly.sources.values(), assembly.denylist]
+        for owner in owners:
+            if owner not in self._tasks:
+                self.background(owner.keep_fresh(), owner)
+        self._sources.update(assembly.sources.values())
+
+    async def stop(self) -> None:
+        """End everything at once."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for source in list(self._sources):
+            await source.stop()
+        await self.assembly.close()
+        if self.telemetry.access_log is not None:
+            self.telemetry.access_log.flush()
+
+
+def _access_log(config: Config) -> AccessLog | None:
+    return None if config.access_log == "off" else AccessLog(LINES[config.access_log])
+
+
+def _tick_s(timeouts: Timeouts) -> float:
+    """How often to look at deadlines: a second, or more often where a timeout is so short that a second would matter."""
+    shortest_s = min(timeouts.response_headers_s, timeouts.idle_s, timeouts.request_headers_s, timeouts.keep_alive_s)
+    return min(1.0, shortest_s / 4)
