@@ -42,6 +42,8 @@ class Collector(registry.Collector):
             (),
             {(): telemetry.last_reload_successful},
         )
+        digest = self._live.assembly.config.digest
+        yield _gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
         yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
 
     def _requests(self) -> Iterator[Metric]:

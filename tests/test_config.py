@@ -1,5 +1,6 @@
 """The configuration file: what it means, and that no text makes it fail otherwise than with ConfigError."""
 
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,15 @@ def file(text: str) -> Config:
 
 
 # What is accepted, and what it means.
+
+
+def test_a_file_is_known_by_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(EXAMPLE.read_bytes())
+    digest = load(path, {}).digest
+    assert digest == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()[:16]
+    path.write_bytes(EXAMPLE.read_bytes() + b"# a word\n")
+    assert load(path, {}).digest != digest
 
 
 def test_the_smallest_file_has_every_default() -> None:

@@ -134,6 +134,7 @@ async def test_the_values_of_labels_are_closed_sets() -> None:
         "kind": {"claim", "underscore", "forwarded", "connect", "timeout", "reset", "protocol"},
         "upstream": {"default"},
         "state": {"fresh", "stale", "absent"},
+        "hash": {stack.sidecar.config.digest},
         "version": {version("jwt-sidecar")},
         "python": {platform.python_version()},
         "le": set(map(str, (*BUCKETS_S, *OVERHEAD_S, *LAG_S, *FETCH_S))) | {"+Inf"},

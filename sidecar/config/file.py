@@ -6,10 +6,12 @@ beside other keys by the struct's `check`.
 
 import os
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, is_loopback
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
@@ -33,6 +35,7 @@ from sidecar.config.values import (
 )
 from sidecar.config.yaml_source import Problem, Section, Source
 
+DIGEST = 16  # characters of the digest: enough to tell two files apart
 Item = TypeVar("Item")
 AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -71,6 +74,8 @@ class Limits(Struct):
 class Config(Struct):
     """The configuration of jwt-sidecar."""
 
+    digest: SkipJsonSchema[str] = ""
+    """The first characters of the SHA-256 of the file."""
     listen: ListenAddress = key("Where clients are served.", Address("0.0.0.0", 8080))  # noqa: S104
     tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
     health: Health = key("What a cluster may see, on a port of its own.", Health())
@@ -296,7 +301,7 @@ def parse(
     config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
     if read.problems:
         raise ConfigError(read.problems)
-    return config
+    return config.model_copy(update={"digest": sha256(text.encode()).hexdigest()[:DIGEST]})
 
 
 def json_schema() -> dict[str, Any]:

@@ -44,8 +44,8 @@ class Struct(BaseModel):
 
     @classmethod
     def keys(cls) -> set[str]:
-        """The keys that the file may have here. A struct's `name` is its own key in the mapping above, `line` that key's line."""
-        return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line"}
+        """The keys that the file may have here: not what is said of the struct itself, its own key, its line and its digest."""
+        return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line", "digest"}
 
     def check(self, section: Section) -> None:
         """Report what is wrong between keys. A field that was reported already is None, whatever its type says."""
