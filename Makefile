@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_S ?= 1800
 
-.PHONY: install run test check bench cost mutation properties fuzz soak transfer
+.PHONY: install run test check bench cost mutation properties fuzz soak transfer screenshots
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -37,6 +37,9 @@ properties: .venv/installed-dev
 # make fuzz FUZZ_S=60
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.fuzz --seconds $(FUZZ_S)
+
+screenshots: .venv/installed-dev
+	$(BIN)/python -m tests.real.screenshots
 
 soak transfer: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.$@

@@ -14,7 +14,11 @@ TOP = {
     *("sidecar", "tests", "deploy", "docs", "benchmarks", ".ci"),
 }
 LOCKS = [ROOT / "requirements.txt", ROOT / "tests/requirements.txt"]
-TOOLS = [ROOT / "tests/deploy/requirements.txt", ROOT / "tests/deploy/requirements-kubectl.txt"]
+TOOLS = [
+    ROOT / "tests/real/browser/requirements.txt",
+    ROOT / "tests/deploy/requirements.txt",
+    ROOT / "tests/deploy/requirements-kubectl.txt",
+]
 ELSEWHERE = {
     "the address of a package registry": r"pypi\.(?:org|python)|pythonhosted|registry\.npmjs|rubygems\.org",
     "an option that names a package index": r"--(?:extra-)?index-url|--find-links|--trusted-host",

@@ -141,6 +141,7 @@ function showIssuers(issuers) {
 }
 
 function showIssuer(issuer, card) {
+  card.cooldown_s = issuer.cooldown_s;
   say(card.name, issuer.name);
   say(card.issuer, issuer.issuer);
   say(card.state, issuer.state === "absent" ? "no usable keys" : issuer.state);
@@ -183,12 +184,14 @@ function list(parent, things, content) {
 }
 
 async function refresh(name, card) {
+  if (card.cooldown_s > 0) {
+    say(card.result, `asked a moment ago, again in ${wholeSeconds(card.cooldown_s)}`);
+    return;
+  }
   say(card.result, "asking ...");
   try {
     const answer = await post(`jwks/refresh/${encodeURIComponent(name)}`, {});
-    const { result, cooldown_s } = answer.issuers[0];
-    const words = { fetched: "fetched", failed: "failed", cooldown: `asked a moment ago; again in ${wholeSeconds(cooldown_s)}` };
-    say(card.result, words[result]);
+    say(card.result, answer.issuers[0].result);
   } catch (error) {
     say(card.result, error.message);
   }
