@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 USAGE = 2
+_DRAIN = "tell the running one to drain, as a preStop hook does: not ready any more, still serving"
 _IMPORT = "the configuration of Envoy's jwt_authn or of Istio as one of ours; what has no equivalent is named above it"
 
 
@@ -50,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--method", default="GET", help="the method (GET)")
             command.add_argument("--host", default="localhost", help="the Host that the client names (localhost)")
             command.add_argument("--token-file", metavar="FILE", help="the token; without it stdin, or no token at all")
+    command = commands.add_parser("drain", help=_DRAIN, description=_DRAIN)
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("-c", "--config", metavar="FILE", help="the configuration that says where its admin listener is")
+    where.add_argument("--admin", metavar="URL", help="or the URL of that (http://127.0.0.1:9901)")
+    command.set_defaults(command=drain)
     command = commands.add_parser("import", help=_IMPORT, description=_IMPORT)
     command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
     command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
@@ -142,6 +148,28 @@ def import_(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return FAILED if problems else 0
+
+
+def drain(options: argparse.Namespace) -> int:
+    """`drain`: exit 0 when it drains, 1 when nobody answered, 2 when it is not known where to ask."""
+    from sidecar.drain import DEFAULT, CannotDrain, admin_url
+    from sidecar.drain import drain as ask
+
+    try:
+        admin = DEFAULT if options.admin is None else options.admin
+        if options.config is not None:
+            config = _load(options.config)
+            if config is None:
+                return USAGE
+            admin = admin_url(*config.admin.listen)
+        print(ask(admin))
+    except ValueError as error:
+        print(f"jwt-sidecar: {error}", file=sys.stderr)
+        return USAGE
+    except CannotDrain as error:
+        print(f"jwt-sidecar: {error}", file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def _token(file: str | None) -> bytes | None:

@@ -32,6 +32,7 @@ class Live:
         self.telemetry = Telemetry(clock, _access_log(config))
         self.assembly = Assembly(config, clock, self.deadlines, self.telemetry)
         self.failed: asyncio.Future[None] | None = None
+        self.draining_since: float | None = None
         self._clock = clock
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._sources: WeakSet[JwksSource] = WeakSet()
@@ -52,6 +53,13 @@ class Live:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and self.failed is not None and not self.failed.done():
             self.failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
+
+    def drain(self) -> None:
+        """From now on and for good readiness says no, and each answer is the last one of its connection."""
+        if self.draining_since is None:
+            self.draining_since = self._clock.monotonic()
+            self.telemetry.draining = True
+            log.info("event=draining")
 
     async def exchange(self, config: Config) -> None:
         """Go on with another configuration, from one request to the next. Raises Unusable: then nothing has changed.

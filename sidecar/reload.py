@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from sidecar.assembly import Assembly, files_read
@@ -13,7 +14,7 @@ from sidecar.live import Live
 from sidecar.unusable import Unusable
 
 POLL_S = 2.0  # between two looks at the files
-FIXED = ("listen", "tls", "health", "admin", "workers")  # what was opened at the start stays open
+FIXED = ("listen", "tls", "health.listen", "admin.listen", "workers")  # what was opened at the start stays open
 
 log = logging.getLogger("sidecar.reload")
 
@@ -94,9 +95,12 @@ class Reload:
 def with_fixed(running: Config, config: Config) -> Config:
     """The new configuration, with what cannot change while it runs as it is. Raises Unusable."""
     for key in FIXED:
-        if getattr(config, key) != getattr(running, key):
+        if attrgetter(key)(config) != attrgetter(key)(running):
             log.warning("event=restart_needed key=%s do='Restart to change it; the rest of the file is in use.'", key)
-    config = config.model_copy(update={key: getattr(running, key) for key in FIXED})
+    health = config.health.model_copy(update={"listen": running.health.listen})
+    admin = config.admin.model_copy(update={"listen": running.admin.listen})
+    fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers}
+    config = config.model_copy(update={**fixed, "health": health, "admin": admin})
     if config.error_detail == "full" and not is_loopback(config.listen.host):
         raise Unusable("error_detail: full is for a listener on loopback, and `listen` changes with a restart only")
     if config.workers > 1 and config.assertion is not None and config.assertion.key_file is None:

@@ -135,11 +135,16 @@ class Sidecar:
         return host, port
 
     async def drain(self) -> None:
-        """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight."""
+        """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight.
+
+        The delay began when draining did: after a `/drain` long ago nobody is left who has to be told.
+        """
         timeouts = self.assembly.config.timeouts
-        self.live.telemetry.draining = True
-        log.info("event=draining serve_on_s=%g", timeouts.drain_delay_s)
-        await asyncio.sleep(timeouts.drain_delay_s)
+        self.live.drain()
+        assert self.live.draining_since is not None
+        serve_on_s = max(0.0, self.live.draining_since + timeouts.drain_delay_s - self.clock.monotonic())
+        log.info("event=stopping serve_on_s=%.1f", serve_on_s)
+        await asyncio.sleep(serve_on_s)
         assert self._server is not None
         assert self._listener is not None
         self._server.close()

@@ -111,7 +111,7 @@ async def test_what_cannot_change_is_named_and_the_rest_is_taken(file: Path, cap
         assert await reload(stack, file, listen="127.0.0.1:1", admin={"listen": "127.0.0.1:2"}, routes=PUBLIC)
         assert [text.partition(" do=")[0] for text in caplog.messages] == [
             "event=restart_needed key=listen",
-            "event=restart_needed key=admin",
+            "event=restart_needed key=admin.listen",
         ]
         assert await status(stack) == 200
         assert stack.sidecar.proxy_address == address

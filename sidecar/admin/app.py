@@ -55,6 +55,7 @@ class Admin:
         app.router.add_get("/rejections/{request_id}", self._rejection)
         app.router.add_post("/explain", self._explain)
         app.router.add_post("/denylist", self._deny)
+        app.router.add_post("/drain", self._drain)
         app.router.add_get("/.well-known/jwks.json", self._jwks)
         return app
 
@@ -165,6 +166,10 @@ class Admin:
         except Unusable as error:
             raise _Refused(400, f"The entry cannot be used: {error}.") from None
         return web.json_response({"entries": len(denylist)})
+
+    async def _drain(self, _request: web.Request) -> web.Response:
+        self._live.drain()
+        return web.json_response({"draining": True, "in_flight": self._live.telemetry.requests_in_flight})
 
 
 async def _members(request: web.Request, defaults: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Load:
                 await asyncio.sleep(0.001)
 
     async def client(self) -> None:
-        """One client: keeps its connection as long as it is told to, then goes to where it is told."""
+        """One client: keeps its connection as long as it may, then opens another where it is told to."""
         while not self._ending:
             address = self._where()
             try:
@@ -44,7 +44,7 @@ class Load:
                     while not self._ending:
                         answer = await client.request(self._raw)
                         self.answers[answer.status] += 1
-                        if answer.get("connection") == "close" or self._where() != address:
+                        if answer.get("connection") == "close":
                             break
             except (OSError, Truncated) as error:
                 self.failed.append(f"{address}: {error!r}")
