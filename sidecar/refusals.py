@@ -16,7 +16,8 @@ MAX_PATH = 500  # characters of a path; clients choose them
 class Refusal(NamedTuple):
     """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
 
-    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims.
+    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`
+    and `path` are empty where bytes never became a request.
     """
 
     at: float
@@ -43,8 +44,9 @@ class Refusals:
 
     def add(self, request: Request, reason: Reason, route: str) -> None:
         """Keep what is told of a refused request."""
-        path = request.path
-        self._keep(
+        self.total += 1
+        path, claims = request.path, request.claims
+        self._last.append(
             Refusal(
                 self._clock.wall(),
                 request.id,
@@ -52,7 +54,7 @@ class Refusals:
                 path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}...",
                 route,
                 request.issuer,
-                () if request.claims is None else tuple(request.claims.claims),
+                () if claims is None else tuple(claims.claims),
                 request.status,
                 reason,
                 request.details,
@@ -63,14 +65,11 @@ class Refusals:
 
     def add_unread(self, reason: Reason, request_id: str, peer: bytes, route: str) -> None:
         """Keep that bytes were refused which never became a request."""
+        self.total += 1
         at, status = self._clock.wall(), reason.status
-        self._keep(
+        self._last.append(
             Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer.decode(), False)
         )
-
-    def _keep(self, refusal: Refusal) -> None:
-        self.total += 1
-        self._last.append(refusal)
 
     def __iter__(self) -> Iterator[Refusal]:
         """The newest first."""

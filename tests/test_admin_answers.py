@@ -256,6 +256,7 @@ async def test_the_status_counts_what_was_sent() -> None:
         await stack.converse(b"no HTTP\r\n\r\n")
         told = (await get(stack, "/status")).json()
     assert [issuer["name"] for issuer in told["issuers"]] == ["main"]
+    assert told["last_reload_successful"]
     traffic = told["traffic"]
     assert (traffic["requests"], traffic["in_flight"], traffic["draining"]) == (5, 0, False)
     assert traffic["refused"] == {"token_missing": 1, "scope_insufficient": 1, "request_malformed": 1}

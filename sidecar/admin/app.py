@@ -100,6 +100,7 @@ class Admin:
         telemetry = self._live.telemetry
         return web.json_response(
             {
+                "last_reload_successful": telemetry.last_reload_successful,
                 "traffic": traffic(telemetry),
                 "issuers": issuers(self._live.assembly, self._clock),
                 "refusals": telemetry.refusals.total,

@@ -127,7 +127,7 @@ def _overview(config: Config, config_path: str, embedded: Embedded, sidecar: Sid
     rows = [
         ("proxy", proxy, config_path),
         ("health", _url(sidecar.health_address), ""),
-        ("admin", _url(sidecar.admin_address), ""),
+        ("admin", _url(sidecar.admin_address), "open it: keys, traffic, refusals"),
         *embedded.report,
     ]
     width = max(len(address) for _, address, _ in rows)

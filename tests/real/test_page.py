@@ -299,6 +299,24 @@ async def test_a_sidecar_that_is_gone_is_said_and_another_one_is_followed(browse
                 await shown(page, ".refusals li", "/second")
 
 
+async def test_a_reload_is_followed_and_one_that_failed_is_said(browser: "Browser", tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with running(file=file) as stack, looking(browser, stack) as page:
+        assert stack.sidecar.reload is not None
+        assert await page.locator(".card h3").all_inner_texts() == ["main"]
+        good = file.read_text()
+        file.write_text("issuers: nothing")
+        await stack.sidecar.reload.reload()
+        assert stack.secrets.errors.pop(0).startswith("event=config_kept")
+        stack.secrets.errors.clear()
+        await page.get_by_text("The changed configuration could not be taken into use").wait_for()
+        file.write_text(good.replace('"main"', '"other"'))
+        await stack.sidecar.reload.reload()
+        await shown(page, ".card h3", "^other$")
+        assert await page.locator(".card").count() == 1
+        assert await page.locator("#reload").is_hidden()
+
+
 async def test_the_policy_is_in_force(browser: "Browser") -> None:
     violated = """() => new Promise((resolve) => {
       document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true });

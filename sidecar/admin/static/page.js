@@ -6,6 +6,7 @@ const WINDOW_MS = 60_000; // of latencies, of the lines, and of "last minute"
 const RATE_MS = 5_000; // the rates are means of so long
 const PATIENCE_MS = 5_000;
 const SHOWN = 100; // refusals
+const OLD_CONFIGURATION = "The changed configuration could not be taken into use; the one before it still is. The log says why.";
 
 const $ = (id) => document.getElementById(id);
 
@@ -339,6 +340,7 @@ async function look() {
   showTraffic(seen.traffic);
   showIssuers(seen.issuers);
   showRefusals(seen.refusals, seen.last);
+  say($("reload"), seen.last_reload_successful ? "" : OLD_CONFIGURATION);
   if (seen.traffic.draining) state("draining", "warn");
   else state("serving", "good");
 }
