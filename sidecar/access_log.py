@@ -54,33 +54,47 @@ def json_line(request: Request, duration_s: float) -> bytes:
         "duration_ms": round(duration_s * 1000, 3),
         "client.address": request.connection.forwarded.peer.decode(),
         "request_id": request.id,
+        "auth.result": request.result,
     }
     if request.route is not None:
         fields["http.route"] = request.route.name
+    if request.answered:
+        fields["upstream_ms"] = round((request.answered - request.sent) * 1000, 3)
     if request.claims is not None:
-        fields["auth.issuer"] = request.issuer
+        fields["auth.issuer"] = request.claims.issuer
+        fields["auth.kid"] = request.claims.kid
+        fields["user.hash"] = request.claims.user_hash
     if request.rejected is not None:
         fields["auth.reason"] = request.rejected.code
-        if request.reported:
-            fields["auth.mode"] = "report"
+    if (trace_id := request.trace_id) is not None:
+        fields["trace_id"] = trace_id
     return _encode(fields) + b"\n"
 
 
 def ecs_line(request: Request, duration_s: float) -> bytes:
     """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
+    result = request.result
     fields: dict[str, object] = {
         "@timestamp": _now(),
         "ecs.version": "8.11.0",
+        "event.dataset": "jwt_sidecar.access",
         "event.duration": int(duration_s * 1e9),
-        "event.outcome": "success" if request.rejected is None or request.reported else "failure",
+        "event.action": result,
+        "event.outcome": "success" if result in ("allow", "report") else "failure",
         "http.request.id": request.id,
         "http.request.method": request.method,
         "http.response.status_code": request.status,
         "url.path": request.path,
         "client.ip": request.connection.forwarded.peer.decode(),
     }
+    if request.claims is not None:
+        fields["jwt_sidecar.issuer"] = request.claims.issuer
+        fields["jwt_sidecar.kid"] = request.claims.kid
+        fields["user.hash"] = request.claims.user_hash
     if request.rejected is not None:
         fields["event.reason"] = request.rejected.code
+    if (trace_id := request.trace_id) is not None:
+        fields["trace.id"] = trace_id
     return _encode(fields) + b"\n"
 
 

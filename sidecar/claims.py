@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from sidecar.rejections import Reason, Rejection
@@ -21,10 +22,12 @@ class Claims:
     `valid_from` and `valid_until` are Unix times with the issuer's clock skew already allowed for, so that a remembered
     token is judged by two comparisons. `payload_segment` is the verified payload exactly as it was signed, in base64url.
     `headers` holds the identity headers once they have been rendered for the upstream, `assertion` the line of the assertion,
-    when it was minted, and until when it is sent again.
+    when it was minted, and until when it is sent again. `kid` is that of the issuer's key.
     """
 
-    __slots__ = ("assertion", "claims", "headers", "issuer", "payload_segment", "valid_from", "valid_until")
+    __slots__ = (
+        "_user_hash", "assertion", "claims", "headers", "issuer", "kid", "payload_segment", "valid_from", "valid_until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -33,14 +36,25 @@ class Claims:
         payload_segment: bytes = b"",
         valid_from: float = float("-inf"),
         valid_until: float = float("inf"),
+        kid: str | None = None,
     ) -> None:
         self.issuer = issuer
+        self.kid = kid
         self.claims = claims
         self.payload_segment = payload_segment
         self.valid_from = valid_from
         self.valid_until = valid_until
         self.headers: bytes | None = None
         self.assertion: tuple[bytes, float, float] | None = None
+        self._user_hash: str | None = None
+
+    @property
+    def user_hash(self) -> str:
+        """What stands for the subject where its name should not: the same for the same `iss` and `sub`. Made once for a token."""
+        if self._user_hash is None:
+            user = f"{self.claims.get('iss', '')} {self.claims.get('sub', '')}"
+            self._user_hash = sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
+        return self._user_hash
 
     def __repr__(self) -> str:
         return f"<Claims of {self.issuer}: {', '.join(self.claims)}>"

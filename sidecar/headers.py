@@ -32,6 +32,7 @@ FRONT_PROXY_ONLY = frozenset(
     }
 )  # fmt: skip
 STRIPPED = {"drop claim": "claim", "drop underscore": "underscore"}  # role -> how it is counted: it could be forged
+TRACEPARENT = "traceparent"  # W3C Trace Context: passed on, and noted
 OWN_PREFIX = "x-jwt-"
 MAX_NAME_LENGTH = 64  # of a name that is remembered
 MAX_NAMES = 4096  # remembered header names; clients can make up any number
@@ -50,8 +51,9 @@ def fold(name: str) -> str:
 class Roles(dict[bytes, str]):
     """What becomes of a request's header by its name as it came.
 
-    "forward", "drop", "front proxy" (forwarded for a trusted peer only), or the name of one that has a meaning here. Those of
-    STRIPPED are dropped and counted in `stripped`, as are front proxies' headers that come from strangers ("forwarded").
+    "forward", "noted" (forwarded, and read too), "drop", "front proxy" (forwarded for a trusted peer only), or the name of one
+    that has a meaning here. Those of STRIPPED are dropped and counted in `stripped`, as are front proxies' headers that come
+    from strangers ("forwarded").
 
     `dropped` are folded names; `read` the lower-case names of headers that may bring a token. `underscores` says what becomes of
     names that a backend might fold, those with `_` or any other character outside letters, digits and `-`: "drop", "reject"
@@ -87,6 +89,8 @@ class Roles(dict[bytes, str]):
             return lower
         if lower in FRONT_PROXY_ONLY:
             return "front proxy"
+        if lower == TRACEPARENT:
+            return "noted"
         folded = fold(name)
         ours = folded.startswith(OWN_PREFIX) or folded in self._dropped - HOP_BY_HOP
         if _PLAIN_NAME.fullmatch(name) is None:
@@ -124,6 +128,9 @@ class RequestHeaders:
                     kept += (name, b": ", value, b"\r\n")
                 else:
                     roles.stripped["forwarded"] += 1
+            elif role == "noted":
+                kept += (name, b": ", value, b"\r\n")
+                special.setdefault(TRACEPARENT, []).append(value)
             elif role in special:
                 special[role].append(value)
             elif role in STRIPPED:

@@ -108,6 +108,11 @@ class Reason(Enum):
         self.error = error
         self.details = details
 
+    @property
+    def result(self) -> str:
+        """Whose fault it is: "deny" for what came, "error" for a 5xx."""
+        return "deny" if self.status < 500 else "error"
+
 
 class Rejection(Exception):
     """A request refused for `reason`.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# W3C Trace Context section 3.2; of versions to come, what they have in common with this one.
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?"
+)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 # Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
@@ -73,6 +77,7 @@ class Request:
         try:
             headers = self.headers = RequestHeaders(message.raw_headers, roles, self.connection.forwarded.trusted)
         except Rejection:
+            self.headers = RequestHeaders((), roles)
             self.id = new_id()
             raise
         special = headers.special
@@ -113,9 +118,23 @@ class Request:
         self.reported = reported
 
     @property
+    def result(self) -> str:
+        """What was decided: allow, deny, error (a 5xx: no fault of the client), or report (let in: its route only reports)."""
+        if self.rejected is None:
+            return "allow"
+        return "report" if self.reported else self.rejected.result
+
+    @property
     def path(self) -> str:
         """The path for people: without the query, and with no token in it."""
         return without_tokens(self.target.partition("?")[0]).encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the client says this request belongs to; None without exactly one valid `traceparent`."""
+        said = self.headers.special.get("traceparent")
+        match = _TRACEPARENT.fullmatch(said[0]) if said is not None and len(said) == 1 else None
+        return None if match is None else match[1].decode()
 
     @property
     def issuer(self) -> str:

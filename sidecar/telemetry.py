@@ -78,7 +78,7 @@ class Telemetry:
             if request.claims is None and request.route is not None:
                 self.skipped[SKIPPED[request.route.auth]] += 1
         else:
-            decision = (request.issuer, "report" if request.reported else _result(rejected), rejected.code)
+            decision = (request.issuer, request.result, rejected.code)
             if rejected in UPSTREAM_ERRORS and request.route is not None:
                 kind = "reset" if request.broken_off else UPSTREAM_ERRORS[rejected]
                 self.upstream_errors[request.route.upstream, kind] += 1
@@ -98,7 +98,7 @@ class Telemetry:
         """Bytes that never became a request were refused."""
         key = (NO_ROUTE, "_OTHER", reason.status)
         self.requests[key] = self.requests.get(key, 0) + 1
-        decision = ("none", _result(reason), reason.code)
+        decision = ("none", reason.result, reason.code)
         self.decisions[decision] = self.decisions.get(decision, 0) + 1
         self.refusals.add_unread(reason, request_id, peer, NO_ROUTE)
         log.info("event=refused reason=%s request_id=%s peer=%s", reason.code, request_id, peer.decode())
@@ -110,7 +110,3 @@ class Telemetry:
             due = loop.time() + every_s
             await asyncio.sleep(every_s)
             self.loop_lag.add(max(0.0, loop.time() - due))
-
-
-def _result(reason: Reason) -> str:
-    return "deny" if reason.status < 500 else "error"

@@ -168,7 +168,7 @@ class Verifier:
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
-        claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until)
+        claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
         digest = sha256(token).digest()

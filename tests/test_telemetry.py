@@ -1,6 +1,7 @@
 """What is counted and what is logged: all of it, and nothing that a client can make up."""
 
 import asyncio
+import hashlib
 import json
 import platform
 import re
@@ -353,6 +354,7 @@ async def test_a_client_that_left_and_an_answer_that_broke_off_are_counted() -> 
 
 # The access log
 
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SECRET = "/x?access_token=secret&q=%2F"
 
 
@@ -360,7 +362,14 @@ async def logged(stack: Stack, capfd: pytest.CaptureFixture[str]) -> list[str]:
     """The lines of a few requests, with all that must not be in them."""
     for raw in (
         stack.good(
-            "GET", SECRET, headers=[("X-Request-Id", "id-1"), ("Cookie", "a=secret"), ("Referer", "http://x/?secret")]
+            "GET",
+            SECRET,
+            headers=[
+                ("X-Request-Id", "id-1"),
+                ("traceparent", f"00-{TRACE_ID}-{'b' * 16}-01"),
+                ("Cookie", "a=secret"),
+                ("Referer", "http://x/?secret"),
+            ],
         ),
         request("POST", SECRET, token="secret.secret.secret"),
         request("GET", "/public/a%20b?secret"),
@@ -384,7 +393,7 @@ async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 6
     first, bad, public, trial, *_ = lines
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
-    assert first.pop("duration_ms") >= 0
+    assert first.pop("duration_ms") >= first.pop("upstream_ms") >= 0
     assert first == {
         "http.request.method": "GET",
         "http.route": "(default)",
@@ -392,13 +401,18 @@ async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
         "http.response.status_code": 200,
         "client.address": "127.0.0.1",
         "request_id": "id-1",
+        "auth.result": "allow",
         "auth.issuer": "main",
+        "auth.kid": "ed25519-a",
+        "user.hash": hashlib.sha256(f"{stack.issuer.issuer} alice".encode()).hexdigest()[:16],
+        "trace_id": TRACE_ID,
     }
     assert (bad["http.response.status_code"], bad["auth.reason"]) == (401, "token_malformed")
-    assert "auth.mode" not in bad
+    assert bad["auth.result"] == "deny"
+    assert not {"auth.issuer", "auth.kid", "user.hash", "upstream_ms"} & bad.keys()
     assert (public["url.path"], public["http.route"], public.get("auth.reason")) == ("/public/a%20b", "/public/*", None)
     assert (trial["http.response.status_code"], trial["auth.reason"]) == (200, "token_missing")
-    assert trial["auth.mode"] == "report"
+    assert trial["auth.result"] == "report"
 
 
 async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
@@ -410,12 +424,18 @@ async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert isinstance(first.pop("event.duration"), int)
     assert re.fullmatch(r"\d+\.\d+\.\d+", first.pop("ecs.version"))
     assert first == {
+        "event.dataset": "jwt_sidecar.access",
+        "event.action": "allow",
         "event.outcome": "success",
         "http.request.id": "id-1",
         "http.request.method": "GET",
         "http.response.status_code": 200,
         "url.path": "/x",
         "client.ip": "127.0.0.1",
+        "jwt_sidecar.issuer": "main",
+        "jwt_sidecar.kid": "ed25519-a",
+        "user.hash": hashlib.sha256(f"{stack.issuer.issuer} alice".encode()).hexdigest()[:16],
+        "trace.id": TRACE_ID,
     }
     assert (bad["event.outcome"], bad["event.reason"]) == ("failure", "token_malformed")
     assert (trial["event.outcome"], trial["event.reason"]) == ("success", "token_missing")
@@ -433,6 +453,39 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(found) == len(lines)
     assert [found[0][:3], found[1][:3]] == [("GET", "/x", "200"), ("POST", "/x", "401")]
     assert [line.rpartition(" ")[2] for line in lines[:4]] == ["-", "token_malformed", "-", "report:token_missing"]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01"], True),
+        ([f"cc-{TRACE_ID}-00f067aa0ba902b7-01"], True),
+        ([f"cc-{TRACE_ID}-00f067aa0ba902b7-01-what-comes"], True),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01-what-comes"], False),
+        ([f"ff-{TRACE_ID}-00f067aa0ba902b7-01"], False),
+        ([f"00-{'0' * 32}-00f067aa0ba902b7-01"], False),
+        ([f"00-{TRACE_ID}-{'0' * 16}-01"], False),
+        ([f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01"], False),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7"], False),
+        (["secret"], False),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01"] * 2, False),
+    ],
+)
+async def test_a_valid_traceparent_is_logged_and_any_is_passed_on(
+    said: list[str], found: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(access_log="json") as stack:
+        await stack.fetch(stack.good(headers=[("Traceparent", value) for value in said]))
+        assert (await stack.backend.received()).all("traceparent") == said
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    assert line.get("trace_id") == (TRACE_ID if found else None)
+
+
+async def test_a_request_that_could_not_be_read_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json", underscore_headers="reject") as stack:
+        await stack.fetch(request(headers=[("x_other", "secret")]))
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (line["auth.result"], line["auth.reason"]) == ("deny", "request_malformed")
 
 
 async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:
