@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.config import Address, Config, ConfigError, Limits, Timeouts, json_schema, load, parse
+from sidecar.config.reference import reference
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config.yaml"
@@ -286,6 +287,16 @@ def test_problems_are_values_in_the_order_of_the_lines() -> None:
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == json_schema(), "python -m sidecar.config > docs/config.schema.json"
     assert SCHEMA.read_text() == json.dumps(json_schema(), indent=2) + "\n"
+
+
+def test_the_reference_is_that_of_the_schema() -> None:
+    page = ROOT / "docs" / "configuration.md"
+    cure = "python -m sidecar.config reference > docs/configuration.md"
+    assert page.read_text() == reference(json_schema()) + "\n", cure
+    titles = re.findall(r"^## `(.*)`$", page.read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9_-]", "", title.lower()) for title in titles}
+    assert set(re.findall(r"\]\(#(.*?)\)", page.read_text())) <= anchors
+    assert len(titles) == len(anchors) == len(json_schema()["$defs"])
 
 
 def keys_of_the_schema() -> list[tuple[str, str, dict[str, Any]]]:

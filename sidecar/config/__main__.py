@@ -1,7 +1,9 @@
-"""Write the JSON Schema of the configuration file."""
+"""Write the JSON Schema of the configuration file, or with `reference` the page for people."""
 
 import json
+import sys
 
 from sidecar.config import json_schema
+from sidecar.config.reference import reference
 
-print(json.dumps(json_schema(), indent=2))
+print(reference(json_schema()) if sys.argv[1:] == ["reference"] else json.dumps(json_schema(), indent=2))
