@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,20 +19,16 @@ from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.config.addresses import is_loopback
-from sidecar.connection import Listener
-from sidecar.fetch import FILE_POLL_S
+from sidecar.data_plane import BACKLOG, DataPlane
 from sidecar.health import Health
 from sidecar.live import Live
 from sidecar.metrics import Collector
 from sidecar.quiet import QuietRunner
 from sidecar.reload import Reload
 from sidecar.startup import summary
-from sidecar.tls import Renewed, load_server_files, server_context
 from sidecar.unusable import Unusable
 
 log = logging.getLogger("sidecar.server")
-
-BACKLOG = 1024
 
 
 class CannotStart(Exception):
@@ -57,10 +52,8 @@ class Sidecar:
         self.health = Health(self.live, Collector(self.live, clock))
         self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
-        self.certificate: Renewed | None = None
-        self.reload = None if file is None else Reload(file, self.live, self._exchanged)
-        self._server: asyncio.Server | None = None
-        self._listener: Listener | None = None
+        self.plane = DataPlane(self.live, clock)
+        self.reload = None if file is None else Reload(file, self.live, self.plane.use)
         self._runners: list[web.AppRunner] = []
 
     @property
@@ -70,7 +63,6 @@ class Sidecar:
 
     async def start(self) -> None:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
-        loop = asyncio.get_running_loop()
         config = self.config
         if config.workers > 1:
             log.warning(
@@ -83,45 +75,15 @@ class Sidecar:
             )
         try:
             await self.live.start()
-        except Unusable as error:
-            raise CannotStart(str(error)) from error
-        listener = self._listener = Listener(self.assembly.proxy, config, self.clock, self.live.deadlines)
-        try:
-            tls = self._tls()
-            self._server = await loop.create_server(
-                listener,
-                config.listen.host,
-                config.listen.port,
-                backlog=BACKLOG,
-                reuse_address=True,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else config.timeouts.request_headers_s,
-            )
+            self.proxy_address = await self.plane.listen()
         except OSError as error:
             raise CannotStart(_why_not(config.listen, error)) from error
-        self.proxy_address = self._server.sockets[0].getsockname()[:2]
+        except Unusable as error:
+            raise CannotStart(str(error)) from error
         self.health_address = await self._serve(self.health.app(), config.health.listen)
         self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
-
-    async def _exchanged(self, assembly: Assembly) -> None:
-        assert self._listener is not None
-        self._listener.use(assembly.proxy, assembly.config)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        """The context of the proxy's listener. Its files are loaded again when they change."""
-        tls = self.config.tls
-        if tls is None:
-            return None
-        files = tls.cert_file, tls.key_file, tls.client_ca_file
-        try:
-            context = server_context(*files)
-            self.certificate = Renewed(lambda: load_server_files(context, *files), files)
-        except Unusable as error:
-            raise CannotStart(str(error)) from error
-        self.live.background(_look_again(self.certificate), "certificate")
-        return context
 
     async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
         runner = QuietRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -145,27 +107,12 @@ class Sidecar:
         serve_on_s = max(0.0, self.live.draining_since + timeouts.drain_delay_s - self.clock.monotonic())
         log.info("event=stopping serve_on_s=%.1f", serve_on_s)
         await asyncio.sleep(serve_on_s)
-        assert self._server is not None
-        assert self._listener is not None
-        self._server.close()
-        self._listener.finish()
-        try:
-            async with asyncio.timeout(timeouts.shutdown_s):
-                while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            log.warning(
-                "event=cut_off connections=%d do='If they were worth waiting for, raise timeouts.shutdown.'",
-                len(self._listener.connections),
-            )
+        await self.plane.finish()
         await self.stop()
 
     async def stop(self) -> None:
         """End at once."""
-        if self._server is not None:
-            self._server.close()
-        if self._listener is not None:
-            await self._listener.cut_off()
+        await self.plane.stop()
         await self.live.stop()
         for runner in self._runners:
             await runner.cleanup()
@@ -174,12 +121,6 @@ class Sidecar:
 def build(config: Config, clock: Clock | None = None, file: Path | None = None) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
     return Sidecar(config, clock or Clock(), file)
-
-
-async def _look_again(renewed: Renewed) -> None:
-    while True:
-        await asyncio.sleep(FILE_POLL_S)
-        renewed()
 
 
 def _why_not(address: settings.Address, error: OSError) -> str:

@@ -69,8 +69,8 @@ async def test_a_new_authority_of_clients_is_trusted_without_a_restart(tmp_path:
         with pytest.raises((ssl.SSLError, ConnectionError, Truncated)):
             await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)
         ca_file.write_bytes(clients.cert_pem.bytes())
-        assert stack.sidecar.certificate is not None
-        stack.sidecar.certificate()
+        assert stack.sidecar.plane.certificate is not None
+        stack.sidecar.plane.certificate()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
 
 
@@ -81,12 +81,12 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
         with pytest.raises(ssl.SSLCertVerificationError):
             await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
         write(tmp_path, authority().issue_cert("127.0.0.1"))
-        assert stack.sidecar.certificate is not None
-        stack.sidecar.certificate()
+        assert stack.sidecar.plane.certificate is not None
+        stack.sidecar.plane.certificate()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
         other_certificate = trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
         (tmp_path / "tls.crt").write_bytes(other_certificate)  # and not yet its key
-        stack.sidecar.certificate()
+        stack.sidecar.plane.certificate()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
 
 

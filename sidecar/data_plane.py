@@ -1,0 +1,92 @@
+"""Where clients are served: the proxy's listener, with the connections that came in there."""
+
+import asyncio
+import logging
+import ssl
+
+from sidecar.assembly import Assembly
+from sidecar.clock import Clock
+from sidecar.connection import Listener
+from sidecar.fetch import FILE_POLL_S
+from sidecar.live import Live
+from sidecar.tls import Renewed, load_server_files, server_context
+
+BACKLOG = 1024
+
+log = logging.getLogger("sidecar.data_plane")
+
+
+class DataPlane:
+    """Serves clients by what is in use. `certificate` is the listener's, loaded again when its files change."""
+
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self.certificate: Renewed | None = None
+        self._live = live
+        self._clock = clock
+        self._listener: Listener | None = None
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, port: int | None = None) -> tuple[str, int]:
+        """Accept connections at the configured address; where that is. Raises OSError, and Unusable for TLS.
+
+        With `port` on this one instead of the configured, shared with other processes.
+        """
+        config = self._live.assembly.config
+        listener = self._listener = Listener(self._live.assembly.proxy, config, self._clock, self._live.deadlines)
+        tls = self._tls()
+        self._server = await asyncio.get_running_loop().create_server(
+            listener,
+            config.listen.host,
+            config.listen.port if port is None else port,
+            backlog=BACKLOG,
+            reuse_address=True,
+            reuse_port=port is not None,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else config.timeouts.request_headers_s,
+        )
+        host, bound = self._server.sockets[0].getsockname()[:2]
+        return host, bound
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self._live.assembly.config.tls
+        if tls is None:
+            return None
+        files = tls.cert_file, tls.key_file, tls.client_ca_file
+        context = server_context(*files)
+        self.certificate = Renewed(lambda: load_server_files(context, *files), files)
+        self._live.background(_look_again(self.certificate), "certificate")
+        return context
+
+    async def use(self, assembly: Assembly) -> None:
+        """Serve by another assembly, from one request to the next."""
+        assert self._listener is not None
+        self._listener.use(assembly.proxy, assembly.config)
+
+    async def finish(self) -> None:
+        """Accept no more, end idle connections, and the others with what they serve, or when `shutdown` is over."""
+        assert self._server is not None
+        assert self._listener is not None
+        self._server.close()
+        self._listener.finish()
+        try:
+            async with asyncio.timeout(self._live.assembly.config.timeouts.shutdown_s):
+                while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.warning(
+                "event=cut_off connections=%d do='If they were worth waiting for, raise timeouts.shutdown.'",
+                len(self._listener.connections),
+            )
+
+    async def stop(self) -> None:
+        """End every connection at once."""
+        if self._server is not None:
+            self._server.close()
+        if self._listener is not None:
+            await self._listener.cut_off()
+
+
+async def _look_again(renewed: Renewed) -> None:
+    while True:
+        await asyncio.sleep(FILE_POLL_S)
+        renewed()
