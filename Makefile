@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_S ?= 1800
 
-.PHONY: install run test check bench cost mutation properties fuzz soak transfer screenshots
+.PHONY: install run test check bench cost mutation properties fuzz soak transfer image-test screenshots
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -43,6 +43,10 @@ screenshots: .venv/installed-dev
 
 soak transfer: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.$@
+
+# Needs root, and the Debian packages that it names.
+image-test: .venv/installed-dev
+	$(BIN)/python -m tests.deploy.image
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'

@@ -19,6 +19,7 @@ from tests.deploy.pod_security import PROBES, violations
 RENDERED = [*OVERLAYS, *CI_VALUES]
 BARE = ["backend"]  # the overlay without a sidecar
 VERSIONS = ["1.29", "1.32", "1.37"]
+DRAIN = ["jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml"]
 NO_SCHEMA = {"PodMonitor"}  # of kinds that operators bring
 
 
@@ -154,7 +155,7 @@ def test_the_scheduler_knows_what_it_takes_and_no_cpu_limit_slows_it(rendering: 
 def test_the_sidecar_drains_and_the_pod_outlives_its_requests(rendering: Rendering) -> None:
     sleep = rendering.pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     timeouts = rendering.config.timeouts
-    assert rendering.sidecar["lifecycle"]["preStop"]["exec"]["command"] == ["jwt-sidecar", "drain"]
+    assert rendering.sidecar["lifecycle"]["preStop"]["exec"]["command"] == DRAIN
     assert rendering.pod["terminationGracePeriodSeconds"] > sleep + timeouts.drain_delay_s + timeouts.shutdown_s
 
 

@@ -26,7 +26,7 @@
   lifecycle:
     preStop:
       exec:
-        command: [jwt-sidecar, drain]
+        command: [jwt-sidecar, drain, -c, /etc/jwt-sidecar/config.yaml]
   {{- with $values.env }}
   env:
     {{- toYaml . | nindent 4 }}

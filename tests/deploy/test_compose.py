@@ -1,0 +1,54 @@
+"""deploy/compose.yaml: the backend cannot be reached past the sidecar, and both are as locked down as in a cluster."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sidecar import config
+from sidecar.__main__ import main
+from tests.deploy.conftest import DEPLOY
+
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+SIDECAR = SERVICES["jwt-sidecar"]
+CONFIGURATION = COMPOSE["configs"]["jwt-sidecar"]["content"]
+SETTINGS = config.parse(CONFIGURATION, environ={})
+
+
+def test_the_backend_is_reached_through_the_sidecar_alone() -> None:
+    backend = SERVICES["backend"]
+    assert backend["network_mode"] == "service:jwt-sidecar"
+    assert "ports" not in backend
+    assert [port.rpartition(":")[2] for port in SIDECAR["ports"]] == [str(SETTINGS.listen.port)]
+    upstream = SETTINGS.upstreams["default"]
+    assert (upstream.host, upstream.port) == ("127.0.0.1", 9292)  # where the example listens
+
+
+@pytest.mark.parametrize("service", ["jwt-sidecar", "backend"])
+def test_services_run_without_privileges(service: str) -> None:
+    settings = SERVICES[service]
+    assert settings["user"] == "65532:65532"
+    assert settings["read_only"] is True
+    assert settings["cap_drop"] == ["ALL"]
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_check_finds_nothing_wrong_with_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIGURATION)
+    assert main(["check", "-c", str(file)]) == 0
+    assert SIDECAR["configs"] == [{"source": "jwt-sidecar", "target": "/etc/jwt-sidecar/config.yaml"}]
+
+
+def test_there_is_time_to_finish_requests() -> None:
+    assert (
+        int(SIDECAR["stop_grace_period"].removesuffix("s"))
+        > SETTINGS.timeouts.drain_delay_s + SETTINGS.timeouts.shutdown_s
+    )
+
+
+def test_what_is_mounted_and_built_is_there() -> None:
+    [volume] = SERVICES["backend"]["volumes"]
+    assert (DEPLOY / volume.split(":")[0] / "backend.py").is_file()
+    assert (DEPLOY / SIDECAR["build"]["context"] / SIDECAR["build"]["dockerfile"]).is_file()
