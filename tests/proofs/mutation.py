@@ -37,12 +37,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests import peers
 from tests.proofs import subject, verdict
 from tests.proofs.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SURVIVORS = 0.03
 SHORTEST_TIMEOUT_S = 8.0  # a busy machine is no finding
+PATIENCE_S = 6.0  # a test that waits as long for its peer has failed
 SPARE_CPU_S = 3  # for a test that takes next to nothing
 MOST_MEMORY = 4 * 2**30
 IMPORTED_BEFORE = ("aiohttp.web", "jose.jwk", "msgspec", "prometheus_client", "pydantic", "trustme", "uvloop", "yaml")
@@ -122,6 +124,7 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     every = list(mutants(path.read_text(), str(path)))
     for name in IMPORTED_BEFORE:
         importlib.import_module(name)
+    peers.PATIENCE_S = PATIENCE_S
     phases = [Phase.explicit, Phase.generate]  # nobody reads the smallest example
     settings.register_profile(
         "mutation",
