@@ -1,4 +1,4 @@
-"""The command line: `jwt-sidecar run|check|dev|explain|drain`. Imports only what the command needs.
+"""The command line: `jwt-sidecar run|check|dev|explain|keys|drain`. Imports only what the command needs.
 
 Exit codes: 0 ended cleanly, 1 failed while running, 2 configuration or usage.
 """
@@ -60,7 +60,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
     command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
     command.set_defaults(command=import_)
+    words = "makes and changes the files of API keys and of signing keys"
+    _add_keys(commands.add_parser("keys", help=words, description=words).add_subparsers(required=True, metavar="WHAT"))
     return parser
+
+
+def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, words in (
+        ("new", "add an API key, and print it: the one time that it is shown"),
+        ("list", "what a file of either kind holds, without any secret"),
+        ("disable", "switch an API key off"),
+        ("rotate", "add a signing key, published at once, that takes over later; without a key before it, at once"),
+        ("withdraw", "take a signing key out at once, with all that it signed"),
+    ):
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
+        command.set_defaults(command=keys, what=name)
+        match name:
+            case "new":
+                command.add_argument("name", metavar="NAME", help="whose key it is: the sub of tokens")
+                command.add_argument("--scope", action="append", default=[], help="a scope that it has; again for more")
+                command.add_argument(
+                    "--claim", action="append", default=[], metavar="NAME=VALUE", help="a claim; JSON or text"
+                )
+                command.add_argument("--expires", metavar="WHEN", help="90d, or 2026-12-31T23:59:59Z (never)")
+            case "disable":
+                command.add_argument("id", metavar="ID", help="the key's id, as list shows it")
+            case "rotate":
+                command.add_argument(
+                    "--algorithm", choices=("EdDSA", "RS256", "ES256"), default="EdDSA", help="(EdDSA)"
+                )
+                command.add_argument(
+                    "--ahead", default="15m", help="until it signs, for verifiers to learn of it (15m)"
+                )
+                command.add_argument("--keep", default="1h", help="from then until the one before is gone (1h)")
+            case "withdraw":
+                command.add_argument("kid", metavar="KID", help="the key's kid, as list shows it")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,6 +138,26 @@ def check(options: argparse.Namespace) -> int:
             print(f"  keys from: {issuer.jwks_uri or issuer.keys_from}")
             print(f"  algorithms: {', '.join(issuer.algorithms)}")
             print(f"  token in: {places}")
+    return 0
+
+
+def keys(options: argparse.Namespace) -> int:
+    """`keys`: exit 2 when a file cannot be used or changed."""
+    from sidecar import keys_command
+    from sidecar.unusable import Unusable
+
+    work = {
+        "new": keys_command.new,
+        "list": keys_command.show,
+        "disable": keys_command.disable,
+        "rotate": keys_command.rotate,
+        "withdraw": keys_command.withdraw,
+    }
+    try:
+        work[options.what](options)
+    except Unusable as error:
+        print(f"jwt-sidecar: {error}", file=sys.stderr)
+        return USAGE
     return 0
 
 

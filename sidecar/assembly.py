@@ -5,10 +5,12 @@ One assembly belongs to one configuration. Whoever holds the `proxy` of an assem
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
-from sidecar.assertion import AssertedIdentity, Assertion
+from sidecar.api_keys import ApiKeys, Entries
+from sidecar.assertion import AssertedIdentity
 from sidecar.bearer import TokenHeader, TokenSources
 from sidecar.claims import ClaimRules, Subjects
 from sidecar.clock import Clock
@@ -17,17 +19,21 @@ from sidecar.config.secret import shared_secret
 from sidecar.deadlines import Deadlines
 from sidecar.denylist import DenyList
 from sidecar.fetch import Session
+from sidecar.followed import FollowedFile
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
+from sidecar.issuing import OwnIssuer
 from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source, same_keys
+from sidecar.mint import Mint
 from sidecar.minting import SigningKey, own_key
 from sidecar.policy import Policy
 from sidecar.probe import Probe
 from sidecar.proxy import Proxy
-from sidecar.rejections import Form
+from sidecar.rejections import Form, Rejection
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
+from sidecar.signing_keys import KeyRing, TimedKey
 from sidecar.telemetry import Telemetry
 from sidecar.tls import Renewed, client_context
 from sidecar.unusable import Unusable
@@ -76,6 +82,8 @@ class Assembly:
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
+        self.api_keys = api_keys(config, clock)
+        self.key_ring = key_ring(config)
         self.proxy = Proxy(
             routes(config),
             Verifier(issuers, clock, self.denylist),
@@ -89,6 +97,9 @@ class Assembly:
             form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
+            api_keys=self.api_keys,
+            mints=mints(config, self.key_ring, clock),
+            issuer=own_issuer(config, self.key_ring, clock, self.api_keys),
         )
 
     def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, Upstream]]:
@@ -114,6 +125,12 @@ class Assembly:
         own, before = self.proxy.verifier, old.proxy.verifier
         own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
 
+    @property
+    def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:
+        """What has to look outside again and again."""
+        files = (None if self.api_keys is None else self.api_keys.file, self.key_ring)
+        return [*self.sources.values(), self.denylist, *(file for file in files if file is not None)]
+
     def awaited_issuers(self) -> list[str]:
         """The names of required issuers whose first keys have not come."""
         issuers = self.config.issuers.items()
@@ -121,7 +138,7 @@ class Assembly:
 
     def stale(self) -> bool:
         """May no issuer's keys be believed any more?"""
-        return not any(source.usable for source in self.sources.values())
+        return bool(self.sources) and not any(source.usable for source in self.sources.values())
 
     async def close(self) -> None:
         """End everything that the objects have opened."""
@@ -183,9 +200,14 @@ def roles(config: Config, tokens: TokenSources, telemetry: Telemetry) -> Roles:
     """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
     own = [*config.identity_headers, config.claims_header or ""]
     own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
+    read = tokens.roles
+    if config.api_keys is not None:
+        read |= {config.api_keys.header.lower()}
+    if config.signing is not None:
+        read |= {"authorization"}  # ours goes there, and no other beside it
     return Roles(
         HOP_BY_HOP | set(map(fold, own)),
-        read=tokens.roles,
+        read=read,
         underscores=config.underscore_headers,
         stripped=telemetry.headers_stripped,
     )
@@ -210,10 +232,76 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> Identi
     wanted = config.assertion
     if wanted is None:
         return IdentityHeaders(headers, config.claims_header, config.encoding)
-    assertion = Assertion(
-        keys[0], clock, header=wanted.header, issuer=wanted.issuer, audience=wanted.audience, ttl_s=wanted.ttl_s
+    ring = KeyRing(map(TimedKey, keys))
+    mint = Mint(
+        lambda: ring,
+        clock,
+        issuer=wanted.issuer,
+        audience=wanted.audience,
+        ttl_s=wanted.ttl_s,
+        algorithm=wanted.alg,
+        before=f"{wanted.header}: ",
     )
-    return AssertedIdentity(headers, config.claims_header, config.encoding, assertion)
+    return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint)
+
+
+def api_keys(config: Config, clock: Clock) -> ApiKeys | None:
+    """The API keys that are accepted; None where there are none. Raises Unusable."""
+    wanted = config.api_keys
+    if wanted is None:
+        return None
+    file = FollowedFile(wanted.file, Entries.read, secret=True)
+    return ApiKeys(file, TokenHeader(wanted.header, wanted.scheme), clock, wanted.scheme or "ApiKey")
+
+
+def key_ring(config: Config) -> FollowedFile[KeyRing] | None:
+    """The keys of tokens of our own; None where there are none. Raises Unusable."""
+    if config.signing is None:
+        return None
+    return FollowedFile(config.signing.keys_file, KeyRing.read, secret=True)
+
+
+def mints(config: Config, ring: FollowedFile[KeyRing] | None, clock: Clock) -> dict[str, Mint]:
+    """What makes the tokens for those upstreams that are sent one, by their names. Raises Unusable without a key for them."""
+    return {
+        name: mint(config, upstream.token, ring, clock, before="Authorization: Bearer ")
+        for name, upstream in config.upstreams.items()
+        if upstream.token is not None and ring is not None
+    }
+
+
+def mint(
+    config: Config, wanted: settings.MintedToken, ring: FollowedFile[KeyRing], clock: Clock, before: str = ""
+) -> Mint:
+    """What makes tokens of one kind. Raises Unusable when none of the keys can sign them now."""
+    assert config.signing is not None
+    try:
+        ring.value.signer(wanted.algorithm, clock.wall())
+    except Rejection:
+        raise Unusable(
+            f"{ring.path}: no key signs {wanted.algorithm} now; jwt-sidecar keys rotate --algorithm {wanted.algorithm} makes one"
+        ) from None
+    return Mint(
+        lambda: ring.value,
+        clock,
+        issuer=config.signing.issuer,
+        audience=wanted.audience,
+        ttl_s=wanted.ttl_s,
+        algorithm=wanted.algorithm,
+        before=before,
+        claims=wanted.claims,
+    )
+
+
+def own_issuer(
+    config: Config, ring: FollowedFile[KeyRing] | None, clock: Clock, keys: ApiKeys | None
+) -> OwnIssuer | None:
+    """What is served of the issuer of our own tokens; None where there are none. Raises Unusable."""
+    if config.signing is None or ring is None:
+        return None
+    wanted = config.signing.token_endpoint
+    token_mint = None if wanted is None else mint(config, wanted, ring, clock)
+    return OwnIssuer(config.signing.issuer, ring, clock, keys, token_mint)
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:
@@ -288,7 +376,8 @@ def routes(config: Config) -> Routes:
             preserve_host=route.host == "preserve",
             max_body=route.max_body_bytes,
             upgrades=route.upgrades,
-            forward_token=config.forward_token if route.forward_token is None else route.forward_token,
+            forward_token=route.auth != "api_key"
+            and (config.forward_token if route.forward_token is None else route.forward_token),
         )
         for route in config.routes
     ]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.assembly import backend, iss_names, signature, signing_keys
+from sidecar.assembly import api_keys, backend, iss_names, key_ring, mints, own_issuer, signature, signing_keys
 from sidecar.clock import Clock
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
@@ -74,6 +74,17 @@ def _files(config: Config, clock: Clock) -> Iterator[_Part]:
     if config.signature is not None:
         files_of_secret = (config.signature.secret_file,)
         yield _Part("signature", files_of_secret, lambda: asyncio.to_thread(signature, config, clock))
+
+    if config.api_keys is not None:
+        yield _Part("api_keys", (config.api_keys.file,), lambda: asyncio.to_thread(api_keys, config, clock))
+    if config.signing is not None:
+        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(_signing, config, clock))
+
+
+def _signing(config: Config, clock: Clock) -> None:
+    ring = key_ring(config)
+    mints(config, ring, clock)
+    own_issuer(config, ring, clock, None)
 
 
 def _client_tls(key: str, tls: ClientTls) -> _Part:

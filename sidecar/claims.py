@@ -21,12 +21,12 @@ class Claims:
 
     `valid_from` and `valid_until` are Unix times with the issuer's clock skew already allowed for, so that a remembered
     token is judged by two comparisons. `payload_segment` is the verified payload exactly as it was signed, in base64url.
-    `headers` holds the identity headers once they have been rendered for the upstream, `assertion` the line of the assertion,
-    when it was minted, and until when it is sent again. `kid` is that of the issuer's key.
+    `headers` holds the identity headers once they have been rendered for the upstream, `minted` the tokens of our own that stand
+    for them, by their mint. `kid` is that of the issuer's key, or the id of an API key.
     """
 
     __slots__ = (
-        "_user_hash", "assertion", "claims", "headers", "issuer", "kid", "payload_segment", "valid_from", "valid_until",
+        "_user_hash", "claims", "headers", "issuer", "kid", "minted", "payload_segment", "valid_from", "valid_until",
     )  # fmt: skip
 
     def __init__(
@@ -45,7 +45,7 @@ class Claims:
         self.valid_from = valid_from
         self.valid_until = valid_until
         self.headers: bytes | None = None
-        self.assertion: tuple[bytes, float, float] | None = None
+        self.minted: dict[Any, Any] = {}
         self._user_hash: str | None = None
 
     @property

@@ -20,9 +20,8 @@ MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
 MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
 
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_LIKE_A_TOKEN = re.compile(
-    r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+"
-)  # a JSON object in base64url, and what belongs to it
+# A JSON object in base64url and what belongs to it; an API key.
+_LIKE_A_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+|jsk_[A-Za-z0-9_-]+")
 
 
 class Jws(NamedTuple):
@@ -36,8 +35,8 @@ class Jws(NamedTuple):
 
 
 def without_tokens(text: str) -> str:
-    """A text for a log or for people, with `***` for everything in it that looks like a JWT."""
-    return _LIKE_A_TOKEN.sub("***", text) if "eyJ" in text else text
+    """A text for a log or for people, with `***` for everything in it that looks like a JWT or an API key."""
+    return _LIKE_A_TOKEN.sub("***", text) if "eyJ" in text or "jsk_" in text else text
 
 
 def parse(token: bytes) -> Jws:

@@ -11,7 +11,6 @@ from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config, Timeouts
 from sidecar.deadlines import Deadlines
-from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource
 from sidecar.telemetry import Telemetry
 
@@ -76,15 +75,13 @@ class Live:
         self.assembly = new
         self.deadlines.tick_s = _tick_s(config.timeouts)
         self.telemetry.access_log = _access_log(config)
-        kept = {*new.sources.values(), new.denylist}
-        for owner in {*old.sources.values(), old.denylist} - kept:
+        for owner in {*old.kept_fresh} - {*new.kept_fresh}:
             self._tasks.pop(owner).cancel()
         for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
             upstream.retire()
 
     def _keep_fresh(self, assembly: Assembly) -> None:
-        owners: list[JwksSource | DenyList] = [*assembly.sources.values(), assembly.denylist]
-        for owner in owners:
+        for owner in assembly.kept_fresh:
             if owner not in self._tasks:
                 self.background(owner.keep_fresh(), owner)
         self._sources.update(assembly.sources.values())

@@ -3,18 +3,22 @@
 import logging
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from traceback import extract_tb
 from typing import NamedTuple
 
 from aiohttp.http import RawResponseMessage
 
+from sidecar.api_keys import LIKE_A_KEY, ApiKeys
 from sidecar.bearer import TokenSources
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
 from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.issuing import TOKEN_ROUTE, OwnIssuer, Page
 from sidecar.leg import BrokenOff
+from sidecar.mint import Mint
 from sidecar.rejections import Form, Reason, Rejection, answer
 from sidecar.request import REQUEST_ID, Request, new_id
 from sidecar.routes import Auth, Route, Routes
@@ -60,6 +64,9 @@ class Proxy:
         form: Form,
         in_flight: int,
         close_on_expiry: str = "websocket",
+        api_keys: ApiKeys | None = None,
+        mints: Mapping[str, Mint] | None = None,
+        issuer: OwnIssuer | None = None,
     ) -> None:
         self.routes = routes
         self.verifier = verifier
@@ -74,6 +81,9 @@ class Proxy:
         self._answer_roles = AnswerRoles()
         self._in_flight = in_flight
         self._close_on_expiry = close_on_expiry
+        self.api_keys = api_keys
+        self.mints = mints or {}
+        self._issuer = issuer
 
     async def handle(self, request: Request) -> bool:
         """Serve one request; returns whether its connection can be used for another."""
@@ -81,6 +91,8 @@ class Proxy:
         try:
             request.read(self._roles)
             self._admit()
+            if self._issuer is not None and (page := self._issuer.page(request.target)) is not None:
+                return await self.reply(request, page)
             route = request.route = self.routes.match(request.method, request.target, request.host)
             identity = await self.authenticate(request, route)
             _check_length(request, route)
@@ -124,12 +136,17 @@ class Proxy:
         if route.preflight and request.preflight:
             return ANONYMOUS
         try:
-            token = self.tokens.take(request.headers.special, request.target)
-            if token is None:
-                if route.auth is Auth.OPTIONAL:
-                    return ANONYMOUS
-                raise Rejection(Reason.TOKEN_MISSING)
-            claims = self.verifier.cached(token) or await self.verifier.verify(token)
+            special = request.headers.special
+            if route.auth is Auth.API_KEY:
+                assert self.api_keys is not None
+                claims = self.api_keys.authenticate(special)
+            else:
+                token = self.tokens.take(special, request.target)
+                if token is None:
+                    if route.auth is Auth.OPTIONAL:
+                        return ANONYMOUS
+                    raise Rejection(Reason.TOKEN_MISSING)
+                claims = self.verifier.cached(token) or await self.verifier.verify(token)
             request.claims = claims
             route.policy.authorize(claims)
             return self.identity.lines(claims)
@@ -148,6 +165,9 @@ class Proxy:
             target, credentials = self.tokens.sent_on(target, special, route.forward_token)
         if self._signature is not None:
             identity += self._signature.line(request.method, target, identity)
+        if self.mints and request.authorized and (mint := self.mints.get(upstream.name)) is not None:
+            assert request.claims is not None
+            credentials += mint.line(request.claims)
         host = request.host if route.preserve_host and request.host else upstream.authority
         pieces = [
             request.method.encode(), b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n",
@@ -159,7 +179,34 @@ class Proxy:
         ]  # fmt: skip
         if (protocol := request.upgrade) is not None:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n")
-        return b"".join(pieces)
+        head = b"".join(pieces)
+        if self.api_keys is not None and LIKE_A_KEY.search(head) is not None:
+            raise Rejection(
+                Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
+            )
+        return head
+
+    async def reply(self, request: Request, page: Page) -> bool:
+        """Answer with a page of our own; returns whether the connection stays usable. Raises Rejection."""
+        request.route = page.route
+        status, headers, content = await page.answer(request)
+        request.status = status
+        keep = self._keeps(request)
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        if status not in NO_BODY:
+            lines += ("Content-Type: application/json", f"Content-Length: {len(content)}")
+        lines += (
+            "X-JWT-Sidecar: issuer",
+            f"X-Request-Id: {request.id}",
+            *([] if keep else ["Connection: close"]),
+            "",
+            "",
+        )
+        request.connection.write("\r\n".join(lines).encode() + (b"" if request.method == "HEAD" else content))
+        return keep
 
     def relay_interim(self, request: Request, message: RawResponseMessage) -> None:
         """Pass on a 1xx answer (RFC 9110 section 15.2); `100 Continue` has been given by the sidecar itself."""
@@ -288,19 +335,26 @@ class Proxy:
         reason = rejection.reason
         request.refused(rejection)
         request.status = reason.status
-        keep = (
+        keep = self._keeps(request) and reason not in UNSURE_WHERE_IT_ENDS
+        form, where = self.form, None
+        if (route := request.route) is not None:
+            where = {"route": route.name, "issuer": request.issuer}
+            if route is TOKEN_ROUTE:
+                form = form._replace(scheme="Basic", oauth=True)
+            elif route.auth is Auth.API_KEY and self.api_keys is not None:
+                form = form._replace(scheme=self.api_keys.scheme)
+        head_only = request.method == "HEAD"
+        request.connection.write(answer(rejection, request.id, form, head_only=head_only, close=not keep, where=where))
+        return keep
+
+    def _keeps(self, request: Request) -> bool:
+        """Can the connection of a request that has no backend's answer be used again?"""
+        return (
             request.keep_alive
             and not self.telemetry.draining
             and not request.message.upgrade
             and request.payload.is_eof()
-            and reason not in UNSURE_WHERE_IT_ENDS
         )
-        head_only = request.method == "HEAD"
-        where = None if request.route is None else {"route": request.route.name, "issuer": request.issuer}
-        request.connection.write(
-            answer(rejection, request.id, self.form, head_only=head_only, close=not keep, where=where)
-        )
-        return keep
 
     def refuse_unread(self, reason: Reason, client: ClientConnection) -> bytes:
         """The answer to bytes that never became a request; counted, and logged with the id that it bears."""

@@ -100,6 +100,16 @@ class Reason(Enum):
     EXPECTATION_FAILED = (
         "expectation_failed", 417, None, "Expectation failed", "Only 100-continue can be expected here."
     )  # fmt: skip
+    API_KEY_UNKNOWN = ("api_key_unknown", 401, "invalid_token", "Invalid token", "The API key is not known here.")
+    API_KEY_EXPIRED = ("api_key_expired", 401, "invalid_token", "Invalid token", "The API key has expired.")
+    API_KEY_DISABLED = ("api_key_disabled", 401, "invalid_token", "Invalid token", "The API key has been disabled.")
+    SIGNING_UNAVAILABLE = (
+        "signing_unavailable",
+        503,
+        None,
+        "Signing unavailable",
+        "No key can sign for the service behind this proxy at the moment. Try again.",
+    )
 
     def __init__(self, code: str, status: int, oauth_error: str | None, error: str, details: str) -> None:
         self.code = code
@@ -119,6 +129,7 @@ class Rejection(Exception):
 
     `details` replaces the reason's sentence where more can be said; it never holds a part of the token, an unverified
     claim or a library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405.
+    `oauth_error` is what a token endpoint calls it (RFC 6749 section 5.2).
     """
 
     def __init__(
@@ -129,6 +140,7 @@ class Rejection(Exception):
         retry_after_s: float | None = None,
         scope: str | None = None,
         allow: str | None = None,
+        oauth_error: str | None = None,
     ) -> None:
         super().__init__(reason.code)
         self.reason = reason
@@ -136,14 +148,20 @@ class Rejection(Exception):
         self.retry_after_s = retry_after_s
         self.scope = scope
         self.allow = allow
+        self.oauth_error = oauth_error
 
 
 class Form(NamedTuple):
-    """How answers look: `problem` is RFC 9457's JSON, `detail` "minimal", "code" or "full"."""
+    """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
+
+    `detail` is "minimal", "code" or "full", `scheme` that of challenges.
+    """
 
     realm: str = "jwt-sidecar"
     problem: bool = False
     detail: str = "code"
+    scheme: str = "Bearer"
+    oauth: bool = False
 
 
 DEFAULT_FORM = Form()
@@ -155,9 +173,9 @@ def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
     Bare when no token came: section 3.1 says an error code is not to be given then.
     """
     reason = rejection.reason
-    if reason.oauth_error is None:
-        return f'Bearer realm="{form.realm}"' if reason.status == 401 else None
-    value = f'Bearer realm="{form.realm}", error="{reason.oauth_error}"'
+    if reason.oauth_error is None or form.oauth:
+        return f'{form.scheme} realm="{form.realm}"' if reason.status == 401 else None
+    value = f'{form.scheme} realm="{form.realm}", error="{reason.oauth_error}"'
     if rejection.details and form.detail != "minimal":
         value += f', error_description="{rejection.details}"'
     if rejection.scope:
@@ -172,7 +190,11 @@ def body(
     reason = rejection.reason
     fields: dict[str, str | int]
     details = rejection.details if form.detail != "minimal" else ""
-    if form.problem:
+    if form.oauth:
+        fields = {"error": rejection.oauth_error or ("invalid_client" if reason.status == 401 else "invalid_request")}
+        if details:
+            fields["error_description"] = details
+    elif form.problem:
         fields = {"type": f"urn:jwt-sidecar:{reason.code}", "title": reason.error, "status": reason.status}
         if details:
             fields["detail"] = details
@@ -201,7 +223,7 @@ def answer(
     content = body(rejection, request_id, form, where)
     lines = [
         f"HTTP/1.1 {reason.status} {HTTPStatus(reason.status).phrase}",
-        f"Content-Type: application/{'problem+json' if form.problem else 'json'}",
+        f"Content-Type: application/{'problem+json' if form.problem and not form.oauth else 'json'}",
         f"Content-Length: {len(content)}",
         "Cache-Control: no-store",
         "X-JWT-Sidecar: rejected",

@@ -142,6 +142,11 @@ class Request:
         return "none" if self.claims is None else self.claims.issuer
 
     @property
+    def authorized(self) -> bool:
+        """Were claims verified, and may they use the route?"""
+        return self.claims is not None and self.rejected is None
+
+    @property
     def upgrade(self) -> bytes | None:
         """The protocol that the client asks to go on with, if its route lets it. Never h2c: it would carry unseen requests."""
         if not self.message.upgrade or self.route is None:

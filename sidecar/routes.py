@@ -30,10 +30,11 @@ MAX_READINGS = 64  # of one path; more than a few come only from layers of escap
 
 
 class Auth(Enum):
-    """What a route asks of a request: a valid token, one if any came, none, or nothing will do."""
+    """What a route asks of a request: a valid token, one if any came, an API key, none, or nothing will do."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
+    API_KEY = "api_key"
     NONE = "none"
     DENY = "deny"
 

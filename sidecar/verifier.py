@@ -168,11 +168,15 @@ class Verifier:
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
-        claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+        digest = sha256(token).digest()
+        known = self._remembered.get(digest)
+        if known is not None and known.key == key:  # by another request that waited for the same keys
+            claims = known.claims
+        else:
+            claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
-        digest = sha256(token).digest()
-        self.evictions += len(self._remembered) == REMEMBERED_TOKENS and digest not in self._remembered
+        self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None
         self._remembered[digest] = remembered
         return claims
 

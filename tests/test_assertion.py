@@ -14,13 +14,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from sidecar.assertion import REUSED, AssertedIdentity, Assertion
+from sidecar.assertion import AssertedIdentity
 from sidecar.claims import Claims
 from sidecar.config import parse
 from sidecar.identity import MAX_ALL_BYTES
+from sidecar.mint import REUSED, Mint
 from sidecar.minting import SigningKey, key_set, own_key
 from sidecar.rejections import Reason, Rejection
 from sidecar.server import CannotStart, build
+from sidecar.signing_keys import KeyRing, TimedKey
 from sidecar.unusable import Unusable
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
@@ -33,8 +35,19 @@ WANTED = {"audience": "my-backend"}
 VERIFIED = {"iss": "https://idp.example/", "sub": "alice", "aud": ["my-api"], "iat": 1, "exp": EPOCH + 300}
 
 
-def assertion(clock: HandClock, ttl_s: float = 30.0) -> Assertion:
-    return Assertion(KEY, clock, header="X-JWT-Assertion", issuer="jwt-sidecar", audience="my-backend", ttl_s=ttl_s)
+RING = KeyRing([TimedKey(KEY)])
+
+
+def assertion(clock: HandClock) -> Mint:
+    return Mint(
+        lambda: RING,
+        clock,
+        issuer="jwt-sidecar",
+        audience="my-backend",
+        ttl_s=30.0,
+        algorithm="EdDSA",
+        before="X-JWT-Assertion: ",
+    )
 
 
 def verified(until: float = EPOCH + 360, **claims: Any) -> Claims:
@@ -86,11 +99,14 @@ def test_a_claim_of_the_client_cannot_take_the_place_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_s", "lasts_s"), [(300.0, 30), (30.0, 30), (29.0, 29), (10.5, 11), (0.25, 1)], ids=lambda value: f"{value} s"
+    ("left_s", "lasts_s"),
+    [(300.0, 30), (30.0, 30), (29.0, 29), (10.5, 10), (0.25, 0), (-20.0, -20)],
+    ids=lambda value: f"{value} s",
 )
 def test_it_never_outlives_the_clients_token(left_s: float, lasts_s: int) -> None:
-    # `exp` has whole seconds
-    assert minted(assertion(HandClock()).line(verified(EPOCH + left_s)))["exp"] == EPOCH + lasts_s
+    # `exp` has whole seconds; a token that is only good by the clock skew makes one that is no better
+    claims = verified(EPOCH + left_s + 60, exp=EPOCH + left_s)
+    assert minted(assertion(HandClock()).line(claims))["exp"] == EPOCH + lasts_s
 
 
 # How long it is used
@@ -120,7 +136,7 @@ def test_an_assertion_of_the_future_is_not_sent_when_the_clock_was_set_back() ->
 
 def test_the_other_identity_headers_are_rendered_once_all_the_same() -> None:
     clock = HandClock()
-    identity = AssertedIdentity({"X-JWT-Sub": ("sub",)}, None, "percent", assertion(clock))
+    identity = AssertedIdentity({"X-JWT-Sub": ("sub",)}, None, "percent", "X-JWT-Assertion", assertion(clock))
     claims = verified()
     head, _, first = identity.lines(claims).partition(b"X-JWT-Assertion")
     assert head == b"X-JWT-Status: verified\r\nX-JWT-Sub: alice\r\n" == claims.headers
@@ -131,7 +147,7 @@ def test_the_other_identity_headers_are_rendered_once_all_the_same() -> None:
 
 
 def test_it_counts_with_the_other_identity_headers() -> None:
-    identity = AssertedIdentity({}, None, "percent", assertion(HandClock()))
+    identity = AssertedIdentity({}, None, "percent", "X-JWT-Assertion", assertion(HandClock()))
     assert len(identity.lines(verified(x="a" * 11_000))) < MAX_ALL_BYTES
     for _ in range(2):  # and again: nothing that is refused is remembered as acceptable
         with pytest.raises(Rejection) as caught:

@@ -50,6 +50,16 @@ FILES = {
         f"{UPSTREAM}\nassertion: {{issuer: me, audience: you, key_file: here}}",
         "assertion: FILE: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted",
     ),
+    "api_keys": (
+        ISSUERS,
+        f"{UPSTREAM}\napi_keys: {{file: here}}",
+        "api_keys: FILE: is not a JSON object with one meaning",
+    ),
+    "signing": (
+        f"{ISSUERS}\nsigning: {{issuer: 'https://gw/', keys_file: here}}",
+        "upstreams: {api: {url: 'http://127.0.0.1:9292', token: {audience: api}}}",
+        "signing: FILE: is not a JSON object with one meaning",
+    ),
 }
 
 

@@ -276,7 +276,7 @@ MORE_THAN_HOST = "must end after the host and port: each request's own path and 
 NAME = "a name is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit"
 
 ISSUERS_AND_UPSTREAMS = [
-    case("no issuers", UPSTREAM, "1:1: issuers: is missing; name at least one issuer whose tokens are accepted"),
+    case("no issuers", UPSTREAM, "1:1: issuers: is missing; name at least one issuer whose tokens are accepted, or API keys"),
     case("empty issuers", f"{UPSTREAM}issuers: {{}}", f"2:1: issuers: {EMPTY}"),
     case("same issuer twice", f"{ISSUERS[:-2]}, b: {{issuer: https://idp.example/, audiences: any}}}}\n{UPSTREAM}",
          "1:79: issuers.b.issuer: is also the issuer of main (line 1); a token must lead to one of them"),
@@ -367,7 +367,8 @@ ROUTES = [
          "4:24: routes.0.methods.0: 'A B' is not a method; methods are upper case, such as GET"),
     case("TRACE", "{path: /a, methods: [TRACE]}",
          "4:24: routes.0.methods.0: 'TRACE' is refused on every path, so no route can be for it"),
-    case("unknown auth", "{path: /a, auth: off}", "4:20: routes.0.auth: 'off' is not one of: required, optional, none, deny"),
+    case("unknown auth", "{path: /a, auth: off}",
+         "4:20: routes.0.auth: 'off' is not one of: required, optional, api_key, none, deny"),
     case("unknown mode", "{path: /a, mode: reports}",
          "4:20: routes.0.mode: 'reports' is not one of: enforce, report; did you mean report?"),
     case("no issuers", "{path: /a, issuers: []}", f"4:14: routes.0.issuers: {EMPTY}"),

@@ -13,7 +13,7 @@ FILES = {
     for file in PACKAGE.rglob("*.py")
 }
 
-COMMANDS = {"dev", "drain", "check", "importing"}
+COMMANDS = {"dev", "drain", "check", "importing", "keys_command"}
 """What serves one command only, by its name."""
 PURE = ("routes", "bearer", "jws", "claims", "conditions", "policy", "headers", "identity", "rejections")
 """Rules without a socket, a clock or a loop: what they answer depends on what they are given, and on nothing else."""

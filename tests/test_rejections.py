@@ -19,8 +19,8 @@ CODES = (
     "upstream_unreachable upstream_timeout upstream_invalid overloaded internal_error"
 )
 """The first contract. Codes are only ever added to it."""
-ADDED = "expectation_failed"
-ADDED = "expectation_failed"
+ADDED = "expectation_failed api_key_unknown api_key_expired api_key_disabled signing_unavailable"
+ADDED = "expectation_failed api_key_unknown api_key_expired api_key_disabled signing_unavailable"
 
 STATUS = {
     "token_missing": 401, "token_ambiguous": 400, "token_malformed": 401, "token_too_large": 401,
@@ -31,6 +31,7 @@ STATUS = {
     "route_denied": 403, "method_not_allowed": 405, "request_malformed": 400, "headers_too_large": 431,
     "body_too_large": 413, "upstream_unreachable": 502, "upstream_timeout": 504, "upstream_invalid": 502,
     "overloaded": 503, "internal_error": 500, "expectation_failed": 417,
+    "api_key_unknown": 401, "api_key_expired": 401, "api_key_disabled": 401, "signing_unavailable": 503,
 }  # fmt: skip
 
 API = Form("api")

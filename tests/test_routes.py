@@ -361,7 +361,7 @@ def test_a_route_shows_its_name_and_what_it_asks() -> None:
 
 
 def test_the_words_of_the_configuration() -> None:
-    assert [Auth(word) for word in ("required", "optional", "none", "deny")] == list(Auth)
+    assert [Auth(word) for word in ("required", "optional", "api_key", "none", "deny")] == list(Auth)
 
 
 def test_a_route_asks_for_no_more_than_it_is_told() -> None:

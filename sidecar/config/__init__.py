@@ -7,6 +7,7 @@ JSON Schema.
 
 from sidecar.config.addresses import Address
 from sidecar.config.file import Config, ConfigError, Limits, Timeouts, json_schema, load, parse
+from sidecar.config.gateway import ApiKeys, MintedToken, Signing
 from sidecar.config.issuer import Issuer
 from sidecar.config.listeners import Admin, Health
 from sidecar.config.route import Route, Upstream
@@ -14,6 +15,23 @@ from sidecar.config.tls import ClientTls, ListenerTls
 from sidecar.config.yaml_source import Problem
 
 __all__ = [
-    "Address", "Admin", "ClientTls", "Config", "ConfigError", "Health", "Issuer", "Limits", "ListenerTls", "Problem", "Route",
-    "Timeouts", "Upstream", "json_schema", "load", "parse",
+    "Address",
+    "Admin",
+    "ApiKeys",
+    "ClientTls",
+    "Config",
+    "ConfigError",
+    "Health",
+    "Issuer",
+    "Limits",
+    "ListenerTls",
+    "MintedToken",
+    "Problem",
+    "Route",
+    "Signing",
+    "Timeouts",
+    "Upstream",
+    "json_schema",
+    "load",
+    "parse",
 ]  # fmt: skip

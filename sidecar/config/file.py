@@ -14,6 +14,7 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, is_loopback
+from sidecar.config.gateway import ApiKeys, Signing, check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
 from sidecar.config.listeners import Admin, Health
@@ -80,13 +81,15 @@ class Config(Struct):
     tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
     health: Health = key("What a cluster may see, on a port of its own.", Health())
     admin: Admin = key("The listener for operators; loopback, as it has no other protection.", Admin())
-    issuers: AtLeastOne[Issuer] = key("Whose tokens are accepted, by a name for routes and logs.")
+    issuers: AtLeastOne[Issuer] = key("Whose tokens are accepted, by a name for routes and logs.", {})
     jwks_snapshot_dir: ConfigFile | None = key(
         "A directory for copies of key sets, which a restart during an issuer's outage begins with.", None
     )
     denylist_file: ConfigFile | None = key(
         "A list (JSON or YAML) of tokens that are taken back, read again when it changes.", None
     )
+    api_keys: ApiKeys | None = key("API keys, for routes with auth: api_key. Left out: none is accepted.", None)
+    signing: Signing | None = key("Tokens of our own, for upstreams with a token. Left out: none are made.", None)
     upstream: UpstreamUrl | None = key("The backend; short for upstreams: {default: {url: ...}}.", None)
     upstreams: dict[Name, Upstream] = key("Several backends, by a name for routes and logs.", {})
     token_from: NonEmpty[TokenSource] = key(
@@ -134,7 +137,7 @@ class Config(Struct):
         if "token_from" in self.model_fields_set:
             return self.token_from
         headers = dict.fromkeys(issuer.token_header or "Authorization" for issuer in self.issuers.values())
-        return tuple(TokenSource(header=header) for header in headers)
+        return tuple(TokenSource(header=header) for header in headers or ("Authorization",))
 
     @model_validator(mode="after")
     def _with_the_short_form(self) -> Self:
@@ -154,6 +157,7 @@ class Config(Struct):
         self._check_names_in_routes(section)
         self._check_probes(section)
         self._check_hidden_routes(section)
+        check_gateway(self, section, self._rules(section))
 
     def _check_listeners(self, section: Section) -> None:
         listeners: list[tuple[tuple[str, ...], Address]] = [(("listen",), self.listen)]
@@ -178,6 +182,8 @@ class Config(Struct):
             section.report(text, "error_detail")
 
     def _check_issuers(self, section: Section) -> None:
+        if "issuers" not in section and "api_keys" not in section:
+            section.report("is missing; name at least one issuer whose tokens are accepted, or API keys", "issuers")
         seen: dict[str, tuple[str | int, ...]] = {}
         for name, issuer in (self.issuers or {}).items():
             aliases = enumerate(issuer.issuer_aliases or ())
@@ -208,6 +214,9 @@ class Config(Struct):
         others |= {("assertion", "header"): self.assertion.header} if self.assertion else {}
         others |= {("signature", "header"): self.signature.header} if self.signature else {}
         others |= {(*place.path, "header"): source.header for place, source in self._token_places(section)}
+        read = {(source.header or "").lower() for source in self.token_from or ()}
+        if self.api_keys and (self.api_keys.header or "").lower() not in read:
+            others["api_keys", "header"] = self.api_keys.header
         check_header_names(names, {place: name for place, name in others.items() if name}, section)
 
     def _check_token_sources(self, section: Section) -> None:

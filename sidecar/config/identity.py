@@ -91,11 +91,15 @@ def _template(value: object) -> Template:
     return tuple(part for part in parts if part)
 
 
+TokenHeaderName = Annotated[HeaderToken, AfterValidator(_token_header)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+
+
 class TokenSource(Struct):
     """A place where requests may bring their token."""
 
-    header: Annotated[HeaderToken, AfterValidator(_token_header)] | None = key("A header.", None)
-    prefix: Annotated[str, AfterValidator(_prefix)] | None = key(
+    header: TokenHeaderName | None = key("A header.", None)
+    prefix: Prefix | None = key(
         "The word before the token, in any case. Left out: Bearer for Authorization, and none for other headers.", None
     )
     cookie: Annotated[str, AfterValidator(_cookie)] | None = key("Or a cookie; browsers send it unasked.", None)

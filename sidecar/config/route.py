@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import UpstreamUrl
 from sidecar.config.claims import Require
+from sidecar.config.gateway import MintedToken
 from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, RoutePath
@@ -25,6 +26,7 @@ class Upstream(Struct):
     name: SkipJsonSchema[str]
     url: UpstreamUrl = key("http://host:port, https://host:port or unix:///path/of.sock.")
     tls: ClientTls = key("How to know it, for https.", ClientTls())
+    token: MintedToken | None = key("A JWT of our own as its Authorization: Bearer. Left out: none.", None)
 
     @property
     def scheme(self) -> str:
@@ -100,8 +102,9 @@ class Route(Struct):
         "Only requests to these hosts; *.example.com is every name below it. Left out: all.", None
     )
     methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
-    auth: Literal["required", "optional", "none", "deny"] = key(
-        "required: a valid token. optional: or no token. none: no token is looked at. deny: nobody gets in.", "required"
+    auth: Literal["required", "optional", "api_key", "none", "deny"] = key(
+        "required: a valid token. optional: or no token. api_key: an API key. none: nothing is looked at. deny: nobody gets in.",
+        "required",
     )
     issuers: NonEmpty[str] | None = key("Only their tokens. Left out: those of every issuer.", None)
     require: Require | None = key("What the token must hold; otherwise 403.", None)
@@ -128,6 +131,10 @@ class Route(Struct):
             if self.auth in ("none", "deny") and asked in section:
                 text = f"contradicts auth: {self.auth}, which looks at no token; remove one of the two"
                 section.report(text, asked)
+        if self.auth == "api_key" and "issuers" in section:
+            section.report("contradicts auth: api_key, which asks for no token; remove one of the two", "issuers")
+        if self.auth == "api_key" and self.forward_token:
+            section.report("contradicts auth: api_key: an API key never reaches a backend; remove it", "forward_token")
         if self.auth == "none" and self.mode == "report":
             section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
         if self.strip_prefix and self.path and not f"{self.path}/".startswith(f"{self.strip_prefix}/"):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sidecar.minting import ALGORITHMS, SigningKey, key_set
+from sidecar.minting import ALGORITHMS, SigningKey, discovery, key_set, key_set_url
 
 CACHE_CONTROL = "public, max-age=60"  # short, so that a restarted issuer's new keys are soon asked for
 
@@ -36,7 +36,7 @@ class Issuer:
         self.issuer = issuer
         self.audience = audience
         base = issuer.rstrip("/")  # OpenID Connect Discovery 1.0 section 4.1
-        self.jwks_uri = jwks_uri or f"{base}/.well-known/jwks.json"
+        self.jwks_uri = jwks_uri or key_set_url(issuer)
         path = urlsplit(base).path
         self.path = f"/{path.lstrip('/')}" if path else ""  # an `iss` that is no URL has a path without a slash
         self.keys = list(keys) if keys is not None else [SigningKey.generate(alg) for alg in ALGORITHMS]
@@ -66,11 +66,7 @@ class Issuer:
         }
 
     async def _discovery(self, _request: web.BaseRequest) -> web.Response:
-        document = {
-            "issuer": self.issuer,
-            "jwks_uri": self.jwks_uri,
-            "id_token_signing_alg_values_supported": [key.alg for key in self.keys],
-        }
+        document = discovery(self.issuer, self.jwks_uri, [key.alg for key in self.keys])
         return web.json_response(document, headers={"Cache-Control": CACHE_CONTROL})
 
     async def _jwks(self, _request: web.BaseRequest) -> web.Response:

@@ -1,0 +1,200 @@
+"""The issuer that we are, at the path of its URL on the proxy's own listener: who it is, its keys, and tokens for API keys.
+
+Its pages are found by their exact path, before any route. The first two are for everybody: they hold public keys.
+"""
+
+import json
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
+
+from aiohttp.web_protocol import RequestPayloadError
+
+from sidecar.api_keys import ApiKeys
+from sidecar.claims import Claims
+from sidecar.clock import Clock
+from sidecar.deadlines import NEVER
+from sidecar.followed import FollowedFile
+from sidecar.mint import Mint
+from sidecar.minting import discovery, key_set, key_set_url
+from sidecar.policy import granted_scopes
+from sidecar.rejections import Reason, Rejection
+from sidecar.request import Request
+from sidecar.routes import Auth, Route
+from sidecar.signing_keys import KeyRing
+
+MAX_AGE_S = 60  # for verifiers' copies of the keys: for as long they may believe a key that was withdrawn
+MAX_FORM_BYTES = 8 * 1024
+FORM_S = 10.0  # for a form to come
+
+
+class Reply(NamedTuple):
+    """An answer that is no refusal and does not come from a backend."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Page(NamedTuple):
+    """`answer` gives the reply to a request, or raises Rejection; `route` names the page in logs and metrics."""
+
+    route: Route
+    answer: Callable[[Request], Awaitable[Reply]]
+
+
+class OwnIssuer:
+    """What is served of an issuer. Of its token endpoint only with a mint, for the holders of `api_keys`."""
+
+    def __init__(
+        self,
+        issuer: str,
+        ring: FollowedFile[KeyRing],
+        clock: Clock,
+        api_keys: ApiKeys | None = None,
+        mint: Mint | None = None,
+    ) -> None:
+        self.issuer = issuer
+        self._ring = ring
+        self._clock = clock
+        base = urlsplit(issuer).path.rstrip("/")
+        public = Route(base or "/", auth=Auth.NONE, name="(issuer)")
+        self._pages = {
+            f"{base}/.well-known/openid-configuration": Page(public, self._discovery),
+            f"{base}/.well-known/jwks.json": Page(public, self._jwks),
+        }
+        self._tokens = None
+        if mint is not None and api_keys is not None:
+            self._tokens = TokenEndpoint(api_keys, mint, clock)
+            self._pages[f"{base}/token"] = Page(TOKEN_ROUTE, self._tokens.answer)
+
+    def __repr__(self) -> str:
+        return f"<OwnIssuer {self.issuer}: {', '.join(self._pages)}>"
+
+    def page(self, target: str) -> Page | None:
+        """The page that a request's target names, None when it is not one of ours."""
+        return self._pages.get(target.partition("?")[0])
+
+    async def _discovery(self, request: Request) -> Reply:
+        more: dict[str, Any] = {"response_types_supported": [], "subject_types_supported": ["public"]}
+        if self._tokens is not None:
+            more |= {
+                "token_endpoint": f"{self.issuer.rstrip('/')}/token",
+                "grant_types_supported": ["client_credentials"],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            }
+        algorithms = [timed.key.alg for timed in self._ring.value.keys]
+        return _cacheable(request, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
+
+    async def _jwks(self, request: Request) -> Reply:
+        return _cacheable(request, key_set(self._ring.value.published(self._clock.wall())))
+
+
+TOKEN_ROUTE = Route("/token", auth=Auth.API_KEY, name="(token)")
+
+
+class TokenEndpoint:
+    """Tokens for clients that want them themselves: RFC 6749 section 4.4, with the API key as the client's secret."""
+
+    def __init__(self, api_keys: ApiKeys, mint: Mint, clock: Clock) -> None:
+        self._api_keys = api_keys
+        self._mint = mint
+        self._clock = clock
+
+    async def answer(self, request: Request) -> Reply:
+        """A token for the holder of the key. Raises Rejection, whose `oauth_error` is one of RFC 6749 section 5.2."""
+        if request.method != "POST":
+            raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="POST")
+        holder = request.claims = self._client(request)
+        form = _parameters(await _body(request, self._clock))
+        if form.get("grant_type") != "client_credentials":
+            raise _refused("The grant_type must be client_credentials.", "unsupported_grant_type")
+        for name in ("resource", "audience"):  # RFC 8707, and the name that others use
+            if form.get(name, self._mint.audience) != self._mint.audience:
+                raise _refused("Tokens for this audience are not given here.", "invalid_target")
+        minted = self._mint.minted(_narrowed(holder, form.get("scope")))
+        document = {
+            "access_token": minted.token,
+            "token_type": "Bearer",
+            "expires_in": max(0, int(minted.expires - self._clock.wall())),
+        }
+        return Reply(200, {"Cache-Control": "no-store", "Pragma": "no-cache"}, json.dumps(document).encode())
+
+    def _client(self, request: Request) -> Claims:
+        """The holder of the key that came, by Basic (section 2.3.1) or where routes look for keys. Raises Rejection."""
+        special = request.headers.special
+        credentials = special.get("authorization", [])
+        if len(credentials) == 1 and credentials[0][:6].lower() == b"basic ":
+            name, key = _basic(credentials[0][6:])
+            claims = self._api_keys.holder(key.encode())
+            if name != claims.claims["sub"]:
+                raise Rejection(Reason.API_KEY_UNKNOWN, "The API key is not that of this client_id.")
+            return claims
+        return self._api_keys.authenticate(special)
+
+
+def _basic(credentials: bytes) -> tuple[str, str]:
+    """(client_id, client_secret). Raises Rejection."""
+    try:
+        name, _, secret = b64decode(credentials.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        raise Rejection(Reason.API_KEY_UNKNOWN) from None
+    return unquote_plus(name), unquote_plus(secret)
+
+
+async def _body(request: Request, clock: Clock) -> bytes:
+    """The body of a request, which is not long in coming nor large. Raises Rejection."""
+    payload, client = request.payload, request.connection
+    body = b""
+    try:
+        client.invite_body(request)
+        client.deadline = clock.monotonic() + FORM_S
+        while chunk := await payload.readany():
+            body += chunk
+            if len(body) > MAX_FORM_BYTES:
+                raise Rejection(Reason.BODY_TOO_LARGE)
+    except RequestPayloadError:
+        raise Rejection(Reason.REQUEST_MALFORMED, "The request's body is not well-formed.") from None
+    finally:
+        client.deadline = NEVER
+    return body
+
+
+def _parameters(body: bytes) -> dict[str, str]:
+    """The parameters of a form, each once (section 3.2). Raises Rejection."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=32)
+    except ValueError:
+        raise _refused("The body must be a form.", "invalid_request") from None
+    form = dict(pairs)
+    if len(form) < len(pairs):
+        raise _refused("A parameter came twice.", "invalid_request")
+    return form
+
+
+def _narrowed(holder: Claims, scope: str | None) -> Claims:
+    """The claims with no other scopes than those that were asked for (section 3.3). Raises Rejection."""
+    if not scope:
+        return holder
+    if not set(scope.split(" ")) <= granted_scopes(holder.claims):
+        raise _refused("The API key lacks a scope that was asked for.", "invalid_scope")
+    return Claims(holder.issuer, holder.claims | {"scope": scope}, valid_until=holder.valid_until)
+
+
+def _refused(details: str, oauth_error: str) -> Rejection:
+    return Rejection(Reason.REQUEST_MALFORMED, details, oauth_error=oauth_error)
+
+
+def _cacheable(request: Request, document: Mapping[str, Any]) -> Reply:
+    """A page that may be kept for MAX_AGE_S, and then asked about with its ETag (RFC 9110 section 13.1.2)."""
+    if request.method not in ("GET", "HEAD"):
+        raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
+    content = json.dumps(document).encode()
+    etag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = {"Cache-Control": f"public, max-age={MAX_AGE_S}", "ETag": etag}
+    known = request.message.headers.get("If-None-Match", "")
+    if known == "*" or etag in (one.strip().removeprefix("W/") for one in known.split(",")):
+        return Reply(304, headers, b"")
+    return Reply(200, headers, content)

@@ -1,0 +1,106 @@
+"""Minting: verified claims in, a short-lived token of our own out. Each is sent again for most of its life.
+
+The `iss` and `aud` of such a token are those of the configuration, `iat` and `exp` are its own. The claims follow as they are, or
+those that are asked for; a verified token's `iss` as `original_iss`. `nbf`, `jti` and `cnf` speak of that token alone.
+"""
+
+from collections.abc import Callable, Mapping
+from math import ceil, floor, inf
+
+from sidecar.claims import Claims, Path, find
+from sidecar.clock import Clock
+from sidecar.signing_keys import KeyRing, TimedKey
+
+REUSED = 0.8  # of its life: whoever gets it last still has a fifth of it to look at it
+
+_OF_THAT_TOKEN_ALONE = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "cnf"})
+
+
+class Minted:
+    """A token, as text and as the line that carries it; good to be sent from `since` until `reused_until` (Unix times).
+
+    `ring` is the set of keys in which its key `by` was last seen.
+    """
+
+    __slots__ = ("by", "expires", "line", "reused_until", "ring", "since", "token")
+
+    def __init__(
+        self, token: str, line: bytes, by: TimedKey, ring: KeyRing, since: float, expires: int, reused_until: float
+    ) -> None:
+        self.token = token
+        self.line = line
+        self.by = by
+        self.ring = ring
+        self.since = since
+        self.expires = expires
+        self.reused_until = reused_until
+
+
+class Mint:
+    """Mints the tokens of one audience. `ring` gives the keys in use now, `before` is what stands before a token in its line.
+
+    `claims` is the name of a claim -> where it is in those that were verified; None: all as they are. `count` of them were made.
+    """
+
+    def __init__(
+        self,
+        ring: Callable[[], KeyRing],
+        clock: Clock,
+        *,
+        issuer: str,
+        audience: str,
+        ttl_s: float,
+        algorithm: str,
+        before: str = "",
+        claims: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.audience = audience
+        self.count = 0
+        self._ring = ring
+        self._clock = clock
+        self._own = {"iss": issuer, "aud": audience}
+        self._ttl_s = ttl_s
+        self._algorithm = algorithm
+        self._before = before
+        self._claims = claims
+
+    def __repr__(self) -> str:
+        return f"<Mint for {self.audience}: {self.count} minted>"
+
+    def line(self, claims: Claims) -> bytes:
+        """The header line for verified claims. Raises Rejection (signing_unavailable)."""
+        return self.minted(claims).line
+
+    def minted(self, claims: Claims) -> Minted:
+        """The token for verified claims; it is kept with them. Raises Rejection (signing_unavailable)."""
+        now = self._clock.wall()
+        ring = self._ring()
+        known: Minted | None = claims.minted.get(self)
+        if known is not None and known.since <= now < known.reused_until:
+            if known.ring is ring:
+                return known
+            if known.by in ring:
+                known.ring = ring
+                return known
+        minted = claims.minted[self] = self._mint(claims, ring, now)
+        return minted
+
+    def _mint(self, claims: Claims, ring: KeyRing, now: float) -> Minted:
+        signer = ring.signer(self._algorithm, now)
+        issued = int(now)
+        # It never outlives what it stands for, nor the publication of its key.
+        original = min(claims.claims.get("exp", inf), claims.valid_until)
+        expires = floor(min(ceil(issued + self._ttl_s), original, signer.retire_at))
+        token = signer.key.sign({**self._carried(claims.claims), "iat": issued, "exp": expires, **self._own})
+        self.count += 1
+        # What stands for a token that ends as soon cannot be made any better by minting it again.
+        reused_until = inf if original <= expires + 1 else now + REUSED * (expires - now)
+        line = f"{self._before}{token}\r\n".encode()
+        return Minted(token, line, signer, ring, now, expires, reused_until)
+
+    def _carried(self, verified: Mapping[str, object]) -> dict[str, object]:
+        original = {} if verified.get("iss") is None else {"original_iss": verified["iss"]}
+        if self._claims is None:
+            return {name: claim for name, claim in verified.items() if name not in _OF_THAT_TOKEN_ALONE} | original
+        found = {name: find(verified, path) for name, path in {"sub": ("sub",), **self._claims}.items()}
+        return {name: claim for name, claim in found.items() if claim is not None} | original

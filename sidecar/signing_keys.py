@@ -1,0 +1,81 @@
+"""Signing keys and their times: which of them signs, and which are published, is a matter of the file and the clock alone.
+
+So any number of replicas that share the file change from one key to the next without a word to each other. A key is published
+before it signs, and until the last token that it signed has expired:
+
+    publish_from          sign_from             sign_from of the next      retire_at
+        | published, not used | signs                  | published, not used   |
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sidecar.key_file import members, moment, rfc3339
+from sidecar.minting import SigningKey
+from sidecar.rejections import Reason, Rejection
+
+ALWAYS, NEVER = float("-inf"), float("inf")
+
+_TIMES = ("publish_from", "sign_from", "retire_at")
+
+
+class TimedKey(NamedTuple):
+    """A key and its times (Unix). It signs from `sign_from` until another of its algorithm does, and never after `retire_at`."""
+
+    key: SigningKey
+    publish_from: float = ALWAYS
+    sign_from: float = ALWAYS
+    retire_at: float = NEVER
+
+    @classmethod
+    def read(cls, document: object) -> "TimedKey":
+        """The key that a private JWK with times describes. Raises ValueError."""
+        if not isinstance(document, dict):
+            raise ValueError("must be an object")
+        times = {name: moment(document[name]) for name in _TIMES if name in document}
+        timed = cls(SigningKey.of_jwk(document), **times)
+        if not timed.publish_from <= timed.sign_from < timed.retire_at:
+            raise ValueError("must be published no later than it signs, and retire after that")
+        return timed
+
+    def document(self) -> dict[str, Any]:
+        """The key as the file has it: whoever reads it can sign."""
+        times = zip(_TIMES, self[1:], strict=True)
+        return self.key.private_jwk() | {name: rfc3339(at) for name, at in times if at not in (ALWAYS, NEVER)}
+
+
+class KeyRing:
+    """A set of signing keys, never changed, only replaced."""
+
+    def __init__(self, keys: Iterable[TimedKey]) -> None:
+        self.keys = tuple(keys)
+
+    @classmethod
+    def read(cls, content: bytes, _before: object = None) -> "KeyRing":
+        """The keys of a file, all or none. Raises ValueError."""
+        keys: list[TimedKey] = []
+        for number, document in enumerate(members(content)):
+            try:
+                keys.append(TimedKey.read(document))
+            except ValueError as error:
+                raise ValueError(f"key {number}: {error}") from None
+        if len({timed.key.kid for timed in keys}) < len(keys):
+            raise ValueError("has the same key twice")
+        return cls(keys)
+
+    def __contains__(self, timed: object) -> bool:
+        return isinstance(timed, TimedKey) and any(timed.key.kid == one.key.kid for one in self.keys)
+
+    def __repr__(self) -> str:
+        return f"<KeyRing of {', '.join(timed.key.kid for timed in self.keys)}>"
+
+    def signer(self, algorithm: str, now: float) -> TimedKey:
+        """The key that signs: of those whose time has come the last one. Raises Rejection (signing_unavailable)."""
+        due = [timed for timed in self.keys if timed.key.alg == algorithm and timed.sign_from <= now < timed.retire_at]
+        if not due:
+            raise Rejection(Reason.SIGNING_UNAVAILABLE, retry_after_s=60)
+        return max(due, key=lambda timed: (timed.sign_from, timed.key.kid))
+
+    def published(self, now: float) -> list[SigningKey]:
+        """The keys whose signatures are to be believed, and those that will sign soon."""
+        return [timed.key for timed in self.keys if timed.publish_from <= now < timed.retire_at]

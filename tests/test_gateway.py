@@ -1,0 +1,219 @@
+"""The gateway half: an API key or a token in, a token of our own out, and what an attacker gets instead."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import Config, parse
+from sidecar.minting import SigningKey
+from sidecar.server import CannotStart, build
+from sidecar.signing_keys import TimedKey
+from tests.peers import patience, tokens
+from tests.peers.backend import RawBackend, Request
+from tests.peers.gateway import AUDIENCE, ISSUER, Keys
+from tests.peers.issuer import ScriptedIssuer
+from tests.peers.wire import request
+from tests.proxy.conftest import ok, running
+from tests.test_api_keys import refusal
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+def minted(seen: Request, keys: Keys) -> dict[str, Any]:
+    """The claims of the token that the backend got as the one Authorization; its signature is verified."""
+    assert [name for name, _ in seen.headers if "uthoriz" in name.lower()] == ["Authorization"]
+    scheme, _, token = (seen.get("authorization") or "").partition(" ")
+    assert scheme == "Bearer"
+    tokens.verify(token, keys.keys[0].key.jwk, keys.keys[0].key.alg)
+    return tokens.payload_of(token)
+
+
+def gateway(keys: Keys, backend: RawBackend, **more: Any) -> Any:
+    """A gateway in front of a backend; that of the stack itself is not used."""
+    return running(**{"issuers": None, **keys.settings(backend.url, **more)})
+
+
+async def test_a_key_goes_in_and_a_short_token_comes_out(keys: Keys) -> None:
+    alice = keys.new("alice", "read", tenant="acme")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        stack.secrets.tokens.add(alice)
+        assert (await stack.fetch(request("GET", "/orders", token=alice))).status == 200
+        seen = await backend.received()
+        claims = minted(seen, keys)
+        assert claims["exp"] - claims["iat"] == 300
+        expected = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "scope": "read", "tenant": "acme"}
+        assert claims == expected | {"iat": claims["iat"], "exp": claims["exp"]}
+        assert abs(claims["iat"] - stack.clock.wall()) < 60
+        assert alice[21:].encode() not in seen.head
+
+
+@pytest.mark.parametrize("alg", ["EdDSA", "RS256", "ES256"])
+async def test_the_algorithm_is_configured_for_each_upstream(keys: Keys, alg: str) -> None:
+    alice = keys.new("alice")
+    keys.sign_with(TimedKey(SigningKey.generate(alg)))
+    async with RawBackend(ok) as backend:
+        upstreams = {"main": {"url": backend.url, "token": {"audience": "x", "ttl": "30s", "algorithm": alg}}}
+        async with gateway(keys, backend, upstreams=upstreams) as stack:
+            await stack.fetch(request("GET", "/", token=alice))
+            claims = minted(await backend.received(), keys)
+            assert (claims["aud"], claims["exp"] - claims["iat"]) == ("x", 30)
+
+
+async def test_a_burst_of_one_identity_mints_once(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        answers = await asyncio.gather(*(stack.fetch(request("GET", "/", token=alice)) for _ in range(20)))
+        assert {answer.status for answer in answers} == {200}
+        assert len({seen.get("authorization") for seen in backend.requests}) == 1
+        assert stack.sidecar.assembly.proxy.mints["main"].count == 1
+
+
+def exchange(keys: Keys, backend: RawBackend, **more: Any) -> Any:
+    """The same, with tokens of an issuer in the place of API keys."""
+    return running(**keys.settings(backend.url, **{"api_keys": None, "routes": None, **more}))
+
+
+async def test_a_verified_token_is_exchanged_for_a_short_one(keys: Keys) -> None:
+    async with RawBackend(ok) as backend, exchange(keys, backend) as stack:
+        assert (await stack.fetch(stack.good())).status == 200
+        claims = minted(await backend.received(), keys)
+        assert (claims["sub"], claims["aud"], claims["iss"]) == ("alice", AUDIENCE, ISSUER)
+        assert claims["original_iss"] == stack.issuer.issuer
+        assert claims["exp"] <= tokens.payload_of(stack.alice)["exp"]
+        short = stack.token(sub="bob", exp=int(stack.clock.wall()) + 20)
+        await stack.fetch(request("GET", "/", token=short))
+        assert minted(await backend.received(2), keys)["exp"] == tokens.payload_of(short)["exp"]
+
+
+async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(keys: Keys) -> None:
+    issuer = ScriptedIssuer(algs=["EdDSA"])
+    issuer.hang()
+    async with RawBackend(ok) as backend, exchange(keys, backend, issuer=issuer) as stack:
+        burst = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(20)]
+        async with patience("all of them to wait"):
+            while stack.sidecar.assembly.proxy.telemetry.requests_in_flight < len(burst):
+                await asyncio.sleep(0)
+        issuer.release()
+        assert {answer.status for answer in await asyncio.gather(*burst)} == {200}
+        assert stack.sidecar.assembly.proxy.mints["main"].count == 1
+
+
+# What an attacker tries
+
+
+async def test_a_clients_own_authorization_never_goes_beside_ours(keys: Keys) -> None:
+    alice = keys.new("alice")
+    api_keys = {"file": str(keys.api_keys), "header": "X-Api-Key"}
+    routes = [{"path": "/open/*", "auth": "none"}, {"path": "/maybe/*", "auth": "api_key", "mode": "report"}]
+    routes.append({"path": "/*", "auth": "api_key"})
+    own = [("Authorization", "Bearer a.b.c"), ("authorization", "Basic YTpi"), ("Proxy-Authorization", "Basic YTpi")]
+    own.append(("Authorization_", "x"))
+    async with RawBackend(ok) as backend, gateway(keys, backend, api_keys=api_keys, routes=routes) as stack:
+        await stack.fetch(request("GET", "/", headers=[("X-Api-Key", alice), *own]))
+        assert minted(await backend.received(), keys)["sub"] == "alice"
+        for number, target in enumerate(("/open/x", "/maybe/x"), 2):
+            assert (await stack.fetch(request("GET", target, headers=own))).status == 200
+            seen = await backend.received(number)
+            assert b"uthorization" not in seen.head
+            assert seen.get("x-jwt-status") == ("anonymous" if target == "/open/x" else "report")
+
+
+async def test_nobody_is_vouched_for_whom_a_rule_would_have_refused(keys: Keys) -> None:
+    alice = keys.new("alice", "read")
+    routes = [{"path": "/*", "auth": "api_key", "mode": "report", "require": {"scopes": ["admin"]}}]
+    async with RawBackend(ok) as backend, gateway(keys, backend, routes=routes) as stack:
+        assert (await stack.fetch(request("GET", "/", token=alice))).status == 200
+        seen = await backend.received()
+        assert (seen.get("x-jwt-status"), seen.get("authorization")) == ("report", None)
+
+
+async def test_upstreams_do_not_get_each_others_tokens(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as main, RawBackend(ok) as plain, RawBackend(ok) as other:
+        upstreams = {
+            "default": {"url": main.url, "token": {"audience": "main"}},
+            "plain": {"url": plain.url},
+            "other": {"url": other.url, "token": {"audience": "other"}},
+        }
+        routes = [
+            {"path": f"/{name}/*", "auth": "api_key", "upstream": name} for name in ("plain", "other")
+        ]  # fmt: skip
+        routes.append({"path": "/*", "auth": "api_key", "upstream": "default"})
+        async with gateway(keys, main, upstreams=upstreams, routes=routes) as stack:
+            for target in ("/", "/plain/x", "/other/x"):
+                assert (await stack.fetch(request("GET", target, token=alice))).status == 200
+            assert minted(await main.received(), keys)["aud"] == "main"
+            assert minted(await other.received(), keys)["aud"] == "other"
+            assert (await plain.received()).get("authorization") is None
+
+
+async def test_the_token_of_a_key_that_was_disabled_is_not_sent_again(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        await stack.fetch(request("GET", "/", token=alice))
+        keys.change(alice, enabled=False)
+        stack.sidecar.assembly.api_keys.file.look()
+        refusal(await stack.fetch(request("GET", "/", token=alice)), 401, "api_key_disabled")
+        assert len(backend.requests) == 1
+
+
+async def test_what_a_key_may_do_changes_with_its_entry(keys: Keys) -> None:
+    alice = keys.new("alice", "read write")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        await stack.fetch(request("GET", "/", token=alice))
+        keys.change(alice, scopes=("read",))
+        stack.sidecar.assembly.api_keys.file.look()
+        await stack.fetch(request("GET", "/", token=alice))
+        assert [minted(seen, keys)["scope"] for seen in backend.requests] == ["read write", "read"]
+
+
+async def test_a_token_of_ours_is_no_way_back_in(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as backend:
+        settings = keys.settings(backend.url, routes=[{"path": "/keys/*", "auth": "api_key"}])
+        async with running(**settings) as stack:
+            await stack.fetch(request("GET", "/keys/x", token=alice))
+            ours = (await backend.received()).get("authorization")
+            for target, code in (("/", "issuer_unknown"), ("/keys/x", "api_key_unknown")):
+                refusal(await stack.fetch(request("GET", target, headers=[("Authorization", ours or "")])), 401, code)
+
+
+async def test_without_a_key_that_signs_the_backend_is_not_asked(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        keys.sign_with()
+        stack.sidecar.assembly.key_ring.look()
+        answer = await stack.fetch(request("GET", "/", token=alice))
+        refusal(answer, 503, "signing_unavailable")
+        assert answer.get("retry-after") == "60"
+        assert answer.get("www-authenticate") is None
+        assert backend.requests == []
+
+
+@pytest.mark.parametrize("file", ["api_keys", "signing"])
+@pytest.mark.parametrize("content", [None, "", "{}"])
+async def test_it_does_not_start_with_a_file_that_it_cannot_use(keys: Keys, file: str, content: str | None) -> None:
+    path: Path = getattr(keys, file)
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(CannotStart) as caught:
+        build(stack_config(keys))
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+async def test_it_does_not_start_without_a_key_for_an_algorithm_in_use(keys: Keys) -> None:
+    keys.sign_with(TimedKey(SigningKey.generate("ES256")))
+    with pytest.raises(CannotStart) as caught:
+        build(stack_config(keys))
+    cure = "jwt-sidecar keys rotate --algorithm EdDSA makes one"
+    assert str(caught.value) == f"{keys.signing}: no key signs EdDSA now; {cure}"
+
+
+def stack_config(keys: Keys) -> Config:
+    settings = {name: value for name, value in keys.settings("http://127.0.0.1:9").items() if value is not None}
+    return parse(json.dumps(settings))
