@@ -21,7 +21,7 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --access-log both --record
 
 # What a request costs in calls, and the budget that a test holds it to: make cost WRITE=--write
 cost: .venv/installed-dev

@@ -6,62 +6,80 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.growth import growth
 from benchmarks.issuer import serving_issuers
 from benchmarks.origin import nginx_origin
 from benchmarks.peers import Missing, Peer, peers
 from benchmarks.process import LOAD_CORE
 from benchmarks.profile import profile
 from benchmarks.proxies import Broken
-from benchmarks.works import WORKS, Bench
+from benchmarks.works import LOGGED, WORKS, Bench, NotServed, Result
+
+ALONE = {"growth": growth, "profile": profile}
+"""Commands that measure jwt-sidecar by itself."""
 
 
 def main() -> int:
     """0: measured; 1: a proxy did not do its work or something indispensable is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["run", "profile"], default="run")
-    parser.add_argument("--works", default="warm", help=f"all, or some of {','.join(WORKS)} (default: %(default)s)")
+    parser.add_argument(
+        "works", nargs="*", help=f"some of {', '.join(WORKS)} (default: all of them), or one of {', '.join(ALONE)}"
+    )
     parser.add_argument("--peers", default="all", help="all, or names with commas between (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=2, help="length of one proxy's turn (default: %(default)s)")
-    parser.add_argument("--access-log", action="store_true", help="switch the access log of every proxy on")
+    parser.add_argument("--access-log", choices=["off", "on", "both"], default="off", help="default: %(default)s")
+    parser.add_argument("--record", action="store_true", help="write tables, JSON and charts into the repository")
     arguments = parser.parse_args()
-    works = list(WORKS) if arguments.works == "all" else arguments.works.split(",")
-    if unknown := set(works) - set(WORKS):
+    works = arguments.works or list(WORKS)
+    if (unknown := set(works) - set(WORKS)) and works not in [[name] for name in ALONE]:
         parser.error(f"no such work: {', '.join(sorted(unknown))}")
     # Ended from outside: leave through the `with` blocks that stop every process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.ExitStack() as stack:
         try:
             found, versions, skipped = _found(arguments.peers)
-            os.sched_setaffinity(0, {LOAD_CORE})
+            os.sched_setaffinity(0, {int(LOAD_CORE)})
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
             directory.chmod(0o755)  # a worker of nginx may run as another user
-            origin = stack.enter_context(nginx_origin(directory / "origin"))
             bench = Bench(
                 found,
                 directory,
-                origin,
+                stack.enter_context(nginx_origin(directory / "origin")),
                 stack.enter_context(serving_issuers()),
                 arguments.rounds,
                 arguments.seconds,
-                arguments.access_log,
+                access_log=False,
             )
-            if arguments.command == "profile":
-                return profile(bench)
-            run = report.this_run(arguments.rounds, arguments.seconds, arguments.access_log, versions, skipped)
-            results = []
-            for work in works:
-                for result in WORKS[work](bench):
-                    print(f"\n{result.title}\n\n{report.table(result)}", flush=True)
-                    results.append(result)
-            report.write(run, results)
+            run = report.this_run(arguments.rounds, arguments.seconds, versions, skipped)
+            if works[0] in ALONE:
+                return ALONE[works[0]](bench, run, arguments.record)
+            results: list[Result] = []
+            for access_log in {"off": [False], "on": [True], "both": [False, True]}[arguments.access_log]:
+                for work in works:
+                    if work in LOGGED or not access_log:
+                        _measure(work, replace(bench, access_log=access_log), run, results)
+                        if arguments.record:
+                            report.write(run, results, bench)
+            print(f"\nGoals\n\n{report.goals(results)}")
         except (Broken, Missing) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _measure(work: str, bench: Bench, run: report.Run, results: list[Result]) -> None:
+    try:
+        for result in WORKS[work](bench):
+            print(f"\n{result.title}\n\n{report.table(result)}", flush=True)
+            results.append(result)
+    except NotServed as why:
+        run.skipped[work] = str(why)
+        print(f"\n{work}: skipped, {why}", flush=True)
 
 
 def _found(names: str) -> tuple[list[Peer], dict[str, str], dict[str, str]]:

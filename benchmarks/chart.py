@@ -1,29 +1,94 @@
-"""A bar chart as SVG text."""
+"""Charts as SVG text: bars that compare programs, lines that show how a cost grows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from math import log10
 
-_WIDTH, _NAMES, _FIGURES, _ROW, _TOP = 640, 110, 70, 26, 52
+Spread = tuple[float, float, float]
+"""Median, smallest, largest."""
+
+_OURS, _OTHERS, _RANGE, _GREY = "#0969da", "#afb8c1", "#57606a", "#57606a"
+_WIDTH, _NAMES, _FIGURES, _ROW, _TOP = 640, 110, 90, 22, 46
+_COLUMNS, _SQUARE, _PLOT = 3, 220, 130
 
 
-def chart(title: str, subtitle: str, values: Mapping[str, float], marked: str) -> str:
-    """One horizontal bar for each value, the shortest first; the bar named `marked` has the strong colour."""
-    longest = max(values.values())
-    height = _TOP + _ROW * len(values) + 8
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"'
-        ' font-family="sans-serif" font-size="13">',
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="8" y="20" font-weight="bold">{escape(title)}</text>',
-        f'<text x="8" y="38" fill="#57606a" font-size="11">{escape(subtitle)}; less is better</text>',
-    ]
-    for row, (name, value) in enumerate(sorted(values.items(), key=lambda item: item[1])):
-        y = _TOP + _ROW * row
-        length = max(1, round((_WIDTH - _NAMES - _FIGURES) * value / longest))
-        colour = "#0969da" if name == marked else "#afb8c1"
-        lines += [
-            f'<text x="{_NAMES - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>',
-            f'<rect x="{_NAMES}" y="{y}" width="{length}" height="{_ROW - 7}" fill="{colour}"/>',
-            f'<text x="{_NAMES + length + 6}" y="{y + 14}">{value:.3g}</text>',
+def bars(title: str, subtitle: str, panels: Mapping[str, Mapping[str, Spread]], marked: str) -> str:
+    """One panel below the other, in each a bar for every name, the shortest first, with its spread; each has its own scale.
+
+    The bar named `marked` has the strong colour. A single panel needs no name of its own.
+    """
+    lines, y = [], _TOP
+    for panel, values in panels.items():
+        if len(panels) > 1:
+            y += 14
+            lines.append(_text(8, y, panel, "font-weight='bold' font-size='12'"))
+            y += 10
+        scale = (_WIDTH - _NAMES - _FIGURES) / max(most for _, _, most in values.values())
+        for name, (middle, least, most) in sorted(values.items(), key=lambda item: item[1]):
+            end, low, high = (_NAMES + scale * value for value in (middle, least, most))
+            lines += [
+                _text(_NAMES - 8, y + 13, name, "text-anchor='end'"),
+                f"<rect x='{_NAMES}' y='{y}' width='{end - _NAMES:.1f}' height='{_ROW - 5}'"
+                f" fill='{_OURS if name == marked else _OTHERS}'/>",
+                f"<path d='M{low:.1f} {y + 8.5}H{high:.1f}' stroke='{_RANGE}'/>",
+                _text(high + 6, y + 13, f"{middle:,.0f}" if middle >= 1000 else f"{middle:.3g}"),
+            ]
+            y += _ROW
+    return _svg(_WIDTH, y + 6, title, f"{subtitle}; less is better; the thin line is the spread", lines)
+
+
+def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[float, Spread]]) -> str:
+    """Small multiples: in each panel a line through the medians over the numbers (in powers of ten), with their spread.
+
+    All begin at zero; each has its own scale.
+    """
+    lines = []
+    for number, (panel, points) in enumerate(panels.items()):
+        left, top = 40 + number % _COLUMNS * _SQUARE, _TOP + 24 + number // _COLUMNS * _SQUARE
+        most = max(high for _, _, high in points.values())
+        first, last = log10(max(min(points), 1)), log10(max(points))
+        placed: list[tuple[float, Sequence[float]]] = [
+            (
+                left + (_SQUARE - 60) * (log10(max(x, 1)) - first) / (last - first),
+                [top + _PLOT * (1 - y / most) for y in ys],
+            )
+            for x, ys in points.items()
         ]
-    return "\n".join([*lines, "</svg>", ""])
+        lines += [
+            _text(left, top - 8, panel, "font-weight='bold' font-size='12'"),
+            f"<path d='M{left} {top}V{top + _PLOT}H{left + _SQUARE - 50}' stroke='{_GREY}' fill='none'/>",
+            f"<path d='M{' L'.join(f'{x:.1f} {ys[0]:.1f}' for x, ys in placed)}' stroke='{_OURS}' fill='none'/>",
+        ]
+        for (x, (middle, low, high)), (value, (cost, _, _)) in zip(placed, points.items(), strict=True):
+            lines += [
+                f"<path d='M{x:.1f} {low:.1f}V{high:.1f}' stroke='{_RANGE}'/>",
+                f"<circle cx='{x:.1f}' cy='{middle:.1f}' r='2.5' fill='{_OURS}'/>",
+                _text(x, middle - 7, f"{cost:.3g}", "text-anchor='middle' font-size='9'"),
+                _text(x, top + _PLOT + 13, _short(value), "text-anchor='middle' font-size='9'"),
+            ]
+    rows = -(-len(panels) // _COLUMNS)
+    return _svg(_COLUMNS * _SQUARE, _TOP + rows * _SQUARE - 10, title, subtitle, lines)
+
+
+def _svg(width: int, height: float, title: str, subtitle: str, lines: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height:g}' font-family='sans-serif' font-size='12'>",
+            f"<rect width='{width}' height='{height:g}' fill='#fff'/>",
+            _text(8, 20, title, "font-weight='bold' font-size='13'"),
+            _text(8, 37, subtitle, f"fill='{_GREY}' font-size='11'"),
+            *lines,
+            "</svg>\n",
+        ]
+    )
+
+
+def _text(x: float, y: float, text: str, style: str = "") -> str:
+    return f"<text x='{x:.1f}' y='{y:.1f}' {style}>{escape(text)}</text>"
+
+
+def _short(number: float) -> str:
+    for unit, size in (("M", 2**20), ("k", 2**10)):
+        if number >= size and number % size == 0:
+            return f"{number / size:g}{unit}"
+    return f"{number:,g}"

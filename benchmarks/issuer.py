@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -60,10 +61,10 @@ class Issuer:
         """A token that ended an hour ago, with a good signature."""
         return self.token(exp=int(time.time()) - 3600)
 
-    def forged(self) -> str:
-        """A token whose signature belongs to another token."""
-        signed, other = self.token(), self.token()
-        return f"{signed.rpartition('.')[0]}.{other.rpartition('.')[2]}"
+    def forged(self, count: int) -> list[str]:
+        """`count` tokens, all different, each with the signature of another token."""
+        signed = self.tokens(count + 1)
+        return [f"{one.rpartition('.')[0]}.{other.rpartition('.')[2]}" for one, other in pairwise(signed)]
 
 
 class Issuers:

@@ -11,6 +11,9 @@ from benchmarks.peers.installed import find
 from benchmarks.process import LOAD_CORE, free_port, running
 from benchmarks.setting import BULK_BYTES, ECHOED, SEEN
 
+BYTES = "/bytes/"
+"""Below it, a body of so many bytes, for the powers of two up to a MiB."""
+
 _NGINX = """\
 daemon off;
 worker_processes 1;
@@ -25,6 +28,7 @@ http {
     server {
         listen 127.0.0.1:%(port)d;
         location / { return 200 '{"message":"hello"}'; }
+        location %(bytes)s { alias bytes/; }
         location = %(seen)s { return 200 '{%(headers)s}'; }
     }
 }
@@ -33,11 +37,14 @@ http {
 
 @contextlib.contextmanager
 def nginx_origin(directory: Path) -> Iterator[int]:
-    """nginx on the load core: a small constant, and at SEEN the headers that it got. Its port; raises `Missing`."""
+    """nginx on the load core: a small constant; at SEEN the headers that it got; bodies below BYTES. Its port, or `Missing`."""
     port = free_port()
     headers = ",".join(f'"{name.lower()}":"$http_{name.lower().replace("-", "_")}"' for name in ECHOED)
     directory.mkdir()
-    (directory / "nginx.conf").write_text(_NGINX % {"port": port, "seen": SEEN, "headers": headers})
+    (directory / "bytes").mkdir()
+    for power in range(21):
+        (directory / "bytes" / str(1 << power)).write_bytes(b"." * (1 << power))
+    (directory / "nginx.conf").write_text(_NGINX % {"port": port, "seen": SEEN, "headers": headers, "bytes": BYTES})
     with running([find("nginx"), "-e", "stderr", "-p", ".", "-c", "nginx.conf"], directory, LOAD_CORE):
         yield port
 

@@ -1,4 +1,4 @@
-"""A process under measurement: started in a session of its own on a given core, measured, and always stopped."""
+"""A process under measurement: started in a session of its own on given cores, measured, and always stopped."""
 
 import contextlib
 import os
@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 _CORES = sorted(os.sched_getaffinity(0))
-PROXY_CORE = _CORES[0]
-"""The core of whatever is measured."""
-LOAD_CORE = _CORES[-1]
+PROXY_CORE = str(_CORES[0])
+"""The core of whatever is measured, as taskset writes it."""
+LOAD_CORE = str(_CORES[-1])
 """The core of everything else: load generator, origin, issuer. The same one where the machine has only one."""
+TWO_CORES = ",".join(map(str, _CORES[:2]))
+"""For what is to use more than one, and shares the other with the load."""
 
 STOP_S = 5.0
 """How long a process may take to end after SIGTERM before its whole session is killed."""
@@ -24,12 +26,12 @@ class Process:
     """One program and everything that it starts."""
 
     def __init__(
-        self, argv: Sequence[str], directory: Path, core: int, environ: Mapping[str, str] | None = None
+        self, argv: Sequence[str], directory: Path, cores: str, environ: Mapping[str, str] | None = None
     ) -> None:
-        """Start `argv` in `directory` pinned to `core`; its output goes to `output.log` there."""
+        """Start `argv` in `directory` pinned to `cores`; its output goes to `output.log` there."""
         self.output = directory / "output.log"
         # Pinned by taskset and not afterwards: threads that exist already would keep their cores.
-        pinned = ["taskset", "-c", str(core), *argv] if shutil.which("taskset") else list(argv)
+        pinned = ["taskset", "-c", cores, *argv] if shutil.which("taskset") else list(argv)
         with self.output.open("wb") as output:
             self._popen = subprocess.Popen(
                 pinned,
@@ -84,10 +86,10 @@ class Process:
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str], directory: Path, core: int, environ: Mapping[str, str] | None = None
+    argv: Sequence[str], directory: Path, cores: str, environ: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
     """A `Process` that is stopped whatever happens."""
-    process = Process(argv, directory, core, environ)
+    process = Process(argv, directory, cores, environ)
     try:
         yield process
     finally:

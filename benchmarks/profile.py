@@ -4,18 +4,23 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.proxies import serving
-from benchmarks.report import OURS, RESULTS
-from benchmarks.works import Bench
+from benchmarks.works import OURS, Bench
 from benchmarks.wrk import closed_loop
 
+if TYPE_CHECKING:
+    from benchmarks.report import Run
 
-def profile(bench: Bench) -> int:
+RESULTS = Path(__file__).parent / "results"
+
+
+def profile(bench: Bench, _run: "Run", _record: bool) -> int:
     """Writes results/profile.svg (py-spy) or results/profile.txt (perf) of a warm run; 1 when neither is installed."""
     py_spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
     perf = shutil.which("perf")
-    setting = bench.setting("profile")
+    setting = bench.setting()
     token = setting.issuers[0].token()
     RESULTS.mkdir(exist_ok=True)
     with serving(bench.only(OURS), setting) as (proxy,):

@@ -8,14 +8,12 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.peers import Peer
-from benchmarks.process import PROXY_CORE, Process, free_port, running
+from benchmarks.process import Process, free_port, running
 from benchmarks.setting import CLAIMS_HEADER, SEEN, Setting
 
 START_S = 30.0
-CONFIGS = Path(__file__).parent / "results" / "configs"
 
 # Compiled .pyc files are part of an installed Python program.
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -46,7 +44,7 @@ def started(peer: Peer, setting: Setting) -> Iterator[Proxy]:
     directory.mkdir(parents=True)
     port = free_port()
     command = peer.command(setting, port, directory)
-    with running(command, directory, PROXY_CORE, ENVIRON) as process:
+    with running(command, directory, setting.cores, ENVIRON) as process:
         yield Proxy(peer, process, port)
 
 
@@ -56,11 +54,9 @@ def serving(peers: Sequence[Peer], setting: Setting) -> Iterator[list[Proxy]]:
     with contextlib.ExitStack() as stack:
         proxies = [stack.enter_context(started(peer, setting)) for peer in peers]
         for proxy in proxies:
-            await_accepted(proxy, setting.issuers[0].token())
+            for issuer in setting.issuers:
+                await_accepted(proxy, issuer.token())
             _check(proxy, setting)
-            CONFIGS.mkdir(parents=True, exist_ok=True)
-            config = setting.directory / proxy.peer.name / proxy.peer.config
-            shutil.copy(config, CONFIGS / f"{setting.directory.name}-{proxy.peer.name}{config.suffix}")
         yield proxies
 
 
@@ -89,7 +85,7 @@ def _check(proxy: Proxy, setting: Setting) -> None:
     bad = {
         "no token": None,
         "an expired token": issuer.expired(),
-        "a forged token": issuer.forged(),
+        "a forged token": issuer.forged(1)[0],
         "another audience": issuer.token(aud="another"),
         "another issuer": issuer.token(iss="http://127.0.0.1/another"),
     }

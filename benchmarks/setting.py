@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.issuer import Issuer
+from benchmarks.process import PROXY_CORE
 
 CLAIM_HEADERS = {"X-JWT-Sub": "sub", "X-JWT-Scope": "scope"}
 """Two claims of the verified token, each as a header to the origin."""
@@ -28,3 +29,4 @@ class Setting:
     """Path prefix (ending in `/`) and whose tokens it takes."""
     claims_header: bool = False
     access_log: bool = False
+    cores: str = PROXY_CORE

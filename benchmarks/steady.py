@@ -19,17 +19,18 @@ _QUANTUM_S = 0.0005
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one run, all in milliseconds."""
+    """Of one run; times in milliseconds."""
 
-    requests: int
+    rate: float
+    """Requests per second that were answered."""
     p50: float
     p99: float
     lag_p99: float
     """How much later than planned the client sent."""
 
 
-def steady(port: int, token: str, rate: float, seconds: float, connections: int = 32) -> Latency:
-    """`rate` requests per second at 127.0.0.1:`port` for `seconds`."""
+def steady(port: int, token: str, rate: float, requests: int, connections: int = 32) -> Latency:
+    """So many requests at 127.0.0.1:`port`, `rate` of them a second; at an infinite rate as many as get through."""
     request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     idle = deque(_Connection(port) for _ in range(connections))
     for connection in idle:  # opened by the proxy, and its own connections to the origin, before anything is timed
@@ -38,16 +39,15 @@ def steady(port: int, token: str, rate: float, seconds: float, connections: int 
         while not connection.received():
             select.select([connection.socket], [], [], 1.0)
     busy: dict[socket.socket, _Connection] = {}
-    total = int(rate * seconds)
     latencies: list[float] = []
     lags: list[float] = []
     gc.collect()
     gc.disable()
     try:
         start, sent, waited = time.perf_counter(), 0, 0.0
-        while len(latencies) < total:
+        while len(latencies) < requests:
             now = time.perf_counter()
-            while sent < total and start + sent / rate <= now and idle:
+            while sent < requests and start + sent / rate <= now and idle:
                 planned = start + sent / rate
                 connection = idle.popleft()
                 connection.send(request, planned)
@@ -55,7 +55,7 @@ def steady(port: int, token: str, rate: float, seconds: float, connections: int 
                 lags.append(max(0.0, now - max(planned, waited)))
                 busy[connection.socket] = connection
                 sent += 1
-            wait = start + sent / rate - time.perf_counter() if sent < total and idle else _QUANTUM_S
+            wait = start + sent / rate - time.perf_counter() if sent < requests and idle else _QUANTUM_S
             ready = select.select(busy, [], [], min(_QUANTUM_S, max(0.0, wait)))[0]
             for ready_socket in ready:
                 connection = busy[ready_socket]
@@ -65,12 +65,13 @@ def steady(port: int, token: str, rate: float, seconds: float, connections: int 
                     if not idle:
                         waited = time.perf_counter()
                     idle.append(connection)
+        took = time.perf_counter() - start
     finally:
         gc.enable()
         for connection in [*idle, *busy.values()]:
             connection.socket.close()
     percent = quantiles(latencies, n=100)
-    return Latency(total, percent[49] * 1e3, percent[98] * 1e3, quantiles(lags, n=100)[98] * 1e3)
+    return Latency(requests / took, percent[49] * 1e3, percent[98] * 1e3, quantiles(lags, n=100)[98] * 1e3)
 
 
 class _Connection:

@@ -45,11 +45,23 @@ class Load:
         return self.requests / self.seconds
 
 
-def closed_loop(url: str, token: str, seconds: int, headers: Mapping[str, str] | None = None) -> Load:
-    """One token on CONNECTIONS connections, each sending its next request when it has its answer."""
+def closed_loop(
+    url: str,
+    token: str,
+    seconds: int,
+    headers: Mapping[str, str] | None = None,
+    connections: int = CONNECTIONS,
+    body: int = 0,
+) -> Load:
+    """One token on all connections, each sending its next request when it has its answer; POSTs where `body` has a length."""
     lines = {"Authorization": f"Bearer {token}", **(headers or {})}
     flags = [part for name, value in lines.items() for part in ("-H", f"{name}: {value}")]
-    return _wrk([f"-d{seconds}s", *flags, url])
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body:
+            script.write(f'wrk.method, wrk.body = "POST", string.rep(".", {body})')
+            script.flush()
+            flags += ["-s", script.name]
+        return _wrk([f"-d{seconds}s", *flags, url], connections)
 
 
 def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> Load:
@@ -63,10 +75,10 @@ def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> L
         return _wrk(["-d3600s", "-s", str(script), url])
 
 
-def _wrk(arguments: Sequence[str]) -> Load:
+def _wrk(arguments: Sequence[str], connections: int = CONNECTIONS) -> Load:
     began = time.monotonic()
     run = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", "--timeout", "10s", *arguments], capture_output=True, text=True, check=True
+        ["wrk", "-t1", f"-c{connections}", "--timeout", "10s", *arguments], capture_output=True, text=True, check=True
     )
     seconds = time.monotonic() - began
     counted = re.search(r"(\d+) requests in", run.stdout)

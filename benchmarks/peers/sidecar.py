@@ -1,5 +1,6 @@
-"""jwt-sidecar, one process, all features that are on by default on, except where the setting says otherwise."""
+"""jwt-sidecar, all features that are on by default on, except where the setting says otherwise."""
 
+import functools
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ def version() -> str:
     return f"jwt-sidecar {number}, Python {sys.version.split()[0]}"
 
 
-def command(setting: Setting, port: int, directory: Path) -> list[str]:
+def command(workers: int, setting: Setting, port: int, directory: Path) -> list[str]:
     """The configuration is JSON, which is YAML."""
     config: dict[str, Any] = {
         "listen": f"127.0.0.1:{port}",
@@ -37,7 +38,7 @@ def command(setting: Setting, port: int, directory: Path) -> list[str]:
         "identity_headers": CLAIM_HEADERS,
         "claims_header": CLAIMS_HEADER if setting.claims_header else "off",
         "access_log": "json" if setting.access_log else "off",
-        "workers": 1,
+        "workers": workers,
         "routes": [{"path": f"{prefix}*", "issuers": [issuer.name]} for prefix, issuer in setting.routes],
     }
     if not setting.routes:
@@ -46,4 +47,5 @@ def command(setting: Setting, port: int, directory: Path) -> list[str]:
     return [str(_PROGRAM), "run", "-c", "sidecar.yaml"]
 
 
-PEER = Peer("jwt-sidecar", "jwt-sidecar, one worker", "sidecar.yaml", version, command)
+PEER = Peer("jwt-sidecar", "jwt-sidecar, one worker", "sidecar.yaml", version, functools.partial(command, 1))
+TWO_WORKERS = Peer("2 workers", "jwt-sidecar, two workers", "sidecar.yaml", version, functools.partial(command, 2))
