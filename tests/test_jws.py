@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.jws import MAX_DEPTH, MAX_HEADER_BYTES, MAX_TOKEN_BYTES, Jws, base64url, parse, strict_json_object
+from sidecar.jws import (
+    MAX_DEPTH,
+    MAX_HEADER_BYTES,
+    MAX_TOKEN_BYTES,
+    Jws,
+    base64url,
+    parse,
+    strict_json_object,
+    without_tokens,
+)
 from sidecar.rejections import Reason, Rejection
 from tests.peers.tokens import b64
 
@@ -243,3 +252,19 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 def test_what_json_can_say_is_read_as_it_was_said(value: dict[str, Any]) -> None:
     assert strict_json_object(json.dumps(value).encode()) == value
     assert strict_json_object(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/a/b.c", "/a/b.c"),
+        ("/eyJ", "/eyJ"),
+        ("/eyJhbGci", "/eyJhbGci"),
+        ("/eyJhbGci.e30.c2ln/x", "/***/x"),
+        ("/eyJhbGci.e30.c2-_n.5.6?", "/***?"),
+        ("/eyJhbGci.", "/***"),
+        ("a eyJhbGci.e30. eyJhbGci.e30. b", "a *** *** b"),
+    ],
+)
+def test_what_looks_like_a_token_is_not_told(text: str, told: str) -> None:
+    assert without_tokens(text) == told

@@ -498,3 +498,14 @@ def test_a_signature_without_its_leading_zero_is_another_signature() -> None:
         signature = tokens.signature(tokens.key("PS256"), "PS256", MESSAGE)
     assert verifies(published("PS256"), "PS256", signature)
     assert not verifies(published("PS256"), "PS256", signature[1:])
+
+
+def test_a_modulus_need_not_be_whole_bytes_long() -> None:
+    key = rsa.generate_private_key(65537, 2049)
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
+    assert verifies(tokens.jwk(key), "PS256", key.sign(MESSAGE, pss, hashes.SHA256()))
+
+
+def test_a_key_tells_its_family() -> None:
+    assert [usable(published(alg)).kty for alg in ("RS256", "ES256", "EdDSA")] == ["RSA", "EC", "OKP"]
+    assert secret_key(b"x" * 64, ["HS384"]).kty == "oct"

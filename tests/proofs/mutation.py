@@ -61,7 +61,7 @@ OPTIONS = [
 
 PROXY = (
     "proxy/test_request.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
-    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_model_scenario.py"
+    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_reload.py test_drain.py"
 )
 TESTS_OF = {
     "bearer": "test_bearer.py test_token_sources.py",

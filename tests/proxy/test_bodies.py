@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,22 @@ async def test_an_upload_and_a_download_cross_unchanged(stack: Stack, framing: s
     assert (answer.status, answer.delimited) == (200, "length")
     assert digest(answer.body) == digest(body)
     assert digest(stack.backend.requests[0].body) == digest(body)
+
+
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"body": b""}, "0", id="empty"),
+        pytest.param({"chunks": [b"he", b"llo"]}, "5", id="chunks"),
+    ],
+)
+async def test_a_body_that_is_here_already_is_sent_with_its_length(
+    stack: Stack, sent: dict[str, Any], length: str | None
+) -> None:
+    assert (await stack.fetch(stack.good("POST", "/x", **sent))).status == 200
+    (seen,) = stack.backend.requests
+    assert (seen.get("content-length"), seen.get("transfer-encoding")) == (length, None)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])

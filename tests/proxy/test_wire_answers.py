@@ -384,8 +384,21 @@ async def test_retries_send_a_post_at_most_once(stack: Stack, method: str, body:
     assert [seen.target for seen in stack.backend.requests] == ["/", "/once"]
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_retries_repeat_an_idempotent_request_whose_idle_connection_had_ended(stack: Stack, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("GET", None),
+        ("HEAD", None),
+        ("PUT", None),
+        ("DELETE", None),
+        ("OPTIONS", None),
+        ("PUT", b""),
+        ("PUT", b"hello"),
+    ],
+)
+async def test_retries_repeat_an_idempotent_request_whose_idle_connection_had_ended(
+    stack: Stack, method: str, body: bytes | None
+) -> None:
     async def once(_request: Request, writer: asyncio.StreamWriter) -> None:
         stack.backend.handler = ok
         writer.close()
@@ -393,8 +406,9 @@ async def test_retries_repeat_an_idempotent_request_whose_idle_connection_had_en
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         stack.backend.handler = once
-        assert (await client.request(stack.good(method, "/twice"))).status == 200
+        assert (await client.request(stack.good(method, "/twice", body=body))).status == 200
     assert [seen.target for seen in stack.backend.requests] == ["/", "/twice", "/twice"]
+    assert [seen.body for seen in stack.backend.requests] == [b"", body or b"", body or b""]
 
 
 async def test_retries_are_not_made_on_a_fresh_connection(stack: Stack) -> None:
