@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote_to_bytes
 
 
-def text(header: str) -> str:
-    """Percent-encoded UTF-8; http.server hands bytes over as Latin-1."""
-    return unquote_to_bytes(header.encode("latin-1")).decode()
+def text(header: str | None) -> str | None:
+    """Percent-encoded UTF-8, None without the claim; http.server hands bytes over as Latin-1."""
+    return None if header is None else unquote_to_bytes(header.encode("latin-1")).decode()
 
 
 def claims(header: str) -> dict:
