@@ -40,6 +40,7 @@ class ClientConnection(RequestHandler):
         "_broken",
         "_head_bytes",
         "_last_body",
+        "_lines",
         "_lingering",
         "_on_writable",
         "_trusted",
@@ -69,6 +70,7 @@ class ClientConnection(RequestHandler):
         self._on_writable: Callable[[], None] | None = None
         self._last_body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
+        self._lines = b""
         self._broken = False
         self._lingering = False
         self.sent_on = False
@@ -98,6 +100,14 @@ class ClientConnection(RequestHandler):
             return
         if self._broken:
             return  # after bytes that are no HTTP nothing on this connection has a meaning
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and not self._head_bytes:  # nothing else is on its way
+            self._lines, known = self.listener.proxy.heads.parsed(data)
+            if known is not None:
+                self._last_body = EMPTY_PAYLOAD
+                self._messages.append((known, EMPTY_PAYLOAD))
+                waiter.set_result(None)
+                return
         before = self._request_count
         super().data_received(data)
         if self._request_count == before:
@@ -150,7 +160,9 @@ class ClientConnection(RequestHandler):
                     break
                 if self._trusted is not self.listener.trusted and self.transport is not None:  # after a reload
                     self._look_at_peer(self.transport)
-                keep = await self.listener.proxy.handle(Request(message, payload, self)) and payload.is_eof()
+                lines, self._lines = self._lines, b""
+                request = Request(message, payload, self, lines)
+                keep = await self.listener.proxy.handle(request) and payload.is_eof()
                 await self.drain(self.clock.monotonic() + self.listener.idle_s)
                 if not keep or (message.chunked and not self.parse_afresh()):
                     keep = False

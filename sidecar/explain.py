@@ -112,7 +112,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     watched = proxy.verifier = _Watched(assembly.proxy.verifier)
     try:
         request = _request(assembly.config, question, clock)
-        request.read(proxy._roles)
+        proxy.heads.read(request)
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
         try:

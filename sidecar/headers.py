@@ -7,6 +7,7 @@ is sorted out. The role of a header name is found once and remembered; names fol
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from sidecar.rejections import Reason, Rejection
 
@@ -109,14 +110,16 @@ class RequestHeaders:
     """The headers of one request, read.
 
     `kept` is what is to be forwarded, in pieces to be joined, four to a header; `special` holds the values of the headers that
-    are meant for the proxy. `trusted` peers may speak about the request's origin.
+    are meant for the proxy; `stripped` says whether any was counted as such. `trusted` peers may speak about the request's
+    origin.
     """
 
-    __slots__ = ("kept", "special")
+    __slots__ = ("kept", "special", "stripped")
 
     def __init__(self, raw_headers: Sequence[tuple[bytes, bytes]], roles: Roles, trusted: bool = False) -> None:
         self.kept: list[bytes] = []
         self.special: dict[str, list[bytes]] = {}
+        self.stripped = False
         kept = self.kept
         special = self.special
         for name, value in raw_headers:
@@ -128,6 +131,7 @@ class RequestHeaders:
                     kept += (name, b": ", value, b"\r\n")
                 else:
                     roles.stripped["forwarded"] += 1
+                    self.stripped = True
             elif role == "noted":
                 kept += (name, b": ", value, b"\r\n")
                 special.setdefault(TRACEPARENT, []).append(value)
@@ -135,6 +139,7 @@ class RequestHeaders:
                 special[role].append(value)
             elif role in STRIPPED:
                 roles.stripped[STRIPPED[role]] += 1
+                self.stripped = True
             elif role != "drop":
                 special[role] = [value]
         if "connection" in special:
@@ -245,3 +250,20 @@ class AnswerHeaders:
     def clean(self) -> bool:
         """Is every name a name, and every value free of characters that could end its line early (RFC 9110 section 5)?"""
         return "malformed" not in self.special and _FORBIDDEN_IN_VALUE.search(b"".join(self.kept[2::4])) is None
+
+
+class Framing(NamedTuple):
+    """The header line that says where an answer ends."""
+
+    line: bytes
+
+
+class RelayedHead(NamedTuple):
+    """An answer's head as it goes on: status line and headers, but for what each request has of its own.
+
+    `given_id` is the request id that the backend has put into it, if any.
+    """
+
+    lines: bytes
+    framing: Framing
+    given_id: bytes | None

@@ -16,10 +16,14 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from sidecar.clock import Clock
 from sidecar.deadlines import NEVER, Deadlines
+from sidecar.headers import RelayedHead
+from sidecar.recurring import Recurring
 from sidecar.rejections import Reason, Rejection
 
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 MAX_ANSWER_HEADER_BYTES = 64 * 1024  # of one header of an answer
+_END = b"\r\n\r\n"
+_NO_BODY = frozenset({204, 304})  # RFC 9110 section 6.4.1, whatever length they name
 
 
 class Pool(Protocol):
@@ -27,6 +31,7 @@ class Pool(Protocol):
 
     clock: Clock
     deadlines: Deadlines
+    heads: "Recurring[AnswerHead]"
 
     def forget(self, connection: "UpstreamConnection") -> None:
         """A connection has ended."""
@@ -34,6 +39,20 @@ class Pool(Protocol):
 
 class BrokenOff(ConnectionError):
     """The backend ended the connection before its answer was complete."""
+
+
+class AnswerHead:
+    """An answer's head as it was parsed. One that keeps coming, byte for byte, is parsed once.
+
+    `length` is that of its body, -1 for a head that is not to be remembered. `relayed` is what was made of it to be passed on.
+    """
+
+    __slots__ = ("length", "message", "relayed")
+
+    def __init__(self, message: RawResponseMessage) -> None:
+        self.message = message
+        self.length = -1
+        self.relayed: RelayedHead | None = None
 
 
 class UpstreamConnection(BaseProtocol):
@@ -64,7 +83,7 @@ class UpstreamConnection(BaseProtocol):
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
-        self._answer: asyncio.Future[tuple[RawResponseMessage, StreamReader]] | None = None
+        self._answer: asyncio.Future[tuple[AnswerHead, StreamReader | bytes]] | None = None
         self._payload: StreamReader = EMPTY_PAYLOAD
         self._head_only = self._had_trailers = False
         self._use_new_parser()
@@ -91,7 +110,7 @@ class UpstreamConnection(BaseProtocol):
             max_field_size=MAX_ANSWER_HEADER_BYTES,
         )
 
-    async def exchange(self, head: bytes, head_only: bool, timeout_s: float) -> tuple[RawResponseMessage, StreamReader]:
+    async def exchange(self, head: bytes, head_only: bool, timeout_s: float) -> tuple[AnswerHead, StreamReader | bytes]:
         """Send a request's head (and what of its body follows it at once); return the answer's head and body.
 
         Raises BrokenOff when the connection ended first, Rejection when the answer was late or not HTTP.
@@ -152,7 +171,13 @@ class UpstreamConnection(BaseProtocol):
             if data:  # aiohttp feeds nothing at all when reading goes on after a pause
                 self.close()  # nobody asked for this
             return
+        answer = self._answer
+        first = b"" if self.spoken or self._head_only else _head(data)
         self.spoken = True
+        known = self._pool.heads.get(first)
+        if known is not None and answer is not None and not answer.done() and len(data) == len(first) + known.length:
+            answer.set_result((known, data[len(first) :]))
+            return
         try:
             messages, self._upgraded, self._early = self._responses.feed_data(data)
         except HttpProcessingError:
@@ -163,19 +188,22 @@ class UpstreamConnection(BaseProtocol):
             if self.transport is not None:
                 self.transport.pause_reading()  # until somebody takes what follows
         for message, payload in messages:
-            self._had_trailers |= bool(message.chunked)
-            self.reusable &= message.code != 101
-            if 100 <= message.code < 200 and message.code != 101:
+            code = message.code
+            if message.chunked:
+                self._had_trailers = True
+            if code == 101:
+                self.reusable = False
+            elif 100 <= code < 200:
                 if self.interim is not None:
                     self.interim(message)
-            elif (
-                self._answer is not None
-                and not self._answer.done()
-                and message.code > 100
-                and message.version.major == 1
-            ):
+                continue
+            if answer is not None and not answer.done() and code > 100 and message.version.major == 1:
                 self._payload = payload
-                self._answer.set_result((message, payload))
+                head = AnswerHead(message)
+                if first and len(messages) == 1 and _may_recur(message, payload):
+                    head.length = payload.total_bytes
+                    self._pool.heads.came(first, head)
+                answer.set_result((head, payload))
             else:
                 self.fail(Rejection(Reason.UPSTREAM_INVALID))
 
@@ -244,3 +272,21 @@ class UpstreamConnection(BaseProtocol):
             self._answer.set_exception(error)
         if not self._payload.is_eof():
             self._payload.set_exception(error)
+
+
+def _head(data: bytes) -> bytes:
+    """The head that these bytes begin with, or nothing where it does not end in them."""
+    end = data.find(_END)
+    return b"" if end < 0 else data[: end + len(_END)]
+
+
+def _may_recur(message: RawResponseMessage, payload: StreamReader) -> bool:
+    """Does the head alone say all about the answer, and leave the connection as it was?"""
+    return (
+        message.code >= 200
+        and message.code not in _NO_BODY
+        and not message.chunked
+        and not message.should_close
+        and payload.is_eof()
+        and payload.exception() is None
+    )

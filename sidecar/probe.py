@@ -41,7 +41,7 @@ class Probe:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._upstream.connect()
                 try:
-                    message, _ = await connection.exchange(self._head(), False, NEVER)
+                    head, _ = await connection.exchange(self._head(), False, NEVER)
                 finally:
                     connection.close()
         except Rejection as rejection:
@@ -50,7 +50,8 @@ class Probe:
             return Reason.UPSTREAM_UNREACHABLE.status
         except TimeoutError:
             return Reason.UPSTREAM_TIMEOUT.status
-        return message.code if message.code != 101 else Reason.UPSTREAM_INVALID.status
+        code = head.message.code
+        return code if code != 101 else Reason.UPSTREAM_INVALID.status
 
     def _head(self) -> bytes:
         identity = ANONYMOUS

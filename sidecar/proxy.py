@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from traceback import extract_tb
-from typing import NamedTuple
 
 from aiohttp.http import RawResponseMessage
 
@@ -14,7 +13,8 @@ from sidecar.bearer import TokenSources
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
-from sidecar.headers import AnswerHeaders, AnswerRoles, Roles
+from sidecar.headers import AnswerHeaders, AnswerRoles, Framing, RelayedHead, Roles
+from sidecar.heads import Heads
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
 from sidecar.issuing import TOKEN_ROUTE, OwnIssuer, Page
 from sidecar.leg import BrokenOff
@@ -33,12 +33,6 @@ log = logging.getLogger("sidecar.proxy")
 NO_BODY = frozenset({204, 304})  # RFC 9110 section 6.4.1
 UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
 _REASON_PHRASE = re.compile(r"[\x20-\x7e]*")
-
-
-class Framing(NamedTuple):
-    """The header line that says where an answer ends."""
-
-    line: bytes
 
 
 _NOTHING = Framing(b"")
@@ -76,7 +70,7 @@ class Proxy:
         self.form = form
         self._clock = clock
         self.tokens = tokens
-        self._roles = roles
+        self.heads = Heads(roles)
         self._signature = signature
         self._answer_roles = AnswerRoles()
         self._in_flight = in_flight
@@ -89,12 +83,13 @@ class Proxy:
         """Serve one request; returns whether its connection can be used for another."""
         self.telemetry.requests_in_flight += 1
         try:
-            request.read(self._roles)
+            self.heads.read(request)
             self._admit()
             if self._issuer is not None and (page := self._issuer.page(request.target)) is not None:
                 return await self.reply(request, page)
             route = request.route = self.routes.match(request.method, request.target, request.host)
             identity = await self.authenticate(request, route)
+            self.heads.let_in(request)
             _check_length(request, route)
             upstream = self.upstreams[route.upstream]
             head = self.head(request, route, identity, upstream)
@@ -228,38 +223,44 @@ class Proxy:
             if message.code == 101:
                 await self.tunnel(request, answer)
                 return False
-            headers = AnswerHeaders(message.raw_headers, self._answer_roles)
-            framing = self.framing(request, answer, headers)
+            head = answer.head.relayed or self._relayed(request, answer)
             keep = (
                 request.keep_alive
                 and not self.telemetry.draining
                 and not request.message.upgrade  # what was declined may already be on its way
                 and answer.request_sent
-                and framing is not _UNTIL_CLOSED
+                and head.framing is not _UNTIL_CLOSED
             )
             client = request.connection
             request.status = message.code
-            pieces = [_status_line(message), *headers.kept, framing.line]
-            given_id = headers.special.get("x-request-id")
-            if given_id is None or REQUEST_ID.fullmatch(given_id) is None:
-                given_id = request.id.encode()
-            pieces += (b"X-Request-Id: ", given_id, b"\r\n")
+            pieces = [head.lines, b"X-Request-Id: ", head.given_id or request.id.encode(), b"\r\n"]
             if not keep:
                 pieces.append(b"Connection: close\r\n")
             elif request.message.version.minor == 0:
                 pieces.append(b"Connection: keep-alive\r\n")
             pieces.append(b"\r\n")
-            payload = answer.payload
-            if request.method != "HEAD" and payload.is_eof() and payload.exception() is None:
-                pieces.append(payload.read_nowait(-1))
+            body = b"" if request.method == "HEAD" else answer.whole()
+            if body is not None:
+                pieces.append(body)
                 client.write(b"".join(pieces))
             else:
                 client.write(b"".join(pieces))
-                if request.method != "HEAD":
-                    await self._stream(request, answer, chunked=framing is _CHUNKED)
+                await self._stream(request, answer, chunked=head.framing is _CHUNKED)
             return keep
         finally:
             answer.release()
+
+    def _relayed(self, request: Request, answer: Answer) -> RelayedHead:
+        """The answer's head as it goes on. Raises Rejection."""
+        message = answer.message
+        headers = AnswerHeaders(message.raw_headers, self._answer_roles)
+        framing = self.framing(request, answer, headers)
+        given_id = headers.special.get("x-request-id")
+        if given_id is not None and REQUEST_ID.fullmatch(given_id) is None:
+            given_id = None
+        relayed = RelayedHead(b"".join((_status_line(message), *headers.kept, framing.line)), framing, given_id)
+        answer.head.relayed = relayed  # a head that keeps coming needs this once
+        return relayed
 
     async def tunnel(self, request: Request, answer: Answer) -> None:
         """Pass on a 101 and then bytes, until either side or the token ends.

@@ -45,13 +45,16 @@ class Request:
     """
 
     __slots__ = (
-        "answered", "broken_off", "claims", "connection", "details", "headers", "host", "id", "length", "message", "method",
-        "payload", "rejected", "reported", "route", "sent", "started", "status", "target",
+        "answered", "broken_off", "claims", "connection", "details", "headers", "host", "id", "length", "lines", "message",
+        "method", "payload", "rejected", "reported", "route", "sent", "started", "status", "target",
     )  # fmt: skip
 
-    def __init__(self, message: RawRequestMessage, payload: StreamReader, connection: "ClientConnection") -> None:
+    def __init__(
+        self, message: RawRequestMessage, payload: StreamReader, connection: "ClientConnection", lines: bytes = b""
+    ) -> None:
         self.message = message
         self.payload = payload
+        self.lines = lines
         self.connection = connection
         self.method: str = message.method
         self.target: str = message.path

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable
 
 from aiohttp.http import RawResponseMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from sidecar.clock import Clock
 from sidecar.deadlines import NEVER, Deadlines
-from sidecar.leg import BrokenOff, UpstreamConnection
+from sidecar.leg import AnswerHead, BrokenOff, UpstreamConnection
+from sidecar.recurring import Recurring
 from sidecar.rejections import Reason, Rejection
 from sidecar.request import Request
 
@@ -22,18 +23,20 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 
 class Answer:
     """An upstream's answer: its head, its body still to be read, and the connection that it comes by."""
 
-    __slots__ = ("_sending", "_upstream", "connection", "message", "payload")
+    __slots__ = ("_body", "_sending", "_upstream", "connection", "head", "message", "payload")
 
     def __init__(
         self,
-        message: RawResponseMessage,
-        payload: StreamReader,
+        head: AnswerHead,
+        body: StreamReader | bytes,
         connection: UpstreamConnection,
         upstream: "Upstream",
         sending: "asyncio.Task[None] | None",
     ) -> None:
-        self.message = message
-        self.payload = payload
+        self.head = head
+        self.message = head.message
+        self._body = body if isinstance(body, bytes) else None
+        self.payload = EMPTY_PAYLOAD if isinstance(body, bytes) else body
         self.connection = connection
         self._upstream = upstream
         self._sending = sending
@@ -47,6 +50,12 @@ class Answer:
     def request_sent(self) -> bool:
         """Has the whole request gone out?"""
         return self._sending is None or self._sending.done()
+
+    def whole(self) -> bytes | None:
+        """The body, to be taken once, if all of it is here."""
+        if self._body is not None:
+            return self._body
+        return self.payload.read_nowait(-1) if self.payload.is_eof() and self.payload.exception() is None else None
 
     def release(self) -> None:
         """The answer has been dealt with: keep the connection for the next request if nothing is left on it."""
@@ -93,6 +102,7 @@ class Upstream:
         self._most = connections
         self._connect_s = connect_s
         self._answer_s = answer_s
+        self.heads: Recurring[AnswerHead] = Recurring()
         self._open: set[UpstreamConnection] = set()
         self._opening = 0
         self._idle: list[UpstreamConnection] = []
@@ -115,8 +125,8 @@ class Upstream:
             sending = None if whole else asyncio.create_task(self._send_body(connection, request))
             answer = None
             try:
-                message, payload = await connection.exchange(head, request.method == "HEAD", self._answer_s)
-                answer = Answer(message, payload, connection, self, sending)
+                answered, body = await connection.exchange(head, request.method == "HEAD", self._answer_s)
+                answer = Answer(answered, body, connection, self, sending)
                 return answer
             except BrokenOff:
                 if not (connection.used and whole and request.method in IDEMPOTENT and not connection.spoken):

@@ -1,0 +1,397 @@
+"""Heads that keep coming are not parsed again; nobody can tell by what becomes of a request or an answer.
+
+Each row is sent to a sidecar that has seen nothing, and again when it has seen the header lines many times.
+"""
+
+import asyncio
+import json
+from typing import cast
+
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from sidecar.clock import Clock
+from sidecar.connection import ClientConnection
+from sidecar.headers import Forwarded, Roles
+from sidecar.heads import Heads
+from sidecar.recurring import MAX_BYTES, MAX_KEPT, MAX_SEEN, Recurring
+from sidecar.request import Request
+from tests.peers.backend import Handler, echo, send
+from tests.peers.backend import Request as BackendRequest
+from tests.peers.wire import Truncated, chunked, response
+from tests.proxy.conftest import Stack, ok
+
+LINES = "Host: a.test\nALICE\nX-Kept: 1\nConnection: keep-alive\n\n"
+TIMES = 4  # once, again, remembered, used
+
+
+def rows(*rows: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("row", rows)
+
+
+async def outcome(stack: Stack, text: str) -> list[object]:
+    """What the client is told, and what the backend gets to see, without what each sidecar has of its own."""
+    seen = len(stack.backend.requests)
+    answers = await stack.converse(stack.raw(text))
+    told = [(one.status, one.body.partition(b'"request_id"')[0]) for one in answers]
+    requests = stack.backend.requests[seen:]
+    own = {"X-JWT-Iss", "X-JWT-Claims", "X-Request-Id"}
+    return [told, [(one.method, one.target, [line for line in one.headers if line[0] not in own]) for one in requests]]
+
+
+async def taught(stack: Stack, text: str) -> None:
+    """Send a request until its lines are known."""
+    async with stack.client() as client:
+        for _ in range(TIMES):
+            assert (await client.request(stack.raw(text))).status == 200
+
+
+async def turns() -> None:
+    """Turns of this loop, in which the sidecar reads what was sent."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+class Arrival:
+    """What a request asks of the connection that it comes by."""
+
+    clock = Clock()
+
+    def __init__(self, trusted: bool) -> None:
+        self.forwarded = Forwarded("127.0.0.1", "http", trusted)
+
+
+def known(stack: Stack) -> int:
+    return len(stack.sidecar.assembly.proxy.heads._known)
+
+
+async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
+    async with stack.client() as client:
+        for target in ("/a", "/b?c=d", "/e", "/a"):
+            answer = await client.request(stack.raw(f"GET {target} HTTP/1.1\n{LINES}"))
+            assert (answer.status, answer.body) == (200, b'{"ok":true}')
+    assert known(stack) == 1
+    assert [seen.target for seen in stack.backend.requests] == ["/a", "/b?c=d", "/e", "/a"]
+    assert len({seen.get("x-request-id") for seen in stack.backend.requests}) == 4
+    assert {seen.get("x-kept") for seen in stack.backend.requests} == {"1"}
+    assert {seen.get("authorization") for seen in stack.backend.requests} == {None}
+
+
+@rows(
+    "GET /a HTTP/1.1\n",
+    "HEAD /a HTTP/1.1\n",
+    "POST /a HTTP/1.1\n",
+    "OPTIONS /a HTTP/1.1\n",
+    "PROPFIND /a HTTP/1.1\n",
+    "TRACE /a HTTP/1.1\n",
+    "CONNECT a.test:80 HTTP/1.1\n",
+    "PRI * HTTP/1.1\n",
+    "get /a HTTP/1.1\n",
+    "GET /a HTTP/1.0\n",
+    "GET /a HTTP/1.2\n",
+    "GET /a http/1.1\n",
+    "GET /a HTTP/1.1 \n",
+    "GET  /a HTTP/1.1\n",
+    "GET /a\n",
+    "GET a HTTP/1.1\n",
+    "GET * HTTP/1.1\n",
+    "GET http://b.test/a HTTP/1.1\n",
+    "GET /a#b HTTP/1.1\n",
+    "GET /a?b=/c?d HTTP/1.1\n",
+    "GET //b.test/a HTTP/1.1\n",
+    "GET /a/../b HTTP/1.1\n",
+    "GET /a%2fb HTTP/1.1\n",
+    "GET /a%00 HTTP/1.1\n",
+    "GET /a% HTTP/1.1\n",
+    'GET /"a HTTP/1.1\n',
+    "GET /\xe4 HTTP/1.1\n",
+    "GET /a\x00 HTTP/1.1\n",
+    "GET /a HTTP/1.1\r\n",
+    "\nGET /a HTTP/1.1\n",
+    "\n\nGET /a HTTP/1.1\n",
+    "GET / HTTP/1.1\nX-Kept: 0\n",
+    "GET / HTTP/1.1\nGET / HTTP/1.1\n",
+    f"GET /{'a' * 9000} HTTP/1.1\n",
+)
+async def test_known_lines_behind_any_request_line(stack: Stack, row: str) -> None:
+    text = row + LINES
+    fresh = await outcome(stack, text)
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    assert known(stack) == 1
+    assert await outcome(stack, text) == fresh
+
+
+@rows(
+    f"GET /b HTTP/1.1\n{LINES}",
+    f"GET /b HTTP/1.1\n{LINES}GET /c HTTP/1.1\n{LINES}",
+    "GET /b HTTP/1.1\nHost: a",
+    "hello",
+    "\n",
+)
+async def test_known_lines_with_more_behind_them(stack: Stack, row: str) -> None:
+    text = f"GET /a HTTP/1.1\n{LINES}{row}"
+    fresh = await outcome(stack, text)
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    assert known(stack) == 1
+    assert await outcome(stack, text) == fresh
+
+
+@rows(
+    f"\nGET / HTTP/1.1\n{LINES}",
+    f"GET / HTTP/1.1\n{LINES.replace('keep-alive', 'x-kept')}",
+    "GET / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 0\n\n",
+    "GET / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 1\n\n!",
+    "GET / HTTP/1.1\nHost: a.test\nALICE\nTransfer-Encoding: chunked\n\n0\n\n",
+    "GET / HTTP/1.1\nHost: a.test\nALICE\nExpect: 100-continue\n\n",
+    "GET / HTTP/1.1\nHost: a.test\nALICE\nX-Request-Id: mine\n\n",
+)
+@pytest.mark.parametrize("line", ["GET /b HTTP/1.1\n", "GET /b HTTP/1.1\nGET / HTTP/1.1\n"])
+async def test_any_lines_that_keep_coming(stack: Stack, row: str, line: str) -> None:
+    text = line + row.partition("HTTP/1.1\n")[2]
+    fresh = await outcome(stack, text)
+    await taught(stack, row)
+    assert await outcome(stack, text) == fresh
+
+
+async def test_two_requests_at_once_stay_two(stack: Stack) -> None:
+    raw = stack.raw(f"GET /a HTTP/1.1\n{LINES}GET /b HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        for _ in range(TIMES):
+            await client.send(raw)
+            assert [(await client.response()).status for _ in "ab"] == [200, 200]
+    assert [seen.target for seen in stack.backend.requests] == ["/a", "/b"] * TIMES
+
+
+async def test_two_requests_in_two_reads_at_once(stack: Stack) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        await client.request(stack.raw(f"GET / HTTP/1.1\n{LINES}"))
+        assert stack.sidecar.plane._listener is not None
+        [connection] = stack.sidecar.plane._listener.connections
+        for target in "ab":
+            connection.data_received(stack.raw(f"GET /{target} HTTP/1.1\n{LINES}"))
+        assert [(await client.response()).status for _ in "ab"] == [200, 200]
+    assert [seen.target for seen in stack.backend.requests][-2:] == ["/a", "/b"]
+
+
+async def test_a_body_that_comes_behind_its_head_is_none_of_the_next(stack: Stack) -> None:
+    stack.backend.handler = echo
+    async with stack.client() as client:
+        for _ in range(TIMES):
+            await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 5\n\n"))
+            await turns()
+            await client.send(b"hello")
+            assert (await client.response()).body == b"hello"
+    assert known(stack) == 0
+
+
+@rows("Connection: close", "Connection: Upgrade\nUpgrade: websocket")
+async def test_lines_that_make_a_request_the_last_do_so_each_time(stack: Stack, row: str) -> None:
+    raw = stack.raw(f"GET / HTTP/1.1\nHost: a.test\nALICE\n{row}\n\n")
+    for _ in range(TIMES):
+        assert (await stack.fetch(raw)).get("connection") == "close"
+    assert {seen.get("upgrade") for seen in stack.backend.requests} == {"websocket" if "Upgrade" in row else None}
+
+
+async def test_lines_mean_what_their_sender_may_say(stack: Stack) -> None:
+    """The same lines from a trusted proxy and from anyone else."""
+    heads = Heads(Roles(()))
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nX-Real-Ip: 1.2.3.4\r\n\r\n"
+    parser = HttpRequestParser(BaseProtocol(asyncio.get_running_loop()), asyncio.get_running_loop(), 65536)
+    [(message, _)], _, _ = parser.feed_data(data)
+    for trusted in (True, True, True, False):
+        lines, _ = heads.parsed(data)
+        request = Request(message, EMPTY_PAYLOAD, cast(ClientConnection, Arrival(trusted)), lines)
+        heads.read(request)
+        heads.let_in(request)
+        assert (b"X-Real-Ip" in request.headers.kept) is trusted
+    assert heads.parsed(data)[1] is not None
+
+
+@rows("X-JWT-Sub: bob", "X_Custom: 1", "X-Real-Ip: 1.2.3.4")
+async def test_what_is_stripped_is_counted_each_time(stack: Stack, row: str) -> None:
+    await taught(stack, f"GET / HTTP/1.1\nHost: a.test\nALICE\n{row}\n\n")
+    assert sum(stack.sidecar.live.telemetry.headers_stripped.values()) == TIMES
+
+
+async def test_empty_lines_before_a_head_are_not_its_lines(stack: Stack) -> None:
+    async with stack.client() as client:
+        for _ in range(TIMES):
+            await client.send(b"\r\n\r\n")
+            await turns()
+            assert (await client.request(stack.raw(f"GET / HTTP/1.1\n{LINES}"))).status == 200
+    assert (await stack.fetch(b"GET / HTTP/1.1\r\n\r\n")).status == 400
+
+
+async def test_known_lines_in_two_pieces(stack: Stack) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    raw = stack.raw(f"GET /a HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        await client.send(raw[:20])
+        await turns()
+        await client.send(raw[20:])
+        assert (await client.response()).status == 200
+        assert (await client.request(raw)).status == 200
+
+
+async def test_a_given_request_id_goes_with_its_lines(stack: Stack) -> None:
+    await taught(stack, "GET / HTTP/1.1\nHost: a.test\nX-Request-Id: mine\nALICE\n\n")
+    assert known(stack) == 1
+    assert {seen.get("x-request-id") for seen in stack.backend.requests} == {"mine"}
+
+
+async def test_the_token_of_known_lines_expires(stack: Stack) -> None:
+    stack.alice = stack.token(exp=int(stack.clock.wall()) + 100)
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    assert known(stack) == 1
+    stack.clock.ahead_s = 200
+    answer = await stack.fetch(stack.raw(f"GET / HTTP/1.1\n{LINES}"))
+    assert (answer.status, answer.json()["code"]) == (401, "token_expired")
+
+
+async def test_lines_of_refused_requests_are_not_kept(stack: Stack) -> None:
+    async with stack.client() as client:
+        for _ in range(TIMES):
+            assert (await client.request(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")).status == 401
+    assert known(stack) == 0
+
+
+ANSWER = response(200, b"hello", [("X-Kept", "1"), ("Set-Cookie", "a=b")])
+HEAD = ANSWER.removesuffix(b"hello")
+
+
+def pieces(*pieces: bytes) -> Handler:
+    """A handler that sends each of these in its own time."""
+
+    async def handler(_request: BackendRequest, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await turns()
+
+    return handler
+
+
+def on_path(handler: Handler) -> Handler:
+    """ANSWER, but what the handler says to the path of the row."""
+
+    async def answering(request: BackendRequest, writer: asyncio.StreamWriter) -> None:
+        await (handler if request.target == "/row" else send(ANSWER))(request, writer)
+
+    return answering
+
+
+async def relayed(stack: Stack, handler: Handler, method: str, times: int) -> list[object]:
+    """What clients get for the row after so many ANSWERs, and then each other."""
+    stack.backend.handler = on_path(handler)
+    told: list[object] = []
+    async with stack.client() as client:
+        for _ in range(times):
+            assert (await client.request(stack.good())).body == b"hello"
+    for raw in (stack.good(method, "/row"), stack.good("GET", "/row"), stack.good()):
+        async with stack.client() as client:
+            await client.send(raw)
+            try:
+                answer = await client.response(raw.partition(b" ")[0].decode())
+            except Truncated as truncated:
+                told.append(("broken off", truncated.part.partition(b"\r\n\r\n")[2]))
+            else:
+                body = answer.body.partition(b'"request_id"')[0]
+                told.append(
+                    (answer.status, [h for h in answer.headers if h[0] != "X-Request-Id"], body, len(answer.interim))
+                )
+    return told
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(send(ANSWER), id="the same"),
+        pytest.param(send(HEAD + b"world"), id="another body"),
+        pytest.param(pieces(HEAD, b"hello"), id="the body later"),
+        pytest.param(pieces(HEAD[:30], HEAD[30:] + b"hello"), id="the head in two pieces"),
+        pytest.param(pieces(b"HTTP/1.1 200 OK\r\nX-Before: ", ANSWER), id="within another head"),
+        pytest.param(send(HEAD + b"hel", close=True), id="a part of the body"),
+        pytest.param(send(HEAD, close=True), id="no body"),
+        pytest.param(send(ANSWER, close=True), id="the last"),
+        pytest.param(send(ANSWER.replace(b" 200 OK", b" 304 Not Modified").removesuffix(b"hello")), id="304"),
+        pytest.param(send(ANSWER.replace(b"X-Kept", b"X Kept")), id="a name that is none"),
+        pytest.param(send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + ANSWER), id="behind an interim one"),
+        pytest.param(send(ANSWER.replace(b"X-Kept: 1", b"Connection: close"), close=True), id="that says so"),
+    ],
+)
+async def test_known_heads_of_answers(stack: Stack, handler: Handler, method: str) -> None:
+    fresh = await relayed(stack, handler, method, 0)
+    assert await relayed(stack, handler, method, TIMES) == fresh
+
+
+async def test_an_answers_head_is_parsed_until_it_keeps_coming(stack: Stack) -> None:
+    heads = stack.sidecar.assembly.upstreams["default"].heads
+    for expected in (0, 1, 1):
+        assert (await stack.fetch(stack.good())).body == b'{"ok":true}'
+        assert len(heads) == expected
+
+
+@rows(
+    "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n0\n\n",
+    "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 1\n\n!",
+    "HTTP/1.0 200 OK\nContent-Length: 1\n\n!",
+    "HTTP/1.1 304 Not Modified\nContent-Length: 0\n\n",
+    "HTTP/1.1 200 OK\nContent-Length : 1\n\n!",
+)
+async def test_answers_that_are_parsed_each_time(stack: Stack, row: str) -> None:
+    stack.backend.handler = send(row.replace("\n", "\r\n").encode(), close="close" in row or "1.0" in row)
+    told = [(await stack.fetch(stack.good())).status for _ in range(TIMES)]
+    assert len(set(told)) == 1
+    heads = stack.sidecar.assembly.upstreams["default"].heads
+    assert [head for head in heads.values() if head.relayed is not None] == []
+    stack.backend.handler = ok
+    assert json.loads((await stack.fetch(stack.good())).body) == {"ok": True}
+
+
+async def test_interim_answers_come_each_time(stack: Stack) -> None:
+    stack.backend.handler = send(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n" + ANSWER)
+    for _ in range(TIMES):
+        answer = await stack.fetch(stack.good())
+        assert (answer.body, [one.status for one in answer.interim]) == (b"hello", [103])
+
+
+async def test_the_length_of_a_chunked_body_is_not_in_its_head(stack: Stack) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    stack.backend.handler = send(head + chunked([b"hello"]))
+    for _ in range(TIMES):
+        assert (await stack.fetch(stack.good())).body == b"hello"
+    stack.backend.handler = send(head + b"0\r\n\r\n")
+    assert (await stack.fetch(stack.good())).body == b""
+
+
+async def test_every_tunnel_is_one(stack: Stack) -> None:
+    stack.backend.handler = send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"\x81\x02hi"
+    )
+    raw = stack.raw("GET / HTTP/1.1\nHost: a.test\nALICE\nConnection: Upgrade\nUpgrade: websocket\n\n")
+    for _ in range(TIMES):
+        async with stack.client() as client:
+            assert (await client.request(raw)).status == 101
+            assert await client.read(4) == b"\x81\x02hi"
+
+
+def test_what_comes_once_is_not_kept() -> None:
+    recurring: Recurring[int] = Recurring()
+    recurring.came(b"a", 1)
+    assert recurring == {}
+    recurring.came(b"a", 2)
+    assert recurring == {b"a": 2}
+
+
+def test_what_is_kept_has_bounds() -> None:
+    recurring: Recurring[int] = Recurring()
+    for number in range(3 * MAX_SEEN):
+        for _ in range(2):
+            recurring.came(b"%d" % number, number)
+    for _ in range(2):
+        recurring.came(b"x" * (MAX_BYTES + 1), 0)
+    assert list(recurring.values()) == list(range(3 * MAX_SEEN - MAX_KEPT, 3 * MAX_SEEN))
+    assert len(recurring._seen) <= MAX_SEEN
