@@ -61,7 +61,7 @@ OPTIONS = [
 
 PROXY = (
     "proxy/test_request.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
-    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_reload.py test_drain.py"
+    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_reload.py test_telemetry.py"
 )
 TESTS_OF = {
     "bearer": "test_bearer.py test_token_sources.py",
@@ -78,7 +78,7 @@ TESTS_OF = {
     "routes": "test_routes.py proxy/test_routing.py",
     "request": "proxy/test_request.py proxy/test_routing.py",
     **dict.fromkeys(("upstream", "leg", "connection"), PROXY),
-    "proxy": f"{PROXY} test_telemetry.py test_health.py",
+    "proxy": f"{PROXY} test_drain.py test_health.py",
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }
 """Module -> the files with its tests, the quickest first."""

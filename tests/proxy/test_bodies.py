@@ -437,7 +437,8 @@ async def test_bytes_that_are_no_chunk_end_a_relayed_upload() -> None:
         async with patience("the first chunk"):
             assert await seen.reader.readuntil(b"hello\r\n") == b"5\r\nhello\r\n"
         await client.send(b"no size\r\n")
-        assert (await client.response("POST")).status == 400
+        answer = await client.response("POST")
+        assert (answer.status, answer.json()["details"]) == (400, "The request's body is not well-formed.")
         with pytest.raises(Truncated):
             await seen.read()
 

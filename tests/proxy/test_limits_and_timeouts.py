@@ -94,6 +94,19 @@ async def test_a_stalled_body_is_not_the_backends_fault() -> None:
         assert (await client.response("POST")).status == 200
 
 
+async def test_an_origin_may_think_about_an_upload() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held)) as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/x", headers=[("Content-Length", "5")]))
+        await stack.backend.connected()
+        await client.send(b"hello")
+        await stack.backend.received()
+        stack.clock.ahead_s += 59  # of 60 by default
+        stack.sidecar.live.deadlines.tick()
+        held.release.set()
+        assert (await client.response("POST")).status == 200
+
+
 async def test_a_client_that_takes_nothing_is_cut_off() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024))
@@ -262,6 +275,22 @@ async def test_a_connection_to_the_backend_is_waited_for_in_turn() -> None:
         assert stack.backend.connections == 1
 
 
+async def test_who_waits_gets_the_place_of_a_connection_that_has_ended() -> None:
+    release = asyncio.Event()
+
+    async def last(_request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(response(200, b"ok", [("Connection", "close")]))
+        writer.close()
+
+    async with running(backend=RawBackend(last), limits={"upstream_connections": 1}) as stack:
+        fetches = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(3)]
+        await stack.backend.received()
+        release.set()
+        assert [(await one).status for one in fetches] == [200, 200, 200]
+        assert stack.backend.connections == 3
+
+
 async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
     held = Held()
     settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
@@ -270,6 +299,7 @@ async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
         await stack.backend.received()
         answer = await stack.fetch(stack.good())
         refusal(answer, 503, "overloaded")
+        assert answer.json()["details"] == "All connections to the service behind this proxy are busy."
         assert answer.get("retry-after") == "1"
         held.release.set()
         assert (await at_work).status == 200
@@ -353,8 +383,12 @@ async def test_sixty_idle_connections_hold_up_nobody(stack: Stack) -> None:
 
 
 async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_would(stack: Stack) -> None:
-    assert (await stack.fetch(stack.good())).status == 200
-    stack.clock.ahead_s += 5
+    for _ in range(2):
+        assert (await stack.fetch(stack.good())).status == 200
+        stack.clock.ahead_s += 2.5
+        stack.sidecar.live.deadlines.tick()
+    assert stack.backend.connections == 1
+    stack.clock.ahead_s += 1
     stack.sidecar.live.deadlines.tick()
     await stack.backend.disconnected()
     assert (await stack.fetch(stack.good())).status == 200

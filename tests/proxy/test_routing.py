@@ -157,16 +157,23 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> 
         assert [len(seen.body) for seen in stack.backend.requests] == [10]
 
 
-async def test_a_body_that_turns_out_too_large_never_becomes_a_whole_request() -> None:
-    async with running(routes=[{"path": "/*", "max_body_bytes": 10}], backend=RawBackend(ok)) as stack:
-        raw = stack.good("POST", "/")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
-        async with stack.client() as client:
-            await client.send(raw)
-            await client.send(chunked([b"x" * 6]).removesuffix(b"0\r\n\r\n"))
-            await client.send(chunked([b"x" * 6]))
-            answer = await client.response()
-        assert (answer.status, answer.json()["code"]) == (413, "body_too_large")
-        assert stack.backend.requests == []
+@pytest.mark.parametrize("comes_later", [True, False])
+@pytest.mark.parametrize(("size", "status"), [(10, 200), (11, 413)])
+async def test_a_body_that_turns_out_too_large_never_becomes_a_whole_request(
+    size: int, status: int, comes_later: bool
+) -> None:
+    routes = [{"path": "/*", "max_body_bytes": 10}]
+    async with running(routes=routes, backend=RawBackend(ok)) as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
+        if comes_later:
+            await stack.backend.connected()
+        await client.send(chunked([b"x" * 6]).removesuffix(b"0\r\n\r\n"))
+        await client.send(chunked([b"x" * (size - 6)]))
+        answer = await client.response()
+        assert answer.status == status
+        if status == 413:
+            assert answer.json()["code"] == "body_too_large"
+        assert [len(seen.body) for seen in stack.backend.requests] == [10] * (status == 200)
 
 
 # Upgrades

@@ -108,6 +108,8 @@ async def test_a_backend_is_reached_over_tls_when_its_certificate_is_trusted(tmp
                 assert answer.status == status
                 if status == 502:
                     assert answer.json()["code"] == "upstream_unreachable"
+                    details = "The certificate of the service behind this proxy is not trusted."
+                    assert answer.json()["details"] == details
         assert len(backend.requests) == 1
 
 
