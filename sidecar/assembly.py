@@ -20,6 +20,7 @@ from sidecar.deadlines import Deadlines
 from sidecar.denylist import DenyList
 from sidecar.fetch import Session
 from sidecar.followed import FollowedFile
+from sidecar.forward_auth import ForwardAuth
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.issuing import OwnIssuer
@@ -100,6 +101,7 @@ class Assembly:
             api_keys=self.api_keys,
             mints=mints(config, self.key_ring, clock),
             issuer=own_issuer(config, self.key_ring, clock, self.api_keys),
+            forward_auth=forward_auth(config),
         )
 
     def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, Upstream]]:
@@ -357,6 +359,12 @@ def policy(route: settings.Route) -> Policy:
         any_role=require.roles.any,
         claims={path: condition.operators() for path, condition in require.claims.items()},
     )
+
+
+def forward_auth(config: Config) -> ForwardAuth | None:
+    """What knows the questions of front proxies, if they may ask."""
+    wanted = config.forward_auth
+    return None if wanted is None else ForwardAuth(wanted.path, wanted.original)
 
 
 def routes(config: Config) -> Routes:

@@ -133,9 +133,14 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         return Explanation(steps, refusal)
     if refusal is not None:
         steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
-    head = proxy.head(request, route, identity, assembly.upstreams[route.upstream]).decode("latin-1")
-    told = _masked(head, question.token, watched.claims).removesuffix("\r\n").split("\r\n")
-    return Explanation(steps, None, f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})", told)
+    upstream = assembly.upstreams.get(route.upstream)
+    if upstream is None:
+        head, place = identity, "the backend by the front proxy"
+    else:
+        head = proxy.head(request, route, identity, upstream)
+        place = f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})"
+    told = _masked(head.decode("latin-1"), question.token, watched.claims).removesuffix("\r\n").split("\r\n")
+    return Explanation(steps, None, place, told)
 
 
 class _Watched(Verifier):

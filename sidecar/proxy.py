@@ -13,6 +13,7 @@ from sidecar.bearer import TokenSources
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
+from sidecar.forward_auth import ForwardAuth
 from sidecar.headers import AnswerHeaders, AnswerRoles, Framing, RelayedHead, Roles
 from sidecar.heads import Heads
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
@@ -61,6 +62,7 @@ class Proxy:
         api_keys: ApiKeys | None = None,
         mints: Mapping[str, Mint] | None = None,
         issuer: OwnIssuer | None = None,
+        forward_auth: ForwardAuth | None = None,
     ) -> None:
         self.routes = routes
         self.verifier = verifier
@@ -78,6 +80,7 @@ class Proxy:
         self.api_keys = api_keys
         self.mints = mints or {}
         self._issuer = issuer
+        self._forward_auth = forward_auth
 
     async def handle(self, request: Request) -> bool:
         """Serve one request; returns whether its connection can be used for another."""
@@ -87,11 +90,16 @@ class Proxy:
             self._admit()
             if self._issuer is not None and (page := self._issuer.page(request.target)) is not None:
                 return await self.reply(request, page)
+            asked = self._forward_auth is not None and self._forward_auth.asks(request)
             route = request.route = self.routes.match(request.method, request.target, request.host)
             identity = await self.authenticate(request, route)
+            if asked:
+                return self.accept(request, identity)
             self.heads.let_in(request)
             _check_length(request, route)
-            upstream = self.upstreams[route.upstream]
+            upstream = self.upstreams.get(route.upstream)
+            if upstream is None:
+                raise Rejection(Reason.ROUTE_NOT_FOUND)
             head = self.head(request, route, identity, upstream)
             request.sent = self._clock.monotonic()
             answer = await upstream.send(head, request, lambda message: self.relay_interim(request, message))
@@ -328,6 +336,19 @@ class Proxy:
         if chunked:
             client.write(b"0\r\n\r\n")
 
+    def accept(self, request: Request, identity: bytes) -> bool:
+        """Answer a front proxy's question with the identity headers; returns whether the connection stays usable."""
+        if self._signature is not None:
+            target = request.target.encode("utf-8", "surrogateescape")
+            identity += self._signature.line(request.method, target, identity)
+        keep = self._keeps(request)
+        request.status = 200
+        request.connection.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n%bX-Request-Id: %b\r\n%b\r\n"
+            % (identity, request.id.encode(), b"" if keep else b"Connection: close\r\n")
+        )
+        return keep
+
     async def refuse(self, request: Request, rejection: Rejection) -> bool:
         """Answer a request that is refused; returns whether its connection stays usable.
 
@@ -344,7 +365,7 @@ class Proxy:
                 form = form._replace(scheme="Basic", oauth=True)
             elif route.auth is Auth.API_KEY and self.api_keys is not None:
                 form = form._replace(scheme=self.api_keys.scheme)
-        head_only = request.method == "HEAD"
+        head_only = request.message.method == "HEAD"
         request.connection.write(answer(rejection, request.id, form, head_only=head_only, close=not keep, where=where))
         return keep
 

@@ -93,14 +93,18 @@ class Request:
         if version.major != 1 or version.minor > 1:
             raise Rejection(Reason.REQUEST_MALFORMED, "Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         hosts = special.get("host", [])
-        if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) is not None:
-            self.host = hosts[0]
-        elif hosts or version.minor == 1:  # RFC 9112 section 3.2
-            raise Rejection(Reason.REQUEST_MALFORMED, "The request needs exactly one valid Host header.")
+        if hosts or version.minor == 1:  # RFC 9112 section 3.2
+            self.name_host(*hosts)
         if "expect" in special and version.minor == 1 and not self.expects_continue:
             raise Rejection(Reason.EXPECTATION_FAILED)
         if "transfer-encoding" in special or "content-length" in special:
             self.length = self._body_length(special)
+
+    def name_host(self, *hosts: bytes) -> None:
+        """Take the host that the request is for. Raises Rejection unless there is exactly one, and valid."""
+        if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
+            raise Rejection(Reason.REQUEST_MALFORMED, "The request needs exactly one valid Host header.")
+        self.host = hosts[0]
 
     def _body_length(self, special: dict[str, list[bytes]]) -> int | None:
         """RFC 9112 section 6.3, with every case refused that another program might read differently."""

@@ -25,6 +25,9 @@ def summary(config: Config) -> Iterator[str]:
     narrower = [route for route in config.routes if route.auth == "required" and route.mode == "enforce"]
     named = f"{_named(narrower)}, and " if narrower else ""
     yield f"protected, a valid token is needed: {named}everything that no rule names"
+    if config.forward_auth is not None:
+        peers = ", ".join(map(str, config.trusted_proxies))
+        yield f"forward-auth at {config.forward_auth.path} ({config.forward_auth.original}), asked by {peers}"
     for upstream in config.upstreams.values():
         yield f"upstream {upstream.name}: {upstream.url}"
         if upstream.tls.insecure_skip_verify:

@@ -24,7 +24,7 @@ UPSTREAM_ERRORS = {
     Reason.UPSTREAM_TIMEOUT: "timeout",
     Reason.UPSTREAM_INVALID: "protocol",
 }
-SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight"}
+SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight", Auth.API_KEY: "preflight"}
 
 log = logging.getLogger("sidecar.requests")
 

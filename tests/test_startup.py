@@ -53,6 +53,11 @@ def test_every_kind_of_rule_has_its_line() -> None:
     ]
 
 
+def test_forward_auth_and_who_may_ask() -> None:
+    asked = {"forward_auth": {"original": "path"}, "trusted_proxies": ["10.0.0.0/8"]}
+    assert said(**asked)[2] == "forward-auth at /auth (path), asked by 10.0.0.0/8"
+
+
 def test_many_rules_are_counted() -> None:
     line = said(routes=[{"path": f"/{number}", "auth": "none"} for number in range(MOST_NAMED + 3)])[1]
     assert line.endswith(f"/{MOST_NAMED - 1} and 3 more")

@@ -17,7 +17,7 @@ from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUr
 from sidecar.config.gateway import ApiKeys, Signing, check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
-from sidecar.config.listeners import Admin, Health
+from sidecar.config.listeners import Admin, ForwardAuth, Health
 from sidecar.config.route import Route, Upstream
 from sidecar.config.struct import FileSchema, Struct, key
 from sidecar.config.tls import ListenerTls
@@ -114,6 +114,10 @@ class Config(Struct):
     access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
+    forward_auth: ForwardAuth | None = key(
+        "Answers front proxies that ask whether a request may pass, and send it on by themselves. Left out: nobody.",
+        None,
+    )
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
     close_on_expiry: Literal["websocket", "all", "off"] = key(
         "What ends with the token that opened it: WebSockets (code 4401), or long answers too.", "websocket"
@@ -128,8 +132,8 @@ class Config(Struct):
 
     @property
     def default_upstream(self) -> str:
-        """The name of the upstream for requests whose route names none."""
-        return "default" if "default" in self.upstreams else next(iter(self.upstreams))
+        """The name of the upstream for requests whose route names none; there may be none of this name beside forward_auth."""
+        return "default" if "default" in self.upstreams else next(iter(self.upstreams), "default")
 
     @property
     def token_sources(self) -> tuple[TokenSource, ...]:
@@ -156,6 +160,7 @@ class Config(Struct):
         self._check_workers(section)
         self._check_names_in_routes(section)
         self._check_probes(section)
+        self._check_forward_auth(section)
         self._check_hidden_routes(section)
         check_gateway(self, section, self._rules(section))
 
@@ -202,8 +207,9 @@ class Config(Struct):
         if "upstream" in section and "default" in names:
             text = f"`upstream` on line {section.line('upstream')} is this one too; remove one of the two"
             section.report(text, "upstreams", "default")
-        elif "upstream" not in section and "upstreams" not in section:
-            section.report("is missing; such as http://127.0.0.1:9292, or several under `upstreams`", "upstream")
+        elif _without_upstream(section):
+            if "forward_auth" not in section:
+                section.report("is missing; such as http://127.0.0.1:9292, or several under `upstreams`", "upstream")
         elif "upstream" not in section and self.upstreams is not None and "default" not in names and len(names) != 1:
             text = "none takes the requests that no route names; call one `default`, or add `upstream: URL`"
             section.report(text, "upstreams")
@@ -246,8 +252,16 @@ class Config(Struct):
             for item, name in enumerate(route.issuers or ()):
                 if issuers and name not in issuers:
                     rule.report(_unknown("an issuer", name, issuers), "issuers", item)
-            if route.upstream and upstreams and route.upstream not in upstreams:
+            if route.upstream and _without_upstream(section):
+                rule.report("names an upstream, and there is none; add `upstreams`", "upstream")
+            elif route.upstream and upstreams and route.upstream not in upstreams:
                 rule.report(_unknown("an upstream", route.upstream, upstreams), "upstream")
+
+    def _check_forward_auth(self, section: Section) -> None:
+        if self.forward_auth is not None and not self.trusted_proxies and self.trusted_proxies is not None:
+            section.report(
+                "is answered to nobody without trusted_proxies; list the addresses of the front proxy", "forward_auth"
+            )
 
     def _check_probes(self, section: Section) -> None:
         health = section.get("health")
@@ -255,7 +269,9 @@ class Config(Struct):
             return
         upstreams = _names(section, "upstreams") + ["default"] * ("upstream" in section)
         for name, probe in (self.health.probes or {}).items():
-            if probe.upstream and upstreams and probe.upstream not in upstreams:
+            if _without_upstream(section):
+                health.report("asks an upstream, and there is none; add `upstream`", "probes", name)
+            elif probe.upstream and upstreams and probe.upstream not in upstreams:
                 health.report(_unknown("an upstream", probe.upstream, upstreams), "probes", name, "upstream")
 
     def _check_hidden_routes(self, section: Section) -> None:
@@ -322,6 +338,10 @@ def _names(section: Section, key: str) -> list[str]:
     """The keys of a mapping below, also of one that has problems."""
     value = section.get(key)
     return list(value) if isinstance(value, Section) else []
+
+
+def _without_upstream(section: Section) -> bool:
+    return "upstream" not in section and "upstreams" not in section
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -1,10 +1,12 @@
-"""The two listeners beside the proxy's, in the configuration: one for a cluster, one for operators."""
+"""Who may ask the sidecar itself, in the configuration: a cluster, operators, and front proxies."""
+
+from typing import Literal
 
 from pydantic import StrictBool
 
 from sidecar.config.addresses import Address, ListenAddress
 from sidecar.config.struct import Struct, key
-from sidecar.config.values import Name, PositiveSeconds, RequestPath, nearest
+from sidecar.config.values import Name, PathPrefix, PositiveSeconds, RequestPath, nearest
 from sidecar.config.yaml_source import Section
 
 
@@ -37,3 +39,12 @@ class Admin(Struct):
     """The listener for operators."""
 
     listen: ListenAddress = key("Whoever reaches it can change what the proxy does.", Address("127.0.0.1", 9901))
+
+
+class ForwardAuth(Struct):
+    """The question of a front proxy."""
+
+    path: PathPrefix = key("Where it is asked.", "/auth")
+    original: Literal["x-forwarded", "x-original", "path"] = key(
+        "What says which request it is about: X-Forwarded-Method, -Uri, -Host; X-Original-Method, -URI; or what follows path."
+    )

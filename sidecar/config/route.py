@@ -12,7 +12,7 @@ from sidecar.config.claims import Require
 from sidecar.config.gateway import MintedToken
 from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
-from sidecar.config.values import Method, NonEmpty, RoutePath
+from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
 
 MAX_REGEX = 256  # characters; a longer one is a program
@@ -82,12 +82,6 @@ def _upgrade(value: str) -> str:
     return value
 
 
-def _strip_prefix(value: str) -> str:
-    if not re.fullmatch(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+", value):
-        raise ValueError("{input} is not a prefix: a path without a / at its end, such as /api")
-    return value
-
-
 class Route(Struct):
     """A rule for some requests."""
 
@@ -113,9 +107,7 @@ class Route(Struct):
     )
     mode: Literal["enforce", "report"] = key("report: what would be refused is counted, logged and let in.", "enforce")
     upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
-    strip_prefix: Annotated[str, AfterValidator(_strip_prefix)] | None = key(
-        "Taken off the path before it is sent on.", None
-    )
+    strip_prefix: PathPrefix | None = key("Taken off the path before it is sent on.", None)
     host: Literal["preserve", "upstream"] = key("The Host that the upstream sees: the client's or its own.", "preserve")
     forward_token: StrictBool | None = key("As the file's forward_token, for these requests.", None)
     max_body_bytes: Annotated[StrictInt, Field(ge=0)] | None = key("A larger body is a 413. Left out: any size.", None)

@@ -193,6 +193,12 @@ def _route_path(value: str) -> str:
     return value
 
 
+def _path_prefix(value: str) -> str:
+    if not re.fullmatch(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+", value):
+        raise ValueError("{input} is not a prefix: a path without a / at its end, such as /api")
+    return value
+
+
 def _request_path(value: str) -> str:
     if not re.fullmatch(r"/[!\"$-~]*", value):
         raise ValueError("{input} is not a path to ask for: it begins with / and has neither blanks nor a #")
@@ -237,6 +243,7 @@ Workers = Annotated[
 ]
 Realm = Annotated[str, AfterValidator(_realm)]
 Name = Annotated[str, AfterValidator(_name)]
+PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
 RequestPath = Annotated[str, AfterValidator(_request_path)]
 HeaderToken = Annotated[str, AfterValidator(_header_token)]
 HeaderName = Annotated[str, AfterValidator(_header)]
