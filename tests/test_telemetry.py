@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.clock import Clock
 from sidecar.jwks import FETCH_S
 from sidecar.rejections import Reason
-from sidecar.telemetry import BUCKETS_S, LAG_S, OVERHEAD_S, Telemetry
+from sidecar.routes import Auth
+from sidecar.telemetry import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED, Telemetry
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
@@ -222,6 +223,10 @@ async def test_what_was_let_in_without_a_token_is_told_by_why() -> None:
             await stack.fetch(raw)
         samples = await metrics(stack)
     assert by(samples["jwt_sidecar_auth_skipped_total"], "why") == {("public",): 2, ("optional",): 1, ("preflight",): 1}
+
+
+def test_every_kind_of_route_that_can_let_a_request_in_without_a_token_has_its_why() -> None:
+    assert SKIPPED.keys() == set(Auth) - {Auth.DENY}
 
 
 async def test_headers_that_could_be_forged_are_counted() -> None:
