@@ -1,0 +1,29 @@
+"""docs/migrating: its pages show what the command prints, and the lines that they name are those that they mean."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar.importing.command import imported
+
+PAGES = Path(__file__).parent.parent / "docs" / "migrating"
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("program", ["envoy", "istio"])
+def test_import_prints_what_the_page_says(program: str, tmp_path: Path) -> None:
+    theirs, ours = blocks(f"{program}.md", "yaml")
+    name, _, text = theirs.removeprefix("# ").partition("\n")
+    (tmp_path / name).write_text(text)
+    assert imported(program, str(tmp_path / name)).text(name) == ours
+
+
+def test_the_lines_of_ruby_are_those_that_the_table_is_about() -> None:
+    lines = blocks("ruby.md", "ruby")[0].splitlines()
+    rows = re.findall(r"^\| (\d+) \| `(.*?)` \|", (PAGES / "ruby.md").read_text(), re.MULTILINE)
+    assert len(rows) == 14
+    assert [code for number, code in rows if code.replace("\\", "") not in lines[int(number) - 1]] == []
