@@ -18,8 +18,7 @@ from typing import Any
 
 from sidecar.api_keys import NEVER, ApiKey, Entries
 from sidecar.key_file import members, moment, rfc3339
-from sidecar.minting import SigningKey
-from sidecar.signing_keys import ALWAYS, KeyRing, TimedKey
+from sidecar.signing_keys import ALWAYS, KeyRing, rotated
 from sidecar.unusable import Unusable
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
@@ -56,27 +55,13 @@ def disable(options: argparse.Namespace) -> None:
 
 
 def rotate(options: argparse.Namespace) -> None:
-    """`keys rotate`: add a signing key that takes over after `--ahead`, and retire the one before `--keep` later."""
-    now = float(int(time.time()))
+    """`keys rotate`: add a signing key that takes over after `--ahead`; the one before goes `--keep` later. Raises Unusable."""
     ahead_s, keep_s = _duration(options.ahead), _duration(options.keep)
     with _changing(options.file) as keys:
-        ring = [timed for timed in KeyRing.read(_content(keys)).keys if now < timed.retire_at]
-        before = [timed for timed in ring if timed.key.alg == options.algorithm]
-        # Nobody has to learn of a first key before it signs: it makes the first token.
-        signing = [timed.sign_from for timed in before if timed.sign_from <= now]
-        sign_from = max(now + ahead_s, *(at + 1 for at in signing)) if signing else now
-        retire_at = sign_from + max(keep_s, 1)
-        key = SigningKey.generate(options.algorithm)
-        while key.kid.startswith("-"):  # it could not be given to a command
-            key = SigningKey.generate(options.algorithm)
-        added = TimedKey(key, now, sign_from)
-        ring = [
-            timed._replace(retire_at=min(timed.retire_at, retire_at)) if timed in before else timed
-            for timed in ring
-            if timed not in before or timed.sign_from < sign_from  # one that was to sign later gives way to this one
-        ]
-        keys[:] = [timed.document() for timed in (*ring, added)]
-    print(f"{added.key.kid} signs {options.algorithm} from {rfc3339(sign_from)}", file=sys.stderr)
+        ring = rotated(KeyRing.read(_content(keys)), options.algorithm, time.time(), ahead_s, keep_s)
+        keys[:] = [timed.document() for timed in ring.keys]
+    added = ring.keys[-1]
+    print(f"{added.key.kid} signs {options.algorithm} from {rfc3339(added.sign_from)}", file=sys.stderr)
 
 
 def withdraw(options: argparse.Namespace) -> None:

@@ -79,3 +79,26 @@ class KeyRing:
     def published(self, now: float) -> list[SigningKey]:
         """The keys whose signatures are to be believed, and those that will sign soon."""
         return [timed.key for timed in self.keys if timed.publish_from <= now < timed.retire_at]
+
+
+def rotated(ring: KeyRing, algorithm: str, now: float, ahead_s: float, keep_s: float) -> KeyRing:
+    """The keys with a new one behind them, which is published from `now` on and `ahead_s` later signs in place of the others.
+
+    These are published for `keep_s` more. What has retired is left out, and what was to sign later than the new one.
+    """
+    now = float(int(now))
+    kept = [timed for timed in ring.keys if now < timed.retire_at]
+    before = [timed for timed in kept if timed.key.alg == algorithm]
+    signing = [timed.sign_from for timed in before if timed.sign_from <= now]
+    # Nobody has to learn of a first key before it signs: it makes the first token.
+    sign_from = max(now + ahead_s, *(at + 1 for at in signing)) if signing else now
+    retire_at = sign_from + max(keep_s, 1)
+    key = SigningKey.generate(algorithm)
+    while key.kid.startswith("-"):  # it could not be given to a command
+        key = SigningKey.generate(algorithm)
+    kept = [
+        timed._replace(retire_at=min(timed.retire_at, retire_at)) if timed in before else timed
+        for timed in kept
+        if timed not in before or timed.sign_from < sign_from
+    ]
+    return KeyRing([*kept, TimedKey(key, now, sign_from)])

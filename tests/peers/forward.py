@@ -5,6 +5,9 @@ async with ForwardProxy({"idp.test:443": issuer.address}) as proxy:
 """
 
 import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from tests.peers.backend import RawBackend, Request
@@ -49,11 +52,64 @@ class ForwardProxy(RawBackend):
             writer.close()
 
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, seen: bytearray | None = None) -> None:
     try:
         while data := await source.read(65536):
+            if seen is not None:
+                seen += data
             target.write(data)
             await target.drain()
         target.write_eof()
     except OSError:
         target.close()
+
+
+class Balancer:
+    """Takes connections and passes the bytes on to `places`, one after the other: a Service in front of replicas.
+
+    `passed` is every byte that clients sent.
+    """
+
+    def __init__(self, places: Iterable[tuple[str, int]] = ()) -> None:
+        self.places = list(places)
+        self.passed = bytearray()
+        self.address = ("", 0)
+        self._next = 0
+        self._server: asyncio.Server
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.address[0]}:{self.address[1]}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.address = self._server.sockets[0].getsockname()[:2]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._next += 1
+        if not self.places:
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self.places[self._next % len(self.places)])
+        try:
+            back = asyncio.create_task(_copy(far_reader, writer))
+            await _copy(reader, far_writer, self.passed)
+            await back
+        finally:
+            await close(far_writer)
+            await close(writer)
