@@ -105,7 +105,16 @@ def run(options: argparse.Namespace) -> int:
         return USAGE
     from sidecar.server import serve
 
-    return _in_loop(serve(config, file=Path(options.config)))
+    forker = None
+    if config.workers > 1:
+        from sidecar.clock import Clock
+        from sidecar.forker import Forker
+        from sidecar.worker import Worker
+
+        with suppress(ImportError):
+            import uvloop  # noqa: F401  # workers share what is imported before they are made
+        forker = Forker(lambda end: _in_loop(Worker(Clock()).work(end)))
+    return _in_loop(serve(config, file=Path(options.config), forker=forker))
 
 
 def dev(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import time
 from asyncio import get_running_loop
 from collections.abc import Callable
 from datetime import UTC, datetime
+from select import PIPE_BUF
 
 import msgspec
 
@@ -16,10 +17,14 @@ _encode = msgspec.json.encode
 
 
 class AccessLog:
-    """Writes one line for each ended request to `descriptor`; `line` makes it."""
+    """Writes one line for each ended request to `descriptor`; `line` makes it.
 
-    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1) -> None:
+    Where other processes write to it too (`shared`), each write is small enough that a pipe keeps its lines together.
+    """
+
+    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1, *, shared: bool = False) -> None:
         self._line = line
+        self._shared = shared
         self._descriptor = descriptor
         self._waiting: list[bytes] = []
 
@@ -34,10 +39,17 @@ class AccessLog:
         waiting, self._waiting = b"".join(self._waiting), []
         try:
             while waiting:
-                waiting = waiting[os.write(self._descriptor, waiting) :]
+                waiting = waiting[os.write(self._descriptor, self._whole_lines(waiting)) :]
         except BlockingIOError:  # its reader is slow: the lines wait for the next time
             self._waiting.append(waiting)
             get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def _whole_lines(self, waiting: bytes) -> bytes:
+        """As much as can be written at once: with other writers so many lines as PIPE_BUF has room for, or one longer line."""
+        if not self._shared or len(waiting) <= PIPE_BUF:
+            return waiting
+        end = waiting.rfind(b"\n", 0, PIPE_BUF)
+        return waiting[: (end if end >= 0 else waiting.index(b"\n")) + 1]
 
 
 def _now() -> str:

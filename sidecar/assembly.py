@@ -3,7 +3,7 @@
 One assembly belongs to one configuration. Whoever holds the `proxy` of an assembly holds all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,6 +41,8 @@ from sidecar.unusable import Unusable
 from sidecar.upstream import Upstream
 from sidecar.verifier import Issuer, Verifier
 
+SourceOf = Callable[[settings.Issuer, Clock, Session, Path | None], JwksSource]
+
 
 class Assembly:
     """The objects of one configuration, by the names that it uses. Raises Unusable.
@@ -56,12 +58,13 @@ class Assembly:
         deadlines: Deadlines,
         telemetry: Telemetry,
         previous: "Assembly | None" = None,
+        source_of: SourceOf = key_source,
     ) -> None:
         self.config = config
         self._session: Session = Session() if previous is None else previous._session
         sources, upstreams = ({}, {}) if previous is None else previous._unchanged(config)
         self.sources = {
-            name: sources.get(name) or key_source(issuer, clock, self._session, config.jwks_snapshot_dir)
+            name: sources.get(name) or source_of(issuer, clock, self._session, config.jwks_snapshot_dir)
             for name, issuer in config.issuers.items()
         }
         self.upstreams = {
@@ -123,7 +126,7 @@ class Assembly:
 
     def take_over(self, old: "Assembly") -> None:
         """Go on in its place: with what operators added to the deny list, and with its counts."""
-        self.denylist.take_added(old.denylist)
+        self.denylist.have_added(old.denylist.added())
         own, before = self.proxy.verifier, old.proxy.verifier
         own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
 

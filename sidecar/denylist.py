@@ -155,9 +155,14 @@ class DenyList:
         self.changes += 1
         log.info("event=denylist_added claim=%s entries=%d", entry.claim or "iat", len(self))
 
-    def take_added(self, old: "DenyList") -> None:
-        """Take what operators have added to the list that was in use, as far as its issuers are still configured."""
-        self._added = Entries(self._names, old._added)
+    def added(self) -> Iterator[Entry]:
+        """What operators have added."""
+        return iter(self._added)
+
+    def have_added(self, entries: Iterable[Entry]) -> None:
+        """Take these for what operators have added, as far as their issuers are configured."""
+        self._added = Entries(self._names, entries)
+        self.changes += 1
 
     async def load(self) -> None:
         """Read the file if it has changed since the last time. Raises Unusable, and then keeps what it had."""

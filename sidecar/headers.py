@@ -67,10 +67,10 @@ class Roles(dict[bytes, str]):
         *,
         read: Collection[str] = ("authorization",),
         underscores: str = "drop",
-        stripped: Counter[str] | None = None,
+        stripped: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.stripped: Counter[str] = Counter() if stripped is None else stripped
+        self.stripped: dict[str, int] = Counter() if stripped is None else stripped
         self._dropped = frozenset(dropped)
         self._meant = MEANT_FOR_THE_PROXY | frozenset(read)
         self._taken = frozenset(map(fold, self._meant | FRONT_PROXY_ONLY))

@@ -33,6 +33,8 @@ class Health:
     async def _ready(self, _request: web.Request) -> web.Response:
         if self._live.telemetry.draining:
             return web.Response(status=503, text="draining\n")
+        if not self._live.telemetry.workers:
+            return web.Response(status=503, text="no worker serves\n")
         # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
         if not self._has_been_ready and (names := self._live.assembly.awaited_issuers()):
             return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")

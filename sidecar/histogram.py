@@ -1,18 +1,24 @@
 """A histogram in the making: one list addition for each value."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 
+@dataclass(slots=True)
 class Histogram:
     """Counts values by the first of `bounds` (ascending) that they do not exceed; `sum` is that of all values."""
 
-    __slots__ = ("bounds", "counts", "sum")
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    sum: float = 0.0
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        return Histogram(self.bounds, counts, self.sum + other.sum)
 
     def add(self, value: float) -> None:
         """Count a value."""

@@ -7,12 +7,14 @@ from typing import Any
 from weakref import WeakSet
 
 from sidecar.access_log import LINES, AccessLog
-from sidecar.assembly import Assembly
+from sidecar.assembly import Assembly, SourceOf
 from sidecar.clock import Clock
 from sidecar.config import Config, Timeouts
 from sidecar.deadlines import Deadlines
 from sidecar.jwks import JwksSource
+from sidecar.key_source import key_source
 from sidecar.telemetry import Telemetry
+from sidecar.verifier import TokenCache
 
 FIRST_KEYS_S = 5.0  # a reload waits so long for the keys of new issuers, so that their first requests need not
 
@@ -26,15 +28,22 @@ class Live:
     has ended: a bug, with which the sidecar would slowly go wrong. Raises Unusable.
     """
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
         self.telemetry = Telemetry(clock, _access_log(config))
-        self.assembly = Assembly(config, clock, self.deadlines, self.telemetry)
+        self.assembly = Assembly(config, clock, self.deadlines, self.telemetry, None, source_of)
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
+        self.cache_of_workers: TokenCache | None = None
         self._clock = clock
+        self._source_of = source_of
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._sources: WeakSet[JwksSource] = WeakSet()
+
+    @property
+    def token_cache(self) -> TokenCache:
+        """How remembering tokens goes, here or in all workers."""
+        return self.cache_of_workers or self.assembly.proxy.verifier.cache
 
     async def start(self) -> None:
         """Read the deny list, without which what was taken back would be accepted; the rest begins. Raises Unusable."""
@@ -66,7 +75,7 @@ class Live:
         Keys, connections and what operators added are carried over where their settings did not change.
         """
         old = self.assembly
-        new = Assembly(config, self._clock, self.deadlines, self.telemetry, previous=old)
+        new = Assembly(config, self._clock, self.deadlines, self.telemetry, old, self._source_of)
         await new.denylist.load()
         self._keep_fresh(new)
         if strange := {*new.sources.values()} - {*old.sources.values()}:
@@ -99,7 +108,7 @@ class Live:
 
 
 def _access_log(config: Config) -> AccessLog | None:
-    return None if config.access_log == "off" else AccessLog(LINES[config.access_log])
+    return None if config.access_log == "off" else AccessLog(LINES[config.access_log], shared=config.workers > 1)
 
 
 def _tick_s(timeouts: Timeouts) -> float:

@@ -89,16 +89,17 @@ class Collector(registry.Collector):
             "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
         )
         yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
+        yield _gauge("workers", "Processes that serve clients.", (), {(): telemetry.workers})
         yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
 
     def _tokens(self) -> Iterator[Metric]:
-        verifier = self._live.assembly.proxy.verifier
-        yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): verifier.hits})
-        yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): verifier.misses})
+        cache = self._live.token_cache
+        yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
+        yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
         yield _counter(
-            "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): verifier.evictions}
+            "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): cache.evictions}
         )
-        yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): verifier.remembered})
+        yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
 
     def _fetches(self) -> Iterator[Metric]:
         sources = self._live.assembly.sources.values()

@@ -20,6 +20,7 @@ from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.config.addresses import is_loopback
 from sidecar.data_plane import BACKLOG, DataPlane
+from sidecar.forker import Forker
 from sidecar.health import Health
 from sidecar.live import Live
 from sidecar.metrics import Collector
@@ -27,6 +28,7 @@ from sidecar.quiet import QuietRunner
 from sidecar.reload import Reload
 from sidecar.startup import summary
 from sidecar.unusable import Unusable
+from sidecar.workers import Workers
 
 log = logging.getLogger("sidecar.server")
 
@@ -36,9 +38,12 @@ class CannotStart(Exception):
 
 
 class Sidecar:
-    """A running sidecar: the listeners, and what is behind them. With `file` its configuration is read again when it changes."""
+    """A running sidecar: the listeners, and what is behind them.
 
-    def __init__(self, config: Config, clock: Clock, file: Path | None = None) -> None:
+    With `file` its configuration is read again when it changes, with `forker` clients are served by the workers that it makes.
+    """
+
+    def __init__(self, config: Config, clock: Clock, file: Path | None = None, forker: Forker | None = None) -> None:
         if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise CannotStart(
                 "aiohttp has no C parser here, and its other one lets smuggled requests pass; reinstall aiohttp"
@@ -52,7 +57,8 @@ class Sidecar:
         self.health = Health(self.live, Collector(self.live, clock))
         self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
-        self.plane = DataPlane(self.live, clock)
+        self.workers = None if forker is None else Workers(self.live, forker, config.workers)
+        self.plane = self.workers or DataPlane(self.live, clock)
         self.reload = None if file is None else Reload(file, self.live, self.plane.use)
         self._runners: list[web.AppRunner] = []
 
@@ -64,10 +70,6 @@ class Sidecar:
     async def start(self) -> None:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
         config = self.config
-        if config.workers > 1:
-            log.warning(
-                "event=one_worker asked_for=%d do='Run more replicas: this version serves with one.'", config.workers
-            )
         if not is_loopback(config.admin.listen.host):
             log.warning(
                 "event=admin_exposed listen=%s do='It has no password: let it listen on 127.0.0.1 and use a port forward.'",
@@ -86,6 +88,8 @@ class Sidecar:
             self.live.background(self.reload.follow(), "reload")
 
     async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
+        if self.workers is not None:
+            app.middlewares.insert(0, self.workers.for_all)
         runner = QuietRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
@@ -103,6 +107,8 @@ class Sidecar:
         """
         timeouts = self.assembly.config.timeouts
         self.live.drain()
+        if self.workers is not None:
+            await self.workers.share()
         assert self.live.draining_since is not None
         serve_on_s = max(0.0, self.live.draining_since + timeouts.drain_delay_s - self.clock.monotonic())
         log.info("event=stopping serve_on_s=%.1f", serve_on_s)
@@ -118,9 +124,11 @@ class Sidecar:
             await runner.cleanup()
 
 
-def build(config: Config, clock: Clock | None = None, file: Path | None = None) -> Sidecar:
+def build(
+    config: Config, clock: Clock | None = None, file: Path | None = None, forker: Forker | None = None
+) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
-    return Sidecar(config, clock or Clock(), file)
+    return Sidecar(config, clock or Clock(), file, forker)
 
 
 def _why_not(address: settings.Address, error: OSError) -> str:
@@ -145,12 +153,17 @@ def announce(sidecar: Sidecar) -> None:
         print(f"listening {name} {url(address)}", file=sys.stderr, flush=True)
 
 
-async def serve(config: Config, started: Callable[[Sidecar], None] = announce, file: Path | None = None) -> None:
+async def serve(
+    config: Config,
+    started: Callable[[Sidecar], None] = announce,
+    file: Path | None = None,
+    forker: Forker | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Raises CannotStart.
 
     `started` is told once the listeners accept. With `file` the configuration is read again when it changes, and on SIGHUP.
     """
-    sidecar = build(config, file=file)
+    sidecar = build(config, file=file, forker=forker)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     at_once = asyncio.Event()

@@ -2,20 +2,15 @@
 
 import asyncio
 import logging
-from collections import Counter
 
 from sidecar.access_log import AccessLog
 from sidecar.clock import Clock
+from sidecar.counts import BUCKETS_S, SKIPPED, Counts
 from sidecar.histogram import Histogram
 from sidecar.refusals import Refusals
 from sidecar.rejections import Reason
 from sidecar.request import Request
-from sidecar.routes import Auth
 
-# OpenTelemetry's buckets for HTTP durations, with two below for a proxy on loopback.
-BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LAG_EVERY_S = 1.0
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})  # RFC 9110, 5789
 NO_ROUTE = "(none)"
@@ -24,39 +19,23 @@ UPSTREAM_ERRORS = {
     Reason.UPSTREAM_TIMEOUT: "timeout",
     Reason.UPSTREAM_INVALID: "protocol",
 }
-SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight", Auth.API_KEY: "preflight"}
 
 log = logging.getLogger("sidecar.requests")
 
 
-class Telemetry:
-    """Counters by route, method, status and reason: names from the configuration and closed sets, never from a client.
+class Telemetry(Counts):
+    """Counts what happens, for the life of the process: every assembly counts here.
 
-    `decisions` are by issuer, result and reason. The results are allow, deny, error (a 5xx: no fault of the client) and report
-    (let in by a route that only reports). `skipped` are requests that were let in without a token, by why; `durations` and
-    `upstream_durations` are by route, `upstream_errors` by upstream and kind. `overhead` is what a request waits here before the
-    backend is asked, `loop_lag` how late the event loop runs what is due.
-
-    There is one for the life of the process: every assembly counts here. `draining` is set once, and makes each answer the
-    last of its connection.
+    `draining` is set once, and makes each answer the last of its connection. `workers` is how many processes serve clients.
     """
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
+        super().__init__()
         self._clock = clock
         self.access_log = access_log
-        self.requests: dict[tuple[str, str, int], int] = {}
-        self.decisions: dict[tuple[str, str, str], int] = {}
         self.refusals = Refusals(clock)
-        self.skipped = dict.fromkeys(SKIPPED.values(), 0)
-        self.headers_stripped: Counter[str] = Counter(claim=0, underscore=0, forwarded=0)
-        self.upstream_errors: Counter[tuple[str, str]] = Counter()
-        self.durations: dict[str, Histogram] = {}
-        self.upstream_durations: dict[str, Histogram] = {}
-        self.overhead = Histogram(OVERHEAD_S)
-        self.loop_lag = Histogram(LAG_S)
-        self.connections = 0
-        self.requests_in_flight = 0
         self.draining = False
+        self.workers = 1
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True
 

@@ -6,6 +6,7 @@ Nothing is fetched for a token that could not be valid, and no claim but `iss` i
 
 from collections.abc import Collection, Mapping
 from hashlib import sha256
+from typing import NamedTuple
 
 from cachetools import LRUCache
 
@@ -82,6 +83,15 @@ class _Remembered:
         self.until = until
 
 
+class TokenCache(NamedTuple):
+    """What a verifier says of the tokens that it remembers; `entries` is how many it does."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    entries: int = 0
+
+
 class Verifier:
     """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified.
 
@@ -101,9 +111,9 @@ class Verifier:
         self.evictions = 0
 
     @property
-    def remembered(self) -> int:
-        """How many tokens are remembered."""
-        return len(self._remembered)
+    def cache(self) -> TokenCache:
+        """How remembering goes."""
+        return TokenCache(self.hits, self.misses, self.evictions, len(self._remembered))
 
     def __repr__(self) -> str:
         return f"<Verifier of {', '.join(self._by_iss)}: {len(self._remembered)} tokens remembered>"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sidecar.admin.page import FILES
+from sidecar.counts import BUCKETS_S
 from sidecar.jwks import COOLDOWN_S
-from sidecar.telemetry import BUCKETS_S
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.raw import Response, fetch
 from tests.peers.tokens import AUDIENCE

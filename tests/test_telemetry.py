@@ -16,10 +16,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.clock import Clock
+from sidecar.counts import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED
 from sidecar.jwks import FETCH_S
 from sidecar.rejections import Reason
 from sidecar.routes import Auth
-from sidecar.telemetry import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED, Telemetry
+from sidecar.telemetry import Telemetry
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send

@@ -658,7 +658,7 @@ async def test_only_so_many_tokens_are_remembered_and_the_least_used_go_first(
     assert issuers.cached(first)
     assert issuers.cached(second) is None
     assert repr(issuers.verifier).endswith(f": {REMEMBERED_TOKENS} tokens remembered>")
-    assert (issuers.verifier.remembered, issuers.verifier.evictions) == (REMEMBERED_TOKENS, 1)
+    assert (issuers.verifier.cache.entries, issuers.verifier.evictions) == (REMEMBERED_TOKENS, 1)
 
 
 @in_its_time

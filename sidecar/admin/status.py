@@ -4,8 +4,9 @@ from collections import Counter
 from typing import Any
 
 from sidecar.clock import iso_time
+from sidecar.counts import BUCKETS_S
 from sidecar.refusals import Refusal
-from sidecar.telemetry import BUCKETS_S, Telemetry
+from sidecar.telemetry import Telemetry
 
 
 def refusal(kept: Refusal) -> dict[str, Any]:

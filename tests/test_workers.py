@@ -1,0 +1,302 @@
+"""Several processes behind one port: each request is served by one of them, everything else happens once."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sidecar.access_log import AccessLog
+from tests.peers import patience
+from tests.peers.backend import RawBackend
+from tests.peers.issuer import ScriptedIssuer
+from tests.peers.load import load
+from tests.peers.program import Program, accepts, configuration, program, start
+from tests.peers.raw import RawClient
+from tests.peers.wire import request
+
+
+@asynccontextmanager
+async def workers(tmp_path: Path, number: int = 2, **settings: Any) -> AsyncIterator[Program]:
+    async with program(tmp_path, workers=number, **{"access_log": "off"} | settings) as it:
+        yield it
+
+
+def processes(it: Program) -> list[int]:
+    """The workers: what is forked by what the program has forked."""
+    [forker] = children(it.process.pid)
+    return children(forker)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def serving(it: Program, number: int) -> None:
+    async with patience(f"{number} workers"):
+        while await it.metric("jwt_sidecar_workers") != number:
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def each(it: Program, number: int = 2) -> AsyncIterator[list[RawClient]]:
+    """A connection to each worker. Which one the kernel gives a connection to is chance, and told by its end of the socket."""
+    async with AsyncExitStack() as open_ones:
+        found: dict[int, RawClient] = {}
+        async with patience("a connection to each worker"):
+            while len(found) < number:
+                client = await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"]))
+                found.setdefault(await owner(it, client), client)
+        yield list(found.values())
+
+
+async def owner(it: Program, client: RawClient) -> int:
+    """The worker at the other end of a connection, once it has accepted it."""
+    async with patience("the connection to be accepted"):
+        while (found := _owner(it, client)) is None:
+            await asyncio.sleep(0.001)
+    return found
+
+
+def _owner(it: Program, client: RawClient) -> int | None:
+    port = client.writer.get_extra_info("sockname")[1]
+    peer = it.addresses["proxy"][1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(f":{peer:04X}") and fields[2].endswith(f":{port:04X}"):
+            inode = f"socket:[{fields[9]}]"
+            for pid in processes(it):
+                if inode in map(_link, Path(f"/proc/{pid}/fd").iterdir()):
+                    return pid
+    return None
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+async def test_all_workers_serve_and_their_counts_are_added_up(tmp_path: Path) -> None:
+    async with workers(tmp_path, 3) as it, each(it, 3) as clients:
+        assert sorted([await owner(it, client) for client in clients]) == sorted(processes(it))
+        for client in clients:
+            for raw, status in ((it.good(), 200), (it.good(), 200), (request(), 401)):
+                assert (await client.request(raw)).status == status
+        page = (await it.health("/metrics")).body.decode()
+        assert 'jwt_sidecar_requests_total{code="200",method="GET",route="(default)"} 7.0' in page
+        assert 'jwt_sidecar_requests_total{code="401",method="GET",route="(default)"} 3.0' in page
+        assert 'jwt_sidecar_request_duration_seconds_count{route="(default)"} 10.0' in page
+        assert "jwt_sidecar_workers 3.0" in page
+        assert "jwt_sidecar_requests_in_flight 0.0" in page
+        misses = await it.metric("jwt_sidecar_token_cache_misses_total")
+        assert misses + await it.metric("jwt_sidecar_token_cache_hits_total") == 7
+        assert await it.metric("jwt_sidecar_token_cache_entries") == misses
+        assert await it.metric("jwt_sidecar_connections") >= 3
+        assert it.issuer.jwks_fetches == 1
+        status = (await it.admin("GET", "/status")).json()
+        assert (status["refusals"], len(status["last"])) == (3, 3)
+        times = [one["time"] for one in (await it.admin("GET", "/rejections")).json()["rejections"]]
+        assert times == sorted(times, reverse=True)
+
+
+async def test_a_burst_of_unknown_keys_at_all_workers_is_one_fetch(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        fetches = it.issuer.jwks_fetches
+        bad = [request("GET", "/", token=it.issuer.token("EdDSA", name=f"k{number}")) for number in range(10)]
+        answers = await asyncio.gather(*(_all(client, bad) for client in clients))
+        assert [[code for code in codes if code != "key_unknown"] for codes in answers] == [[], []]
+        assert it.issuer.jwks_fetches == fetches + 1
+
+
+async def _all(client: RawClient, requests: list[bytes]) -> list[str]:
+    return [(await client.request(raw)).json()["code"] for raw in requests]
+
+
+async def test_a_rotation_that_one_worker_meets_reaches_all(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        it.issuer.rotate()
+        new = it.good()
+        fetches = it.issuer.jwks_fetches
+        for client in clients:
+            assert (await client.request(new)).status == 200
+        assert it.issuer.jwks_fetches == fetches + 1
+
+
+async def test_a_refresh_by_operators_reaches_all(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        old = it.good()
+        it.issuer.rotate()
+        assert (await it.admin("POST", "/jwks/refresh", {})).status == 200
+        for client in clients:
+            assert (await client.request(old)).json()["code"] == "key_unknown"
+
+
+async def test_a_token_that_is_taken_back_is_refused_by_all_and_by_those_that_come_later(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        for client in clients:
+            assert (await client.request(it.good())).status == 200
+        entry = {"iss": it.issuer.issuer, "sub": "alice"}
+        assert (await it.admin("POST", "/denylist", entry)).json() == {"entries": 1}
+        for client in clients:
+            assert (await client.request(it.good())).json()["code"] == "token_revoked"
+        [first, _] = processes(it)
+        os.kill(first, signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        async with each(it) as later:
+            for client in later:
+                assert (await client.request(it.good())).json()["code"] == "token_revoked"
+
+
+async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with workers(tmp_path) as it, each(it) as clients:
+        config = json.loads(file.read_text()) | {"routes": [{"path": "/open", "auth": "none"}]}
+        file.write_text(json.dumps(config))
+        it.process.send_signal(signal.SIGHUP)
+        await it.says("event=config_reloaded")
+        for client in clients:
+            assert (await client.request(request("GET", "/open"))).status == 200
+        assert it.issuer.jwks_fetches == 1
+        file.write_text("{}")
+        it.process.send_signal(signal.SIGHUP)
+        await it.says("event=config_kept")
+        os.kill(processes(it)[0], signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        async with each(it) as later:
+            for client in later:
+                assert (await client.request(request("GET", "/open"))).status == 200
+
+
+async def test_a_drain_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        assert (await it.admin("POST", "/drain")).status == 200
+        assert (await it.health("/readyz")).status == 503
+        for client in clients:
+            answer = await client.request(it.good())
+            assert (answer.status, answer.get("connection")) == (200, "close")
+        os.kill(processes(it)[0], signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        async with each(it) as later:
+            for client in later:
+                assert (await client.request(it.good())).get("connection") == "close"
+
+
+async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: Path) -> None:
+    async with workers(tmp_path, 3) as it, each(it, 3) as clients:
+        raw = it.good()
+        before = await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}')
+        owners = [await owner(it, client) for client in clients]
+        async with load(lambda: it.addresses["proxy"], raw, clients=30) as under_load:
+            await under_load.more(300)
+            os.kill(owners[0], signal.SIGKILL)
+            await it.says("event=worker_died")
+            assert (await it.health("/readyz")).status == 200
+            await it.says("event=worker_replaced")
+            await under_load.more(300)
+        assert set(under_load.answers) == {200}
+        assert len(under_load.failed) <= 30  # no client lost more than the one connection that it had there
+        assert await clients[0].closed() == b""
+        for client in clients[1:]:
+            assert (await client.request(raw)).status == 200
+        await serving(it, 3)
+        assert owners[0] not in processes(it)
+        after = await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}')
+        assert after > before  # what the dead one had counted when it was last asked is not lost
+
+
+async def test_sigterm_ends_all_after_what_is_in_flight(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        answering = asyncio.Event()
+
+        async def slow(_request: object, writer: asyncio.StreamWriter) -> None:
+            await answering.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        it.backend.handler = slow
+        for client in clients:
+            await client.send(it.good())
+        await it.backend.received(3)
+        pids = [*children(it.process.pid), *processes(it)]
+        it.process.terminate()
+        await it.until_unready()
+        async with patience("new connections to be refused"):
+            while await accepts(it.addresses["proxy"]):
+                await asyncio.sleep(0.01)
+        answering.set()
+        for client in clients:
+            answer = await client.response()
+            assert (answer.body, answer.get("connection")) == (b"ok", "close")
+            await client.close()
+        assert await it.ended() == 0
+        assert await it.told() == []
+        assert not any(map(alive, pids))
+
+
+async def test_nobody_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it:
+        pids = [*children(it.process.pid), *processes(it)]
+        it.process.kill()
+        await it.ended()
+        async with patience("the workers to end"):
+            while any(map(alive, pids)):
+                await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+async def test_without_the_process_that_forks_the_program_ends_when_it_is_needed(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it:
+        [forker] = children(it.process.pid)
+        first, _ = processes(it)
+        os.kill(forker, signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
+        assert await it.ended() == 1
+
+
+async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend, workers(tmp_path) as it:
+        host, port = it.addresses["proxy"]
+        file = tmp_path / "second.yaml"
+        file.write_text(json.dumps(configuration(issuer, backend) | {"listen": f"{host}:{port}", "workers": 2}))
+        process = await start(file)
+        async with patience("the program to give up"):
+            _, err = await process.communicate()
+        assert (process.returncode, err.decode()) == (
+            1,
+            f"jwt-sidecar: cannot listen on {host}:{port}: Address already in use\n",
+        )
+
+
+async def test_what_a_worker_cannot_use_is_said_at_the_start(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        tls = {"cert_file": str(tmp_path / "missing.crt")}
+        file.write_text(json.dumps(configuration(issuer, backend) | {"tls": tls, "workers": 2}))
+        process = await start(file)
+        async with patience("the program to give up"):
+            _, err = await process.communicate()
+        assert process.returncode == 1
+        assert f"jwt-sidecar: {tmp_path}/missing.crt: no certificate with its key in PEM" in err.decode()
+
+
+def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    log = AccessLog(lambda _request, _s: b"x" * 99 + b"\n", writing, shared=True)
+    log._waiting = [log._line(None, 0.0)] * 100 + [b"y" * 5000 + b"\n"]  # type: ignore[arg-type]
+    log.flush()
+    os.close(writing)
+    pieces = []
+    while piece := os.read(reading, 4096):
+        pieces.append(piece)
+    os.close(reading)
+    assert b"".join(pieces) == (b"x" * 99 + b"\n") * 100 + b"y" * 5000 + b"\n"
