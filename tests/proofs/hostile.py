@@ -21,7 +21,7 @@ from tests.peers.issuer import ScriptedIssuer
 from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request, response
 from tests.proofs import grammar
-from tests.proofs.rules import Broken, check_seen, meaning, read_answers
+from tests.proofs.rules import Answer, Broken, check_seen, meaning, read_answers
 
 NAMES = ("alice", "bob")
 QUIET_TURNS = 40  # turns of the loop without a byte after which nothing more will come
@@ -179,7 +179,9 @@ class Stack:
             sent = sent.replace(placeholder, token.encode())
         if random.random() < 0.1:
             sent = grammar.turned(random, sent)  # within a token too
-        received, closed = await self._converse(grammar.pieces(random, sent), reset=random.random() < 0.2)
+        sent_in = grammar.pieces(random, sent)
+        reset = random.random() < 0.2
+        received, closed = await self._converse(sent_in, reset=reset)
         whole = closed and self.script != "early"
         for answer in await read_answers(received, head=b"HEAD" in sent):
             self.statuses[answer.status] += 1
@@ -192,6 +194,17 @@ class Stack:
             elif answer.status >= 200 and answer.get("x-seen-sub") not in (name, "nobody"):
                 raise Broken(f"an answer for another: {answer}")
         await self._check_rest(name, sent.count(self.tokens[name]), received)
+        if sent_in == [sent] and not reset and self.script != "early":
+            await self._again(name, sent, received)
+
+    async def _again(self, name: str, sent: bytes, first: bytes) -> None:
+        """What keeps coming, byte for byte, gets the same answers, whatever of it is remembered by then. Raises Broken."""
+        expected = [_told(answer) for answer in await read_answers(first, head=b"HEAD" in sent)]
+        for _ in range(2):
+            received, _ = await self._converse([sent], reset=False)
+            if (found := [_told(answer) for answer in await read_answers(received, head=b"HEAD" in sent)]) != expected:
+                raise Broken(f"at first {expected}, and then {found}")
+            await self._check_rest(name, sent.count(self.tokens[name]), received)
 
     async def answer(self, random: Random, raw: bytes) -> None:
         """Send a good request to a backend that answers these bytes. Raises Broken."""
@@ -274,6 +287,14 @@ class Stack:
         """The sidecar's tasks, by what they do. Its backend's and issuer's are not counted."""
         running = [task.get_coro() for task in asyncio.all_tasks()]
         return Counter(one.__qualname__ for one in running if one and "/sidecar/" in one.cr_code.co_filename)
+
+
+def _told(answer: Answer) -> tuple[object, ...]:
+    """An answer without what differs each time: the request's id, and the seconds of a sentence."""
+    own = answer.get("x-jwt-sidecar") is not None and answer.body
+    body = json.loads(answer.body)["code"] if own and answer.body else answer.body
+    differing = ("x-request-id", "content-length", "www-authenticate") if own else ("x-request-id",)
+    return answer.status, body, sorted((name, value) for name, value in answer.headers if name.lower() not in differing)
 
 
 def _answer(script: str, sub: str) -> tuple[bytes, bytes]:
