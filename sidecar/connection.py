@@ -163,7 +163,8 @@ class ClientConnection(RequestHandler):
                 lines, self._lines = self._lines, b""
                 request = Request(message, payload, self, lines)
                 keep = await self.listener.proxy.handle(request) and payload.is_eof()
-                await self.drain(self.clock.monotonic() + self.listener.idle_s)
+                if self._paused:
+                    await self.drain(self.clock.monotonic() + self.listener.idle_s)
                 if not keep or (message.chunked and not self.parse_afresh()):
                     keep = False
                     await self._linger()

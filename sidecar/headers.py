@@ -111,15 +111,16 @@ class RequestHeaders:
 
     `kept` is what is to be forwarded, in pieces to be joined, four to a header; `special` holds the values of the headers that
     are meant for the proxy; `stripped` says whether any was counted as such. `trusted` peers may speak about the request's
-    origin.
+    origin. `digest` is that of the token that the headers alone bring, once it is known.
     """
 
-    __slots__ = ("kept", "special", "stripped")
+    __slots__ = ("digest", "kept", "special", "stripped")
 
     def __init__(self, raw_headers: Sequence[tuple[bytes, bytes]], roles: Roles, trusted: bool = False) -> None:
         self.kept: list[bytes] = []
         self.special: dict[str, list[bytes]] = {}
         self.stripped = False
+        self.digest: bytes | None = None
         kept = self.kept
         special = self.special
         for name, value in raw_headers:

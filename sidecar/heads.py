@@ -44,13 +44,13 @@ class Heads:
 
         No lines where the bytes are anything but one head with a simple request line.
         """
-        line = _REQUEST_LINE.match(data)
-        if line is None or len(data) > MAX_BYTES or data.find(_END) != len(data) - len(_END):
+        line = None if len(data) > MAX_BYTES else _REQUEST_LINE.match(data)
+        if line is None:
             return b"", None
         lines = data[line.end() :]
         known = self._known.get(lines)
         if known is None:
-            return lines, None
+            return lines if lines.find(_END) == len(lines) - len(_END) else b"", None
         method, target = line.groups()
         of = known.message
         return lines, RawRequestMessage(

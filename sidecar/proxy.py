@@ -27,7 +27,7 @@ from sidecar.signature import Signature
 from sidecar.telemetry import Telemetry
 from sidecar.tunnel import Tunnel
 from sidecar.upstream import Answer, Upstream
-from sidecar.verifier import Verifier
+from sidecar.verifier import Verifier, digest
 
 log = logging.getLogger("sidecar.proxy")
 
@@ -144,12 +144,19 @@ class Proxy:
                 assert self.api_keys is not None
                 claims = self.api_keys.authenticate(special)
             else:
-                token = self.tokens.take(special, request.target)
-                if token is None:
-                    if route.auth is Auth.OPTIONAL:
-                        return ANONYMOUS
-                    raise Rejection(Reason.TOKEN_MISSING)
-                claims = self.verifier.cached(token) or await self.verifier.verify(token)
+                token_digest = request.headers.digest
+                known = None if token_digest is None else self.verifier.known(token_digest)
+                if known is None:
+                    token = self.tokens.take(special, request.target)
+                    if token is None:
+                        if route.auth is Auth.OPTIONAL:
+                            return ANONYMOUS
+                        raise Rejection(Reason.TOKEN_MISSING)
+                    token_digest = digest(token)
+                    known = self.verifier.known(token_digest) or await self.verifier.verify(token)
+                    if self.tokens.only_in_headers:
+                        request.headers.digest = token_digest
+                claims = known
             request.claims = claims
             route.policy.authorize(claims)
             return self.identity.lines(claims)

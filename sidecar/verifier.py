@@ -120,7 +120,10 @@ class Verifier:
 
     def cached(self, token: bytes) -> Claims | None:
         """The claims of a token verified before, or None whenever there is any doubt: then `verify` finds the reason."""
-        digest = sha256(token).digest()  # the token itself is not kept
+        return self.known(digest(token))
+
+    def known(self, digest: bytes) -> Claims | None:
+        """The same for the token with this digest."""
         try:
             known = self._remembered[digest]  # its `get` would look twice
         except KeyError:
@@ -178,8 +181,8 @@ class Verifier:
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
-        digest = sha256(token).digest()
-        known = self._remembered.get(digest)
+        remembered_by = digest(token)
+        known = self._remembered.get(remembered_by)
         if known is not None and known.key == key:  # by another request that waited for the same keys
             claims = known.claims
         else:
@@ -187,7 +190,7 @@ class Verifier:
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
         self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None
-        self._remembered[digest] = remembered
+        self._remembered[remembered_by] = remembered
         return claims
 
     def _issuer(self, jws: Jws) -> Issuer:
@@ -198,6 +201,11 @@ class Verifier:
         if issuer is None:
             raise Rejection(Reason.ISSUER_UNKNOWN)
         return issuer
+
+
+def digest(token: bytes) -> bytes:
+    """What a token is remembered by: the token itself is not kept."""
+    return sha256(token).digest()
 
 
 def _header(jws: Jws) -> tuple[str, str | None, str]:

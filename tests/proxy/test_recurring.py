@@ -21,7 +21,7 @@ from sidecar.request import Request
 from tests.peers.backend import Handler, echo, send
 from tests.peers.backend import Request as BackendRequest
 from tests.peers.wire import Truncated, chunked, response
-from tests.proxy.conftest import Stack, ok
+from tests.proxy.conftest import Stack, ok, running
 
 LINES = "Host: a.test\nALICE\nX-Kept: 1\nConnection: keep-alive\n\n"
 TIMES = 4  # once, again, remembered, used
@@ -249,6 +249,18 @@ async def test_the_token_of_known_lines_expires(stack: Stack) -> None:
     stack.clock.ahead_s = 200
     answer = await stack.fetch(stack.raw(f"GET / HTTP/1.1\n{LINES}"))
     assert (answer.status, answer.json()["code"]) == (401, "token_expired")
+
+
+async def test_a_token_in_the_query_is_none_of_the_lines() -> None:
+    token_from = [{"query": "t"}, {"header": "Authorization", "prefix": "Bearer"}]
+    async with running(token_from=token_from) as stack:
+        bob = stack.token(sub="bob")
+        for token in (stack.alice, stack.alice, stack.alice, bob):
+            answer = await stack.fetch(stack.raw(f"GET /?t={token} HTTP/1.1\nHost: a.test\n\n"))
+            assert answer.status == 200
+        assert [seen.get("x-jwt-sub") for seen in stack.backend.requests] == ["alice", "alice", "alice", "bob"]
+        answer = await stack.fetch(stack.raw("GET / HTTP/1.1\nHost: a.test\n\n"))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
 
 
 async def test_lines_of_refused_requests_are_not_kept(stack: Stack) -> None:
