@@ -43,7 +43,7 @@ from tests.proofs.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SURVIVORS = 0.03
-SHORTEST_TIMEOUT_S = 8.0  # a busy machine is no finding
+SHORTEST_TIMEOUT_S = 10.0  # a busy machine is no finding
 PATIENCE_S = 6.0  # a test that waits as long for its peer has failed
 SPARE_CPU_S = 3  # for a test that takes next to nothing
 MOST_MEMORY = 4 * 2**30
@@ -171,6 +171,7 @@ class Living:
         self._lines: set[int] = set()
         self._failed: str | None = None
         self._cpu_s: dict[pytest.Item, float] = {}
+        self._seconds: dict[pytest.Item, float] = {}
         self.clean_s = 0.0
         self.order: dict[str, int] = {}
 
@@ -224,7 +225,7 @@ class Living:
             runs[item] = lines
             seconds[item] = time.monotonic() - begun
             cpu[item] = time.process_time() - cpu_s
-        self._cpu_s = cpu
+        self._cpu_s, self._seconds = cpu, seconds
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
         self.clean_s = sum(seconds.values())
@@ -283,6 +284,7 @@ class Living:
             if item in self._cpu_s:
                 most_s = int(time.process_time() + 5 * self._cpu_s[item] + SPARE_CPU_S)
                 resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
+                signal.setitimer(signal.ITIMER_REAL, SHORTEST_TIMEOUT_S + 5 * self._seconds[item])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             if self._failed is not None:
                 return self._failed
@@ -392,7 +394,7 @@ def _raced(
                     os.close(key.fd)
                     os.killpg(pid, signal.SIGKILL)
                     _, status = os.waitpid(pid, 0)
-                    if status & 0x7F == signal.SIGXCPU:
+                    if status & 0x7F in (signal.SIGXCPU, signal.SIGALRM):
                         told = "timeout"
                     yield one, None if told == "survived" else told or "crash"
 
