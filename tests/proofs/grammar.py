@@ -3,6 +3,7 @@
 Everything comes from one `random.Random`, so that its seed brings back the same bytes.
 """
 
+import re
 from collections.abc import Iterator
 from random import Random
 
@@ -179,9 +180,11 @@ def turned(random: Random, raw: bytes) -> bytes:
 
 def pieces(random: Random, raw: bytes) -> list[bytes]:
     """The same bytes in the pieces that a network might deliver."""
-    match random.randrange(4):
+    match random.randrange(5):
         case 0 | 1:
             return [raw]
+        case 4:  # head by head, as clients send them that wait for each answer
+            cuts = [end.end() for end in re.finditer(b"\r\n\r\n", raw)]
         case 2:
             cuts = sorted(random.randrange(len(raw) + 1) for _ in range(random.choice((1, 2, 5))))
         case _:

@@ -61,7 +61,8 @@ OPTIONS = [
 
 PROXY = (
     "proxy/test_request.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
-    "proxy/test_strangers.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_reload.py test_telemetry.py"
+    "proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py "
+    "test_reload.py test_telemetry.py"
 )
 TESTS_OF = {
     "bearer": "test_bearer.py test_token_sources.py",
@@ -77,6 +78,7 @@ TESTS_OF = {
     "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
     "routes": "test_routes.py proxy/test_routing.py",
     "request": "proxy/test_request.py proxy/test_routing.py",
+    **dict.fromkeys(("heads", "recurring"), "proxy/test_recurring.py"),
     **dict.fromkeys(("upstream", "leg", "connection"), PROXY),
     "proxy": f"{PROXY} test_drain.py test_health.py",
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
