@@ -117,6 +117,7 @@ class Stack:
         }
         signatures = [token.rpartition(b".")[2].decode() for token in self.tokens.values()]
         self.secrets = [sign[at : at + SMALLEST_LEAK] for sign in signatures for at in range(len(sign) - SMALLEST_LEAK)]
+        await self.sidecar.assembly.sources["main"].fetch_now()
         self.tasks = self._own_tasks()
         await self.probe()
         return self

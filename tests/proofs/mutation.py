@@ -78,7 +78,7 @@ TESTS_OF = {
     "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
     "routes": "test_routes.py proxy/test_routing.py",
     "request": "proxy/test_request.py proxy/test_routing.py",
-    **dict.fromkeys(("heads", "recurring"), "proxy/test_recurring.py"),
+    **dict.fromkeys(("heads", "recurring"), "proxy/test_recurring.py test_cost.py"),
     **dict.fromkeys(("upstream", "leg", "connection"), PROXY),
     "proxy": f"{PROXY} test_drain.py test_health.py",
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",

@@ -16,7 +16,7 @@ from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.headers import Forwarded, Roles
 from sidecar.heads import Heads
-from sidecar.recurring import MAX_BYTES, MAX_KEPT, MAX_SEEN, Recurring
+from sidecar.recurring import Recurring
 from sidecar.request import Request
 from tests.peers.backend import Handler, echo, send
 from tests.peers.backend import Request as BackendRequest
@@ -153,6 +153,15 @@ async def test_any_lines_that_keep_coming(stack: Stack, row: str, line: str) -> 
     fresh = await outcome(stack, text)
     await taught(stack, row)
     assert await outcome(stack, text) == fresh
+
+
+async def test_lines_behind_a_request_line_that_is_not_simple_are_nobody_elses(stack: Stack) -> None:
+    async with stack.client() as client:
+        for number in range(TIMES + 2):
+            lines = f"Host: a.test\nALICE\nX-Kept: {number}\n\n"
+            assert (await client.request(stack.raw(f"PROPFIND /x HTTP/1.1\n{lines}"))).status == 200
+    assert [seen.get("x-kept") for seen in stack.backend.requests] == ["0", "1", "2", "3", "4", "5"]
+    assert known(stack) == 0
 
 
 async def test_two_requests_at_once_stay_two(stack: Stack) -> None:
@@ -400,10 +409,24 @@ def test_what_comes_once_is_not_kept() -> None:
 
 def test_what_is_kept_has_bounds() -> None:
     recurring: Recurring[int] = Recurring()
-    for number in range(3 * MAX_SEEN):
+    for number in range(300):
         for _ in range(2):
             recurring.came(b"%d" % number, number)
-    for _ in range(2):
-        recurring.came(b"x" * (MAX_BYTES + 1), 0)
-    assert list(recurring.values()) == list(range(3 * MAX_SEEN - MAX_KEPT, 3 * MAX_SEEN))
-    assert len(recurring._seen) <= MAX_SEEN
+    assert list(recurring.values()) == list(range(300 - 256, 300))
+    for size in (4096, 4097):
+        for _ in range(2):
+            recurring.came(b"x" * size, size)
+    assert (4096 in recurring.values(), 4097 in recurring.values()) == (True, False)
+
+
+def test_what_came_once_is_forgotten_when_too_much_has() -> None:
+    recurring: Recurring[int] = Recurring()
+    for number in range(4096):
+        recurring.came(b"%d" % number, number)
+    recurring.came(b"0", 0)
+    assert list(recurring) == [b"0"]
+    recurring.came(b"one more", 0)
+    recurring.came(b"1", 1)
+    assert list(recurring) == [b"0"]
+    recurring.came(b"1", 1)
+    assert list(recurring) == [b"0", b"1"]
