@@ -1,29 +1,211 @@
-"""The pages of docs/: every configuration on them loads, and every link leads somewhere."""
+"""The pages: every configuration on them loads, every command runs, every link leads somewhere, and the index has them all."""
 
+import asyncio
+import json
+import os
 import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from aiohttp.test_utils import RawTestServer
 
-from sidecar.config import parse
+from sidecar.config import Config, parse
+from sidecar.dev.backend import Backend
+from sidecar.dev.issuer import Issuer
+from sidecar.minting import key_set
+from tests.conftest import Need
+from tests.real.process import run
 
 ROOT = Path(__file__).parent.parent
 OURS = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
 PAGES = sorted(page for page in OURS if "node_modules" not in page.parts)
-WHOLE = [
-    pytest.param(page, text, id=f"{page.relative_to(ROOT)}:{number}")
-    for page in PAGES
-    for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
-    if re.search(r"^issuers:", text, re.MULTILINE) and re.search(r"^upstreams?:", text, re.MULTILINE)
-]
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("page", "text"), WHOLE)
-def test_every_whole_configuration_loads(page: Path, text: str) -> None:
-    parse(text, f"{page.name}", environ={}, base=ROOT)
+def blocks(*kinds: str) -> list[Any]:
+    """The blocks of these kinds on all pages, without their indentation."""
+    return [
+        pytest.param(page, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE), id=f"{page.relative_to(ROOT)}:{number}")
+        for page in PAGES
+        for number, (indent, kind, text) in enumerate(BLOCK.findall(page.read_text()))
+        if kind in kinds
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_has_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)", index.read_text())}
+    assert set(ROOT.glob("docs/**/*.md")) - linked == {index}
+
+
+# Configurations
+
+REST = {
+    "issuers": {"idp": {"issuer": "https://idp.example/", "audiences": "any"}},
+    "upstream": "http://127.0.0.1:9292",
+}
+OF_OTHERS = {  # a key at the top of what is no configuration of ours -> what it is
+    "components": "kustomize: tests/deploy",
+    "dependencies": "Helm: tests/deploy",
+    "lifecycle": "Kubernetes",
+    "livenessProbe": "Kubernetes",
+    "static_resources": "Envoy: tests/test_migrating.py",
+    "apiVersion": "Istio: tests/test_migrating.py",
+}
+KEYS = {field.alias or name for name, field in Config.model_fields.items()}
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_every_configuration_loads(page: Path, text: str) -> None:
+    document = next(yaml.safe_load_all(text))
+    if (
+        isinstance(document, list) or document.keys() & OF_OTHERS.keys()
+    ):  # a list: the deny list of tests/test_rules_page.py
+        return
+    if not document.keys() <= KEYS:  # keys of one issuer
+        document = {"issuers": {"idp": REST["issuers"]["idp"] | document}}  # type: ignore[index]
+    rest = {
+        key: REST[key] for key in REST if key not in document and not (key == "upstream" and "upstreams" in document)
+    }
+    if "api_keys" in document:
+        rest.pop("issuers", None)
+    parse(json.dumps(rest | document) if rest else text, page.name, {"KEY": "k"}, ROOT)
+
+
+# Commands
+
+NOT_RUN = {
+    "make": "tests/test_dev.py does what make run does",
+    "kubectl": "needs a cluster",
+    "uv": "needs a package index",
+    "echo": "into uv",
+    "printf": "into uv",
+}
+ELSEWHERE = "https://gateway.example"  # tests/test_gateway.py asks a gateway
+HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/operating.md
+SESSION = "$ "
+SERVE = "jwt-sidecar run"
+NEEDED = ("curl", "jq")
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """The commands of a block, continued lines joined, and what a session shows that each prints."""
+    if text.startswith(SESSION):
+        found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
+    else:
+        found = [(line, "") for line in re.sub(r"\\\n|(?<=\|)\n", " ", text).splitlines()]
+    return [(line, printed.strip()) for line, printed in found if line.strip() and line.split()[0] not in NOT_RUN]
+
+
+def pages_with_commands() -> list[Any]:
+    """Each page, and all the commands on it, in their order."""
+    found: dict[Path, list[tuple[str, str]]] = {}
+    for block in blocks("sh", "console"):
+        page, text = block.values
+        found.setdefault(page, []).extend(one for one in commands(text) if ELSEWHERE not in one[0])
+    return [pytest.param(page, ours, id=str(page.relative_to(ROOT))) for page, ours in found.items() if ours]
+
+
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer("https://my-api-a32f34.zuplo.api/__zuplo/issuer", audience="my-api")
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[str]:
+    """The backend of `jwt-sidecar dev`."""
+    async with RawTestServer(Backend().answer) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, issuer: Issuer, backend: str) -> Path:
+    """What the commands find where they run: the first configuration of README, with keys that need no network."""
+    text = next(text for page, text in (block.values for block in blocks("yaml")) if page.name == "README.md")
+    settings = yaml.safe_load(text)
+    settings["issuers"]["zuplo"]["jwks_inline"] = key_set(issuer.keys)
+    anywhere = {"listen": "127.0.0.1:0"}
+    settings |= {
+        "upstream": backend,
+        **anywhere,
+        "health": anywhere,
+        "admin": anywhere,
+        "timeouts": {"drain_delay": "0s"},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    (tmp_path / "token.txt").write_text(issuer.mint(scope="admin"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "lines"), pages_with_commands())
+async def test_every_command_runs(
+    page: Path, lines: list[tuple[str, str]], directory: Path, issuer: Issuer, need: Need
+) -> None:
+    for program in NEEDED:
+        need(program)
+    for name, text in re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        if name != "config.yaml":
+            (directory / name).write_text(text)
+    environ = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TOKEN": issuer.mint(),
+        "EXPIRED": issuer.mint("EdDSA", -3600),
+    }
+    served = any(line.startswith(("curl", "jq", SERVE)) for line, _ in lines)
+    async with serving(directory / "config.yaml") if served else nullcontext(("", "")) as (proxy, admin):
+        for line, printed in lines:
+            if line.startswith(SERVE):
+                continue  # it is running
+            there = re.sub(r"(?:localhost|127\.0\.0\.1):9901", admin, line.replace("127.0.0.1:8080", proxy))
+            if HELD in there:
+                refused, _ = await output(f"curl -s http://{proxy}/protected", directory, environ)
+                there = there.replace(HELD, json.loads(refused)["request_id"])
+            said, code = await output(there, directory, environ)
+            assert code == 0, said
+            assert shows(printed, said)
+
+
+@asynccontextmanager
+async def serving(config: Path) -> AsyncIterator[tuple[str, str]]:
+    """`jwt-sidecar run`: where it serves clients, and operators."""
+    command = str(Path(sys.executable).with_name("jwt-sidecar"))
+    async with run(command, "run", "-c", str(config), announces=r"(listening proxy .*listening admin \S+\n)") as said:
+        proxy, _, admin = re.findall(r"listening \w+ http://(\S+)", said)
+        yield proxy, admin
+
+
+async def output(line: str, directory: Path, environ: dict[str, str]) -> tuple[str, int]:
+    """What a line prints in a shell, and its exit code."""
+    process = await asyncio.create_subprocess_shell(
+        f"set -o pipefail; {line}", stdout=asyncio.subprocess.PIPE, cwd=directory, env=environ, executable="/bin/bash"
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode is not None
+    return printed.decode(), process.returncode
+
+
+def shows(printed: str, said: str) -> bool:
+    """Is this what a page shows? Of JSON the names count, in other texts ... stands for anything."""
+    try:
+        expected = json.loads(printed)
+    except ValueError:
+        return re.search(re.escape(printed).replace(re.escape("..."), ".*"), said, re.DOTALL) is not None
+    return shape(expected) <= shape(json.loads(said))
+
+
+def shape(value: Any) -> set[str]:
+    """The names in a JSON document."""
+    if isinstance(value, list):
+        return set().union(*map(shape, value))
+    return set(value).union(*map(shape, value.values())) if isinstance(value, dict) else set()
