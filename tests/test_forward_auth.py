@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.config import parse
 from tests.peers.raw import Response
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -229,3 +231,9 @@ async def test_the_signature_is_of_the_original_request(tmp_path: Any) -> None:
         await stack.fetch(request("POST", "/public/x?y"))
         sent = await stack.backend.received()
         assert answer.get("x-jwt-signature") == sent.get("x-jwt-signature")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_sidecar_of_the_example_loads(form: str) -> None:
+    text = (Path(__file__).parent.parent / "deploy/forward-auth/sidecar.yaml").read_text()
+    assert parse(text.replace("original: x-original", f"original: {form}"), environ={}).upstreams == {}
