@@ -108,10 +108,10 @@ class ClientConnection(RequestHandler):
                 self._messages.append((known, EMPTY_PAYLOAD))
                 waiter.set_result(None)
                 return
-        before = self._request_count
+        before, between = self._request_count, self._last_body.is_eof()
         super().data_received(data)
         if self._request_count == before:
-            if self._last_body.is_eof():
+            if between:  # this is no piece of a body, not even the last one
                 self._head_goes_on(len(data))
             return
         self._head_bytes = 0

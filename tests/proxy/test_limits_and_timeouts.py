@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.peers import patience
-from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.backend import RawBackend, Request, echo, never, send
 from tests.peers.raw import Response
 from tests.peers.wire import request, response
 from tests.proxy.conftest import FEEDS, Client, Stack, ok, running
@@ -234,6 +234,17 @@ async def test_the_limits_of_a_head_are_configured() -> None:
         assert (await stack.fetch(stack.good(headers=[("X-A", "x")] * 2))).status == 200
         for headers in ([("X-A", "x")] * 3, [("X-A", "x" * 2000)]):
             refusal(await stack.fetch(stack.good(headers=headers)), 431, "headers_too_large")
+
+
+async def test_the_last_piece_of_a_body_does_not_count_as_a_head() -> None:
+    async with running(limits={"header_bytes": 1000}) as stack, stack.client() as client:
+        stack.backend.read_bodies, stack.backend.handler = False, echo
+        head, body = stack.good("POST", body=b"x" * 100_000).split(b"\r\n\r\n", 1)
+        await client.send(head + b"\r\n\r\n")
+        await stack.backend.received()
+        await client.send(body)
+        assert (await client.response("POST")).status == 200
+        assert (await client.request(stack.good())).status == 200
 
 
 # How many
