@@ -13,7 +13,6 @@ class Recurring(dict[bytes, Made]):
     """Bytes and what was made of them. Bytes that come only once cost no more than a number; the oldest make room."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._seen: set[int] = set()
 
     def came(self, bytes_: bytes, made: Made) -> None:

@@ -173,6 +173,15 @@ async def test_two_requests_at_once_stay_two(stack: Stack) -> None:
     assert [seen.target for seen in stack.backend.requests] == ["/a", "/b"] * TIMES
 
 
+async def test_lines_of_two_requests_at_once_are_nobody_elses(stack: Stack) -> None:
+    async with stack.client() as client:
+        for number in range(TIMES):
+            lines = f"Host: a.test\nALICE\nX-Kept: {number}\n\n"
+            await client.send(stack.raw(f"GET /a HTTP/1.1\n{lines}GET /b HTTP/1.1\n{lines}"))
+            assert [(await client.response()).status for _ in "ab"] == [200, 200]
+    assert [seen.get("x-kept") for seen in stack.backend.requests] == ["0", "0", "1", "1", "2", "2", "3", "3"]
+
+
 async def test_two_requests_in_two_reads_at_once(stack: Stack) -> None:
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     async with stack.client() as client:
