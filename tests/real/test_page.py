@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Need
-from tests.peers.issuer import ScriptedIssuer
+from tests.peers import patience
+from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -122,11 +123,13 @@ async def test_the_issuers_with_their_keys_and_what_is_wrong_with_them(browser: 
                 error = "Last fetch failed: http://127.0.0.1:9/.well-known/openid-configuration: no connection"
                 assert await down.locator(".error").inner_text() == error
 
-                await issuer.go_down()
+                elsewhere = {"issuer": issuer.issuer, "jwks_uri": "http://127.0.0.1:9/\u202e"}
+                issuer.on_discovery = Answer.json(elsewhere)
                 await page.get_by_role("button", name="Refresh keys of main").click()
                 await shown(page, ".card [data-is=result]", "^failed$")
                 await shown(page, ".card .badge", "^stale$")
-                await issuer.come_back()
+                assert r"http://127.0.0.1:9/\u202e: no connection" in await main.locator(".error").inner_text()
+                issuer.on_discovery = None
                 await page.get_by_role("button", name="Refresh keys of main").click()
                 await shown(page, ".card [data-is=result]", "^asked a moment ago, again in [23]\\d s$")
 
@@ -177,6 +180,9 @@ async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_
         assert await page.locator(".refusals li:visible").count() == 1
         await page.get_by_label("Filter").fill("nothing like it")
         assert await page.get_by_text("No refusal among the last fits the filter.").is_visible()
+        await stack.fetch(request("GET", "/late"))
+        await page.locator(".refusals li").filter(has_text="/late").wait_for(state="attached")
+        assert await page.locator(".refusals li:visible").count() == 0
         assert await page.locator("img").count() == 1, "the icon"
 
 
@@ -332,4 +338,5 @@ async def test_the_policy_is_in_force(browser: "Browser") -> None:
         host, port = stack.sidecar.admin_address
         await page.goto(f"http://{host}:{port}/")
         for directive, act in acts.items():
-            assert await page.evaluate(violated.replace("ACT", act)) == directive
+            async with patience(f"a violation of {directive}"):
+                assert await page.evaluate(violated.replace("ACT", act)) == directive

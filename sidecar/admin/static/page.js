@@ -4,7 +4,7 @@
 const EVERY_MS = 1000;
 const WINDOW_MS = 60_000; // of latencies, of the lines, and of "last minute"
 const RATE_MS = 5_000; // the rates are means of so long
-const PATIENCE_MS = 5_000;
+const PATIENCE_MS = 8_000; // more than the listener waits for a worker that is stuck
 const SHOWN = 100; // refusals
 const OLD_CONFIGURATION = "The changed configuration could not be taken into use; the one before it still is. The log says why.";
 
