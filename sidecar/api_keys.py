@@ -95,6 +95,10 @@ class ApiKey(NamedTuple):
             document["expires"] = rfc3339(self.expires)
         return document if self.enabled else document | {"enabled": False}
 
+    def state(self, now: float) -> str:
+        """on, expired or disabled."""
+        return "disabled" if not self.enabled else "expired" if now >= self.expires else "on"
+
     def holder(self) -> Claims:
         """The claims of whoever has the key."""
         scope = {"scope": " ".join(self.scopes)} if self.scopes else {}
@@ -149,8 +153,6 @@ class ApiKeys:
             raise Rejection(Reason.API_KEY_UNKNOWN)
         assert known is not None
         entry, claims = known
-        if not entry.enabled:
-            raise Rejection(Reason.API_KEY_DISABLED)
-        if self._clock.wall() >= entry.expires:
-            raise Rejection(Reason.API_KEY_EXPIRED)
+        if (state := entry.state(self._clock.wall())) != "on":
+            raise Rejection(Reason.API_KEY_DISABLED if state == "disabled" else Reason.API_KEY_EXPIRED)
         return claims

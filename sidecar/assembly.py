@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
-from sidecar.api_keys import ApiKeys, Entries
 from sidecar.assertion import AssertedIdentity
 from sidecar.bearer import TokenHeader, TokenSources
 from sidecar.claims import ClaimRules, Subjects
@@ -21,9 +20,9 @@ from sidecar.denylist import DenyList
 from sidecar.fetch import Session
 from sidecar.followed import FollowedFile
 from sidecar.forward_auth import ForwardAuth
+from sidecar.gateway import Gateway
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
-from sidecar.issuing import OwnIssuer
 from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source, same_keys
 from sidecar.mint import Mint
@@ -31,7 +30,7 @@ from sidecar.minting import SigningKey, own_key
 from sidecar.policy import Policy
 from sidecar.probe import Probe
 from sidecar.proxy import Proxy
-from sidecar.rejections import Form, Rejection
+from sidecar.rejections import Form
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.signing_keys import KeyRing, TimedKey
@@ -86,12 +85,11 @@ class Assembly:
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
-        self.api_keys = api_keys(config, clock)
-        self.key_ring = key_ring(config)
+        self.gateway = Gateway(config, clock, telemetry.minted)
         self.proxy = Proxy(
             routes(config),
             Verifier(issuers, clock, self.denylist),
-            identity(config, self.signing_keys, clock),
+            identity(config, self.signing_keys, clock, telemetry.minted),
             self.upstreams,
             telemetry,
             clock,
@@ -101,9 +99,7 @@ class Assembly:
             form=Form(config.realm, config.error_format == "problem", config.error_detail),
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
-            api_keys=self.api_keys,
-            mints=mints(config, self.key_ring, clock),
-            issuer=own_issuer(config, self.key_ring, clock, self.api_keys),
+            gateway=self.gateway,
             forward_auth=forward_auth(config),
         )
 
@@ -133,8 +129,7 @@ class Assembly:
     @property
     def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:
         """What has to look outside again and again."""
-        files = (None if self.api_keys is None else self.api_keys.file, self.key_ring)
-        return [*self.sources.values(), self.denylist, *(file for file in files if file is not None)]
+        return [*self.sources.values(), self.denylist, *self.gateway.files]
 
     def awaited_issuers(self) -> list[str]:
         """The names of required issuers whose first keys have not come."""
@@ -226,8 +221,8 @@ def signing_keys(config: Config) -> list[SigningKey]:
     return [own_key(alg) if file is None else SigningKey.load(file, alg)]
 
 
-def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> IdentityHeaders:
-    """What the backend is told about who is asking; `keys` are those of the assertion."""
+def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: dict[str, int]) -> IdentityHeaders:
+    """What the backend is told about who is asking; `keys` are those of the assertion, `counts` is told of each."""
     headers = {
         name: content
         if isinstance(content, tuple)
@@ -241,6 +236,7 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> Identi
     mint = Mint(
         lambda: ring,
         clock,
+        counts,
         issuer=wanted.issuer,
         audience=wanted.audience,
         ttl_s=wanted.ttl_s,
@@ -248,65 +244,6 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock) -> Identi
         before=f"{wanted.header}: ",
     )
     return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint)
-
-
-def api_keys(config: Config, clock: Clock) -> ApiKeys | None:
-    """The API keys that are accepted; None where there are none. Raises Unusable."""
-    wanted = config.api_keys
-    if wanted is None:
-        return None
-    file = FollowedFile(wanted.file, Entries.read, secret=True)
-    return ApiKeys(file, TokenHeader(wanted.header, wanted.scheme), clock, wanted.scheme or "ApiKey")
-
-
-def key_ring(config: Config) -> FollowedFile[KeyRing] | None:
-    """The keys of tokens of our own; None where there are none. Raises Unusable."""
-    if config.signing is None:
-        return None
-    return FollowedFile(config.signing.keys_file, KeyRing.read, secret=True)
-
-
-def mints(config: Config, ring: FollowedFile[KeyRing] | None, clock: Clock) -> dict[str, Mint]:
-    """What makes the tokens for those upstreams that are sent one, by their names. Raises Unusable without a key for them."""
-    return {
-        name: mint(config, upstream.token, ring, clock, before="Authorization: Bearer ")
-        for name, upstream in config.upstreams.items()
-        if upstream.token is not None and ring is not None
-    }
-
-
-def mint(
-    config: Config, wanted: settings.MintedToken, ring: FollowedFile[KeyRing], clock: Clock, before: str = ""
-) -> Mint:
-    """What makes tokens of one kind. Raises Unusable when none of the keys can sign them now."""
-    assert config.signing is not None
-    try:
-        ring.value.signer(wanted.algorithm, clock.wall())
-    except Rejection:
-        raise Unusable(
-            f"{ring.path}: no key signs {wanted.algorithm} now; jwt-sidecar keys rotate --algorithm {wanted.algorithm} makes one"
-        ) from None
-    return Mint(
-        lambda: ring.value,
-        clock,
-        issuer=config.signing.issuer,
-        audience=wanted.audience,
-        ttl_s=wanted.ttl_s,
-        algorithm=wanted.algorithm,
-        before=before,
-        claims=wanted.claims,
-    )
-
-
-def own_issuer(
-    config: Config, ring: FollowedFile[KeyRing] | None, clock: Clock, keys: ApiKeys | None
-) -> OwnIssuer | None:
-    """What is served of the issuer of our own tokens; None where there are none. Raises Unusable."""
-    if config.signing is None or ring is None:
-        return None
-    wanted = config.signing.token_endpoint
-    token_mint = None if wanted is None else mint(config, wanted, ring, clock)
-    return OwnIssuer(config.signing.issuer, ring, clock, keys, token_mint)
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:

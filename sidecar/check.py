@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.assembly import api_keys, backend, iss_names, key_ring, mints, own_issuer, signature, signing_keys
+from sidecar.assembly import backend, iss_names, signature, signing_keys
 from sidecar.clock import Clock
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
 from sidecar.deadlines import Deadlines
 from sidecar.denylist import DenyList
 from sidecar.fetch import Session
+from sidecar.gateway import Gateway, api_keys
 from sidecar.key_set import FetchFailed, Jwks
 from sidecar.key_source import fetch
 from sidecar.rejections import Rejection
@@ -78,13 +79,7 @@ def _files(config: Config, clock: Clock) -> Iterator[_Part]:
     if config.api_keys is not None:
         yield _Part("api_keys", (config.api_keys.file,), lambda: asyncio.to_thread(api_keys, config, clock))
     if config.signing is not None:
-        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(_signing, config, clock))
-
-
-def _signing(config: Config, clock: Clock) -> None:
-    ring = key_ring(config)
-    mints(config, ring, clock)
-    own_issuer(config, ring, clock, None)
+        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(Gateway, config, clock, {}))
 
 
 def _client_tls(key: str, tls: ClientTls) -> _Part:

@@ -21,7 +21,8 @@ class Counts:
 
     `requests` are by route, method and status, `decisions` by issuer, result and reason. The results are allow, deny, error (a
     5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
-    without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind.
+    without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind,
+    `minted` tokens of our own by audience.
     `overhead` is what a request waits here before the backend is asked, `loop_lag` how late the event loop runs what is due.
     """
 
@@ -30,6 +31,7 @@ class Counts:
     skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIPPED.values(), 0))
     headers_stripped: dict[str, int] = field(default_factory=lambda: Counter(claim=0, underscore=0, forwarded=0))
     upstream_errors: dict[tuple[str, str], int] = field(default_factory=Counter)
+    minted: dict[str, int] = field(default_factory=dict)
     durations: dict[str, Histogram] = field(default_factory=dict)
     upstream_durations: dict[str, Histogram] = field(default_factory=dict)
     overhead: Histogram = field(default_factory=lambda: Histogram(OVERHEAD_S))

@@ -14,10 +14,12 @@ from typing import NamedTuple, cast
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser
 
+from sidecar.api_keys import LIKE_A_KEY
 from sidecar.assembly import Assembly
 from sidecar.claims import Claims
 from sidecar.clock import Clock
 from sidecar.config import Config
+from sidecar.config.identity import TokenSource
 from sidecar.connection import READ_BYTES, ClientConnection, why_unread
 from sidecar.deadlines import Deadlines
 from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
@@ -115,6 +117,9 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         proxy.heads.read(request)
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
+        issuer = assembly.gateway.issuer
+        if issuer is not None and issuer.page(request.target) is not None:
+            return Explanation(steps, None, f"nobody: it is a page of our own issuer {shown(issuer.issuer)}, asked for")
         try:
             route = request.route = proxy.routes.match(request.method, request.target, request.host)
         except Rejection as rejection:
@@ -128,7 +133,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         identity = await proxy.authenticate(request, _enforced(route))
     except Rejection as rejection:
         refusal = rejection
-    steps += _checks(route, watched, refusal, identity, clock.wall())
+    steps += _checks(route, watched, request.claims, refusal, identity, clock.wall())
     if refusal is not None and not route.report:
         return Explanation(steps, refusal)
     if refusal is not None:
@@ -137,9 +142,12 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     if upstream is None:
         head, place = identity, "the backend by the front proxy"
     else:
-        head = proxy.head(request, route, identity, upstream)
+        try:
+            head = proxy.head(request, route, identity, upstream)
+        except Rejection as rejection:
+            return Explanation([*steps, _failed("head", rejection)], rejection)
         place = f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})"
-    told = _masked(head.decode("latin-1"), question.token, watched.claims).removesuffix("\r\n").split("\r\n")
+    told = _masked(head.decode("latin-1"), question.token, request.claims).removesuffix("\r\n").split("\r\n")
     return Explanation(steps, None, place, told)
 
 
@@ -187,11 +195,13 @@ def _request(config: Config, question: Question, clock: Clock) -> Request:
 
 
 def _bytes_of(config: Config, question: Question) -> bytes:
-    """The request on the wire, its token in the first place where the configuration looks for one."""
+    """The request on the wire, its token in the first place where the configuration looks for one; an API key in its own."""
     target = question.path.encode("utf-8", "surrogateescape")
     lines = [b"Host: " + question.host.encode()]
     if (token := question.token) is not None:
-        place = config.token_sources[0]
+        place, keys = config.token_sources[0], config.api_keys
+        if keys is not None and LIKE_A_KEY.fullmatch(token) is not None:
+            place = TokenSource(header=keys.header, prefix=keys.scheme)
         if place.header is not None:
             scheme = place.scheme.encode() + b" " if place.scheme else b""
             lines.append(b"%b: %b%b" % (place.header.encode(), scheme, token))
@@ -218,26 +228,31 @@ def _about_route(assembly: Assembly, route: Route) -> str:
     return f"routes.{number} (line {assembly.config.routes[number].line}): {route.name}: {what}"
 
 
-def _checks(route: Route, watched: _Watched, refusal: Rejection | None, identity: bytes, now: float) -> Iterator[Step]:
-    """A step for each check of a token that began; where one refused, it is the last."""
-    if watched.token is None:
-        if refusal is not None:
-            yield _failed("auth" if route.auth is Auth.DENY else "token", refusal)
-        elif identity == ANONYMOUS:
-            yield Step("ok", "token", "none is needed")
-        return
-    yield Step("ok", "token", f"{len(watched.token)} bytes")
-    begun = watched.seen.begun
-    for name in begun[:-1] if watched.claims is None else begun:
-        yield Step("ok", name, about_token(name, watched.seen, watched, now).found)
-    if watched.claims is None:
-        assert refusal is not None
-        yield _failed(begun[-1], refusal, about_token(begun[-1], watched.seen, watched, now))
+def _checks(
+    route: Route, watched: _Watched, claims: Claims | None, refusal: Rejection | None, identity: bytes, now: float
+) -> Iterator[Step]:
+    """A step for each check of a token or key that began; where one refused, it is the last."""
+    if watched.token is not None:
+        yield Step("ok", "token", f"{len(watched.token)} bytes")
+        begun = watched.seen.begun
+        for name in begun[:-1] if claims is None else begun:
+            yield Step("ok", name, about_token(name, watched.seen, watched, now).found)
+        if claims is None:
+            assert refusal is not None
+            yield _failed(begun[-1], refusal, about_token(begun[-1], watched.seen, watched, now))
+    elif claims is not None:
+        yield Step("ok", "api key", f"{claims.kid} of {shown(claims.claims['sub'])}")
+    elif refusal is not None:
+        names = {Auth.DENY: "auth", Auth.API_KEY: "api key"}
+        yield _failed(names.get(route.auth, "token"), refusal)
+    elif identity == ANONYMOUS:
+        yield Step("ok", "token", "none is needed")
+    if claims is None:
         return
     for name, check in route.policy.checks:
-        words = about_claims_of_route(name, route.policy, watched.claims)
+        words = about_claims_of_route(name, route.policy, claims)
         try:
-            check(watched.claims)
+            check(claims)
         except Rejection as rejection:
             yield _failed(name, rejection, words)
             return

@@ -93,20 +93,19 @@ def show(options: argparse.Namespace) -> None:
 def _api_rows(entries: Entries, now: float) -> Iterator[tuple[str, ...]]:
     yield "ID", "NAME", "STATE", "EXPIRES", "SCOPES"
     for entry, _ in entries.values():
-        state = "disabled" if not entry.enabled else "expired" if now >= entry.expires else "on"
-        yield entry.id, entry.name, state, _time(entry.expires), " ".join(entry.scopes)
+        yield entry.id, entry.name, entry.state(now), _time(entry.expires), " ".join(entry.scopes)
 
 
 def _signing_rows(ring: KeyRing, now: float) -> Iterator[tuple[str, ...]]:
     yield "KID", "SIGNS", "STATE", "PUBLISHED FROM", "SIGNS FROM", "RETIRES"
+    signers = ring.signers(now)
     for timed in ring.keys:
-        due = [one for one in ring.keys if one.key.alg == timed.key.alg and one.sign_from <= now < one.retire_at]
         if now >= timed.retire_at:
             state = "retired"
         elif now < timed.sign_from:
             state = "next" if now >= timed.publish_from else "planned"
         else:
-            state = "signing" if timed is ring.signer(timed.key.alg, now) and due else "previous"
+            state = "signing" if timed in signers else "previous"
         yield timed.key.kid, timed.key.alg, state, *map(_time, timed[1:])
 
 

@@ -1,6 +1,7 @@
 """The Prometheus text of everything that is counted, collected when it is asked for."""
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +35,7 @@ class Collector(registry.Collector):
         yield from self._tokens()
         yield from self._fetches()
         yield from self._keys()
+        yield from self._gateway()
         telemetry = self._live.telemetry
         yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
         yield _gauge(
@@ -157,6 +159,28 @@ class Collector(registry.Collector):
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
             ISSUER,
             {source.name: source.clock_offset_s for source in sources if source.clock_offset_s is not None},
+        )
+
+    def _gateway(self) -> Iterator[Metric]:
+        now = self._clock.wall()
+        gateway = self._live.assembly.gateway
+        yield _counter(
+            "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._live.telemetry.minted
+        )
+        states: Counter[str] = Counter()
+        if gateway.api_keys is not None:
+            states.update(on=0, expired=0, disabled=0)
+            states.update(entry.state(now) for entry, _ in gateway.api_keys.file.value.values())
+        yield _gauge("api_keys", "API keys of the file, by what they are: on, expired or disabled.", ("state",), states)
+        ages: dict[str, float] = {}
+        if gateway.key_ring is not None:
+            ages = {signer.key.alg: now - signer.sign_from for signer in gateway.key_ring.value.signers(now)}
+        yield _gauge("signing_key_age_seconds", "Time since the key that signs began to.", ("alg",), ages)
+        yield _gauge(
+            "key_file_good",
+            "0 while a file of keys cannot be used, and what was read before it is in use.",
+            ("file",),
+            {file.path.name: file.problem is None for file in gateway.files},
         )
 
 

@@ -39,13 +39,15 @@ class Minted:
 class Mint:
     """Mints the tokens of one audience. `ring` gives the keys in use now, `before` is what stands before a token in its line.
 
-    `claims` is the name of a claim -> where it is in those that were verified; None: all as they are. `count` of them were made.
+    `claims` is the name of a claim -> where it is in those that were verified; None: all as they are. `counts` is told of each
+    token that is made, by audience.
     """
 
     def __init__(
         self,
         ring: Callable[[], KeyRing],
         clock: Clock,
+        counts: dict[str, int],
         *,
         issuer: str,
         audience: str,
@@ -55,9 +57,9 @@ class Mint:
         claims: Mapping[str, Path] | None = None,
     ) -> None:
         self.audience = audience
-        self.count = 0
         self._ring = ring
         self._clock = clock
+        self._counts = counts
         self._own = {"iss": issuer, "aud": audience}
         self._ttl_s = ttl_s
         self._algorithm = algorithm
@@ -65,7 +67,7 @@ class Mint:
         self._claims = claims
 
     def __repr__(self) -> str:
-        return f"<Mint for {self.audience}: {self.count} minted>"
+        return f"<Mint for {self.audience}>"
 
     def line(self, claims: Claims) -> bytes:
         """The header line for verified claims. Raises Rejection (signing_unavailable)."""
@@ -92,7 +94,7 @@ class Mint:
         original = min(claims.claims.get("exp", inf), claims.valid_until)
         expires = floor(min(ceil(issued + self._ttl_s), original, signer.retire_at))
         token = signer.key.sign({**self._carried(claims.claims), "iat": issued, "exp": expires, **self._own})
-        self.count += 1
+        self._counts[self.audience] = self._counts.get(self.audience, 0) + 1
         # What stands for a token that ends as soon cannot be made any better by minting it again.
         reused_until = inf if original <= expires + 1 else now + REUSED * (expires - now)
         line = f"{self._before}{token}\r\n".encode()

@@ -8,18 +8,18 @@ from traceback import extract_tb
 
 from aiohttp.http import RawResponseMessage
 
-from sidecar.api_keys import LIKE_A_KEY, ApiKeys
+from sidecar.api_keys import LIKE_A_KEY
 from sidecar.bearer import TokenSources
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.deadlines import NEVER
 from sidecar.forward_auth import ForwardAuth
+from sidecar.gateway import Gateway
 from sidecar.headers import AnswerHeaders, AnswerRoles, Framing, RelayedHead, Roles
 from sidecar.heads import Heads
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
-from sidecar.issuing import TOKEN_ROUTE, OwnIssuer, Page
+from sidecar.issuing import TOKEN_ROUTE, Page
 from sidecar.leg import BrokenOff
-from sidecar.mint import Mint
 from sidecar.rejections import Form, Reason, Rejection, answer
 from sidecar.request import REQUEST_ID, Request, new_id
 from sidecar.routes import Auth, Route, Routes
@@ -57,11 +57,9 @@ class Proxy:
         roles: Roles,
         signature: Signature | None,
         form: Form,
+        gateway: Gateway,
         in_flight: int,
         close_on_expiry: str = "websocket",
-        api_keys: ApiKeys | None = None,
-        mints: Mapping[str, Mint] | None = None,
-        issuer: OwnIssuer | None = None,
         forward_auth: ForwardAuth | None = None,
     ) -> None:
         self.routes = routes
@@ -77,9 +75,9 @@ class Proxy:
         self._answer_roles = AnswerRoles()
         self._in_flight = in_flight
         self._close_on_expiry = close_on_expiry
-        self.api_keys = api_keys
-        self.mints = mints or {}
-        self._issuer = issuer
+        self._api_keys = gateway.api_keys
+        self._mints = gateway.mints
+        self._issuer = gateway.issuer
         self._forward_auth = forward_auth
 
     async def handle(self, request: Request) -> bool:
@@ -141,8 +139,8 @@ class Proxy:
         try:
             special = request.headers.special
             if route.auth is Auth.API_KEY:
-                assert self.api_keys is not None
-                claims = self.api_keys.authenticate(special)
+                assert self._api_keys is not None
+                claims = self._api_keys.authenticate(special)
             else:
                 token_digest = request.headers.digest
                 known = None if token_digest is None else self.verifier.known(token_digest)
@@ -175,7 +173,7 @@ class Proxy:
             target, credentials = self.tokens.sent_on(target, special, route.forward_token)
         if self._signature is not None:
             identity += self._signature.line(request.method, target, identity)
-        if self.mints and request.authorized and (mint := self.mints.get(upstream.name)) is not None:
+        if self._mints and request.authorized and (mint := self._mints.get(upstream.name)) is not None:
             assert request.claims is not None
             credentials += mint.line(request.claims)
         host = request.host if route.preserve_host and request.host else upstream.authority
@@ -190,7 +188,7 @@ class Proxy:
         if (protocol := request.upgrade) is not None:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n")
         head = b"".join(pieces)
-        if self.api_keys is not None and LIKE_A_KEY.search(head) is not None:
+        if self._api_keys is not None and LIKE_A_KEY.search(head) is not None:
             raise Rejection(
                 Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
             )
@@ -370,8 +368,8 @@ class Proxy:
             where = {"route": route.name, "issuer": request.issuer}
             if route is TOKEN_ROUTE:
                 form = form._replace(scheme="Basic", oauth=True)
-            elif route.auth is Auth.API_KEY and self.api_keys is not None:
-                form = form._replace(scheme=self.api_keys.scheme)
+            elif route.auth is Auth.API_KEY and self._api_keys is not None:
+                form = form._replace(scheme=self._api_keys.scheme)
         head_only = request.message.method == "HEAD"
         request.connection.write(answer(rejection, request.id, form, head_only=head_only, close=not keep, where=where))
         return keep

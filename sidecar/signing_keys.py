@@ -76,6 +76,11 @@ class KeyRing:
             raise Rejection(Reason.SIGNING_UNAVAILABLE, retry_after_s=60)
         return max(due, key=lambda timed: (timed.sign_from, timed.key.kid))
 
+    def signers(self, now: float) -> list[TimedKey]:
+        """The key that signs now, for each algorithm that has one."""
+        due = {timed.key.alg for timed in self.keys if timed.sign_from <= now < timed.retire_at}
+        return [self.signer(algorithm, now) for algorithm in sorted(due)]
+
     def published(self, now: float) -> list[SigningKey]:
         """The keys whose signatures are to be believed, and those that will sign soon."""
         return [timed.key for timed in self.keys if timed.publish_from <= now < timed.retire_at]

@@ -291,7 +291,7 @@ async def test_the_claims_of_a_key_meet_the_same_rules_as_those_of_a_token(keys:
         assert 'scope="admin"' in (answer.get("www-authenticate") or "")
         assert (await stack.fetch(request("GET", "/", token=admin))).status == 200
         keys.change(admin, claims={"tenant": "other", "roles": ["boss"]})
-        stack.sidecar.assembly.api_keys.file.look()
+        stack.sidecar.assembly.gateway.api_keys.file.look()
         refusal(await stack.fetch(request("GET", "/", token=admin)), 403, "claim_mismatch")
 
 
@@ -382,7 +382,7 @@ async def test_a_key_in_a_path_is_not_logged(keys: Keys, capfd: pytest.CaptureFi
 async def test_a_broken_file_keeps_what_was_before_it(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     alice = keys.new("alice")
     async with running(issuers=None, **keys.settings()) as stack:
-        file = stack.sidecar.assembly.api_keys.file
+        file = stack.sidecar.assembly.gateway.api_keys.file
         keys.api_keys.write_text('{"keys": [')
         assert not file.look()
         assert not file.look()

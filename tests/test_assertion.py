@@ -42,6 +42,7 @@ def assertion(clock: HandClock) -> Mint:
     return Mint(
         lambda: RING,
         clock,
+        {},
         issuer="jwt-sidecar",
         audience="my-backend",
         ttl_s=30.0,

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar.config import Config, parse
+from sidecar.explain import Explanation, Question, explain
 from sidecar.minting import SigningKey
 from sidecar.server import CannotStart, build
 from sidecar.signing_keys import TimedKey
@@ -16,7 +18,7 @@ from tests.peers.backend import RawBackend, Request
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.issuer import ScriptedIssuer
 from tests.peers.wire import request
-from tests.proxy.conftest import ok, running
+from tests.proxy.conftest import Stack, ok, running
 from tests.test_api_keys import refusal
 
 
@@ -71,7 +73,7 @@ async def test_a_burst_of_one_identity_mints_once(keys: Keys) -> None:
         answers = await asyncio.gather(*(stack.fetch(request("GET", "/", token=alice)) for _ in range(20)))
         assert {answer.status for answer in answers} == {200}
         assert len({seen.get("authorization") for seen in backend.requests}) == 1
-        assert stack.sidecar.assembly.proxy.mints["main"].count == 1
+        assert stack.sidecar.live.telemetry.minted == {AUDIENCE: 1}
 
 
 def exchange(keys: Keys, backend: RawBackend, **more: Any) -> Any:
@@ -101,7 +103,7 @@ async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(key
                 await asyncio.sleep(0)
         issuer.release()
         assert {answer.status for answer in await asyncio.gather(*burst)} == {200}
-        assert stack.sidecar.assembly.proxy.mints["main"].count == 1
+        assert stack.sidecar.live.telemetry.minted == {AUDIENCE: 1}
 
 
 # What an attacker tries
@@ -158,7 +160,7 @@ async def test_the_token_of_a_key_that_was_disabled_is_not_sent_again(keys: Keys
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         await stack.fetch(request("GET", "/", token=alice))
         keys.change(alice, enabled=False)
-        stack.sidecar.assembly.api_keys.file.look()
+        stack.sidecar.assembly.gateway.api_keys.file.look()
         refusal(await stack.fetch(request("GET", "/", token=alice)), 401, "api_key_disabled")
         assert len(backend.requests) == 1
 
@@ -168,7 +170,7 @@ async def test_what_a_key_may_do_changes_with_its_entry(keys: Keys) -> None:
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         await stack.fetch(request("GET", "/", token=alice))
         keys.change(alice, scopes=("read",))
-        stack.sidecar.assembly.api_keys.file.look()
+        stack.sidecar.assembly.gateway.api_keys.file.look()
         await stack.fetch(request("GET", "/", token=alice))
         assert [minted(seen, keys)["scope"] for seen in backend.requests] == ["read write", "read"]
 
@@ -188,7 +190,7 @@ async def test_without_a_key_that_signs_the_backend_is_not_asked(keys: Keys) -> 
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         keys.sign_with()
-        stack.sidecar.assembly.key_ring.look()
+        stack.sidecar.assembly.gateway.key_ring.look()
         answer = await stack.fetch(request("GET", "/", token=alice))
         refusal(answer, 503, "signing_unavailable")
         assert answer.get("retry-after") == "60"
@@ -217,3 +219,82 @@ async def test_it_does_not_start_without_a_key_for_an_algorithm_in_use(keys: Key
 def stack_config(keys: Keys) -> Config:
     settings = {name: value for name, value in keys.settings("http://127.0.0.1:9").items() if value is not None}
     return parse(json.dumps(settings))
+
+
+async def test_the_metrics_tell_of_keys_and_tokens(keys: Keys) -> None:
+    alice = keys.new("alice")
+    keys.new("bob", expires=1.0)
+    keys.new("carl", enabled=False)
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        now = stack.clock.wall()
+        keys.sign_with(
+            keys.keys[0]._replace(publish_from=now - 100, sign_from=now - 100), TimedKey(SigningKey.generate("ES256"))
+        )
+        stack.sidecar.assembly.gateway.key_ring.look()
+        for _ in range(2):
+            await stack.fetch(request("GET", "/", token=alice))
+        keys.api_keys.write_text("")
+        stack.sidecar.assembly.gateway.api_keys.file.look()
+        stack.secrets.errors.clear()
+        told = (await stack.health("/metrics")).body.decode()
+        assert f'jwt_sidecar_minted_tokens_total{{audience="{AUDIENCE}"}} 1.0' in told
+        assert [f'jwt_sidecar_api_keys{{state="{state}"}} 1.0' in told for state in ("on", "expired", "disabled")] == [
+            True
+        ] * 3
+        (age,) = re.findall(r'jwt_sidecar_signing_key_age_seconds\{alg="EdDSA"\} (\S+)', told)
+        assert 100 <= float(age) < 160
+        assert 'jwt_sidecar_key_file_good{file="api-keys.json"} 0.0' in told
+        assert 'jwt_sidecar_key_file_good{file="signing-keys.json"} 1.0' in told
+        assert 'jwt_sidecar_auth_total{issuer="api_keys",reason="allowed",result="allow"} 2.0' in told
+
+
+# What `explain` tells
+
+
+async def told(stack: Stack, path: str, key: str | None) -> Explanation:
+    question = Question("GET", path, None if key is None else key.encode(), "sidecar.test")
+    return await explain(stack.sidecar.assembly, question, stack.clock)
+
+
+async def test_explain_tells_whose_key_it_is_and_what_the_backend_gets_but_no_secret(keys: Keys) -> None:
+    alice = keys.new("alice", "read")
+    routes = [
+        {"path": "/admin/*", "auth": "api_key", "require": {"scopes": ["admin"]}},
+        {"path": "/*", "auth": "api_key"},
+    ]
+    for api_keys in ({"file": str(keys.api_keys)}, {"file": str(keys.api_keys), "header": "X-Api-Key"}):
+        async with RawBackend(ok) as backend, gateway(keys, backend, routes=routes, api_keys=api_keys) as stack:
+            good = await told(stack, "/orders", alice)
+            assert good.rejection is None
+            assert f"ok    api key     {alice[4:20]} of alice" in good.lines
+            assert "  Authorization: Bearer ***" in good.lines
+            bad = await told(stack, "/admin/x", alice)
+            assert bad.lines[-1] == "rejected: 403 scope_insufficient: The token lacks a scope this needs."
+            assert alice[21:] not in f"{good}{bad}"
+
+
+async def test_explain_tells_why_a_key_is_refused(keys: Keys) -> None:
+    off, ended = keys.new("alice", enabled=False), keys.new("bob", expires=1.0)
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        for key, code in ((off, "disabled"), (ended, "expired"), ("jsk_x", "unknown")):
+            explanation = await told(stack, "/", key)
+            answer = await stack.fetch(request("GET", "/", token=key))
+            refused = answer.json()
+            assert refused["code"] == f"api_key_{code}"
+            assert explanation.lines[-2:] == [
+                f"FAIL  api key     {refused['code']}: {refused['details']}",
+                f"rejected: 401 {refused['code']}: {refused['details']}",
+            ]
+        assert (await told(stack, "/", None)).lines[-2] == "FAIL  api key     token_missing: No token provided"
+
+
+async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
+        assert "of our own issuer" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
+        explanation = await told(stack, f"/?key={alice}", alice)
+        assert explanation.lines[-1].startswith("rejected: 400 request_malformed: An API key came where")
+        assert alice not in str(explanation)
+        keys.sign_with()
+        stack.sidecar.assembly.gateway.key_ring.look()
+        assert (await told(stack, "/", alice)).lines[-1].startswith("rejected: 503 signing_unavailable")

@@ -24,6 +24,7 @@ from sidecar.telemetry import Telemetry
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.gateway import Keys
 from tests.peers.issuer import Answer
 from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, running
@@ -330,8 +331,8 @@ async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> No
     assert (process.returncode, said.decode()) == (0, "")
 
 
-async def test_every_metric_that_the_pages_name_is_there() -> None:
-    async with running() as stack:
+async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None:
+    async with RawBackend() as backend, running(**Keys(tmp_path).settings(backend.url, routes=None)) as stack:
         await stack.fetch(stack.good())
         names = set(await metrics(stack))
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.*")]
