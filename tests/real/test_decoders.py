@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.assertion import Assertion
 from sidecar.claims import Claims
 from sidecar.headers import fold
 from sidecar.identity import ENCODINGS, IdentityHeader, IdentityHeaders, encode
+from sidecar.mint import Mint
 from sidecar.minting import SigningKey, key_set
 from sidecar.signature import WINDOW_S, Signature
+from sidecar.signing_keys import KeyRing, TimedKey
 from tests.conftest import Need
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
@@ -129,8 +130,9 @@ def test_every_text_around_a_claim_comes_back(decoder: Decoder, value: str) -> N
 
 
 def minted(claims: dict[str, Any], key: SigningKey = KEY) -> str:
-    made = Assertion(key, HandClock(), header="X-A", issuer="jwt-sidecar", audience="my-backend", ttl_s=30.0)
-    return made.line(Claims("idp", claims)).decode().removeprefix("X-A: ").strip()
+    ring = KeyRing([TimedKey(key)])
+    mint = Mint(lambda: ring, HandClock(), issuer="jwt-sidecar", audience="my-backend", ttl_s=30.0, algorithm=key.alg)
+    return mint.minted(Claims("idp", claims)).token
 
 
 def accepted(decoder: Decoder, token: str, **over: Any) -> Any:
