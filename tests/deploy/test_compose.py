@@ -25,7 +25,7 @@ def test_the_backend_is_reached_through_the_sidecar_alone() -> None:
     assert (upstream.host, upstream.port) == ("127.0.0.1", 9292)  # where the example listens
 
 
-@pytest.mark.parametrize("service", ["jwt-sidecar", "backend"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_services_run_without_privileges(service: str) -> None:
     settings = SERVICES[service]
     assert settings["user"] == "65532:65532"
@@ -46,6 +46,15 @@ def test_there_is_time_to_finish_requests() -> None:
         int(SIDECAR["stop_grace_period"].removesuffix("s"))
         > SETTINGS.timeouts.drain_delay_s + SETTINGS.timeouts.shutdown_s
     )
+
+
+def test_the_gateway_has_a_sidecar_of_its_own_to_send_to() -> None:
+    gateway, orders = (yaml.safe_load(COMPOSE["configs"][name]["content"]) for name in ("gateway", "orders"))
+    assert SERVICES["orders-backend"]["network_mode"] == "service:orders"
+    assert SERVICES["orders"]["ports"] == []
+    assert gateway["upstreams"]["orders"]["url"] == f"http://orders:{SETTINGS.listen.port}"
+    assert [issuer["issuer"] for issuer in orders["issuers"].values()] == [gateway["signing"]["issuer"]]
+    assert orders["issuers"]["gateway"]["audiences"] == [gateway["upstreams"]["orders"]["token"]["audience"]]
 
 
 def test_what_is_mounted_and_built_is_there() -> None:
