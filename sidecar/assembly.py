@@ -27,10 +27,12 @@ from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source, same_keys
 from sidecar.mint import Mint
 from sidecar.minting import SigningKey, own_key
+from sidecar.pages import Page
 from sidecar.policy import Policy
 from sidecar.probe import Probe
 from sidecar.proxy import Proxy
 from sidecar.rejections import Form
+from sidecar.resource_metadata import ResourceMetadata, metadata_url
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.signing_keys import KeyRing, TimedKey
@@ -96,10 +98,11 @@ class Assembly:
             tokens=tokens,
             roles=roles(config, tokens, telemetry),
             signature=signs,
-            form=Form(config.realm, config.error_format == "problem", config.error_detail),
+            form=form(config),
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
             gateway=self.gateway,
+            pages=pages(config, self.gateway),
             forward_auth=forward_auth(config),
         )
 
@@ -244,6 +247,32 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: d
         before=f"{wanted.header}: ",
     )
     return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint)
+
+
+def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
+    """The pages of our own by their paths."""
+    found = {} if gateway.issuer is None else dict(gateway.issuer.pages)
+    if config.resource_metadata is not None:
+        found |= resource_metadata(config, config.resource_metadata).pages
+    return found
+
+
+def resource_metadata(config: Config, wanted: settings.ResourceMetadata) -> ResourceMetadata:
+    """What clients are told about where to get a token: all of it is in the configuration."""
+    required = [route.require.scopes for route in config.routes if route.require is not None]
+    return ResourceMetadata(
+        wanted.resource,
+        [issuer.issuer for issuer in config.issuers.values()],
+        in_query=any(source.query is not None for source in config.token_sources),
+        scopes=sorted({scope for scopes in required for scope in (*scopes.all, *scopes.any)}),
+        name=wanted.resource_name,
+    )
+
+
+def form(config: Config) -> Form:
+    """How refusals look."""
+    metadata = None if config.resource_metadata is None else metadata_url(config.resource_metadata.resource)
+    return Form(config.realm, config.error_format == "problem", config.error_detail, resource_metadata=metadata)
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:

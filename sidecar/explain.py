@@ -117,9 +117,8 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         proxy.heads.read(request)
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
-        issuer = assembly.gateway.issuer
-        if issuer is not None and issuer.page(request.target) is not None:
-            return Explanation(steps, None, f"nobody: it is a page of our own issuer {shown(issuer.issuer)}, asked for")
+        if (page := proxy.pages.get(request.target.partition("?")[0])) is not None:
+            return Explanation(steps, None, f"nobody: it is a page of our own, {page.route.name}, asked for")
         try:
             route = request.route = proxy.routes.match(request.method, request.target, request.host)
         except Rejection as rejection:

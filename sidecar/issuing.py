@@ -5,9 +5,7 @@ Its pages are found by their exact path, before any route. The first two are for
 
 import json
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from aiohttp.web_protocol import RequestPayloadError
@@ -19,30 +17,15 @@ from sidecar.deadlines import NEVER
 from sidecar.followed import FollowedFile
 from sidecar.mint import Mint
 from sidecar.minting import discovery, key_set, key_set_url
+from sidecar.pages import Page, Reply, cacheable
 from sidecar.policy import granted_scopes
 from sidecar.rejections import Reason, Rejection
 from sidecar.request import Request
 from sidecar.routes import Auth, Route
 from sidecar.signing_keys import KeyRing
 
-MAX_AGE_S = 60  # for verifiers' copies of the keys: for as long they may believe a key that was withdrawn
 MAX_FORM_BYTES = 8 * 1024
 FORM_S = 10.0  # for a form to come
-
-
-class Reply(NamedTuple):
-    """An answer that is no refusal and does not come from a backend."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-
-class Page(NamedTuple):
-    """`answer` gives the reply to a request, or raises Rejection; `route` names the page in logs and metrics."""
-
-    route: Route
-    answer: Callable[[Request], Awaitable[Reply]]
 
 
 class OwnIssuer:
@@ -61,21 +44,17 @@ class OwnIssuer:
         self._clock = clock
         base = urlsplit(issuer).path.rstrip("/")
         public = Route(base or "/", auth=Auth.NONE, name="(issuer)")
-        self._pages = {
+        self.pages = {
             f"{base}/.well-known/openid-configuration": Page(public, self._discovery),
             f"{base}/.well-known/jwks.json": Page(public, self._jwks),
         }
         self._tokens = None
         if mint is not None and api_keys is not None:
             self._tokens = TokenEndpoint(api_keys, mint, clock)
-            self._pages[f"{base}/token"] = Page(TOKEN_ROUTE, self._tokens.answer)
+            self.pages[f"{base}/token"] = Page(TOKEN_ROUTE, self._tokens.answer)
 
     def __repr__(self) -> str:
-        return f"<OwnIssuer {self.issuer}: {', '.join(self._pages)}>"
-
-    def page(self, target: str) -> Page | None:
-        """The page that a request's target names, None when it is not one of ours."""
-        return self._pages.get(target.partition("?")[0])
+        return f"<OwnIssuer {self.issuer}: {', '.join(self.pages)}>"
 
     async def _discovery(self, request: Request) -> Reply:
         more: dict[str, Any] = {"response_types_supported": [], "subject_types_supported": ["public"]}
@@ -86,10 +65,10 @@ class OwnIssuer:
                 "token_endpoint_auth_methods_supported": ["client_secret_basic"],
             }
         algorithms = [timed.key.alg for timed in self._ring.value.keys]
-        return _cacheable(request, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
+        return cacheable(request, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
 
     async def _jwks(self, request: Request) -> Reply:
-        return _cacheable(request, key_set(self._ring.value.published(self._clock.wall())))
+        return cacheable(request, key_set(self._ring.value.published(self._clock.wall())))
 
 
 TOKEN_ROUTE = Route("/token", auth=Auth.API_KEY, name="(token)")
@@ -185,16 +164,3 @@ def _narrowed(holder: Claims, scope: str | None) -> Claims:
 
 def _refused(details: str, oauth_error: str) -> Rejection:
     return Rejection(Reason.REQUEST_MALFORMED, details, oauth_error=oauth_error)
-
-
-def _cacheable(request: Request, document: Mapping[str, Any]) -> Reply:
-    """A page that may be kept for MAX_AGE_S, and then asked about with its ETag (RFC 9110 section 13.1.2)."""
-    if request.method not in ("GET", "HEAD"):
-        raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
-    content = json.dumps(document).encode()
-    etag = f'"{sha256(content).hexdigest()[:32]}"'
-    headers = {"Cache-Control": f"public, max-age={MAX_AGE_S}", "ETag": etag}
-    known = request.message.headers.get("If-None-Match", "")
-    if known == "*" or etag in (one.strip().removeprefix("W/") for one in known.split(",")):
-        return Reply(304, headers, b"")
-    return Reply(200, headers, content)

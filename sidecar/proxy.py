@@ -18,8 +18,9 @@ from sidecar.gateway import Gateway
 from sidecar.headers import AnswerHeaders, AnswerRoles, Framing, RelayedHead, Roles
 from sidecar.heads import Heads
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
-from sidecar.issuing import TOKEN_ROUTE, Page
+from sidecar.issuing import TOKEN_ROUTE
 from sidecar.leg import BrokenOff
+from sidecar.pages import Page
 from sidecar.rejections import Form, Reason, Rejection, answer
 from sidecar.request import REQUEST_ID, Request, new_id
 from sidecar.routes import Auth, Route, Routes
@@ -60,6 +61,7 @@ class Proxy:
         gateway: Gateway,
         in_flight: int,
         close_on_expiry: str = "websocket",
+        pages: Mapping[str, Page] | None = None,
         forward_auth: ForwardAuth | None = None,
     ) -> None:
         self.routes = routes
@@ -77,7 +79,7 @@ class Proxy:
         self._close_on_expiry = close_on_expiry
         self._api_keys = gateway.api_keys
         self._mints = gateway.mints
-        self._issuer = gateway.issuer
+        self.pages = pages or {}
         self._forward_auth = forward_auth
 
     async def handle(self, request: Request) -> bool:
@@ -86,7 +88,7 @@ class Proxy:
         try:
             self.heads.read(request)
             self._admit()
-            if self._issuer is not None and (page := self._issuer.page(request.target)) is not None:
+            if self.pages and (page := self.pages.get(request.target.partition("?")[0])) is not None:
                 return await self.reply(request, page)
             asked = self._forward_auth is not None and self._forward_auth.asks(request)
             route = request.route = self.routes.match(request.method, request.target, request.host)
@@ -207,7 +209,7 @@ class Proxy:
         if status not in NO_BODY:
             lines += ("Content-Type: application/json", f"Content-Length: {len(content)}")
         lines += (
-            "X-JWT-Sidecar: issuer",
+            f"X-JWT-Sidecar: {page.mark}",
             f"X-Request-Id: {request.id}",
             *([] if keep else ["Connection: close"]),
             "",

@@ -154,7 +154,7 @@ class Rejection(Exception):
 class Form(NamedTuple):
     """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
 
-    `detail` is "minimal", "code" or "full", `scheme` that of challenges.
+    `detail` is "minimal", "code" or "full", `scheme` that of challenges, `resource_metadata` the URL that they name (RFC 9728).
     """
 
     realm: str = "jwt-sidecar"
@@ -162,6 +162,7 @@ class Form(NamedTuple):
     detail: str = "code"
     scheme: str = "Bearer"
     oauth: bool = False
+    resource_metadata: str | None = None
 
 
 DEFAULT_FORM = Form()
@@ -173,9 +174,12 @@ def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
     Bare when no token came: section 3.1 says an error code is not to be given then.
     """
     reason = rejection.reason
+    value = f'{form.scheme} realm="{form.realm}"'
+    if form.resource_metadata is not None and form.scheme == "Bearer":
+        value += f', resource_metadata="{form.resource_metadata}"'
     if reason.oauth_error is None or form.oauth:
-        return f'{form.scheme} realm="{form.realm}"' if reason.status == 401 else None
-    value = f'{form.scheme} realm="{form.realm}", error="{reason.oauth_error}"'
+        return value if reason.status == 401 else None
+    value += f', error="{reason.oauth_error}"'
     if rejection.details and form.detail != "minimal":
         value += f', error_description="{rejection.details}"'
     if rejection.scope:

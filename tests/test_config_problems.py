@@ -121,6 +121,11 @@ IN_THE_FILE = [
          "3:1: forward_auth: is answered to nobody without trusted_proxies; list the addresses of the front proxy"),
     case("forward-auth at a pattern", "trusted_proxies: [10.0.0.0/8]\nforward_auth: {original: path, path: /a/*}",
          "4:38: forward_auth.path: '/a/*' is not a prefix: a path without a / at its end, such as /api"),
+    case("metadata of no URL", "resource_metadata: {resource: api}",
+         "3:31: resource_metadata.resource: must be a whole URL such as https://api.example"),
+    case("metadata with query", "resource_metadata: {resource: 'https://api.test/?a'}",
+         "3:31: resource_metadata.resource: 'https://api.test/?a' must have neither query nor fragment, quotes nor "
+         "backslashes: it stands in WWW-Authenticate"),
     case("probe without path", "health: {probes: {a: {}}}", "3:19: health.probes.a.path: is missing; such as /health"),
     case("probe of a name", "health: {probes: {a: {path: x}}}",
          "3:29: health.probes.a.path: 'x' is not a path to ask for: it begins with / and has neither blanks nor a #"),

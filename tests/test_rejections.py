@@ -138,6 +138,13 @@ def test_a_challenge_names_the_scope_that_is_needed() -> None:
     assert said == 'Bearer realm="api", error="insufficient_scope", error_description="No.", scope="read write"'
 
 
+def test_a_challenge_names_the_metadata_of_the_resource_where_a_bearer_token_is_asked_for() -> None:
+    form = Form("api", resource_metadata="https://a/m")
+    assert challenge(Rejection(Reason.TOKEN_MISSING), form) == 'Bearer realm="api", resource_metadata="https://a/m"'
+    assert challenge(Rejection(Reason.TOKEN_MISSING), form._replace(scheme="Basic")) == 'Basic realm="api"'
+    assert challenge(Rejection(Reason.PATH_AMBIGUOUS), form) is None
+
+
 def test_a_challenge_without_details_has_no_empty_description() -> None:
     assert challenge(Rejection(Reason.TOKEN_EXPIRED, ""), API) == 'Bearer realm="api", error="invalid_token"'
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from sidecar.config import parse
-from sidecar.issuing import MAX_AGE_S
 from sidecar.jwks import JITTER
 from sidecar.minting import SigningKey
+from sidecar.pages import MAX_AGE_S
 from sidecar.server import Sidecar, build
 from sidecar.signing_keys import KeyRing, TimedKey, rotated
 from tests.peers.backend import RawBackend

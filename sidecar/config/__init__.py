@@ -9,7 +9,7 @@ from sidecar.config.addresses import Address
 from sidecar.config.file import Config, ConfigError, Limits, Timeouts, json_schema, load, parse
 from sidecar.config.gateway import ApiKeys, MintedToken, Signing
 from sidecar.config.issuer import Issuer
-from sidecar.config.listeners import Admin, Health
+from sidecar.config.listeners import Admin, Health, ResourceMetadata
 from sidecar.config.route import Route, Upstream
 from sidecar.config.tls import ClientTls, ListenerTls
 from sidecar.config.yaml_source import Problem
@@ -27,6 +27,7 @@ __all__ = [
     "ListenerTls",
     "MintedToken",
     "Problem",
+    "ResourceMetadata",
     "Route",
     "Signing",
     "Timeouts",

@@ -91,6 +91,15 @@ def web_url(url: str) -> SplitResult:
     return parts
 
 
+def _resource_url(url: str) -> str:
+    _split(url, "a whole URL such as https://api.example")
+    if {"?", "#", '"', "\\"} & set(url):
+        raise ValueError(
+            "{input} must have neither query nor fragment, quotes nor backslashes: it stands in WWW-Authenticate"
+        )
+    return url
+
+
 def _web_url(url: str) -> str:
     web_url(url)
     return url
@@ -125,6 +134,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 ListenAddress = Annotated[Address, PlainValidator(_address), STRING]
+ResourceUrl = Annotated[str, AfterValidator(_resource_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 ServerName = Annotated[str, AfterValidator(_server_name)]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]

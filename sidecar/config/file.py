@@ -17,7 +17,7 @@ from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUr
 from sidecar.config.gateway import ApiKeys, Signing, check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
-from sidecar.config.listeners import Admin, ForwardAuth, Health
+from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
 from sidecar.config.route import Route, Upstream
 from sidecar.config.struct import FileSchema, Struct, key
 from sidecar.config.tls import ListenerTls
@@ -117,6 +117,9 @@ class Config(Struct):
     forward_auth: ForwardAuth | None = key(
         "Answers front proxies that ask whether a request may pass, and send it on by themselves. Left out: nobody.",
         None,
+    )
+    resource_metadata: ResourceMetadata | None = key(
+        "Tells clients that were refused where to get a token (RFC 9728). Left out: nothing is told.", None
     )
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
     close_on_expiry: Literal["websocket", "all", "off"] = key(

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import StrictBool
 
-from sidecar.config.addresses import Address, ListenAddress
+from sidecar.config.addresses import Address, ListenAddress, ResourceUrl
 from sidecar.config.struct import Struct, key
-from sidecar.config.values import Name, PathPrefix, PositiveSeconds, RequestPath, nearest
+from sidecar.config.values import Name, PathPrefix, PositiveSeconds, RequestPath, Text, nearest
 from sidecar.config.yaml_source import Section
 
 
@@ -48,3 +48,10 @@ class ForwardAuth(Struct):
     original: Literal["x-forwarded", "x-original", "path"] = key(
         "What says which request it is about: X-Forwarded-Method, -Uri, -Host; X-Original-Method, -URI; or what follows path."
     )
+
+
+class ResourceMetadata(Struct):
+    """What clients are told about where to get a token (RFC 9728)."""
+
+    resource: ResourceUrl = key("The URL of this API as clients know it; its metadata is below the same host.")
+    resource_name: Text | None = key("Its name for people. Left out: none is told.", None)
