@@ -291,7 +291,7 @@ async def test_explain_tells_why_a_key_is_refused(keys: Keys) -> None:
 async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
-        assert "of our own issuer" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
+        assert "a page of our own, (issuer)" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
         explanation = await told(stack, f"/?key={alice}", alice)
         assert explanation.lines[-1].startswith("rejected: 400 request_malformed: An API key came where")
         assert alice not in str(explanation)
