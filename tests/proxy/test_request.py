@@ -163,13 +163,14 @@ def test_a_name_that_is_refused_leaves_an_id_for_the_answer() -> None:
     with pytest.raises(Rejection, match="request_malformed"):
         request.read(Roles(HOP_BY_HOP, underscores="reject"))
     assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]+", request.id)
+    assert (request.headers.kept, request.headers.special, request.trace_id) == ([], {}, None)
 
 
 def test_on_arrival_nothing_is_known_of_a_request() -> None:
     request = arrived(HOST, target="/a?b=c")
     assert (request.method, request.target, request.path) == ("POST", "/a?b=c", "/a")
     assert (request.id, request.host, request.length, request.route) == ("", b"", 0, None)
-    assert (request.claims, request.issuer) == (None, "none")
+    assert (request.claims, request.issuer, request.authorized, request.lines) == (None, "none", False, b"")
     assert (request.rejected, request.details, request.reported, request.status) == (None, "", False, 0)
     assert (request.sent, request.answered, request.broken_off) == (0.0, 0.0, False)
     assert 0 < request.started <= Clock().monotonic()
@@ -184,10 +185,47 @@ def test_why_a_request_is_refused_is_kept(reported: bool) -> None:
     assert not request.reported
 
 
-def test_the_issuer_is_that_of_the_verified_claims() -> None:
+def test_what_was_decided() -> None:
+    request = arrived(HOST)
+    assert request.result == "allow"
+    request.refused(Rejection(Reason.TOKEN_EXPIRED))
+    assert request.result == "deny"
+    request.refused(Rejection(Reason.JWKS_UNAVAILABLE))
+    assert request.result == "error"
+    request.refused(Rejection(Reason.JWKS_UNAVAILABLE), reported=True)
+    assert request.result == "report"
+
+
+def test_verified_claims_name_the_issuer_and_authorize_unless_they_are_refused() -> None:
     request = arrived(HOST)
     request.claims = Claims("main", {})
-    assert request.issuer == "main"
+    assert (request.issuer, request.authorized) == ("main", True)
+    request.refused(Rejection(Reason.SCOPE_INSUFFICIENT))
+    assert (request.issuer, request.authorized) == ("main", False)
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    ("said", "trace_id"),
+    [
+        ([], None),
+        ([f"00-{TRACE}-{SPAN}-01"], TRACE),
+        ([f"00-{TRACE}-{SPAN}-01"] * 2, None),
+        ([f"fe-{TRACE}-{SPAN}-01-what.comes-later"], TRACE),
+        ([f"00-{TRACE}-{SPAN}-01-more"], None),
+        ([f"ff-{TRACE}-{SPAN}-01"], None),
+        ([f"00-{'0' * 32}-{SPAN}-01"], None),
+        ([f"00-{TRACE}-{'0' * 16}-01"], None),
+        ([f"00-{TRACE.upper()}-{SPAN}-01"], None),
+        ([f"00-{TRACE}-{SPAN}"], None),
+        ([f" 00-{TRACE}-{SPAN}-01"], None),
+    ],
+)
+def test_one_valid_traceparent_names_the_trace(said: list[str], trace_id: str | None) -> None:
+    roles = Roles(HOP_BY_HOP, read=["traceparent"])
+    assert read(HOST, *((b"Traceparent", one.encode()) for one in said), roles=roles).trace_id == trace_id
 
 
 @pytest.mark.parametrize(
