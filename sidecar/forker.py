@@ -18,6 +18,8 @@ class Forker:
 
     def __init__(self, work: Callable[[socket.socket], int]) -> None:
         self._asking, answering = socket.socketpair()
+        gc.collect()
+        gc.freeze()  # what is shared stays shared: no collector touches it
         self._pid = os.fork()
         if self._pid == 0:
             self._asking.close()
@@ -43,8 +45,6 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[socket.socket], int])
     # A terminal's Ctrl-C goes to all processes; only the supervisor decides what becomes of it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()  # what is shared stays shared: the collector of a worker does not touch it
     while True:
         _, descriptors, _, _ = socket.recv_fds(asked, 1, 1)
         if not descriptors:

@@ -259,7 +259,6 @@ def _reserve(host: str, port: int) -> socket.socket:
     with socket.socket(family, kind, protocol) as alone:  # another sidecar there would share it without a word
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         alone.bind(address)
-        alone.listen()
     reserved = socket.socket(family, kind, protocol)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

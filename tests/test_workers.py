@@ -179,11 +179,13 @@ async def test_a_drain_reaches_all_and_those_that_come_later(tmp_path: Path) -> 
         for client in clients:
             answer = await client.request(it.good())
             assert (answer.status, answer.get("connection")) == (200, "close")
+        assert await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}') == 3
         os.kill(processes(it)[0], signal.SIGKILL)
         await it.says("event=worker_replaced")
         async with each(it) as later:
             for client in later:
                 assert (await client.request(it.good())).get("connection") == "close"
+        assert await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}') == 5
 
 
 async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: Path) -> None:
