@@ -9,7 +9,7 @@ Spread = tuple[float, float, float]
 
 _OURS, _OTHERS, _RANGE, _GREY = "#0969da", "#afb8c1", "#57606a", "#57606a"
 _WIDTH, _NAMES, _FIGURES, _ROW, _TOP = 640, 110, 90, 22, 46
-_COLUMNS, _SQUARE, _PLOT = 3, 220, 130
+_COLUMNS, _SQUARE, _HEIGHT, _PLOT = 3, 220, 195, 120
 
 
 def bars(title: str, subtitle: str, panels: Mapping[str, Mapping[str, Spread]], marked: str) -> str:
@@ -31,7 +31,7 @@ def bars(title: str, subtitle: str, panels: Mapping[str, Mapping[str, Spread]], 
                 f"<rect x='{_NAMES}' y='{y}' width='{end - _NAMES:.1f}' height='{_ROW - 5}'"
                 f" fill='{_OURS if name == marked else _OTHERS}'/>",
                 f"<path d='M{low:.1f} {y + 8.5}H{high:.1f}' stroke='{_RANGE}'/>",
-                _text(high + 6, y + 13, f"{middle:,.0f}" if middle >= 1000 else f"{middle:.3g}"),
+                _text(high + 6, y + 13, _figure(middle)),
             ]
             y += _ROW
     return _svg(_WIDTH, y + 6, title, f"{subtitle}; less is better; the thin line is the spread", lines)
@@ -44,7 +44,7 @@ def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[float, Spread
     """
     lines = []
     for number, (panel, points) in enumerate(panels.items()):
-        left, top = 40 + number % _COLUMNS * _SQUARE, _TOP + 24 + number // _COLUMNS * _SQUARE
+        left, top = 40 + number % _COLUMNS * _SQUARE, _TOP + 36 + number // _COLUMNS * _HEIGHT
         most = max(high for _, _, high in points.values())
         first, last = log10(max(min(points), 1)), log10(max(points))
         placed: list[tuple[float, Sequence[float]]] = [
@@ -55,7 +55,7 @@ def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[float, Spread
             for x, ys in points.items()
         ]
         lines += [
-            _text(left, top - 8, panel, "font-weight='bold' font-size='12'"),
+            _text(left - 20, top - 22, panel, "font-weight='bold' font-size='12'"),
             f"<path d='M{left} {top}V{top + _PLOT}H{left + _SQUARE - 50}' stroke='{_GREY}' fill='none'/>",
             f"<path d='M{' L'.join(f'{x:.1f} {ys[0]:.1f}' for x, ys in placed)}' stroke='{_OURS}' fill='none'/>",
         ]
@@ -63,11 +63,11 @@ def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[float, Spread
             lines += [
                 f"<path d='M{x:.1f} {low:.1f}V{high:.1f}' stroke='{_RANGE}'/>",
                 f"<circle cx='{x:.1f}' cy='{middle:.1f}' r='2.5' fill='{_OURS}'/>",
-                _text(x, middle - 7, f"{cost:.3g}", "text-anchor='middle' font-size='9'"),
+                _text(x, middle - 7, _figure(cost), "text-anchor='middle' font-size='9'"),
                 _text(x, top + _PLOT + 13, _short(value), "text-anchor='middle' font-size='9'"),
             ]
     rows = -(-len(panels) // _COLUMNS)
-    return _svg(_COLUMNS * _SQUARE, _TOP + rows * _SQUARE - 10, title, subtitle, lines)
+    return _svg(_COLUMNS * _SQUARE, _TOP + rows * _HEIGHT, title, subtitle, lines)
 
 
 def _svg(width: int, height: float, title: str, subtitle: str, lines: Sequence[str]) -> str:
@@ -85,6 +85,10 @@ def _svg(width: int, height: float, title: str, subtitle: str, lines: Sequence[s
 
 def _text(x: float, y: float, text: str, style: str = "") -> str:
     return f"<text x='{x:.1f}' y='{y:.1f}' {style}>{escape(text)}</text>"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _short(number: float) -> str:

@@ -25,6 +25,7 @@ GOALS = (
     Goal("reject-signature", ENVOY, 0.5),
     Goal("reject-expired", ENVOY, 0.5),
     Goal("rich", ENVOY, 0.5),
+    Goal("rich-varied", ENVOY, 0.5),
     Goal("latency", ENVOY, 1.0),
     Goal("latency-share", ENVOY, 1.0),
     Goal("download", "nginx", 1.1),

@@ -26,6 +26,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # with its 5, connections that are opened together are refused after a second
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A proxy that is stopped resets the connections it kept.
         if not isinstance(sys.exception(), ConnectionError):

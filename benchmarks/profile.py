@@ -38,12 +38,11 @@ def profile(bench: Bench, _run: "Run", _record: bool) -> int:
         closed_loop(proxy.url(), token, bench.seconds + 1)
         sampler.wait()
         if not py_spy:
-            report = subprocess.run(
-                [str(perf), "report", "-i", str(setting.directory / "perf.data"), "--stdio"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            written.write_text(report.stdout)
+            data = ["-i", str(setting.directory / "perf.data"), "--stdio"]
+            reports = [
+                subprocess.run([str(perf), "report", *data, *by], capture_output=True, text=True, check=True).stdout
+                for by in (["--sort", "dso"], [])
+            ]
+            written.write_text("".join(reports))
     print(written)
     return 0

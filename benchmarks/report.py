@@ -16,7 +16,7 @@ from benchmarks.peers.sidecar import TWO_WORKERS
 from benchmarks.works import OURS, Bench, Result
 
 RESULTS = Path(__file__).parent / "results"
-SUMMARY = ("warm", "cold-rs256", "reject-signature", "rich")
+SUMMARY = ("warm", "cold-rs256", "reject-signature", "rich-varied")
 """The panels of the chart in the README."""
 
 

@@ -161,15 +161,17 @@ def rich(bench: Bench) -> Iterator[Result]:
     }  # with Host and Authorization: 12
     prefix, owner = routes[-1]
     token = owner.token()
-    result = bench.result("rich", "10 routes, 3 issuers, 12 request headers, claims header, warm RS256 token", CPU)
+    title = "10 routes, 3 issuers, 12 request headers, claims header, warm RS256 token"
+    result = bench.result("rich", title, CPU)
+    varied = bench.result("rich-varied", f"{title}; path, X-Request-Id and Traceparent new in each request", CPU)
     with serving(bench.only(*SEVERAL_ISSUERS), setting) as proxies:
-        yield bench.interleaved(
-            result,
-            proxies,
-            lambda _, proxy: cpu(
-                proxy, lambda: closed_loop(proxy.url(f"{prefix}orders/17"), token, bench.seconds, headers)
-            ),
-        )
+
+        def measure(proxy: Proxy, varied: bool) -> Figures:
+            url = proxy.url(f"{prefix}orders/17")
+            return cpu(proxy, lambda: closed_loop(url, token, bench.seconds, headers, varied=varied))
+
+        yield bench.interleaved(result, proxies, lambda _, proxy: measure(proxy, False))
+        yield bench.interleaved(varied, proxies, lambda _, proxy: measure(proxy, True))
 
 
 def latency(bench: Bench) -> Iterator[Result]:

@@ -10,6 +10,19 @@ from pathlib import Path
 
 CONNECTIONS = 32
 
+_POST = 'wrk.method, wrk.body = "POST", string.rep(".", %d)'
+
+_VARIED = """\
+-- Each request has a path, an X-Request-Id and a Traceparent of its own.
+local number = 0
+function request()
+    number = number + 1
+    wrk.headers["X-Request-Id"] = string.format("0f1e2d3c-4b5a-6978-8796-%012x", number)
+    wrk.headers["Traceparent"] = string.format("00-%032x-00f067aa0ba902b7-01", number)
+    return wrk.format(nil, wrk.path .. number)
+end
+"""
+
 _EACH_ONCE = """\
 -- Sends each line of the file as a token, once, and ends when `expected` answers have come.
 local tokens, sent, answered, refused, expected = {}, 0, 0, 0, %(expected)d
@@ -52,13 +65,17 @@ def closed_loop(
     headers: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
     body: int = 0,
+    varied: bool = False,
 ) -> Load:
-    """One token on all connections, each sending its next request when it has its answer; POSTs where `body` has a length."""
+    """One token on all connections, each sending its next request when it has its answer.
+
+    POSTs where `body` has a length; `varied`: no request is quite like another.
+    """
     lines = {"Authorization": f"Bearer {token}", **(headers or {})}
     flags = [part for name, value in lines.items() for part in ("-H", f"{name}: {value}")]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        if body:
-            script.write(f'wrk.method, wrk.body = "POST", string.rep(".", {body})')
+        if body or varied:
+            script.write(_POST % body if body else _VARIED)
             script.flush()
             flags += ["-s", script.name]
         return _wrk([f"-d{seconds}s", *flags, url], connections)
