@@ -1,6 +1,7 @@
 """No request may cost more than its budget (tests/cost.json). Nothing here measures seconds: see tests/cost.py."""
 
 import json
+import math
 import os
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from tests import cost
 
 NOISE = 1.25
-"""Of the ratio. In 18 runs, 8 of them beside three busy loops on two cores, each one stayed within 8 % of its median; another
-processor or build of Python moves it too. The counts have none: they were the same in all runs."""
-TRIES = 3
+"""Of the ratio, the least of TRIES. In 18 single runs, 8 beside three busy loops on two cores, each one stayed within 8 % of
+its median; beside ten jobs that fill the caches single ones were 20 % above it, and one was twice as much. Another processor or
+build of Python moves it, too. The counts have none: they were the same in all runs."""
+TRIES = 4
 UPDATE = "if it is worth that: make cost WRITE=--write (without WRITE it lists the calls)"
 
 
@@ -50,8 +52,11 @@ def test_no_request_makes_more_calls(kind: str, counted: dict[str, cost.Cost], b
 
 
 def test_no_request_takes_more_time_beside_a_constant_answer(budget: dict[str, cost.Cost]) -> None:
+    least: dict[str, float] = {}
     for _ in range(TRIES):
-        found = [line for kind, ratio in cost.compare().items() for line in over(kind, ratio, budget, NOISE)]
+        for kind, ratio in cost.compare().items():
+            least[kind] = min(ratio[cost.RATIO], least.get(kind, math.inf))
+        found = [line for kind, ratio in least.items() for line in over(kind, {cost.RATIO: ratio}, budget, NOISE)]
         if not found:
             return
     pytest.fail("; ".join([*found, UPDATE]))
