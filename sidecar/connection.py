@@ -37,6 +37,7 @@ class ClientConnection(RequestHandler):
     """
 
     __slots__ = (
+        "_between",
         "_broken",
         "_head_bytes",
         "_last_body",
@@ -71,6 +72,7 @@ class ClientConnection(RequestHandler):
         self._last_body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
         self._lines = b""
+        self._between = True  # no part of a request is in the parser; False in doubt
         self._broken = False
         self._lingering = False
         self.sent_on = False
@@ -101,23 +103,26 @@ class ClientConnection(RequestHandler):
         if self._broken:
             return  # after bytes that are no HTTP nothing on this connection has a meaning
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and not self._head_bytes:  # nothing else is on its way
+        if waiter is not None and not waiter.done() and self._between:
             self._lines, known = self.listener.proxy.heads.parsed(data)
             if known is not None:
                 self._last_body = EMPTY_PAYLOAD
                 self._messages.append((known, EMPTY_PAYLOAD))
                 waiter.set_result(None)
                 return
-        before, between = self._request_count, self._last_body.is_eof()
+        in_body = not self._last_body.is_eof()
+        before = self._request_count
         super().data_received(data)
         if self._request_count == before:
-            if between:  # this is no piece of a body, not even the last one
+            self._between = False
+            if not in_body:  # nor the last piece of one
                 self._head_goes_on(len(data))
             return
         self._head_bytes = 0
         message, payload = self._messages[-1] if self._messages else (None, self._last_body)
         if not isinstance(message, _ErrInfo):
             self._last_body = payload
+            self._between = message is not None and data.endswith(b"\r\n\r\n")
             if message is not None and message.upgrade:
                 self.sent_on = not _ends_with_head(data)
             return

@@ -72,8 +72,9 @@ class Heads:
         lines, message = request.lines, request.message
         if not lines or lines in self._known or message.should_close or message.upgrade or request.length != 0:
             return
-        if request.headers.stripped:  # to be counted each time
+        if request.headers.stripped or not self._known.come_again(lines):  # what is stripped is counted each time
             return
+        request.headers.kept = [b"".join(request.headers.kept)]
         said_id = request.id if "x-request-id" in request.headers.special else ""
         trusted = request.connection.forwarded.trusted
-        self._known.came(lines, _Known(message, request.headers, request.host, said_id, trusted))
+        self._known.keep(lines, _Known(message, request.headers, request.host, said_id, trusted))

@@ -200,9 +200,10 @@ class UpstreamConnection(BaseProtocol):
             if answer is not None and not answer.done() and code > 100 and message.version.major == 1:
                 self._payload = payload
                 head = AnswerHead(message)
-                if first and len(messages) == 1 and _may_recur(message, payload):
+                kept = self._pool.heads
+                if first and len(messages) == 1 and _may_recur(message, payload) and kept.come_again(first):
                     head.length = payload.total_bytes
-                    self._pool.heads.came(first, head)
+                    kept.keep(first, head)
                 answer.set_result((head, payload))
             else:
                 self.fail(Rejection(Reason.UPSTREAM_INVALID))
@@ -288,5 +289,4 @@ def _may_recur(message: RawResponseMessage, payload: StreamReader) -> bool:
         and not message.chunked
         and not message.should_close
         and payload.is_eof()
-        and payload.exception() is None
     )

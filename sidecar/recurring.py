@@ -15,13 +15,19 @@ class Recurring(dict[bytes, Made]):
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
-    def came(self, bytes_: bytes, made: Made) -> None:
-        """These came, and this was made of them."""
-        if hash(bytes_) not in self._seen:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen.add(hash(bytes_))
-        elif len(bytes_) <= MAX_BYTES:
-            if len(self) >= MAX_KEPT:
-                del self[next(iter(self))]
-            self[bytes_] = made
+    def come_again(self, key: bytes) -> bool:
+        """These bytes have come; had they come before, and are they worth keeping?"""
+        if len(key) > MAX_BYTES:
+            return False
+        if hash(key) in self._seen:
+            return True
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(hash(key))
+        return False
+
+    def keep(self, key: bytes, made: Made) -> None:
+        """Keep what was made of these bytes."""
+        if len(self) >= MAX_KEPT:
+            del self[next(iter(self))]
+        self[key] = made

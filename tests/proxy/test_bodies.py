@@ -506,3 +506,12 @@ async def test_a_slow_client_holds_nobody_else(stack: Stack) -> None:
         assert (await stack.fetch(request())).status == 401
         held.release.set()
         assert (await slow.response()).status == 200
+
+
+async def test_the_end_of_a_large_body_is_no_head() -> None:
+    async with running(limits={"header_bytes": 8192}) as stack, stack.client() as client:
+        await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 60000\n\n"))
+        await stack.backend.connected()
+        await client.send(b"x" * 60000)
+        assert (await client.response()).status == 200
+        assert (await client.request(stack.good())).status == 200

@@ -202,7 +202,20 @@ async def test_a_body_that_comes_behind_its_head_is_none_of_the_next(stack: Stac
             await turns()
             await client.send(b"hello")
             assert (await client.response()).body == b"hello"
+            assert (await client.request(stack.raw("GET / HTTP/1.1\nHost: a.test\nALICE\n\n"))).status == 200
     assert known(stack) == 0
+
+
+async def test_known_bytes_within_a_head_that_came_with_the_end_of_a_body(stack: Stack) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 5\n\n"))
+        await turns()
+        await client.send(b"helloGET /x HTTP/1.1\r\nX-Before: ")
+        assert (await client.response()).status == 200
+        await turns()
+        assert (await client.request(stack.raw(f"GET / HTTP/1.1\n{LINES}"))).status == 200
+    assert (stack.backend.requests[-1].target, stack.backend.requests[-1].get("x-before")) == ("/x", "GET / HTTP/1.1")
 
 
 @rows("Connection: close", "Connection: Upgrade\nUpgrade: websocket")
@@ -224,7 +237,7 @@ async def test_lines_mean_what_their_sender_may_say(stack: Stack) -> None:
         request = Request(message, EMPTY_PAYLOAD, cast(ClientConnection, Arrival(trusted)), lines)
         heads.read(request)
         heads.let_in(request)
-        assert (b"X-Real-Ip" in request.headers.kept) is trusted
+        assert (b"X-Real-Ip" in b"".join(request.headers.kept)) is trusted
     assert heads.parsed(data)[1] is not None
 
 
@@ -252,6 +265,37 @@ async def test_known_lines_in_two_pieces(stack: Stack) -> None:
         await client.send(raw[20:])
         assert (await client.response()).status == 200
         assert (await client.request(raw)).status == 200
+
+
+@pytest.mark.parametrize("before", ["", f"GET / HTTP/1.1\n{LINES}"])
+async def test_known_bytes_within_a_head_are_a_part_of_it(stack: Stack, before: str) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        await client.send(stack.raw(before + "GET /x HTTP/1.1\nX-Before: "))
+        if before:
+            assert (await client.response()).status == 200
+        await turns()
+        assert (await client.request(stack.raw(f"GET / HTTP/1.1\n{LINES}"))).status == 200
+    assert (stack.backend.requests[-1].target, stack.backend.requests[-1].get("x-before")) == ("/x", "GET / HTTP/1.1")
+
+
+async def test_a_request_behind_known_lines_has_its_own(stack: Stack) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    go_on = asyncio.Event()
+
+    async def slow(request: BackendRequest, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        await ok(request, writer)
+
+    stack.backend.handler = slow
+    async with stack.client() as client:
+        await client.send(stack.raw(f"GET / HTTP/1.1\n{LINES}"))
+        await stack.backend.received(TIMES + 1)
+        await client.send(stack.raw(f"GET / HTTP/1.1\n{LINES.replace('X-Kept: 1', 'X-Kept: 2')}"))
+        await turns()
+        go_on.set()
+        assert [(await client.response()).status for _ in "ab"] == [200, 200]
+    assert [seen.get("x-kept") for seen in stack.backend.requests[-2:]] == ["1", "2"]
 
 
 async def test_a_given_request_id_goes_with_its_lines(stack: Stack) -> None:
@@ -290,6 +334,7 @@ async def test_lines_of_refused_requests_are_not_kept(stack: Stack) -> None:
 
 ANSWER = response(200, b"hello", [("X-Kept", "1"), ("Set-Cookie", "a=b")])
 HEAD = ANSWER.removesuffix(b"hello")
+EARLY = b"HTTP/1.1 103 Early Hints\r\n\r\n"
 
 
 def pieces(*pieces: bytes) -> Handler:
@@ -348,7 +393,7 @@ async def relayed(stack: Stack, handler: Handler, method: str, times: int) -> li
         pytest.param(send(ANSWER, close=True), id="the last"),
         pytest.param(send(ANSWER.replace(b" 200 OK", b" 304 Not Modified").removesuffix(b"hello")), id="304"),
         pytest.param(send(ANSWER.replace(b"X-Kept", b"X Kept")), id="a name that is none"),
-        pytest.param(send(b"HTTP/1.1 103 Early Hints\r\n\r\n" + ANSWER), id="behind an interim one"),
+        pytest.param(send(EARLY + ANSWER), id="behind an interim one"),
         pytest.param(send(ANSWER.replace(b"X-Kept: 1", b"Connection: close"), close=True), id="that says so"),
     ],
 )
@@ -382,10 +427,13 @@ async def test_answers_that_are_parsed_each_time(stack: Stack, row: str) -> None
 
 
 async def test_interim_answers_come_each_time(stack: Stack) -> None:
-    stack.backend.handler = send(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n" + ANSWER)
+    stack.backend.handler = send(EARLY + ANSWER)
     for _ in range(TIMES):
         answer = await stack.fetch(stack.good())
         assert (answer.body, [one.status for one in answer.interim]) == (b"hello", [103])
+    stack.backend.handler = pieces(EARLY + ANSWER[:5], ANSWER[5:])  # as many bytes as the other's body
+    answer = await stack.fetch(stack.good())
+    assert (answer.body, [one.status for one in answer.interim]) == (b"hello", [103])
 
 
 async def test_the_length_of_a_chunked_body_is_not_in_its_head(stack: Stack) -> None:
@@ -398,7 +446,7 @@ async def test_the_length_of_a_chunked_body_is_not_in_its_head(stack: Stack) -> 
 
 
 async def test_every_tunnel_is_one(stack: Stack) -> None:
-    stack.backend.handler = send(
+    stack.backend.handler = pieces(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"\x81\x02hi"
     )
     raw = stack.raw("GET / HTTP/1.1\nHost: a.test\nALICE\nConnection: Upgrade\nUpgrade: websocket\n\n")
@@ -406,36 +454,28 @@ async def test_every_tunnel_is_one(stack: Stack) -> None:
         async with stack.client() as client:
             assert (await client.request(raw)).status == 101
             assert await client.read(4) == b"\x81\x02hi"
+    assert len(stack.sidecar.assembly.upstreams["default"].heads) == 0
 
 
-def test_what_comes_once_is_not_kept() -> None:
+def test_what_comes_again_is_worth_keeping() -> None:
     recurring: Recurring[int] = Recurring()
-    recurring.came(b"a", 1)
-    assert recurring == {}
-    recurring.came(b"a", 2)
-    assert recurring == {b"a": 2}
+    assert [recurring.come_again(key) for key in (b"a", b"b", b"a", b"a")] == [False, False, True, True]
 
 
 def test_what_is_kept_has_bounds() -> None:
     recurring: Recurring[int] = Recurring()
     for number in range(300):
-        for _ in range(2):
-            recurring.came(b"%d" % number, number)
+        recurring.keep(b"%d" % number, number)
     assert list(recurring.values()) == list(range(300 - 256, 300))
     for size in (4096, 4097):
-        for _ in range(2):
-            recurring.came(b"x" * size, size)
-    assert (4096 in recurring.values(), 4097 in recurring.values()) == (True, False)
+        recurring.come_again(b"x" * size)
+        assert recurring.come_again(b"x" * size) is (size == 4096)
 
 
 def test_what_came_once_is_forgotten_when_too_much_has() -> None:
     recurring: Recurring[int] = Recurring()
     for number in range(4096):
-        recurring.came(b"%d" % number, number)
-    recurring.came(b"0", 0)
-    assert list(recurring) == [b"0"]
-    recurring.came(b"one more", 0)
-    recurring.came(b"1", 1)
-    assert list(recurring) == [b"0"]
-    recurring.came(b"1", 1)
-    assert list(recurring) == [b"0", b"1"]
+        recurring.come_again(b"%d" % number)
+    assert recurring.come_again(b"0")
+    assert not recurring.come_again(b"one more")
+    assert [recurring.come_again(b"1") for _ in "ab"] == [False, True]
