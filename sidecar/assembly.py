@@ -24,7 +24,7 @@ from sidecar.gateway import Gateway
 from sidecar.headers import HOP_BY_HOP, Roles, fold
 from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.jwks import JwksSource
-from sidecar.key_source import key_source, same_keys
+from sidecar.key_source import key_source, same_keys, same_place
 from sidecar.mint import Mint
 from sidecar.minting import SigningKey, own_key
 from sidecar.pages import Page
@@ -124,7 +124,10 @@ class Assembly:
         return sources, upstreams
 
     def take_over(self, old: "Assembly") -> None:
-        """Go on in its place: with what operators added to the deny list, and with its counts."""
+        """Go on in its place: its keys where none could be fetched, what was added to the deny list, its counts."""
+        for name, issuer in self.config.issuers.items():
+            if name in old.sources and same_place(issuer, old.config.issuers[name]):
+                self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
         own, before = self.proxy.verifier, old.proxy.verifier
         own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions

@@ -152,6 +152,13 @@ class JwksSource:
             self._unknown[kid] = None
         raise Rejection(Reason.KEY_UNKNOWN)
 
+    def begin_with(self, old: "JwksSource") -> None:
+        """Take the keys of a source of the same issuer, as if they had been fetched here, unless better ones are here."""
+        if self.jwks is None and old.jwks is not None and old.fetched_at is not None:
+            self.jwks = old.jwks
+            self.fetched_at = old.fetched_at
+            self.trusted_until = min(old.trusted_until, old.fetched_at + self._refresh_interval_s + self._max_stale_s)
+
     async def stop(self) -> None:
         """Give up a fetch that is under way."""
         if self._flight is not None:

@@ -44,6 +44,13 @@ def same_keys(one: Issuer, other: Issuer) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in {*names, "clock_skew_s"})
 
 
+def same_place(one: Issuer, other: Issuer) -> bool:
+    """Do both fetch the keys of the same issuer, from the same server and known in the same way?"""
+    return one.fetched and all(
+        getattr(one, name) == getattr(other, name) for name in ("issuer", "jwks_uri", "jwks_tls")
+    )
+
+
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:
     """What brings an issuer's keys."""
     if issuer.jwks_file is not None:

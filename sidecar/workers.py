@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -153,7 +154,11 @@ class Workers:
     def _follow(self, assembly: Assembly) -> None:
         for name, source in assembly.sources.items():
             if assembly.config.issuers[name].fetched:
-                source.on_landed = lambda source=source: self._tell(keys_of(source))
+                source.on_landed = partial(self._landed, source)
+
+    def _landed(self, source: JwksSource) -> None:
+        if self._live.assembly.sources.get(source.name) is source:  # not one that a reload has replaced meanwhile
+            self._tell(keys_of(source))
 
     def _tell(self, message: Message) -> None:
         for worker in self._workers:

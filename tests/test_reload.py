@@ -107,8 +107,8 @@ async def test_the_access_log_changes_too(file: Path, capfd: pytest.CaptureFixtu
 async def test_what_cannot_change_is_named_and_the_rest_is_taken(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(file=file) as stack:
         address = stack.sidecar.proxy_address
-        caplog.set_level(logging.WARNING)
-        assert await reload(stack, file, listen="127.0.0.1:1", admin={"listen": "127.0.0.1:2"}, routes=PUBLIC)
+        with caplog.at_level(logging.WARNING):
+            assert await reload(stack, file, listen="127.0.0.1:1", admin={"listen": "127.0.0.1:2"}, routes=PUBLIC)
         assert [text.partition(" do=")[0] for text in caplog.messages] == [
             "event=restart_needed key=listen",
             "event=restart_needed key=admin.listen",
@@ -205,9 +205,7 @@ async def test_keys_of_a_changed_issuer_are_there_before_its_first_request(file:
         other.release()
 
 
-async def test_an_issuer_that_is_down_holds_a_reload_up_for_a_bounded_time_only(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_issuer_that_is_down_holds_a_reload_up_for_a_bounded_time_only(file: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as down, running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         assert (await stack.health("/readyz")).status == 200
@@ -222,6 +220,20 @@ async def test_an_issuer_that_is_down_holds_a_reload_up_for_a_bounded_time_only(
         stack.secrets.tokens.add(token)
         assert await status(stack, token=token) == 503
         assert (await stack.health("/readyz")).status == 200  # one bad issuer in a file must not unready every replica
+
+
+async def test_an_issuer_that_is_down_goes_on_with_its_keys_unless_they_would_come_from_elsewhere(file: Path) -> None:
+    async with running(file=file) as stack:
+        assert await status(stack, token=stack.alice) == 200
+        stack.issuer.on_jwks = Answer(500)
+        main = {"issuer": stack.issuer.issuer, "audiences": [AUDIENCE], "refresh_interval": "2m", "max_stale": "3m"}
+        assert await reload(stack, file, issuers={"main": main})
+        assert await status(stack, token=stack.alice) == 200
+        left_s = stack.sidecar.assembly.sources["main"].trusted_until - stack.clock.monotonic()
+        assert 290 < left_s <= 300
+        main["jwks_uri"] = f"{stack.issuer.issuer}/.well-known/jwks.json"
+        assert await reload(stack, file, issuers={"main": main})
+        assert await status(stack, token=stack.alice) == 503
 
 
 async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) -> None:

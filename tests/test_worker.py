@@ -25,9 +25,9 @@ from tests.peers.tokens import kid, public_jwk
 ALG = "EdDSA"
 
 
-def config(routes: str = "[]") -> Config:
+def config(routes: str = "[]", issuer: str = "http://127.0.0.1:1") -> Config:
     return parse(
-        "issuers: {main: {issuer: 'http://127.0.0.1:1', audiences: any, required: false}}\n"
+        f"issuers: {{main: {{issuer: '{issuer}', audiences: any, required: false}}}}\n"
         f"upstream: 'http://127.0.0.1:1'\nlisten: '127.0.0.1:0'\naccess_log: 'off'\nworkers: 2\nroutes: {routes}"
     )
 
@@ -253,6 +253,29 @@ async def test_a_worker_that_cannot_take_a_configuration_is_replaced_and_readine
         async with patience("readiness"):
             while (await health._ready(None)).status != 200:
                 await asyncio.sleep(0.001)
+
+
+async def test_the_last_fetch_of_a_source_that_was_replaced_is_not_told() -> None:
+    async with supervising() as (live, workers, peers):
+        listening = asyncio.create_task(workers.listen())
+        peer = await peers.number(1)
+        await peer.used(1)
+        peer.say()
+        await listening
+        old = live.assembly.sources["main"]
+        await old.fetch_now()
+        told = [message for message in peer.heard if isinstance(message, Keys)]
+        await live.exchange(config(issuer="http://127.0.0.1:2"))
+        using = asyncio.create_task(workers.use(live.assembly))
+        await peer.used(2)
+        peer.say()
+        await using
+        await old.fetch_now()
+        await live.assembly.sources["main"].fetch_now()
+        await turns()
+        later = [message for message in peer.heard if isinstance(message, Keys)]
+        assert len(told) >= 1
+        assert len(later) == len(told) + 1
 
 
 async def test_why_a_worker_could_not_begin_is_said() -> None:
