@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_S ?= 1800
 
-.PHONY: install run test check bench cost mutation properties fuzz soak transfer image-test screenshots
+.PHONY: install run test check bench cost mutation properties fuzz soak transfer rotation image-test screenshots
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -41,7 +41,7 @@ fuzz: .venv/installed-dev
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.real.screenshots
 
-soak transfer: .venv/installed-dev
+soak transfer rotation: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.$@
 
 # Needs root, and the Debian packages that it names.

@@ -41,9 +41,9 @@ class ApiKey(NamedTuple):
     id: str
     digest: bytes
     name: str
-    scopes: tuple[str, ...] = ()
-    claims: Mapping[str, Any] = {}
-    expires: float = NEVER
+    scopes: tuple[str, ...]
+    claims: Mapping[str, Any]
+    expires: float
     enabled: bool = True
 
     @classmethod
@@ -129,7 +129,7 @@ class Entries(dict[str, tuple[ApiKey, Claims]]):
 class ApiKeys:
     """Judges API keys. `header` is where a request brings its key, `scheme` what a challenge calls that."""
 
-    def __init__(self, file: FollowedFile[Entries], header: TokenHeader, clock: Clock, scheme: str = "Bearer") -> None:
+    def __init__(self, file: FollowedFile[Entries], header: TokenHeader, clock: Clock, scheme: str) -> None:
         self.file = file
         self.header = header
         self.scheme = scheme

@@ -6,34 +6,29 @@ those that are asked for; a verified token's `iss` as `original_iss`. `nbf`, `jt
 
 from collections.abc import Callable, Mapping
 from math import ceil, floor, inf
+from typing import NamedTuple
 
 from sidecar.claims import Claims, Path, find
 from sidecar.clock import Clock
-from sidecar.signing_keys import KeyRing, TimedKey
+from sidecar.signing_keys import KeyRing
 
 REUSED = 0.8  # of its life: whoever gets it last still has a fifth of it to look at it
 
-_OF_THAT_TOKEN_ALONE = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "cnf"})
+_OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf"})
 
 
-class Minted:
+class Minted(NamedTuple):
     """A token, as text and as the line that carries it; good to be sent from `since` until `reused_until` (Unix times).
 
-    `ring` is the set of keys in which its key `by` was last seen.
+    `kid` is that of the key that signed it.
     """
 
-    __slots__ = ("by", "expires", "line", "reused_until", "ring", "since", "token")
-
-    def __init__(
-        self, token: str, line: bytes, by: TimedKey, ring: KeyRing, since: float, expires: int, reused_until: float
-    ) -> None:
-        self.token = token
-        self.line = line
-        self.by = by
-        self.ring = ring
-        self.since = since
-        self.expires = expires
-        self.reused_until = reused_until
+    token: str
+    line: bytes
+    kid: str
+    expires: int
+    since: float
+    reused_until: float
 
 
 class Mint:
@@ -78,12 +73,8 @@ class Mint:
         now = self._clock.wall()
         ring = self._ring()
         known: Minted | None = claims.minted.get(self)
-        if known is not None and known.since <= now < known.reused_until:
-            if known.ring is ring:
-                return known
-            if known.by in ring:
-                known.ring = ring
-                return known
+        if known is not None and known.since <= now < known.reused_until and known.kid in ring.kids:
+            return known
         minted = claims.minted[self] = self._mint(claims, ring, now)
         return minted
 
@@ -92,13 +83,14 @@ class Mint:
         issued = int(now)
         # It never outlives what it stands for, nor the publication of its key.
         original = min(claims.claims.get("exp", inf), claims.valid_until)
-        expires = floor(min(ceil(issued + self._ttl_s), original, signer.retire_at))
+        longest = min(ceil(issued + self._ttl_s), signer.retire_at)
+        expires = floor(min(original, longest))
         token = signer.key.sign({**self._carried(claims.claims), "iat": issued, "exp": expires, **self._own})
         self._counts[self.audience] = self._counts.get(self.audience, 0) + 1
-        # What stands for a token that ends as soon cannot be made any better by minting it again.
-        reused_until = inf if original <= expires + 1 else now + REUSED * (expires - now)
+        # What ends with the original cannot be made any better by minting it again.
+        reused_until = inf if original <= longest else now + REUSED * (expires - now)
         line = f"{self._before}{token}\r\n".encode()
-        return Minted(token, line, signer, ring, now, expires, reused_until)
+        return Minted(token, line, signer.key.kid, expires, now, reused_until)
 
     def _carried(self, verified: Mapping[str, object]) -> dict[str, object]:
         original = {} if verified.get("iss") is None else {"original_iss": verified["iss"]}

@@ -49,6 +49,7 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[TimedKey]) -> None:
         self.keys = tuple(keys)
+        self.kids = frozenset(timed.key.kid for timed in self.keys)
 
     @classmethod
     def read(cls, content: bytes, _before: object = None) -> "KeyRing":
@@ -59,15 +60,12 @@ class KeyRing:
                 keys.append(TimedKey.read(document))
             except ValueError as error:
                 raise ValueError(f"key {number}: {error}") from None
-        if len({timed.key.kid for timed in keys}) < len(keys):
+        if len((ring := cls(keys)).kids) < len(keys):
             raise ValueError("has the same key twice")
-        return cls(keys)
-
-    def __contains__(self, timed: object) -> bool:
-        return isinstance(timed, TimedKey) and any(timed.key.kid == one.key.kid for one in self.keys)
+        return ring
 
     def __repr__(self) -> str:
-        return f"<KeyRing of {', '.join(timed.key.kid for timed in self.keys)}>"
+        return f"<KeyRing of {', '.join(self.kids)}>"
 
     def signer(self, algorithm: str, now: float) -> TimedKey:
         """The key that signs: of those whose time has come the last one. Raises Rejection (signing_unavailable)."""

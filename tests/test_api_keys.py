@@ -48,6 +48,9 @@ def test_the_holder_has_the_name_as_sub_the_scopes_and_the_claims() -> None:
     expected = {"sub": "alice", "scope": "read write", "tenant": "acme", "roles": ["a"]}
     assert (holder.issuer, holder.claims, holder.valid_until) == ("api_keys", expected, EPOCH)
     assert json.loads(unb64(holder.payload_segment.decode())) == expected
+    assert not [
+        size for size in range(1, 9) if b"=" in ApiKey.new("a" * size, (), {}, NEVER)[0].holder().payload_segment
+    ]
     assert ApiKey.new("bob", (), {}, NEVER)[0].holder().claims == {"sub": "bob"}
 
 
@@ -69,6 +72,7 @@ def entries(*documents: Any) -> Entries:
         {"expires": "2026-12-31T23:59:59Z"},
         {"enabled": False},
         {"name": "Jörg from acme, Inc."},
+        {"name": "x" * 128},
     ],
     ids=str,
 )
@@ -172,7 +176,7 @@ def keys(tmp_path: Path) -> Keys:
 
 
 def judge(keys: Keys, clock: HandClock) -> ApiKeys:
-    return ApiKeys(FollowedFile(keys.api_keys, Entries.read), TokenHeader("Authorization", "Bearer"), clock)
+    return ApiKeys(FollowedFile(keys.api_keys, Entries.read), TokenHeader("Authorization", "Bearer"), clock, "Bearer")
 
 
 def reason(judged: ApiKeys, key: str) -> Reason | Claims:

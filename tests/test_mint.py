@@ -104,7 +104,8 @@ def test_only_the_claims_that_are_asked_for_cross() -> None:
     ],
 )
 def test_it_never_outlives_what_it_stands_for(of: Claims, lasts_s: int) -> None:
-    assert Minting().claims(of)["exp"] == EPOCH + lasts_s
+    its = Minting()
+    assert its.claims(of)["exp"] == its.mint.minted(of).expires == EPOCH + lasts_s
 
 
 def test_it_never_outlives_the_publication_of_its_key() -> None:
@@ -140,6 +141,15 @@ def test_what_cannot_last_longer_is_not_minted_again() -> None:
     assert its.counts["orders"] == 1
 
 
+@pytest.mark.parametrize(("left_s", "again"), [(300, False), (301, True)])
+def test_what_lasts_longer_is(left_s: float, again: bool) -> None:
+    its = Minting()
+    key = keyed(EPOCH + left_s)
+    first = its.mint.minted(key)
+    its.clock.advance(260)
+    assert (its.mint.minted(key) is not first) is again
+
+
 def test_a_token_of_the_future_is_not_sent_when_the_clock_was_set_back() -> None:
     its, alice = Minting(), keyed()
     its.mint.line(alice)
@@ -154,14 +164,14 @@ def test_a_rotation_changes_the_signer_when_its_time_has_come_and_no_token_befor
     its.ring = KeyRing([*its.ring.keys])  # the file was read again
     its.clock.advance(100)
     assert its.mint.line(alice) is first  # its key is still published, for longer than it lasts
-    assert its.mint.minted(bob).by.key is SECOND
+    assert its.mint.minted(bob).kid == SECOND.kid
 
 
 def test_a_token_of_a_key_that_was_withdrawn_is_not_sent_again() -> None:
     its, alice = Minting(TimedKey(FIRST), TimedKey(SECOND, 0, 0)), keyed()
-    assert its.mint.minted(alice).by.key is SECOND
+    assert its.mint.minted(alice).kid == SECOND.kid
     its.ring = KeyRing([TimedKey(FIRST)])
-    assert its.mint.minted(alice).by.key is FIRST
+    assert its.mint.minted(alice).kid == FIRST.kid
     its.ring = KeyRing([])
     with pytest.raises(Rejection) as caught:
         its.mint.line(alice)

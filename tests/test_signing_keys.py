@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sidecar.minting import ALGORITHMS, SigningKey
 from sidecar.rejections import Reason, Rejection
-from sidecar.signing_keys import ALWAYS, NEVER, KeyRing, TimedKey
+from sidecar.signing_keys import ALWAYS, NEVER, KeyRing, TimedKey, rotated
 from tests.peers import tokens
 
 FIRST, SECOND, OTHER = SigningKey.generate("EdDSA"), SigningKey.generate("EdDSA"), SigningKey.generate("ES256")
@@ -128,3 +128,52 @@ def test_a_key_that_cannot_sign_for_sure_is_refused(document: Any, problem: str)
 def test_the_same_key_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^has the same key twice$"):
         KeyRing.read(file(ED25519, ED25519 | {"sign_from": T1}))
+
+
+# Rotating
+
+
+def test_the_one_that_signs_is_told_for_each_algorithm() -> None:
+    assert [timed.key for timed in RING.signers(0)] == [OTHER, FIRST]
+    assert [timed.key for timed in RING.signers(1000)] == [OTHER, SECOND]
+    assert KeyRing([TimedKey(FIRST, 0, 5, 9)]).signers(4) == KeyRing([TimedKey(FIRST, 0, 5, 9)]).signers(9) == []
+    assert len(KeyRing([TimedKey(FIRST, 0, 5, 9)]).signers(5)) == 1
+
+
+def times(ring: KeyRing) -> list[tuple[float, ...]]:
+    return [timed[1:] for timed in ring.keys]
+
+
+def test_the_first_key_signs_at_once() -> None:
+    ring = rotated(KeyRing([TimedKey(OTHER)]), "EdDSA", 100.7, 900, 3600)
+    assert times(ring) == [(ALWAYS, ALWAYS, NEVER), (100, 100, NEVER)]
+    assert [timed.key.alg for timed in ring.keys] == ["ES256", "EdDSA"]
+
+
+def test_the_next_one_takes_over_and_those_before_go_later() -> None:
+    ring = rotated(KeyRing([TimedKey(FIRST, 0, 0), TimedKey(OTHER)]), "EdDSA", 100, 900, 3600)
+    assert times(ring) == [(0, 0, 4600), (ALWAYS, ALWAYS, NEVER), (100, 1000, NEVER)]
+    again = rotated(ring, "EdDSA", 200, 900, 9999)
+    assert times(again) == [(0, 0, 4600), (ALWAYS, ALWAYS, NEVER), (100, 1000, 11099), (200, 1100, NEVER)]
+    at_once = rotated(ring, "EdDSA", 300, 0, 0)
+    assert times(at_once) == [(0, 0, 301), (ALWAYS, ALWAYS, NEVER), (300, 300, NEVER)]
+
+
+def test_one_that_was_to_sign_at_the_same_time_gives_way() -> None:
+    ring = rotated(KeyRing([TimedKey(FIRST, 0, 0)]), "EdDSA", 100, 900, 3600)
+    assert times(rotated(ring, "EdDSA", 100, 900, 3600)) == [(0, 0, 4600), (100, 1000, NEVER)]
+
+
+def test_two_that_would_begin_together_begin_one_after_the_other() -> None:
+    ring = rotated(KeyRing([TimedKey(FIRST, 100, 100)]), "EdDSA", 100, 0, 3600)
+    assert times(ring) == [(100, 100, 3701), (100, 101, NEVER)]
+
+
+def test_what_has_retired_is_left_out() -> None:
+    gone, last = TimedKey(FIRST, 0, 0, 100), TimedKey(OTHER, 0, 0, 101)
+    assert times(rotated(KeyRing([gone, last]), "EdDSA", 100, 900, 3600)) == [(0, 0, 101), (100, 100, NEVER)]
+
+
+def test_no_kid_looks_like_an_option_to_a_command() -> None:
+    kids = [rotated(KeyRing([]), "EdDSA", 0, 0, 0).keys[0].key.kid for _ in range(700)]  # one in 64 would
+    assert [kid for kid in kids if kid.startswith("-")] == []

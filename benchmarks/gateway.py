@@ -1,0 +1,109 @@
+"""What a request costs the gateway leg, on a warm API key, beside the sidecar leg, on the token that the gateway sends it.
+
+python -m benchmarks.gateway [--rounds 7] [--seconds 2]
+
+CPU time of the process per request, wrk on the other core, nginx as the origin of both; the legs take turns.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.origin import nginx_origin
+from benchmarks.process import PROXY_CORE, Process, free_port, running
+from benchmarks.wrk import closed_loop
+from sidecar.api_keys import NEVER, ApiKey
+from sidecar.minting import SigningKey, key_set
+from sidecar.signing_keys import TimedKey
+
+ISSUER, AUDIENCE = "https://gateway.bench/issuer", "bench"
+
+
+def main() -> None:
+    """Measure, and print a line for each algorithm and leg."""
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--seconds", type=int, default=2)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        for alg in ("EdDSA", "RS256"):
+            costs = measure(Path(directory, alg), alg, chosen.rounds, chosen.seconds)
+            medians = {leg: statistics.median(values) for leg, values in costs.items()}
+            ratio = statistics.median(g / s for g, s in zip(costs["gateway"], costs["sidecar"], strict=True))
+            told = ", ".join(f"{leg} {median:.1f} us" for leg, median in medians.items())
+            print(f"{alg}: {told}; gateway/sidecar {ratio:.2f} (median of {chosen.rounds} pairs)", flush=True)
+
+
+def measure(directory: Path, alg: str, rounds: int, seconds: int) -> dict[str, list[float]]:
+    """Microseconds per request of each leg, a value for each round."""
+    directory.mkdir()
+    key = SigningKey.generate(alg)
+    entry, secret = ApiKey.new("bench", ("orders:read", "orders:write"), {}, NEVER)
+    (directory / "api-keys.json").write_text(json.dumps({"keys": [entry.document()]}))
+    (directory / "signing-keys.json").write_text(json.dumps({"keys": [TimedKey(key).document()]}))
+    (directory / "jwks.json").write_text(json.dumps(key_set([key])))
+    now = int(time.time())
+    token = key.sign({"iss": ISSUER, "aud": AUDIENCE, **entry.holder().claims, "iat": now, "exp": now + 86_400})
+    with contextlib.ExitStack() as stack:
+        origin = f"http://127.0.0.1:{stack.enter_context(nginx_origin(directory / 'origin'))}"
+        signing = {"issuer": ISSUER, "keys_file": str(directory / "signing-keys.json")}
+        gateway = {
+            "api_keys": {"file": str(directory / "api-keys.json")},
+            "signing": signing,
+            "upstreams": {"origin": {"url": origin, "token": {"audience": AUDIENCE, "algorithm": alg}}},
+            "routes": [{"path": "/*", "auth": "api_key"}],
+        }
+        trusted = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": str(directory / "jwks.json")}
+        sidecar = {"issuers": {"gateway": trusted}, "upstream": origin}
+        legs = {
+            "gateway": (stack.enter_context(serving(directory / "gateway", gateway, secret)), secret),
+            "sidecar": (stack.enter_context(serving(directory / "sidecar", sidecar, token)), token),
+        }
+        costs: dict[str, list[float]] = {leg: [] for leg in legs}
+        for _ in range(rounds):
+            for leg, ((process, port), credentials) in legs.items():
+                before = process.cpu_s()
+                load = closed_loop(f"http://127.0.0.1:{port}/", credentials, seconds)
+                if load.refused:
+                    raise SystemExit(f"{leg} refused {load.refused} of {load.requests}")
+                costs[leg].append((process.cpu_s() - before) / load.requests * 1e6)
+        return costs
+
+
+@contextlib.contextmanager
+def serving(directory: Path, config: dict[str, Any], credentials: str) -> Any:
+    """(the process, its port), once it lets these credentials in."""
+    directory.mkdir()
+    port = free_port()
+    listeners = {name: {"listen": "127.0.0.1:0"} for name in ("health", "admin")}
+    (directory / "config.yaml").write_text(
+        json.dumps({"listen": f"127.0.0.1:{port}", **listeners, "access_log": "off", "claims_header": "off", **config})
+    )
+    command = [str(Path(sys.executable).with_name("jwt-sidecar")), "run", "-c", "config.yaml"]
+    with running(command, directory, PROXY_CORE) as process:
+        await_served(process, port, credentials)
+        yield process, port
+
+
+def await_served(process: Process, port: int, credentials: str) -> None:
+    """Return when the first request has been let in."""
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends and process.alive():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection.request("GET", "/", headers={"Authorization": f"Bearer {credentials}"})
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"it lets nobody in: {process.output.read_text()}")
+
+
+if __name__ == "__main__":
+    main()
