@@ -131,7 +131,8 @@ def test_every_text_around_a_claim_comes_back(decoder: Decoder, value: str) -> N
 
 def minted(claims: dict[str, Any], key: SigningKey = KEY) -> str:
     ring = KeyRing([TimedKey(key)])
-    mint = Mint(lambda: ring, HandClock(), issuer="jwt-sidecar", audience="my-backend", ttl_s=30.0, algorithm=key.alg)
+    said = {"issuer": "jwt-sidecar", "audience": "my-backend", "algorithm": key.alg}
+    mint = Mint(lambda: ring, HandClock(), {}, ttl_s=30.0, **said)
     return mint.minted(Claims("idp", claims)).token
 
 

@@ -1,6 +1,6 @@
 """The backends of deploy/examples behind a sidecar: each reads what was verified, and refuses what did not come through.
 
-Not run here: Cuba and Spring, which Debian does not have, and Go.
+Not run here: Cuba and Spring, which Debian does not have, and Go, whose tools are large.
 """
 
 import shutil
