@@ -60,6 +60,7 @@ class Kind:
 
     head: Callable[[int], bytes]
     status: int = 200
+    access_log: str = "off"
 
     def heads(self, number: int) -> list[bytes]:
         """So many of them."""
@@ -74,6 +75,9 @@ def _kinds() -> dict[str, Kind]:
     many = [*few, *((f"X-Header-{i}", "a value of some length") for i in range(8))]  # with Host and Authorization: 12
     return {
         "a token that is remembered": Kind(lambda _: request(token=good, headers=few)),
+        "the same, with its line in the access log": Kind(
+            lambda _: request(token=good, headers=few), access_log="json"
+        ),
         "the same, 12 headers, the last of 10 rules": Kind(lambda _: request("GET", "/9/x", token=good, headers=many)),
         "the same, each with an id of its own": Kind(
             lambda i: request("GET", "/9/x", token=good, headers=[*many, ("X-Request-Id", f"id-{i}")])
@@ -98,8 +102,8 @@ COMPARED_KINDS = (
 def count() -> tuple[dict[str, Cost], dict[str, "Counter[str]"]]:
     """What each of the kinds costs in CALLS, and how often each function was called for 100 requests."""
     costs, calls = {}, {}
-    with serving() as sidecar, _connected(sidecar.address) as client:
-        for name, kind in KINDS.items():
+    for name, kind in KINDS.items():
+        with serving(kind.access_log) as sidecar, _connected(sidecar.address) as client:
             _exchange(client, kind.heads(REQUESTS), kind.status)  # what only the first one does: connect, fill caches
             batches = []
             for _ in range(BATCHES):
@@ -116,7 +120,7 @@ def compare() -> dict[str, Cost]:
     """What each of COMPARED_KINDS costs in RATIO."""
     costs = {}
     constant = [request(headers=[("Accept", "*/*")])] * COMPARED
-    with serving() as sidecar, _connected(sidecar.address) as client, _connected(sidecar.reference) as other:
+    with serving("off") as sidecar, _connected(sidecar.address) as client, _connected(sidecar.reference) as other:
         for name in COMPARED_KINDS:
             kind, ours, theirs = KINDS[name], [], []
             heads = kind.heads(TURNS * COMPARED)
@@ -159,14 +163,14 @@ class Counted:
 class Serving:
     """A sidecar and a server of a constant answer, both in one loop in a thread of its own."""
 
-    def __init__(self, backend: tuple[str, int], keys: Path) -> None:
+    def __init__(self, backend: tuple[str, int], keys: Path, access_log: str) -> None:
         config = {
             "listen": "127.0.0.1:0",
             "health": {"listen": "127.0.0.1:0"},
             "admin": {"listen": "127.0.0.1:0"},
             "issuers": {"main": {"issuer": tokens.ISSUER, "audiences": [tokens.AUDIENCE], "jwks_file": str(keys)}},
             "upstream": "http://{}:{}".format(*backend),
-            "access_log": "off",
+            "access_log": access_log,
             "routes": [{"path": "/"}, *({"path": f"/{i}/*"} for i in range(1, 10))],
         }
         self._sidecar = build(parse(json.dumps(config)))
@@ -225,12 +229,15 @@ class Serving:
 
 
 @contextmanager
-def serving() -> Iterator[Serving]:
-    """A `Serving` with a backend; the garbage collector waits, because somebody's callback of it is not a request's."""
-    with tempfile.TemporaryDirectory() as directory, _backend() as backend:
+def serving(access_log: str) -> Iterator[Serving]:
+    """A `Serving` with a backend, its access log thrown away.
+
+    The garbage collector waits: somebody's callback of it is not a request's.
+    """
+    with tempfile.TemporaryDirectory() as directory, _backend() as backend, _silent():
         keys = Path(directory, "keys.json")
         keys.write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
-        served = Serving(backend, keys)
+        served = Serving(backend, keys, access_log)
         served.start()
         gc.collect()
         gc.disable()
@@ -239,6 +246,20 @@ def serving() -> Iterator[Serving]:
         finally:
             gc.enable()
             served.stop()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The access log goes to descriptor 1, whoever that is."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 async def _constant() -> web.ServerRunner:
