@@ -172,7 +172,7 @@ class UpstreamConnection(BaseProtocol):
                 self.close()  # nobody asked for this
             return
         answer = self._answer
-        first = b"" if self.spoken or self._head_only else _head(data)
+        first = b"" if self.spoken or self._head_only else data[: data.find(_END) + len(_END)]
         self.spoken = True
         known = self._pool.heads.get(first)
         if known is not None and answer is not None and not answer.done() and len(data) == len(first) + known.length:
@@ -200,10 +200,11 @@ class UpstreamConnection(BaseProtocol):
             if answer is not None and not answer.done() and code > 100 and message.version.major == 1:
                 self._payload = payload
                 head = AnswerHead(message)
-                kept = self._pool.heads
-                if first and len(messages) == 1 and _may_recur(message, payload) and kept.come_again(first):
+                # Only where the parser ended the head at the same place.
+                ours = len(data) == len(first) + payload.total_bytes
+                if ours and _may_recur(message, payload) and self._pool.heads.come_again(first):
                     head.length = payload.total_bytes
-                    kept.keep(first, head)
+                    self._pool.heads.keep(first, head)
                 answer.set_result((head, payload))
             else:
                 self.fail(Rejection(Reason.UPSTREAM_INVALID))
@@ -273,12 +274,6 @@ class UpstreamConnection(BaseProtocol):
             self._answer.set_exception(error)
         if not self._payload.is_eof():
             self._payload.set_exception(error)
-
-
-def _head(data: bytes) -> bytes:
-    """The head that these bytes begin with, or nothing where it does not end in them."""
-    end = data.find(_END)
-    return b"" if end < 0 else data[: end + len(_END)]
 
 
 def _may_recur(message: RawResponseMessage, payload: StreamReader) -> bool:

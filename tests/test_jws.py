@@ -264,6 +264,7 @@ def test_what_json_can_say_is_read_as_it_was_said(value: dict[str, Any]) -> None
         ("/eyJhbGci.e30.c2-_n.5.6?", "/***?"),
         ("/eyJhbGci.", "/***"),
         ("a eyJhbGci.e30. eyJhbGci.e30. b", "a *** *** b"),
+        ("/jsk_0a1b_c-d/x", "/***/x"),
     ],
 )
 def test_what_looks_like_a_token_is_not_told(text: str, told: str) -> None:

@@ -426,6 +426,15 @@ async def test_answers_that_are_parsed_each_time(stack: Stack, row: str) -> None
     assert json.loads((await stack.fetch(stack.good())).body) == {"ok": True}
 
 
+async def test_a_head_is_remembered_only_where_the_parser_ended_it(stack: Stack) -> None:
+    """aiohttp takes lines that end in LF alone; an empty line within such an answer's body is not the end of its head."""
+    body = b"abc\r\n\r\n0123456789abc"
+    stack.backend.handler = send(b"HTTP/1.1 200 OK\nContent-Length: 20\n\n" + body)
+    for _ in range(TIMES):
+        assert (await stack.fetch(stack.good())).body == body
+    assert len(stack.sidecar.assembly.upstreams["default"].heads) == 0
+
+
 async def test_interim_answers_come_each_time(stack: Stack) -> None:
     stack.backend.handler = send(EARLY + ANSWER)
     for _ in range(TIMES):
