@@ -82,20 +82,20 @@ TESTS_OF = {
     **dict.fromkeys(("heads", "recurring"), f"proxy/test_recurring.py {CALLS}"),
     "leg": (
         "proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py "
-        f"proxy/test_wire_answers.py proxy/test_tunnel.py {CALLS}"
+        "proxy/test_wire_answers.py proxy/test_tunnel.py"
     ),
     "upstream": (
         "proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        f"proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py {CALLS}"
+        "proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py"
     ),
     "connection": (
         "proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        f"proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py {CALLS}"
+        "proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py"
     ),
     "proxy": (
         "proxy/test_routing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
         "proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_telemetry.py "
-        f"test_health.py test_token_sources.py {CALLS}"
+        "test_health.py test_token_sources.py"
     ),
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }
