@@ -3,9 +3,10 @@
 One assembly belongs to one configuration. Whoever holds the `proxy` of an assembly holds all of it.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
@@ -43,6 +44,10 @@ from sidecar.upstream import Upstream
 from sidecar.verifier import Issuer, Verifier
 
 SourceOf = Callable[[settings.Issuer, Clock, Session, Path | None], JwksSource]
+
+
+if TYPE_CHECKING:
+    from sidecar.tracing import Tracing
 
 
 class Assembly:
@@ -87,6 +92,7 @@ class Assembly:
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
+        self.tracing: Tracing | None = tracing(config, clock) if previous is None else previous.tracing
         self.gateway = Gateway(config, clock, telemetry.minted)
         self.proxy = Proxy(
             routes(config),
@@ -104,6 +110,7 @@ class Assembly:
             gateway=self.gateway,
             pages=pages(config, self.gateway),
             forward_auth=forward_auth(config),
+            tracing=self.tracing,
         )
 
     def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, Upstream]]:
@@ -153,6 +160,8 @@ class Assembly:
         for source in self.sources.values():
             await source.stop()
         await self._session.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
 
 def files_read(config: Config) -> list[Path]:
@@ -211,6 +220,8 @@ def roles(config: Config, tokens: TokenSources, telemetry: Telemetry) -> Roles:
         read |= {config.api_keys.header.lower()}
     if config.signing is not None:
         read |= {"authorization"}  # ours goes there, and no other beside it
+    if config.tracing is not None:
+        read |= {"traceparent", "tracestate"}  # ours take their place
     return Roles(
         HOP_BY_HOP | set(map(fold, own)),
         read=read,
@@ -270,6 +281,17 @@ def resource_metadata(config: Config, wanted: settings.ResourceMetadata) -> Reso
         scopes=sorted({scope for scopes in required for scope in (*scopes.all, *scopes.any)}),
         name=wanted.resource_name,
     )
+
+
+def tracing(config: Config, clock: Clock) -> "Tracing | None":
+    """What makes spans, if that is configured; only then is OpenTelemetry imported. Raises Unusable without it."""
+    if config.tracing is None:
+        return None
+    try:
+        from sidecar.tracing import Tracing, otlp
+    except ImportError:
+        raise Unusable("tracing: needs OpenTelemetry; pip install 'jwt-sidecar[otel]'") from None
+    return Tracing(otlp(config.tracing.endpoint), clock)
 
 
 def form(config: Config) -> Form:

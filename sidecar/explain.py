@@ -111,6 +111,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     """What the proxy of an assembly would do with a request."""
     steps: list[Step] = []
     proxy = copy(assembly.proxy)
+    proxy.tracing = None
     watched = proxy.verifier = _Watched(assembly.proxy.verifier)
     try:
         request = _request(assembly.config, question, clock)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from traceback import extract_tb
+from typing import TYPE_CHECKING
 
 from aiohttp.http import RawResponseMessage
 
@@ -29,6 +30,9 @@ from sidecar.telemetry import Telemetry
 from sidecar.tunnel import Tunnel
 from sidecar.upstream import Answer, Upstream
 from sidecar.verifier import Verifier, digest
+
+if TYPE_CHECKING:
+    from sidecar.tracing import Tracing
 
 log = logging.getLogger("sidecar.proxy")
 
@@ -63,6 +67,7 @@ class Proxy:
         close_on_expiry: str = "websocket",
         pages: Mapping[str, Page] | None = None,
         forward_auth: ForwardAuth | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.routes = routes
         self.verifier = verifier
@@ -81,6 +86,7 @@ class Proxy:
         self._mints = gateway.mints
         self.pages = pages or {}
         self._forward_auth = forward_auth
+        self.tracing = tracing
 
     async def handle(self, request: Request) -> bool:
         """Serve one request; returns whether its connection can be used for another."""
@@ -124,6 +130,8 @@ class Proxy:
             return await self.refuse(request, Rejection(Reason.INTERNAL_ERROR))
         finally:
             self.telemetry.requests_in_flight -= 1
+            if self.tracing is not None:
+                self.tracing.ended(request)
             self.telemetry.ended(request)
 
     def _admit(self) -> None:
@@ -187,6 +195,8 @@ class Proxy:
             request.connection.forwarded.lines(request.host or host, special),
             b"X-Request-Id: ", request.id.encode(), b"\r\n",
         ]  # fmt: skip
+        if self.tracing is not None:
+            pieces.append(self.tracing.asked(request, upstream))
         if (protocol := request.upgrade) is not None:
             pieces += (b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n")
         head = b"".join(pieces)

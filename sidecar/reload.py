@@ -14,7 +14,14 @@ from sidecar.live import Live
 from sidecar.unusable import Unusable
 
 POLL_S = 2.0  # between two looks at the files
-FIXED = ("listen", "tls", "health.listen", "admin.listen", "workers")  # what was opened at the start stays open
+FIXED = (
+    "listen",
+    "tls",
+    "health.listen",
+    "admin.listen",
+    "workers",
+    "tracing",
+)  # what was opened at the start stays open
 
 log = logging.getLogger("sidecar.reload")
 
@@ -99,7 +106,7 @@ def with_fixed(running: Config, config: Config) -> Config:
             log.warning("event=restart_needed key=%s do='Restart to change it; the rest of the file is in use.'", key)
     health = config.health.model_copy(update={"listen": running.health.listen})
     admin = config.admin.model_copy(update={"listen": running.admin.listen})
-    fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers}
+    fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers, "tracing": running.tracing}
     config = config.model_copy(update={**fixed, "health": health, "admin": admin})
     if config.error_detail == "full" and not is_loopback(config.listen.host):
         raise Unusable("error_detail: full is for a listener on loopback, and `listen` changes with a restart only")

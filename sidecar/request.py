@@ -16,6 +16,7 @@ from sidecar.routes import Route
 
 if TYPE_CHECKING:
     from sidecar.connection import ClientConnection
+    from sidecar.tracing import Trace
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
@@ -47,6 +48,7 @@ class Request:
     __slots__ = (
         "answered", "broken_off", "claims", "connection", "details", "headers", "host", "id", "length", "lines", "message",
         "method", "payload", "rejected", "reported", "route", "sent", "started", "status", "target",
+        "trace",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +75,7 @@ class Request:
         self.sent = self.answered = 0.0
         self.broken_off = False
         self.status = 0
+        self.trace: Trace | None = None
 
     def read(self, roles: Roles) -> None:
         """Read the headers. Raises Rejection (request_malformed) for a request that could be read in two ways."""
@@ -138,7 +141,9 @@ class Request:
 
     @property
     def trace_id(self) -> str | None:
-        """The trace that the client says this request belongs to; None without exactly one valid `traceparent`."""
+        """The trace that this request belongs to: ours, or the client's by exactly one valid `traceparent`. None without one."""
+        if self.trace is not None:
+            return self.trace.trace_id
         said = self.headers.special.get("traceparent")
         match = _TRACEPARENT.fullmatch(said[0]) if said is not None and len(said) == 1 else None
         return None if match is None else match[1].decode()

@@ -93,10 +93,11 @@ class Upstream:
     ) -> None:
         self.name = name
         self.authority = authority.encode()
+        self.scheme = "http" if tls is None else "https"
         self.clock = clock
         self.deadlines = deadlines
         self.idle_s = idle_s
-        self._address = address
+        self.address = address
         self._tls = tls
         self._server_name = server_name
         self._most = connections
@@ -110,7 +111,7 @@ class Upstream:
         self._retired = False
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.name} {self._address}: {len(self._open)} connections, {len(self._idle)} idle>"
+        return f"<Upstream {self.name} {self.address}: {len(self._open)} connections, {len(self._idle)} idle>"
 
     async def send(self, head: bytes, request: Request, interim: Callable[[RawResponseMessage], None]) -> Answer:
         """Send a request and return the answer as soon as its head is there; `interim` gets 1xx answers before it.
@@ -177,14 +178,14 @@ class Upstream:
         connection = None
         try:
             async with asyncio.timeout(self._connect_s):
-                if isinstance(self._address, str):
+                if isinstance(self.address, str):
                     _, connection = await loop.create_unix_connection(
-                        lambda: UpstreamConnection(self, loop), self._address
+                        lambda: UpstreamConnection(self, loop), self.address
                     )
                 else:
                     _, connection = await loop.create_connection(
                         lambda: UpstreamConnection(self, loop),
-                        *self._address,
+                        *self.address,
                         ssl=None if self._tls is None else self._tls(),
                         server_hostname=self._server_name,
                     )

@@ -126,6 +126,8 @@ IN_THE_FILE = [
     case("metadata with query", "resource_metadata: {resource: 'https://api.test/?a'}",
          "3:31: resource_metadata.resource: 'https://api.test/?a' must have neither query nor fragment, quotes nor "
          "backslashes: it stands in WWW-Authenticate"),
+    case("traces without a collector", "tracing: {}",
+         "3:1: tracing.endpoint: is missing; such as http://127.0.0.1:4318/v1/traces"),
     case("probe without path", "health: {probes: {a: {}}}", "3:19: health.probes.a.path: is missing; such as /health"),
     case("probe of a name", "health: {probes: {a: {path: x}}}",
          "3:29: health.probes.a.path: 'x' is not a path to ask for: it begins with / and has neither blanks nor a #"),

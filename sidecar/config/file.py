@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, StrictBool, StrictInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, is_loopback
+from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, WebUrl, is_loopback
 from sidecar.config.gateway import ApiKeys, Signing, check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
@@ -48,6 +48,12 @@ class ConfigError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = sorted(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+class Tracing(Struct):
+    """Where spans are sent. Service, resource and sampling: OpenTelemetry's own environment variables."""
+
+    endpoint: WebUrl = key("The collector's URL for OTLP over HTTP, as http://127.0.0.1:4318/v1/traces.")
 
 
 class Timeouts(Struct):
@@ -112,6 +118,7 @@ class Config(Struct):
     signature: Signature | None = key("A signature over each request to the backend. Left out: none.", None)
     forward_token: StrictBool = key("Send the token on; the backend has no need of it any more.", False)
     access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
+    tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
     forward_auth: ForwardAuth | None = key(

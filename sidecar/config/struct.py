@@ -22,6 +22,7 @@ from sidecar.config.values import nearest
 from sidecar.config.yaml_source import Section
 
 _MISSING = {
+    "endpoint": "such as http://127.0.0.1:4318/v1/traces",
     "original": "x-forwarded for Traefik and Caddy, x-original for nginx, path for Envoy",
     "audience": "it is the `aud` that the backend expects, such as my-backend",
     "audiences": "list the `aud` values that mean this backend, or write `audiences: any` to switch the check off",
