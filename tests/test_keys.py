@@ -501,7 +501,11 @@ def test_a_signature_without_its_leading_zero_is_another_signature() -> None:
 
 
 def test_a_modulus_need_not_be_whole_bytes_long() -> None:
-    key = rsa.generate_private_key(65537, 2049)
+    p, q = (rsa.generate_private_key(65537, bits).private_numbers().p for bits in (2050, 2048))
+    d = pow(65537, -1, (p - 1) * (q - 1))
+    public = rsa.RSAPublicNumbers(65537, p * q)
+    key = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public).private_key()
+    assert key.key_size == 2049  # which OpenSSL makes none of
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
     assert verifies(tokens.jwk(key), "PS256", key.sign(MESSAGE, pss, hashes.SHA256()))
 
