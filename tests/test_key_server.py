@@ -66,6 +66,11 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
 # What is sent
 
 
+async def test_json_is_asked_for(issuer: ScriptedIssuer, tmp_path: Path) -> None:
+    await keys_of(tmp_path, issuer.issuer)
+    assert {sent.get("accept") for sent in issuer.requests} == {"application/json"}
+
+
 async def test_headers_of_the_configuration_go_with_each_request(issuer: ScriptedIssuer, tmp_path: Path) -> None:
     headers = {"X-Api-Key": "abc", "Authorization": "Basic eA==", "Accept": "application/jwk-set+json"}
     assert (await keys_of(tmp_path, issuer.issuer, jwks_headers=headers)).document == KEYS
