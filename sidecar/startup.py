@@ -16,6 +16,7 @@ def summary(config: Config) -> Iterator[str]:
     for auth, words in (
         ("none", "public, no token is looked at"),
         ("optional", "open, and with a token it must be valid"),
+        ("api_key", "for the holders of API keys"),
         ("deny", "closed to everybody"),
     ):
         if rules := [route for route in config.routes if route.auth == auth]:
@@ -24,12 +25,14 @@ def summary(config: Config) -> Iterator[str]:
         yield f"report only, refused requests are let in (until you write mode: enforce): {_named(reported)}"
     narrower = [route for route in config.routes if route.auth == "required" and route.mode == "enforce"]
     named = f"{_named(narrower)}, and " if narrower else ""
-    yield f"protected, a valid token is needed: {named}everything that no rule names"
+    needed = "protected, a valid token is needed" if config.issuers else "closed, as no issuer is named"
+    yield f"{needed}: {named}everything that no rule names"
     if config.forward_auth is not None:
         peers = ", ".join(map(str, config.trusted_proxies))
         yield f"forward-auth at {config.forward_auth.path} ({config.forward_auth.original}), asked by {peers}"
     for upstream in config.upstreams.values():
-        yield f"upstream {upstream.name}: {upstream.url}"
+        minted = "" if upstream.token is None else f", with a token of ours for {upstream.token.audience}"
+        yield f"upstream {upstream.name}: {upstream.url}{minted}"
         if upstream.tls.insecure_skip_verify:
             yield "  weak: whoever answers there is believed (insecure_skip_verify); name its authority in ca_file"
 

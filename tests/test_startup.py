@@ -53,6 +53,20 @@ def test_every_kind_of_rule_has_its_line() -> None:
     ]
 
 
+def test_holders_of_api_keys_and_the_token_that_is_minted_for_them() -> None:
+    config = {
+        "api_keys": {"file": "keys.json"},
+        "signing": {"issuer": "https://gw.test", "keys_file": "signing.json"},
+        "upstreams": {"default": {"url": "http://127.0.0.1:9292", "token": {"audience": "backend"}}},
+        "routes": [{"path": "/v1/*", "auth": "api_key"}],
+    }
+    assert list(summary(parse(json.dumps(config), environ={}))) == [
+        "for the holders of API keys: /v1/*",
+        "closed, as no issuer is named: everything that no rule names",
+        "upstream default: http://127.0.0.1:9292, with a token of ours for backend",
+    ]
+
+
 def test_forward_auth_and_who_may_ask() -> None:
     asked = {"forward_auth": {"original": "path"}, "trusted_proxies": ["10.0.0.0/8"]}
     assert said(**asked)[2] == "forward-auth at /auth (path), asked by 10.0.0.0/8"
