@@ -15,7 +15,7 @@ from tests.peers.issuer import ScriptedIssuer
 from tests.peers.load import Address, load
 from tests.peers.program import Program, configuration, started
 from tests.peers.raw import fetch
-from tests.peers.wire import request
+from tests.peers.wire import Truncated, request
 from tests.proxy.conftest import Stack, running
 
 JSON = [("Content-Type", "application/json")]
@@ -137,7 +137,7 @@ class Service:
             for member in list(self.members):
                 try:
                     ready = (await member.health("/readyz")).status == 200
-                except OSError:
+                except (OSError, Truncated):
                     ready = False
                 if ready != (member in self.ready):
                     (self.ready.append if ready else self.ready.remove)(member)
