@@ -7,6 +7,7 @@ require_relative 'identity'
 class Backend < Rails::Application
   config.eager_load = true
   config.secret_key_base = 'signs no cookie here'
+  config.logger = Logger.new($stdout) # where a container's log belongs
   config.hosts.clear # the sidecar keeps the Host that the client named
   routes.append { get '/protected', to: 'access#show' }
 end
