@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from sidecar.unusable import Unusable
 
 POLL_S = 5.0  # between two looks at the file
+SMALL_BYTES = 64 * 1024  # read sooner than a thread begins to
 
 log = logging.getLogger("sidecar.followed")
 
@@ -56,7 +57,10 @@ class FollowedFile(Generic[Content]):
         """For ever: look at the file."""
         while True:
             await asyncio.sleep(poll_s)
-            await asyncio.to_thread(self.look)
+            if self._stamp[2] <= SMALL_BYTES:
+                self.look()
+            else:
+                await asyncio.to_thread(self.look)
 
     def _load(self, before: Content | None) -> tuple[Stamp, Content]:
         stamp, mode = _status(self.path)  # before the content: what changes in between is read again at the next look

@@ -27,6 +27,10 @@ from sidecar.signing_keys import KeyRing
 MAX_FORM_BYTES = 8 * 1024
 FORM_S = 10.0  # for a form to come
 
+# For logs and metrics, and the form of refusals; requests for these pages match no path.
+PUBLIC_ROUTE = Route("/*", auth=Auth.NONE, name="(issuer)")
+TOKEN_ROUTE = Route("/*", auth=Auth.API_KEY, name="(token)")
+
 
 class OwnIssuer:
     """What is served of an issuer. Of its token endpoint only with a mint, for the holders of `api_keys`."""
@@ -43,10 +47,9 @@ class OwnIssuer:
         self._ring = ring
         self._clock = clock
         base = urlsplit(issuer).path.rstrip("/")
-        public = Route(base or "/", auth=Auth.NONE, name="(issuer)")
         self.pages = {
-            f"{base}/.well-known/openid-configuration": Page(public, self._discovery),
-            f"{base}/.well-known/jwks.json": Page(public, self._jwks),
+            f"{base}/.well-known/openid-configuration": Page(PUBLIC_ROUTE, self._discovery),
+            f"{base}/.well-known/jwks.json": Page(PUBLIC_ROUTE, self._jwks),
         }
         self._tokens = None
         if mint is not None and api_keys is not None:
@@ -69,9 +72,6 @@ class OwnIssuer:
 
     async def _jwks(self, request: Request) -> Reply:
         return cacheable(request, key_set(self._ring.value.published(self._clock.wall())))
-
-
-TOKEN_ROUTE = Route("/token", auth=Auth.API_KEY, name="(token)")
 
 
 class TokenEndpoint:

@@ -13,6 +13,9 @@ def summary(config: Config) -> Iterator[str]:
         audiences = "any audience" if issuer.audiences is None else " or ".join(issuer.audiences)
         yield f"issuer {issuer.name}: {issuer.issuer}, tokens for {audiences}, keys from {_keys(issuer)}"
         yield from (f"  weak: {text}" for text in _weaknesses(issuer))
+    if config.signing is not None:
+        endpoint = ", and gives tokens to holders of API keys" if config.signing.token_endpoint is not None else ""
+        yield f"our own issuer: {config.signing.issuer}, signs with {config.signing.keys_file}{endpoint}"
     for auth, words in (
         ("none", "public, no token is looked at"),
         ("optional", "open, and with a token it must be valid"),

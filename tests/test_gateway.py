@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from sidecar.config import Config, parse
+from sidecar.dev.command import Embedded, _to_paste
 from sidecar.explain import Explanation, Question, explain
 from sidecar.minting import SigningKey
 from sidecar.server import CannotStart, build
 from sidecar.signing_keys import TimedKey
+from sidecar.startup import summary
 from tests.peers import patience, tokens
 from tests.peers.backend import RawBackend, Request
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
@@ -298,3 +300,18 @@ async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> Non
         keys.sign_with()
         stack.sidecar.assembly.gateway.key_ring.look()
         assert (await told(stack, "/", alice)).lines[-1].startswith("rejected: 503 signing_unavailable")
+
+
+def test_the_start_says_what_needs_a_key_and_what_is_sent_on(keys: Keys) -> None:
+    config = stack_config(keys)
+    assert list(summary(config)) == [
+        f"our own issuer: {ISSUER}, signs with {keys.signing}",
+        "for the holders of API keys: /*",
+        "closed, as no issuer is named: everything that no rule names",
+        f"upstream main: http://127.0.0.1:9, with a token of ours for {AUDIENCE}",
+    ]
+
+
+async def test_dev_tells_how_to_get_a_key(keys: Keys) -> None:
+    config = stack_config(keys)
+    assert f"jwt-sidecar keys new {keys.api_keys} NAME" in _to_paste(config, Embedded(), "http://127.0.0.1:8080")

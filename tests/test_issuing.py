@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from sidecar.minting import SigningKey
+from sidecar.rejections import Reason
 from sidecar.signing_keys import TimedKey
 from tests.peers import patience, tokens
 from tests.peers.clock import EPOCH
@@ -113,6 +114,7 @@ async def test_an_issuer_without_a_path_has_its_pages_at_the_top(keys: Keys) -> 
         async with issuing(keys, issuer) as stack:
             document = (await stack.fetch(request("GET", "/.well-known/openid-configuration"))).json()
             assert (document["issuer"], document["jwks_uri"]) == (issuer, "https://gateway.test/.well-known/jwks.json")
+            assert document["token_endpoint"] == "https://gateway.test/token"
             assert (await stack.fetch(request("GET", "/.well-known/jwks.json"))).status == 200
 
 
@@ -161,7 +163,7 @@ async def test_the_holder_of_a_key_gets_a_token(keys: Keys) -> None:
     async with issuing(keys) as stack:
         stack.secrets.tokens.add(alice)
         for answer in (await ask(stack, alice), await ask(stack, None, Authorization=f"Bearer {alice}")):
-            assert (answer.status, answer.get("cache-control")) == (200, "no-store")
+            assert (answer.status, answer.get("cache-control"), answer.get("pragma")) == (200, "no-store", "no-cache")
             told = answer.json()
             assert told.keys() == {"access_token", "token_type", "expires_in"}
             assert (told["token_type"], 55 <= told["expires_in"] <= 60) == ("Bearer", True)
@@ -194,31 +196,36 @@ async def test_one_token_is_given_for_most_of_its_life(keys: Keys) -> None:
         assert (await ask(stack, alice)).json()["access_token"] != first["access_token"]
 
 
+GRANTS = "The grant_type must be client_credentials."
+OTHERS = "Tokens for this audience are not given here."
+LACKS = "The API key lacks a scope that was asked for."
 REFUSED = {
-    "no client": (None, GRANT, 401, "invalid_client", "token_missing"),
-    "no key": ("nonsense", GRANT, 401, "invalid_client", "api_key_unknown"),
-    "other grant": ("alice", {"grant_type": "password"}, 400, "unsupported_grant_type", "request_malformed"),
-    "no grant": ("alice", {}, 400, "unsupported_grant_type", "request_malformed"),
-    "other scope": ("alice", GRANT | {"scope": "read admin"}, 400, "invalid_scope", "request_malformed"),
-    "no scope": ("alice", GRANT | {"scope": " "}, 400, "invalid_scope", "request_malformed"),
-    "other resource": ("alice", GRANT | {"resource": "https://x/"}, 400, "invalid_target", "request_malformed"),
-    "other audience": ("alice", GRANT | {"audience": "payments"}, 400, "invalid_target", "request_malformed"),
-    "twice": ("alice", b"grant_type=client_credentials&grant_type=x", 400, "invalid_request", "request_malformed"),
-    "no form": ("alice", b'{"grant_type": "client_credentials"}', 400, "invalid_request", "request_malformed"),
-    "not ASCII": ("alice", b"\xff=\xff", 400, "invalid_request", "request_malformed"),
-    "large": ("alice", b"x=" + b"x" * 9000, 413, "invalid_request", "body_too_large"),
-}
+    "no client": (None, GRANT, 401, "invalid_client", "token_missing", None),
+    "no key": ("nonsense", GRANT, 401, "invalid_client", "api_key_unknown", "The API key is not known here."),
+    "other grant": ("alice", {"grant_type": "password"}, 400, "unsupported_grant_type", "request_malformed", GRANTS),
+    "no grant": ("alice", {}, 400, "unsupported_grant_type", "request_malformed", GRANTS),
+    "other scope": ("alice", GRANT | {"scope": "read admin"}, 400, "invalid_scope", "request_malformed", LACKS),
+    "no scope": ("alice", GRANT | {"scope": " "}, 400, "invalid_scope", "request_malformed", LACKS),
+    "other resource": ("alice", GRANT | {"resource": "https://x/"}, 400, "invalid_target", "request_malformed", OTHERS),
+    "other audience": ("alice", GRANT | {"audience": "payments"}, 400, "invalid_target", "request_malformed", OTHERS),
+    "twice": ("alice", b"a=b&a=c", 400, "invalid_request", "request_malformed", "A parameter came twice."),
+    "no form": ("alice", b'{"grant_type": "x"}', 400, "invalid_request", "request_malformed", "The body must be a form."),
+    "not ASCII": ("alice", b"\xff=\xff", 400, "invalid_request", "request_malformed", "The body must be a form."),
+    "large": ("alice", b"x=" + b"x" * 8191, 413, "invalid_request", "body_too_large", Reason.BODY_TOO_LARGE.details),
+    "all but large": ("alice", b"x=" + b"x" * 8190, 400, "unsupported_grant_type", "request_malformed", GRANTS),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("who", "form", "status", "error", "code"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("who", "form", "status", "error", "code", "said"), REFUSED.values(), ids=REFUSED)
 async def test_what_is_refused_is_said_in_the_words_of_oauth(
-    keys: Keys, who: str | None, form: Any, status: int, error: str, code: str
+    keys: Keys, who: str | None, form: Any, status: int, error: str, code: str, said: str | None
 ) -> None:
     alice = keys.new("alice", "read")
     async with issuing(keys) as stack:
         answer = await ask(stack, alice if who == "alice" else who, form=form)
         told = answer.json()
         assert (answer.status, told["error"], told["code"]) == (status, error, code)
+        assert told.get("error_description") == said
         assert told.keys() <= {"error", "error_description", "code", "request_id"}
         assert answer.get("cache-control") == "no-store"
         assert answer.get("www-authenticate") == ('Basic realm="jwt-sidecar"' if status == 401 else None)
@@ -231,6 +238,7 @@ async def test_a_key_is_only_taken_with_the_name_of_its_holder(keys: Keys) -> No
         for key, name in ((alice, "bob"), (bob, "alice & co: 100%"), (bob, "")):
             answer = await ask(stack, key, name)
             assert (answer.status, answer.json()["code"]) == (401, "api_key_unknown")
+            assert answer.json()["error_description"] == "The API key is not that of this client_id."
 
 
 @pytest.mark.parametrize(
@@ -275,6 +283,22 @@ async def test_a_form_that_comes_late_is_waited_for_and_no_longer_than_that(keys
                     await asyncio.sleep(0)
             stack.clock.ahead_s += 11
             assert await client.closed() == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_a_body_that_breaks_is_refused(keys: Keys) -> None:
+    alice = keys.new("alice")
+    async with issuing(keys) as stack:
+        head = request("POST", TOKEN, token=alice, headers=[("Transfer-Encoding", "chunked")])
+        async with stack.client() as client:
+            await client.send(head + b"5\r\ngrant\r\n")
+            async with patience("the form to be waited for"):
+                while not stack.sidecar.live.telemetry.requests_in_flight:
+                    await asyncio.sleep(0)
+            await client.send(b"nonsense\r\n")
+            answer = await client.response()
+        told = answer.json()
+        assert (answer.status, told["code"], answer.get("connection")) == (400, "request_malformed", "close")
+        assert told["error_description"] == "The request's body is not well-formed."
 
 
 async def test_without_a_token_endpoint_there_is_none(keys: Keys) -> None:

@@ -2,13 +2,35 @@
 
 import pytest
 
-from sidecar import claims, headers, identity, jwks, jws, key_set, keys, leg, routes, tunnel, upstream, verifier
+from sidecar import (
+    claims,
+    followed,
+    headers,
+    identity,
+    issuing,
+    jwks,
+    jws,
+    key_set,
+    keys,
+    leg,
+    mint,
+    pages,
+    routes,
+    tunnel,
+    upstream,
+    verifier,
+)
 
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
         pytest.param(claims.LATEST_DATE, 253_402_300_799, id="claims.LATEST_DATE"),
+        pytest.param(followed.POLL_S, 5.0, id="followed.POLL_S"),
+        pytest.param(pages.MAX_AGE_S, 60, id="pages.MAX_AGE_S"),
+        pytest.param(issuing.MAX_FORM_BYTES, 8192, id="issuing.MAX_FORM_BYTES"),
+        pytest.param(issuing.FORM_S, 10.0, id="issuing.FORM_S"),
+        pytest.param(mint.REUSED, 0.8, id="mint.REUSED"),
         pytest.param(headers.MAX_NAMES, 4096, id="headers.MAX_NAMES"),
         pytest.param(identity.MAX_HEADER_BYTES, 4096, id="identity.MAX_HEADER_BYTES"),
         pytest.param(identity.MAX_ALL_BYTES, 16_384, id="identity.MAX_ALL_BYTES"),

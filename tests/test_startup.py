@@ -56,11 +56,12 @@ def test_every_kind_of_rule_has_its_line() -> None:
 def test_holders_of_api_keys_and_the_token_that_is_minted_for_them() -> None:
     config = {
         "api_keys": {"file": "keys.json"},
-        "signing": {"issuer": "https://gw.test", "keys_file": "signing.json"},
+        "signing": {"issuer": "https://gw.test", "keys_file": "/run/signing.json"},
         "upstreams": {"default": {"url": "http://127.0.0.1:9292", "token": {"audience": "backend"}}},
         "routes": [{"path": "/v1/*", "auth": "api_key"}],
     }
     assert list(summary(parse(json.dumps(config), environ={}))) == [
+        "our own issuer: https://gw.test, signs with /run/signing.json",
         "for the holders of API keys: /v1/*",
         "closed, as no issuer is named: everything that no rule names",
         "upstream default: http://127.0.0.1:9292, with a token of ours for backend",

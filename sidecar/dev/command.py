@@ -148,6 +148,14 @@ def _to_paste(config: Config, embedded: Embedded, proxy: str) -> list[str]:
         for alg in ALGORITHMS:
             if alg in config.issuers[name].algorithms:
                 return [*_with_token(name, issuer, alg, proxy), *refused, *public]
+    if config.api_keys is not None:
+        return [
+            "An API key, made and shown now; the sidecar knows it 5 s later:",
+            f"jwt-sidecar keys new {config.api_keys.file} NAME",
+            "",
+            *refused,
+            *public,
+        ]
     return [f"No token: no embedded issuer of this file signs with {' or '.join(ALGORITHMS)}.", "", *refused, *public]
 
 
