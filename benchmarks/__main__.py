@@ -24,7 +24,7 @@ ALONE = {"growth": growth, "profile": profile}
 
 
 def main() -> int:
-    """0: measured; 1: a proxy did not do its work or something indispensable is missing."""
+    """0: measured; 1: a proxy did not do its work somewhere, or something indispensable is missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "works", nargs="*", help=f"some of {', '.join(WORKS)} (default: all of them), or one of {', '.join(ALONE)}"
@@ -59,27 +59,31 @@ def main() -> int:
             if works[0] in ALONE:
                 return ALONE[works[0]](bench, run, arguments.record)
             results: list[Result] = []
+            good = True
             for access_log in {"off": [False], "on": [True], "both": [False, True]}[arguments.access_log]:
                 for work in works:
                     if work in LOGGED or not access_log:
-                        _measure(work, replace(bench, access_log=access_log), run, results)
+                        good &= _measure(work, replace(bench, access_log=access_log), run, results)
                         if arguments.record:
                             report.write(run, results, bench)
             print(f"\nGoals\n\n{report.goals(results)}")
         except (Broken, Missing) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
             return 1
-    return 0
+    return 0 if good else 1
 
 
-def _measure(work: str, bench: Bench, run: report.Run, results: list[Result]) -> None:
+def _measure(work: str, bench: Bench, run: report.Run, results: list[Result]) -> bool:
+    """False: a proxy did not do its work. The other works are measured all the same."""
     try:
         for result in WORKS[work](bench):
             print(f"\n{result.title}\n\n{report.table(result)}", flush=True)
             results.append(result)
-    except NotServed as why:
+    except (NotServed, Broken, ConnectionError) as why:
         run.skipped[work] = str(why)
         print(f"\n{work}: skipped, {why}", flush=True)
+        return isinstance(why, NotServed)
+    return True
 
 
 def _found(names: str) -> tuple[list[Peer], dict[str, str], dict[str, str]]:

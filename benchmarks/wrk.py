@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.proxies import Broken
+
 CONNECTIONS = 32
 
 _POST = 'wrk.method, wrk.body = "POST", string.rep(".", %d)'
@@ -101,5 +103,5 @@ def _wrk(arguments: Sequence[str], connections: int = CONNECTIONS) -> Load:
     counted = re.search(r"(\d+) requests in", run.stdout)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", run.stdout)
     if counted is None or "Socket errors" in run.stdout:
-        raise RuntimeError(f"wrk: {run.stdout}{run.stderr}")
+        raise Broken(f"wrk: {run.stdout}{run.stderr}")
     return Load(int(counted[1]), int(refused[1]) if refused else 0, seconds)
