@@ -172,7 +172,7 @@ async def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
         AsyncExitStack() as programs,
     ):
         config = configuration(issuer, backend)
-        file.write_text(json.dumps(config | {"access_log": "off", "timeouts": {"drain_delay": "300ms"}}))
+        file.write_text(json.dumps(config | {"access_log": "off", "timeouts": {"drain_delay": "3s"}}))
 
         async def add() -> Program:
             one = await programs.enter_async_context(started(file, issuer, backend))
@@ -181,7 +181,7 @@ async def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
 
         old = [await add(), await add()]
         await members.until(2)
-        async with load(members.where, old[0].good("GET", "/x")) as clients:
+        async with load(members.where, old[0].good("GET", "/x"), clients=8) as clients:
             for one, pre_stop in zip(old, (True, False), strict=True):
                 await clients.more(200)
                 await add()
