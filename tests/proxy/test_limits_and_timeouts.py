@@ -422,7 +422,7 @@ async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: 
         async with stack.client() as client:
             await client.send(request("GET", "/", token=stack.token(exp=int(stack.clock.wall()) + 100)))
             received = b""
-            while not received.endswith(b"ab"):
+            while not received.endswith(b"\r\n\r\nab"):
                 received += await client.read(1)
             stack.clock.ahead_s = 100 + 60 + 1
             more.set()
