@@ -5,6 +5,7 @@ import gzip
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from sidecar.explain import Question, explain
 from tests.peers import patience
 from tests.peers.backend import RawBackend, send
+from tests.peers.issuer import ScriptedIssuer
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, ok, running
 
@@ -32,9 +35,14 @@ class Collector:
     url: str = ""
     spans: list[Span] = field(default_factory=list)
     resource: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    messages: int = 0
 
     async def receive(self, sent: web.Request) -> web.Response:
         body = await sent.read()
+        self.messages += 1
+        if self.status != 200:
+            return web.Response(status=self.status)
         assert sent.content_type == "application/x-protobuf"
         if body[:2] == b"\x1f\x8b":
             body = gzip.decompress(body)
@@ -45,6 +53,13 @@ class Collector:
             for scope in of_resource.scope_spans:
                 self.spans += scope.spans
         return web.Response(content_type="application/x-protobuf")
+
+    async def received(self) -> None:
+        """Wait for the next message."""
+        before = self.messages
+        async with patience("spans"):
+            while self.messages == before:
+                await asyncio.sleep(0.01)
 
     def the(self, kind: int) -> Span:
         [span] = [span for span in self.spans if span.kind == kind]
@@ -183,6 +198,66 @@ async def test_a_collector_that_is_down_holds_nobody_up_and_is_told_of_once(capl
     said = [record.getMessage() for record in caplog.records if "spans" in record.getMessage()]
     assert said == ["event=spans_lost do='Look at the collector that tracing.endpoint names; requests go on.'"]
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+async def test_a_collector_that_comes_back_is_told_of_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "sidecar.tracing")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    async with collector() as it:
+        it.status = 400
+        async with traced(it) as stack:
+            for status, event in ((400, "spans_lost"), (200, "spans_sent_again"), (400, "spans_lost")):
+                it.status = status
+                caplog.clear()
+                async with patience(event):
+                    while f"event={event}" not in caplog.text:
+                        await stack.fetch(stack.good())
+                        await asyncio.sleep(0.01)
+                for _ in range(3):
+                    await stack.fetch(stack.good())
+                    await it.received()
+                assert caplog.text.count("event=spans") == 1
+
+
+async def test_the_server_span_begins_when_the_head_had_come() -> None:
+    async with collector() as it, traced(it, issuer=ScriptedIssuer(algs=["EdDSA"])) as stack:
+        stack.issuer.hang()
+        late = asyncio.create_task(stack.fetch(stack.good()))
+        async with patience("the request to wait for keys"):
+            while not stack.sidecar.live.telemetry.requests_in_flight:
+                await asyncio.sleep(0)
+        before_ns = time.time_ns()
+        stack.issuer.release()
+        assert (await late).status == 200
+    server, client = it.the(Span.SPAN_KIND_SERVER), it.the(Span.SPAN_KIND_CLIENT)
+    assert server.start_time_unix_nano < before_ns < client.start_time_unix_nano
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("a.test:8443", ("a.test", 8443)),
+        ("a.test", ("a.test", None)),
+        ("[::1]:80", ("[::1]", 80)),
+        ("[::1]", ("[::1]", None)),
+    ],
+)
+async def test_the_host_is_told_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good(host=host))
+    told = attributes(it.the(Span.SPAN_KIND_SERVER))
+    assert (told["server.address"], told.get("server.port")) == expected
+
+
+async def test_an_explanation_is_no_request() -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good())
+        question = Question("GET", "/orders", stack.alice.encode())
+        explanation = await explain(stack.sidecar.assembly, question, stack.clock)
+        assert not [line for line in explanation.head if line.startswith("traceparent")]
+    assert len(it.spans) == 2
 
 
 async def test_a_backend_on_a_socket_is_named_by_its_path(tmp_path: Any) -> None:
