@@ -113,11 +113,11 @@ class RemoteKeySet:
                 context = True if self._tls is None else await asyncio.to_thread(self._tls)
                 return await self._get_following(url, context)
         except TimeoutError:
-            raise FetchFailed(f"{url}: no complete answer within {self._total_s:g} s") from None
+            raise FetchFailed(f"{shown(url)}: no complete answer within {self._total_s:g} s") from None
         except Unusable as error:
             raise FetchFailed(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchFailed(f"{url}: {_in_our_words(error)}") from error
+            raise FetchFailed(f"{shown(url)}: {_in_our_words(error)}") from error
 
     async def _get_following(self, url: str, context: ssl.SSLContext | bool, redirects: int = 1) -> KeySet:
         ours = urlsplit(url)[:2] == urlsplit(self._jwks_uri or self._issuer)[:2]
@@ -132,19 +132,19 @@ class RemoteKeySet:
             if response.status in (301, 302, 307, 308) and redirects:
                 target = urljoin(url, response.headers.get("Location", ""))
                 if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                    raise FetchFailed(f"{url}: redirects to another origin, which is not followed")
+                    raise FetchFailed(f"{shown(url)}: redirects to another origin, which is not followed")
                 return await self._get_following(target, context, redirects - 1)
             if response.status == 404:
-                raise _NotFound(f"{url}: status 404")
+                raise _NotFound(f"{shown(url)}: status 404")
             if response.status != 200:
-                raise FetchFailed(f"{url}: status {response.status}")
+                raise FetchFailed(f"{shown(url)}: status {response.status}")
             offset_s = clock_offset_s(response.headers.get("Date", ""), response.headers.get("Age", ""), self._wall())
             body = bytearray()
             async for chunk in response.content.iter_any():  # counted after decompression: a bomb stops here
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
-                    raise FetchFailed(f"{url}: {_TOO_LARGE}")
-            return KeySet(decode_json(bytes(body), url), max_age(response.headers.get("Cache-Control", "")), offset_s)
+                    raise FetchFailed(f"{shown(url)}: {_TOO_LARGE}")
+            return KeySet(decode_json(bytes(body), shown(url)), max_age(response.headers.get("Cache-Control", "")), offset_s)
 
     def _credentials(self) -> Mapping[str, str]:
         if self._bearer_token_file is None:
@@ -247,6 +247,11 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
         return made + (int(age) if age.isdecimal() else 0) - now
     except (ValueError, OverflowError):
         return None
+
+
+def shown(url: str) -> str:
+    """A URL for logs and people: its query may hold a credential."""
+    return url.partition("?")[0]
 
 
 def egress_proxy(url: str) -> str | None:

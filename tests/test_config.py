@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -287,6 +288,16 @@ def test_problems_are_values_in_the_order_of_the_lines() -> None:
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == json_schema(), "python -m sidecar.config > docs/config.schema.json"
     assert SCHEMA.read_text() == json.dumps(json_schema(), indent=2) + "\n"
+
+
+def test_another_process_can_be_told_all_of_it() -> None:
+    inline = (
+        "issuers: {a: {issuer: 'https://a/', audiences: any, jwks_inline: {keys: [{kty: OKP}]}}}\nupstream: http://a"
+    )
+    for config in (load(ROOT / "config.yaml"), parse(inline)):
+        told = pickle.loads(pickle.dumps(config))
+        assert told == config
+    assert type(told.issuers["a"].jwks_inline["keys"][0]) is dict
 
 
 def test_the_reference_is_that_of_the_schema() -> None:

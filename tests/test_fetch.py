@@ -69,6 +69,11 @@ async def failure(*args: Any, **over: Any) -> str:
     return str(caught.value)
 
 
+async def test_the_query_of_a_url_is_not_told(session: aiohttp.ClientSession, issuer: ScriptedIssuer) -> None:
+    told = await failure(session, issuer.issuer, f"{issuer.jwks_uri}?key=secret")
+    assert told == f"{issuer.jwks_uri}: status 404"  # the query makes it another path there
+
+
 # Where the key set is
 
 
