@@ -45,10 +45,13 @@ class Live:
         """How remembering tokens goes, here or in all workers."""
         return self.cache_of_workers or self.assembly.proxy.verifier.cache
 
-    async def start(self) -> None:
-        """Read the deny list, without which what was taken back would be accepted; the rest begins. Raises Unusable."""
+    async def prepare(self) -> None:
+        """Read the deny list, without which what was taken back would be accepted. Raises Unusable."""
         self.failed = asyncio.get_running_loop().create_future()
         await self.assembly.denylist.load()
+
+    def begin(self) -> None:
+        """Fetch keys, and do all else that is done in the background."""
         self.background(self.deadlines.watch(), "deadlines")
         self.background(self.telemetry.watch_loop(), "event loop lag")
         self._keep_fresh(self.assembly)

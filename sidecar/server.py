@@ -76,7 +76,7 @@ class Sidecar:
                 config.admin.listen.host,
             )
         try:
-            await self.live.start()
+            await self.live.prepare()
             self.proxy_address = await self.plane.listen()
         except OSError as error:
             raise CannotStart(_why_not(config.listen, error)) from error
@@ -84,6 +84,7 @@ class Sidecar:
             raise CannotStart(str(error)) from error
         self.health_address = await self._serve(self.health.app(), config.health.listen)
         self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
+        self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
 

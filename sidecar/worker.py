@@ -134,7 +134,8 @@ class Worker:
         try:
             if self._live is None:
                 self._live = Live(config, self._clock, self._source)
-                await self._live.start()
+                await self._live.prepare()
+                self._live.begin()
                 assert self._live.failed is not None
                 self._live.failed.add_done_callback(self._failed)
                 self._plane = DataPlane(self._live, self._clock)

@@ -208,7 +208,8 @@ class Peers:
 async def supervising() -> AsyncIterator[tuple[Live, Workers, Peers]]:
     live, peers = Live(config(), HandClock()), Peers()
     workers = Workers(live, cast(Forker, peers), 1)
-    await live.start()
+    await live.prepare()
+    live.begin()
     try:
         yield live, workers, peers
     finally:
