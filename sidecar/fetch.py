@@ -144,7 +144,9 @@ class RemoteKeySet:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise FetchFailed(f"{shown(url)}: {_TOO_LARGE}")
-            return KeySet(decode_json(bytes(body), shown(url)), max_age(response.headers.get("Cache-Control", "")), offset_s)
+            return KeySet(
+                decode_json(bytes(body), shown(url)), max_age(response.headers.get("Cache-Control", "")), offset_s
+            )
 
     def _credentials(self) -> Mapping[str, str]:
         if self._bearer_token_file is None:
