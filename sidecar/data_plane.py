@@ -6,8 +6,8 @@ import ssl
 
 from sidecar.assembly import Assembly
 from sidecar.clock import Clock
-from sidecar.connection import Listener
 from sidecar.fetch import FILE_POLL_S
+from sidecar.listener import Listener
 from sidecar.live import Live
 from sidecar.tls import Renewed, load_server_files, server_context
 

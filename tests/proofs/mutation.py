@@ -88,14 +88,16 @@ TESTS_OF = {
         "proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
         "proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py"
     ),
-    "connection": (
+    **dict.fromkeys(
+        ("connection", "listener"),
         "proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        "proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py"
+        "proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py",
     ),
-    "proxy": (
+    **dict.fromkeys(
+        ("proxy", "relay"),
         "proxy/test_routing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
         "proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_telemetry.py "
-        "test_health.py test_token_sources.py"
+        "test_health.py test_token_sources.py",
     ),
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }
