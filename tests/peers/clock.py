@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sidecar.clock import Clock
+from tests.peers import PATIENCE_S
 
 EPOCH = 1_800_000_000.0
 
@@ -75,7 +76,8 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout != 0:
-            ready = super().select(self._quiet_s)
+            # Without a timer there is only the real world to wait for: a thread that ends, say.
+            ready = super().select(self._quiet_s if timeout else PATIENCE_S)
         if not ready and timeout is None:
             raise AssertionError("everything waits, and nothing will ever happen")
         if not ready and timeout:
