@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from tests.peers import patience
 from tests.peers.backend import Handler, Request, reset_instead, send
 from tests.peers.raw import RawClient, Response
 from tests.peers.wire import Truncated, request, response
@@ -55,7 +56,8 @@ async def answered(stack: Stack, row: str, feed: str, method: str = "GET", *, cl
     try:
         async with stack.client() as client:
             answer = await client.request(stack.good(method, "/x"))
-            await answering.given.wait()
+            async with patience("the backend to have given its answer"):
+                await answering.given.wait()
             stack.backend.handler = ok
             if answer.get("connection") != "close":
                 assert (await client.request(stack.good())).body == b'{"ok":true}'
