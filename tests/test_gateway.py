@@ -111,14 +111,16 @@ async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(key
 # What an attacker tries
 
 
-async def test_a_clients_own_authorization_never_goes_beside_ours(keys: Keys) -> None:
+@pytest.mark.parametrize("token_header", ["Authorization", "X-Token"])
+async def test_a_clients_own_authorization_never_goes_beside_ours(keys: Keys, token_header: str) -> None:
     alice = keys.new("alice")
     api_keys = {"file": str(keys.api_keys), "header": "X-Api-Key"}
     routes = [{"path": "/open/*", "auth": "none"}, {"path": "/maybe/*", "auth": "api_key", "mode": "report"}]
     routes.append({"path": "/*", "auth": "api_key"})
     own = [("Authorization", "Bearer a.b.c"), ("authorization", "Basic YTpi"), ("Proxy-Authorization", "Basic YTpi")]
     own.append(("Authorization_", "x"))
-    async with RawBackend(ok) as backend, gateway(keys, backend, api_keys=api_keys, routes=routes) as stack:
+    settings = {"api_keys": api_keys, "routes": routes, "token_from": [{"header": token_header}]}
+    async with RawBackend(ok) as backend, gateway(keys, backend, **settings) as stack:
         await stack.fetch(request("GET", "/", headers=[("X-Api-Key", alice), *own]))
         assert minted(await backend.received(), keys)["sub"] == "alice"
         for number, target in enumerate(("/open/x", "/maybe/x"), 2):
@@ -315,3 +317,12 @@ def test_the_start_says_what_needs_a_key_and_what_is_sent_on(keys: Keys) -> None
 async def test_dev_tells_how_to_get_a_key(keys: Keys) -> None:
     config = stack_config(keys)
     assert f"jwt-sidecar keys new {keys.api_keys} NAME" in _to_paste(config, Embedded(), "http://127.0.0.1:8080")
+
+
+async def test_where_tokens_are_sent_on_a_key_is_not(keys: Keys) -> None:
+    alice = keys.new("alice")
+    routes = [{"path": "/keys/*", "auth": "api_key"}]
+    async with running(**keys.settings(routes=routes, forward_token=True)) as stack:
+        assert (await stack.fetch(request("GET", "/keys/x", token=alice))).status == 200
+        assert (await stack.fetch(stack.good())).status == 200
+        assert [seen.get("authorization") for seen in stack.backend.requests] == [None, f"Bearer {stack.alice}"]
