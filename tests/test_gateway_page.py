@@ -1,0 +1,20 @@
+"""The configurations of docs/gateway.md load, and with keys made by the commands that it names nothing is missing."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar.__main__ import main
+from sidecar.check import problems_of
+from sidecar.config import parse
+
+PAGE = (Path(__file__).parents[1] / "docs" / "gateway.md").read_text()
+EXAMPLES = {text.splitlines()[0].removeprefix("# "): text for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)}
+
+
+@pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
+async def test_the_configurations_of_the_page_can_be_used(text: str, tmp_path: Path) -> None:
+    assert main(["keys", "rotate", str(tmp_path / "signing-keys.json")]) == 0
+    assert main(["keys", "new", str(tmp_path / "api-keys.json"), "alice", "--scope", "read"]) == 0
+    assert await problems_of(parse(text, base=tmp_path, environ={}), online=False) == []
