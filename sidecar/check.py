@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.assembly import backend, iss_names, signature, signing_keys
 from sidecar.clock import Clock
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
@@ -16,6 +15,7 @@ from sidecar.fetch import Session
 from sidecar.gateway import Gateway, api_keys
 from sidecar.key_set import FetchFailed, Jwks
 from sidecar.key_source import fetch
+from sidecar.parts import backend, iss_names, signature, signing_keys
 from sidecar.rejections import Rejection
 from sidecar.tls import client_context, server_context
 from sidecar.unusable import Unusable

@@ -7,10 +7,11 @@ from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
-from sidecar.assembly import Assembly, files_read
+from sidecar.assembly import Assembly
 from sidecar.config import Config, ConfigError, load
 from sidecar.config.addresses import is_loopback
 from sidecar.live import Live
+from sidecar.parts import files_read
 from sidecar.unusable import Unusable
 
 POLL_S = 2.0  # between two looks at the files

@@ -6,9 +6,10 @@ JSON Schema.
 """
 
 from sidecar.config.addresses import Address
-from sidecar.config.file import Config, ConfigError, Limits, Timeouts, json_schema, load, parse
+from sidecar.config.file import Config, ConfigError, json_schema, load, parse
 from sidecar.config.gateway import ApiKeys, MintedToken, Signing
 from sidecar.config.issuer import Issuer
+from sidecar.config.limits import Limits, Timeouts
 from sidecar.config.listeners import Admin, Health, ResourceMetadata
 from sidecar.config.route import Route, Upstream
 from sidecar.config.tls import ClientTls, ListenerTls

@@ -10,15 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, WebUrl, is_loopback
 from sidecar.config.gateway import ApiKeys, Signing, check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
+from sidecar.config.limits import Limits, Timeouts
 from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
-from sidecar.config.route import Route, Upstream
+from sidecar.config.route import Route, Upstream, check_hidden
 from sidecar.config.struct import FileSchema, Struct, key
 from sidecar.config.tls import ListenerTls
 from sidecar.config.values import (
@@ -27,9 +28,7 @@ from sidecar.config.values import (
     HeaderName,
     Name,
     NonEmpty,
-    PositiveSeconds,
     Realm,
-    Seconds,
     Surroundings,
     Workers,
     nearest,
@@ -39,7 +38,6 @@ from sidecar.config.yaml_source import Problem, Section, Source
 DIGEST = 16  # characters of the digest: enough to tell two files apart
 Item = TypeVar("Item")
 AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
-Count = Annotated[StrictInt, Field(ge=1)]
 
 
 class ConfigError(Exception):
@@ -54,28 +52,6 @@ class Tracing(Struct):
     """Where spans are sent. Service, resource and sampling: OpenTelemetry's own environment variables."""
 
     endpoint: WebUrl = key("The collector's URL for OTLP over HTTP, as http://127.0.0.1:4318/v1/traces.")
-
-
-class Timeouts(Struct):
-    """How long to wait for what. A request as a whole has no limit."""
-
-    connect_s: PositiveSeconds = key("For a connection to the upstream, which is next door.", 2.0, "connect")
-    response_headers_s: PositiveSeconds = key("For the upstream's answer to begin.", 60.0, "response_headers")
-    idle_s: PositiveSeconds = key("Between two pieces of a body, either way; long for quiet streams.", 300.0, "idle")
-    request_headers_s: PositiveSeconds = key("For a client's whole request header.", 10.0, "request_headers")
-    keep_alive_s: PositiveSeconds = key("For a client's next request; load balancers wait 60s.", 75.0, "keep_alive")
-    drain_delay_s: Seconds = key("Still accepting after SIGTERM, until routers know of it.", 5.0, "drain_delay")
-    shutdown_s: Seconds = key("For the requests in flight after that.", 30.0, "shutdown")
-
-
-class Limits(Struct):
-    """How much of what at once."""
-
-    header_bytes: Count = key("Of a request's header; tokens of some issuers are large.", 32768)
-    headers: Count = key("Headers of a request; no honest client sends more.", 100)
-    connections: Count = key("Connections of clients.", 10000)
-    in_flight: Count = key("Requests at work; more are answered 503.", 1000)
-    upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
 
 
 class Config(Struct):
@@ -171,7 +147,7 @@ class Config(Struct):
         self._check_names_in_routes(section)
         self._check_probes(section)
         self._check_forward_auth(section)
-        self._check_hidden_routes(section)
+        check_hidden(self._rules(section))
         check_gateway(self, section, self._rules(section))
 
     def _check_listeners(self, section: Section) -> None:
@@ -283,24 +259,6 @@ class Config(Struct):
                 health.report("asks an upstream, and there is none; add `upstream`", "probes", name)
             elif probe.upstream and upstreams and probe.upstream not in upstreams:
                 health.report(_unknown("an upstream", probe.upstream, upstreams), "probes", name, "upstream")
-
-    def _check_hidden_routes(self, section: Section) -> None:
-        readable = [
-            (rule, route)
-            for rule, route in self._rules(section)
-            if (route.path or route.path_regex) and (route.methods or "methods" not in rule)
-        ]
-        for place, (rule, route) in enumerate(readable):
-            left = set(route.methods or [""])  # "" is the methods that no rule can name
-            hiding: list[str] = []
-            for earlier, other in readable[:place]:
-                taken = left & set(other.methods) if other.methods else left
-                if other.covers(route) and taken:
-                    left = left - taken
-                    hiding.append(f"routes.{earlier.path[-1]} (line {earlier.line()})")
-            if not left:
-                text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
-                rule.report(text, "path" if "path" in rule else "path_regex")
 
     def _rules(self, section: Section) -> list[tuple[Section, Route]]:
         """The routes that can be read, with their sections."""

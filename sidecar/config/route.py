@@ -1,6 +1,7 @@
 """Backends and the rules that lead to them, in the configuration."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -141,3 +142,23 @@ class Route(Struct):
         if not self.path.endswith("/*") or "*" in self.path[:-1]:
             return self.path == other.path
         return f"{other.path.removesuffix('/*')}/".startswith(self.path[:-1])
+
+
+def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
+    """Report every rule whose requests all meet earlier ones. `rules` are those that can be read, with their sections."""
+    readable = [
+        (rule, route)
+        for rule, route in rules
+        if (route.path or route.path_regex) and (route.methods or "methods" not in rule)
+    ]
+    for place, (rule, route) in enumerate(readable):
+        left = set(route.methods or [""])  # "" is the methods that no rule can name
+        hiding: list[str] = []
+        for earlier, other in readable[:place]:
+            taken = left & set(other.methods) if other.methods else left
+            if other.covers(route) and taken:
+                left = left - taken
+                hiding.append(f"routes.{earlier.path[-1]} (line {earlier.line()})")
+        if not left:
+            text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
+            rule.report(text, "path" if "path" in rule else "path_regex")

@@ -1,0 +1,32 @@
+"""How long and how much, in the configuration."""
+
+from typing import Annotated
+
+from pydantic import Field, StrictInt
+
+from sidecar.config.struct import Struct, key
+from sidecar.config.values import PositiveSeconds, Seconds
+
+Count = Annotated[StrictInt, Field(ge=1)]
+
+
+class Timeouts(Struct):
+    """How long to wait for what. A request as a whole has no limit."""
+
+    connect_s: PositiveSeconds = key("For a connection to the upstream, which is next door.", 2.0, "connect")
+    response_headers_s: PositiveSeconds = key("For the upstream's answer to begin.", 60.0, "response_headers")
+    idle_s: PositiveSeconds = key("Between two pieces of a body, either way; long for quiet streams.", 300.0, "idle")
+    request_headers_s: PositiveSeconds = key("For a client's whole request header.", 10.0, "request_headers")
+    keep_alive_s: PositiveSeconds = key("For a client's next request; load balancers wait 60s.", 75.0, "keep_alive")
+    drain_delay_s: Seconds = key("Still accepting after SIGTERM, until routers know of it.", 5.0, "drain_delay")
+    shutdown_s: Seconds = key("For the requests in flight after that.", 30.0, "shutdown")
+
+
+class Limits(Struct):
+    """How much of what at once."""
+
+    header_bytes: Count = key("Of a request's header; tokens of some issuers are large.", 32768)
+    headers: Count = key("Headers of a request; no honest client sends more.", 100)
+    connections: Count = key("Connections of clients.", 10000)
+    in_flight: Count = key("Requests at work; more are answered 503.", 1000)
+    upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
