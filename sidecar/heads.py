@@ -50,7 +50,7 @@ class Heads:
         lines = data[line.end() :]
         known = self._known.get(lines)
         if known is None:
-            return lines if lines.find(_END) == len(lines) - len(_END) else b"", None
+            return lines if 0 <= lines.find(_END) == len(lines) - len(_END) else b"", None
         method, target = line.groups()
         of = known.message
         return lines, RawRequestMessage(

@@ -298,6 +298,18 @@ async def test_a_request_behind_known_lines_has_its_own(stack: Stack) -> None:
     assert [seen.get("x-kept") for seen in stack.backend.requests[-2:]] == ["1", "2"]
 
 
+async def test_only_whole_lines_are_kept(stack: Stack) -> None:
+    raw = stack.raw(f"GET /x HTTP/1.1\n{LINES}")
+    for cut in range(1, 40):
+        for _ in range(2):
+            async with stack.client() as client:
+                await client.send(raw[:cut])
+                await turns()
+                await client.send(raw[cut:])
+                assert (await client.response()).status == 200
+    assert known(stack) == 0
+
+
 async def test_a_given_request_id_goes_with_its_lines(stack: Stack) -> None:
     await taught(stack, "GET / HTTP/1.1\nHost: a.test\nX-Request-Id: mine\nALICE\n\n")
     assert known(stack) == 1
