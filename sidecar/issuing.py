@@ -97,7 +97,7 @@ class TokenEndpoint:
         document = {
             "access_token": minted.token,
             "token_type": "Bearer",
-            "expires_in": max(0, int(minted.expires - self._clock.wall())),
+            "expires_in": int(minted.expires - self._clock.wall()),
         }
         return Reply(200, {"Cache-Control": "no-store", "Pragma": "no-cache"}, json.dumps(document).encode())
 
@@ -144,7 +144,7 @@ async def _body(request: Request, clock: Clock) -> bytes:
 def _parameters(body: bytes) -> dict[str, str]:
     """The parameters of a form, each once (section 3.2). Raises Rejection."""
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=32)
+        pairs = parse_qsl(body.decode("ascii"), strict_parsing=bool(body))
     except ValueError:
         raise _refused("The body must be a form.", "invalid_request") from None
     form = dict(pairs)
