@@ -97,6 +97,7 @@ async def world(clock: HandClock, tmp_path: Path) -> AsyncIterator[World]:
         here.sidecar = sidecar(clock, issuers={"gateway": issuer}, upstream=backend.url)
         await here.sidecar.start()
         running.push_async_callback(here.sidecar.stop)
+        await here.sidecar.assembly.sources["gateway"].fetch_now()  # fails: which replica the next one meets is known
         host, port = here.sidecar.proxy_address
         token = {"audience": AUDIENCE, "ttl": f"{TTL_S}s"}
         for replica in replicas:
