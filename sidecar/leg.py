@@ -23,7 +23,7 @@ from sidecar.rejections import Reason, Rejection
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 MAX_ANSWER_HEADER_BYTES = 64 * 1024  # of one header of an answer
 _END = b"\r\n\r\n"
-_NO_BODY = frozenset({204, 304})  # RFC 9110 section 6.4.1, whatever length they name
+_NO_BODY = frozenset({101, 204, 304})  # RFC 9110 sections 15.2 and 6.4.1, whatever length they name
 
 
 class Pool(Protocol):
@@ -133,11 +133,8 @@ class UpstreamConnection(BaseProtocol):
 
     @property
     def at_rest(self) -> bool:
-        """Can the next request have the connection? Not when an answer that nobody asked for has begun behind this one."""
-        try:
-            return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
-        except HttpProcessingError:
-            return False
+        """Can the next request have the connection, once its answer has come? Not when another has begun behind that one."""
+        return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
 
     def write(self, piece: bytes) -> None:
         """Write bytes of a request. Raises BrokenOff when the connection has ended."""
@@ -164,9 +161,6 @@ class UpstreamConnection(BaseProtocol):
         if self._tunnel is not None:
             self._tunnel(data)
             return
-        if self._upgraded:
-            self._early += data
-            return
         if self._answer is None and self._payload.is_eof():
             if data:  # aiohttp feeds nothing at all when reading goes on after a pause
                 self.close()  # nobody asked for this
@@ -185,8 +179,8 @@ class UpstreamConnection(BaseProtocol):
             return
         if self._upgraded:
             self.reusable = False
-            if self.transport is not None:
-                self.transport.pause_reading()  # until somebody takes what follows
+            assert self.transport is not None
+            self.transport.pause_reading()  # until somebody takes what follows
         for message, payload in messages:
             code = message.code
             if message.chunked:
@@ -197,7 +191,7 @@ class UpstreamConnection(BaseProtocol):
                 if self.interim is not None:
                     self.interim(message)
                 continue
-            if answer is not None and not answer.done() and code > 100 and message.version.major == 1:
+            if answer is not None and not answer.done() and code >= 101 and message.version.major == 1:
                 self._payload = payload
                 head = AnswerHead(message)
                 # Only where the parser ended the head at the same place.
@@ -258,14 +252,12 @@ class UpstreamConnection(BaseProtocol):
 
     def close(self) -> None:
         """End the connection; it cannot be used again."""
-        self.reusable = False
         if self.transport is not None:
             self.transport.close()
 
     def fail(self, rejection: Rejection) -> None:
         """End the connection; whoever waits for its answer gets this rejection."""
         self._break_off(rejection)
-        self.reusable = False
         if self.transport is not None:
             self.transport.abort()
 
@@ -278,10 +270,4 @@ class UpstreamConnection(BaseProtocol):
 
 def _may_recur(message: RawResponseMessage, payload: StreamReader) -> bool:
     """Does the head alone say all about the answer, and leave the connection as it was?"""
-    return (
-        message.code >= 200
-        and message.code not in _NO_BODY
-        and not message.chunked
-        and not message.should_close
-        and payload.is_eof()
-    )
+    return message.code not in _NO_BODY and not message.chunked and not message.should_close and payload.is_eof()

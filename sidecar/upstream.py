@@ -228,7 +228,8 @@ class Upstream:
     def _take_idle(self) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and connection.transport is not None and not connection.transport.is_closing():
+            assert connection.transport is not None  # else it would have been forgotten
+            if not connection.transport.is_closing():
                 return connection
         return None
 

@@ -270,14 +270,15 @@ async def test_the_head_of_an_answer_is_relayed_before_its_body(stack: Stack) ->
 
 async def test_103_is_passed_on_and_100_is_not(stack: Stack) -> None:
     hints = response(103, headers=[("Link", "</a.css>"), ("Connection", "X-B"), ("X-B", "1"), ("X-JWT-Sidecar", "x")])
-    stack.backend.handler = send(response(100), hints, hints, response(200, b"hello"))
+    stack.backend.handler = send(response(100), hints, response(199), response(200, b"hello"))
     async with stack.client() as client:
         for _ in range(2):
             answer = await client.request(stack.good())
             assert (answer.status, answer.body) == (200, b"hello")
             assert [(interim.status, interim.headers) for interim in answer.interim] == [
-                (103, [("Link", "</a.css>")])
-            ] * 2
+                (103, [("Link", "</a.css>")]),
+                (199, []),
+            ]
     assert stack.backend.connections == 1
 
 

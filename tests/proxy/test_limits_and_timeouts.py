@@ -94,6 +94,17 @@ async def test_a_stalled_body_is_not_the_backends_fault() -> None:
         assert (await client.response("POST")).status == 200
 
 
+async def test_an_origin_may_think() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held)) as stack, stack.client() as client:
+        await client.send(stack.good())
+        await stack.backend.received()
+        stack.clock.ahead_s += 59  # of 60 by default
+        stack.sidecar.live.deadlines.tick()
+        held.release.set()
+        assert (await client.response()).status == 200
+
+
 async def test_an_origin_may_think_about_an_upload() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:

@@ -462,12 +462,16 @@ async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: st
     assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
 
 
-async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(stack: Stack) -> None:
-    stack.backend.handler = send(response(200, b"hello") + b"HTTP/1.1 299 Poison")
+@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 299 Poison", b"HTTP/1.1 299 Poison\r\nX-Evil: 1\r\n"])
+@pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"])])
+async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(
+    stack: Stack, answer: bytes, begun: bytes
+) -> None:
+    stack.backend.handler = send(answer + begun)
     assert (await stack.fetch(stack.good())).status == 200
     stack.backend.handler = ok
-    answer = await stack.fetch(stack.good())
-    assert (answer.status, answer.reason) == (200, "OK")
+    own = await stack.fetch(stack.good())
+    assert (own.status, own.reason) == (200, "OK")
     assert stack.backend.connections == 2
 
 
