@@ -42,7 +42,10 @@ def clock() -> HandClock:
 
 
 class World:
-    """Two gateways behind a balancer, whose files of keys are `replicas`, and a sidecar; `told` counts the answers."""
+    """Two gateways behind a balancer, whose files of keys are `replicas`, and a sidecar; `told` counts the answers.
+
+    The sidecar asks for keys through a balancer of its own, `keys`.
+    """
 
     def __init__(self, clock: HandClock, replicas: list[Keys], key: str) -> None:
         self.clock = clock
@@ -51,6 +54,7 @@ class World:
         self.told: Counter[str] = Counter()
         self.signers: set[str] = set()
         self.balancer: Balancer
+        self.keys: Balancer
         self.sidecar: Sidecar
 
     async def ask(self) -> str:
@@ -79,7 +83,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(clock: HandClock, tmp_path: Path) -> AsyncIterator[World]:
+async def world(clock: HandClock, tmp_path: Path, asked: slice = slice(None)) -> AsyncIterator[World]:
+    """`asked` are the replicas that the sidecar has its keys from."""
     replicas = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -92,7 +97,8 @@ async def world(clock: HandClock, tmp_path: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as running:
         backend = await running.enter_async_context(RawBackend(ok))
         here.balancer = await running.enter_async_context(Balancer())
-        jwks_uri = f"{here.balancer.url}/__gw/issuer/.well-known/jwks.json"
+        here.keys = await running.enter_async_context(Balancer())
+        jwks_uri = f"{here.keys.url}/__gw/issuer/.well-known/jwks.json"
         issuer = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_uri": jwks_uri, "clock_skew": "0s"}
         here.sidecar = sidecar(clock, issuers={"gateway": issuer}, upstream=backend.url)
         await here.sidecar.start()
@@ -108,6 +114,7 @@ async def world(clock: HandClock, tmp_path: Path) -> AsyncIterator[World]:
             await gateway.start()
             running.push_async_callback(gateway.stop)
             here.balancer.places.append(gateway.proxy_address)
+        here.keys.places = here.balancer.places[asked]
         await here.sidecar.assembly.sources["gateway"].fetch_now()
         yield here
 
@@ -135,7 +142,7 @@ async def test_a_rotation_fails_no_request(clock: HandClock, tmp_path: Path) -> 
 
 @in_its_time_with_sockets
 async def test_this_test_would_see_a_key_that_signs_before_it_is_known(clock: HandClock, tmp_path: Path) -> None:
-    async with world(clock, tmp_path) as here:
+    async with world(clock, tmp_path, asked=slice(1, 2)) as here:  # the one that learns of the new key last
         await here.load(20)
         after = rotated(KeyRing(here.replicas[0].keys), "EdDSA", clock.wall(), 0, KEEP_S)
         await here.hand_out(after)
