@@ -98,10 +98,12 @@ class ClientConnection(RequestHandler):
             return
         if self._broken:
             return  # after bytes that are no HTTP nothing on this connection has a meaning
+        lines = b""
         waiter = self._waiter
         if waiter is not None and not waiter.done() and self._between:
-            self._lines, known = self.listener.proxy.heads.parsed(data)
+            lines, known = self.listener.proxy.heads.parsed(data)
             if known is not None:
+                self._lines = lines
                 self._last_body = EMPTY_PAYLOAD
                 self._messages.append((known, EMPTY_PAYLOAD))
                 waiter.set_result(None)
@@ -114,6 +116,7 @@ class ClientConnection(RequestHandler):
             if not in_body:  # nor the last piece of one
                 self._head_goes_on(len(data))
             return
+        self._lines = lines  # of the request that these very bytes were, and of no other
         self._head_bytes = 0
         message, payload = self._messages[-1] if self._messages else (None, self._last_body)
         if not isinstance(message, _ErrInfo):
