@@ -258,6 +258,7 @@ class UpstreamConnection(BaseProtocol):
     def fail(self, rejection: Rejection) -> None:
         """End the connection; whoever waits for its answer gets this rejection."""
         self._break_off(rejection)
+        self.reusable = False
         if self.transport is not None:
             self.transport.abort()
 

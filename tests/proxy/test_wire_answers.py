@@ -462,7 +462,16 @@ async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: st
     assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
 
 
-@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 299 Poison", b"HTTP/1.1 299 Poison\r\nX-Evil: 1\r\n"])
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"H",
+        b"HTTP/1.1 299 Poison",
+        b"HTTP/1.1 299 Poison\r\nX-Evil: 1\r\n",
+        b"HTTP/1.1 299 Poison\r\nContent-Length: 5\r\n\r\nhel",
+        b"HTTP/1.1 299 Poison\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ],
+)
 @pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"])])
 async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(
     stack: Stack, answer: bytes, begun: bytes
