@@ -141,3 +141,14 @@ async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_b
             await client.request(stack.good())
         watched = stack.sidecar.live.deadlines.watched
         assert len(watched) <= 2 + len(stack.sidecar.assembly.upstreams["default"]._open)
+
+
+async def test_connections_that_have_ended_are_watched_no_more() -> None:
+    last = send(response(200, b"ok", [("Connection", "close")]), close=True)
+    async with running(backend=RawBackend(last)) as stack:
+        for _ in range(10):
+            assert (await stack.fetch(stack.good())).status == 200
+        await stack.backend.disconnected(10)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(stack.sidecar.live.deadlines.watched) <= 2

@@ -108,8 +108,10 @@ async def test_response_queue_a_late_answer_ends_the_idle_connection(stack: Stac
     stack.backend.handler = handler
     assert (await stack.fetch(stack.good())).body == b'{"ok":true}'
     stack.backend.handler = ok
+    stack.clock.ahead_s -= 1000  # it does not end because it has been idle
     late.set()
     await stack.backend.disconnected()
+    stack.clock.ahead_s += 1000
     assert (await stack.fetch(stack.good())).body == b'{"ok":true}'
     assert stack.backend.connections == 2
 
