@@ -17,7 +17,6 @@ import pytest
 
 from benchmarks.issuer import AUDIENCE, Issuer
 from benchmarks.peers import envoy
-from benchmarks.process import free_port
 from benchmarks.proxies import await_accepted, started
 from benchmarks.setting import Setting
 from sidecar.minting import ALGORITHMS, SigningKey
@@ -25,7 +24,7 @@ from sidecar.signing_keys import TimedKey
 from tests.conftest import Need
 from tests.peers.backend import RawBackend
 from tests.peers.forward import Balancer
-from tests.peers.gateway import Keys
+from tests.peers.gateway import ISSUER, Keys
 from tests.real.conftest import StartSidecar
 from tests.real.process import run
 
@@ -47,15 +46,14 @@ async def scenario(need: Need, sidecar: StartSidecar, tmp_path: Path) -> AsyncIt
     """Puma with Rack, a sidecar before it and a gateway before that, each a process of its own."""
     puma = [need("puma"), "--bind", "tcp://127.0.0.1:0", "--threads", "1:2", str(HERE / "ruby" / "config.ru")]
     keys = Keys(tmp_path)
-    port = free_port()
-    issuer = f"http://127.0.0.1:{port}/__gateway/issuer"
     async with AsyncExitStack() as running:
         enter = running.enter_async_context
+        published = await enter(Balancer())
+        issuer = f"{published.url}/__gateway/issuer"
         backend = await enter(run(*puma, announces=r"Listening on (http://\S+)\n"))
         before_backend = await enter(Balancer([place(backend)]))
         before_sidecar = await enter(Balancer())
         gateway = {
-            "listen": f"127.0.0.1:{port}",
             "api_keys": {"file": str(keys.api_keys)},
             "signing": {"issuer": issuer, "keys_file": str(keys.signing)},
             "upstreams": {"backend": {"url": before_sidecar.url, "token": {"audience": "my-api"}}},
@@ -63,6 +61,7 @@ async def scenario(need: Need, sidecar: StartSidecar, tmp_path: Path) -> AsyncIt
         }
         alice = keys.new("alice", "read write", tenant="acme")
         url = await enter(sidecar(**gateway))
+        published.places.append(place(url))
         trusted = {"gateway": {"issuer": issuer, "audiences": ["my-api"]}}
         verifying = sidecar(issuers=trusted, upstream=before_backend.url, identity_headers={"X-JWT-Sub": "sub"})
         before_sidecar.places.append(place(await enter(verifying)))
@@ -134,22 +133,19 @@ async def issued(sidecar: StartSidecar, tmp_path: Path, alg: str) -> AsyncIterat
     keys = Keys(tmp_path)
     keys.sign_with(TimedKey(SigningKey.generate(alg)))
     alice = keys.new("alice", "read", nickname="Jörg")
-    port = free_port()
-    issuer = f"http://127.0.0.1:{port}/__gateway/issuer"
     signing = {
-        "issuer": issuer,
+        "issuer": ISSUER,
         "keys_file": str(keys.signing),
         "token_endpoint": {"audience": AUDIENCE, "algorithm": alg},
     }
-    settings = keys.settings(signing=signing, upstream="http://127.0.0.1:9", listen=f"127.0.0.1:{port}")
-    async with sidecar(**settings), aiohttp.ClientSession() as client:
+    settings = keys.settings(signing=signing, upstream="http://127.0.0.1:9")
+    async with sidecar(**settings) as url, aiohttp.ClientSession() as client:
+        here = f"{url}{urlsplit(ISSUER).path}"
         basic = {"Authorization": aiohttp.encode_basic_auth("alice", alice)}
-        async with client.get(f"{issuer}/.well-known/openid-configuration") as answer:
-            discovered = await answer.json()
         form = {"grant_type": "client_credentials"}
-        async with client.post(discovered["token_endpoint"], data=form, headers=basic) as answer:
+        async with client.post(f"{here}/token", data=form, headers=basic) as answer:
             token = (await answer.json())["access_token"]
-        yield Issued(token, issuer, discovered["jwks_uri"], alg)
+        yield Issued(token, ISSUER, f"{here}/.well-known/jwks.json", alg)
 
 
 def check(claims: dict[str, Any], it: Issued) -> None:
