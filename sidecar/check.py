@@ -79,7 +79,8 @@ def _files(config: Config, clock: Clock) -> Iterator[_Part]:
     if config.api_keys is not None:
         yield _Part("api_keys", (config.api_keys.file,), lambda: asyncio.to_thread(api_keys, config, clock))
     if config.signing is not None:
-        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(Gateway, config, clock, {}))
+        alone = config.model_copy(update={"api_keys": None})
+        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(Gateway, alone, clock, {}))
 
 
 def _client_tls(key: str, tls: ClientTls) -> _Part:

@@ -97,6 +97,23 @@ async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Pat
     )
 
 
+async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> None:
+    read = config(
+        tmp_path,
+        "api_keys: {file: api}",
+        "signing: {issuer: 'https://gw.example/i', keys_file: keys, token_endpoint: {audience: o}}",
+        "upstreams: {default: {url: 'http://127.0.0.1:9292', token: {audience: o}}}",
+        "routes: [{path: /*, auth: api_key}]",
+    )
+    assert await problems_of(read, online=False) == []
+    for name in ("api", "keys"):
+        (tmp_path / name).write_text("nothing of use")
+    assert await problems_of(read, online=False) == [
+        f"api_keys: {tmp_path}/api: is not a JSON object with one meaning",
+        f"signing: {tmp_path}/keys: is not a JSON object with one meaning",
+    ]
+
+
 async def test_keys_in_the_configuration_itself_are_read(tmp_path: Path) -> None:
     assert await problems_of(config(tmp_path, ISSUERS, UPSTREAM), online=False) == []
     (problem,) = await problems_of(
