@@ -6,6 +6,8 @@ never sent.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
 class ClientConnection(RequestHandler):
@@ -142,8 +145,10 @@ class ClientConnection(RequestHandler):
                 self._waiter.set_result(None)
 
     def expire(self) -> None:
-        """The client was silent for too long."""
-        if self.transport is not None:
+        """The client was silent for too long, or did not take what it was sent."""
+        if self._paused:
+            self.abort()
+        elif self.transport is not None:
             self.transport.abort()
 
     def close(self) -> None:
@@ -209,8 +214,9 @@ class ClientConnection(RequestHandler):
         self.transport.writelines(pieces)
 
     def abort(self) -> None:
-        """End the connection at once, so that nobody takes what was sent for complete."""
+        """End the connection at once, by a reset: to an HTTP/1.0 client any other end completes what was sent."""
         if self.transport is not None:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     async def drain(self, deadline: float) -> None:

@@ -103,6 +103,21 @@ async def test_an_answer_without_a_body_leaves_the_connections_usable(stack: Sta
     assert stack.backend.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        ("HEAD", "HTTP/1.1 200 OK"),
+        ("GET", "HTTP/1.1 304 Not Modified"),
+        ("GET", "HTTP/1.1 204 No Content"),
+        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 0"),
+    ],
+)
+async def test_an_answer_without_a_body_is_given_no_length(stack: Stack, method: str, head: str) -> None:
+    stack.backend.handler = send(f"{head}\r\n\r\n".encode())
+    answer = await stack.fetch(stack.good(method))
+    assert (answer.get("content-length"), answer.get("transfer-encoding")) == (None, None)
+
+
 async def test_a_304_keeps_its_length(stack: Stack) -> None:
     stack.backend.handler = send(response(304, headers=[("Content-Length", "5")]))
     async with stack.client() as client:
@@ -156,6 +171,20 @@ async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection(st
         relayed.set()
         assert await client.closed() == b"lo"
     assert stack.backend.requests[0].get("host") == "{}:{}".format(*stack.backend.address)
+
+
+async def test_a_client_of_http_1_0_does_not_take_half_an_answer_for_a_whole_one(stack: Stack) -> None:
+    async def half(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(200, chunks=[b"hel"])[:-5])
+        await asyncio.Event().wait()
+
+    stack.backend.handler = half
+    async with stack.client() as client:
+        await client.send(of_1_0(stack))
+        await client.reader.readuntil(b"\r\n\r\nhel")
+        await stack.backend.drop_connections()
+        with pytest.raises(ConnectionError):
+            await client.reader.read()
 
 
 async def test_a_client_of_http_1_0_may_keep_its_connection(stack: Stack) -> None:
@@ -341,6 +370,8 @@ async def test_a_client_that_does_not_read_holds_the_backend(stack: Stack, frami
         await client.reader.readuntil(b"\r\n\r\n")
         transport.pause_reading()  # type: ignore[attr-defined]
         assert await settled(taken) < ENDLESS * 3 // 4
+        stack.clock.ahead_s += 299  # of 300 by default
+        stack.sidecar.live.deadlines.tick()
         transport.resume_reading()  # type: ignore[attr-defined]
         left = len(PIECE) * ENDLESS
         async with patience("the rest"):

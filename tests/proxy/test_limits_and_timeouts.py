@@ -127,6 +127,18 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
         client.abort()
 
 
+async def test_a_client_of_http_1_0_that_takes_nothing_does_not_take_the_end_for_a_whole_answer() -> None:
+    async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
+        stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024, sized=False), close=True)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        await client.send(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        await stack.backend.disconnected()
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionError):
+            while await client.reader.read(2**20):
+                pass
+
+
 async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> None:
     told = asyncio.Event()
 
