@@ -133,6 +133,8 @@ class Assembly:
                 self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
         own, before = self.proxy.verifier, old.proxy.verifier
+        # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
+        before.denylist = self.denylist
         own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
 
     @property

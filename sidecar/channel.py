@@ -99,18 +99,25 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class Channel(asyncio.Protocol):
-    """One end. `received` is called with each message; `closed` ends when the other process says no more, or is no more."""
+    """One end. `received` is called with each message; `closed` ends when the other process says no more, or is no more.
 
-    def __init__(self, received: Callable[[Message], None]) -> None:
+    A message of more than `most_bytes` ends the channel.
+    """
+
+    def __init__(self, received: Callable[[Message], None], most_bytes: int = 1 << 32) -> None:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._received = received
         self._transport: asyncio.Transport | None = None
+        self._most_bytes = most_bytes
         self._bytes = bytearray()
 
     @classmethod
-    async def over(cls, end: socket.socket, received: Callable[[Message], None]) -> "Channel":
+    async def over(
+        cls, end: socket.socket, received: Callable[[Message], None], most_bytes: int = 1 << 32
+    ) -> "Channel":
         """A channel over one end of a socketpair."""
-        _, channel = await asyncio.get_running_loop().create_unix_connection(lambda: cls(received), sock=end)
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(lambda: cls(received, most_bytes), sock=end)
         return channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -124,6 +131,8 @@ class Channel(asyncio.Protocol):
         self._bytes += data
         while len(self._bytes) >= _LENGTH_BYTES:
             end = _LENGTH_BYTES + int.from_bytes(self._bytes[:_LENGTH_BYTES], "big")
+            if end > self._most_bytes:
+                raise ValueError("a message that is too long")  # the loop closes the connection then
             if len(self._bytes) < end:
                 return
             message = bytes(self._bytes[_LENGTH_BYTES:end])

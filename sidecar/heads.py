@@ -75,6 +75,8 @@ class Heads:
         if request.headers.stripped or not self._known.come_again(lines):  # what is stripped is counted each time
             return
         request.headers.kept = [b"".join(request.headers.kept)]
-        said_id = request.id if "x-request-id" in request.headers.special else ""
+        # Any other id was made for this request alone.
+        theirs = request.headers.special.get("x-request-id") == [request.id.encode()]
+        said_id = request.id if theirs else ""
         trusted = request.connection.forwarded.trusted
         self._known.keep(lines, _Known(message, request.headers, request.host, said_id, trusted))

@@ -16,15 +16,18 @@ from aiohttp import web
 
 from sidecar.assembly import Assembly
 from sidecar.channel import Channel, Count, Counted, Finish, Keys, Message, Refresh, Reply, Shared, Use
-from sidecar.counts import Counts, total
+from sidecar.counts import BUCKETS_S, Counts, total
 from sidecar.forker import Forker
 from sidecar.jwks import JwksSource
 from sidecar.live import Live
+from sidecar.refusals import KEPT
+from sidecar.rejections import Reason
 from sidecar.unusable import Unusable
 from sidecar.verifier import TokenCache
 
 BEGIN_S = 30.0  # for a worker to serve by a configuration
 REPLY_S = 5.0  # a worker that says nothing for so long is busy or stuck; nobody waits longer for it
+MOST_BYTES = 8 * 1024 * 1024  # of a message of a worker: far above what the counts of a thousand routes need
 LIVED_S = 10.0  # one that lived shorter is not replaced at once, or a bug would become a storm
 PAUSE_S = 1.0
 PROBES = ("/livez", "/startupz", "/readyz", "/probe/")
@@ -46,16 +49,20 @@ class _Worker:
         self.serving = False
         self._refresh = refresh
         self._reply: asyncio.Future[Reply] | None = None
+        self._given_up = 0  # replies that may still come, and that nobody waits for
         self._turn = asyncio.Lock()
 
     def received(self, message: Message) -> None:
-        """A worker has said this."""
+        """A worker has said this. Raises ValueError for what no worker says."""
         match message:
             case Refresh():
                 self._refresh(self, message.issuer)
             case Reply():
-                self.counted = message.counted or self.counted
-                if self._reply is not None and not self._reply.done():
+                if message.counted is not None:
+                    self.counted = _checked(message.counted)
+                if self._given_up:
+                    self._given_up -= 1
+                elif self._reply is not None and not self._reply.done():
                     self._reply.set_result(message)
             case _:
                 raise ValueError(f"no message of a worker: {type(message).__name__}")
@@ -70,6 +77,7 @@ class _Worker:
             await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             self._reply = None
             if not reply.done():
+                self._given_up += 1
                 raise Gone
             return reply.result()
 
@@ -102,7 +110,7 @@ class Workers:
     async def _begin(self) -> _Worker:
         """A worker that serves. Raises Unusable."""
         worker = _Worker(self._refresh)
-        worker.channel = await Channel.over(self._forker.fork(), worker.received)
+        worker.channel = await Channel.over(self._forker.fork(), worker.received, MOST_BYTES)
         self._workers.add(worker)  # from now on it is told what is new, and what it begins with is what is now
         assembly = shared = None
         while assembly is not self._live.assembly or shared != self._shared:  # they may change while it begins
@@ -279,8 +287,24 @@ def _sum(all_counted: list[Counted]) -> Counted:
         TokenCache(*map(sum, zip(*caches, strict=True))),
         {name: sum(one.get(name, 0) for one in suppressed) for name in set().union(*suppressed)},
         sum(counted.refused for counted in all_counted),
-        [refusal for counted in all_counted for refusal in counted.refusals],
+        sorted((one for counted in all_counted for one in counted.refusals), key=lambda one: one[0])[-KEPT:],
     )
+
+
+def _checked(counted: Counted) -> Counted:
+    """What a worker has counted, if it can be added to anybody's. Raises ValueError."""
+    known = Counts()
+    of_routes = (*counted.counts.durations.values(), *counted.counts.upstream_durations.values())
+    for own, bounds in (
+        *((histogram, BUCKETS_S) for histogram in of_routes),
+        (counted.counts.overhead, known.overhead.bounds),
+        (counted.counts.loop_lag, known.loop_lag.bounds),
+    ):
+        if own.bounds != bounds or len(own.counts) != len(bounds) + 1:
+            raise ValueError("a histogram of other buckets")
+    if len(counted.refusals) > KEPT or not Reason.__members__.keys() >= {refusal[8] for refusal in counted.refusals}:
+        raise ValueError("refusals that cannot be")
+    return counted
 
 
 def _without_what_is_now(counted: Counted) -> Counted:

@@ -97,6 +97,7 @@ HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/operating.m
 SESSION = "$ "
 SERVE = "jwt-sidecar run"
 NEEDED = ("curl", "jq")
+CONFIGURED = ("config.yaml", "my.yaml")  # both hold the first configuration of README
 
 
 def commands(text: str) -> list[tuple[str, str]]:
@@ -143,7 +144,8 @@ def directory(tmp_path: Path, issuer: Issuer, backend: str) -> Path:
         "admin": anywhere,
         "timeouts": {"drain_delay": "0s"},
     }
-    (tmp_path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    for name in CONFIGURED:
+        (tmp_path / name).write_text(json.dumps(settings))  # JSON is YAML
     (tmp_path / "token.txt").write_text(issuer.mint(scope="admin"))
     return tmp_path
 
@@ -155,7 +157,7 @@ async def test_every_command_runs(
     for program in NEEDED:
         need(program)
     for name, text in re.findall(r"^```yaml\n# (\w+\.yaml)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
-        if name != "config.yaml":
+        if name not in CONFIGURED:
             (directory / name).write_text(text)
     environ = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -248,6 +248,20 @@ async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) 
         assert await status(stack, token=stack.token(sub="bob")) == 401
 
 
+async def test_what_is_taken_back_after_a_reload_is_refused_to_who_waited_for_a_key_meanwhile(file: Path) -> None:
+    async with running(file=file) as stack:
+        assert await status(stack, token=stack.alice) == 200
+        stack.issuer.rotate()
+        stack.issuer.hang()
+        request = stack.good("GET", "/open", token=stack.issuer.token("EdDSA", sub="alice"))
+        waiting = asyncio.create_task(stack.fetch(request))
+        await stack.issuer.fetched(2, stack.issuer.discovery_path)
+        assert await reload(stack, file)
+        stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "sub": "alice"})
+        stack.issuer.release()
+        assert (await waiting).json()["code"] == "token_revoked"
+
+
 async def test_the_key_of_the_assertion_stays(file: Path) -> None:
     async with running(file=file, assertion={"audience": "backend"}) as stack:
         [key] = stack.sidecar.assembly.signing_keys

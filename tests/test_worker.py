@@ -8,16 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.channel import Channel, Keys, Message, Refresh, Reply, Use
+from sidecar.channel import Channel, Count, Counted, Finish, Keys, Message, Refresh, Reply, Use
 from sidecar.config import Config, parse
+from sidecar.counts import Counts
 from sidecar.forker import Forker
 from sidecar.health import Health
+from sidecar.histogram import Histogram
 from sidecar.live import Live
 from sidecar.metrics import Collector
 from sidecar.rejections import Reason, Rejection
 from sidecar.unusable import Unusable
+from sidecar.verifier import TokenCache
 from sidecar.worker import SharedSource
-from sidecar.workers import Workers
+from sidecar.workers import Gone, Workers, _Worker
 from tests.peers import patience
 from tests.peers.clock import HandClock
 from tests.peers.tokens import kid, public_jwk
@@ -287,3 +290,58 @@ async def test_why_a_worker_could_not_begin_is_said() -> None:
         peer.say("there is no room")
         with pytest.raises(Unusable, match=r"^there is no room$"):
             await listening
+
+
+# What a worker says is not believed
+
+
+def counted(**of_counts: Any) -> Counted:
+    return Counted(Counts(**of_counts), TokenCache(), {}, 0, [])
+
+
+REFUSAL = (0.0, "id", "GET", "/", "/*", "none", (), 401, "TOKEN_MISSING", "", "", False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        counted(overhead=Histogram((1.0,))),
+        counted(loop_lag=Histogram(Counts().loop_lag.bounds, [1])),
+        counted(durations={"/*": Histogram((1.0,))}),
+        counted(upstream_durations={"/*": Histogram((1.0,))}),
+        Counted(Counts(), TokenCache(), {}, 1, [(*REFUSAL[:8], "NO_SUCH_REASON", *REFUSAL[9:])]),
+        Counted(Counts(), TokenCache(), {}, 101, [REFUSAL] * 101),
+    ],
+    ids=["overhead", "loop_lag", "durations", "upstream_durations", "reason", "refusals"],
+)
+async def test_what_cannot_have_been_counted_is_not_added_up(wrong: Counted) -> None:
+    worker = _Worker(lambda *_: None)
+    good = Counted(Counts(), TokenCache(), {}, 1, [REFUSAL])
+    worker.received(Reply(counted=good))
+    with pytest.raises(ValueError, match=r"histogram|refusals"):
+        worker.received(Reply(counted=wrong))
+    assert worker.counted is good
+
+
+async def test_a_reply_that_comes_too_late_answers_no_other_question() -> None:
+    ours, theirs = socket.socketpair()
+    worker, peer = _Worker(lambda *_: None), Peer()
+    worker.channel = await Channel.over(ours, worker.received)
+    await peer.begin(theirs)
+    with pytest.raises(Gone):
+        await worker.ask(Count(), within_s=0.001)
+    asking = asyncio.create_task(worker.ask(Finish()))
+    await turns()
+    peer.say()  # to the first question
+    peer.say("cannot")
+    async with patience("the reply"):
+        assert (await asking).why == "cannot"
+    worker.channel.close()
+    peer.channel.close()
+
+
+async def test_a_message_that_is_too_long_is_not_waited_for() -> None:
+    channel = Channel(lambda _: None, most_bytes=10)
+    channel.data_received(b"\x00\x00\x00\x06")
+    with pytest.raises(ValueError, match="too long"):
+        Channel(lambda _: None, most_bytes=10).data_received(b"\x00\x00\x00\x07")

@@ -67,6 +67,14 @@ def known(stack: Stack) -> int:
     return len(stack.sidecar.assembly.proxy.heads._known)
 
 
+@pytest.mark.parametrize("ids", ["X-Request-Id: not valid!\n", "X-Request-Id: a\nX-Request-Id: a\n", ""])
+async def test_an_id_that_was_made_for_one_request_is_no_others(stack: Stack, ids: str) -> None:
+    text = f"GET / HTTP/1.1\n{ids}{LINES}"
+    async with stack.client() as client:
+        told = [(await client.request(stack.raw(text))).get("x-request-id") for _ in range(TIMES + 2)]
+    assert len(set(told)) == TIMES + 2
+
+
 async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
     async with stack.client() as client:
         for target in ("/a", "/b?c=d", "/e", "/a"):
