@@ -135,8 +135,7 @@ async def test_a_client_of_http_1_0_that_takes_nothing_does_not_take_the_end_for
         await stack.backend.disconnected()
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         with pytest.raises(ConnectionError):
-            while await client.reader.read(2**20):
-                pass
+            await client.reader.read()
 
 
 async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> None:
