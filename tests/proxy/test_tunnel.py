@@ -178,7 +178,7 @@ async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
         agreed.set()
         answer = await client.closed()
         assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b"before it was agreed on" in answer
+        assert b'"Bytes of the other protocol came before it was agreed on."' in answer
         await stack.backend.disconnected()
 
 
@@ -200,6 +200,10 @@ async def test_the_end_of_the_client_ends_the_backend() -> None:
     async with joined() as tunnel:
         tunnel.client.abort()
         assert await tunnel.rest() == b""
+        telemetry = tunnel.stack.sidecar.live.telemetry
+        while telemetry.requests_in_flight:
+            await asyncio.sleep(0)
+        assert telemetry.requests == {("/*", "GET", 101): 1}
 
 
 async def test_much_crosses_both_ways_to_readers_that_wait() -> None:

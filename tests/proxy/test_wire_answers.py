@@ -486,6 +486,13 @@ async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(
     assert stack.backend.connections == 2
 
 
+async def test_an_answers_request_id_is_passed_on(stack: Stack) -> None:
+    stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nok")
+    for _ in range(4):  # its head is remembered by then
+        answer = await stack.fetch(stack.good(headers=[("X-Request-Id", "ours")]))
+        assert answer.all("x-request-id") == ["theirs"]
+
+
 @pytest.mark.parametrize("given", ["X-Request-Id: a\r\nX-Request-Id: b", "X-Request-Id: a\x10b", "X-Request-Id: "])
 async def test_an_answers_request_id_that_is_none_is_replaced(stack: Stack, given: str) -> None:
     stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{given}\r\nContent-Length: 2\r\n\r\nok".encode())
