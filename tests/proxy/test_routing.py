@@ -130,6 +130,12 @@ async def test_a_prefix_in_another_spelling_or_before_what_looks_like_a_host_is_
         assert stack.backend.requests == []
 
 
+async def test_a_path_that_a_pattern_covers_without_the_prefix_is_refused() -> None:
+    async with running(routes=[{"path_regex": "/.*", "strip_prefix": "/api"}]) as stack:
+        assert (await stack.fetch(stack.good("GET", "/api/x"))).status == 200
+        assert await code(stack, stack.good("GET", "/other/x")) == (400, "path_ambiguous")
+
+
 async def test_an_upstream_may_be_called_by_its_own_name() -> None:
     async with running(routes=[{"path": "/own", "host": "upstream"}]) as stack:
         for target, host in (("/own", stack.backend.url.removeprefix("http://")), ("/", "sidecar.test")):
