@@ -41,7 +41,7 @@ def rule(text: str) -> str:
 # Envoy
 
 
-@pytest.mark.parametrize("name", ["warm-envoy.json", "warm-envoy-cache.json"])
+@pytest.mark.parametrize("name", ["rs256-envoy.json", "rs256-envoy-cache.json"])
 def test_a_whole_configuration_of_envoy(name: str) -> None:
     result = imported("envoy", str(CONFIGS / name))
     read = parse(result.text(name), environ={})
