@@ -107,7 +107,7 @@ AXES = {
     "tokens in use": _tokens,
     "rules, the last one taken": _rules,
     "issuers, a token of each": _issuers,
-    "request headers, two of them new": _headers,
+    "request headers, two new": _headers,
     "connections": _connections,
     "bytes of the answer's body": _answers,
     "bytes of the request's body": _bodies,
