@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sidecar.imports import quick_imports
+
 if TYPE_CHECKING:
     from sidecar.config import Config
 
@@ -103,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.server import serve
+    with quick_imports():
+        from sidecar.server import serve
 
     forker = None
     if config.workers > 1:
@@ -122,7 +125,8 @@ def dev(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.dev.command import run_dev
+    with quick_imports():
+        from sidecar.dev.command import run_dev
 
     return _in_loop(run_dev(config, options.config))
 
@@ -247,7 +251,8 @@ def _token(file: str | None) -> bytes | None:
 
 
 def _load(path: str) -> "Config | None":
-    from sidecar.config import ConfigError, load
+    with quick_imports():
+        from sidecar.config import ConfigError, load
 
     try:
         return load(path)

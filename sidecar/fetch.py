@@ -15,6 +15,7 @@ import aiohttp
 
 from sidecar.key_set import FetchFailed, Jwks, KeySet
 from sidecar.keys import UnusableKey
+from sidecar.tls import system_context
 from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
@@ -66,7 +67,7 @@ class RemoteKeySet:
         *,
         headers: Mapping[str, str] | None = None,
         bearer_token_file: Path | None = None,
-        tls: Callable[[], ssl.SSLContext] | None = None,
+        tls: Callable[[], ssl.SSLContext] = system_context,
         server_name: str | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -110,7 +111,7 @@ class RemoteKeySet:
         """A document and what its server says of it."""
         try:
             async with asyncio.timeout(self._total_s):
-                context = True if self._tls is None else await asyncio.to_thread(self._tls)
+                context = await asyncio.to_thread(self._tls) if urlsplit(url).scheme == "https" else True
                 return await self._get_following(url, context)
         except TimeoutError:
             raise FetchFailed(f"{shown(url)}: no complete answer within {self._total_s:g} s") from None

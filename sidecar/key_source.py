@@ -1,5 +1,6 @@
 """An issuer of the configuration -> where its keys come from, and for how long they are good."""
 
+import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from sidecar.jwks import JwksSource
 from sidecar.key_set import Fetch, Jwks
 from sidecar.keys import public_key, secret_key
 from sidecar.snapshot import Snapshot
-from sidecar.tls import client_context
+from sidecar.tls import client_context, system_context
 
 
 def key_source(
@@ -63,7 +64,8 @@ def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSess
         return FileKeySet(issuer.secret_file, lambda content: _of_secret(issuer, shared_secret(content)))
     if issuer.secret_env is not None:
         return FixedKeySet(_of_secret(issuer, issuer.secret_env.get_secret_value()))
-    context, server_name, tls = None, None, issuer.jwks_tls
+    context: Callable[[], ssl.SSLContext] = system_context
+    server_name, tls = None, issuer.jwks_tls
     if tls is not None:
         server_name = tls.server_name
         context = partial(client_context, tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify)

@@ -5,7 +5,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sidecar.config import parse
 from sidecar.fetch import TOTAL_S, FileKeySet, RemoteKeySet, is_loopback, max_age
 from sidecar.key_set import FetchFailed, KeySet
 from sidecar.server import build
+from sidecar.tls import system_context
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
 from tests.peers.issuer import Answer, ScriptedIssuer
@@ -49,8 +51,9 @@ async def fetch(
     *,
     allow_http: bool = False,
     total_s: float = TOTAL_S,
+    tls: Callable[[], ssl.SSLContext] = system_context,
 ) -> KeySet:
-    return await RemoteKeySet(lambda: session, issuer, jwks_uri, allow_http, total_s=total_s)()
+    return await RemoteKeySet(lambda: session, issuer, jwks_uri, allow_http, total_s=total_s, tls=tls)()
 
 
 class NoNames(AbstractResolver):
@@ -195,11 +198,8 @@ async def test_plain_http_elsewhere_needs_to_be_allowed(
 
 
 async def test_keys_over_tls(session: aiohttp.ClientSession) -> None:
-    async with (
-        ScriptedIssuer(algs=["EdDSA"], tls=True) as issuer,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_tls())) as trusting,
-    ):
-        assert (await fetch(trusting, issuer.issuer)).document == KEYS
+    async with ScriptedIssuer(algs=["EdDSA"], tls=True) as issuer:
+        assert (await fetch(session, issuer.issuer, tls=client_tls)).document == KEYS
         assert await failure(session, issuer.issuer) == f"{issuer.url}{DISCOVERY}: its certificate is not trusted"
 
 

@@ -10,7 +10,6 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
-    WithJsonSchema,
 )
 from pydantic_core.core_schema import with_info_wrap_validator_function
 
@@ -146,21 +145,21 @@ def _claim_or_more(value: object, handler: ValidatorFunctionWrapHandler, info: V
     return IdentityHeader.model_validate(value, context=info.context) if isinstance(value, Section) else handler(value)
 
 
+class _ClaimOrMore:
+    """The JSON Schema of both forms, made when somebody asks for it: no start has to wait for it."""
+
+    def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
+        more = IdentityHeader.model_json_schema(schema_generator=FileSchema)
+        return {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}, more]}
+
+
 HeaderContent = Annotated[
     tuple[str, ...] | IdentityHeader,
     # Not pydantic's union, which would report a wrong claim once for each of its members.
     GetPydanticSchema(
         lambda _, handler: with_info_wrap_validator_function(_claim_or_more, handler.generate_schema(ClaimPath))
     ),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "minItems": 1, "items": {"type": "string"}},
-                IdentityHeader.model_json_schema(schema_generator=FileSchema),
-            ]
-        }
-    ),
+    _ClaimOrMore(),
 ]
 
 

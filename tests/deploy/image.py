@@ -33,6 +33,7 @@ RESTRICTED = [
     *("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--user", "65532:65532"),
     *("--memory", "256m", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
 ]
+AUTHORITIES_INSIDE = "from sidecar.tls import system_context as trusted; print(trusted().cert_store_stats()['x509_ca'])"
 REQUESTS = 2000
 PATIENCE_S = 30
 
@@ -148,11 +149,14 @@ def main() -> None:
         ticks = sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
         said(*within(running["network"], "ask", issuer.mint("RS256", sub="user-1")), cwd=ROOT)
         after = restricted(process)["VmRSS"]
+        authorities = int(said(*PODMAN, "exec", "jwt-sidecar", "/opt/jwt-sidecar/bin/python", "-c", AUTHORITIES_INSIDE))
+        assert authorities > 100, f"https issuers are vouched for by {authorities} authorities"
         said(*PODMAN, "exec", "jwt-sidecar", "jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml")
         said(*PODMAN, "stop", "--time", "45", "jwt-sidecar")
         exit_code = of("jwt-sidecar")["State"]["ExitCode"]
         assert exit_code == 0, exit_code
     print(f"unpacked: {size / 1e6:.1f} MB in one layer, no shell")
+    print(f"authorities that vouch for https issuers: {authorities}")
     print(f"container start to /readyz 200: {(running['ready'] - started) * 1000:.0f} ms")
     print(f"processor time by then: {ticks / os.sysconf('SC_CLK_TCK') * 1000:.0f} ms")
     print(f"resident memory: {idle} at rest, {after} after {REQUESTS} requests")

@@ -21,3 +21,9 @@ def test_kubernetes_probes_and_not_the_image() -> None:
 
 def test_it_reads_the_file_that_the_configmap_brings() -> None:
     assert '"/etc/jwt-sidecar/config.yaml"' in DOCKERFILE
+
+
+def test_the_authorities_that_it_brings_are_found() -> None:
+    """Without a file that is named OpenSSL finds none, and every https issuer is a stranger."""
+    [copied] = re.findall(r"cp --dereference --parents (/etc/ssl/\S+)", DOCKERFILE)
+    assert f"SSL_CERT_FILE={copied}\n" in DOCKERFILE
