@@ -136,7 +136,7 @@ def check(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.check import problems_of
+    from sidecar.check import problems_of, unseen
 
     problems = _value_in_loop(problems_of(config, online=options.online))
     for problem in problems:
@@ -144,6 +144,8 @@ def check(options: argparse.Namespace) -> int:
     if problems:
         return USAGE
     print(f"{options.config}: no problems found")
+    for file in unseen(config):
+        print(f"not here, so not looked at: {file}")
     places = ", ".join(source.header or source.cookie or source.query or "" for source in config.token_sources)
     for issuer in config.issuers.values():
         if issuer.preset is not None:

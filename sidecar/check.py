@@ -48,6 +48,13 @@ async def problems_of(config: Config, *, online: bool) -> list[str]:
     return [problem for problem in found if problem is not None]
 
 
+def unseen(config: Config) -> list[str]:
+    """The files that are not here, each with its place in the configuration: what they hold was not looked at."""
+    clock = Clock()
+    parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
+    return [f"{part.key}: {file}" for part in parts for file in part.files if file is not None and not file.exists()]
+
+
 async def _problem(part: _Part) -> str | None:
     try:
         await part.use()

@@ -18,6 +18,7 @@ from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE, RequestHandler, RequestPayl
 
 from sidecar.deadlines import NEVER
 from sidecar.headers import Forwarded
+from sidecar.recurring import MAX_BYTES
 from sidecar.rejections import Reason
 from sidecar.request import Request
 
@@ -43,6 +44,7 @@ class ClientConnection(RequestHandler):
         "_lines",
         "_lingering",
         "_on_writable",
+        "_recurring_bytes",
         "_trusted",
         "_tunnel",
         "clock",
@@ -70,6 +72,7 @@ class ClientConnection(RequestHandler):
         self._on_writable: Callable[[], None] | None = None
         self._last_body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
+        self._recurring_bytes = min(MAX_BYTES, self.max_line_size)  # in which no line can be too long
         self._lines = b""
         self._between = True  # no part of a request is in the parser; False in doubt
         self._broken = False
@@ -103,7 +106,7 @@ class ClientConnection(RequestHandler):
             return  # after bytes that are no HTTP nothing on this connection has a meaning
         lines = b""
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and self._between:
+        if waiter is not None and not waiter.done() and self._between and len(data) <= self._recurring_bytes:
             lines, known = self.listener.proxy.heads.parsed(data)
             if known is not None:
                 self._lines = lines

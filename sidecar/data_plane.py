@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import ssl
 
 from sidecar.assembly import Assembly
 from sidecar.clock import Clock
+from sidecar.config import Address
 from sidecar.fetch import FILE_POLL_S
 from sidecar.listener import Listener
 from sidecar.live import Live
@@ -90,3 +92,9 @@ async def _look_again(renewed: Renewed) -> None:
     while True:
         await asyncio.sleep(FILE_POLL_S)
         renewed()
+
+
+def cannot_listen(key: str, address: Address, error: OSError) -> str:
+    """Why there is no listener at the address, where the configuration names it, and what to do."""
+    why = os.strerror(error.errno or 0)
+    return f"{key}: cannot listen on {address.host}:{address.port}: {why}; choose another, or port 0 for a free one"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from aiohttp.http import RawRequestMessage
 
 from sidecar.headers import RequestHeaders, Roles
-from sidecar.recurring import MAX_BYTES, Recurring
+from sidecar.recurring import Recurring
 from sidecar.request import Request, new_id
 
 # RFC 9112 section 3 with an origin-form of RFC 3986's characters: what it matches has one reading, and it is the parser's.
@@ -44,7 +44,7 @@ class Heads:
 
         No lines where the bytes are anything but one head with a simple request line.
         """
-        line = None if len(data) > MAX_BYTES else _REQUEST_LINE.match(data)
+        line = _REQUEST_LINE.match(data)
         if line is None:
             return b"", None
         lines = data[line.end() :]

@@ -5,7 +5,6 @@ The only module that knows all others.
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Config
 from sidecar.config.addresses import is_loopback
-from sidecar.data_plane import BACKLOG, DataPlane
+from sidecar.data_plane import BACKLOG, DataPlane, cannot_listen
 from sidecar.forker import Forker
 from sidecar.health import Health
 from sidecar.live import Live
@@ -79,16 +78,16 @@ class Sidecar:
             await self.live.prepare()
             self.proxy_address = await self.plane.listen()
         except OSError as error:
-            raise CannotStart(_why_not(config.listen, error)) from error
+            raise CannotStart(cannot_listen("listen", config.listen, error)) from error
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        self.health_address = await self._serve(self.health.app(), config.health.listen)
-        self.admin_address = await self._serve(self.admin.app(), config.admin.listen)
+        self.health_address = await self._serve("health", self.health.app(), config.health.listen)
+        self.admin_address = await self._serve("admin", self.admin.app(), config.admin.listen)
         self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
 
-    async def _serve(self, app: web.Application, address: settings.Address) -> tuple[str, int]:
+    async def _serve(self, name: str, app: web.Application, address: settings.Address) -> tuple[str, int]:
         if self.workers is not None:
             app.middlewares.insert(0, self.workers.for_all)
         runner = QuietRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -97,7 +96,7 @@ class Sidecar:
         try:
             await web.TCPSite(runner, address.host, address.port, backlog=BACKLOG).start()
         except OSError as error:
-            raise CannotStart(_why_not(address, error)) from error
+            raise CannotStart(cannot_listen(f"{name}.listen", address, error)) from error
         host, port = runner.addresses[0][:2]
         return host, port
 
@@ -130,10 +129,6 @@ def build(
 ) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
     return Sidecar(config, clock or Clock(), file, forker)
-
-
-def _why_not(address: settings.Address, error: OSError) -> str:
-    return f"cannot listen on {address.host}:{address.port}: {os.strerror(error.errno or 0)}"
 
 
 def url(address: tuple[str, int]) -> str:

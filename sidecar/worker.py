@@ -21,7 +21,7 @@ from sidecar.channel import (
 )
 from sidecar.clock import Clock
 from sidecar.config import Issuer
-from sidecar.data_plane import DataPlane
+from sidecar.data_plane import DataPlane, cannot_listen
 from sidecar.fetch import Session
 from sidecar.jwks import JwksSource
 from sidecar.key_set import FetchFailed, Jwks, KeySet
@@ -149,7 +149,7 @@ class Worker:
         except Unusable as error:
             self._say(Reply(why=str(error)))
         except OSError as error:
-            self._say(Reply(why=f"cannot listen on {config.listen.host}:{message.port}: {error.strerror}"))
+            self._say(Reply(why=cannot_listen("listen", config.listen._replace(port=message.port), error)))
         else:
             self._say(Reply())
 

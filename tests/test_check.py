@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.check import problems_of
+from sidecar.check import problems_of, unseen
 from sidecar.config import Config, parse
 from sidecar.server import CannotStart, build
 from tests.peers.backend import RawBackend
@@ -74,6 +74,15 @@ async def test_a_file_that_cannot_be_used_is_a_problem(name: str, tmp_path: Path
     assert await problems_of(config(tmp_path, issuers, rest), online=False) == [
         expected.replace("FILE", f"{tmp_path}/here")
     ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_here_was_not_looked_at(name: str, tmp_path: Path) -> None:
+    issuers, rest, expected = FILES[name]
+    missing = f"{expected.partition(':')[0]}: {tmp_path}/here"
+    assert missing in unseen(config(tmp_path, issuers, rest))
+    (tmp_path / "here").write_text("nothing of use")
+    assert missing not in unseen(config(tmp_path, issuers, rest))
 
 
 @pytest.mark.parametrize("name", FILES)

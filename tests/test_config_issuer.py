@@ -154,6 +154,7 @@ def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.Captur
     assert main(["check", "-c", str(file)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{file}: no problems found",
+        f"not here, so not looked at: issuers.api: {tmp_path}/k.json",
         "issuers.edge, with preset cloudflare_access:",
         "  keys from: https://team.cloudflareaccess.com/cdn-cgi/access/certs",
         "  algorithms: RS256",

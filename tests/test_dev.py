@@ -250,4 +250,20 @@ async def test_a_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
         out, errors = await process.communicate()
     assert process.returncode == 1
     assert out == b""
-    assert errors.decode() == f"jwt-sidecar: cannot listen on 127.0.0.1:{other.address[1]}: Address already in use\n"
+    assert errors.decode() == (
+        f"jwt-sidecar: listen: cannot listen on 127.0.0.1:{other.address[1]}: Address already in use; "
+        "choose another, or port 0 for a free one\n"
+    )
+
+
+async def test_an_issuer_whose_address_is_taken_is_why_there_is_no_token(tmp_path: Path) -> None:
+    async with (
+        free_ports(1) as (backend,),
+        RawBackend() as other,
+        dev(tmp_path, file(other.address[1], backend)) as process,
+        patience("the printed lines"),
+    ):
+        assert process.stdout is not None
+        while not (line := (await process.stdout.readline()).decode()).startswith("No token:"):
+            assert line, "it ended"
+    assert line == f"No token: something else listens at {other.url}. End it, or give the issuer another port.\n"

@@ -107,6 +107,10 @@ def taken_port() -> Iterator[str]:
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
+def taken(address: str) -> str:
+    return f"cannot listen on {address}: Address already in use; choose another, or port 0 for a free one"
+
+
 async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         with taken_port() as address:
@@ -116,7 +120,7 @@ async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) ->
             async with patience("the program to give up"):
                 out, err = await process.communicate()
         assert (process.returncode, out) == (1, None)
-        assert err.decode() == f"jwt-sidecar: cannot listen on {address}: Address already in use\n"
+        assert err.decode() == f"jwt-sidecar: listen: {taken(address)}\n"
 
 
 # In this process
@@ -128,9 +132,10 @@ async def test_a_taken_port_leaves_nothing_behind(listener: str) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         with taken_port() as address:
             settings = configuration(issuer, backend)
+            key = "listen" if listener == "proxy" else f"{listener}.listen"
             settings |= {"listen": address} if listener == "proxy" else {listener: {"listen": address}}
             sidecar = build(parse(json.dumps(settings)))
-            with pytest.raises(CannotStart, match=f"^cannot listen on {address}: Address already in use$"):
+            with pytest.raises(CannotStart, match=f"^{key}: {taken(address)}$"):
                 await sidecar.start()
             await sidecar.stop()
     assert asyncio.all_tasks() == tasks

@@ -275,7 +275,8 @@ async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
             _, err = await process.communicate()
         assert (process.returncode, err.decode()) == (
             1,
-            f"jwt-sidecar: cannot listen on {host}:{port}: Address already in use\n",
+            f"jwt-sidecar: listen: cannot listen on {host}:{port}: Address already in use; "
+            "choose another, or port 0 for a free one\n",
         )
 
 

@@ -26,6 +26,8 @@ class Embedded:
     """What `embed` started, by the names in the configuration."""
 
     issuers: dict[str, Issuer] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    """Addresses where an issuer of the file should be, and something else listens."""
     report: list[tuple[str, str, str]] = field(default_factory=list)
     """Lines for people: kind, address, and whether it is embedded or why not."""
 
@@ -67,6 +69,7 @@ async def _embed_issuers(config: Config, embedded: Embedded, running: AsyncExitS
     for (host, port), issuers in addresses.items():
         if await _listens(host, port):
             outcomes |= dict.fromkeys(issuers, TAKEN)
+            embedded.others.append(url((host, port)))
         else:
             await _serve(answer_for(issuers.values()), host, port, running)
             outcomes |= dict.fromkeys(issuers, "embedded")
@@ -102,7 +105,9 @@ async def _serve(handler: Handler, host: str, port: int, running: AsyncExitStack
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        raise CannotStart(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+        raise CannotStart(
+            f"cannot listen on {host}:{port}, as the file wants it: {os.strerror(error.errno or 0)}"
+        ) from error
 
 
 async def _listens(host: str, port: int) -> bool:
@@ -152,6 +157,14 @@ def _to_paste(config: Config, embedded: Embedded, proxy: str) -> list[str]:
         return [
             "An API key, made and shown now; the sidecar knows it 5 s later:",
             f"jwt-sidecar keys new {config.api_keys.file} NAME",
+            "",
+            *refused,
+            *public,
+        ]
+    if embedded.others:
+        taken = " and ".join(embedded.others)
+        return [
+            f"No token: something else listens at {taken}. End it, or give the issuer another port.",
             "",
             *refused,
             *public,

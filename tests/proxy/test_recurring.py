@@ -6,6 +6,7 @@ Each row is sent to a sidecar that has seen nothing, and again when it has seen 
 import asyncio
 import json
 from typing import cast
+from unittest.mock import ANY
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
@@ -73,6 +74,13 @@ async def test_an_id_that_was_made_for_one_request_is_no_others(stack: Stack, id
     async with stack.client() as client:
         told = [(await client.request(stack.raw(text))).get("x-request-id") for _ in range(TIMES + 2)]
     assert len(set(told)) == TIMES + 2
+
+
+async def test_a_target_before_known_lines_has_the_limit_of_all_targets() -> None:
+    async with running(limits={"header_bytes": 1200}) as stack:
+        await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+        assert known(stack) == 1
+        assert await outcome(stack, f"GET /{'x' * 1200} HTTP/1.1\n{LINES}") == [[(431, ANY)], []]
 
 
 async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
