@@ -36,29 +36,9 @@ class HandClock(Clock):
         self._monotonic += seconds
 
 
-Test = Callable[..., Coroutine[Any, Any, None]]
+class HandLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is a HandClock's: when nobody can go on, it moves the clock to the next timer."""
 
-
-def in_its_time(test: Test, *, quiet_s: float = 0.0) -> Callable[..., None]:
-    """Run an async test that takes a `clock` in a loop of that clock: when nobody can go on, time goes on to the next timer.
-
-    Only for tests that wait for timers and for each other; sockets take real time.
-    """
-
-    @functools.wraps(test)
-    def run(*args: Any, clock: HandClock, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=lambda: _Loop(clock, quiet_s)) as runner:
-            runner.run(test(*args, clock=clock, **kwargs))
-
-    return run
-
-
-def in_its_time_with_sockets(test: Test) -> Callable[..., None]:
-    """The same for a test whose servers and clients all live in its loop: time goes on when no byte has moved for 1 ms."""
-    return in_its_time(test, quiet_s=0.001)
-
-
-class _Loop(asyncio.SelectorEventLoop):
     def __init__(self, clock: HandClock, quiet_s: float) -> None:
         super().__init__(_Selector(clock, quiet_s))
         self._hand_clock = clock
@@ -83,3 +63,25 @@ class _Selector(selectors.DefaultSelector):
         if not ready and timeout:
             self._clock.advance(timeout)
         return ready
+
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def in_its_time(test: Test, *, quiet_s: float = 0.0, loop: type[HandLoop] = HandLoop) -> Callable[..., None]:
+    """Run an async test that takes a `clock` in a loop of that clock: when nobody can go on, time goes on to the next timer.
+
+    Only for tests that wait for timers and for each other; sockets take real time.
+    """
+
+    @functools.wraps(test)
+    def run(*args: Any, clock: HandClock, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop(clock, quiet_s)) as runner:
+            runner.run(test(*args, clock=clock, **kwargs))
+
+    return run
+
+
+def in_its_time_with_sockets(test: Test) -> Callable[..., None]:
+    """The same for a test whose servers and clients all live in its loop: time goes on when no byte has moved for 1 ms."""
+    return in_its_time(test, quiet_s=0.001)

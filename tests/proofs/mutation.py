@@ -81,12 +81,12 @@ TESTS_OF = {
     "request": "proxy/test_request.py proxy/test_routing.py",
     **dict.fromkeys(("heads", "recurring"), f"proxy/test_recurring.py {CALLS}"),
     "leg": (
-        "proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py "
-        "proxy/test_wire_answers.py proxy/test_tunnel.py"
+        "proxy/test_upstream.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
+        f"proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_tunnel.py {CALLS}"
     ),
     "upstream": (
-        "proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        "proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py"
+        "proxy/test_upstream.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
+        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py"
     ),
     **dict.fromkeys(
         ("connection", "listener"),
