@@ -86,7 +86,8 @@ TESTS_OF = {
     ),
     "upstream": (
         "proxy/test_upstream.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py test_telemetry.py test_reload.py"
+        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py "
+        "test_telemetry.py test_reload.py"
     ),
     **dict.fromkeys(
         ("connection", "listener"),

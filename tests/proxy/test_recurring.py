@@ -442,6 +442,7 @@ async def test_an_answers_head_is_parsed_until_it_keeps_coming(stack: Stack) -> 
     "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 1\n\n!",
     "HTTP/1.0 200 OK\nContent-Length: 1\n\n!",
     "HTTP/1.1 304 Not Modified\nContent-Length: 0\n\n",
+    "HTTP/1.1 204 No Content\n\n",
     "HTTP/1.1 200 OK\nContent-Length : 1\n\n!",
 )
 async def test_answers_that_are_parsed_each_time(stack: Stack, row: str) -> None:
@@ -460,6 +461,14 @@ async def test_a_head_is_remembered_only_where_the_parser_ended_it(stack: Stack)
     stack.backend.handler = send(b"HTTP/1.1 200 OK\nContent-Length: 20\n\n" + body)
     for _ in range(TIMES):
         assert (await stack.fetch(stack.good())).body == body
+    assert len(stack.sidecar.assembly.upstreams["default"].heads) == 0
+
+
+async def test_a_head_whose_end_comes_alone_is_no_other(stack: Stack) -> None:
+    for number in range(TIMES):
+        head = response(200, headers=[("X-Number", str(number // 3))])
+        stack.backend.handler = pieces(head[:-2], head[-2:])
+        assert (await stack.fetch(stack.good())).get("x-number") == str(number // 3)
     assert len(stack.sidecar.assembly.upstreams["default"].heads) == 0
 
 

@@ -253,6 +253,12 @@ async def test_response_splitting_an_unasked_101_is_a_502(stack: Stack, feed: st
     assert invalid(answer)
 
 
+@pytest.mark.parametrize("head", ["Connection: Upgrade\nUpgrade: foo\n", "Upgrade: foo\n", ""])
+async def test_a_connection_that_has_left_http_unasked_is_not_used_again(stack: Stack, head: str) -> None:
+    assert (await answered(stack, f"HTTP/1.1 101 Switching Protocols\n{head}\n", "whole")).status == 502
+    assert stack.backend.connections == 2
+
+
 @feeds
 async def test_a_head_without_an_end_is_a_502(stack: Stack, feed: str) -> None:
     stack.backend.handler = Answering(f"HTTP/1.1 200 OK\n{'X-A: aaaa' * 1000}\n" * 30, "whole")
