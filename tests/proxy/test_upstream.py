@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -55,9 +57,11 @@ class Client:
         self.clock = clock
         self.forwarded = Forwarded("127.0.0.1", "http", False)
         self.deadline = NEVER
+        self.invited = 0
 
     def invite_body(self, _request: Request) -> None:
-        """Nobody waits."""
+        """Now it may come."""
+        self.invited += 1
 
 
 def asked(
@@ -140,7 +144,7 @@ async def test_a_turn_of_another_is_no_reason_to_wait_longer(clock: HandClock) -
     assert await first is connection
     with pytest.raises(Rejection) as raised:
         await second
-    assert raised.value.reason is Reason.OVERLOADED
+    assert (raised.value.reason, raised.value.retry_after_s) == (Reason.OVERLOADED, 1)
     assert clock.monotonic() - begun == pytest.approx(2)
 
 
@@ -243,6 +247,25 @@ async def test_the_end_of_a_pool_ends_all_its_connections(clock: HandClock) -> N
 
 
 @in_memory
+async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: HandClock) -> None:
+    pool, payload = pool_of(clock, connections=1), body()
+    connection = await pool.connect()
+    request = asked(clock, "POST", (b"Content-Length", b"5"), payload=payload)
+    answer = sending(pool, request)
+    await turns()
+    assert cast(Client, request.connection).invited == 0
+    pool.keep(connection)
+    await turns()
+    assert cast(Client, request.connection).invited == 1
+    payload.feed_data(b"hello")
+    payload.feed_eof()
+    await turns()
+    lines()[0].say(ANSWER)
+    assert (await answer).request_sent
+    assert lines()[0].sent.endswith(b"\r\n\r\nhello")
+
+
+@in_memory
 async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock) -> None:
     pool, payload = pool_of(clock), body()
     request = asked(clock, "POST", (b"Transfer-Encoding", b"chunked"), payload=payload)
@@ -257,6 +280,14 @@ async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock
     assert raised.value.reason is Reason.BODY_TOO_LARGE
     assert lines()[0].sent.endswith(b"\r\n\r\n4\r\n1234\r\n")
     assert lines()[0].aborted
+
+
+@pytest.mark.parametrize(("tls", "scheme"), [(None, "http"), (ssl.create_default_context, "https")])
+def test_a_backend_has_the_scheme_of_its_connections(
+    clock: HandClock, tls: Callable[[], ssl.SSLContext] | None, scheme: str
+) -> None:
+    upstream = Upstream("default", ("backend.test", 80), clock, Deadlines(clock), authority="backend.test", tls=tls)
+    assert upstream.scheme == scheme
 
 
 # A connection
