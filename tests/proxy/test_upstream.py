@@ -36,13 +36,14 @@ def clock() -> HandClock:
     return HandClock()
 
 
-def pool_of(clock: HandClock, connections: int = 10) -> Upstream:
+def pool_of(clock: HandClock, connections: int = 10, tls: Callable[[], ssl.SSLContext] | None = None) -> Upstream:
     return Upstream(
         "default",
         ("backend.test", 80),
         clock,
         Deadlines(clock),
         authority="backend.test",
+        tls=tls,
         connections=connections,
         connect_s=2.0,
         answer_s=60.0,
@@ -286,8 +287,7 @@ async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock
 def test_a_backend_has_the_scheme_of_its_connections(
     clock: HandClock, tls: Callable[[], ssl.SSLContext] | None, scheme: str
 ) -> None:
-    upstream = Upstream("default", ("backend.test", 80), clock, Deadlines(clock), authority="backend.test", tls=tls)
-    assert upstream.scheme == scheme
+    assert pool_of(clock, tls=tls).scheme == scheme
 
 
 # A connection
