@@ -238,6 +238,18 @@ async def test_a_connection_that_ends_behind_its_answer_is_not_used_again(clock:
 
 
 @in_memory
+async def test_an_answer_that_nobody_has_read_to_its_end_ends_its_connection(clock: HandClock) -> None:
+    pool = pool_of(clock)
+    answering = sending(pool, asked(clock))
+    await turns()
+    lines()[0].say(ANSWER[:-1])
+    answer = await answering
+    assert answer.whole() is None
+    answer.release()
+    assert lines()[0].closed
+
+
+@in_memory
 async def test_the_end_of_a_pool_ends_all_its_connections(clock: HandClock) -> None:
     pool = pool_of(clock)
     for _ in range(2):
@@ -291,6 +303,34 @@ def test_a_backend_has_the_scheme_of_its_connections(
 
 
 # A connection
+
+
+@in_memory
+async def test_a_connection_says_what_became_of_it(clock: HandClock) -> None:
+    connection = await pool_of(clock).connect()
+    assert not connection.spoken
+    for begun in (ANSWER, ANSWER[:1]):
+        answer = exchanging(connection)
+        await turns()
+        assert not connection.spoken
+        lines()[0].say(begun)
+        assert (connection.spoken, connection.reusable) == (True, True)
+    lines()[0].end()
+    with pytest.raises(BrokenOff):
+        await answer
+    assert not connection.reusable
+
+
+@in_memory
+async def test_what_is_held_back_of_an_answer_comes_when_it_is_read(clock: HandClock) -> None:
+    connection = await pool_of(clock).connect()
+    answer = exchanging(connection)
+    await turns()
+    lines()[0].say(response(200, chunks=[b"x" * 200_000, b"end"]))
+    _, payload = await answer
+    assert not payload.is_eof()
+    assert await payload.read() == b"x" * 200_000 + b"end"
+    assert connection.at_rest
 
 
 @in_memory
