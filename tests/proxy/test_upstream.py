@@ -231,10 +231,10 @@ async def test_a_connection_that_ends_behind_its_answer_is_not_used_again(clock:
     answer = await answering
     assert answer.whole() == b"hello"
     answer.release()
-    sending(pool, asked(clock)).add_done_callback(lambda _: None)
+    answering = sending(pool, asked(clock))
     await turns()
-    assert len(lines()) == 2
     lines()[1].say(ANSWER)
+    assert (await answering).message.code == 200
 
 
 @in_memory
@@ -408,6 +408,19 @@ async def test_a_second_answer_is_the_end_of_its_connection(clock: HandClock) ->
     assert connection.at_rest
     lines()[0].say(ANSWER)
     assert (await answer)[0].message.code == 200
+    assert lines()[0].closed
+    assert not connection.at_rest
+
+
+@in_memory
+async def test_an_answer_behind_the_rest_of_another_is_the_end_of_its_connection(clock: HandClock) -> None:
+    connection = await pool_of(clock).connect()
+    answer = exchanging(connection)
+    await turns()
+    lines()[0].say(ANSWER[:-2])
+    _, payload = await answer
+    lines()[0].say(ANSWER[-2:] + ANSWER)
+    assert await payload.read() == b"hello"
     assert lines()[0].closed
     assert not connection.at_rest
 
