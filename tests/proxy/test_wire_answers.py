@@ -267,6 +267,23 @@ async def test_a_head_without_an_end_is_a_502(stack: Stack, feed: str) -> None:
     assert answer.json()["code"] == "upstream_invalid"
 
 
+@pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 502)])
+@pytest.mark.parametrize(
+    "head",
+    ["HTTP/1.1 200 {}\nContent-Length: 5\n", "HTTP/1.1 200 OK\nContent-Length: 5\nX-A: {}\n"],
+    ids=["reason", "header"],
+)
+async def test_a_line_of_an_answers_head_has_at_most_64_kib(stack: Stack, head: str, size: int, status: int) -> None:
+    answer = await answered(stack, f"{head.format('x' * size)}\nhello", "whole")
+    assert answer.status == status
+    assert invalid(answer) or answer.body == b"hello"
+
+
+async def test_a_line_of_an_answer_that_never_ends_is_a_502_before_it_is_complete(stack: Stack) -> None:
+    stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nX-A: " + b"x" * 150_000)
+    assert invalid(await stack.fetch(stack.good()))
+
+
 HOP_BY_HOP = """\
 Connection: keep-alive, X-Nominated
 Keep-Alive: timeout=5
