@@ -7,7 +7,8 @@ tree. The tests are collected and run once, noting which of them run which line;
 the code of its functions is exchanged and the tests that run the changed line are run, until one fails. What cannot be changed in
 a living process (constants, class bodies), and what survives there but also ran at import, is tried in a process that imports
 the changed module afresh and runs every test of it; at both ends the unchanged module has to pass in the same way. A test that
-fails without a change is named and left out.
+fails without a change is named and left out. The dots are the tests of the first run; then lines say how far the mutants
+are, and which of them was not killed.
 """
 
 import argparse
@@ -46,6 +47,7 @@ MOST_SURVIVORS = 0.03
 SHORTEST_TIMEOUT_S = 10.0  # a busy machine is no finding
 PATIENCE_S = 6.0  # a test that waits as long for its peer has failed
 SPARE_CPU_S = 3  # for a test that takes next to nothing
+TELL_S = 30.0  # between two lines that say how far it is
 MOST_MEMORY = 4 * 2**30
 IMPORTED_BEFORE = ("aiohttp.web", "jose.jwk", "msgspec", "prometheus_client", "pydantic", "trustme", "uvloop", "yaml")
 OPTIONS = [
@@ -169,7 +171,7 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     timeouts = sum(outcomes[mutant.name] == "timeout" for mutant in every)
     share = len(survivors) / len(every)
     print(
-        f"{module}: {len(every)} mutants, {len(every) - len(survivors)} killed ({timeouts} by timeout), "
+        f"\n{module}: {len(every)} mutants, {len(every) - len(survivors)} killed ({timeouts} by timeout), "
         f"{len(survivors)} survived ({share:.1%}), {len(afresh)} tried afresh, {time.monotonic() - begun:.0f} s",
         *(f"    {mutant}" for mutant in survivors),
         sep="\n",
@@ -198,21 +200,18 @@ class Living:
 
     def run(self, files: list[str]) -> dict[str, Outcome]:
         """Outcome by mutant; those that have to be imported afresh are missing."""
-        reader, writer = os.pipe()
-        if (pid := os.fork()) == 0:
-            os.close(reader)
-            self._answer = os.fdopen(writer, "w")
-            code = 1
-            try:
-                self._trace()
-                code = pytest.main([*files, *OPTIONS], plugins=[self])
-            finally:
-                self._answer.close()
-                os._exit(code)
-        os.close(writer)
-        with os.fdopen(reader) as answer:
-            told = answer.read()
-        os.waitpid(pid, 0)
+        with tempfile.TemporaryFile("w+") as self._answer:  # a pipe would wait for whatever a mutant has left running
+            if (pid := os.fork()) == 0:
+                code = 1
+                try:
+                    self._trace()
+                    code = pytest.main([*files, *OPTIONS], plugins=[self])
+                finally:
+                    self._answer.flush()
+                    os._exit(code)
+            os.waitpid(pid, 0)
+            self._answer.seek(0)
+            told = self._answer.read()
         if not told:
             raise SystemExit(f"the tests of {self._path} cannot be run")
         self.clean_s, self.order, outcomes = json.loads(told)
@@ -399,8 +398,14 @@ def _raced(
 ) -> Iterator[tuple[Any, Outcome]]:
     """Run each in a forked process, so many at a time; yields as they end."""
     waiting = deque(every)
+    of = len(waiting)
+    told_at = time.monotonic()
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
+            if time.monotonic() - told_at > TELL_S:
+                told_at = time.monotonic()
+                now = ", ".join(str(key.data[0] or "without a change") for key in selector.get_map().values())
+                print(f"\n{of - len(waiting)} of {of}: {now}", end="", flush=True)
             while waiting and len(selector.get_map()) < jobs:
                 one = waiting.popleft()
                 reader, pid = _forked(functools.partial(run, one))
@@ -417,6 +422,8 @@ def _raced(
                     _, status = os.waitpid(pid, 0)
                     if status & 0x7F in (signal.SIGXCPU, signal.SIGALRM):
                         told = "timeout"
+                    if told == "survived" and one is not None:
+                        print(f"\nnot killed: {one}", end="", flush=True)
                     yield one, None if told == "survived" else told or "crash"
 
 
@@ -425,8 +432,7 @@ def _forked(run: Callable[[], Outcome]) -> tuple[int, int]:
     pid = os.fork()
     if pid:
         os.close(writer)
-        while os.getpgid(pid) != pid:  # until it can be ended with all that it starts
-            time.sleep(0.0005)
+        os.setpgid(pid, pid)  # so that it can be ended with all that it starts; whoever comes first, here or there
         return reader, pid
     os.setpgid(0, 0)
     outcome: Outcome = "crash"
