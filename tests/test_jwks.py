@@ -180,6 +180,7 @@ async def test_a_request_waits_so_long_for_the_first_keys_and_no_longer(clock: H
         before = clock.monotonic()
         rejection = await refusal(source)
         assert clock.monotonic() - before == pytest.approx(WAIT_S)
+        assert WAIT_S == 2
         assert (rejection.reason, rejection.retry_after_s) == (Reason.JWKS_UNAVAILABLE, 1.0)
         issuer.release()
         await soon()
@@ -281,6 +282,7 @@ async def test_the_senders_max_age_is_believed_within_bounds(
     async with kept as (source, _):
         assert source.next_fetch_at == pytest.approx(1000 + fresh_s)
         assert source.trusted_until == pytest.approx(1000 + fresh_s + STALE_S)
+    assert (MIN_REFRESH_S, MAX_REFRESH_S) == (60, 3600)
 
 
 # Through the issuer's bad days
@@ -457,6 +459,15 @@ async def test_an_unknown_kid_is_remembered_for_a_while(clock: HandClock) -> Non
         await until(clock, UNKNOWN_KID_S + 1)
         await refusal(source, "x")
         assert issuer.asked == 3
+    assert (COOLDOWN_S, UNKNOWN_KID_S) == (30, 60)
+
+
+@in_its_time
+async def test_what_the_issuer_was_spared_is_counted(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        for kid, suppressed in (("x", 0), ("x", 1), ("y", 2), ("y", 3)):
+            await refusal(source, kid)
+            assert (issuer.asked, source.suppressed) == (2, suppressed)
 
 
 @in_its_time
@@ -484,15 +495,17 @@ async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock)
 async def test_only_so_many_unknown_kids_are_remembered(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         issuer.hang()
-        many = [asyncio.create_task(refusal(source, f"{n}")) for n in range(UNKNOWN_KIDS + 10)]
+        many = [asyncio.create_task(refusal(source, f"{n}")) for n in range(UNKNOWN_KIDS + 1)]
         await soon()
         issuer.release()
         await asyncio.gather(*many)
         await until(clock, COOLDOWN_S + 1)
-        await refusal(source, f"{UNKNOWN_KIDS + 9}")
+        for n in range(1, UNKNOWN_KIDS + 1):
+            await refusal(source, f"{n}")
         assert issuer.asked == 2
         await refusal(source, "0")
         assert issuer.asked == 3
+    assert UNKNOWN_KIDS == 256
 
 
 @in_its_time
@@ -603,13 +616,112 @@ async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under
     assert issuer.asked == 2
 
 
+@in_its_time
+async def test_an_operator_may_end_the_cooldown_which_then_begins_anew(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+    assert source.cooldown_s == 0
+    for asked in (1, 2):
+        assert source.refresh(force=True)
+        await source.fetch_now()
+        assert (issuer.asked, source.cooldown_s, source.refresh()) == (asked, COOLDOWN_S, None)
+        clock.advance(10)
+        assert source.cooldown_s == COOLDOWN_S - 10
+    clock.advance(COOLDOWN_S)
+    assert source.cooldown_s == 0
+
+
+@in_its_time
+async def test_who_wants_to_know_is_told_of_each_fetch_that_has_ended(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        told: list[str | None] = []
+        source.on_landed = lambda: told.append(source.last_error)
+        await until(clock, REFRESH_S + 1)
+        issuer.answer = DOWN
+        await until(clock, 2 * REFRESH_S + 0.1)
+    assert told == [None, "the issuer is down"]
+
+
+@in_its_time
+async def test_how_long_fetches_take_is_counted_in_steps(clock: HandClock) -> None:
+    steps = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+    times = [step * part for step in steps for part in (0.95, 1.05)]
+    left = list(times)
+
+    async def fetch() -> KeySet:
+        clock.advance(left.pop())
+        return KeySet(key_set("a"), None)
+
+    source = JwksSource("zuplo", fetch, ALGORITHMS, clock)
+    for _ in times:
+        await source.fetch_now()
+    assert source.fetch_durations.counts == [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+    assert source.fetch_durations.sum == pytest.approx(sum(times))
+
+
+@in_its_time
+async def test_without_settings_keys_are_fresh_for_ten_minutes_and_believed_for_an_hour_more(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock, spread=middle)
+    await source.fetch_now()
+    assert (source.next_fetch_at, source.trusted_until) == (1000 + 600, 1000 + 600 + 3600)
+
+
+# What another source of the same issuer knew
+
+
+def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
+    """Sources of an issuer that publishes one key, which are each asked to fetch by the test."""
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    return [
+        JwksSource("zuplo", issuer, ALGORITHMS, clock, refresh_interval_s=interval_s, max_stale_s=100.0)
+        for interval_s in refresh_intervals_s
+    ]
+
+
+@pytest.mark.parametrize(("old_s", "new_s", "trusted_s"), [(600, 60, 160), (60, 600, 160), (60, 60, 160)])
+@in_its_time
+async def test_a_source_begins_with_the_keys_of_another_and_believes_them_no_longer_than_both(
+    clock: HandClock, old_s: float, new_s: float, trusted_s: float
+) -> None:
+    old, new = sources(clock, old_s, new_s)
+    await old.fetch_now()
+    clock.advance(30)
+    new.begin_with(old)
+    assert new.jwks is old.jwks
+    assert (new.fetched_at, new.trusted_until) == (1000, 1000 + trusted_s)
+    assert await found(new, "a")
+
+
+@in_its_time
+async def test_a_source_that_has_keys_keeps_them(clock: HandClock) -> None:
+    old, new = sources(clock, 600, 60)
+    await old.fetch_now()
+    clock.advance(30)
+    await new.fetch_now()
+    own = new.jwks
+    new.begin_with(old)
+    assert new.jwks is own
+    assert (new.fetched_at, new.trusted_until) == (1030, 1030 + 160)
+
+
+@in_its_time
+async def test_a_source_learns_nothing_from_one_without_keys(clock: HandClock) -> None:
+    old, new = sources(clock, 600, 60)
+    new.begin_with(old)
+    assert (new.jwks, new.fetched_at, new.usable) == (None, None, False)
+
+
 # What is said
 
 
 @in_its_time
 async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar.jwks")
-    odd = {"keys": [*key_set("a")["keys"], 5]}
+    odd = {"keys": [*key_set("a")["keys"], 5, "x"]}
     async with Kept(clock, DOWN, middle) as (source, issuer):
         await until(clock, 5)
         issuer.answer = odd
@@ -621,7 +733,7 @@ async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.L
     assert [record.getMessage() for record in caplog.records] == [
         f"issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0 {retry}",
         "issuer=zuplo keys=1 event=keys_loaded",
-        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object "
+        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object; key 2: it is not an object "
         "do='Tokens by these keys are refused: tell the issuer.'",
         f"issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0 {retry}",
     ]

@@ -155,8 +155,24 @@ async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock
 async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning(
     max_stale_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    said = (
+        "issuer=main event=max_stale_is_long max_stale_s=86401 do='Stay below a day: a withdrawn key lives on as long.'"
+    )
     async with kept(clock, key_set("a"), max_stale_s=max_stale_s):
-        assert ("event=max_stale_is_long" in caplog.text) == warned
+        assert caplog.messages == [said] * warned
+
+
+@in_its_time
+async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    source = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    await source.fetch_now()
+    issuer.answer = key_set("b")
+    await source.fetch_now()
+    assert source.jwks is not None
+    for pause_s, left_s in ((0, 60), (59.5, 0.5), (10, 0)):
+        clock.advance(pause_s)
+        assert {key.kid: source.grace_s(key) for key in source.jwks.keys} == {"ed25519-b": None, "ed25519-a": left_s}
 
 
 # The issuer's clock
@@ -173,7 +189,32 @@ async def test_a_clock_that_is_off_is_said_once_an_hour(clock: HandClock, caplog
             assert caplog.text.count("event=clocks_differ") == warned
         await asyncio.sleep(3600)
         assert caplog.text.count("event=clocks_differ") == 2
-        assert "issuer=main event=clocks_differ issuer_ahead_s=-31" in caplog.text
+        told = "event=clocks_differ issuer_ahead_s=-31 do='Synchronize this clock, or tell the issuer.'"
+        assert caplog.messages[-1] == f"issuer=main {told}"
+
+
+@in_its_time
+async def test_an_hour_after_the_last_warning_is_time_for_the_next(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock_offset_s = 31.0
+    source = JwksSource("main", issuer, ALGORITHMS, clock)
+    for pause_s, warned in ((0, 1), (3599, 1), (1, 2), (1, 2)):
+        clock.advance(pause_s)
+        await source.fetch_now()
+        assert caplog.text.count("event=clocks_differ") == warned
+
+
+@pytest.mark.parametrize(("offset_s", "warned"), [(30.0, False), (30.4, True)])
+@in_its_time
+async def test_without_settings_half_a_minute_is_no_finding(
+    offset_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock_offset_s = offset_s
+    await JwksSource("main", issuer, ALGORITHMS, clock).fetch_now()
+    assert ("event=clocks_differ" in caplog.text) == warned
 
 
 @in_its_time
@@ -401,7 +442,9 @@ async def test_a_snapshot_that_is_not_believed_is_said_and_costs_nothing(
     (tmp_path / "main.json").write_bytes(b"corrupt")
     async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)) as (source, _):
         assert kids(source) == ["ed25519-a"]
-    assert "issuer=main event=snapshot_ignored" in caplog.text
+    [said] = caplog.messages
+    assert said.startswith("issuer=main event=snapshot_ignored why=")
+    assert said.endswith(" do='The issuer is asked; nobody else may write this file.'")
     saved = snapshot(tmp_path).read()
     assert saved is not None, "and it is replaced"
 
@@ -416,7 +459,8 @@ async def test_a_directory_that_cannot_be_written_costs_nothing_but_the_snapshot
         await asyncio.sleep(600)
         assert issuer.asked == 2
         assert source.fetches == {("scheduled", "success"): 2}
-    assert "event=snapshot_not_written why='No such file or directory'" in caplog.text
+    do = "Let this process write to jwks_snapshot_dir."
+    assert f"issuer=main event=snapshot_not_written why='No such file or directory' do={do!r}" in caplog.messages
 
 
 def test_what_was_saved_stays_when_the_next_cannot_be_written(tmp_path: Path) -> None:

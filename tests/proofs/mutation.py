@@ -72,7 +72,7 @@ TESTS_OF = {
     "keys": "test_keys.py test_key_set.py test_local_keys.py",
     "key_set": "test_key_set.py test_keys.py test_jwks.py test_local_keys.py",
     "fetch": "test_fetch.py test_key_server.py test_local_keys.py",
-    "jwks": "test_jwks.py test_key_history.py test_outages.py",
+    "jwks": "test_jwks.py test_key_history.py test_admin_answers.py test_reload.py test_outages.py",
     "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
     "api_keys": "test_api_keys.py test_keys_command.py",
     "signing_keys": "test_signing_keys.py test_keys_command.py",
@@ -93,14 +93,19 @@ TESTS_OF = {
     ),
     **dict.fromkeys(
         ("connection", "listener"),
-        "proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
+        "proxy/test_keeping.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
         "proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py",
     ),
-    **dict.fromkeys(
-        ("proxy", "relay"),
-        "proxy/test_routing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        "proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py test_telemetry.py "
-        "test_health.py test_token_sources.py",
+    "proxy": (
+        "proxy/test_bugs.py proxy/test_keeping.py proxy/test_routing.py test_resource_metadata.py test_signature.py "
+        "test_issuing.py test_gateway.py test_forward_auth.py test_health.py test_token_sources.py proxy/test_tls.py "
+        "test_tracing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
+        f"proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py proxy/test_wire.py {CALLS}"
+    ),
+    "relay": (
+        "proxy/test_keeping.py proxy/test_routing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
+        "proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py "
+        "test_telemetry.py"
     ),
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }

@@ -116,6 +116,7 @@ async def test_an_answer_without_a_body_is_given_no_length(stack: Stack, method:
     stack.backend.handler = send(f"{head}\r\n\r\n".encode())
     answer = await stack.fetch(stack.good(method))
     assert (answer.get("content-length"), answer.get("transfer-encoding")) == (None, None)
+    assert [name for name, _ in answer.headers] == ["X-Request-Id"]
 
 
 async def test_a_304_keeps_its_length(stack: Stack) -> None:

@@ -291,7 +291,7 @@ async def test_more_requests_than_may_be_in_flight_are_overload() -> None:
         async with stack.client() as client:
             answer = await client.request(stack.good())
             refusal(answer, 503, "overloaded")
-            assert int(answer.get("retry-after") or 0) >= 1
+            assert answer.get("retry-after") == "1"
             held.release.set()
             assert [(await one).status for one in at_work] == [200, 200]
             assert (await client.request(stack.good())).status == 200

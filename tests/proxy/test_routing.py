@@ -83,6 +83,15 @@ async def test_the_first_rule_that_fits_decides_and_methods_are_part_of_it() -> 
         assert await code(stack, stack.good("DELETE", "/articles/1")) == (403, "route_denied")
 
 
+async def test_a_refusal_names_its_rule_and_the_issuer_where_everything_may_be_told() -> None:
+    routes = [{"path": "/admin/*", "require": {"scopes": ["admin"]}}]
+    async with running(routes=routes, error_detail="full") as stack:
+        told = (await stack.fetch(stack.good("GET", "/admin/x"))).json()
+        assert (told["code"], told["route"], told["issuer"]) == ("scope_insufficient", "/admin/*", "main")
+        told = (await stack.fetch(request("GET", "/x"))).json()
+        assert (told["code"], told["route"], told["issuer"]) == ("token_missing", "(default)", "none")
+
+
 # CORS
 
 

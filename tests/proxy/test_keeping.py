@@ -1,0 +1,102 @@
+"""When a client may go on with its connection: after a backend's answer, and after each kind of our own."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sidecar.pages import Page, Reply
+from sidecar.request import Request
+from sidecar.routes import Auth, Route
+from tests.peers.backend import RawBackend, send
+from tests.peers.wire import request, response
+from tests.proxy.conftest import Stack, ok, running
+
+# What is asked for, as (path, token?, status): a refusal, an answer to a front proxy, a page of our own, a backend's answer.
+OWN = {"refusal": ("/x", False, 401), "question": ("/auth/public/x", False, 200), "page": ("/page", False, 203)}
+KINDS = {**OWN, "backend": ("/x", True, 200)}
+WEBSOCKET = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+LAST = {"asks for the end": [("Connection", "close")], "would go on in another protocol": WEBSOCKET}
+
+
+async def page(_request: Request) -> Reply:
+    return Reply(203, {"X-A": "b"}, b'{"a":"b"}')
+
+
+@pytest.fixture
+async def asked() -> AsyncIterator[Stack]:
+    """A sidecar that gives an answer of each kind."""
+    settings: dict[str, Any] = {
+        "forward_auth": {"original": "path"},
+        "trusted_proxies": ["127.0.0.0/8"],
+        "routes": [{"path": "/public/*", "auth": "none"}],
+    }
+    async with running(**settings) as stack:
+        route = Route("/page", auth=Auth.NONE, name="/page")
+        stack.sidecar.assembly.proxy.pages |= {"/page": Page(route, page)}  # type: ignore[operator]
+        yield stack
+
+
+def of(stack: Stack, kind: str, method: str = "GET", **rest: Any) -> bytes:
+    """A request that gets an answer of this kind."""
+    path, with_token, _ = KINDS[kind]
+    return request(method, path, token=stack.alice if with_token else None, **rest)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_after_any_answer_the_connection_goes_on(asked: Stack, kind: str, method: str) -> None:
+    async with asked.client() as client:
+        for _ in range(2):
+            answer = await client.request(of(asked, kind, method))
+            assert (answer.status, answer.get("connection")) == (KINDS[kind][2], None)
+            assert (answer.get("content-length") == "0") == (kind == "question")
+        assert (await client.request(asked.good())).body == b'{"ok":true}'
+
+
+@pytest.mark.parametrize("why", LAST)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_it_ends_after_the_answer_to_a_client_that(asked: Stack, kind: str, why: str) -> None:
+    raw = of(asked, kind, headers=LAST[why])
+    answers = await asked.converse(raw, tail=asked.good())
+    assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_while_the_sidecar_drains_every_answer_is_the_last(asked: Stack, kind: str) -> None:
+    asked.sidecar.live.telemetry.draining = True
+    answers = await asked.converse(of(asked, kind), tail=asked.good())
+    assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
+
+
+@pytest.mark.parametrize("kind", OWN)
+async def test_it_ends_where_a_body_has_not_been_read(asked: Stack, kind: str) -> None:
+    raw = of(asked, kind, "GET", headers=[("Content-Length", "1000")])
+    answers = await asked.converse(raw, tail=asked.good())
+    assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
+    assert asked.backend.requests == []
+
+
+@pytest.mark.parametrize("sized", [True, False])
+async def test_a_client_of_http_1_0_is_told_that_it_may_go_on_where_it_can_see_the_end(sized: bool) -> None:
+    handler = send(response(200, b"hello", sized=sized), close=not sized)
+    async with running(backend=RawBackend(handler)) as stack, stack.client() as client:
+        asking = stack.good(headers=[("Connection", "keep-alive")]).replace(b"HTTP/1.1", b"HTTP/1.0")
+        answer = await client.request(asking)
+        assert (answer.body, answer.get("connection")) == (b"hello", "keep-alive" if sized else "close")
+        assert (answer.delimited, answer.get("x-request-id") is None) == ("length" if sized else "close", False)
+        stack.backend.handler = ok
+        if sized:
+            assert (await client.request(stack.good())).get("connection") is None
+        else:
+            assert await client.closed() == b""
+
+
+async def test_a_page_of_our_own_is_an_answer_as_any_other(asked: Stack) -> None:
+    answer = await asked.fetch(of(asked, "page", headers=[("X-Request-Id", "id-1")]))
+    assert answer.raw == (
+        b"HTTP/1.1 203 Non-Authoritative Information\r\nX-A: b\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+        b'X-JWT-Sidecar: issuer\r\nX-Request-Id: id-1\r\n\r\n{"a":"b"}'
+    )
+    assert (await asked.fetch(request("GET", "/page?a=b"))).status == 203
+    assert (await asked.fetch(request("GET", "/page/"))).status == 401
