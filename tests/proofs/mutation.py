@@ -167,7 +167,7 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     outcomes = {name: outcome for name, outcome in before.items() if outcome is not None} | living.run(files)
     afresh = [mutant for mutant in every if mutant.name not in outcomes]
     fresh = Fresh(f"sidecar.{module}", path, files, living)
-    for mutant, outcome in _raced([None, *afresh, None], fresh.run, lambda _: fresh.timeout_s, jobs):
+    for mutant, outcome in _raced([None, *afresh, None], fresh.run, lambda _: 5 * living.clean_s, jobs):
         if mutant is None:
             assert outcome is None, f"the unchanged module fails, too: {outcome}"
         else:
@@ -201,7 +201,7 @@ class Living:
         self._cpu_s: dict[pytest.Item, float] = {}
         self._seconds: dict[pytest.Item, float] = {}
         self.clean_s = 0.0
-        self.order: dict[str, int] = {}
+        self.usual: dict[str, tuple[float, float]] = {}
 
     def run(self, files: list[str]) -> dict[str, Outcome]:
         """Outcome by mutant; those that have to be imported afresh are missing."""
@@ -219,7 +219,7 @@ class Living:
             told = self._answer.read()
         if not told:
             raise SystemExit(f"the tests of {self._path} cannot be run")
-        self.clean_s, self.order, outcomes = json.loads(told)
+        self.clean_s, self.usual, outcomes = json.loads(told)
         return dict(outcomes)
 
     def _trace(self) -> None:
@@ -292,7 +292,7 @@ class Living:
             if outcome in by_name:
                 kills[by_name[outcome]] += 1
         best = sorted(runs, key=lambda one: (-kills[one], seconds[one]))
-        json.dump((self.clean_s, {item.nodeid: at for at, item in enumerate(best)}, outcomes), self._answer)
+        json.dump((self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes), self._answer)
         return True
 
     def _functions(self) -> dict[CodeType, list[FunctionType]]:
@@ -307,9 +307,7 @@ class Living:
         self._failed = None
         for item in items:
             if item in self._cpu_s:
-                most_s = int(time.process_time() + 5 * self._cpu_s[item] + SPARE_CPU_S)
-                resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
-                signal.setitimer(signal.ITIMER_REAL, SHORTEST_TIMEOUT_S + 5 * self._seconds[item])
+                _limit(self._cpu_s[item], self._seconds[item])
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             if self._failed is not None:
                 return self._failed
@@ -330,12 +328,13 @@ class Fresh(MetaPathFinder):
         self._files = files
         self._failed: str | None = None
         self._code: CodeType | None = None
-        self._order = living.order
-        self.timeout_s = 5 * living.clean_s + SHORTEST_TIMEOUT_S
+        self._living = living
+        self._order: dict[str, int] = {}
 
     def run(self, mutant: Mutant | None) -> Outcome:
         """Run every test, until one fails."""
         self._code = mutant.code if mutant else None
+        self._order = {name: at for at, name in enumerate(self._living.usual)}
         sys.meta_path.insert(0, self)
         code = pytest.main([*self._files, "-x", *OPTIONS], plugins=[self])
         return None if code == 0 else self._failed or "crash"
@@ -344,6 +343,10 @@ class Fresh(MetaPathFinder):
         """Those first that have killed most, then the quickest; without those that fail anyway."""
         items[:] = [item for item in items if item.nodeid in self._order]
         items.sort(key=lambda item: self._order[item.nodeid])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test that hangs is ended like one that hangs in the living."""
+        _limit(*self._living.usual[nodeid])
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """The changed module in place of the one in the file."""
@@ -355,6 +358,13 @@ class Fresh(MetaPathFinder):
         """Note a failure."""
         if report.failed:
             self._failed = report.nodeid
+
+
+def _limit(cpu_s: float, seconds: float) -> None:
+    """End this process, unless it comes here again within five times what a test takes as a rule."""
+    most_s = int(time.process_time() + 5 * cpu_s + SPARE_CPU_S)
+    resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
+    signal.setitimer(signal.ITIMER_REAL, SHORTEST_TIMEOUT_S + 5 * seconds)
 
 
 class _Loader(SourceFileLoader):
