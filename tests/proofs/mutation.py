@@ -93,8 +93,9 @@ TESTS_OF = {
     ),
     **dict.fromkeys(
         ("connection", "listener"),
-        "proxy/test_keeping.py proxy/test_tls.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        "proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py test_telemetry.py test_reload.py",
+        "proxy/test_connection.py proxy/test_keeping.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
+        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py "
+        f"test_telemetry.py test_reload.py test_server.py {CALLS}",
     ),
     "proxy": (
         "proxy/test_bugs.py proxy/test_keeping.py proxy/test_routing.py test_resource_metadata.py test_signature.py "
@@ -103,9 +104,9 @@ TESTS_OF = {
         f"proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py proxy/test_wire.py {CALLS}"
     ),
     "relay": (
-        "proxy/test_keeping.py proxy/test_routing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py "
-        "proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_wire.py proxy/test_tunnel.py "
-        "test_telemetry.py"
+        "proxy/test_connection.py proxy/test_keeping.py proxy/test_routing.py proxy/test_limits_and_timeouts.py "
+        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_tunnel.py "
+        f"proxy/test_wire.py test_telemetry.py {CALLS}"
     ),
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }

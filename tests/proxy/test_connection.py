@@ -1,0 +1,226 @@
+"""One client's connection: what it may send how, for how long it is kept, and how it ends."""
+
+import asyncio
+import gzip
+from pathlib import Path
+
+import pytest
+
+from sidecar.connection import LINGER_S, READ_BYTES, ClientConnection
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.clock import HandClock, in_its_time_with_sockets
+from tests.peers.raw import RawClient
+from tests.peers.tls import authority, client_tls
+from tests.peers.wire import chunked, request, response
+from tests.proxy.conftest import Client, Stack, ok, running
+from tests.proxy.test_tls import write
+
+
+def connections(stack: Stack) -> list[ClientConnection]:
+    """The sidecar's ends of its clients' connections."""
+    assert stack.sidecar.plane._listener is not None
+    return stack.sidecar.plane._listener.connections  # type: ignore[return-value]
+
+
+def come_to(stack: Stack, monotonic_s: float) -> None:
+    """Let the sidecar's clock show this, and the deadlines be looked at."""
+    stack.clock.ahead_s += monotonic_s - stack.clock.monotonic()
+    stack.sidecar.live.deadlines.tick()
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# What comes
+
+
+@pytest.mark.parametrize("size", [2 * READ_BYTES, 2 * READ_BYTES + 1])
+async def test_so_much_of_a_body_is_taken_before_its_request_goes_on_and_no_more(size: int) -> None:
+    """Told by the backend: a body that is here already has a length."""
+    assert READ_BYTES == 65_536
+    async with running() as stack, stack.client() as client:
+        stack.issuer.hang()
+        stack.issuer.rotate()
+        head = request("POST", "/x", token=stack.token())[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+        await client.send(head + chunked([b"x" * size]))
+        for _ in range(3):
+            await stack.health("/livez")  # what was sent before has come in by then
+        stack.issuer.release()
+        assert (await client.response("POST")).status == 200
+        [seen] = stack.backend.requests
+        assert len(seen.body) == size
+        assert (seen.get("content-length") is not None) == (size == 2 * READ_BYTES)
+
+
+async def test_a_packed_body_behind_a_chunked_request_stays_packed() -> None:
+    packed = gzip.compress(b"hello")
+    async with running() as stack, stack.client() as client:
+        assert (await client.request(stack.good("POST", "/x", chunks=[b"a"]))).status == 200
+        raw = stack.good("POST", "/x", headers=[("Content-Encoding", "gzip")], body=packed)
+        assert (await client.request(raw)).status == 200
+        assert [seen.body for seen in stack.backend.requests] == [b"a", packed]
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 431)])
+async def test_a_head_that_comes_in_pieces_may_be_twice_as_long_as_a_header(more: int, status: int) -> None:
+    async with running(limits={"header_bytes": 1000}) as stack, stack.client() as client:
+        head = stack.good("GET", "/x").removesuffix(b"\r\n") + b"X-A: %b\r\n" % (b"x" * 900)
+        head += b"X-B: " + b"x" * (2000 - len(head) - 5 + more)
+        await client.send(head)
+        await stack.health("/livez")  # what was sent before has come in by then
+        if status == 200:
+            await client.send(b"\r\n\r\n")
+        answer = await client.response()
+        assert answer.status == status
+        if status == 431:
+            assert await client.closed() == b""
+
+
+@pytest.mark.parametrize("early", [b"AB\n", b"\n"])
+async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_are_seen(early: bytes) -> None:
+    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
+        await asyncio.Event().wait()
+
+    routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
+    async with running(backend=RawBackend(upgrade), routes=routes) as stack, stack.client() as client:
+        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
+        await client.send(head[:-1])
+        await stack.health("/livez")
+        await client.send(head[-1:] + early)
+        assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_client_of_http_1_0_gets_no_interim_answer() -> None:
+    async with running(backend=RawBackend(send(response(103), response(200, b"hello")))) as stack:
+        answer = await stack.fetch(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (answer.status, answer.body, answer.interim) == (200, b"hello", [])
+
+
+# How long
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@in_its_time_with_sockets
+async def test_an_idle_connection_has_no_deadline_but_its_own(clock: HandClock) -> None:
+    async with running() as stack, stack.client() as client:
+        assert (await client.request(stack.good())).status == 200
+        await asyncio.sleep(60)
+        assert (await client.request(stack.good())).status == 200
+
+
+async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer() -> None:
+    assert LINGER_S == 5
+    async with running() as stack, stack.client() as client:
+        before_s = stack.clock.monotonic()
+        await client.send(request("POST", "/x", headers=[("Content-Length", "100")]))
+        assert (await client.response("POST")).status == 401
+        assert await client.closed() == b""
+        after_s = stack.clock.monotonic()
+        await client.send(b"x")
+        come_to(stack, before_s + 4.9)
+        await turns()
+        assert stack.sidecar.live.telemetry.connections == 1
+        come_to(stack, after_s + 5)
+        await turns()
+        assert stack.sidecar.live.telemetry.connections == 0
+
+
+async def test_the_last_answer_may_be_read_slowly() -> None:
+    big = response(200, b"x" * 50_000)
+    async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
+        [connection] = await connected(stack)
+        transport = client.writer.transport
+        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        asked = 0
+        while not left(connection):  # until the kernel has enough
+            asked += 1
+            await client.send(stack.good())
+            await stack.backend.received(asked)
+            await turns()
+        await client.send(request("GET", "/x", headers=[("Connection", "close")]))
+        async with patience("the refusal"):
+            while not stack.sidecar.live.telemetry.decisions.get(("none", "deny", "token_missing")):
+                await asyncio.sleep(0)
+        await turns()
+        come_to(stack, stack.clock.monotonic() + 60)  # of 300 by default
+        transport.resume_reading()  # type: ignore[attr-defined]
+        assert [answer.status for answer in await client.answers()] == [200] * asked + [401]
+
+
+async def connected(stack: Stack) -> list[ClientConnection]:
+    async with patience("the connection"):
+        while not connections(stack):
+            await asyncio.sleep(0)
+    return connections(stack)
+
+
+def left(connection: ClientConnection) -> int:
+    """How much of its answers the kernel has not taken yet."""
+    return 0 if connection.transport is None else connection.transport.get_write_buffer_size()
+
+
+# How it ends
+
+
+async def test_a_refusal_ends_its_connection_over_tls_too(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls) as stack, RawClient.to(stack.sidecar.proxy_address, tls=client_tls()) as client:
+        await client.send(request("POST", "/x", headers=[("Content-Length", "100")]))
+        answer = await client.response("POST")
+        assert (answer.status, answer.get("connection")) == (401, "close")
+        assert await client.closed() == b""
+
+
+async def test_who_writes_to_a_client_that_has_gone_is_told(stack: Stack) -> None:
+    async with stack.client() as client:
+        assert (await client.request(stack.good())).status == 200
+        [connection] = connections(stack)
+    async with patience("the end of the connection"):
+        while stack.sidecar.live.telemetry.connections:
+            await asyncio.sleep(0)
+    with pytest.raises(ConnectionError):
+        connection.write(b"hello")
+    with pytest.raises(ConnectionError):
+        connection.writelines([b"hello"])
+    connection.abort()
+    connection.expire()
+
+
+async def test_a_request_in_hand_keeps_its_connection_open_while_others_are_ended() -> None:
+    async with running(backend=RawBackend(never)) as stack, stack.client() as busy, stack.client() as idle:
+        await busy.send(stack.good())
+        await stack.backend.received()
+        assert stack.sidecar.plane._listener is not None
+        stack.sidecar.plane._listener.finish()
+        assert await idle.closed() == b""
+        stack.backend.handler = ok
+        await stack.backend.drop_connections()
+        answer = await busy.response()
+        assert (answer.status, await busy.closed()) == (502, b"")
+
+
+async def test_the_connections_of_clients_that_were_cut_off_are_none_any_more() -> None:
+    async with running(backend=RawBackend(never)) as stack, stack.client() as busy, stack.client() as half:
+        await busy.send(stack.good())
+        await half.send(b"GET / HTTP/1.1\r\n")
+        await stack.backend.received()
+        assert stack.sidecar.plane._listener is not None
+        await stack.sidecar.plane._listener.cut_off()
+        assert stack.sidecar.live.telemetry.requests_in_flight == 0
+        for client in (busy, half):
+            assert await ended(client)
+
+
+async def ended(client: Client) -> bool:
+    try:
+        return await client.closed() == b""
+    except ConnectionError:
+        return True
