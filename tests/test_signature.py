@@ -13,7 +13,7 @@ from sidecar.server import CannotStart, build
 from sidecar.signature import REMEMBERED, Signature
 from tests.peers.backend import Request
 from tests.peers.clock import EPOCH, HandClock
-from tests.peers.wire import request
+from tests.peers.wire import Message, request
 from tests.proxy.conftest import running
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -80,14 +80,19 @@ def test_only_so_many_sets_of_headers_are_remembered() -> None:
 
 def verified(received: Request, header: str = "x-jwt-signature", *others: str) -> bool:
     """What a backend does: the time is left to the tests above."""
-    t, v1 = (part.partition("=")[2] for part in (received.get(header) or "=,=").split(","))
-    names = {name.lower(): value for name, value in received.headers}
+    return signed_for(received.method, received.target, received, header, *others)
+
+
+def signed_for(method: str, target: str, told: Message, header: str = "x-jwt-signature", *others: str) -> bool:
+    """Is the signature right for this request, and for the identity headers beside it?"""
+    t, v1 = (part.partition("=")[2] for part in (told.get(header) or "=,=").split(","))
+    names = {name.lower(): value for name, value in told.headers}
     signed = "".join(
         f"{name}:{names[name]}\n"
         for name in sorted(names)
         if (name.startswith("x-jwt-") or name in others) and name != header
     )
-    message = f"{t}\n{received.method}\n{received.target}\n{signed}".encode("latin-1")
+    message = f"{t}\n{method}\n{target}\n{signed}".encode("latin-1")
     return hmac.compare_digest(hmac.new(SECRET, message, hashlib.sha256).hexdigest(), v1)
 
 
@@ -143,6 +148,20 @@ async def test_identity_headers_of_any_name_are_signed(secret_file: str) -> None
         received = await stack.backend.received()
         assert verified(received, "x-signed", "x-user")
         assert not verified(received, "x-signed")
+
+
+@pytest.mark.parametrize("query", ["a=b", "\xff"])
+async def test_the_answer_to_a_front_proxy_is_signed_for_the_request_that_it_asked_about(
+    query: str, secret_file: str
+) -> None:
+    settings: dict[str, Any] = {"forward_auth": {"original": "x-original"}, "trusted_proxies": ["127.0.0.0/8"]}
+    routes = [{"path": "/public/*", "auth": "none"}]
+    async with running(signature={"secret_file": secret_file}, routes=routes, **settings) as stack:
+        asked = [("X-Original-Method", "DELETE"), ("X-Original-URI", "/public/x?Q")]
+        answer = await stack.fetch(request("GET", "/auth", headers=asked).replace(b"Q", query.encode("latin-1")))
+        assert answer.status == 200
+        assert signed_for("DELETE", f"/public/x?{query}", answer)
+        assert not signed_for("GET", "/auth", answer)
 
 
 async def test_without_a_signature_none_is_sent() -> None:
