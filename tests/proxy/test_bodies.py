@@ -312,8 +312,9 @@ async def test_103_is_passed_on_and_100_is_not(stack: Stack) -> None:
     assert stack.backend.connections == 1
 
 
-async def test_103_with_a_header_that_could_split_it_is_dropped(stack: Stack) -> None:
-    stack.backend.handler = send(b"HTTP/1.1 103 Early Hints\r\nLink: a\rb\r\n\r\n", response(200, b"hello"))
+@pytest.mark.parametrize("header", [b"Link: a\rb", b"Link: a\x01b", b"Link: a\x7fb", b"Link : a", b"Li(nk: a"])
+async def test_103_with_a_header_that_could_split_it_is_dropped(stack: Stack, header: bytes) -> None:
+    stack.backend.handler = send(b"HTTP/1.1 103 Early Hints\r\n" + header + b"\r\n\r\n", response(200, b"hello"))
     answer = await stack.fetch(stack.good())
     assert answer.status == 502 or (answer.body, answer.interim) == (b"hello", [])
 

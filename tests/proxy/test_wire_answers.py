@@ -247,6 +247,21 @@ async def test_origin_garbage_is_a_502(stack: Stack, row: str, feed: str) -> Non
     assert answer.json()["code"] in ("upstream_invalid", "upstream_unreachable")
 
 
+@rows(
+    ("none", "X-A: b"),
+    ("space before the colon", "X-A : b"),
+    ("DEL", "X-A: a\x7fb"),
+    ("bare CR", "X-A: a\rb"),
+)
+async def test_response_splitting_in_a_101(stack: Stack, row: str) -> None:
+    head = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n"
+    stack.backend.handler = Answering(f"{head}{row}\n\n", "whole")
+    raw = stack.good("GET", "/x", headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")])
+    answer = await stack.fetch(raw)
+    assert answer.status == (101 if row == "X-A: b" else 502)
+    assert (answer.get("x-a") == "b") == (answer.status == 101)
+
+
 @feeds
 async def test_response_splitting_an_unasked_101_is_a_502(stack: Stack, feed: str) -> None:
     answer = await answered(stack, "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: foo\n\n", feed)
