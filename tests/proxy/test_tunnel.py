@@ -182,6 +182,33 @@ async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
         await stack.backend.disconnected()
 
 
+@pytest.mark.parametrize("size", [5, 200_000])
+@pytest.mark.parametrize("with_the_request", [True, False])
+async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int, with_the_request: bool) -> None:
+    agreed = asyncio.Event()
+
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        await agreed.wait()
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        for _ in range(2):
+            writer.write(await request.reader.readexactly(len(frame(size, masked=True))))
+
+    async with running(backend=RawBackend(upgrade)) as stack, stack.client() as client:
+        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")])
+        early = frame(size, masked=True)
+        await client.send(head + early if with_the_request else head)
+        await stack.backend.received()
+        sending = None if with_the_request else asyncio.create_task(client.send(early))
+        await stack.health("/livez")  # what was sent before has come in by then, or as much of it as is taken
+        agreed.set()
+        assert (await client.response()).status == 101
+        assert await client.read(len(early)) == early
+        if sending is not None:
+            await sending
+        await client.send(early)
+        assert await client.read(len(early)) == early
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 async def test_another_protocol_may_be_asked_for_in_pieces(step: int) -> None:
     async with joined("x-proto/1", step=step) as tunnel:
