@@ -84,7 +84,7 @@ async def test_an_issuer_without_keys_is_told_with_the_reason() -> None:
         stack.issuer.on_jwks = Answer(500)
         await post(stack, "/jwks/refresh", {"force": True})
         told = await issuer(stack)
-    assert (told["state"], told["usable"], told["keys"]) == ("absent", False, [])
+    assert (told["state"], told["usable"], told["keys"], told["skipped"]) == ("absent", False, [], [])
     assert (told["age_s"], told["fetched_at"], told["usable_for_s"], told["clock_offset_s"]) == (None, None, None, None)
     assert told["last_error"] == f"{stack.issuer.jwks_uri}: status 500"
 
