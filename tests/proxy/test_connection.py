@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.connection import LINGER_S, READ_BYTES, ClientConnection
+from sidecar.listener import Listener
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
 from tests.peers.clock import HandClock, in_its_time_with_sockets
@@ -17,10 +18,14 @@ from tests.proxy.conftest import Client, Stack, ok, running
 from tests.proxy.test_tls import write
 
 
+def listener(stack: Stack) -> Listener:
+    assert stack.sidecar.plane._listener is not None
+    return stack.sidecar.plane._listener
+
+
 def connections(stack: Stack) -> list[ClientConnection]:
     """The sidecar's ends of its clients' connections."""
-    assert stack.sidecar.plane._listener is not None
-    return stack.sidecar.plane._listener.connections  # type: ignore[return-value]
+    return listener(stack).connections  # type: ignore[return-value]
 
 
 def come_to(stack: Stack, monotonic_s: float) -> None:
@@ -98,6 +103,28 @@ async def test_a_client_of_http_1_0_gets_no_interim_answer() -> None:
     async with running(backend=RawBackend(send(response(103), response(200, b"hello")))) as stack:
         answer = await stack.fetch(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert (answer.status, answer.body, answer.interim) == (200, b"hello", [])
+
+
+@pytest.mark.parametrize(
+    ("peername", "told", "trusted"),
+    [
+        (("127.0.0.1", 5), b"127.0.0.1", True),
+        (("192.0.2.1", 5), b"192.0.2.1", False),
+        (("::ffff:127.0.0.1", 5, 0, 0), b"::ffff:127.0.0.1", True),
+        (("::ffff:192.0.2.1", 5, 0, 0), b"::ffff:192.0.2.1", False),
+        (("fe80::1%eth0", 5, 0, 2), b"fe80::1", True),
+        (("::1", 5, 0, 0), b"::1", False),
+        ("", b"", False),
+    ],
+)
+async def test_a_peer_is_trusted_by_its_address_in_whatever_family(
+    peername: object, told: bytes, trusted: bool
+) -> None:
+    transport = asyncio.Transport(extra={"peername": peername})
+    for networks in (["127.0.0.0/8", "fe80::/10"], []):
+        async with running(trusted_proxies=networks) as stack:
+            forwarded = listener(stack).forwarded(transport)
+            assert (forwarded.peer, forwarded.trusted) == (told, trusted and networks != [])
 
 
 # How long
@@ -198,8 +225,7 @@ async def test_a_request_in_hand_keeps_its_connection_open_while_others_are_ende
     async with running(backend=RawBackend(never)) as stack, stack.client() as busy, stack.client() as idle:
         await busy.send(stack.good())
         await stack.backend.received()
-        assert stack.sidecar.plane._listener is not None
-        stack.sidecar.plane._listener.finish()
+        listener(stack).finish()
         assert await idle.closed() == b""
         stack.backend.handler = ok
         await stack.backend.drop_connections()
@@ -212,8 +238,7 @@ async def test_the_connections_of_clients_that_were_cut_off_are_none_any_more() 
         await busy.send(stack.good())
         await half.send(b"GET / HTTP/1.1\r\n")
         await stack.backend.received()
-        assert stack.sidecar.plane._listener is not None
-        await stack.sidecar.plane._listener.cut_off()
+        await listener(stack).cut_off()
         assert stack.sidecar.live.telemetry.requests_in_flight == 0
         for client in (busy, half):
             assert await ended(client)
