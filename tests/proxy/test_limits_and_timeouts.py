@@ -450,3 +450,18 @@ async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: 
             more.set()
             rest = await client.closed() if ends else await client.read(2)
         assert rest == (b"" if ends else b"cd")
+
+
+async def test_a_silent_answer_ends_with_the_token_too() -> None:
+    half = send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+    async with running(backend=RawBackend(half), close_on_expiry="all") as stack, stack.client() as client:
+        exp = int(stack.clock.wall()) + 100
+        await client.send(request("GET", "/", token=stack.token(exp=exp)))
+        await client.reader.readuntil(b"\r\n\r\nab")
+        for late_s, in_flight in ((59, 1), (60, 0)):  # of the skew that is allowed
+            stack.clock.ahead_s += exp + late_s - stack.clock.wall()
+            stack.sidecar.live.deadlines.tick()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert stack.sidecar.live.telemetry.requests_in_flight == in_flight
+        assert await client.closed() == b""
