@@ -99,14 +99,14 @@ TESTS_OF = {
     ),
     "proxy": (
         "proxy/test_bugs.py proxy/test_keeping.py proxy/test_routing.py test_resource_metadata.py test_signature.py "
-        "test_issuing.py test_gateway.py test_forward_auth.py test_health.py test_token_sources.py proxy/test_tls.py "
-        "test_tracing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
+        "test_issuing.py test_gateway.py test_forward_auth.py test_api_keys.py test_health.py test_token_sources.py "
+        "proxy/test_tls.py test_tracing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
         f"proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py proxy/test_wire.py {CALLS}"
     ),
     "relay": (
         "proxy/test_connection.py proxy/test_keeping.py proxy/test_routing.py proxy/test_limits_and_timeouts.py "
         "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_tunnel.py "
-        f"proxy/test_wire.py test_telemetry.py {CALLS}"
+        f"test_telemetry.py {CALLS}"
     ),
     "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
 }

@@ -390,6 +390,7 @@ async def test_more_connections_than_may_be_are_overload() -> None:
                     answer = await third.response()
                     refusal(answer, 503, "overloaded")
                     assert (answer.get("connection"), answer.get("retry-after")) == ("close", "1")
+                    assert await third.closed() == b""
             assert (await first.request(stack.good())).status == 200
         async with patience("a place to come free"):
             while (await try_fetch(stack)) != 200:

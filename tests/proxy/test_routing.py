@@ -172,6 +172,13 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes() -> 
         assert [len(seen.body) for seen in stack.backend.requests] == [10]
 
 
+async def test_where_no_body_may_come_there_are_requests_without_one() -> None:
+    async with running(routes=[{"path": "/*", "max_body_bytes": 0}]) as stack:
+        assert (await stack.fetch(stack.good())).status == 200
+        assert (await stack.fetch(stack.good("POST", "/", body=b""))).status == 200
+        assert await code(stack, stack.good("POST", "/", body=b"x")) == (413, "body_too_large")
+
+
 @pytest.mark.parametrize("comes_later", [True, False])
 @pytest.mark.parametrize(("size", "status"), [(10, 200), (11, 413)])
 async def test_a_body_that_turns_out_too_large_never_becomes_a_whole_request(
