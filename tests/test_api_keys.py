@@ -299,6 +299,15 @@ async def test_the_claims_of_a_key_meet_the_same_rules_as_those_of_a_token(keys:
         refusal(await stack.fetch(request("GET", "/", token=admin)), 403, "claim_mismatch")
 
 
+async def test_who_lacks_a_token_is_not_asked_for_a_key(keys: Keys) -> None:
+    api_keys = {"file": str(keys.api_keys), "header": "X-Key", "prefix": "ApiKey"}
+    routes = [{"path": "/keys/*", "auth": "api_key"}]
+    async with running(api_keys=api_keys, routes=routes) as stack:
+        for path, scheme in (("/keys/x", "ApiKey"), ("/x", "Bearer")):
+            answer = await stack.fetch(request("GET", path))
+            assert answer.get("www-authenticate") == f'{scheme} realm="jwt-sidecar"'
+
+
 @pytest.mark.parametrize("value", ["{key}", "ApiKey {key}", "apikey  {key}"])
 async def test_header_and_scheme_are_configured(keys: Keys, value: str) -> None:
     alice = keys.new("alice")
