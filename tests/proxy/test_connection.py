@@ -84,6 +84,29 @@ async def test_a_head_that_comes_in_pieces_may_be_twice_as_long_as_a_header(more
             assert await client.closed() == b""
 
 
+async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_it_and_what_follows_is_dropped() -> (
+    None
+):
+    release = asyncio.Event()
+
+    async def hold(request: Request, writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        await ok(request, writer)
+
+    async with running(backend=RawBackend(hold), limits={"header_bytes": 1000}) as stack, stack.client() as client:
+        await client.send(stack.good())
+        await stack.backend.received()
+        head = stack.good("GET", "/large").removesuffix(b"\r\n")
+        for name in (b"A", b"B", b"C"):
+            await client.send(head + b"X-%b: %b\r\n" % (name, b"x" * 900))
+            await stack.health("/livez")  # what was sent before has come in by then
+            head = b""
+        await client.send(b"\r\n" + stack.good() * (2**24 // len(stack.good())))
+        release.set()
+        assert [answer.status for answer in await client.answers()] == [200, 431]
+        assert len(stack.backend.requests) == 1
+
+
 @pytest.mark.parametrize("early", [b"AB\n", b"\n"])
 async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_are_seen(early: bytes) -> None:
     async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -160,7 +183,28 @@ async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_lo
         assert stack.sidecar.live.telemetry.connections == 0
 
 
-async def test_the_last_answer_may_be_read_slowly() -> None:
+async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_next() -> None:
+    big = response(200, b"x" * 50_000)
+    async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
+        [connection] = await connected(stack)
+        transport = client.writer.transport
+        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        asked = 0
+        while left(connection) <= 65_536:  # of what waits here, so much is no reason to wait
+            asked += 1
+            await client.send(stack.good())
+            await stack.backend.received(asked)
+            await turns()
+        come_to(stack, stack.clock.monotonic() + 299)  # of 300 by default
+        transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(asked):
+            assert len((await client.response()).body) == 50_000
+        come_to(stack, stack.clock.monotonic() + 70)  # of 75 by default
+        assert (await client.request(request())).status == 401
+
+
+@pytest.mark.parametrize(("silent_s", "in_time"), [(60, True), (299, True), (301, False)])
+async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool) -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
@@ -177,9 +221,12 @@ async def test_the_last_answer_may_be_read_slowly() -> None:
             while not stack.sidecar.live.telemetry.decisions.get(("none", "deny", "token_missing")):
                 await asyncio.sleep(0)
         await turns()
-        come_to(stack, stack.clock.monotonic() + 60)  # of 300 by default
+        come_to(stack, stack.clock.monotonic() + silent_s)  # of 300 by default
+        await turns()
+        assert stack.sidecar.live.telemetry.connections == in_time
         transport.resume_reading()  # type: ignore[attr-defined]
-        assert [answer.status for answer in await client.answers()] == [200] * asked + [401]
+        if in_time:
+            assert [answer.status for answer in await client.answers()] == [200] * asked + [401]
 
 
 async def connected(stack: Stack) -> list[ClientConnection]:
