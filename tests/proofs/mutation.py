@@ -94,8 +94,8 @@ TESTS_OF = {
     **dict.fromkeys(
         ("connection", "listener"),
         "proxy/test_connection.py proxy/test_keeping.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_tunnel.py proxy/test_wire.py "
-        f"test_telemetry.py test_reload.py test_server.py {CALLS}",
+        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py "
+        f"test_reload.py test_server.py {CALLS}",
     ),
     "proxy": (
         "proxy/test_bugs.py proxy/test_keeping.py proxy/test_routing.py test_resource_metadata.py test_signature.py "

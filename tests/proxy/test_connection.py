@@ -18,6 +18,9 @@ from tests.proxy.conftest import Client, Stack, ok, running
 from tests.proxy.test_tls import write
 
 
+INVITED = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 def listener(stack: Stack) -> Listener:
     assert stack.sidecar.plane._listener is not None
     return stack.sidecar.plane._listener
@@ -58,6 +61,19 @@ async def test_so_much_of_a_body_is_taken_before_its_request_goes_on_and_no_more
         [seen] = stack.backend.requests
         assert len(seen.body) == size
         assert (seen.get("content-length") is not None) == (size == 2 * READ_BYTES)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_only_who_waits_to_be_invited_is_invited_to_send_a_body(waits: bool) -> None:
+    headers = [("Content-Length", "5"), *[("Expect", "100-continue")] * waits]
+    async with running() as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/x", headers=headers))
+        await stack.backend.connected()
+        if waits:
+            assert await client.read(len(INVITED)) == INVITED
+        await client.send(b"hello")
+        answer = await client.response("POST")
+        assert (answer.status, answer.interim) == (200, [])
 
 
 async def test_a_packed_body_behind_a_chunked_request_stays_packed() -> None:
