@@ -17,7 +17,6 @@ from tests.peers.wire import chunked, request, response
 from tests.proxy.conftest import Client, Stack, ok, running
 from tests.proxy.test_tls import write
 
-
 INVITED = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
