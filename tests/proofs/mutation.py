@@ -418,15 +418,15 @@ def _raced(
     told_at = time.monotonic()
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
-            if time.monotonic() - told_at > TELL_S:
-                told_at = time.monotonic()
-                now = ", ".join(str(key.data[0] or "without a change") for key in selector.get_map().values())
-                print(f"\n{of - len(waiting)} of {of}: {now}", end="", flush=True)
             while waiting and len(selector.get_map()) < jobs:
                 one = waiting.popleft()
                 reader, pid = _forked(functools.partial(run, one))
                 deadline = time.monotonic() + max(SHORTEST_TIMEOUT_S, timeout(one))
                 selector.register(reader, selectors.EVENT_READ, (one, pid, deadline))
+            if time.monotonic() - told_at > TELL_S:
+                told_at = time.monotonic()
+                now = ", ".join(str(key.data[0] or "without a change") for key in selector.get_map().values())
+                print(f"\n{of - len(waiting)} of {of}: {now}", end="", flush=True)
             ready = {key.fd for key, _ in selector.select(0.2)}
             for key in list(selector.get_map().values()):
                 one, pid, deadline = key.data

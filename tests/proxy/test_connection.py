@@ -5,9 +5,14 @@ import gzip
 from pathlib import Path
 
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser, HttpResponseParser
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from sidecar.connection import LINGER_S, READ_BYTES, ClientConnection
 from sidecar.listener import Listener
+from sidecar.relay import Relay
+from sidecar.request import Request as Asked
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
 from tests.peers.clock import HandClock, in_its_time_with_sockets
@@ -268,19 +273,33 @@ async def test_a_refusal_ends_its_connection_over_tls_too(tmp_path: Path) -> Non
         assert await client.closed() == b""
 
 
-async def test_who_writes_to_a_client_that_has_gone_is_told(stack: Stack) -> None:
+async def gone(stack: Stack) -> ClientConnection:
+    """The sidecar's end of a connection whose client has left."""
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         [connection] = connections(stack)
     async with patience("the end of the connection"):
         while stack.sidecar.live.telemetry.connections:
             await asyncio.sleep(0)
+    return connection
+
+
+async def test_who_writes_to_a_client_that_has_gone_is_told(stack: Stack) -> None:
+    connection = await gone(stack)
     with pytest.raises(ConnectionError):
         connection.write(b"hello")
     with pytest.raises(ConnectionError):
         connection.writelines([b"hello"])
     connection.abort()
     connection.expire()
+
+
+async def test_an_interim_answer_to_a_client_that_has_gone_is_nobodys(stack: Stack) -> None:
+    connection, loop = await gone(stack), asyncio.get_running_loop()
+    [(asked, _)], _, _ = HttpRequestParser(BaseProtocol(loop), loop, 65536).feed_data(stack.good())
+    [(early, _)], _, _ = HttpResponseParser(BaseProtocol(loop), loop, 65536).feed_data(response(103))
+    relay = Relay(stack.sidecar.live.telemetry, stack.clock, "off")
+    relay.interim(Asked(asked, EMPTY_PAYLOAD, connection), early)
 
 
 async def test_a_request_in_hand_keeps_its_connection_open_while_others_are_ended() -> None:
