@@ -264,6 +264,21 @@ def left(connection: ClientConnection) -> int:
 # How it ends
 
 
+async def test_the_rest_of_a_body_that_was_held_up_is_dropped_when_its_request_is_refused() -> None:
+    async with running() as stack, stack.client() as client:
+        stack.issuer.hang()
+        token = stack.token(header={"kid": "unknown"})
+        size = 32 * 2**20  # more than waits here and in the kernel
+        await client.send(request("POST", "/x", token=token, headers=[("Content-Length", str(size))]))
+        sending = asyncio.create_task(client.send(b"x" * size))
+        await stack.health("/livez")  # what was sent before has come in by then, or as much of it as is taken
+        assert not sending.done()
+        stack.issuer.release()
+        assert (await client.response("POST")).status == 401
+        await sending
+        assert await client.closed() == b""
+
+
 async def test_a_refusal_ends_its_connection_over_tls_too(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack, RawClient.to(stack.sidecar.proxy_address, tls=client_tls()) as client:
