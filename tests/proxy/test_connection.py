@@ -80,6 +80,15 @@ async def test_only_who_waits_to_be_invited_is_invited_to_send_a_body(waits: boo
         assert (answer.status, answer.interim) == (200, [])
 
 
+async def test_any_number_of_requests_may_come_at_once(stack: Stack) -> None:
+    async with stack.client() as client:
+        sending = asyncio.create_task(client.send(b"".join(stack.good("GET", f"/{n}") for n in range(500))))
+        for _ in range(500):
+            assert (await client.response()).status == 200
+        await sending
+    assert [seen.target for seen in stack.backend.requests] == [f"/{n}" for n in range(500)]
+
+
 async def test_a_packed_body_behind_a_chunked_request_stays_packed() -> None:
     packed = gzip.compress(b"hello")
     async with running() as stack, stack.client() as client:
@@ -221,6 +230,31 @@ async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_ne
             assert len((await client.response()).body) == 50_000
         come_to(stack, stack.clock.monotonic() + 70)  # of 75 by default
         assert (await client.request(request())).status == 401
+
+
+async def test_who_reads_again_has_no_deadline_while_the_backend_is_silent() -> None:
+    more = asyncio.Event()
+    size = 32 * 2**20  # more than the kernel keeps
+
+    async def pause(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (size + 2) + b"x" * size)
+        await more.wait()
+        writer.write(b"ab")
+
+    async with running(backend=RawBackend(pause)) as stack, stack.client() as client:
+        [connection] = await connected(stack)
+        transport = client.writer.transport
+        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        await client.send(stack.good())
+        async with patience("the client to be waited for"):
+            while left(connection) <= 65_536:
+                await asyncio.sleep(0)
+        transport.resume_reading()  # type: ignore[attr-defined]
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.read(size)
+        come_to(stack, stack.clock.monotonic() + 290)  # of 300 by default
+        more.set()
+        assert await client.read(2) == b"ab"
 
 
 @pytest.mark.parametrize(("silent_s", "in_time"), [(60, True), (299, True), (301, False)])
