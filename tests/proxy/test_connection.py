@@ -20,6 +20,7 @@ from tests.peers.raw import RawClient
 from tests.peers.tls import authority, client_tls
 from tests.peers.wire import chunked, request, response
 from tests.proxy.conftest import Client, Stack, ok, running
+from tests.proxy.test_bodies import Held
 from tests.proxy.test_tls import write
 
 INVITED = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -116,13 +117,8 @@ async def test_a_head_that_comes_in_pieces_may_be_twice_as_long_as_a_header(more
 async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_it_and_what_follows_is_dropped() -> (
     None
 ):
-    release = asyncio.Event()
-
-    async def hold(request: Request, writer: asyncio.StreamWriter) -> None:
-        await release.wait()
-        await ok(request, writer)
-
-    async with running(backend=RawBackend(hold), limits={"header_bytes": 1000}) as stack, stack.client() as client:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"header_bytes": 1000}) as stack, stack.client() as client:
         await client.send(stack.good())
         await stack.backend.received()
         head = stack.good("GET", "/large").removesuffix(b"\r\n")
@@ -131,7 +127,7 @@ async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_
             await stack.health("/livez")  # what was sent before has come in by then
             head = b""
         await client.send(b"\r\n" + stack.good() * (2**24 // len(stack.good())))
-        release.set()
+        held.release.set()
         assert [answer.status for answer in await client.answers()] == [200, 431]
         assert len(stack.backend.requests) == 1
 
@@ -195,12 +191,16 @@ async def test_an_idle_connection_has_no_deadline_but_its_own(clock: HandClock) 
         assert (await client.request(stack.good())).status == 200
 
 
-async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer() -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(request("POST", "/x", headers=[("Content-Length", "100")]), 401), (b"no HTTP\r\n\r\n", 400)],
+)
+async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer(sent: bytes, status: int) -> None:
     assert LINGER_S == 5
     async with running() as stack, stack.client() as client:
         before_s = stack.clock.monotonic()
-        await client.send(request("POST", "/x", headers=[("Content-Length", "100")]))
-        assert (await client.response("POST")).status == 401
+        await client.send(sent)
+        assert (await client.response("POST")).status == status
         assert await client.closed() == b""
         after_s = stack.clock.monotonic()
         await client.send(b"x")
@@ -210,6 +210,30 @@ async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_lo
         come_to(stack, after_s + 5)
         await turns()
         assert stack.sidecar.live.telemetry.connections == 0
+
+
+async def test_a_head_has_its_time_from_its_first_byte_on() -> None:
+    async with running() as stack, stack.client() as client:
+        head = stack.good()
+        for at in (0, 20):
+            await client.send(head[at : at + 20])
+            await stack.health("/livez")  # what was sent before has come in by then
+            come_to(stack, stack.clock.monotonic() + 4.5)  # of 10 by default
+            await turns()
+        await client.send(head[40:])
+        assert (await client.response()).status == 200
+
+
+async def test_half_a_request_behind_another_does_not_end_that() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held)) as stack, stack.client() as client:
+        await client.send(stack.good())
+        await stack.backend.received()
+        await client.send(b"GET / HTTP/1.1\r\n")
+        await stack.health("/livez")  # what was sent before has come in by then
+        come_to(stack, stack.clock.monotonic() + 50)  # of 10 by default for a head, 60 for an answer
+        held.release.set()
+        assert (await client.response()).status == 200
 
 
 async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_next() -> None:
