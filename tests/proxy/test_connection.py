@@ -132,6 +132,18 @@ async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_
         assert len(stack.backend.requests) == 1
 
 
+async def test_what_comes_behind_bytes_that_are_no_http_is_dropped_while_another_request_is_served() -> None:
+    held = Held()
+    async with running(backend=RawBackend(held)) as stack, stack.client() as client:
+        await client.send(stack.good())
+        await stack.backend.received()
+        await client.send(b"no HTTP\r\n\r\n")
+        for _ in range(2**14):
+            await client.send(b"x" * 1024)
+        held.release.set()
+        assert [answer.status for answer in await client.answers()] == [200, 400]
+
+
 @pytest.mark.parametrize("early", [b"AB\n", b"\n"])
 async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_are_seen(early: bytes) -> None:
     async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
