@@ -10,6 +10,7 @@ from aiohttp.http import HttpRequestParser, HttpResponseParser
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from sidecar.connection import LINGER_S, READ_BYTES, ClientConnection
+from sidecar.deadlines import NEVER
 from sidecar.listener import Listener
 from sidecar.relay import Relay
 from sidecar.request import Request as Asked
@@ -224,6 +225,14 @@ async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_lo
         come_to(stack, after_s + 5)
         await turns()
         assert stack.sidecar.live.telemetry.connections == 0
+
+
+async def test_a_connection_has_no_deadline_before_it_begins(stack: Stack) -> None:
+    connection = listener(stack)()
+    stack.sidecar.live.deadlines.watched.add(connection)
+    come_to(stack, stack.clock.monotonic() + 1e6)
+    assert connection.deadline == NEVER
+    stack.sidecar.live.deadlines.watched.discard(connection)
 
 
 async def test_a_head_has_its_time_from_its_first_byte_on() -> None:
