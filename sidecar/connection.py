@@ -38,7 +38,9 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_between",
+        "_body_by",
         "_broken",
+        "_drained_by",
         "_head_bytes",
         "_last_body",
         "_lines",
@@ -64,9 +66,13 @@ class ClientConnection(RequestHandler):
             read_bufsize=READ_BYTES,
             **limits,
         )
+        # aiohttp's parser stops by its own count, which is one too high once a body has ended after its request was taken; it
+        # goes on only where reading was stopped too.
+        self._max_msg_queue_size = MAX_MSG_QUEUE_SIZE - 1
         self.listener = listener
         self.clock = listener.clock
         self.deadline = NEVER
+        self._body_by = self._drained_by = NEVER  # a client may owe a piece of its body and take nothing of its answer
         self.forwarded: Forwarded
         self._tunnel: Callable[[bytes], None] | None = None
         self._on_writable: Callable[[], None] | None = None
@@ -122,12 +128,14 @@ class ClientConnection(RequestHandler):
             if not in_body:  # nor the last piece of one
                 self._head_goes_on(len(data))
             return
-        self._lines = lines  # of the request that these very bytes were, and of no other
+        # Of the request that these very bytes were, and of no other.
+        self._lines = lines if self._request_count == before + 1 else b""
         self._head_bytes = 0
         message, payload = self._messages[-1] if self._messages else (None, self._last_body)
         if not isinstance(message, _ErrInfo):
             self._last_body = payload
-            self._between = message is not None and data.endswith(b"\r\n\r\n")
+            # Where reading is stopped the parser may hold requests that it has not looked at.
+            self._between = message is not None and data.endswith(b"\r\n\r\n") and not self._buffer_paused
             if message is not None and message.upgrade:
                 self.sent_on = not _ends_with_head(data)
             return
@@ -225,9 +233,16 @@ class ClientConnection(RequestHandler):
     async def drain(self, deadline: float) -> None:
         """Wait until the client has taken enough, but no longer than `deadline`. Raises ConnectionError."""
         if self._paused:
-            self.deadline = deadline
+            self._drained_by = deadline
+            self.deadline = min(deadline, self._body_by)
             await self._drain_helper()
-            self.deadline = NEVER
+            self._drained_by = NEVER
+            self.deadline = self._body_by
+
+    def wait_for_body(self, deadline: float) -> None:
+        """The client owes a piece of its body by then (NEVER: it does not), whatever else it has to do by when."""
+        self._body_by = deadline
+        self.deadline = min(deadline, self._drained_by)
 
     def enter_tunnel(self, sink: Callable[[bytes], None]) -> None:
         """Hand what comes to `sink` from now on, beginning with what came behind the request."""
@@ -289,6 +304,7 @@ class ClientConnection(RequestHandler):
         if transport is None or not transport.can_write_eof():  # TLS cannot close one direction only
             return
         self._broken = True
+        self._body_by = NEVER  # nobody wants it any more
         transport.set_write_buffer_limits(0)  # now "enough" is all of it
         await self.drain(self.clock.monotonic() + self.listener.idle_s)
         self._lingering = True

@@ -111,7 +111,8 @@ class RemoteKeySet:
         """A document and what its server says of it."""
         try:
             async with asyncio.timeout(self._total_s):
-                context = await asyncio.to_thread(self._tls) if urlsplit(url).scheme == "https" else True
+                encrypted = "https" in (urlsplit(url).scheme, urlsplit(egress_proxy(url) or "").scheme)
+                context = await asyncio.to_thread(self._tls) if encrypted else True
                 return await self._get_following(url, context)
         except TimeoutError:
             raise FetchFailed(f"{shown(url)}: no complete answer within {self._total_s:g} s") from None

@@ -134,7 +134,10 @@ class UpstreamConnection(BaseProtocol):
     @property
     def at_rest(self) -> bool:
         """Can the next request have the connection, once its answer has come? Not when another has begun behind that one."""
-        return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
+        try:
+            return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
+        except HttpProcessingError:
+            return False  # and one that is none
 
     def write(self, piece: bytes) -> None:
         """Write bytes of a request. Raises BrokenOff when the connection has ended."""

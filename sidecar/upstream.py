@@ -150,10 +150,10 @@ class Upstream:
         try:
             client.invite_body(request)
             while True:
-                client.deadline = now() + self.idle_s
+                client.wait_for_body(now() + self.idle_s)
                 connection.hold()
                 chunk = await payload.readany()
-                client.deadline = NEVER
+                client.wait_for_body(NEVER)
                 connection.wait_until(now() + self._answer_s)
                 if not chunk:
                     break

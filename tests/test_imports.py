@@ -11,7 +11,8 @@ import pytest
 from sidecar.imports import quick_imports
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
-from tests.peers.tls import authority
+from tests.peers.tls import authority, server_tls
+from tests.peers.wire import response
 
 AUTHORITIES_OF_AIOHTTP = """
 from sidecar.imports import quick_imports
@@ -54,6 +55,34 @@ async def test_the_authorities_of_the_system_vouch_for_issuers(tmp_path: Path, c
         code, said = await output(*check, SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
         assert code == 2
         assert "its certificate is not trusted" in said
+
+
+KEYS_THROUGH_A_PROXY = """
+import asyncio
+from sidecar.imports import quick_imports
+with quick_imports():
+    from sidecar.fetch import RemoteKeySet, Session
+async def fetch():
+    session = Session()
+    print((await RemoteKeySet(session, "http://idp.test/", "http://idp.test/keys", True)()).document)
+    await session.close()
+asyncio.run(fetch())
+"""
+
+
+async def test_the_authorities_of_the_system_vouch_for_an_egress_proxy(ca_file: str) -> None:
+    """Also where the keys themselves come by plain http."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(200, b'{"keys":[]}', [("Content-Type", "application/json")]))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_tls()) as proxy:
+        url = f"https://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        environ = {"SSL_CERT_FILE": ca_file, "HTTP_PROXY": url, "http_proxy": url, "NO_PROXY": "", "no_proxy": ""}
+        assert await output("-c", KEYS_THROUGH_A_PROXY, **environ) == (0, "{'keys': []}\n")
 
 
 def test_the_environment_and_the_collector_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

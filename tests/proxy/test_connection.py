@@ -304,6 +304,37 @@ async def test_who_reads_again_has_no_deadline_while_the_backend_is_silent() -> 
         assert await client.read(2) == b"ab"
 
 
+async def test_who_ends_a_body_has_to_take_the_answer_all_the_same() -> None:
+    async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(200, b"x" * 32 * 2**20))  # more than the kernel keeps
+        await asyncio.Event().wait()
+
+    async with running(backend=RawBackend(early, read_bodies=False)) as stack, stack.client() as client:
+        [connection] = await connected(stack)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        await client.send(stack.good("POST", headers=[("Transfer-Encoding", "chunked")]))
+        async with patience("the client to be waited for"):
+            while left(connection) <= 65_536:
+                await asyncio.sleep(0)
+        await client.send(b"0\r\n\r\n")
+        await stack.health("/livez")  # it has come in by then
+        come_to(stack, stack.clock.monotonic() + 301)  # of 300 by default
+        await stack.backend.disconnected()
+        client.abort()
+
+
+async def test_who_takes_the_answer_has_to_end_the_body_all_the_same() -> None:
+    async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await asyncio.Event().wait()
+
+    async with running(backend=RawBackend(early, read_bodies=False)) as stack, stack.client() as client:
+        await client.send(stack.good("POST", headers=[("Transfer-Encoding", "chunked")]))
+        await client.reader.readuntil(b"hello")
+        come_to(stack, stack.clock.monotonic() + 301)  # of 300 by default
+        await stack.backend.disconnected()
+
+
 @pytest.mark.parametrize(("silent_s", "in_time"), [(60, True), (299, True), (301, False)])
 async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool) -> None:
     big = response(200, b"x" * 50_000)

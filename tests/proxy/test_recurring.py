@@ -12,6 +12,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
@@ -22,7 +23,7 @@ from sidecar.request import Request
 from tests.peers.backend import Handler, echo, send
 from tests.peers.backend import Request as BackendRequest
 from tests.peers.wire import Truncated, chunked, response
-from tests.proxy.conftest import Stack, ok, running
+from tests.proxy.conftest import Client, Stack, ok, running
 
 LINES = "Host: a.test\nALICE\nX-Kept: 1\nConnection: keep-alive\n\n"
 TIMES = 4  # once, again, remembered, used
@@ -525,3 +526,44 @@ def test_what_came_once_is_forgotten_when_too_much_has() -> None:
     assert recurring.come_again(b"0")
     assert not recurring.come_again(b"one more")
     assert [recurring.come_again(b"1") for _ in "ab"] == [False, True]
+
+
+async def one_too_many_in_flight(stack: Stack, client: Client) -> None:
+    """A body that ends after its request was taken: from now on aiohttp's parser stops one request before the queue is full."""
+    await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 5\n\n"))
+    await stack.backend.connected(stack.backend.connections + 1)
+    await client.send(b"hello")
+    assert (await client.response()).status == 200
+
+
+@pytest.mark.parametrize("line", ["X-Kept: 1\n", "X-Kept: 2\n"])
+async def test_requests_that_the_parser_holds_back_come_first(stack: Stack, line: str) -> None:
+    await taught(stack, "GET / HTTP/1.1\nHost: a.test\nALICE\nX-Kept: 1\n\n")
+    await stack.backend.drop_connections()
+    await turns()
+    async with stack.client() as client:
+        await one_too_many_in_flight(stack, client)
+        seen = len(stack.backend.requests)
+        targets = [f"/{number}" for number in range(MAX_MSG_QUEUE_SIZE + 1)]
+        await client.send(b"".join(stack.good("GET", target) for target in targets[:-1]))
+        for _ in targets[:-1]:
+            assert (await client.response()).status == 200
+        assert (
+            await client.request(stack.raw(f"GET {targets[-1]} HTTP/1.1\nHost: a.test\nALICE\n{line}\n"))
+        ).status == 200
+    assert [request.target for request in stack.backend.requests[seen:]] == targets
+
+
+async def test_lines_are_never_those_of_a_request_that_was_held_back(stack: Stack) -> None:
+    bare = stack.raw("GET /bare HTTP/1.1\nHost: a.test\n\n")
+    async with stack.client() as client:
+        await one_too_many_in_flight(stack, client)
+        for _ in range(TIMES):
+            await client.send(stack.good() * MAX_MSG_QUEUE_SIZE)
+            for _ in range(MAX_MSG_QUEUE_SIZE - 1):
+                assert (await client.response()).status == 200
+            await turns()
+            await client.send(bare)
+            assert [(await client.response()).status for _ in "ab"] == [200, 401]
+    assert known(stack) == 0
+    assert (await stack.fetch(bare)).status == 401

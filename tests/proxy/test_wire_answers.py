@@ -508,6 +508,8 @@ async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: st
         b"H",
         b"HTTP/1.1 299 Poison",
         b"HTTP/1.1 299 Poison\r\nX-Evil: 1\r\n",
+        b"HTTP/1.1 299 Poison\r\nX-Evil: \x00",
+        b"HTTP/1.1 299 Poison\r\nSec-WebSocket-Key1: a\r\n",
         b"HTTP/1.1 299 Poison\r\nContent-Length: 5\r\n\r\nhel",
         b"HTTP/1.1 299 Poison\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
     ],
