@@ -188,6 +188,7 @@ async def test_a_peer_is_trusted_by_its_address_in_whatever_family(
         async with running(trusted_proxies=networks) as stack:
             forwarded = listener(stack).forwarded(transport)
             assert (forwarded.peer, forwarded.trusted) == (told, trusted and networks != [])
+            assert forwarded.scheme == b"http"
 
 
 # How long
