@@ -211,6 +211,16 @@ async def test_two_requests_in_two_reads_at_once(stack: Stack) -> None:
     assert [seen.target for seen in stack.backend.requests][-2:] == ["/a", "/b"]
 
 
+async def test_a_known_head_is_not_parsed_on_a_new_connection_either(stack: Stack) -> None:
+    await taught(stack, f"GET / HTTP/1.1\n{LINES}")
+    async with stack.client() as client:
+        for _ in range(2):
+            assert (await client.request(stack.raw(f"GET / HTTP/1.1\n{LINES}"))).status == 200
+        assert stack.sidecar.plane._listener is not None
+        [connection] = stack.sidecar.plane._listener.connections
+        assert connection._request_count == 0  # aiohttp has seen none
+
+
 async def test_a_body_that_comes_behind_its_head_is_none_of_the_next(stack: Stack) -> None:
     stack.backend.handler = echo
     async with stack.client() as client:
