@@ -114,7 +114,7 @@ class Proxy:
             if request.status:  # the answer has begun; a second one would be read as its continuation
                 request.refused(Rejection(Reason.INTERNAL_ERROR))
                 request.connection.abort()
-                return False
+                raise ConnectionAbortedError from None  # nothing may follow, not even an orderly end
             return await self.refuse(request, Rejection(Reason.INTERNAL_ERROR))
         finally:
             self.telemetry.requests_in_flight -= 1
