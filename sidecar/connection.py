@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
+_END = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
@@ -42,6 +43,7 @@ class ClientConnection(RequestHandler):
         "_broken",
         "_drained_by",
         "_head_bytes",
+        "_head_end",
         "_last_body",
         "_lines",
         "_lingering",
@@ -79,6 +81,7 @@ class ClientConnection(RequestHandler):
         self._last_body: StreamReader = EMPTY_PAYLOAD
         self._head_bytes = 0
         self._recurring_bytes = min(MAX_BYTES, self.max_line_size)  # in which no line can be too long
+        self._head_end = b""  # the last bytes of a head that goes on, in which its end may begin
         self._lines = b""
         self._between = True  # no part of a request is in the parser; False in doubt
         self._broken = False
@@ -126,8 +129,10 @@ class ClientConnection(RequestHandler):
         if self._request_count == before:
             self._between = False
             if not in_body:  # nor the last piece of one
+                self._head_end = (self._head_end + data)[-3:]
                 self._head_goes_on(len(data))
             return
+        data, self._head_end = self._head_end + data, b""
         # Of the request that these very bytes were, and of no other.
         self._lines = lines if self._request_count == before + 1 else b""
         self._head_bytes = 0
@@ -135,9 +140,9 @@ class ClientConnection(RequestHandler):
         if not isinstance(message, _ErrInfo):
             self._last_body = payload
             # Where reading is stopped the parser may hold requests that it has not looked at.
-            self._between = message is not None and data.endswith(b"\r\n\r\n") and not self._buffer_paused
+            self._between = message is not None and data.endswith(_END) and not self._buffer_paused
             if message is not None and message.upgrade:
-                self.sent_on = not _ends_with_head(data)
+                self.sent_on = data.find(_END) != len(data) - len(_END)
             return
         self._broken = True
         if not self._last_body.is_eof():
@@ -311,12 +316,6 @@ class ClientConnection(RequestHandler):
         self.deadline = self.clock.monotonic() + LINGER_S
         transport.write_eof()
         transport.resume_reading()
-
-
-def _ends_with_head(data: bytes) -> bool:
-    """Is the end of a request's head the last of the bytes that it ended with?"""
-    end = data.find(b"\r\n\r\n")
-    return b"\r\n\r\n".endswith(data[end:] if end >= 0 else data)
 
 
 def why_unread(error: BaseException) -> Reason:

@@ -146,7 +146,7 @@ async def test_what_comes_behind_bytes_that_are_no_http_is_dropped_while_another
         assert [answer.status for answer in await client.answers()] == [200, 200, 400]
 
 
-@pytest.mark.parametrize("early", [b"AB\n", b"\n"])
+@pytest.mark.parametrize("early", [b"AB\n", b"\n", b"\r\n"])
 async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_are_seen(early: bytes) -> None:
     async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
