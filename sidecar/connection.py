@@ -151,7 +151,7 @@ class ClientConnection(RequestHandler):
     def _head_goes_on(self, size: int) -> None:
         """A head has begun, and not ended: from its first byte it has so long, and so many bytes for all of its headers."""
         if self._waiter is not None and not self._head_bytes:
-            self.deadline = min(self.deadline, self.clock.monotonic() + self.listener.request_headers_s)
+            self.deadline = self.clock.monotonic() + self.listener.request_headers_s
         self._head_bytes += size
         if self._head_bytes > self.listener.head_bytes:
             self._broken = True
