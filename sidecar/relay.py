@@ -151,7 +151,10 @@ class Relay:
                 await client.drain(now() + idle_s)
         except (Rejection, BrokenOff) as error:
             request.broken_off = isinstance(error, BrokenOff)
-            request.refused(error if isinstance(error, Rejection) else Rejection(Reason.UPSTREAM_INVALID))
+            if now() >= ends:  # then that was the deadline, and no silence of the backend
+                request.refused(Rejection(Reason.TOKEN_EXPIRED))
+            else:
+                request.refused(error if isinstance(error, Rejection) else Rejection(Reason.UPSTREAM_INVALID))
             client.abort()
             raise ConnectionAbortedError from None
         if chunked:

@@ -466,3 +466,6 @@ async def test_a_silent_answer_ends_with_the_token_too() -> None:
                 await asyncio.sleep(0)
             assert stack.sidecar.live.telemetry.requests_in_flight == in_flight
         assert await client.closed() == b""
+        telemetry = stack.sidecar.live.telemetry
+        assert telemetry.decisions == {("main", "deny", "token_expired"): 1}
+        assert telemetry.upstream_errors["default", "timeout"] == 0
