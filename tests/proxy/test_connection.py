@@ -206,11 +206,6 @@ async def test_an_idle_connection_has_no_deadline_but_its_own(clock: HandClock) 
         assert (await client.request(stack.good())).status == 200
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [(request("POST", "/x", headers=[("Content-Length", "100")]), 401), (b"no HTTP\r\n\r\n", 400)],
-)
-async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer(sent: bytes, status: int) -> None:
 async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_head() -> None:
     async with running(timeouts={"keep_alive": "100s", "request_headers": "10s"}) as stack, stack.client() as client:
         begun_s = stack.clock.monotonic()
@@ -226,7 +221,11 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_
         assert (await client.response()).status == 200
 
 
-async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer() -> None:
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(request("POST", "/x", headers=[("Content-Length", "100")]), 401), (b"no HTTP\r\n\r\n", 400)],
+)
+async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer(sent: bytes, status: int) -> None:
     assert LINGER_S == 5
     async with running() as stack, stack.client() as client:
         before_s = stack.clock.monotonic()
