@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 _END = b"\r\n\r\n"
-_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+_RESET = struct.pack("ii", True, 0)  # struct linger: on, for no time
 
 
 class ClientConnection(RequestHandler):
@@ -82,7 +82,7 @@ class ClientConnection(RequestHandler):
         self._head_bytes = 0
         self._recurring_bytes = min(MAX_BYTES, self.max_line_size)  # in which no line can be too long
         self._head_end = b""  # the last bytes of a head that goes on, in which its end may begin
-        self._lines = b""
+        self._lines: bytes
         self._between = True  # no part of a request is in the parser; False in doubt
         self._broken = False
         self._lingering = False
@@ -156,7 +156,9 @@ class ClientConnection(RequestHandler):
         if self._head_bytes > self.listener.head_bytes:
             self._broken = True
             too_long = LineTooLong(b"", self.listener.head_bytes)
-            self._messages.append((_ErrInfo(431, too_long, too_long.message), EMPTY_PAYLOAD))
+            self._messages.append(
+                (_ErrInfo(Reason.HEADERS_TOO_LARGE.status, too_long, too_long.message), EMPTY_PAYLOAD)
+            )
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
@@ -176,7 +178,7 @@ class ClientConnection(RequestHandler):
         """Serve the connection's requests, in their order, until it ends. Runs as the connection's one task."""
         try:
             keep = True
-            while keep and not self._force_close and not self._close and not self.listener.closing:
+            while keep and not self._close and not self.listener.closing:
                 message, payload = self._messages.popleft() if self._messages else await self._next()
                 self._message_taken()
                 if isinstance(message, _ErrInfo):
@@ -214,7 +216,7 @@ class ClientConnection(RequestHandler):
         """Let aiohttp read on where it had stopped because too many pipelined requests were waiting."""
         if self._parser is not None:
             self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+        if self._buffer_paused:
             self._resume_reading_if_drained()
 
     def write(self, piece: bytes) -> None:

@@ -52,7 +52,7 @@ class Proxy:
         form: Form,
         gateway: Gateway,
         in_flight: int,
-        close_on_expiry: str = "websocket",
+        close_on_expiry: str,
         pages: Mapping[str, Page] | None = None,
         forward_auth: ForwardAuth | None = None,
         tracing: "Tracing | None" = None,
