@@ -22,6 +22,7 @@ from sidecar.rejections import Reason, Rejection
 
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 MAX_ANSWER_HEADER_BYTES = 64 * 1024  # of one header of an answer
+CLOSE_S = 5.0  # how long a backend has to take the rest of what was sent to a connection that is closed
 _END = b"\r\n\r\n"
 _NO_BODY = frozenset({101, 204, 304})  # RFC 9110 sections 15.2 and 6.4.1, whatever length they name
 
@@ -254,8 +255,9 @@ class UpstreamConnection(BaseProtocol):
         self.fail(Rejection(Reason.UPSTREAM_TIMEOUT))
 
     def close(self) -> None:
-        """End the connection; it cannot be used again."""
+        """End the connection; it cannot be used again. What the backend does not take in time is lost."""
         if self.transport is not None:
+            self.deadline = self._pool.clock.monotonic() + CLOSE_S
             self.transport.close()
 
     def fail(self, rejection: Rejection) -> None:

@@ -351,6 +351,35 @@ async def test_a_place_in_the_pool_comes_back_from_a_connection_that_failed() ->
         assert (await stack.fetch(stack.good())).status == 200
 
 
+async def test_a_backend_that_answers_and_reads_no_further_keeps_no_place_in_the_pool() -> None:
+    full = asyncio.Event()
+
+    async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        await full.wait()
+        writer.write(response(413, b"too much"))
+        await asyncio.Event().wait()
+
+    settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": "500ms"}}
+    async with running(backend=RawBackend(early, read_bodies=False), **settings) as stack, stack.client() as client:
+        await client.send(stack.good("POST", "/x", headers=[("Content-Length", str(2**30))]))
+        await stack.backend.received()
+        uploading = asyncio.create_task(pour(client))
+        await asyncio.wait([uploading], timeout=0.5)  # until nothing more is taken
+        full.set()
+        assert (await client.response("POST")).status == 413
+        uploading.cancel()
+        stack.backend.handler, stack.backend.read_bodies = ok, True
+        stack.clock.ahead_s += 5
+        stack.sidecar.live.deadlines.tick()
+        assert (await stack.fetch(stack.good())).status == 200
+
+
+async def pour(client: Client) -> None:
+    while True:
+        await client.send(b"x" * 65536)
+
+
 async def test_a_connection_that_cannot_be_opened_is_not_waited_for() -> None:
     async with running(limits={"upstream_connections": 1}) as stack:
         await stack.backend.go_down()

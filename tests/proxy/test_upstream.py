@@ -400,6 +400,19 @@ async def test_what_comes_when_nobody_has_asked_is_not_looked_at(clock: HandCloc
 
 
 @in_memory
+async def test_what_a_backend_does_not_take_of_a_closed_connection_is_given_up(clock: HandClock) -> None:
+    pool = pool_of(clock)
+    connection = await pool.connect()
+    connection.close()
+    clock.advance(4.5)
+    pool.deadlines.tick()
+    assert not lines()[0].aborted
+    clock.advance(0.5)
+    pool.deadlines.tick()
+    assert lines()[0].aborted
+
+
+@in_memory
 async def test_a_second_answer_is_the_end_of_its_connection(clock: HandClock) -> None:
     connection = await pool_of(clock).connect()
     answer = exchanging(connection)
