@@ -208,22 +208,30 @@ class Upstream:
         return connection
 
     async def _wait_for_one(self) -> UpstreamConnection:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(self._connect_s):
-                await turn
-        except BaseException as error:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            else:
-                self._next_turn()  # it was granted in the very moment in which this client gave up
-            if isinstance(error, TimeoutError):
-                raise Rejection(
-                    Reason.OVERLOADED, "All connections to the service behind this proxy are busy.", retry_after_s=1
-                ) from None
-            raise
-        return self._take_idle() or await self.connect()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._connect_s
+        line_up = self._waiting.append
+        while True:
+            turn: asyncio.Future[None] = loop.create_future()
+            line_up(turn)
+            try:
+                async with asyncio.timeout_at(until):
+                    await turn
+            except BaseException as error:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._next_turn()  # it was granted in the very moment in which this client gave up
+                if isinstance(error, TimeoutError):
+                    raise Rejection(
+                        Reason.OVERLOADED, "All connections to the service behind this proxy are busy.", retry_after_s=1
+                    ) from None
+                raise
+            if (connection := self._take_idle()) is not None:
+                return connection
+            if len(self._open) + self._opening < self._most:
+                return await self.connect()
+            line_up = self._waiting.appendleft  # somebody else took it in the very turn in which it was granted
 
     def _take_idle(self) -> UpstreamConnection | None:
         while self._idle:

@@ -150,6 +150,21 @@ async def test_a_turn_of_another_is_no_reason_to_wait_longer(clock: HandClock) -
 
 
 @in_memory
+async def test_who_is_passed_by_waits_no_longer(clock: HandClock) -> None:
+    pool = pool_of(clock, connections=1)
+    begun, connection = clock.monotonic(), await pool.connect()
+    waiting = asyncio.create_task(pool.connect())
+    await asyncio.sleep(1.5)
+    newcomer = sending(pool, asked(clock))
+    pool.keep(connection)  # in the very turn in which somebody else comes for it
+    with pytest.raises(Rejection):
+        await waiting
+    assert clock.monotonic() - begun == pytest.approx(2)
+    lines()[0].say(ANSWER)
+    await newcomer
+
+
+@in_memory
 async def test_who_gave_up_waiting_is_forgotten(clock: HandClock) -> None:
     pool = pool_of(clock, connections=1)
     await pool.connect()
