@@ -45,14 +45,14 @@ class BrokenOff(ConnectionError):
 class AnswerHead:
     """An answer's head as it was parsed. One that keeps coming, byte for byte, is parsed once.
 
-    `length` is that of its body, -1 for a head that is not to be remembered. `relayed` is what was made of it to be passed on.
+    `length` is that of the body that came with it. `relayed` is what was made of it to be passed on.
     """
 
     __slots__ = ("length", "message", "relayed")
 
-    def __init__(self, message: RawResponseMessage) -> None:
+    def __init__(self, message: RawResponseMessage, length: int) -> None:
         self.message = message
-        self.length = -1
+        self.length = length
         self.relayed: RelayedHead | None = None
 
 
@@ -90,7 +90,7 @@ class UpstreamConnection(BaseProtocol):
         self._use_new_parser()
         self.interim: Callable[[RawResponseMessage], None] | None = None
         self._tunnel: Callable[[bytes], None] | None = None
-        self._early = b""
+        self._early: bytes  # what came behind a 101
         self._ended: asyncio.Future[None] | None = None
         self._on_writable: Callable[[], None] | None = None
         self.deadline = NEVER
@@ -182,7 +182,6 @@ class UpstreamConnection(BaseProtocol):
             self.fail(Rejection(Reason.UPSTREAM_INVALID))
             return
         if self._upgraded:
-            self.reusable = False
             assert self.transport is not None
             self.transport.pause_reading()  # until somebody takes what follows
         for message, payload in messages:
@@ -197,11 +196,10 @@ class UpstreamConnection(BaseProtocol):
                 continue
             if answer is not None and not answer.done() and code >= 101 and message.version.major == 1:
                 self._payload = payload
-                head = AnswerHead(message)
+                head = AnswerHead(message, payload.total_bytes)
                 # Only where the parser ended the head at the same place.
-                ours = len(data) == len(first) + payload.total_bytes
+                ours = len(data) == len(first) + head.length
                 if ours and _may_recur(message, payload) and self._pool.heads.come_again(first):
-                    head.length = payload.total_bytes
                     self._pool.heads.keep(first, head)
                 answer.set_result((head, payload))
             else:
@@ -209,9 +207,6 @@ class UpstreamConnection(BaseProtocol):
 
     def eof_received(self) -> None:
         """The backend has finished; connection_lost follows."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._pool.deadlines.watched.discard(self)

@@ -86,10 +86,10 @@ class Upstream:
         authority: str,
         tls: Callable[[], ssl.SSLContext] | None = None,
         server_name: str | None = None,
-        connections: int = 1000,
-        connect_s: float = 2.0,
-        answer_s: float = 60.0,
-        idle_s: float = 300.0,
+        connections: int,
+        connect_s: float,
+        answer_s: float,
+        idle_s: float,
     ) -> None:
         self.name = name
         self.authority = authority.encode()
