@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 READ_BYTES = 64 * 1024  # buffered of one body before its sender is held up
 _END = b"\r\n\r\n"
-_RESET = struct.pack("ii", True, 0)  # struct linger: on, for no time
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
 class ClientConnection(RequestHandler):
@@ -82,7 +82,7 @@ class ClientConnection(RequestHandler):
         self._head_bytes = 0
         self._recurring_bytes = min(MAX_BYTES, self.max_line_size)  # in which no line can be too long
         self._head_end = b""  # the last bytes of a head that goes on, in which its end may begin
-        self._lines: bytes
+        self._lines = b""
         self._between = True  # no part of a request is in the parser; False in doubt
         self._broken = False
         self._lingering = False
@@ -216,7 +216,7 @@ class ClientConnection(RequestHandler):
         """Let aiohttp read on where it had stopped because too many pipelined requests were waiting."""
         if self._parser is not None:
             self._parser.message_consumed()
-        if self._buffer_paused:
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
 
     def write(self, piece: bytes) -> None:

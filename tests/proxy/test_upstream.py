@@ -64,6 +64,10 @@ class Client:
         """Now it may come."""
         self.invited += 1
 
+    def wait_for_body(self, deadline: float) -> None:
+        """It owes a piece of its body by then."""
+        self.deadline = deadline
+
 
 def asked(
     clock: HandClock, method: str = "GET", *headers: tuple[bytes, bytes], payload: StreamReader = EMPTY_PAYLOAD
