@@ -139,8 +139,8 @@ class ClientConnection(RequestHandler):
         message, payload = self._messages[-1] if self._messages else (None, self._last_body)
         if not isinstance(message, _ErrInfo):
             self._last_body = payload
-            # Where reading is stopped the parser may hold requests that it has not looked at.
-            self._between = message is not None and data.endswith(_END) and not self._buffer_paused
+            # Behind a body, and where reading is stopped, the parser may hold what it has not looked at.
+            self._between = payload is EMPTY_PAYLOAD and data.endswith(_END) and not self._buffer_paused
             if message is not None and message.upgrade:
                 self.sent_on = data.find(_END) != len(data) - len(_END)
             return

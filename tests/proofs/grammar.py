@@ -7,11 +7,15 @@ import re
 from collections.abc import Iterator
 from random import Random
 
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
+
 from tests.peers.wire import chunked
 from tests.proxy import test_wire
 
 TOKEN = b"{token}"
 """Stands in the bytes for a good token; {forged}, {expired} and {elsewhere} for some that are not."""
+CUT = b"{cut}"
+"""Stands where a piece ends and the client waits for what it brings."""
 UNSEEN = (b"/tail", b"/smuggled")
 """Targets of requests that never bring a token."""
 
@@ -93,11 +97,24 @@ _ROW_REST = [row for row in _ROWS if b"\r\n\r\n" in row]
 
 
 def requests(random: Random) -> bytes:
-    """What one connection sends: one to four requests, or what once were requests."""
+    """What one connection sends: one to four requests, or what once were requests; or more than a parser takes at once."""
+    if random.random() < 0.02:
+        return _held_back(random)
     raw = b"".join(_request(random) for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))))
     if random.random() < 0.3:
         raw += b"GET %b HTTP/1.1\r\nHost: sidecar.test\r\n\r\n" % random.choice(UNSEEN)
     return turned(random, raw) if random.random() < 0.5 else raw
+
+
+def _held_back(random: Random) -> bytes:
+    """A body that comes late, about as many requests in one piece as aiohttp's parser takes at once, and others behind them."""
+    head = b"\r\n".join([b"POST /x HTTP/1.1", b"Host: sidecar.test", _GOOD.encode(), b"Content-Length: 5", b"", b""])
+    good = b"\r\n".join([b"GET /x HTTP/1.1", b"Host: sidecar.test", _GOOD.encode(), b"", b""])
+    bare = b"GET /x HTTP/1.1\r\nHost: sidecar.test\r\n\r\n"
+    pieces = [head, b"hello"]
+    for _ in range(random.choice((1, 2, 3))):
+        pieces += [good * random.randrange(MAX_MSG_QUEUE_SIZE - 2, MAX_MSG_QUEUE_SIZE + 3), random.choice((good, bare))]
+    return CUT.join([*pieces, bare])
 
 
 def _request(random: Random) -> bytes:
@@ -180,6 +197,8 @@ def turned(random: Random, raw: bytes) -> bytes:
 
 def pieces(random: Random, raw: bytes) -> list[bytes]:
     """The same bytes in the pieces that a network might deliver."""
+    if CUT in raw:
+        return raw.split(CUT)
     match random.randrange(5):
         case 0 | 1:
             return [raw]

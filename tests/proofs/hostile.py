@@ -182,7 +182,7 @@ class Stack:
             sent = grammar.turned(random, sent)  # within a token too
         sent_in = grammar.pieces(random, sent)
         reset = random.random() < 0.2
-        received, closed = await self._converse(sent_in, reset=reset)
+        received, closed = await self._converse(sent_in, reset=reset, in_turns=grammar.CUT in sent)
         whole = closed and self.script != "early"
         for answer in await read_answers(received, head=b"HEAD" in sent):
             self.statuses[answer.status] += 1
@@ -237,8 +237,13 @@ class Stack:
         self.backend.requests.clear()
         self.backend.incomplete.clear()
 
-    async def _converse(self, pieces: list[bytes], *, reset: bool, expect: bytes = b"") -> tuple[bytes, bool]:
-        """Send these pieces on a new connection: (what came until nothing more did, whether the sidecar closed it)."""
+    async def _converse(
+        self, pieces: list[bytes], *, reset: bool, expect: bytes = b"", in_turns: bool = False
+    ) -> tuple[bytes, bool]:
+        """Send these pieces on a new connection: (what came until nothing more did, whether the sidecar closed it).
+
+        `in_turns`: each piece when nothing more comes of the one before.
+        """
         _, tap = await asyncio.get_running_loop().create_connection(Tap, *self.sidecar.proxy_address)
         try:
             for piece in pieces:
@@ -247,6 +252,8 @@ class Stack:
                 tap.transport.write(piece)
                 for _ in range(3 * (len(pieces) > 1)):
                     await asyncio.sleep(0)
+                if in_turns:
+                    await tap.quiet()
             await tap.quiet()
             if expect and expect not in tap.received:  # the first verification, or keys that are fetched just now
                 async with patience(f"{expect!r}, and got {bytes(tap.received)!r}"):
