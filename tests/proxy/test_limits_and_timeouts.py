@@ -118,6 +118,22 @@ async def test_an_origin_may_think_about_an_upload() -> None:
         assert (await client.response("POST")).status == 200
 
 
+async def test_who_has_sent_a_body_is_not_to_blame_for_an_origin_that_thinks() -> None:
+    held = Held()
+    async with (
+        running(backend=RawBackend(held), timeouts={"response_headers": "1000s"}) as stack,
+        stack.client() as client,
+    ):
+        await client.send(stack.good("POST", "/x", headers=[("Content-Length", "5")]))
+        await stack.backend.connected()
+        await client.send(b"hello")
+        await stack.backend.received()
+        stack.clock.ahead_s += 301  # of 300 by default for a client that owes something
+        stack.sidecar.live.deadlines.tick()
+        held.release.set()
+        assert (await client.response("POST")).status == 200
+
+
 async def test_a_client_that_takes_nothing_is_cut_off() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024))
