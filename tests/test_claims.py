@@ -1,6 +1,7 @@
 """What verified claims must be at a given time: RFC 7519 section 4.1, with the skew allowed on each date."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -23,6 +24,22 @@ def refusal(*args: Any, **over: Any) -> Rejection:
     with pytest.raises(Rejection) as caught:
         check(*args, **over)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("said", "user"),
+    [
+        ({"iss": "https://idp.test/", "sub": "alice"}, "https://idp.test/ alice"),
+        ({"sub": "alice"}, " alice"),
+        ({"iss": "https://idp.test/"}, "https://idp.test/ "),
+        ({"iss": "", "sub": "half of a pair: \ud800"}, " half of a pair: \ud800"),
+    ],
+)
+def test_a_subject_has_a_hash_in_its_place(said: dict[str, str], user: str) -> None:
+    known = Claims("main", said, kid="key-1")
+    assert known.user_hash == sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
+    assert known.user_hash is known.user_hash
+    assert (known.kid, known.minted) == ("key-1", {})
 
 
 def test_good_claims_say_from_when_to_when_they_are_good() -> None:

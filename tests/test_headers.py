@@ -144,6 +144,27 @@ def test_what_a_front_proxy_says_is_sent_on_from_a_trusted_one_only() -> None:
     assert read(said, trusted=True).special == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "trusted", "stripped"),
+    [
+        (b"X-JWT-Sub", False, True),
+        (b"x_other", False, True),
+        (b"X-Real-IP", False, True),
+        (b"X-Real-IP", True, False),
+        (b"TE", False, False),
+        (b"Accept", False, False),
+    ],
+)
+def test_a_request_says_whether_anything_forged_came_with_it(name: bytes, trusted: bool, stripped: bool) -> None:
+    assert read((b"Host", b"a"), (name, b"x"), (b"Accept", b"x"), trusted=trusted).stripped is stripped
+
+
+def test_the_trace_context_is_sent_on_and_noted() -> None:
+    headers = read((b"Traceparent", b"one"), (b"Accept", b"x"), (b"traceparent", b"two"))
+    assert b"".join(headers.kept) == b"Traceparent: one\r\nAccept: x\r\ntraceparent: two\r\n"
+    assert headers.special == {"traceparent": [b"one", b"two"]}
+
+
 USUAL = [b"keep-alive", b"Keep-Alive", b"close", b"Upgrade", b"upgrade"]
 
 

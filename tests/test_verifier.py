@@ -13,7 +13,7 @@ from sidecar.jwks import JwksSource
 from sidecar.key_set import Jwks, KeySet
 from sidecar.keys import ALGORITHMS
 from sidecar.rejections import Rejection
-from sidecar.verifier import REMEMBERED_S, REMEMBERED_TOKENS, Issuer, Verifier
+from sidecar.verifier import REMEMBERED_S, REMEMBERED_TOKENS, Issuer, TokenCache, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock, in_its_time
 from tests.peers.tokens import ABSENT, b64
@@ -643,6 +643,22 @@ async def test_a_remembered_token_is_not_served_when_its_issuers_keys_are_too_ol
     assert await issuers.refusal(token) == "jwks_unavailable"
     issuers.sources["main"].trusted_until = float("inf")
     assert issuers.cached(token)
+
+
+@in_its_time
+async def test_a_token_that_is_verified_again_has_the_claims_that_it_had(issuers: Issuers, clock: HandClock) -> None:
+    """What was rendered and minted for it is not made again by whoever waited for the same keys; another key vouches anew."""
+    token = good("RS256", header={"kid": ABSENT})
+    first = await issuers.verify(token)
+    assert await issuers.verify(token) is first
+    issuers.publish({**tokens.public_jwk("RS256"), "kid": "another"})
+    second = await issuers.verify(token)
+    assert second is not first
+    assert (first.claims, second.kid) == (second.claims, "another")
+
+
+def test_nothing_is_counted_before_anything_has_happened() -> None:
+    assert tuple(TokenCache()) == (0, 0, 0, 0)
 
 
 @in_its_time
