@@ -274,18 +274,24 @@ async def test_half_a_request_behind_another_does_not_end_that() -> None:
         assert (await client.response()).status == 200
 
 
+async def unread(stack: Stack, client: Client, connection: ClientConnection, size: int) -> int:
+    """Ask and read nothing until more than so many bytes wait at the sidecar; how many requests that took."""
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+    asked = 0
+    while left(connection) <= size:
+        asked += 1
+        await client.send(stack.good())
+        await stack.backend.received(asked)
+        await turns()
+    return asked
+
+
 async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_next() -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
         transport = client.writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
-        asked = 0
-        while left(connection) <= 65_536:  # of what waits here, so much is no reason to wait
-            asked += 1
-            await client.send(stack.good())
-            await stack.backend.received(asked)
-            await turns()
+        asked = await unread(stack, client, connection, 65_536)  # of what waits here, so much is no reason to wait
         come_to(stack, stack.clock.monotonic() + 299)  # of 300 by default
         transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(asked):
@@ -356,13 +362,7 @@ async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
         transport = client.writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
-        asked = 0
-        while not left(connection):  # until the kernel has enough
-            asked += 1
-            await client.send(stack.good())
-            await stack.backend.received(asked)
-            await turns()
+        asked = await unread(stack, client, connection, 0)  # until the kernel has enough
         await client.send(request("GET", "/x", headers=[("Connection", "close")]))
         async with patience("the refusal"):
             while not stack.sidecar.live.telemetry.decisions.get(("none", "deny", "token_missing")):
