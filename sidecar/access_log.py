@@ -1,10 +1,12 @@
 """The one line that a request leaves in the access log, in the form that is configured. Never a token, never a query."""
 
+import logging
 import os
 import time
-from asyncio import get_running_loop
+from asyncio import TimerHandle, get_running_loop
 from collections.abc import Callable
-from datetime import UTC, datetime
+from errno import errorcode
+from functools import lru_cache
 from select import PIPE_BUF
 
 import msgspec
@@ -12,6 +14,10 @@ import msgspec
 from sidecar.request import Request
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
+FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines whose reader is slow
+
+log = logging.getLogger("sidecar.access_log")
 
 _encode = msgspec.json.encode
 
@@ -19,7 +25,8 @@ _encode = msgspec.json.encode
 class AccessLog:
     """Writes one line for each ended request to `descriptor`; `line` makes it.
 
-    Where other processes write to it too (`shared`), each write is small enough that a pipe keeps its lines together.
+    Where other processes write to it too (`shared`), each write is small enough that a pipe keeps its lines together. Lines that
+    cannot be written are lost, and no request waits for them; their number is logged once others can be.
     """
 
     def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1, *, shared: bool = False) -> None:
@@ -27,60 +34,124 @@ class AccessLog:
         self._shared = shared
         self._descriptor = descriptor
         self._waiting: list[bytes] = []
+        self._bytes = 0
+        self._timer: TimerHandle | None = None
+        self._blocked = False
+        self._lost = 0
 
     def write(self, request: Request, duration_s: float) -> None:
         """Take the line of a request that took `duration_s`."""
-        if not self._waiting:
-            get_running_loop().call_later(FLUSH_S, self.flush)
-        self._waiting.append(self._line(request, duration_s))
+        if self._bytes > MAX_WAITING_BYTES:
+            self._lost += 1
+            return
+        line = self._line(request, duration_s)
+        self._waiting.append(line)
+        self._bytes += len(line)
+        if self._bytes > FLUSH_BYTES and not self._blocked:
+            self.flush()
+        elif self._timer is None:
+            self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
         """Write what is waiting."""
-        waiting, self._waiting = b"".join(self._waiting), []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, written = b"".join(self._waiting), 0
+        self._blocked = False
         try:
-            while waiting:
-                waiting = waiting[os.write(self._descriptor, self._whole_lines(waiting)) :]
+            while written < len(lines):
+                written += os.write(self._descriptor, memoryview(lines)[written : self._end(lines, written)])
         except BlockingIOError:  # its reader is slow: the lines wait for the next time
-            self._waiting.append(waiting)
-            get_running_loop().call_later(FLUSH_S, self.flush)
+            self._blocked = True
+            self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
+        except OSError as error:  # its reader is gone, or the disk is full
+            if not self._lost:
+                log.error("event=access_log_failed error=%s", errorcode.get(error.errno or 0, "unknown"))
+            self._lost += lines.count(b"\n", written)
+            written = len(lines)
+        else:
+            if lines and self._lost:
+                log.warning("event=access_log_lost lines=%d", self._lost)
+                self._lost = 0
+        rest = lines[written:]
+        self._waiting, self._bytes = [rest] if rest else [], len(rest)
 
-    def _whole_lines(self, waiting: bytes) -> bytes:
-        """As much as can be written at once: with other writers so many lines as PIPE_BUF has room for, or one longer line."""
-        if not self._shared or len(waiting) <= PIPE_BUF:
-            return waiting
-        end = waiting.rfind(b"\n", 0, PIPE_BUF)
-        return waiting[: (end if end >= 0 else waiting.index(b"\n")) + 1]
+    def _end(self, lines: bytes, start: int) -> int:
+        """How far can be written at once: with other writers so many lines as PIPE_BUF has room for, or one longer line."""
+        if not self._shared or len(lines) - start <= PIPE_BUF:
+            return len(lines)
+        end = lines.rfind(b"\n", start, start + PIPE_BUF)
+        return (end if end >= 0 else lines.index(b"\n", start)) + 1
+
+
+@lru_cache(maxsize=1)
+def _second(unix_time: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_time))
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03}Z"
+
+
+class _JsonLine(
+    msgspec.Struct,
+    omit_defaults=True,
+    gc=False,
+    rename={
+        "method": "http.request.method",
+        "path": "url.path",
+        "status": "http.response.status_code",
+        "peer": "client.address",
+        "result": "auth.result",
+        "route": "http.route",
+        "issuer": "auth.issuer",
+        "kid": "auth.kid",
+        "user_hash": "user.hash",
+        "reason": "auth.reason",
+    },
+):
+    """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
+
+    time: str
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    peer: str
+    request_id: str
+    result: str
+    route: str | None = None
+    upstream_ms: float | None = None
+    issuer: str | None = None
+    kid: str | None = None
+    user_hash: str | None = None
+    reason: str | None = None
+    trace_id: str | None = None
 
 
 def json_line(request: Request, duration_s: float) -> bytes:
-    """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
-    fields: dict[str, object] = {
-        "time": _now(),
-        "http.request.method": request.method,
-        "url.path": request.path,
-        "http.response.status_code": request.status,
-        "duration_ms": round(duration_s * 1000, 3),
-        "client.address": request.connection.forwarded.peer.decode(),
-        "request_id": request.id,
-        "auth.result": request.result,
-    }
-    if request.route is not None:
-        fields["http.route"] = request.route.name
-    if request.answered:
-        fields["upstream_ms"] = round((request.answered - request.sent) * 1000, 3)
-    if request.claims is not None:
-        fields["auth.issuer"] = request.claims.issuer
-        fields["auth.kid"] = request.claims.kid
-        fields["user.hash"] = request.claims.user_hash
-    if request.rejected is not None:
-        fields["auth.reason"] = request.rejected.code
-    if (trace_id := request.trace_id) is not None:
-        fields["trace_id"] = trace_id
-    return _encode(fields) + b"\n"
+    """A line with OpenTelemetry's names."""
+    claims = request.claims
+    line = _JsonLine(
+        _now(),
+        request.method,
+        request.path,
+        request.status,
+        round(duration_s * 1000, 3),
+        request.connection.forwarded.peer.decode(),
+        request.id,
+        request.result,
+        None if request.route is None else request.route.name,
+        round((request.answered - request.sent) * 1000, 3) if request.answered else None,
+        None if claims is None else claims.issuer,
+        None if claims is None else claims.kid,
+        None if claims is None else claims.user_hash,
+        None if request.rejected is None else request.rejected.code,
+        request.trace_id,
+    )
+    return _encode(line) + b"\n"
 
 
 def ecs_line(request: Request, duration_s: float) -> bytes:

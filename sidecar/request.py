@@ -137,7 +137,8 @@ class Request:
     @property
     def path(self) -> str:
         """The path for people: without the query, and with no token in it."""
-        return without_tokens(self.target.partition("?")[0]).encode("utf-8", "backslashreplace").decode()
+        path = without_tokens(self.target.partition("?")[0])
+        return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
 
     @property
     def trace_id(self) -> str | None:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.access_log import AccessLog
 from tests.peers import patience
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
@@ -290,16 +289,3 @@ async def test_what_a_worker_cannot_use_is_said_at_the_start(tmp_path: Path) -> 
             _, err = await process.communicate()
         assert process.returncode == 1
         assert f"jwt-sidecar: {tmp_path}/missing.crt: no certificate with its key in PEM" in err.decode()
-
-
-def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    log = AccessLog(lambda _request, _s: b"x" * 99 + b"\n", writing, shared=True)
-    log._waiting = [log._line(None, 0.0)] * 100 + [b"y" * 5000 + b"\n"]  # type: ignore[arg-type]
-    log.flush()
-    os.close(writing)
-    pieces = []
-    while piece := os.read(reading, 4096):
-        pieces.append(piece)
-    os.close(reading)
-    assert b"".join(pieces) == (b"x" * 99 + b"\n") * 100 + b"y" * 5000 + b"\n"

@@ -1,0 +1,144 @@
+"""How lines come to standard output: together, whole, and never in a request's way."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from select import PIPE_BUF
+
+import pytest
+
+from sidecar.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog
+from sidecar.request import Request
+from tests.peers.raw import patience
+
+LINE = b"x" * 99 + b"\n"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe that blocks nobody."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    yield reading, writing
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+def lines_to(descriptor: int, *, shared: bool = False) -> AccessLog:
+    numbers = iter(range(10**9))
+
+    def line(_request: Request, _duration_s: float) -> bytes:
+        return b"%099d\n" % next(numbers)
+
+    return AccessLog(line, descriptor, shared=shared)
+
+
+def fill(log: AccessLog, size: int) -> int:
+    """Adds lines of 100 bytes until they are `size`; returns how many."""
+    for _ in range(size // 100):
+        log.write(None, 0.0)  # type: ignore[arg-type]
+    return size // 100
+
+
+def taken(reading: int) -> bytes:
+    """What is in the pipe."""
+    pieces = []
+    while True:
+        try:
+            piece = os.read(reading, 65536)
+        except BlockingIOError:
+            return b"".join(pieces)
+        pieces.append(piece)
+
+
+def numbers(lines: bytes) -> list[int]:
+    return [int(line) for line in lines.splitlines()]
+
+
+async def test_few_lines_are_written_together_and_soon(pipe: tuple[int, int]) -> None:
+    log = lines_to(pipe[1])
+    fill(log, 300)
+    assert taken(pipe[0]) == b""
+    lines = b""
+    async with patience("three lines"):
+        while not lines:
+            await asyncio.sleep(0.01)
+            lines = taken(pipe[0])
+    assert numbers(lines) == [0, 1, 2]
+
+
+async def test_many_lines_are_written_at_once(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "log")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    log = lines_to(descriptor)
+    fill(log, FLUSH_BYTES + 1000)
+    assert os.path.getsize(path) > FLUSH_BYTES
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tuple[int, int], shared: bool) -> None:
+    log = lines_to(pipe[1], shared=shared)
+    count = fill(log, 1_000_000)
+    lines = taken(pipe[0])
+    assert 0 < len(lines) < 1_000_000
+    async with patience("all lines"):
+        while len(lines) < 1_000_000:
+            await asyncio.sleep(0.01)
+            lines += taken(pipe[0])
+    assert numbers(lines) == list(range(count))
+
+
+async def test_lines_that_nobody_takes_are_lost_and_counted(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = lines_to(pipe[1])
+    count = fill(log, MAX_WAITING_BYTES + 500_000)
+    lines = b""
+    async with patience("what waited"):
+        while not caplog.records:
+            lines += taken(pipe[0])
+            log.flush()
+    lines += taken(pipe[0])
+    came = numbers(lines)
+    assert came == list(range(len(came)))
+    assert 0 < count - len(came) <= 5000
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == f"event=access_log_lost lines={count - len(came)}"
+
+
+async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    log = lines_to(descriptor)
+    for _ in range(2):
+        fill(log, 500)
+        log.flush()
+    os.dup2(pipe[1], descriptor)  # there is room again
+    for _ in range(2):
+        fill(log, 100)
+        log.flush()
+    os.close(descriptor)
+    assert numbers(taken(pipe[0])) == [10, 11]
+    assert [record.getMessage() for record in caplog.records] == [
+        "event=access_log_failed error=ENOSPC",
+        "event=access_log_lost lines=10",
+    ]
+
+
+def test_lines_of_several_writers_stay_whole() -> None:
+    receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    log = AccessLog(lambda _request, _s: LINE, sending.fileno(), shared=True)
+    long_line = b"y" * (PIPE_BUF + 1000) + b"\n"
+    log._waiting = [LINE] * 100 + [long_line]
+    log.flush()
+    sending.close()
+    pieces = []
+    while piece := receiving.recv(65536):
+        pieces.append(piece)
+    receiving.close()
+    assert b"".join(pieces) == LINE * 100 + long_line
+    assert pieces.pop() == long_line
+    assert all(piece.endswith(b"\n") and len(piece) <= PIPE_BUF for piece in pieces)
+    assert len(pieces) == 3
