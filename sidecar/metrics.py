@@ -212,8 +212,8 @@ def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str
     return family
 
 
-def exposition(collector: Collector) -> bytes:
+def exposition(live: Live, clock: Clock) -> bytes:
     """The text that Prometheus scrapes."""
     once = CollectorRegistry(auto_describe=False)
-    once.register(collector)
+    once.register(Collector(live, clock))
     return generate_latest(once)

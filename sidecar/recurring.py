@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 MAX_KEPT = 256
-MAX_SEEN = 4096
+MAX_SEEN = 1024
 MAX_BYTES = 4096  # of what is kept
 
 Made = TypeVar("Made")

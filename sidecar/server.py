@@ -22,7 +22,6 @@ from sidecar.data_plane import BACKLOG, DataPlane, cannot_listen
 from sidecar.forker import Forker
 from sidecar.health import Health
 from sidecar.live import Live
-from sidecar.metrics import Collector
 from sidecar.quiet import QuietRunner
 from sidecar.reload import Reload
 from sidecar.startup import summary
@@ -53,7 +52,7 @@ class Sidecar:
             self.live = Live(config, clock)
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        self.health = Health(self.live, Collector(self.live, clock))
+        self.health = Health(self.live, clock)
         self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_address = self.health_address = self.admin_address = ("", 0)
         self.workers = None if forker is None else Workers(self.live, forker, config.workers)

@@ -44,6 +44,11 @@ async def test_aiohttp_reads_no_authorities_when_it_is_imported(ca_file: str) ->
     assert await output("-c", AUTHORITIES_OF_AIOHTTP, SSL_CERT_FILE=ca_file) == (0, "0\n")
 
 
+async def test_what_only_metrics_and_traces_need_is_not_imported_to_serve() -> None:
+    unneeded = "{'prometheus_client', 'opentelemetry'} & {*sys.modules}"
+    assert await output("-c", f"import sys, sidecar.server; print({unneeded})") == (0, "set()\n")
+
+
 async def test_the_authorities_of_the_system_vouch_for_issuers(tmp_path: Path, ca_file: str) -> None:
     async with ScriptedIssuer(algs=["EdDSA"], tls=True) as issuer, RawBackend() as backend:
         config = tmp_path / "config.yaml"

@@ -15,7 +15,6 @@ from sidecar.forker import Forker
 from sidecar.health import Health
 from sidecar.histogram import Histogram
 from sidecar.live import Live
-from sidecar.metrics import Collector
 from sidecar.rejections import Reason, Rejection
 from sidecar.unusable import Unusable
 from sidecar.verifier import TokenCache
@@ -242,7 +241,7 @@ async def test_a_worker_that_cannot_take_a_configuration_is_replaced_and_readine
         await peer.used(1)
         peer.say()
         await listening
-        health: Any = Health(live, Collector(live, HandClock()))
+        health: Any = Health(live, HandClock())
         assert (await health._ready(None)).status == 200
         await live.exchange(config("[{path: /open, auth: none}]"))
         using = asyncio.create_task(workers.use(live.assembly))
