@@ -59,8 +59,8 @@ class AnswerHead:
 class UpstreamConnection(BaseProtocol):
     """One connection to the backend.
 
-    `deadline` is when the silence has lasted too long. `spoken` says whether any byte of an answer has come, `reusable` whether
-    the next request may have the connection.
+    `deadline` is when the silence has lasted too long. `request_sent` says whether all of the request has gone out, `spoken`
+    whether any byte of an answer has come, `reusable` whether the next request may have the connection.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class UpstreamConnection(BaseProtocol):
         "_tunnel",
         "deadline",
         "interim",
+        "request_sent",
         "reusable",
         "spoken",
         "used",
@@ -94,6 +95,7 @@ class UpstreamConnection(BaseProtocol):
         self._ended: asyncio.Future[None] | None = None
         self._on_writable: Callable[[], None] | None = None
         self.deadline = NEVER
+        self.request_sent = False
         self.spoken = False
         self.used = False
         self.reusable = True
@@ -134,9 +136,14 @@ class UpstreamConnection(BaseProtocol):
 
     @property
     def at_rest(self) -> bool:
-        """Can the next request have the connection, once its answer has come? Not when another has begun behind that one."""
+        """Can the next request have the connection, once its answer has come?
+
+        Not before its request has gone out, or the next one would be the rest of that; and not when another answer has begun.
+        """
         try:
-            return self.reusable and self._responses.feed_eof() is None  # else it is the head that has begun
+            return (
+                self.reusable and self.request_sent and self._responses.feed_eof() is None
+            )  # else the head that has begun
         except HttpProcessingError:
             return False  # and one that is none
 

@@ -49,7 +49,7 @@ class Answer:
     @property
     def request_sent(self) -> bool:
         """Has the whole request gone out?"""
-        return self._sending is None or self._sending.done()
+        return self.connection.request_sent
 
     def whole(self) -> bytes | None:
         """The body, to be taken once, if all of it is here."""
@@ -60,9 +60,8 @@ class Answer:
     def release(self) -> None:
         """The answer has been dealt with: keep the connection for the next request if nothing is left on it."""
         connection = self.connection
-        if self._sending is not None and not self._sending.done():
+        if self._sending is not None:
             self._sending.cancel()
-            connection.reusable = False
         if self.payload.is_eof() and not self.message.should_close and connection.at_rest:
             self._upstream.keep(connection)
         else:
@@ -123,6 +122,7 @@ class Upstream:
         while True:
             connection = self._take_idle() or await self.connect()
             connection.interim = interim
+            connection.request_sent = whole
             sending = None if whole else asyncio.create_task(self._send_body(connection, request))
             answer = None
             try:
@@ -164,10 +164,15 @@ class Upstream:
                 await connection.drain()
             if request.length is None:
                 connection.write(b"0\r\n\r\n")
+            connection.request_sent = True
         except RequestPayloadError:
             connection.fail(Rejection(Reason.REQUEST_MALFORMED, "The request's body is not well-formed."))
         except ConnectionError:
             pass  # the backend is gone, or wants no more: what it answered, if anything, is on its way
+        except RuntimeError:
+            if client.transport is not None:
+                raise
+            # the client is gone: this is what aiohttp says to whoever still waits for its body
 
     async def connect(self) -> UpstreamConnection:
         """Open a connection, or wait for one to come free. Raises Rejection."""

@@ -531,7 +531,7 @@ def test_what_is_kept_has_bounds() -> None:
 
 def test_what_came_once_is_forgotten_when_too_much_has() -> None:
     recurring: Recurring[int] = Recurring()
-    for number in range(4096):
+    for number in range(1024):
         recurring.come_again(b"%d" % number)
     assert recurring.come_again(b"0")
     assert not recurring.come_again(b"one more")

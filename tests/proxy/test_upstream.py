@@ -59,6 +59,7 @@ class Client:
         self.forwarded = Forwarded("127.0.0.1", "http", False)
         self.deadline = NEVER
         self.invited = 0
+        self.transport: object | None = self
 
     def invite_body(self, _request: Request) -> None:
         """Now it may come."""
@@ -90,11 +91,12 @@ def asked(
     return request
 
 
-def body() -> StreamReader:
-    """A body that is still to come."""
+def body(protocol: BaseProtocol | None = None) -> StreamReader:
+    """A body that is still to come, by this client's connection if it matters."""
     loop = asyncio.get_running_loop()
-    protocol = BaseProtocol(loop)
-    Line(protocol)
+    if protocol is None:
+        protocol = BaseProtocol(loop)
+        Line(protocol)
     return StreamReader(protocol, 2**16, loop=loop)
 
 
@@ -111,6 +113,7 @@ def sending(pool: Upstream, request: Request) -> "asyncio.Task[Answer]":
 
 def exchanging(connection: UpstreamConnection) -> "asyncio.Task[Any]":
     """A request and its answer on a connection, without a pool around it."""
+    connection.request_sent = True
     return asyncio.create_task(connection.exchange(HEAD + b"\r\n", False, 60.0))
 
 
@@ -295,6 +298,51 @@ async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: Hand
     lines()[0].say(ANSWER)
     assert (await answer).request_sent
     assert lines()[0].sent.endswith(b"\r\n\r\nhello")
+
+
+@in_memory
+async def test_a_request_that_its_client_did_not_finish_leaves_no_connection_to_the_next(clock: HandClock) -> None:
+    """The backend has answered, and reads on when the client has gone: the next request must not be the rest of this one."""
+    protocol = BaseProtocol(asyncio.get_running_loop())
+    client = Line(protocol)
+    pool, payload = pool_of(clock), body(protocol)
+    request = asked(clock, "POST", (b"Content-Length", b"10"), payload=payload)
+    answering = sending(pool, request)
+    await turns()
+    [backend] = lines()
+    backend._protocol.pause_writing()
+    payload.feed_data(b"half")
+    await turns()
+    backend.say(ANSWER)
+    answer = await answering
+    assert answer.whole() == b"hello"
+    cast(Client, request.connection).transport = None
+    client.end()
+    backend._protocol.resume_writing()
+    await turns()
+    assert answer._sending is not None
+    assert answer._sending.exception() is None  # nobody would ask for it
+    assert not answer.request_sent
+    answer.release()
+    assert backend.closed
+
+
+@in_memory
+async def test_a_bug_while_a_body_is_sent_is_nobodys_departure(clock: HandClock) -> None:
+    pool, payload = pool_of(clock), body()
+    request = asked(clock, "POST", (b"Content-Length", b"10"), payload=payload)
+    answering = sending(pool, request)
+    await turns()
+    payload.set_exception(RuntimeError("a bug"))
+    [backend] = lines()
+    await turns()
+    backend.say(ANSWER)
+    answer = await answering
+    assert answer._sending is not None
+    with pytest.raises(RuntimeError, match="a bug"):
+        await answer._sending
+    answer.release()
+    assert backend.closed
 
 
 @in_memory
