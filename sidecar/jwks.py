@@ -16,9 +16,10 @@ from jose.backends.base import Key
 
 from sidecar.clock import Clock
 from sidecar.histogram import Histogram
-from sidecar.key_set import MAX_KEYS, Fetch, FetchFailed, Jwks, KeySet
+from sidecar.key_set import Fetch, FetchFailed, Jwks, KeySet
 from sidecar.keys import MAX_KID_LENGTH, VerificationKey
 from sidecar.rejections import Reason, Rejection
+from sidecar.removed_keys import RemovedKeys
 from sidecar.snapshot import Snapshot, SnapshotUnusable
 
 UNKNOWN_KIDS = 256  # remembered unknown kids of one issuer
@@ -77,8 +78,7 @@ class JwksSource:
         self._clock = clock
         self._refresh_interval_s = refresh_interval_s
         self._max_stale_s = max_stale_s
-        self._removed_key_grace_s = removed_key_grace_s
-        self._removed: dict[VerificationKey, float] = {}
+        self._removed = RemovedKeys(removed_key_grace_s, clock)
         self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
         self._warned_at = float("-inf")
         self._snapshot = snapshot
@@ -100,8 +100,7 @@ class JwksSource:
 
     def grace_s(self, key: VerificationKey) -> float | None:
         """For how long a key is still trusted that the issuer has taken out; None for one that it publishes."""
-        until = self._removed.get(key)
-        return None if until is None else max(0.0, until - self._clock.monotonic())
+        return self._removed.grace_s(key)
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
@@ -155,7 +154,8 @@ class JwksSource:
     def begin_with(self, old: "JwksSource") -> None:
         """Take the keys of a source of the same issuer, as if they had been fetched here, unless better ones are here."""
         if self.jwks is None and old.jwks is not None and old.fetched_at is not None:
-            self.jwks = old.jwks
+            self._removed.begin_with(old._removed)
+            self.jwks = self._removed.ended(old.jwks)
             self.fetched_at = old.fetched_at
             self.trusted_until = min(old.trusted_until, old.fetched_at + self._refresh_interval_s + self._max_stale_s)
 
@@ -200,7 +200,8 @@ class JwksSource:
         return self._flight
 
     async def _refresh(self, trigger: str) -> None:
-        self._forget_removed()
+        if self.jwks is not None:  # in time also while the issuer is down
+            self.jwks = self._removed.ended(self.jwks)
         began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
@@ -234,7 +235,7 @@ class JwksSource:
             )
         self.skipped = jwks.skipped
         self._save(jwks)
-        jwks = self._with_removed(jwks, now)
+        jwks = self._removed.added_to(jwks, self.jwks)
         if self.jwks is None or jwks.keys != self.jwks.keys:
             self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
             self._unknown.clear()
@@ -261,26 +262,7 @@ class JwksSource:
         self._count(trigger, "failure")
 
     def _next_fetch(self, at: float) -> None:
-        self.next_fetch_at = min(at, *self._removed.values()) if self._removed else at
-
-    def _with_removed(self, jwks: Jwks, now: float) -> Jwks:
-        """The new set, and for `removed_key_grace` what was in the last one and is not in it."""
-        if not self._removed_key_grace_s or self.jwks is None:
-            return jwks
-        for key in self.jwks.keys:
-            self._removed.setdefault(key, now + self._removed_key_grace_s)
-        kept = [(key, until) for key, until in self._removed.items() if key not in jwks]
-        self._removed = dict(kept[-MAX_KEYS:])
-        return Jwks((*jwks.keys, *self._removed), jwks.skipped, any_kid=jwks.any_kid)
-
-    def _forget_removed(self) -> None:
-        """End the grace in time, also while the issuer is down: removing a key may mean that it was stolen."""
-        now = self._clock.monotonic()
-        ended = {key for key, until in self._removed.items() if until <= now}
-        if ended and self.jwks is not None:
-            self._removed = {key: until for key, until in self._removed.items() if until > now}
-            keys = [key for key in self.jwks.keys if key not in ended]
-            self.jwks = Jwks(keys, self.jwks.skipped, any_kid=self.jwks.any_kid)
+        self.next_fetch_at = min(at, self._removed.next_end)
 
     def _compare_clocks(self, offset_s: float | None, now: float) -> None:
         """A clock that is off refuses good tokens or accepts expired ones, and nobody sees why. Say so, but not all the time."""

@@ -109,6 +109,32 @@ async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock)
         assert kids(source) == ["ed25519-b"]
 
 
+@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
+@in_its_time
+async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_either(
+    clock: HandClock, grace_s: float, lasts_s: float
+) -> None:
+    """As after a reload: `a` has been missed for 10 of its 60 s."""
+    issuer = Issuer(key_set("a"))
+    old = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    await old.fetch_now()
+    issuer.answer = key_set("b")
+    await old.fetch_now()
+    clock.advance(10)
+    async with kept(clock, DOWN, removed_key_grace_s=grace_s) as (new, there):
+        new.begin_with(old)
+        assert ("ed25519-a" in kids(new)) is bool(lasts_s)
+        await new.fetch_now()
+        assert kids(old) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(max(0.0, lasts_s - 1))
+        assert kids(new) == (["ed25519-b", "ed25519-a"] if lasts_s else ["ed25519-b"])
+        there.answer = key_set("b")
+        await new.fetch_now()
+        assert ("ed25519-a" in kids(new)) is bool(lasts_s)
+        await asyncio.sleep(2)
+        assert kids(new) == ["ed25519-b"]
+
+
 @in_its_time
 async def test_the_grace_begins_when_the_key_is_first_missed(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=1500.0) as (source, issuer):

@@ -73,6 +73,7 @@ TESTS_OF = {
     "key_set": "test_key_set.py test_keys.py test_jwks.py test_local_keys.py",
     "fetch": "test_fetch.py test_key_server.py test_local_keys.py",
     "jwks": "test_jwks.py test_key_history.py test_admin_answers.py test_reload.py test_outages.py",
+    "removed_keys": "test_key_history.py test_jwks.py test_outages.py",
     "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
     "api_keys": "test_api_keys.py test_keys_command.py",
     "signing_keys": "test_signing_keys.py test_keys_command.py",
