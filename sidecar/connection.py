@@ -131,6 +131,9 @@ class ClientConnection(RequestHandler):
             if not in_body:  # nor the last piece of one
                 self._head_end = (self._head_end + data)[-3:]
                 self._head_goes_on(len(data))
+                self.sent_on = self.sent_on or bool(data)
+            elif data and not self._reading_paused and not self._last_body.is_eof():
+                self.data_received(b"")  # a pause that is over may have stopped aiohttp's parser
             return
         data, self._head_end = self._head_end + data, b""
         # Of the request that these very bytes were, and of no other.
@@ -142,7 +145,7 @@ class ClientConnection(RequestHandler):
             # Behind a body, and where reading is stopped, the parser may hold what it has not looked at.
             self._between = payload is EMPTY_PAYLOAD and data.endswith(_END) and not self._buffer_paused
             if message is not None and message.upgrade:
-                self.sent_on = data.find(_END) != len(data) - len(_END)
+                self.sent_on = not 0 <= data.find(_END) == len(data) - len(_END)
             return
         self._broken = True
         if not self._last_body.is_eof():

@@ -201,7 +201,9 @@ class UpstreamConnection(BaseProtocol):
                 if self.interim is not None:
                     self.interim(message)
                 continue
-            if answer is not None and not answer.done() and code >= 101 and message.version.major == 1:
+            # aiohttp knows no body of 2**64 - 1 bytes, within which its parser would be for good.
+            has_end = payload is not EMPTY_PAYLOAD or self._head_only or code == 101
+            if answer is not None and not answer.done() and code >= 101 and message.version.major == 1 and has_end:
                 self._payload = payload
                 head = AnswerHead(message, payload.total_bytes)
                 # Only where the parser ended the head at the same place.
@@ -211,6 +213,8 @@ class UpstreamConnection(BaseProtocol):
                 answer.set_result((head, payload))
             else:
                 self.fail(Rejection(Reason.UPSTREAM_INVALID))
+        if data and not self._reading_paused and not self._payload.is_eof():
+            self.data_received(b"")  # a pause that is over may have stopped aiohttp's parser: nobody else lets it go on
 
     def eof_received(self) -> None:
         """The backend has finished; connection_lost follows."""

@@ -146,6 +146,25 @@ async def test_what_comes_behind_bytes_that_are_no_http_is_dropped_while_another
         assert [answer.status for answer in await client.answers()] == [200, 200, 400]
 
 
+async def test_the_end_of_a_body_behind_more_chunks_than_are_held_comes() -> None:
+    taken = asyncio.Event()
+
+    async def count(request: Request, writer: asyncio.StreamWriter) -> None:
+        body = b""
+        while not body.endswith(b"0\r\n\r\n"):
+            body += await request.reader.read(65536)
+            if body.count(b"x") == 4097:
+                taken.set()
+        writer.write(response(200, b"%d" % body.count(b"y")))
+
+    async with running(backend=RawBackend(count, read_bodies=False)) as stack, stack.client() as client:
+        head = stack.good("POST", headers=[("Transfer-Encoding", "chunked")])
+        await client.send(head + b"1\r\nx\r\n" * 4097)
+        await taken.wait()
+        await client.send(b"1\r\ny\r\n0\r\n\r\n")
+        assert (await client.response("POST")).body == b"1"
+
+
 @pytest.mark.parametrize("early", [b"AB\n", b"\n", b"\r\n"])
 async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_are_seen(early: bytes) -> None:
     async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -158,6 +177,25 @@ async def test_bytes_of_another_protocol_that_come_with_the_end_of_the_request_a
         await client.send(head[:-1])
         await stack.health("/livez")
         await client.send(head[-1:] + early)
+        assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_bytes_of_another_protocol_behind_a_head_that_began_with_the_end_of_a_body_are_seen() -> None:
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.method == "POST":
+            writer.write(response(200, b"ok"))
+        else:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
+            await asyncio.Event().wait()
+
+    routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
+    async with running(backend=RawBackend(upgrade), routes=routes) as stack, stack.client() as client:
+        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
+        await client.send(stack.good("POST", "/", headers=[("Content-Length", "5")]))
+        await stack.backend.connected()
+        await client.send(b"hello" + head[:-1])
+        assert (await client.response("POST")).status == 200
+        await client.send(head[-1:] + b"AB")
         assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
 
 

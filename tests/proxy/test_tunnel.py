@@ -153,7 +153,7 @@ async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> 
         assert await tunnel.come(2) == b"\xff\x00"
 
 
-@pytest.mark.parametrize("early", [b"AB", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("early", [b"AB", b"\r\n", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.parametrize("with_the_request", [True, False])
 async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
     early: bytes, with_the_request: bool

@@ -396,7 +396,23 @@ async def test_what_is_held_back_of_an_answer_comes_when_it_is_read(clock: HandC
     lines()[0].say(response(200, chunks=[b"x" * 200_000, b"end"]))
     _, payload = await answer
     assert not payload.is_eof()
+    assert payload.total_bytes == 200_000
     assert await payload.read() == b"x" * 200_000 + b"end"
+    assert connection.at_rest
+
+
+@in_memory
+async def test_the_end_of_an_answer_behind_more_chunks_than_are_held_comes(clock: HandClock) -> None:
+    connection = await pool_of(clock).connect()
+    answering = exchanging(connection)
+    await turns()
+    lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 4097)
+    _, payload = await answering
+    assert await payload.readany() == b"x" * 4097
+    await turns()
+    lines()[0].say(b"1\r\ny\r\n0\r\n\r\n")
+    assert payload.is_eof()
+    assert await payload.readany() == b"y"
     assert connection.at_rest
 
 

@@ -495,6 +495,15 @@ async def test_a_client_may_half_close_and_still_be_answered_or_be_cut_off(stack
             assert answer.status == 200
 
 
+async def test_a_length_that_the_parser_does_not_know_as_one_is_no_answer(stack: Stack) -> None:
+    """Remembered, it would give its connection to the next request within the body of this one."""
+    stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n")
+    for number in (1, 2, 3, 4):
+        answer = await stack.fetch(stack.good())
+        assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
+        assert stack.backend.connections == number
+
+
 @pytest.mark.parametrize("name", ["Content-Length ", "Transfer-Encoding\t", "X-A ", "Connection "])
 async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: str) -> None:
     stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{name}: 0\r\nContent-Length: 2\r\n\r\nok".encode())
