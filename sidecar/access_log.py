@@ -67,12 +67,18 @@ class AccessLog:
             self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
         except OSError as error:  # its reader is gone, or the disk is full
             if not self._lost:
-                log.error("event=access_log_failed error=%s", errorcode.get(error.errno or 0, "unknown"))
+                log.error(
+                    "event=access_log_failed error=%s do='Look after what takes standard output; lines are lost.'",
+                    errorcode.get(error.errno or 0, "unknown"),
+                )
             self._lost += lines.count(b"\n", written)
             written = len(lines)
         else:
             if lines and self._lost:
-                log.warning("event=access_log_lost lines=%d", self._lost)
+                log.warning(
+                    "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'",
+                    self._lost,
+                )
                 self._lost = 0
         rest = lines[written:]
         self._waiting, self._bytes = [rest] if rest else [], len(rest)

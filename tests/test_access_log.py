@@ -105,7 +105,7 @@ async def test_lines_that_nobody_takes_are_lost_and_counted(
     came = numbers(lines)
     assert came == list(range(len(came)))
     assert 0 < count - len(came) <= 5000
-    [said] = [record.getMessage() for record in caplog.records]
+    [said] = [record.getMessage().partition(" do=")[0] for record in caplog.records]
     assert said == f"event=access_log_lost lines={count - len(came)}"
 
 
@@ -121,7 +121,7 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
         log.flush()
     os.close(descriptor)
     assert numbers(taken(pipe[0])) == [10, 11]
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage().partition(" do=")[0] for record in caplog.records] == [
         "event=access_log_failed error=ENOSPC",
         "event=access_log_lost lines=10",
     ]
