@@ -20,8 +20,8 @@ MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
 MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
 
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-# A JSON object in base64url and what belongs to it; an API key.
-_LIKE_A_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+|jsk_[A-Za-z0-9_-]+")
+# What tokens and API keys are made of. Each run is matched once: a path of many `eyJ` costs no more than any other.
+_RUN = re.compile(r"[A-Za-z0-9_-]+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*)*")
 
 
 class Jws(NamedTuple):
@@ -36,7 +36,14 @@ class Jws(NamedTuple):
 
 def without_tokens(text: str) -> str:
     """A text for a log or for people, with `***` for everything in it that looks like a JWT or an API key."""
-    return _LIKE_A_TOKEN.sub("***", text) if "eyJ" in text or "jsk_" in text else text
+    return _RUN.sub(_masked, text) if "eyJ" in text or "jsk_" in text else text
+
+
+def _masked(run: "re.Match[str]") -> str:
+    text = run[0]
+    token, key = text.find("eyJ"), text.find("jsk_")  # a JSON object in base64url begins so, and our keys
+    begins = [at for at in (token, key) if at >= 0 and (at == key or "." in text[at:] or "%" in text[at:])]
+    return f"{text[: min(begins)]}***" if begins else text
 
 
 def parse(token: bytes) -> Jws:
