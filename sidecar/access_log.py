@@ -5,9 +5,11 @@ import os
 import time
 from asyncio import TimerHandle, get_running_loop
 from collections.abc import Callable
+from contextlib import suppress
 from errno import errorcode
 from functools import lru_cache
 from select import PIPE_BUF
+from stat import S_ISFIFO
 
 import msgspec
 
@@ -23,16 +25,17 @@ _encode = msgspec.json.encode
 
 
 class AccessLog:
-    """Writes one line for each ended request to `descriptor`; `line` makes it.
+    """Writes one line for each ended request to `descriptor`; `line` makes it, and may be changed.
 
     Where other processes write to it too (`shared`), each write is small enough that a pipe keeps its lines together. Lines that
     cannot be written are lost, and no request waits for them; their number is logged once others can be.
     """
 
     def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1, *, shared: bool = False) -> None:
-        self._line = line
+        self.line = line
         self._shared = shared
-        self._descriptor = descriptor
+        self._given = descriptor
+        self._descriptor = _never_blocking(descriptor)
         self._waiting: list[bytes] = []
         self._bytes = 0
         self._timer: TimerHandle | None = None
@@ -44,7 +47,7 @@ class AccessLog:
         if self._bytes > MAX_WAITING_BYTES:
             self._lost += 1
             return
-        line = self._line(request, duration_s)
+        line = self.line(request, duration_s)
         self._waiting.append(line)
         self._bytes += len(line)
         if self._bytes > FLUSH_BYTES and not self._blocked:
@@ -57,14 +60,16 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._blocked:
+            get_running_loop().remove_writer(self._descriptor)
+            self._blocked = False
         lines, written = b"".join(self._waiting), 0
-        self._blocked = False
         try:
             while written < len(lines):
                 written += os.write(self._descriptor, memoryview(lines)[written : self._end(lines, written)])
-        except BlockingIOError:  # its reader is slow: the lines wait for the next time
+        except BlockingIOError:  # its reader is slow: the lines wait until there is room
+            get_running_loop().add_writer(self._descriptor, self.flush)
             self._blocked = True
-            self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
         except OSError as error:  # its reader is gone, or the disk is full
             if not self._lost:
                 log.error(
@@ -75,13 +80,27 @@ class AccessLog:
             written = len(lines)
         else:
             if lines and self._lost:
-                log.warning(
-                    "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'",
-                    self._lost,
-                )
-                self._lost = 0
+                self._say_lost()
         rest = lines[written:]
         self._waiting, self._bytes = [rest] if rest else [], len(rest)
+
+    def close(self) -> None:
+        """Write what can still be written."""
+        self.flush()
+        if self._blocked:
+            get_running_loop().remove_writer(self._descriptor)
+            self._blocked = False
+            self._lost += self._waiting.pop().count(b"\n")
+            self._say_lost()
+        if self._descriptor != self._given:
+            os.close(self._descriptor)
+            self._descriptor = self._given
+
+    def _say_lost(self) -> None:
+        log.warning(
+            "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'", self._lost
+        )
+        self._lost = 0
 
     def _end(self, lines: bytes, start: int) -> int:
         """How far can be written at once: with other writers so many lines as PIPE_BUF has room for, or one longer line."""
@@ -89,6 +108,17 @@ class AccessLog:
             return len(lines)
         end = lines.rfind(b"\n", start, start + PIPE_BUF)
         return (end if end >= 0 else lines.index(b"\n", start)) + 1
+
+
+def _never_blocking(descriptor: int) -> int:
+    """A pipe opened anew, so that writing to it blocks neither us nor, by a mode that they share, others; else the same.
+
+    Whoever starts containers gives them pipes that block: one that nobody reads would stop every request, and the probes.
+    """
+    with suppress(OSError):
+        if S_ISFIFO(os.fstat(descriptor).st_mode):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    return descriptor
 
 
 @lru_cache(maxsize=1)
@@ -187,11 +217,14 @@ def ecs_line(request: Request, duration_s: float) -> bytes:
     return _encode(fields) + b"\n"
 
 
+_NO_FIELD_ENDS = str.maketrans({'"': "%22", " ": "%20", "\t": "%09"})
+
+
 def combined_line(request: Request, _duration_s: float) -> bytes:
     """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
     peer = request.connection.forwarded.peer.decode() or "-"
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    path = request.path.replace('"', "%22")
+    path = request.path.translate(_NO_FIELD_ENDS)
     reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
     return f'{peer} - - [{when}] "{request.method} {path} HTTP/1.1" {request.status} - "-" "-" {reason}\n'.encode()
 

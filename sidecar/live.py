@@ -30,7 +30,8 @@ class Live:
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
-        self.telemetry = Telemetry(clock, _access_log(config))
+        self._access_log = AccessLog(LINES["json"], shared=config.workers > 1)
+        self.telemetry = Telemetry(clock, self._log_as(config.access_log))
         self.assembly = Assembly(config, clock, self.deadlines, self.telemetry, None, source_of)
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
@@ -86,7 +87,7 @@ class Live:
         new.take_over(old)
         self.assembly = new
         self.deadlines.tick_s = _tick_s(config.timeouts)
-        self.telemetry.access_log = _access_log(config)
+        self.telemetry.access_log = self._log_as(config.access_log)
         for owner in {*old.kept_fresh} - {*new.kept_fresh}:
             self._tasks.pop(owner).cancel()
         for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
@@ -106,12 +107,13 @@ class Live:
         for source in list(self._sources):
             await source.stop()
         await self.assembly.close()
-        if self.telemetry.access_log is not None:
-            self.telemetry.access_log.flush()
+        self._access_log.close()
 
-
-def _access_log(config: Config) -> AccessLog | None:
-    return None if config.access_log == "off" else AccessLog(LINES[config.access_log], shared=config.workers > 1)
+    def _log_as(self, form: str) -> AccessLog | None:
+        if form == "off":
+            return None
+        self._access_log.line = LINES[form]
+        return self._access_log
 
 
 def _tick_s(timeouts: Timeouts) -> float:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sidecar.connection import ClientConnection
     from sidecar.tracing import Trace
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# It is told everywhere, so nothing that looks like a token or an API key is one.
+REQUEST_ID = re.compile(rb"(?!.*(?:jsk_|eyJ.*\.))[A-Za-z0-9._-]{1,128}")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # W3C Trace Context section 3.2; of versions to come, what they have in common with this one.
@@ -136,9 +137,9 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path for people: without the query, and with no token in it."""
+        """The path for people: without the query, with no token in it, and in ASCII, where nothing ends a line."""
         path = without_tokens(self.target.partition("?")[0])
-        return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+        return path if path.isascii() else path.encode("ascii", "backslashreplace").decode()
 
     @property
     def trace_id(self) -> str | None:

@@ -91,6 +91,39 @@ async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tu
     assert numbers(lines) == list(range(count))
 
 
+async def test_a_pipe_that_blocks_holds_up_nobody_and_stays_as_it_is_for_others() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    log = lines_to(writing)
+    assert os.get_blocking(writing)
+    assert not os.get_blocking(log._descriptor)
+    count = fill(log, 1_000_000)
+    lines = b""
+    async with patience("all lines"):
+        while len(lines) < 1_000_000:
+            lines += taken(reading)
+            await asyncio.sleep(0)
+    assert numbers(lines) == list(range(count))
+    log.close()
+    log.close()  # twice, as a second signal does
+    os.close(writing)
+    assert os.read(reading, 1) == b"", "nobody else can write any more"
+    os.close(reading)
+
+
+async def test_what_nobody_has_taken_at_the_end_is_lost_and_counted(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = lines_to(pipe[1])
+    count = fill(log, 1_000_000)
+    log.close()
+    came = taken(pipe[0]).count(b"\n")
+    [said] = [record.getMessage().partition(" do=")[0] for record in caplog.records]
+    assert said == f"event=access_log_lost lines={count - came}"
+    log.close()
+    assert len(caplog.records) == 1
+
+
 async def test_lines_that_nobody_takes_are_lost_and_counted(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -462,6 +462,27 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert [line.rpartition(" ")[2] for line in lines[:4]] == ["-", "token_malformed", "-", "report:token_missing"]
 
 
+async def test_no_character_of_a_path_ends_a_line_or_a_field(capfd: pytest.CaptureFixture[str]) -> None:
+    """A front proxy may name a path that no request could have."""
+    asks = {"path": "/auth", "original": "x-original"}
+    headers = [("X-Original-Method", "GET"), ("X-Original-URI", '/a b\tc"d/TARGET')]
+    for form in ("json", "combined"):
+        async with running(access_log=form, forward_auth=asks, trusted_proxies=["127.0.0.0/8"]) as stack:
+            await stack.fetch(request("GET", "/auth", headers=headers).replace(b"TARGET", b"\xc2\x85\xe9"))
+    line, combined = capfd.readouterr().out.split("\n")[:2]
+    assert line.isascii()
+    assert json.loads(line)["url.path"] == '/a b\tc"d/\\x85\\udce9'
+    assert combined.split('"')[1] == "GET /a%20b%09c%22d/\\x85\\udce9 HTTP/1.1"
+
+
+@pytest.mark.parametrize("said", ["jsk_0123456789abcdef_" + "a" * 43, "eyJhbGci.eyJzdWIi.c2ln"])
+async def test_what_looks_like_a_secret_is_no_request_id(said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json") as stack:
+        answer = await stack.fetch(stack.good(headers=[("X-Request-Id", said)]))
+        assert answer.get("x-request-id") not in (said, None)
+    assert said not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("said", "found"),
     [
