@@ -22,6 +22,9 @@ _FORBIDDEN_ESCAPE = re.compile(r"%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
 _DOT_PARAMETER = re.compile(r"/\.{1,2};")
 # `;x` names a parameter of a segment to a servlet container, which drops it before it looks for the resource.
 _PARAMETER = re.compile(r";[^/]*")
+# `//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2); to a browser's, which Node has, `///x/admin` too.
+_AUTHORITY = re.compile(r"^//[^/]*")
+_LATE_AUTHORITY = re.compile(r"^//+[^/]*")
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
 MAX_MATCHED = 2048  # characters of a path that a pattern looks at; a longer one fits no pattern
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
@@ -186,6 +189,14 @@ def _without_parameters(path: str) -> str:
     return _PARAMETER.sub("", path)
 
 
+def _without_authority(path: str) -> str:
+    return _AUTHORITY.sub("", path) or "/"
+
+
+def _without_late_authority(path: str) -> str:
+    return _LATE_AUTHORITY.sub("", path) or "/"
+
+
 def _merged(path: str) -> str:
     return re.sub("/{2,}", "/", path)
 
@@ -205,4 +216,12 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-_PROGRAMS = (_decoded, _cut, _without_parameters, _merged, _resolved)
+_PROGRAMS = (
+    _decoded,
+    _cut,
+    _without_parameters,
+    _without_authority,
+    _without_late_authority,
+    _merged,
+    _resolved,
+)

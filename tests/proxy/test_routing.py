@@ -40,6 +40,15 @@ async def test_a_path_speaks_of(path: str, target: str, public: bool) -> None:
         assert await code(stack, request("GET", target)) == ((200, None) if public else (401, "token_missing"))
 
 
+async def test_a_path_that_looks_like_a_host_and_a_path_is_refused_where_a_rule_is_for_the_path() -> None:
+    async with running(routes=[{"path": "/admin/*", "require": {"scopes": ["admin"]}}]) as stack:
+        assert await code(stack, stack.good("GET", "//x/admin/users")) == (400, "path_ambiguous")
+        assert stack.backend.requests == []
+        for target in ("//x/users", "//x", "//", "//x//y?z=//admin"):
+            assert await code(stack, stack.good("GET", target)) == (200, None)
+            assert stack.backend.requests[-1].target == target
+
+
 @pytest.mark.parametrize(
     ("target", "public"), [("/v1/a", True), ("/v22/a", True), ("/x/v1/a", False), ("/v1/a/b", False), ("/v/a", False)]
 )
