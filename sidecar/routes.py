@@ -25,8 +25,8 @@ _PARAMETER = re.compile(r";[^/]*")
 # `//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2); to a browser's, which Node has, `///x/admin` too.
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
+MAX_MATCHED = 2048  # characters of a path that a pattern looks at; each one more costs time
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
-MAX_MATCHED = 2048  # characters of a path that a pattern looks at; a longer one fits no pattern
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
 MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
@@ -50,7 +50,7 @@ class Route:
     """
 
     __slots__ = (
-        "_hosts", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name", "path", "policy",
+        "_hosts", "_literal", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name", "path", "policy",
         "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
@@ -76,6 +76,7 @@ class Route:
         self.name = name or regex or path
         self._prefix = path.endswith("/*")
         self.path = path[:-2] if self._prefix else path
+        self._literal = "" if regex is not None else self.path.partition("*")[0]
         self._pattern = None
         if regex is not None:
             self._pattern = re.compile(regex)
@@ -100,9 +101,14 @@ class Route:
         return f"<Route {self.name} {self.auth.value}>"
 
     def covers(self, path: str) -> bool:
-        """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`."""
+        """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`.
+
+        With a pattern it may speak of any path that is too long to be looked at and begins as the pattern does.
+        """
         if self._pattern is not None:
-            return len(path) <= MAX_MATCHED and self._pattern.fullmatch(path) is not None
+            if len(path) > MAX_MATCHED:
+                return path.startswith(self._literal)
+            return self._pattern.fullmatch(path) is not None
         if self._prefix:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
@@ -124,7 +130,7 @@ class Routes:
 
         `target` is the request target as it came (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
         method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
-        path with more than one meaning.
+        path with more than one meaning, or too long for a pattern that might fit.
         """
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -143,6 +149,8 @@ class Routes:
                 and (route.methods is None or method in route.methods)
                 and (route._hosts is None or route.serves(host_name(host)))
             ):
+                if route._pattern is not None and len(path) > MAX_MATCHED:
+                    raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
                 return route
         return self._otherwise
 

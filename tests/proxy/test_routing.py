@@ -57,10 +57,31 @@ async def test_a_regular_expression_is_of_the_whole_path(target: str, public: bo
         assert (await stack.fetch(request("GET", target))).status == (200 if public else 401)
 
 
-async def test_a_path_too_long_for_patterns_meets_none() -> None:
-    async with running(routes=[{"path_regex": "/a+", "auth": "none"}]) as stack:
-        assert (await stack.fetch(request("GET", "/" + "a" * 2047))).status == 200
-        assert (await stack.fetch(request("GET", "/" + "a" * 2048))).status == 401
+@pytest.mark.parametrize("rule", [{"path_regex": "/t/.*/admin/.*"}, {"path": "/t/*/admin/*"}, {"path": "/*/x/admin/*"}])
+async def test_a_path_too_long_for_a_pattern_that_may_fit_is_refused(rule: dict[str, str]) -> None:
+    routes: list[dict[str, Any]] = [
+        {"path": "/open/*", "auth": "none"},
+        {**rule, "methods": ["GET"], "hosts": ["sidecar.test"], "auth": "deny"},
+        {"path": "/*", "auth": "none"},
+    ]
+    begins = "/t/x/admin/"
+    async with running(routes=routes) as stack:
+        assert await code(stack, request("GET", begins.ljust(2048, "x"))) == (403, "route_denied")
+        answer = await stack.fetch(request("GET", begins.ljust(2049, "x")))
+        assert (answer.status, answer.json()["code"]) == (400, "path_ambiguous")
+        assert answer.json()["details"] == "The path is too long for the rules that it may meet."
+        assert stack.backend.requests == []
+        for method, target, host in (
+            ("POST", begins, "sidecar.test"),
+            ("GET", begins, "other.test"),
+            ("GET", "/open/", "sidecar.test"),
+        ):
+            assert (await stack.fetch(request(method, target.ljust(2049, "x"), host=host))).status == 200
+
+
+async def test_a_path_too_long_for_patterns_is_served_where_none_begins_like_it() -> None:
+    async with running(routes=[{"path": "/t/*/admin/*", "auth": "deny"}]) as stack:
+        assert (await stack.fetch(stack.good("GET", "/u/".ljust(2049, "x")))).status == 200
 
 
 @pytest.mark.parametrize(
