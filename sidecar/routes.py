@@ -46,12 +46,12 @@ class Route:
     """One rule. `name` labels it in metrics and logs.
 
     `path` is exact, or with a final `/*` everything at and below it; a `*` elsewhere stands for a part of one segment. `regex`
-    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below.
+    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below it.
     """
 
     __slots__ = (
-        "_hosts", "_literal", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name", "path", "policy",
-        "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
+        "_domains", "_hosts", "_literal", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name",
+        "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Route:
                 "[^/]*".join(map(re.escape, self.path.split("*"))) + ("(?:/.*)?" if self._prefix else "")
             )
         self._hosts = None if hosts is None else frozenset(hosts)
+        self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
         self.methods = None if methods is None else frozenset(methods)
         self.auth = auth
         self.policy = policy or Policy()
@@ -115,7 +116,7 @@ class Route:
 
     def serves(self, host: str) -> bool:
         """Does this rule speak of the host (lower-case, without port)?"""
-        return self._hosts is None or host in self._hosts or f"*.{host.partition('.')[2]}" in self._hosts
+        return self._hosts is None or host in self._hosts or host.endswith(self._domains)
 
 
 class Routes:
@@ -156,8 +157,8 @@ class Routes:
 
 
 def host_name(host: bytes) -> str:
-    """The name in a Host value, as names compare: lower-case, without the port."""
-    return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).lower()
+    """The name in a Host value, as names compare: lower-case, without the port and the root's dot, which nginx drops too."""
+    return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).removesuffix(".").lower()
 
 
 def readings(path: str) -> set[str]:

@@ -95,7 +95,8 @@ class Route(Struct):
         None,
     )
     hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(
-        "Only requests to these hosts; *.example.com is every name below it. Left out: all.", None
+        "Only requests to these hosts; *.example.com is every name below it. No Host (HTTP/1.0) is none of them. Left out: all.",
+        None,
     )
     methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
     auth: Literal["required", "optional", "api_key", "none", "deny"] = key(

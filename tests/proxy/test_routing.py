@@ -89,9 +89,13 @@ async def test_a_path_too_long_for_patterns_is_served_where_none_begins_like_it(
     [
         ("open.example", True),
         ("OPEN.example:8080", True),
+        ("open.example.", True),
+        ("open.example.:8080", True),
         ("a.wide.example", True),
+        ("a.b.wide.example", True),
+        ("a.b.wide.example.", True),
         ("wide.example", False),
-        ("a.b.wide.example", False),
+        ("notwide.example", False),
         ("other.example", False),
         ("open.example.evil", False),
     ],
@@ -100,6 +104,13 @@ async def test_a_rule_for_hosts_is_for_no_other(host: str, public: bool) -> None
     routes = [{"path": "/*", "hosts": ["open.example", "*.wide.example"], "auth": "none"}]
     async with running(routes=routes) as stack:
         assert (await stack.fetch(request("GET", "/", host=host))).status == (200 if public else 401)
+        assert [seen.get("host") for seen in stack.backend.requests] == [host] * public
+
+
+async def test_a_request_without_a_host_meets_no_rule_for_hosts() -> None:
+    async with running(routes=[{"path": "/*", "hosts": ["127.0.0.1"], "auth": "none"}]) as stack:
+        assert (await stack.fetch(request("GET", "/", host="127.0.0.1"))).status == 200
+        assert (await stack.fetch(b"GET / HTTP/1.0\r\n\r\n")).status == 401
 
 
 async def test_the_first_rule_that_fits_decides_and_methods_are_part_of_it() -> None:
