@@ -23,6 +23,8 @@ _TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024} KiB"
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
+_MAY_BE_FETCHED = "https; from an issuer on loopback http there, too"
+
 _TOKEN = re.compile(r"[!-~]+")
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
 
@@ -95,7 +97,7 @@ class RemoteKeySet:
             raise FetchFailed("the discovery document names another issuer than the configured one")
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
-            raise FetchFailed("the discovery document has no jwks_uri that may be fetched (https, or http on loopback)")
+            raise FetchFailed(f"the discovery document has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
         return await self._get(jwks_uri)
 
     def _may_fetch(self, url: str) -> bool:
@@ -105,7 +107,10 @@ class RemoteKeySet:
             return False
         if not parts.hostname:
             return False
-        return parts.scheme == "https" or (parts.scheme == "http" and (self._allow_http or is_loopback(parts.hostname)))
+        if parts.scheme == "http" and not self._allow_http:
+            # An issuer elsewhere has no business with what listens here: a backend, the admin listener.
+            return is_loopback(parts.hostname) and is_loopback(urlsplit(self._issuer).hostname or "")
+        return parts.scheme in ("https", "http")
 
     async def _get(self, url: str) -> KeySet:
         """A document and what its server says of it."""

@@ -25,13 +25,9 @@ MEANT_FOR_THE_PROXY = frozenset(
         "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
     }
 )  # fmt: skip
-# What a front proxy tells a backend about where a request came from and went to. From anyone else it is forged.
-FRONT_PROXY_ONLY = frozenset(
-    {
-        "x-real-ip", "x-original-url", "x-rewrite-url", "x-forwarded-port", "x-forwarded-server", "x-forwarded-ssl",
-        "x-forwarded-scheme", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-prefix",
-    }
-)  # fmt: skip
+# What a front proxy tells a backend about where a request came from and went to, and from whom. From anyone else it is forged.
+FRONT_PROXY_ONLY = frozenset({"x-real-ip", "x-original-url", "x-rewrite-url"})
+FRONT_PROXY_PREFIX = "x-forwarded-"
 STRIPPED = {"drop claim": "claim", "drop underscore": "underscore"}  # role -> how it is counted: it could be forged
 TRACEPARENT = "traceparent"  # W3C Trace Context: passed on, and noted
 OWN_PREFIX = "x-jwt-"
@@ -73,7 +69,7 @@ class Roles(dict[bytes, str]):
         self.stripped: dict[str, int] = Counter() if stripped is None else stripped
         self._dropped = frozenset(dropped)
         self._meant = MEANT_FOR_THE_PROXY | frozenset(read)
-        self._taken = frozenset(map(fold, self._meant | FRONT_PROXY_ONLY))
+        self._taken = frozenset(map(fold, self._meant))
         self._underscores = underscores
 
     def __missing__(self, raw: bytes) -> str:
@@ -88,21 +84,22 @@ class Roles(dict[bytes, str]):
         lower = name.lower()
         if lower in self._meant:
             return lower
-        if lower in FRONT_PROXY_ONLY:
-            return "front proxy"
         if lower == TRACEPARENT:
             return "noted"
         folded = fold(name)
         ours = folded.startswith(OWN_PREFIX) or folded in self._dropped - HOP_BY_HOP
+        front_proxys = folded in FRONT_PROXY_ONLY or folded.startswith(FRONT_PROXY_PREFIX)
         if _PLAIN_NAME.fullmatch(name) is None:
             if self._underscores == "reject":
                 raise Rejection(
                     Reason.REQUEST_MALFORMED, "A header's name has other characters than letters, digits and -."
                 )
-            if not ours and (self._underscores == "drop" or folded in self._taken):
+            if not ours and (self._underscores == "drop" or folded in self._taken or front_proxys):
                 return "drop underscore"
         if ours:
             return "drop claim"
+        if front_proxys:
+            return "front proxy"
         return "drop" if folded in self._dropped else "forward"
 
 

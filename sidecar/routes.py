@@ -22,8 +22,11 @@ _FORBIDDEN_ESCAPE = re.compile(r"%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
 _DOT_PARAMETER = re.compile(r"/\.{1,2};")
 # `;x` names a parameter of a segment to a servlet container, which drops it before it looks for the resource.
 _PARAMETER = re.compile(r";[^/]*")
+# `//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2); to a browser's, which Node has, `///x/admin` too.
+_AUTHORITY = re.compile(r"^//[^/]*")
+_LATE_AUTHORITY = re.compile(r"^//+[^/]*")
+MAX_MATCHED = 2048  # characters of a path that a pattern looks at; each one more costs time
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
-MAX_MATCHED = 2048  # characters of a path that a pattern looks at; a longer one fits no pattern
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
 MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
@@ -43,12 +46,12 @@ class Route:
     """One rule. `name` labels it in metrics and logs.
 
     `path` is exact, or with a final `/*` everything at and below it; a `*` elsewhere stands for a part of one segment. `regex`
-    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below.
+    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below it.
     """
 
     __slots__ = (
-        "_hosts", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name", "path", "policy",
-        "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
+        "_domains", "_hosts", "_literal", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name",
+        "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +76,7 @@ class Route:
         self.name = name or regex or path
         self._prefix = path.endswith("/*")
         self.path = path[:-2] if self._prefix else path
+        self._literal = "" if regex is not None else self.path.partition("*")[0]
         self._pattern = None
         if regex is not None:
             self._pattern = re.compile(regex)
@@ -81,6 +85,7 @@ class Route:
                 "[^/]*".join(map(re.escape, self.path.split("*"))) + ("(?:/.*)?" if self._prefix else "")
             )
         self._hosts = None if hosts is None else frozenset(hosts)
+        self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
         self.methods = None if methods is None else frozenset(methods)
         self.auth = auth
         self.policy = policy or Policy()
@@ -97,16 +102,21 @@ class Route:
         return f"<Route {self.name} {self.auth.value}>"
 
     def covers(self, path: str) -> bool:
-        """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`."""
+        """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`.
+
+        With a pattern it may speak of any path that is too long to be looked at and begins as the pattern does.
+        """
         if self._pattern is not None:
-            return len(path) <= MAX_MATCHED and self._pattern.fullmatch(path) is not None
+            if len(path) > MAX_MATCHED:
+                return path.startswith(self._literal)
+            return self._pattern.fullmatch(path) is not None
         if self._prefix:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
 
     def serves(self, host: str) -> bool:
         """Does this rule speak of the host (lower-case, without port)?"""
-        return self._hosts is None or host in self._hosts or f"*.{host.partition('.')[2]}" in self._hosts
+        return self._hosts is None or host in self._hosts or host.endswith(self._domains)
 
 
 class Routes:
@@ -121,7 +131,7 @@ class Routes:
 
         `target` is the request target as it came (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
         method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
-        path with more than one meaning.
+        path with more than one meaning, or too long for a pattern that might fit.
         """
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -140,13 +150,15 @@ class Routes:
                 and (route.methods is None or method in route.methods)
                 and (route._hosts is None or route.serves(host_name(host)))
             ):
+                if route._pattern is not None and len(path) > MAX_MATCHED:
+                    raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
                 return route
         return self._otherwise
 
 
 def host_name(host: bytes) -> str:
-    """The name in a Host value, as names compare: lower-case, without the port."""
-    return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).lower()
+    """The name in a Host value, as names compare: lower-case, without the port and the root's dot, which nginx drops too."""
+    return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).removesuffix(".").lower()
 
 
 def readings(path: str) -> set[str]:
@@ -186,6 +198,14 @@ def _without_parameters(path: str) -> str:
     return _PARAMETER.sub("", path)
 
 
+def _without_authority(path: str) -> str:
+    return _AUTHORITY.sub("", path) or "/"
+
+
+def _without_late_authority(path: str) -> str:
+    return _LATE_AUTHORITY.sub("", path) or "/"
+
+
 def _merged(path: str) -> str:
     return re.sub("/{2,}", "/", path)
 
@@ -205,4 +225,12 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-_PROGRAMS = (_decoded, _cut, _without_parameters, _merged, _resolved)
+_PROGRAMS = (
+    _decoded,
+    _cut,
+    _without_parameters,
+    _without_authority,
+    _without_late_authority,
+    _merged,
+    _resolved,
+)

@@ -269,10 +269,10 @@ async def test_the_status_tells_only_refusals_that_are_new() -> None:
     async with running() as stack:
         for number in range(3):
             await stack.fetch(request("GET", f"/{number}"))
-        for after, paths in ((0, ["/2", "/1", "/0"]), (2, ["/2"]), (3, []), (7, [])):
+        for after, paths in ((0, ["/2", "/1", "/0"]), (2, ["/2"]), (3, []), (7, []), ("9" * 18, [])):
             told = (await get(stack, f"/status?after={after}")).json()
             assert (told["refusals"], [refusal["path"] for refusal in told["last"]]) == (3, paths)
-        for after in ("", "-1", "a", "%D9%A3"):
+        for after in ("", "-1", "a", "%D9%A3", "9" * 19, "9" * 5000):
             assert (await get(stack, f"/status?after={after}")).status == 400
 
 

@@ -66,6 +66,14 @@ class NoNames(AbstractResolver):
         pass
 
 
+class NamesHere(NoNames):
+    """A resolver that takes every name for this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        here = ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)
+        return [here]
+
+
 async def failure(*args: Any, **over: Any) -> str:
     with pytest.raises(FetchFailed) as caught:
         await fetch(*args, **over)
@@ -182,7 +190,7 @@ async def test_the_keys_may_be_at_https_or_loopback_alone(
 ) -> None:
     issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": jwks_uri})
     assert await failure(session, issuer.issuer) == (
-        "the discovery document has no jwks_uri that may be fetched (https, or http on loopback)"
+        "the discovery document has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
     )
 
 
@@ -195,6 +203,20 @@ async def test_plain_http_elsewhere_needs_to_be_allowed(
         assert "no jwks_uri that may be fetched" in await failure(session, issuer.issuer)
         said = await failure(session, issuer.issuer, allow_http=True)
         assert said == "http://idp.example/jwks: its host name cannot be resolved"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_an_issuer_elsewhere_does_not_send_us_to_loopback(
+    issuer: ScriptedIssuer, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    elsewhere = issuer.issuer.replace("127.0.0.1", "idp.example")
+    jwks_uri = issuer.jwks_uri.replace("127.0.0.1", host)
+    issuer.on_discovery = Answer.json({"issuer": elsewhere, "jwks_uri": jwks_uri})
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NamesHere())) as session:
+        assert "no jwks_uri that may be fetched" in await failure(session, elsewhere)
+        assert issuer.fetches[JWKS] == 0
+        assert (await fetch(session, elsewhere, allow_http=True)).document == KEYS
 
 
 async def test_keys_over_tls(session: aiohttp.ClientSession) -> None:

@@ -32,6 +32,11 @@ FRONT_PROXY = [
     "x-forwarded-uri",
     "x-forwarded-method",
     "x-forwarded-prefix",
+    "x-forwarded-client-cert",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-anything",
+    "x-forwarded-",
 ]
 ONE_HOP = [
     "keep-alive",
@@ -44,7 +49,7 @@ ONE_HOP = [
     "proxy",
 ]
 OURS = ["x-jwt-sub", "x-jwt-", "x-jwt-anything"]
-OTHERS = ["accept", "cookie", "x-jwt", "x", "Via"]
+OTHERS = ["accept", "cookie", "x-jwt", "x", "Via", "x-forwarded", "x-forwardedx"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,7 @@ OTHERS = ["accept", "cookie", "x-jwt", "x", "Via"]
         (ONE_HOP, "drop"),
         (OURS, "drop claim"),
         (OTHERS, "forward"),
-        (["x_other", "x.other", "a b", "caf\xe9"], "drop underscore"),
+        (["x_other", "x.other", "a b", "caf\xe9", "x_forwarded_user", "x-forwarded-a_b"], "drop underscore"),
     ],
 )
 def test_what_becomes_of_a_header_of_a_request(names: list[str], role: str) -> None:
@@ -67,6 +72,8 @@ def test_what_becomes_of_a_header_of_a_request(names: list[str], role: str) -> N
 def test_what_has_a_meaning_here_is_read_under_its_own_name() -> None:
     roles = Roles(HOP_BY_HOP)
     assert {name: roles[name.title().encode()] for name in READ_HERE} == dict(zip(READ_HERE, READ_HERE, strict=True))
+    token = "x-forwarded-access-token"
+    assert Roles(HOP_BY_HOP, read=[token])[token.encode()] == token
 
 
 def test_a_name_that_could_be_taken_for_one_with_a_meaning_is_never_sent_on() -> None:

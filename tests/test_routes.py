@@ -180,6 +180,12 @@ def test_a_path_that_is_not_to_be_read_is_refused_under_every_rule(prefix: str, 
         pytest.param("/public//../admin", id="// and .."),
         pytest.param("/public/a//../../admin", id="// before two .."),
         pytest.param("//public/a", id="// in front"),
+        pytest.param("//x/admin/a", id="// and a host"),
+        pytest.param("//x/admin", id="// and a host, the prefix itself"),
+        pytest.param("///x/admin", id="/// and a host"),
+        pytest.param("//x//y/admin", id="// and a host, twice"),
+        pytest.param("/%2e//x/admin", id="// and a host behind a dot"),
+        pytest.param("/;//x/admin", id="// and a host behind parameters"),
         pytest.param("/public//closed", id="// inside"),
         pytest.param("/public/./closed", id="/./ inside"),
         pytest.param("/./public", id="/./ in front"),
@@ -222,6 +228,8 @@ def test_a_path_whose_readings_meet_different_rules_is_refused(target: str) -> N
         pytest.param("/public/a%3bb", PUBLIC, id="encoded ; inside one rule"),
         pytest.param("/admin/a/./b", ADMIN, id="a dot inside one rule"),
         pytest.param("/x/../y", OTHERWISE, id="dots where no rule is"),
+        pytest.param("//x/y", OTHERWISE, id="// and a host where no rule is"),
+        pytest.param("//x", OTHERWISE, id="// and a host alone"),
     ],
 )
 def test_a_path_whose_readings_all_meet_one_rule_is_served_by_it(target: str, route: Route) -> None:
@@ -258,6 +266,11 @@ def test_dots_are_resolved_as_rfc_3986_has_it(path: str, resolved: str) -> None:
     assert readings(path) == {path, resolved}
 
 
+def test_a_path_that_begins_with_slashes_may_begin_with_a_host() -> None:
+    assert readings("//x/y") == {"//x/y", "/x/y", "/y"}
+    assert readings("///x//y") == {"///x//y", "/x/y", "/x//y", "//y", "/y", "/"}
+
+
 def test_a_path_of_many_layers_is_refused_at_once() -> None:
     assert refusal("/public/%" + "25" * 2000 + "2e") is Reason.PATH_AMBIGUOUS
 
@@ -284,6 +297,8 @@ PROGRAMS: Sequence[Callable[[str], str]] = (
     lambda path: path.split("#")[0],
     lambda path: path.split("\0")[0],
     lambda path: re.sub(";[^/]*", "", path),
+    lambda path: "/" + path[2:].partition("/")[2] if path.startswith("//") else path,
+    lambda path: "/" + path.lstrip("/").partition("/")[2] if path.startswith("//") else path,
 )
 
 
@@ -341,6 +356,8 @@ PATHS = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "/" + "
 @example("/a;x/..%3f/admin")
 @example("/admin%3bx%3f/../../public")
 @example("/public;/a%3b/..%253b/../admin")
+@example("/a/..//x/admin")
+@example("/;///x/admin")
 def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> None:
     try:
         served = match(path)
@@ -375,12 +392,15 @@ def test_a_route_asks_for_no_more_than_it_is_told() -> None:
 
 
 def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
-    assert [host_name(host) for host in (b"A.test:80", b"a:", b"[::1]:8", b"\xff")] == [
-        "a.test",
-        "a",
-        "[::1]",
-        "\ufffd",
-    ]
+    names = {
+        b"A.test:80": "a.test",
+        b"a:": "a",
+        b"[::1]:8": "[::1]",
+        b"\xff": "\ufffd",
+        b"a.test.": "a.test",
+        b"a.:80": "a",
+    }
+    assert {host: host_name(host) for host in names} == names
     named = Route("/x", hosts=["xx"])
     assert Routes([named], OTHERWISE).match("GET", "/x") is OTHERWISE
     assert Routes([named], OTHERWISE).match("GET", "/x", b"XX:1") is named

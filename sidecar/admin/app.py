@@ -5,6 +5,7 @@ rebinding), or as a form. So the Host must be one that only this machine has, an
 must be JSON, which a form cannot send.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from math import ceil
@@ -95,7 +96,7 @@ class Admin:
     async def _status(self, request: web.Request) -> web.Response:
         """All that the page shows. `after`: only refusals that are newer than so many of their total."""
         after = request.query.get("after", "0")
-        if not (after.isascii() and after.isdecimal()):
+        if re.fullmatch(r"[0-9]{1,18}", after) is None:  # Python reads no number of thousands of digits
             raise _Refused(400, "after must be a number.")
         telemetry = self._live.telemetry
         return web.json_response(

@@ -91,10 +91,12 @@ class Route(Struct):
         "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment.", None
     )
     path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
-        "Instead of path: the whole path must match, in at most 2048 characters.", None
+        "Instead of path: the whole path must match. No pattern looks at more than 2048 characters; a longer path is a 400.",
+        None,
     )
     hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(
-        "Only requests to these hosts; *.example.com is every name below it. Left out: all.", None
+        "Only requests to these hosts; *.example.com is every name below it. No Host (HTTP/1.0) is none of them. Left out: all.",
+        None,
     )
     methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
     auth: Literal["required", "optional", "api_key", "none", "deny"] = key(

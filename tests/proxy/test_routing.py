@@ -40,6 +40,15 @@ async def test_a_path_speaks_of(path: str, target: str, public: bool) -> None:
         assert await code(stack, request("GET", target)) == ((200, None) if public else (401, "token_missing"))
 
 
+async def test_a_path_that_looks_like_a_host_and_a_path_is_refused_where_a_rule_is_for_the_path() -> None:
+    async with running(routes=[{"path": "/admin/*", "require": {"scopes": ["admin"]}}]) as stack:
+        assert await code(stack, stack.good("GET", "//x/admin/users")) == (400, "path_ambiguous")
+        assert stack.backend.requests == []
+        for target in ("//x/users", "//x", "//", "//x//y?z=//admin"):
+            assert await code(stack, stack.good("GET", target)) == (200, None)
+            assert stack.backend.requests[-1].target == target
+
+
 @pytest.mark.parametrize(
     ("target", "public"), [("/v1/a", True), ("/v22/a", True), ("/x/v1/a", False), ("/v1/a/b", False), ("/v/a", False)]
 )
@@ -48,10 +57,31 @@ async def test_a_regular_expression_is_of_the_whole_path(target: str, public: bo
         assert (await stack.fetch(request("GET", target))).status == (200 if public else 401)
 
 
-async def test_a_path_too_long_for_patterns_meets_none() -> None:
-    async with running(routes=[{"path_regex": "/a+", "auth": "none"}]) as stack:
-        assert (await stack.fetch(request("GET", "/" + "a" * 2047))).status == 200
-        assert (await stack.fetch(request("GET", "/" + "a" * 2048))).status == 401
+@pytest.mark.parametrize("rule", [{"path_regex": "/t/.*/admin/.*"}, {"path": "/t/*/admin/*"}, {"path": "/*/x/admin/*"}])
+async def test_a_path_too_long_for_a_pattern_that_may_fit_is_refused(rule: dict[str, str]) -> None:
+    routes: list[dict[str, Any]] = [
+        {"path": "/open/*", "auth": "none"},
+        {**rule, "methods": ["GET"], "hosts": ["sidecar.test"], "auth": "deny"},
+        {"path": "/*", "auth": "none"},
+    ]
+    begins = "/t/x/admin/"
+    async with running(routes=routes) as stack:
+        assert await code(stack, request("GET", begins.ljust(2048, "x"))) == (403, "route_denied")
+        answer = await stack.fetch(request("GET", begins.ljust(2049, "x")))
+        assert (answer.status, answer.json()["code"]) == (400, "path_ambiguous")
+        assert answer.json()["details"] == "The path is too long for the rules that it may meet."
+        assert stack.backend.requests == []
+        for method, target, host in (
+            ("POST", begins, "sidecar.test"),
+            ("GET", begins, "other.test"),
+            ("GET", "/open/", "sidecar.test"),
+        ):
+            assert (await stack.fetch(request(method, target.ljust(2049, "x"), host=host))).status == 200
+
+
+async def test_a_path_too_long_for_patterns_is_served_where_none_begins_like_it() -> None:
+    async with running(routes=[{"path": "/t/*/admin/*", "auth": "deny"}]) as stack:
+        assert (await stack.fetch(stack.good("GET", "/u/".ljust(2049, "x")))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -59,9 +89,13 @@ async def test_a_path_too_long_for_patterns_meets_none() -> None:
     [
         ("open.example", True),
         ("OPEN.example:8080", True),
+        ("open.example.", True),
+        ("open.example.:8080", True),
         ("a.wide.example", True),
+        ("a.b.wide.example", True),
+        ("a.b.wide.example.", True),
         ("wide.example", False),
-        ("a.b.wide.example", False),
+        ("notwide.example", False),
         ("other.example", False),
         ("open.example.evil", False),
     ],
@@ -70,6 +104,13 @@ async def test_a_rule_for_hosts_is_for_no_other(host: str, public: bool) -> None
     routes = [{"path": "/*", "hosts": ["open.example", "*.wide.example"], "auth": "none"}]
     async with running(routes=routes) as stack:
         assert (await stack.fetch(request("GET", "/", host=host))).status == (200 if public else 401)
+        assert [seen.get("host") for seen in stack.backend.requests] == [host] * public
+
+
+async def test_a_request_without_a_host_meets_no_rule_for_hosts() -> None:
+    async with running(routes=[{"path": "/*", "hosts": ["127.0.0.1"], "auth": "none"}]) as stack:
+        assert (await stack.fetch(request("GET", "/", host="127.0.0.1"))).status == 200
+        assert (await stack.fetch(b"GET / HTTP/1.0\r\n\r\n")).status == 401
 
 
 async def test_the_first_rule_that_fits_decides_and_methods_are_part_of_it() -> None:

@@ -530,6 +530,8 @@ Forwarded: for=203.0.113.9
 X-Real-IP: 203.0.113.9
 X-Forwarded-Uri: /public
 X-Original-URL: /public
+X-Forwarded-Client-Cert: Subject="CN=admin"
+X-Forwarded-User: admin
 Proxy: http://elsewhere.test
 """
 
@@ -555,6 +557,7 @@ async def test_x_forwarded_for_of_a_trusted_proxy_is_extended(feed: str) -> None
         assert (seen.get("x-forwarded-proto"), seen.get("x-forwarded-host")) == ("https", "elsewhere.test")
         assert seen.get("forwarded") == "for=203.0.113.9, for=127.0.0.1;proto=http"
         assert seen.get("x-real-ip") == "203.0.113.9"
+        assert (seen.get("x-forwarded-user"), seen.get("x-forwarded-client-cert")) == ("admin", 'Subject="CN=admin"')
         assert seen.get("proxy") is None
 
 
