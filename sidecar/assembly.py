@@ -127,7 +127,7 @@ class Assembly:
         return sources, upstreams
 
     def take_over(self, old: "Assembly") -> None:
-        """Go on in its place: its keys where none could be fetched, what was added to the deny list, its counts."""
+        """Go on in its place: its keys where none could be had, and their graces; what was added to the deny list, its counts."""
         for name, issuer in self.config.issuers.items():
             if name in old.sources and same_place(issuer, old.config.issuers[name]):
                 self.sources[name].begin_with(old.sources[name])

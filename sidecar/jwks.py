@@ -44,8 +44,8 @@ class JwksSource:
     `jwks` is the last good set (None before the first), `trusted_until` the monotonic time after which it is too old to be
     believed. Both are plain attributes, since every request reads them. `on_landed` is called after each fetch.
 
-    A key that the issuer takes out is trusted for `removed_key_grace_s` more. `snapshot` is where the set is saved, and what
-    a new process begins with. `clock_skew_s` is what the issuer's tokens are allowed, half of which is worth a warning.
+    A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
+    is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class JwksSource:
         self._clock = clock
         self._refresh_interval_s = refresh_interval_s
         self._max_stale_s = max_stale_s
-        self._removed = RemovedKeys(removed_key_grace_s, clock)
+        self.removed = RemovedKeys(removed_key_grace_s, clock)
         self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
         self._warned_at = float("-inf")
         self._snapshot = snapshot
@@ -97,10 +97,6 @@ class JwksSource:
     def usable(self) -> bool:
         """Are there keys that may still be believed?"""
         return self.jwks is not None and self._clock.monotonic() < self.trusted_until
-
-    def grace_s(self, key: VerificationKey) -> float | None:
-        """For how long a key is still trusted that the issuer has taken out; None for one that it publishes."""
-        return self._removed.grace_s(key)
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
@@ -152,12 +148,15 @@ class JwksSource:
         raise Rejection(Reason.KEY_UNKNOWN)
 
     def begin_with(self, old: "JwksSource") -> None:
-        """Take the keys of a source of the same issuer, as if they had been fetched here, unless better ones are here."""
-        if self.jwks is None and old.jwks is not None and old.fetched_at is not None:
-            self._removed.begin_with(old._removed)
-            self.jwks = self._removed.ended(old.jwks)
+        """Go on in place of another source of the same issuer: with its keys where none are here, and with its graces."""
+        if old.jwks is None or old.fetched_at is None:
+            return
+        if self.jwks is None:
             self.fetched_at = old.fetched_at
             self.trusted_until = min(old.trusted_until, old.fetched_at + self._refresh_interval_s + self._max_stale_s)
+        self.jwks = self.removed.taken_over(self.jwks, old.removed, old.jwks)
+        self._next_fetch(self.next_fetch_at)
+        self._landed.set()  # a grace may end before the next fetch was due
 
     async def stop(self) -> None:
         """Give up a fetch that is under way."""
@@ -182,9 +181,8 @@ class JwksSource:
     def _force(self) -> "asyncio.Task[None] | None":
         if self.cooldown_s:
             return None
-        self._forced_at = (
-            self._clock.monotonic()
-        )  # stamped at the attempt: a failing issuer is not asked more often than a healthy one
+        # Stamped at the attempt: a failing issuer is not asked more often than a healthy one.
+        self._forced_at = self._clock.monotonic()
         return self._start("forced")
 
     async def _wait(self, flight: "asyncio.Task[None] | None") -> None:
@@ -201,7 +199,7 @@ class JwksSource:
 
     async def _refresh(self, trigger: str) -> None:
         if self.jwks is not None:  # in time also while the issuer is down
-            self.jwks = self._removed.ended(self.jwks)
+            self.jwks = self.removed.ended(self.jwks)
         began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
@@ -235,7 +233,7 @@ class JwksSource:
             )
         self.skipped = jwks.skipped
         self._save(jwks)
-        jwks = self._removed.added_to(jwks, self.jwks)
+        jwks = self.removed.added_to(jwks, self.jwks)
         if self.jwks is None or jwks.keys != self.jwks.keys:
             self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
             self._unknown.clear()
@@ -262,7 +260,7 @@ class JwksSource:
         self._count(trigger, "failure")
 
     def _next_fetch(self, at: float) -> None:
-        self.next_fetch_at = min(at, self._removed.next_end)
+        self.next_fetch_at = min(at, self.removed.next_end)
 
     def _compare_clocks(self, offset_s: float | None, now: float) -> None:
         """A clock that is off refuses good tokens or accepts expired ones, and nobody sees why. Say so, but not all the time."""

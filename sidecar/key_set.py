@@ -1,6 +1,6 @@
 """One key set of an issuer: never changed, only replaced. And what a fetch of one brings, or fails with."""
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from jose.backends.base import Key
@@ -62,6 +62,14 @@ class Jwks:
             raise FetchFailed("the document is not a JWK Set: it has no list of keys")
         if len(members) > MAX_KEYS:
             raise FetchFailed(f"the key set has {len(members)} keys; at most {MAX_KEYS} are accepted")
+        jwks = cls.of_members(members, allowed)
+        if not jwks.keys:
+            raise FetchFailed(f"the key set has no usable key ({'; '.join(jwks.skipped) or 'it is empty'})")
+        return jwks
+
+    @classmethod
+    def of_members(cls, members: Iterable[object], allowed: Collection[str]) -> "Jwks":
+        """The usable keys of a JWK Set that was accepted before: as many as there are, and none where none is."""
         keys: list[VerificationKey] = []
         skipped: list[str] = []
         for position, member in enumerate(members):
@@ -69,8 +77,6 @@ class Jwks:
                 keys.append(verification_key(member, allowed))
             except UnusableKey as error:
                 skipped.append(f"key {position}: {error}")
-        if not keys:
-            raise FetchFailed(f"the key set has no usable key ({'; '.join(skipped) or 'it is empty'})")
         return cls(keys, skipped)
 
     def find(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:

@@ -10,6 +10,7 @@ import aiohttp
 from sidecar.clock import Clock
 from sidecar.config import Issuer
 from sidecar.config.claims import TokenRules
+from sidecar.config.presets import SOURCES
 from sidecar.config.secret import shared_secret
 from sidecar.fetch import FILE_POLL_S, FileKeySet, FixedKeySet, RemoteKeySet
 from sidecar.jwks import JwksSource
@@ -46,10 +47,8 @@ def same_keys(one: Issuer, other: Issuer) -> bool:
 
 
 def same_place(one: Issuer, other: Issuer) -> bool:
-    """Do both fetch the keys of the same issuer, from the same server and known in the same way?"""
-    return one.fetched and all(
-        getattr(one, name) == getattr(other, name) for name in ("issuer", "jwks_uri", "jwks_tls")
-    )
+    """Are the keys of both of the same issuer, from the same file or server, and known in the same way?"""
+    return all(getattr(one, name) == getattr(other, name) for name in ("issuer", *SOURCES, "kid", "jwks_tls"))
 
 
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:

@@ -5,6 +5,7 @@ key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), 
 constructed `Key` for one of them.
 """
 
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from hashlib import sha256
@@ -32,6 +33,7 @@ ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log and no message to a worker can hold it
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
@@ -135,6 +137,8 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     kid = member.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
         raise UnusableKey("its kid is not a short string")
+    if kid is not None and _SURROGATE.search(kid):
+        raise UnusableKey("its kid is not Unicode text: it holds half of a surrogate pair")
     if member.get("use", "sig") != "sig":
         raise UnusableKey("its use is not sig")
     operations = member.get("key_ops", ["verify"])

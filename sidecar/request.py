@@ -137,9 +137,9 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path for people: without the query, with no token in it, and in ASCII, where nothing ends a line."""
+        """The path for people: without the query, with no token in it, and nothing that could end a line."""
         path = without_tokens(self.target.partition("?")[0])
-        return path if path.isascii() else path.encode("ascii", "backslashreplace").decode()
+        return path if path.isprintable() else path.encode("ascii", "backslashreplace").decode()
 
     @property
     def trace_id(self) -> str | None:

@@ -52,7 +52,8 @@ class SharedSource(JwksSource):
     def take(self, keys: Keys) -> None:
         """Go on with what the supervisor has now."""
         if keys.jwks is not None:
-            jwks = Jwks.of({"keys": keys.jwks}, self.algorithms)
+            # No bound and no refusal: the supervisor has more keys in a grace, or none for new `algorithms` during an outage.
+            jwks = Jwks.of_members(keys.jwks, self.algorithms)
             if self.jwks is None or jwks.keys != self.jwks.keys:
                 self.jwks = jwks
                 self._unknown.clear()

@@ -109,18 +109,23 @@ async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock)
         assert kids(source) == ["ed25519-b"]
 
 
-@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
-@in_its_time
-async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_either(
-    clock: HandClock, grace_s: float, lasts_s: float
-) -> None:
-    """As after a reload: `a` has been missed for 10 of its 60 s."""
+async def after_a_rotation(clock: HandClock) -> JwksSource:
+    """What a reload replaces: `b` took the place of `a`, which has been missed for 10 of its 60 s."""
     issuer = Issuer(key_set("a"))
     old = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
     await old.fetch_now()
     issuer.answer = key_set("b")
     await old.fetch_now()
     clock.advance(10)
+    return old
+
+
+@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
+@in_its_time
+async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_either(
+    clock: HandClock, grace_s: float, lasts_s: float
+) -> None:
+    old = await after_a_rotation(clock)
     async with kept(clock, DOWN, removed_key_grace_s=grace_s) as (new, there):
         new.begin_with(old)
         assert ("ed25519-a" in kids(new)) is bool(lasts_s)
@@ -133,6 +138,73 @@ async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_e
         assert ("ed25519-a" in kids(new)) is bool(lasts_s)
         await asyncio.sleep(2)
         assert kids(new) == ["ed25519-b"]
+
+
+@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
+@in_its_time
+async def test_the_grace_goes_on_in_another_source_that_has_fetched_before(
+    clock: HandClock, grace_s: float, lasts_s: float
+) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("b"), removed_key_grace_s=grace_s) as (new, _):
+        new.begin_with(old)
+        assert kids(old) == ["ed25519-b", "ed25519-a"]
+        if lasts_s:
+            await asyncio.sleep(lasts_s - 1)
+            assert kids(new) == ["ed25519-b", "ed25519-a"]
+            await asyncio.sleep(2)
+        assert kids(new) == ["ed25519-b"]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 60.0])
+@in_its_time
+async def test_the_grace_begins_for_what_another_source_had_and_this_one_has_not(
+    clock: HandClock, grace_s: float
+) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("c"), removed_key_grace_s=grace_s) as (new, _):
+        new.begin_with(old)
+        for pause_s, graced in ((49, ["ed25519-a", "ed25519-b"]), (2, ["ed25519-b"]), (10, [])):
+            await asyncio.sleep(pause_s)
+            assert kids(new) == ["ed25519-c", *(graced if grace_s else [])]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 60.0])
+@in_its_time
+async def test_a_key_that_has_come_back_in_another_source_needs_no_grace(clock: HandClock, grace_s: float) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("a", "b"), removed_key_grace_s=grace_s) as (new, there):
+        new.begin_with(old)
+        there.answer = DOWN
+        await asyncio.sleep(100)
+        assert kids(new) == ["ed25519-a", "ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_that_has_begun_here_goes_on_behind_another_source(clock: HandClock) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("x"), removed_key_grace_s=60.0) as (new, there):
+        there.answer = key_set("b")
+        await new.fetch_now()
+        new.begin_with(old)
+        assert sorted(map(str, kids(new))) == ["ed25519-a", "ed25519-b", "ed25519-x"]
+        await asyncio.sleep(51)
+        assert kids(new) == ["ed25519-b", "ed25519-x"]
+        await asyncio.sleep(10)
+        assert kids(new) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_goes_on_in_the_same_source(clock: HandClock) -> None:
+    """As after a reload that has not changed the issuer."""
+    async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await source.fetch_now()
+        source.begin_with(source)
+        await asyncio.sleep(59)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(2)
+        assert kids(source) == ["ed25519-b"]
 
 
 @in_its_time
@@ -198,7 +270,10 @@ async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(cl
     assert source.jwks is not None
     for pause_s, left_s in ((0, 60), (59.5, 0.5), (10, 0)):
         clock.advance(pause_s)
-        assert {key.kid: source.grace_s(key) for key in source.jwks.keys} == {"ed25519-b": None, "ed25519-a": left_s}
+        assert {key.kid: source.removed.grace_s(key) for key in source.jwks.keys} == {
+            "ed25519-b": None,
+            "ed25519-a": left_s,
+        }
 
 
 # The issuer's clock

@@ -301,6 +301,7 @@ NO_KEY = "its numbers make no key"
 CURVE = "its crv is not P-256, P-384, P-521 or Ed25519"
 KTY = "its kty is not RSA, EC or OKP"
 KID = "its kid is not a short string"
+HALF = "its kid is not Unicode text: it holds half of a surrogate pair"
 USE = "its use is not sig"
 OPS = "its key_ops do not hold verify"
 EXPONENT = "its exponent is not a small odd number of at least 3"
@@ -331,6 +332,8 @@ def off_curve() -> str:
         pytest.param(rsa_jwk(kid=["a"]), KID, id="kid list"),
         pytest.param(rsa_jwk(kid={}), KID, id="kid object"),
         pytest.param(rsa_jwk(kid="x" * 257), KID, id="kid huge"),
+        pytest.param(rsa_jwk(kid="a\ud800"), HALF, id="kid with half a surrogate pair: first"),
+        pytest.param(rsa_jwk(kid="\udfff"), HALF, id="kid with half a surrogate pair: last"),
         pytest.param(rsa_jwk(use="enc"), USE, id="use=enc"),
         pytest.param(rsa_jwk(use=None), USE, id="use null"),
         pytest.param(rsa_jwk(use=["sig"]), USE, id="use list"),
@@ -421,6 +424,7 @@ def test_a_key_that_no_allowed_algorithm_fits_is_left_out() -> None:
         pytest.param(rsa_jwk(x5c=["MII"], x5t="x", ext=True, iat=5), id="extra members"),
         pytest.param(rsa_jwk(kid=ABSENT), id="kid missing"),
         pytest.param(rsa_jwk(kid="x" * 256), id="kid as long as can be"),
+        pytest.param(rsa_jwk(kid="Schlüssel 🔑\n"), id="kid of any characters"),
         pytest.param(rsa_jwk(n=rsa_jwk()["n"] + "=="), id="padded n"),
         pytest.param(rsa_jwk(n=b64(b"\0" + MODULUS.to_bytes(256))), id="n with a leading zero"),
         pytest.param(published("ES256", x=published("ES256")["x"] + "="), id="padded x of EC"),

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sidecar.config import parse
 from sidecar.fetch import FileKeySet
 from sidecar.key_set import FetchFailed, Jwks
+from sidecar.key_source import same_place
 from sidecar.keys import ALGORITHMS, SECRET_ALGORITHMS, UnusableKey, public_key, secret_key
 from sidecar.rejections import Reason, Rejection
 from sidecar.server import Sidecar, build
@@ -396,3 +397,32 @@ async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path
             tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode()
         )
         assert (claims.issuer, claims.claims["iss"]) == ("a", "https://old.test")
+
+
+# After a reload
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({"clock_skew": "61s"}, {"algorithms": ["EdDSA"]}, True),
+        ({"jwks_uri": f"{ISS}keys"}, {"jwks_uri": f"{ISS}keys", "jwks_headers": {"X-Key": "a"}}, True),
+        ({"public_key_file": "key.pem"}, {"public_key_file": "key.pem"}, True),
+        ({"public_key_file": "key.pem"}, {"public_key_file": "other.pem"}, False),
+        ({"public_key_file": "key.pem"}, {"public_key_file": "key.pem", "kid": "a"}, False),
+        ({"jwks_file": "keys.json"}, {}, False),
+        ({}, {"jwks_uri": f"{ISS}keys"}, False),
+        ({}, {"jwks_tls": {"server_name": "other.test"}}, False),
+        ({}, {"issuer": "https://other.test/"}, False),
+    ],
+)
+def test_keys_are_carried_over_from_the_same_issuer_and_place_only(
+    before: dict[str, Any], after: dict[str, Any], same: bool
+) -> None:
+    one, other = (
+        parse(
+            json.dumps({"upstream": "http://127.0.0.1:1", "issuers": {"a": {"issuer": ISS, "audiences": "any"} | keys}})
+        )
+        for keys in (before, after)
+    )
+    assert same_place(one.issuers["a"], other.issuers["a"]) is same

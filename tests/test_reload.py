@@ -236,6 +236,44 @@ async def test_an_issuer_that_is_down_goes_on_with_its_keys_unless_they_would_co
         assert await status(stack, token=stack.alice) == 503
 
 
+async def test_the_grace_of_a_removed_key_survives_a_change_of_its_issuer(file: Path) -> None:
+    async with running(file=file) as stack:
+        main = {"issuer": stack.issuer.issuer, "audiences": [AUDIENCE], "removed_key_grace": "10m"}
+        assert await reload(stack, file, issuers={"main": main})
+        assert await status(stack, token=stack.alice) == 200
+        stack.issuer.rotate()  # nobody has missed the old key before the reload has
+        assert await reload(stack, file, issuers={"main": main | {"clock_skew": "61s"}})
+        assert await status(stack, token=stack.alice) == 200
+        assert await reload(stack, file, issuers={"main": main | {"clock_skew": "62s"}})
+        assert await status(stack, token=stack.alice) == 200
+        elsewhere = {"jwks_uri": f"{stack.issuer.issuer}/.well-known/jwks.json"}
+        assert await reload(stack, file, issuers={"main": main | elsewhere})
+        assert await status(stack, token=stack.alice) == 401
+
+
+async def test_the_grace_of_a_file_is_for_its_issuer_only(file: Path, tmp_path: Path) -> None:
+    async with running(file=file) as stack:
+        keys = tmp_path / "keys.json"
+        keys.write_text(json.dumps({"keys": stack.issuer.keys}))
+        main = {
+            "issuer": stack.issuer.issuer,
+            "audiences": [AUDIENCE],
+            "jwks_file": str(keys),
+            "removed_key_grace": "10m",
+        }
+        assert await reload(stack, file, issuers={"main": main})
+        assert await status(stack, token=stack.alice) == 200
+        stack.issuer.rotate()
+        keys.write_text(json.dumps({"keys": stack.issuer.keys}))
+        assert await reload(stack, file, issuers={"main": main | {"clock_skew": "61s"}})
+        assert await status(stack, token=stack.alice) == 200
+        assert await status(stack, token=stack.issuer.token("EdDSA")) == 200
+        another = {"issuer": "https://another.test/", "issuer_aliases": [stack.issuer.issuer]}
+        assert await reload(stack, file, issuers={"main": main | another})
+        assert await status(stack, token=stack.alice) == 401
+        assert await status(stack, token=stack.issuer.token("EdDSA")) == 200
+
+
 async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) -> None:
     async with running(file=file) as stack:
         stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "sub": "alice"})

@@ -14,6 +14,7 @@ from sidecar.counts import Counts
 from sidecar.forker import Forker
 from sidecar.health import Health
 from sidecar.histogram import Histogram
+from sidecar.key_set import MAX_KEYS
 from sidecar.live import Live
 from sidecar.rejections import Reason, Rejection
 from sidecar.unusable import Unusable
@@ -149,6 +150,24 @@ async def test_an_equal_set_stays_the_same_object(source: Source) -> None:
     before = source.jwks
     source.told("a")
     assert source.jwks is before
+
+
+async def test_more_keys_than_one_set_may_have_are_taken(source: Source) -> None:
+    """As the supervisor has them while removed keys are in their grace."""
+    names = [f"{number}" for number in range(2 * MAX_KEYS)]
+    source.told(*names)
+    assert await source.key(names[0]) == await source.key(names[-1]) == "found"
+
+
+async def test_keys_that_fit_no_algorithm_of_a_new_configuration_are_none(source: Source) -> None:
+    """As the supervisor has them while the issuer is down."""
+    source.algorithms = ["RS256"]
+    source.told("a")
+    assert source.usable
+    asking = asyncio.create_task(source.key("a"))
+    await turns()
+    source.told("a", forced_ago_s=0, failures=1)
+    assert await asking == UNAVAILABLE
 
 
 # The supervisor

@@ -15,6 +15,7 @@ from tests.peers.issuer import ScriptedIssuer
 from tests.peers.load import load
 from tests.peers.program import Program, accepts, configuration, program, start
 from tests.peers.raw import RawClient
+from tests.peers.tokens import public_jwk
 from tests.peers.wire import request
 
 
@@ -124,6 +125,15 @@ async def test_a_rotation_that_one_worker_meets_reaches_all(tmp_path: Path) -> N
         for client in clients:
             assert (await client.request(new)).status == 200
         assert it.issuer.jwks_fetches == fetches + 1
+
+
+async def test_a_key_that_cannot_be_told_costs_the_workers_no_other_key(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        it.issuer.rotate()
+        it.issuer.keys.append({**public_jwk("EdDSA"), "kid": "\ud800"})
+        for client in clients:
+            assert (await client.request(it.good())).status == 200
+        await it.says("event=keys_skipped")
 
 
 async def test_a_refresh_by_operators_reaches_all(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def _issuer(issuer: Issuer, source: JwksSource, clock: Clock) -> dict[str, Any]:
                 "kty": key.kty,
                 "use": "sig",
                 "alg": list(key.by_algorithm),
-                "grace_s": _s(source.grace_s(key)),
+                "grace_s": _s(source.removed.grace_s(key)),
             }
             for key in (() if jwks is None else jwks.keys)
         ],

@@ -77,7 +77,11 @@ class Issuer(TokenRules):
         "Keys over plain http from another host, where they can be replaced on the way.", False
     )
     algorithms: NonEmpty[Algorithm] = key("Signatures that are accepted; all that need no shared secret.", ALGORITHMS)
-    refresh_interval_s: PositiveSeconds = key("How often its keys are fetched.", 600.0, "refresh_interval")
+    refresh_interval_s: PositiveSeconds = key(
+        "How often its keys are fetched, unless it says so itself: its max-age, between 60 s and 1 h, takes the place of this.",
+        600.0,
+        "refresh_interval",
+    )
     max_stale_s: Seconds = key("How much longer good keys serve while it is down; then 503.", 3600.0, "max_stale")
     removed_key_grace_s: Seconds = key(
         "How long a key is trusted after it was taken out of the set.", 0.0, "removed_key_grace"
