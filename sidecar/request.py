@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sidecar.tracing import Trace
 
 # It is told everywhere, so nothing that looks like a token or an API key is one.
-REQUEST_ID = re.compile(rb"(?!.*(?:jsk_|eyJ.*\.))[A-Za-z0-9._-]{1,128}")
+REQUEST_ID = re.compile(rb"(?=[A-Za-z0-9._-]{1,128}\Z)(?!.*(?:jsk_|eyJ.*\.)).+")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # W3C Trace Context section 3.2; of versions to come, what they have in common with this one.

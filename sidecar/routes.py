@@ -30,6 +30,7 @@ MAX_MATCHED = 2048  # characters of a path that a pattern looks at; each one mor
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
 MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
+MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all of them: long paths have fewer
 
 
 class Auth(Enum):
@@ -172,13 +173,16 @@ def readings(path: str) -> set[str]:
         raise Rejection(Reason.PATH_AMBIGUOUS)
     found: set[str] = set()
     unread = {path}
+    read = 0
     while unread:
         reading = unread.pop()
         found.add(reading)
+        read += len(reading)
         if (
             _FORBIDDEN_ESCAPE.search(reading) is not None
             or _DOT_PARAMETER.search(reading) is not None
             or len(found) > MAX_READINGS
+            or read > MAX_READ_TOGETHER
         ):
             raise Rejection(Reason.PATH_AMBIGUOUS)
         unread |= {program(reading) for program in _PROGRAMS} - found

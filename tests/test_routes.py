@@ -404,3 +404,15 @@ def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
     named = Route("/x", hosts=["xx"])
     assert Routes([named], OTHERWISE).match("GET", "/x") is OTHERWISE
     assert Routes([named], OTHERWISE).match("GET", "/x", b"XX:1") is named
+
+
+@pytest.mark.parametrize("path", ["/" * 2000, "//a" * 600, "/;" * 1000, "//" * 10 + "a" * 1900])
+def test_a_long_path_is_not_read_in_many_ways(path: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        readings(path)
+    assert caught.value.reason is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize("path", ["//" * 10 + "a" * 190, "/a;b" * 500, "//" + "a" * 2000, "/a%20b" * 300])
+def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
+    assert path in readings(path)

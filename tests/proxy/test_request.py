@@ -1,6 +1,7 @@
 """Requests that could be read in two ways are refused here too, whatever a parser in front has let through."""
 
 import re
+import timeit
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from sidecar.clock import Clock
 from sidecar.connection import ClientConnection
 from sidecar.headers import HOP_BY_HOP, Forwarded, Roles
 from sidecar.rejections import Reason, Rejection
-from sidecar.request import Request
+from sidecar.request import REQUEST_ID, Request
 from sidecar.routes import Route
 
 
@@ -241,6 +242,13 @@ def test_one_valid_traceparent_names_the_trace(said: list[str], trace_id: str | 
 )
 def test_the_path_for_people_has_no_query_no_token_and_no_odd_bytes(target: str, path: str) -> None:
     assert arrived(HOST, target=target).path == path
+
+
+def test_a_long_request_id_takes_no_longer_to_refuse_than_a_short_one_to_accept() -> None:
+    def fastest(said: bytes) -> float:
+        return min(timeit.repeat(lambda: REQUEST_ID.fullmatch(said), number=1, repeat=20))
+
+    assert fastest(b"eyJ" * 2700) < 100 * fastest(b"a" * 128)
 
 
 def asked(*protocols: bytes, upgrade: bool = True, route: Route | None = None) -> bytes | None:
