@@ -149,7 +149,7 @@ class JwksSource:
 
     def begin_with(self, old: "JwksSource") -> None:
         """Go on in place of another source of the same issuer: with its keys where none are here, and with its graces."""
-        if old.jwks is None or old.fetched_at is None:
+        if not old.usable or old.jwks is None or old.fetched_at is None:  # what is believed no more has no grace
             return
         if self.jwks is None:
             self.fetched_at = old.fetched_at
@@ -233,7 +233,7 @@ class JwksSource:
             )
         self.skipped = jwks.skipped
         self._save(jwks)
-        jwks = self.removed.added_to(jwks, self.jwks)
+        jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
         if self.jwks is None or jwks.keys != self.jwks.keys:
             self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
             self._unknown.clear()

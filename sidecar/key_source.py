@@ -48,7 +48,8 @@ def same_keys(one: Issuer, other: Issuer) -> bool:
 
 def same_place(one: Issuer, other: Issuer) -> bool:
     """Are the keys of both of the same issuer, from the same file or server, and known in the same way?"""
-    return all(getattr(one, name) == getattr(other, name) for name in ("issuer", *SOURCES, "kid", "jwks_tls"))
+    names = ("issuer", *SOURCES, "kid", "jwks_tls", "allow_http")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:

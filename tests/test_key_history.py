@@ -208,6 +208,25 @@ async def test_the_grace_goes_on_in_the_same_source(clock: HandClock) -> None:
 
 
 @in_its_time
+async def test_a_key_that_is_believed_no_more_has_no_grace(clock: HandClock) -> None:
+    """The issuer was away for longer than max_stale, and comes back with other keys, perhaps because these were stolen."""
+    issuer = Issuer(key_set("a"))
+    sources = [JwksSource("main", issuer, ALGORITHMS, clock, max_stale_s=10.0, removed_key_grace_s=60.0) for _ in "ab"]
+    for source in sources:
+        await source.fetch_now()
+    clock.advance(10_000)
+    new = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    new.begin_with(sources[0])
+    assert not new.usable
+    issuer.answer = key_set("b")
+    for source in (new, sources[1]):
+        await source.fetch_now()
+        assert kids(source) == ["ed25519-b"]
+    new.begin_with(sources[0])
+    assert kids(new) == ["ed25519-b"]
+
+
+@in_its_time
 async def test_the_grace_begins_when_the_key_is_first_missed(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=1500.0) as (source, issuer):
         issuer.answer = key_set("b")

@@ -414,6 +414,7 @@ async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path
         ({}, {"jwks_uri": f"{ISS}keys"}, False),
         ({}, {"jwks_tls": {"server_name": "other.test"}}, False),
         ({}, {"issuer": "https://other.test/"}, False),
+        ({"allow_http": True}, {}, False),
     ],
 )
 def test_keys_are_carried_over_from_the_same_issuer_and_place_only(
