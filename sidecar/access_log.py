@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import time
 from asyncio import TimerHandle, get_running_loop
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import suppress
 from errno import errorcode
 from functools import lru_cache
 from select import PIPE_BUF
-from stat import S_ISFIFO
+from stat import S_ISFIFO, S_ISREG
 
 import msgspec
 
@@ -17,6 +18,7 @@ from sidecar.request import Request
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
 FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
+CLOSE_S = 1.0  # for the rest, at the end
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines whose reader is slow
 
 log = logging.getLogger("sidecar.access_log")
@@ -27,19 +29,20 @@ _encode = msgspec.json.encode
 class AccessLog:
     """Writes one line for each ended request to `descriptor`; `line` makes it, and may be changed.
 
-    Where other processes write to it too (`shared`), each write is small enough that a pipe keeps its lines together. Lines that
-    cannot be written are lost, and no request waits for them; their number is logged once others can be.
+    Others may write there too: to anything but a file it writes whole lines, so few that they stay together. Lines that cannot be
+    written are lost, and no request waits for them; their number is logged once others can be.
     """
 
-    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1, *, shared: bool = False) -> None:
+    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1) -> None:
         self.line = line
-        self._shared = shared
         self._given = descriptor
         self._descriptor = _never_blocking(descriptor)
+        self._room = _room(self._descriptor)
         self._waiting: list[bytes] = []
         self._bytes = 0
         self._timer: TimerHandle | None = None
         self._blocked = False
+        self._failed = False
         self._lost = 0
 
     def write(self, request: Request, duration_s: float) -> None:
@@ -60,54 +63,65 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._blocked:
-            get_running_loop().remove_writer(self._descriptor)
-            self._blocked = False
+        self._unblock()
         lines, written = b"".join(self._waiting), 0
         try:
             while written < len(lines):
-                written += os.write(self._descriptor, memoryview(lines)[written : self._end(lines, written)])
+                written += self._write_some(lines, written)
         except BlockingIOError:  # its reader is slow: the lines wait until there is room
             get_running_loop().add_writer(self._descriptor, self.flush)
             self._blocked = True
         except OSError as error:  # its reader is gone, or the disk is full
-            if not self._lost:
+            if not self._failed:
                 log.error(
                     "event=access_log_failed error=%s do='Look after what takes standard output; lines are lost.'",
                     errorcode.get(error.errno or 0, "unknown"),
                 )
+            self._failed = True
             self._lost += lines.count(b"\n", written)
             written = len(lines)
         else:
-            if lines and self._lost:
+            if lines:
+                self._failed = False
                 self._say_lost()
         rest = lines[written:]
         self._waiting, self._bytes = [rest] if rest else [], len(rest)
 
     def close(self) -> None:
-        """Write what can still be written."""
+        """Write what is waiting, for as long as somebody takes it, but no longer than CLOSE_S."""
         self.flush()
-        if self._blocked:
-            get_running_loop().remove_writer(self._descriptor)
-            self._blocked = False
-            self._lost += self._waiting.pop().count(b"\n")
-            self._say_lost()
+        ends = time.monotonic() + CLOSE_S
+        while self._blocked and self._room is not None and self._room.poll(max(0.0, ends - time.monotonic()) * 1000):
+            self.flush()
+        self._unblock()
+        self._lost += b"".join(self._waiting).count(b"\n")
+        self._waiting = []
+        self._say_lost()
         if self._descriptor != self._given:
             os.close(self._descriptor)
             self._descriptor = self._given
 
-    def _say_lost(self) -> None:
-        log.warning(
-            "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'", self._lost
-        )
-        self._lost = 0
+    def _write_some(self, lines: bytes, start: int) -> int:
+        """Write a part of the lines; returns how many bytes. Raises OSError, BlockingIOError for want of room."""
+        end = len(lines)
+        if self._room is not None:
+            if not self._room.poll(0):
+                raise BlockingIOError
+            if end - start > PIPE_BUF:  # so many lines as it has room for, or one longer line
+                end = lines.rfind(b"\n", start, start + PIPE_BUF) + 1 or lines.index(b"\n", start) + 1
+        return os.write(self._descriptor, memoryview(lines)[start:end])
 
-    def _end(self, lines: bytes, start: int) -> int:
-        """How far can be written at once: with other writers so many lines as PIPE_BUF has room for, or one longer line."""
-        if not self._shared or len(lines) - start <= PIPE_BUF:
-            return len(lines)
-        end = lines.rfind(b"\n", start, start + PIPE_BUF)
-        return (end if end >= 0 else lines.index(b"\n", start)) + 1
+    def _unblock(self) -> None:
+        if self._blocked:
+            get_running_loop().remove_writer(self._descriptor)
+            self._blocked = False
+
+    def _say_lost(self) -> None:
+        if self._lost:
+            log.warning(
+                "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'", self._lost
+            )
+            self._lost = 0
 
 
 def _never_blocking(descriptor: int) -> int:
@@ -115,10 +129,20 @@ def _never_blocking(descriptor: int) -> int:
 
     Whoever starts containers gives them pipes that block: one that nobody reads would stop every request, and the probes.
     """
-    with suppress(OSError):
+    with suppress(OSError):  # it is somebody else's
         if S_ISFIFO(os.fstat(descriptor).st_mode):
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     return descriptor
+
+
+def _room(descriptor: int) -> "select.poll | None":
+    """What says whether PIPE_BUF bytes can be written at once, or None for a file, which always takes them."""
+    with suppress(OSError):
+        if not S_ISREG(os.fstat(descriptor).st_mode):
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            return room
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -132,7 +132,9 @@ class ClientConnection(RequestHandler):
                 self._head_end = (self._head_end + data)[-3:]
                 self._head_goes_on(len(data))
                 self.sent_on = self.sent_on or bool(data)
-            elif data and not self._reading_paused and not self._last_body.is_eof():
+            elif self._last_body.is_eof():
+                self.sent_on = True  # for all that is known
+            elif data and not self._reading_paused:
                 self.data_received(b"")  # a pause that is over may have stopped aiohttp's parser
             return
         data, self._head_end = self._head_end + data, b""

@@ -30,7 +30,7 @@ class Live:
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
-        self._access_log = AccessLog(LINES["json"], shared=config.workers > 1)
+        self._access_log = AccessLog(LINES["json"])
         self.telemetry = Telemetry(clock, self._log_as(config.access_log))
         self.assembly = Assembly(config, clock, self.deadlines, self.telemetry, None, source_of)
         self.failed: asyncio.Future[None] | None = None

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from select import PIPE_BUF
 
 import pytest
@@ -26,13 +28,13 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def lines_to(descriptor: int, *, shared: bool = False) -> AccessLog:
+def lines_to(descriptor: int) -> AccessLog:
     numbers = iter(range(10**9))
 
     def line(_request: Request, _duration_s: float) -> bytes:
         return b"%099d\n" % next(numbers)
 
-    return AccessLog(line, descriptor, shared=shared)
+    return AccessLog(line, descriptor)
 
 
 def fill(log: AccessLog, size: int) -> int:
@@ -78,9 +80,8 @@ async def test_many_lines_are_written_at_once(tmp_path: os.PathLike[str]) -> Non
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tuple[int, int], shared: bool) -> None:
-    log = lines_to(pipe[1], shared=shared)
+async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tuple[int, int]) -> None:
+    log = lines_to(pipe[1])
     count = fill(log, 1_000_000)
     lines = taken(pipe[0])
     assert 0 < len(lines) < 1_000_000
@@ -109,6 +110,60 @@ async def test_a_pipe_that_blocks_holds_up_nobody_and_stays_as_it_is_for_others(
     os.close(writing)
     assert os.read(reading, 1) == b"", "nobody else can write any more"
     os.close(reading)
+
+
+async def test_a_socket_that_blocks_holds_up_nobody() -> None:
+    """As systemd gives it: it cannot be opened anew."""
+    receiving, sending = socket.socketpair()
+    receiving.setblocking(False)
+    assert sending.getblocking()
+    log = lines_to(sending.fileno())
+    count = fill(log, 1_000_000)
+    lines = b""
+    async with patience("all lines"):
+        while len(lines) < 1_000_000:
+            with suppress(BlockingIOError):
+                lines += receiving.recv(65536)
+            await asyncio.sleep(0)
+    assert numbers(lines) == list(range(count))
+    log.close()
+    for end in (receiving, sending):
+        end.close()
+
+
+async def test_what_is_waiting_at_the_end_is_written_while_somebody_reads(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = lines_to(pipe[1])
+    count = fill(log, 1_000_000)
+    pieces: list[bytes] = []
+
+    def read_on() -> None:
+        while piece := os.read(reading, 4096):
+            pieces.append(piece)
+
+    reading = os.dup(pipe[0])
+    os.set_blocking(reading, True)
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    log.close()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), pipe[1])  # the last writer is gone
+    reader.join()
+    os.close(reading)
+    assert numbers(b"".join(pieces)) == list(range(count))
+    assert caplog.records == []
+
+
+async def test_a_reader_that_goes_after_lines_were_lost_is_told(
+    pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = lines_to(pipe[1])
+    fill(log, MAX_WAITING_BYTES + 500_000)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), pipe[0])
+    log.flush()
+    assert [record.getMessage().partition(" do=")[0] for record in caplog.records] == [
+        "event=access_log_failed error=EPIPE"
+    ]
 
 
 async def test_what_nobody_has_taken_at_the_end_is_lost_and_counted(
@@ -143,7 +198,8 @@ async def test_lines_that_nobody_takes_are_lost_and_counted(
 
 
 async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
-    descriptor = os.open("/dev/full", os.O_WRONLY)
+    full = os.open("/dev/full", os.O_WRONLY)
+    descriptor = os.dup(full)
     log = lines_to(descriptor)
     for _ in range(2):
         fill(log, 500)
@@ -152,17 +208,22 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
     for _ in range(2):
         fill(log, 100)
         log.flush()
-    os.close(descriptor)
+    os.dup2(full, descriptor)
+    fill(log, 100)
+    log.flush()
+    for end in (descriptor, full):
+        os.close(end)
     assert numbers(taken(pipe[0])) == [10, 11]
     assert [record.getMessage().partition(" do=")[0] for record in caplog.records] == [
         "event=access_log_failed error=ENOSPC",
         "event=access_log_lost lines=10",
+        "event=access_log_failed error=ENOSPC",
     ]
 
 
 def test_lines_of_several_writers_stay_whole() -> None:
     receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
-    log = AccessLog(lambda _request, _s: LINE, sending.fileno(), shared=True)
+    log = AccessLog(lambda _request, _s: LINE, sending.fileno())
     long_line = b"y" * (PIPE_BUF + 1000) + b"\n"
     log._waiting = [LINE] * 100 + [long_line]
     log.flush()

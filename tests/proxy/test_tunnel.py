@@ -200,6 +200,27 @@ async def test_another_protocol_does_not_begin_within_a_body() -> None:
         assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
 
 
+async def test_bytes_of_another_protocol_with_the_end_of_a_body_are_seen() -> None:
+    begun = asyncio.Event()
+
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await request.reader.readexactly(5)
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
+        await asyncio.Event().wait()
+
+    routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
+    async with (
+        running(backend=RawBackend(upgrade, read_bodies=False), routes=routes) as stack,
+        stack.client() as client,
+    ):
+        headers = [("Connection", "Upgrade"), ("Upgrade", "x-proto/1"), ("Content-Length", "5")]
+        await client.send(stack.good("POST", "/", headers=headers))
+        await begun.wait()
+        await client.send(b"helloEXTRA")
+        assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("size", [5, 200_000])
 @pytest.mark.parametrize("with_the_request", [True, False])
 async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int, with_the_request: bool) -> None:
