@@ -63,6 +63,7 @@ OPTIONS = [
 
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
 TESTS_OF = {
+    "access_log": "test_access_log.py test_telemetry.py",
     "bearer": "test_bearer.py test_token_sources.py",
     "claims": "test_claims.py test_claim_rules.py",
     "policy": "test_policy.py test_policy_rules.py",
