@@ -1,18 +1,23 @@
 """How lines come to standard output: together, whole, and never in a request's way."""
 
 import asyncio
+import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from select import PIPE_BUF
 
 import pytest
 
-from sidecar.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog
+from sidecar.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog, ecs_line, json_line
+from sidecar.headers import HOP_BY_HOP, Roles
 from sidecar.request import Request
 from tests.peers.raw import patience
+from tests.proxy.test_request import HOST, arrived
 
 LINE = b"x" * 99 + b"\n"
 
@@ -177,6 +182,7 @@ async def test_what_nobody_has_taken_at_the_end_is_lost_and_counted(
     assert said == f"event=access_log_lost lines={count - came}"
     log.close()
     assert len(caplog.records) == 1
+    assert not log._blocked
 
 
 async def test_lines_that_nobody_takes_are_lost_and_counted(
@@ -219,6 +225,18 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
         "event=access_log_lost lines=10",
         "event=access_log_failed error=ENOSPC",
     ]
+
+
+def test_the_figures_of_a_line() -> None:
+    asked = arrived(HOST)
+    asked.read(Roles(HOP_BY_HOP))
+    asked.sent, asked.answered = 5.0, 5.0123456
+    before = time.time()
+    line = json.loads(json_line(asked, 0.0234567))
+    after = time.time()
+    assert (line["duration_ms"], line["upstream_ms"]) == (23.457, 12.346)
+    assert before - 0.001 <= datetime.fromisoformat(line["time"]).timestamp() <= after
+    assert json.loads(ecs_line(asked, 0.0234567))["event.duration"] == 23_456_700
 
 
 def test_lines_of_several_writers_stay_whole() -> None:
