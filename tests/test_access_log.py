@@ -243,14 +243,14 @@ def test_lines_of_several_writers_stay_whole() -> None:
     receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
     log = AccessLog(lambda _request, _s: LINE, sending.fileno())
     long_line = b"y" * (PIPE_BUF + 1000) + b"\n"
-    log._waiting = [LINE] * 100 + [long_line]
+    log._waiting = [LINE] * 100 + [long_line, LINE]
     log.flush()
     sending.close()
     pieces = []
     while piece := receiving.recv(65536):
         pieces.append(piece)
     receiving.close()
-    assert b"".join(pieces) == LINE * 100 + long_line
-    assert pieces.pop() == long_line
-    assert all(piece.endswith(b"\n") and len(piece) <= PIPE_BUF for piece in pieces)
-    assert len(pieces) == 3
+    assert b"".join(pieces) == LINE * 100 + long_line + LINE
+    assert pieces[-2:] == [long_line, LINE]
+    assert all(piece.endswith(b"\n") and len(piece) <= PIPE_BUF for piece in pieces[:-2])
+    assert len(pieces) == 5
