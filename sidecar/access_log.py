@@ -53,7 +53,9 @@ class AccessLog:
         line = self.line(request, duration_s)
         self._waiting.append(line)
         self._bytes += len(line)
-        if self._bytes > FLUSH_BYTES and not self._blocked:
+        if self._blocked:
+            return  # its turn comes when there is room
+        if self._bytes > FLUSH_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
@@ -95,7 +97,7 @@ class AccessLog:
             self.flush()
         self._unblock()
         self._lost += b"".join(self._waiting).count(b"\n")
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
         self._say_lost()
         if self._descriptor != self._given:
             os.close(self._descriptor)
