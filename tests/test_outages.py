@@ -362,7 +362,8 @@ async def flapping(clock: HandClock) -> dict[str, list[str]]:
         flaps = asyncio.create_task(flap())
         try:
             known = await here.watch(good, 400)
-            while {result for _, result in here.source.fetches} != {"success", "failure"}:  # by jitter it may meet one only
+            # By jitter the fetches may all have met the same.
+            while {result for _, result in here.source.fetches} != {"success", "failure"}:
                 known += await here.watch(good, 100)
         finally:
             flaps.cancel()
