@@ -172,15 +172,17 @@ class UpstreamConnection(BaseProtocol):
         if self._tunnel is not None:
             self._tunnel(data)
             return
-        if self._answer is None and self._payload.is_eof():
+        answer = self._answer
+        if answer is not None and answer.done():
+            answer = None  # it has its answer: what comes now is the rest of that
+        if answer is None and self._payload.is_eof():
             if data:  # aiohttp feeds nothing at all when reading goes on after a pause
                 self.close()  # nobody asked for this
             return
-        answer = self._answer
         first = b"" if self.spoken or self._head_only else data[: data.find(_END) + len(_END)]
         self.spoken = True
         known = self._pool.heads.get(first)
-        if known is not None and answer is not None and not answer.done() and len(data) == len(first) + known.length:
+        if known is not None and answer is not None and len(data) == len(first) + known.length:
             answer.set_result((known, data[len(first) :]))
             return
         try:
@@ -195,6 +197,9 @@ class UpstreamConnection(BaseProtocol):
             code = message.code
             if message.chunked:
                 self._had_trailers = True
+            if answer is None or answer.done():
+                self.fail(Rejection(Reason.UPSTREAM_INVALID))  # it came behind the answer, which is whole and stays so
+                break
             if code == 101:
                 self.reusable = False
             elif 100 <= code < 200:
@@ -203,7 +208,7 @@ class UpstreamConnection(BaseProtocol):
                 continue
             # aiohttp knows no body of 2**64 - 1 bytes, within which its parser would be for good.
             has_end = payload is not EMPTY_PAYLOAD or self._head_only or code == 101
-            if answer is not None and not answer.done() and code >= 101 and message.version.major == 1 and has_end:
+            if code >= 101 and message.version.major == 1 and has_end:
                 self._payload = payload
                 head = AnswerHead(message, payload.total_bytes)
                 # Only where the parser ended the head at the same place.
@@ -262,6 +267,7 @@ class UpstreamConnection(BaseProtocol):
 
     def close(self) -> None:
         """End the connection; it cannot be used again. What the backend does not take in time is lost."""
+        self.reusable = False
         if self.transport is not None:
             self.deadline = self._pool.clock.monotonic() + CLOSE_S
             self.transport.close()

@@ -26,6 +26,80 @@ async def test_a_trailer_of_one_answer_is_no_header_of_the_next(trailer: str) ->
         assert stack.backend.connections == 1
 
 
+HINTS = response(103, headers=[("Link", "</of-nobody.css>")])
+
+
+def in_two_parts(body: bytes, framing: str) -> tuple[bytes, bytes]:
+    """An answer with this body of even length: its head with half of the body, and the rest."""
+    half = len(body) // 2
+    if framing == "chunked":
+        raw = response(200, chunks=[body[:half], body[half:]])
+        cut = raw.index(b"\r\n", raw.index(body[:half])) + 2
+    else:
+        raw = response(200, body)
+        cut = len(raw) - half
+    return raw[:cut], raw[cut:]
+
+
+@pytest.mark.parametrize("surplus", [HINTS, HINTS * 2, HINTS[:12], HINTS + response(200, b"of nobody")])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_what_comes_behind_the_end_of_an_answer_is_nobodys(framing: str, surplus: bytes) -> None:
+    first, rest = in_two_parts(b"helloworld", framing)
+    half_read = asyncio.Event()
+
+    async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        await half_read.wait()
+        writer.write(rest + surplus)
+
+    async with running(backend=RawBackend(handler)) as stack, stack.client() as client:
+        await client.send(stack.good())
+        begun = await client.reader.readuntil(b"hello")
+        half_read.set()
+        expected = b"world" if framing == "length" else b"\r\n5\r\nworld\r\n0\r\n\r\n"
+        assert await client.read(len(expected)) == expected, begun
+        await stack.backend.disconnected()
+        stack.backend.handler = ok
+        answer = await client.request(stack.good())
+        assert (answer.body, answer.interim, stack.backend.connections) == (b'{"ok":true}', [], 2)
+
+
+@pytest.mark.parametrize("surplus", [HINTS, HINTS * 2, HINTS + response(200, b"of nobody")])
+@pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"]), response(204)])
+async def test_what_comes_with_a_whole_answer_is_nobodys(answer: bytes, surplus: bytes) -> None:
+    async with running(backend=RawBackend(send(answer + surplus))) as stack, stack.client() as client:
+        for number in range(1, 4):
+            got = await client.request(stack.good())
+            assert (got.status, got.interim) == ((204 if b" 204 " in answer else 200), [])
+            assert got.body == (b"" if got.status == 204 else b"hello")
+            await stack.backend.disconnected(number)
+
+
+async def test_clients_that_follow_each_other_get_their_own_answers() -> None:
+    """Whatever a backend sends behind each of its answers, and in whatever framing."""
+    framings = ["length", "chunked"]
+
+    async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
+        body = request.target.encode() * 2
+        first, rest = in_two_parts(body, framings[int(request.target[-1]) % 2])
+        writer.write(first)
+        for _ in range(3):  # turns, in which the first half is on its way
+            await asyncio.sleep(0)
+        writer.write(rest + HINTS)
+
+    async def ask(number: int) -> None:
+        async with stack.client() as client:
+            for turn in range(8):
+                target = f"/of-{number}/{turn}"
+                answer = await client.request(stack.good("GET", target))
+                assert (answer.body, answer.interim) == (target.encode() * 2, [])
+
+    async with running(backend=RawBackend(handler)) as stack:
+        for number in range(4):
+            await ask(number)
+        await asyncio.gather(*map(ask, range(4, 8)))
+
+
 def chunked_request(stack: Stack, trailer: bytes) -> bytes:
     head = request("POST", "/public/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
     return head + b"2\r\nok\r\n0\r\n" + trailer + b"\r\n\r\n"
