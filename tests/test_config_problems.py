@@ -330,6 +330,7 @@ MORE_THAN_A_PATH = (
 )
 FOLDED = "has an empty, . or .. segment, which programs read in different ways; write the path that is meant"
 PATTERN = "has a **; a final /* is everything at and below, a * elsewhere a part of one segment"
+STARS = "has more than 2 * in one segment; write fewer, as /objects/*-*, or a final /* for all below"
 CONTRADICTION = "which looks at no token; remove one of the two"
 
 ROUTES = [
@@ -371,6 +372,9 @@ ROUTES = [
             ("/../*", FOLDED),
             ("/**", PATTERN),
             ("/a**/b", PATTERN),
+            ("/objects/*-*-*-*-*", STARS),
+            ("/a*b*c*/*", STARS),
+            ("/x/*a*b*/y", STARS),
         ]
     ],
     case("no methods", "{path: /a, methods: []}", f"4:14: routes.0.methods: {EMPTY}"),

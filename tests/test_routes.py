@@ -1,7 +1,9 @@
 """Which rule a request meets; a path that two programs could read differently meets none that one of them would not."""
 
 import re
+import timeit
 from collections.abc import Callable, Sequence
+from itertools import product
 from urllib.parse import unquote
 
 import pytest
@@ -416,3 +418,23 @@ def test_a_long_path_is_not_read_in_many_ways(path: str) -> None:
 @pytest.mark.parametrize("path", ["//" * 10 + "a" * 190, "/a;b" * 500, "//" + "a" * 2000, "/a%20b" * 300])
 def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
     assert path in readings(path)
+
+
+@pytest.mark.parametrize("path", ["/*-*/*-*/*-*/b", "/*-*/*-*/*-*a", "/*-*-*-*-*a/*"])
+def test_a_long_path_of_what_separates_the_parts_takes_time_by_its_length(path: str) -> None:
+    def fastest(dashes: int) -> float:
+        asked = "/".join(["", *["-" * dashes] * 3, "c"])
+        return min(timeit.repeat(lambda: route.covers(asked), number=1, repeat=20))
+
+    route = Route(path)
+    assert fastest(60) < 60 * fastest(6)
+
+
+def test_stars_stand_for_any_part_of_their_segment() -> None:
+    """As in the plain form of the pattern, which tries everything."""
+    asked = ["/" + "".join(some) for length in range(5) for some in product("ab/", repeat=length)]
+    for path in ("/" + "".join(some) for length in range(6) for some in product("ab*/", repeat=length)):
+        below = "(?:/.*)?" if path.endswith("/*") else ""
+        plain = re.compile("[^/]*".join(map(re.escape, path.removesuffix("/*").split("*"))) + below)
+        route = Route(path)
+        assert [one for one in asked if route.covers(one)] == [one for one in asked if plain.fullmatch(one)], path

@@ -88,7 +88,8 @@ class Route(Struct):
 
     line: SkipJsonSchema[int] = 0
     path: RoutePath | None = key(
-        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment.", None
+        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment, two at most.",
+        None,
     )
     path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
         "Instead of path: the whole path must match. No pattern looks at more than 2048 characters; a longer path is a 400.",
