@@ -212,7 +212,7 @@ def _read(path: Path) -> list[Entry]:
         documents = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YAML)  # noqa: S506
     except OSError as error:
         raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError):
+    except Exception:  # noqa: BLE001  # whatever the parsers raise: without libyaml an OverflowError for "\UFFFFFFFF"
         raise Unusable(f"{path}: is not {'JSON' if path.suffix == '.json' else 'YAML'}") from None
     if not isinstance(documents, list):
         raise Unusable(f"{path}: must be a list of entries")

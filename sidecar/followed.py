@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from sidecar.unusable import Unusable
+from sidecar.unusable import Unusable, unforeseen
 
 POLL_S = 5.0  # between two looks at the file
 SMALL_BYTES = 64 * 1024  # read sooner than a thread begins to
@@ -70,6 +70,8 @@ class FollowedFile(Generic[Content]):
             raise Unusable(f"{self.path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise Unusable(f"{self.path}: {error}") from None
+        except Exception as error:  # a bug; a file that is read while requests are served ends nothing
+            raise Unusable(f"{self.path}: {unforeseen(error)}") from error
         if self._secret and mode & stat.S_IROTH:
             log.warning("event=file_readable_by_all path=%s do='Take that right away: chmod o-r.'", self.path)
         return stamp, value

@@ -12,7 +12,7 @@ from sidecar.config import Config, ConfigError, load
 from sidecar.config.addresses import is_loopback
 from sidecar.live import Live
 from sidecar.parts import files_read
-from sidecar.unusable import Unusable
+from sidecar.unusable import Unusable, unforeseen
 
 POLL_S = 2.0  # between two looks at the files
 FIXED = (
@@ -85,16 +85,19 @@ class Reload:
             config = with_fixed(self._live.assembly.config, config)
             await self._live.exchange(config)
         except (ConfigError, Unusable) as error:
-            for problem in str(error).splitlines():
-                log.error(
-                    "event=config_kept problem=%r do='Mend it; until then what was read before is in use.'", problem
-                )
-            self._live.telemetry.reloaded("failure")
-            return False
+            return self._kept(str(error))
+        except Exception as error:  # noqa: BLE001  # a bug; whatever a file holds, it ends nothing that runs
+            return self._kept(f"{self._file}: {unforeseen(error)}")
         await self._exchanged(self._live.assembly)
         self._live.telemetry.reloaded("success")
         log.info("event=config_reloaded file=%s", self._file)
         return True
+
+    def _kept(self, problems: str) -> bool:
+        for problem in problems.splitlines():
+            log.error("event=config_kept problem=%r do='Mend it; until then what was read before is in use.'", problem)
+        self._live.telemetry.reloaded("failure")
+        return False
 
     def _new_watch(self) -> Watch:
         return Watch([self._file, *files_read(self._live.assembly.config)])

@@ -154,6 +154,19 @@ def test_the_sidecar_does_not_start_with_it(name: str, tmp_path: Path) -> None:
     assert str(raised.value) == expected.partition(": ")[2].replace("FILE", f"{tmp_path}/here")
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_pattern_that_no_engine_takes_is_said_with_its_place(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    rules = "routes:\n- path_regex: '/id/[0-9]{99999999999}'"
+    file.write_text("\n".join((FILES["jwks_file"][0], UPSTREAM, rules)))
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar", command, "-c", file], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith(f"{file}:")
+    assert ": routes.0.path_regex: '/id/[0-9]{99999999999}' " in ended.stderr
+
+
 def test_the_command_says_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("nothing of use")
     file = tmp_path / "config.yaml"

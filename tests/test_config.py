@@ -262,6 +262,20 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}:1:1: cannot be read: {text}"
 
 
+def test_a_file_that_meets_a_bug_is_a_problem_too(tmp_path: Path) -> None:
+    class Faulty(dict[str, str]):
+        def __contains__(self, _: object) -> bool:
+            raise RecursionError("secret")
+
+    path = tmp_path / "config.yaml"
+    path.write_text(ISSUERS + "upstream: ${X}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, Faulty())
+    assert str(caught.value) == (
+        f"{path}:1:1: cannot be read, by a fault of the sidecar (RecursionError); take back the last change, and report it"
+    )
+
+
 def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"a: 1\nb: \xff\n")

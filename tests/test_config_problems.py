@@ -339,6 +339,8 @@ ROUTES = [
          "4:10: routes.0.path: needs exactly one of path and path_regex; such as path: /public/*"),
     case("no regex", "{path_regex: '/a('}",
          "4:16: routes.0.path_regex: '/a(' is not a regular expression: missing ), unterminated subpattern at character 2"),
+    case("regex of too many", "{path_regex: '/id/[0-9]{99999999999}'}",
+         "4:16: routes.0.path_regex: '/id/[0-9]{99999999999}' repeats or nests more than a regular expression can"),
     case("long regex", "{path_regex: " + "a" * 257 + "}",
          "4:16: routes.0.path_regex: is longer than 256 characters; several rules are easier to read than one such pattern"),
     case("same regex twice", "{path_regex: /a+}\n- {path_regex: /a+}",

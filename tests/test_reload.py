@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
-from sidecar.config import parse
-from sidecar.reload import Watch, with_fixed
+from sidecar.assembly import Assembly
+from sidecar.clock import Clock
+from sidecar.config import Issuer, load, parse
+from sidecar.jwks import JwksSource
+from sidecar.key_source import key_source
+from sidecar.live import Live
+from sidecar.reload import Reload, Watch, with_fixed
 from sidecar.unusable import Unusable
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never
 from tests.peers.issuer import Answer, ScriptedIssuer
-from tests.peers.load import load
+from tests.peers.load import load as under_load
 from tests.peers.program import configuration, program
 from tests.peers.raw import fetch
 from tests.peers.tokens import AUDIENCE
@@ -141,6 +146,13 @@ BAD = {
     "not YAML": "{",
     "a problem": json.dumps({"issuers": {}, "upstream": "http://127.0.0.1:1", "routs": []}),
     "empty": "",
+    "a pattern that no engine takes": json.dumps(
+        {
+            "issuers": {"a": {"issuer": "https://a.test/", "audiences": "any"}},
+            "upstream": "http://127.0.0.1:1",
+            "routes": [{"path_regex": "/id/[0-9]{99999999999}"}],
+        }
+    ),
 }
 
 
@@ -157,7 +169,7 @@ async def test_a_bad_file_changes_nothing_and_every_problem_is_said(file: Path, 
         assert "jwt_sidecar_config_last_reload_successful 0.0" in await samples(stack)
         assert 'jwt_sidecar_config_reloads_total{result="failure"} 1.0' in await samples(stack)
         said, stack.secrets.errors[:] = list(stack.secrets.errors), []
-        assert all(f"event=config_kept problem='{file}:" in line for line in said)
+        assert all("event=config_kept problem=" in line and f"{file}:" in line for line in said)
         assert len(said) == (2 if "routs" in text else 1)
         file.write_text(good)
         assert await stack.sidecar.reload.reload()
@@ -175,6 +187,39 @@ async def test_a_file_that_is_named_and_cannot_be_used_changes_nothing(file: Pat
             assert await status(stack) == 401
         assert len(stack.secrets.errors) == 2
         stack.secrets.errors.clear()
+
+
+async def test_a_reload_that_meets_a_bug_is_refused_and_the_next_one_is_not(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def source_of(issuer: Issuer, *rest: Any) -> JwksSource:
+        if issuer.name == "faulty":
+            raise OverflowError("secret")
+        return key_source(issuer, *rest)
+
+    async def exchanged(assembly: Assembly) -> None:
+        in_use.append(assembly)
+
+    def write(name: str) -> None:
+        file.write_text(f"{{issuers: {{{name}: {main}}}, upstream: 'http://127.0.0.1:1'}}")
+
+    in_use: list[Assembly] = []
+    main = "{issuer: 'http://127.0.0.1:1', audiences: any}"
+    write("main")
+    live = Live(load(file), Clock(), source_of)
+    await live.prepare()
+    live.begin()
+    changing = Reload(file, live, exchanged)
+    write("faulty")
+    assert not await changing.reload()
+    assert (in_use, live.telemetry.reloads["failure"]) == ([], 1)
+    fault = "cannot be used, by a fault of the sidecar (OverflowError); take back the last change, and report it"
+    kept = [text for text in caplog.messages if text.startswith("event=config_kept")]
+    assert [f" problem='{file}: {fault}' " in text for text in kept] == [True]
+    write("main")
+    assert await changing.reload()
+    assert in_use == [live.assembly]
+    await live.stop()
 
 
 # What is carried over
@@ -470,13 +515,13 @@ async def test_a_hundred_reloads_lose_no_request(tmp_path: Path) -> None:
         }
         proxy = it.addresses["proxy"]
         of_second = request("GET", "/x", token=second.token("EdDSA"))
-        async with load(lambda: proxy, it.good("GET", "/x")) as clients, AsyncExitStack() as later:
+        async with under_load(lambda: proxy, it.good("GET", "/x")) as clients, AsyncExitStack() as later:
             for number in range(1, 101):
                 file.write_text(json.dumps(odd if number % 2 else even))
                 it.process.send_signal(signal.SIGHUP)
                 await it.says("event=config_reloaded", number)
                 if number == 1:
-                    others = await later.enter_async_context(load(lambda: proxy, of_second, clients=5))
+                    others = await later.enter_async_context(under_load(lambda: proxy, of_second, clients=5))
                 await clients.more(20)
         assert (clients.lost, others.lost) == ({}, {})
         assert clients.answers.total() > 2000

@@ -279,7 +279,13 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - content.rfind(b"\n", 0, error.start)
         raise ConfigError([Problem(str(path), line, column, "", "this byte is not UTF-8 text")]) from None
-    return parse(text, str(path), environ, Path(path).parent)
+    try:
+        return parse(text, str(path), environ, Path(path).parent)
+    except ConfigError:
+        raise
+    except Exception as error:  # a bug; a file that is read while requests are served ends nothing
+        fault = f"cannot be read, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
+        raise ConfigError([Problem(str(path), 1, 1, "", fault)]) from error
 
 
 def parse(

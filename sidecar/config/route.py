@@ -64,6 +64,8 @@ def _regex(value: str) -> str:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"{{input}} is not a regular expression: {error.msg} at character {error.pos}") from None
+    except (OverflowError, RecursionError):
+        raise ValueError("{input} repeats or nests more than a regular expression can") from None
     return value
 
 
