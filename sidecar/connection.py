@@ -200,6 +200,8 @@ class ClientConnection(RequestHandler):
                 if not keep or (message.chunked and not self.parse_afresh()):
                     keep = False
                     await self._linger()
+                if self._messages:
+                    await asyncio.sleep(0)  # the next one is here already; nobody else waits for all of them
         except ConnectionError:
             pass  # the client is gone
         finally:

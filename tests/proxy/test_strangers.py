@@ -226,3 +226,30 @@ async def test_connections_that_have_ended_are_watched_no_more() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         assert len(stack.sidecar.live.deadlines.watched) <= 2
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+@pytest.mark.parametrize("target", ["/x", "/public/%2e%2e/x"])
+async def test_others_get_their_turn_after_each_request_that_waits_for_nothing(target: str, clients: int) -> None:
+    most = 0
+
+    async def watch_each_turn() -> None:
+        nonlocal most
+        before = 0
+        while True:
+            await asyncio.sleep(0)
+            total = stack.sidecar.live.telemetry.refusals.total
+            most = max(most, total - before)
+            before = total
+
+    async def burst() -> None:
+        async with stack.client() as client:
+            await client.send(request("GET", target, host="a") * 500)
+            for _ in range(500):
+                assert (await client.response()).status in (400, 401)
+
+    async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack:
+        watching = asyncio.create_task(watch_each_turn())
+        await asyncio.gather(*(burst() for _ in range(clients)))
+        watching.cancel()
+        assert 0 < most <= clients
