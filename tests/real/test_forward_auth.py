@@ -215,6 +215,30 @@ async def test_what_a_client_says_about_itself_never_arrives(front: Front, known
     assert (told["x-jwt-sub"], told["x-jwt-status"], "x-jwt-scope" in told) == ("alice", "verified", False)
 
 
+@pytest.mark.parametrize("between", "!#$%&'*+-.^_`|~")
+async def test_no_character_of_a_name_hides_it_from_a_backend_that_folds(
+    front: Front, alice: str, between: str
+) -> None:
+    """CGI and many others read every character but letters and digits as `_`; these are all that a name may have."""
+    forged = [
+        (f"{x}{between}{jwt}{rest}", "admin")
+        for x, jwt in (("X", "JWT"), ("x", "jwt"))
+        for rest in ("-Scope", "_Scope")
+    ]
+    forged += [
+        (f"X{between}JWT{between}Scope", "admin"),
+        (f"X-JWT{between}Scope", "admin"),
+        (f"X{between}JWT{between}Sub", "m"),
+    ]
+    answer, seen = await front.ask("/public/x", headers=forged)
+    assert answer.status == 200
+    assert identity(seen) == {"x-jwt-status": "anonymous"}
+    answer, seen = await front.ask("/orders/1", token=alice, headers=forged)
+    assert answer.status == 200
+    told = identity(seen)
+    assert (told["x-jwt-sub"], told["x-jwt-status"], "x-jwt-scope" in told) == ("alice", "verified", False)
+
+
 @pytest.mark.parametrize(
     "said",
     [
