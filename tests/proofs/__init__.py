@@ -8,9 +8,9 @@ from platform import python_version
 import sidecar
 
 
-def subject() -> str:
+def subject(package: Path = Path(sidecar.__file__).parent) -> str:
     """What a proof is about: the versions, and a digest of the sources that it ran."""
-    files = sorted(Path(sidecar.__file__).parent.rglob("*.py"))
+    files = sorted(package.rglob("*.py"))
     sources = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     names = ("jwt-sidecar", "aiohttp", "uvloop")
     return f"{', '.join(f'{name} {version(name)}' for name in names)}, Python {python_version()}, sources {sources}"
