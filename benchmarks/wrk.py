@@ -62,18 +62,18 @@ class Load:
 
 def closed_loop(
     url: str,
-    token: str,
+    token: str | None,
     seconds: int,
     headers: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
     body: int = 0,
     varied: bool = False,
 ) -> Load:
-    """One token on all connections, each sending its next request when it has its answer.
+    """One token (None: no token) on all connections, each sending its next request when it has its answer.
 
     POSTs where `body` has a length; `varied`: no request is quite like another.
     """
-    lines = {"Authorization": f"Bearer {token}", **(headers or {})}
+    lines = {**({} if token is None else {"Authorization": f"Bearer {token}"}), **(headers or {})}
     flags = [part for name, value in lines.items() for part in ("-H", f"{name}: {value}")]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         if body or varied:
