@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 FUZZ_S ?= 1800
+TRAFFIC_S ?= 1800
 
-.PHONY: install run test check bench cost mutation properties fuzz soak transfer rotation image-test screenshots
+.PHONY: install run test check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander image-test \
+	screenshots
 .DELETE_ON_ERROR:
 
 install: .venv/installed-dev
@@ -38,10 +40,17 @@ properties: .venv/installed-dev
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.fuzz --seconds $(FUZZ_S)
 
+fuzz-core: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.core --seconds $(FUZZ_S)
+
+# make traffic TRAFFIC_S=60 TRAFFIC=--forgiving
+traffic: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.traffic --seconds $(TRAFFIC_S) $(TRAFFIC)
+
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.real.screenshots
 
-soak transfer rotation: .venv/installed-dev
+soak transfer rotation bystander: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.$@
 
 # Needs root, and the Debian packages that it names.

@@ -14,7 +14,7 @@ from stat import S_ISFIFO, S_ISREG
 
 import msgspec
 
-from sidecar.request import Request
+from sidecar.observability.record import Record
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
 FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
@@ -33,7 +33,7 @@ class AccessLog:
     written are lost, and no request waits for them; their number is logged once others can be.
     """
 
-    def __init__(self, line: Callable[[Request, float], bytes], descriptor: int = 1) -> None:
+    def __init__(self, line: Callable[[Record, float], bytes], descriptor: int = 1) -> None:
         self.line = line
         self._given = descriptor
         self._descriptor = _never_blocking(descriptor)
@@ -45,7 +45,7 @@ class AccessLog:
         self._failed = False
         self._lost = 0
 
-    def write(self, request: Request, duration_s: float) -> None:
+    def write(self, request: Record, duration_s: float) -> None:
         """Take the line of a request that took `duration_s`."""
         if self._bytes > MAX_WAITING_BYTES:
             self._lost += 1
@@ -172,6 +172,7 @@ class _JsonLine(
         "kid": "auth.kid",
         "user_hash": "user.hash",
         "reason": "auth.reason",
+        "cause": "error.message",
     },
 ):
     """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
@@ -190,10 +191,11 @@ class _JsonLine(
     kid: str | None = None
     user_hash: str | None = None
     reason: str | None = None
+    cause: str | None = None
     trace_id: str | None = None
 
 
-def json_line(request: Request, duration_s: float) -> bytes:
+def json_line(request: Record, duration_s: float) -> bytes:
     """A line with OpenTelemetry's names."""
     claims = request.claims
     line = _JsonLine(
@@ -202,7 +204,7 @@ def json_line(request: Request, duration_s: float) -> bytes:
         request.path,
         request.status,
         round(duration_s * 1000, 3),
-        request.connection.forwarded.peer.decode(),
+        request.peer,
         request.id,
         request.result,
         None if request.route is None else request.route.name,
@@ -211,12 +213,13 @@ def json_line(request: Request, duration_s: float) -> bytes:
         None if claims is None else claims.kid,
         None if claims is None else claims.user_hash,
         None if request.rejected is None else request.rejected.code,
+        request.cause or None,
         request.trace_id,
     )
     return _encode(line) + b"\n"
 
 
-def ecs_line(request: Request, duration_s: float) -> bytes:
+def ecs_line(request: Record, duration_s: float) -> bytes:
     """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
     result = request.result
     fields: dict[str, object] = {
@@ -230,7 +233,7 @@ def ecs_line(request: Request, duration_s: float) -> bytes:
         "http.request.method": request.method,
         "http.response.status_code": request.status,
         "url.path": request.path,
-        "client.ip": request.connection.forwarded.peer.decode(),
+        "client.ip": request.peer,
     }
     if request.claims is not None:
         fields["jwt_sidecar.issuer"] = request.claims.issuer
@@ -238,6 +241,8 @@ def ecs_line(request: Request, duration_s: float) -> bytes:
         fields["user.hash"] = request.claims.user_hash
     if request.rejected is not None:
         fields["event.reason"] = request.rejected.code
+    if request.cause:
+        fields["error.message"] = request.cause
     if (trace_id := request.trace_id) is not None:
         fields["trace.id"] = trace_id
     return _encode(fields) + b"\n"
@@ -246,16 +251,16 @@ def ecs_line(request: Request, duration_s: float) -> bytes:
 _NO_FIELD_ENDS = str.maketrans({'"': "%22", " ": "%20", "\t": "%09"})
 
 
-def combined_line(request: Request, _duration_s: float) -> bytes:
+def combined_line(request: Record, _duration_s: float) -> bytes:
     """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
-    peer = request.connection.forwarded.peer.decode() or "-"
+    peer = request.peer or "-"
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
     path = request.path.translate(_NO_FIELD_ENDS)
     reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
     return f'{peer} - - [{when}] "{request.method} {path} HTTP/1.1" {request.status} - "-" "-" {reason}\n'.encode()
 
 
-LINES: dict[str, Callable[[Request, float], bytes]] = {
+LINES: dict[str, Callable[[Record, float], bytes]] = {
     "json": json_line,
     "ecs": ecs_line,
     "combined": combined_line,

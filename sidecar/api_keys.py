@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from sidecar.bearer import TokenHeader
 from sidecar.claims import Claims
 from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
 from sidecar.followed import FollowedFile
 from sidecar.key_file import members, moment, rfc3339
-from sidecar.rejections import Reason, Rejection
 
 ISSUER = "api_keys"  # the word for them where the names of issuers stand: in logs and metrics
 LIKE_A_KEY = re.compile(rb"jsk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")

@@ -1,6 +1,6 @@
 """config -> objects: everything that a request meets, made once. Nothing is opened here, but for files of our own keys.
 
-One assembly belongs to one configuration. Whoever holds the `proxy` of an assembly holds all of it.
+One assembly belongs to one configuration. Whoever holds the `handler` of an assembly holds all of it.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from sidecar.parts import (
     backend,
     form,
     forward_auth,
+    header_policy,
     identity,
     iss_names,
     pages,
-    roles,
     routes,
     signature,
     signing_keys,
@@ -34,9 +34,10 @@ from sidecar.parts import (
     trusted,
 )
 from sidecar.probe import Probe
-from sidecar.proxy import Proxy
+from sidecar.proxy.handler import Handler
+from sidecar.proxy.resources import Resources
+from sidecar.proxy.upstream_pool import UpstreamPool
 from sidecar.telemetry import Telemetry
-from sidecar.upstream import Upstream
 from sidecar.verifier import Verifier
 
 SourceOf = Callable[[settings.Issuer, Clock, Session, Path | None], JwksSource]
@@ -58,6 +59,7 @@ class Assembly:
         config: Config,
         clock: Clock,
         deadlines: Deadlines,
+        resources: Resources,
         telemetry: Telemetry,
         previous: "Assembly | None" = None,
         source_of: SourceOf = key_source,
@@ -70,14 +72,16 @@ class Assembly:
             for name, issuer in config.issuers.items()
         }
         self.upstreams = {
-            name: upstreams.get(name) or backend(config, upstream, clock, deadlines)
+            name: upstreams.get(name) or backend(config, upstream, clock, deadlines, resources)
             for name, upstream in config.upstreams.items()
         }
         signs = signature(config, clock)
         self.probes = {
             name: Probe(
                 # A pool of its own: a backend without a free connection is busy, not ill.
-                backend(config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines),
+                backend(
+                    config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines, resources
+                ),
                 probe.path,
                 probe.timeout_s,
                 signs,
@@ -90,7 +94,7 @@ class Assembly:
         tokens = token_sources(config)
         self.tracing: Tracing | None = tracing(config, clock) if previous is None else previous.tracing
         self.gateway = Gateway(config, clock, telemetry.minted)
-        self.proxy = Proxy(
+        self.handler = Handler(
             routes(config),
             Verifier(issuers, clock, self.denylist),
             identity(config, self.signing_keys, clock, telemetry.minted),
@@ -98,7 +102,7 @@ class Assembly:
             telemetry,
             clock,
             tokens=tokens,
-            roles=roles(config, tokens, telemetry),
+            header_policy=header_policy(config, tokens),
             signature=signs,
             form=form(config),
             in_flight=config.limits.in_flight,
@@ -109,7 +113,7 @@ class Assembly:
             tracing=self.tracing,
         )
 
-    def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, Upstream]]:
+    def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, UpstreamPool]]:
         """Key sources and upstreams that another configuration would make just so."""
         own = self.config
         sources = {
@@ -132,7 +136,7 @@ class Assembly:
             if name in old.sources and same_place(issuer, old.config.issuers[name]):
                 self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
-        own, before = self.proxy.verifier, old.proxy.verifier
+        own, before = self.handler.verifier, old.handler.verifier
         # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
         before.denylist = self.denylist
         own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions

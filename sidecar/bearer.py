@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import AnyStr
 from urllib.parse import unquote_plus
 
-from sidecar.headers import OWN_PREFIX, fold
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.header_policy import OWN_PREFIX, fold
 
 _COOKIE_SEPARATOR = re.compile(rb"(;[ \t]*)")
 _PARAMETER_SEPARATOR = re.compile("([&;])")  # some backends begin a parameter after `;` too

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.clock import Clock
+from sidecar.common.errors import Rejection
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
 from sidecar.deadlines import Deadlines
@@ -16,7 +17,7 @@ from sidecar.gateway import Gateway, api_keys
 from sidecar.key_set import FetchFailed, Jwks
 from sidecar.key_source import fetch
 from sidecar.parts import backend, iss_names, signature, signing_keys
-from sidecar.rejections import Rejection
+from sidecar.proxy.resources import Resources
 from sidecar.tls import client_context, server_context
 from sidecar.unusable import Unusable
 
@@ -114,4 +115,4 @@ def _backends(config: Config, clock: Clock) -> Iterator[_Part]:
 
 
 async def _connection(config: Config, upstream: Upstream, clock: Clock) -> None:
-    (await backend(config, upstream, clock, Deadlines(clock, tick_s=1.0)).connect()).close()
+    (await backend(config, upstream, clock, Deadlines(clock, tick_s=1.0), Resources()).connect()).close()

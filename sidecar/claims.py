@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
 
 LATEST_DATE = 253_402_300_799  # the end of the year 9999 (RFC 3339); a later NumericDate counts in milliseconds
 CONFIRMATIONS = ("jkt", "x5t#S256")  # RFC 9449 section 6.1 (DPoP) and RFC 8705 section 3.1 (mutual TLS)

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import os
+import socket
 import ssl
 
 from sidecar.assembly import Assembly
 from sidecar.clock import Clock
 from sidecar.config import Address
 from sidecar.fetch import FILE_POLL_S
-from sidecar.listener import Listener
 from sidecar.live import Live
+from sidecar.proxy.listener import Listener
 from sidecar.tls import Renewed, load_server_files, server_context
 
 BACKLOG = 1024
@@ -26,7 +27,9 @@ class DataPlane:
         self._live = live
         self._clock = clock
         self._listener: Listener | None = None
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Task[None]] = []
 
     async def listen(self, port: int | None = None) -> tuple[str, int]:
         """Accept connections at the configured address; where that is. Raises OSError, and Unusable for TLS.
@@ -34,19 +37,26 @@ class DataPlane:
         With `port` on this one instead of the configured, shared with other processes.
         """
         config = self._live.assembly.config
-        listener = self._listener = Listener(self._live.assembly.proxy, config, self._clock, self._live.deadlines)
+        live = self._live
         tls = self._tls()
-        self._server = await asyncio.get_running_loop().create_server(
-            listener,
-            config.listen.host,
-            config.listen.port if port is None else port,
-            backlog=BACKLOG,
-            reuse_address=True,
-            reuse_port=port is not None,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else config.timeouts.request_headers_s,
+        listener = self._listener = Listener(
+            live.assembly.handler,
+            config,
+            self._clock,
+            live.deadlines,
+            live.resources,
+            "http" if tls is None else "https",
         )
-        host, bound = self._server.sockets[0].getsockname()[:2]
+        self._sockets = listening_sockets(
+            config.listen.host, config.listen.port if port is None else port, shared=port is not None
+        )
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            if tls is None:
+                self._servers.append(await loop.create_server(listener, sock=listening, backlog=BACKLOG))
+            else:
+                self._accepting.append(loop.create_task(listener.accept_tls(listening, tls)))
+        host, bound = self._sockets[0].getsockname()[:2]
         return host, bound
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -62,14 +72,21 @@ class DataPlane:
     async def use(self, assembly: Assembly) -> None:
         """Serve by another assembly, from one request to the next."""
         assert self._listener is not None
-        self._listener.use(assembly.proxy, assembly.config)
+        self._listener.use(assembly.handler, assembly.config)
+
+    def _accept_no_more(self) -> None:
+        for server in self._servers:
+            server.close()
+        for task in self._accepting:
+            task.cancel()
+        for listening in self._sockets:
+            listening.close()
 
     async def finish(self) -> None:
         """Accept no more, end idle connections, and the others with what they serve, or when `shutdown` is over."""
-        assert self._server is not None
         assert self._listener is not None
-        self._server.close()
-        self._listener.finish()
+        self._accept_no_more()
+        self._listener.pre_shutdown()
         try:
             async with asyncio.timeout(self._live.assembly.config.timeouts.shutdown_s):
                 while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
@@ -82,10 +99,24 @@ class DataPlane:
 
     async def stop(self) -> None:
         """End every connection at once."""
-        if self._server is not None:
-            self._server.close()
+        self._accept_no_more()
         if self._listener is not None:
-            await self._listener.cut_off()
+            await self._listener.shutdown()
+
+
+def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+    """A socket for each address of the host; `shared` with other processes. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            sockets.append(socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=shared))
+            sockets[-1].setblocking(False)
+    except OSError:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
 
 
 async def _look_again(renewed: Renewed) -> None:

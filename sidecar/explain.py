@@ -9,25 +9,26 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import NamedTuple, cast
-
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpProcessingError, HttpRequestParser
+from typing import NamedTuple
 
 from sidecar.api_keys import LIKE_A_KEY
 from sidecar.assembly import Assembly
 from sidecar.claims import Claims
 from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import Config
 from sidecar.config.identity import TokenSource
-from sidecar.connection import READ_BYTES, ClientConnection, why_unread
 from sidecar.deadlines import Deadlines
 from sidecar.explain_words import Words, about_claims_of_route, about_token, shown
-from sidecar.headers import Forwarded
+from sidecar.http.forwarded import Forwarded
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.identity import ANONYMOUS, REPORT
+from sidecar.jwks import KeysAwaited
 from sidecar.jws import without_tokens
-from sidecar.rejections import Rejection
-from sidecar.request import Request
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.handler import Handler, check_head
+from sidecar.proxy.resources import Resources
 from sidecar.routes import Auth, Route
 from sidecar.telemetry import Telemetry
 from sidecar.unusable import Unusable
@@ -93,7 +94,7 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
     """Explain with everything made and fetched for this one question. Raises CannotExplain."""
     question.check()
     try:
-        assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), Telemetry(clock))
+        assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), Resources(), Telemetry(clock))
     except Unusable as error:
         raise CannotExplain(str(error)) from error
     try:
@@ -110,18 +111,18 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
 async def explain(assembly: Assembly, question: Question, clock: Clock) -> Explanation:
     """What the proxy of an assembly would do with a request."""
     steps: list[Step] = []
-    proxy = copy(assembly.proxy)
-    proxy.tracing = None
-    watched = proxy.verifier = _Watched(assembly.proxy.verifier)
+    handler = copy(assembly.handler)
+    handler.tracing = None
+    watched = handler.verifier = _Watched(assembly.handler.verifier)
     try:
-        request = _request(assembly.config, question, clock)
-        proxy.heads.read(request)
+        head = _head(assembly, question)
+        exchange = handler.exchange(head, Forwarded("127.0.0.1", "http", trusted=False))
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
-        if (page := proxy.pages.get(request.target.partition("?")[0])) is not None:
+        if (page := handler.pages.get(head.target.partition("?")[0])) is not None:
             return Explanation(steps, None, f"nobody: it is a page of our own, {page.route.name}, asked for")
         try:
-            route = request.route = proxy.routes.match(request.method, request.target, request.host)
+            route = exchange.route = handler.routes.match(exchange.method, exchange.target, exchange.host)
         except Rejection as rejection:
             return Explanation([*steps, _failed("route", rejection)], rejection)
     except Rejection as rejection:
@@ -130,24 +131,24 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     refusal: Rejection | None = None
     identity = REPORT
     try:
-        identity = await proxy.authenticate(request, _enforced(route))
+        identity = await _authenticated(handler, exchange, _enforced(route))
     except Rejection as rejection:
         refusal = rejection
-    steps += _checks(route, watched, request.claims, refusal, identity, clock.wall())
+    steps += _checks(route, watched, exchange.claims, refusal, identity, clock.wall())
     if refusal is not None and not route.report:
         return Explanation(steps, refusal)
     if refusal is not None:
         steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
     upstream = assembly.upstreams.get(route.upstream)
     if upstream is None:
-        head, place = identity, "the backend by the front proxy"
+        built, place = identity, "the backend by the front proxy"
     else:
         try:
-            head = proxy.head(request, route, identity, upstream)
+            built = handler.request_head(exchange, route, identity, upstream)
         except Rejection as rejection:
             return Explanation([*steps, _failed("head", rejection)], rejection)
         place = f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})"
-    told = _masked(head.decode("latin-1"), question.token, request.claims).removesuffix("\r\n").split("\r\n")
+    told = _masked(built.decode("latin-1"), question.token, exchange.claims).removesuffix("\r\n").split("\r\n")
     return Explanation(steps, None, place, told)
 
 
@@ -155,43 +156,40 @@ class _Watched(Verifier):
     """A verifier with nothing remembered; keeps how far its one token came."""
 
     def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier.issuers, verifier._clock, verifier.denylist)
+        super().__init__(verifier.issuers, verifier.clock, verifier.denylist)
         self.token: bytes | None = None
         self.seen = Examination()
         self.claims: Claims | None = None
 
-    async def verify(self, token: bytes, seen: Examination | None = None) -> Claims:
+    def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
         """As a Verifier does."""
         self.token = token
-        self.claims = await super().verify(token, seen or self.seen)
+        self.seen = seen or Examination()
+        self.claims = super().verify(token, self.seen, awaited)
         return self.claims
 
 
-class _Here:
-    """The client's end of a connection that there is not."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.forwarded = Forwarded("127.0.0.1", "http", trusted=False)
-
-
-def _request(config: Config, question: Question, clock: Clock) -> Request:
-    """The request as the parser of a connection would hand it over. Raises Rejection."""
-    loop = asyncio.get_running_loop()
-    limits = config.limits
-    parser = HttpRequestParser(
-        BaseProtocol(loop),
-        loop,
-        READ_BYTES,
-        max_line_size=limits.header_bytes,
-        max_field_size=limits.header_bytes,
-        max_headers=limits.headers,
-    )
+async def _authenticated(handler: Handler, exchange: Exchange, route: Route) -> bytes:
+    """The identity headers, also where their keys have to be waited for. Raises Rejection."""
     try:
-        [(message, payload)], _, _ = parser.feed_data(_bytes_of(config, question))
-    except HttpProcessingError as error:
-        raise Rejection(why_unread(error)) from None
-    return Request(message, payload, cast(ClientConnection, _Here(clock)))
+        return handler.authenticate(exchange, route)
+    except KeysAwaited as keys:
+        await keys.landed()
+        return handler.authenticate(exchange, route, keys)
+
+
+def _head(assembly: Assembly, question: Question) -> RequestHead:
+    """The request as a connection would hand it over. Raises Rejection."""
+    config = assembly.config
+    raw = _bytes_of(config, question)
+    try:
+        head = parse_request_head(
+            raw, assembly.handler.header_policy, config.limits.header_bytes, config.limits.headers
+        )
+    except ProtocolError as error:
+        raise Rejection(Reason.HEADERS_TOO_LARGE if error.too_large else Reason.REQUEST_MALFORMED) from None
+    check_head(head)
+    return head
 
 
 def _bytes_of(config: Config, question: Question) -> bytes:
@@ -221,7 +219,7 @@ def _enforced(route: Route) -> Route:
 
 def _about_route(assembly: Assembly, route: Route) -> str:
     what = f"auth {route.auth.value}{', mode report' if route.report else ''}"
-    rules = assembly.proxy.routes._routes
+    rules = assembly.handler.routes.rules
     if route not in rules:
         return f"no rule names it: {what}"
     number = rules.index(route)

@@ -8,23 +8,25 @@ so nobody is asked but a peer of `trusted_proxies`, and only in the one form tha
 import re
 from typing import NamedTuple
 
-from sidecar.rejections import Reason, Rejection
-from sidecar.request import Request
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.forwarded import Forwarded
+from sidecar.http.request_head import HOST, RequestHead
 
+_TARGET = re.compile(rb"[!-~]+")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 9.1
 
 
 class Said(NamedTuple):
     """The headers that name the original request; without one for the host it is that of the question."""
 
-    method: bytes
-    target: bytes
-    host: bytes | None = None
+    method: str
+    target: str
+    host: str | None = None
 
 
 SAID = {
-    "x-forwarded": Said(b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host"),  # Traefik, Caddy
-    "x-original": Said(b"x-original-method", b"x-original-uri"),  # nginx, as its configuration has it
+    "x-forwarded": Said("x-forwarded-method", "x-forwarded-uri", "x-forwarded-host"),  # Traefik, Caddy
+    "x-original": Said("x-original-method", "x-original-uri"),  # nginx, as its configuration has it
     "path": None,  # Envoy: its path_prefix is our path, and the original path follows
 }
 
@@ -36,31 +38,37 @@ class ForwardAuth:
         self._path = path
         self._said = SAID[original]
 
-    def asks(self, request: Request) -> bool:
-        """Is it a question? Then it has become the request that it asks about: its method, target and host. Raises Rejection."""
-        target = request.target
+    def asks(self, head: RequestHead, forwarded: Forwarded) -> bool:
+        """Is this a question? Raises Rejection where it may not be asked."""
+        target = head.target
         if not target.startswith(self._path):
             return False
-        rest = target[len(self._path) :]
-        if rest[:1] not in (("/",) if self._said is None else ("", "?")):
+        if target[len(self._path) :][:1] not in (("/",) if self._said is None else ("", "?")):
             return False
-        if not request.connection.forwarded.trusted:
+        if not forwarded.trusted:
             raise Rejection(Reason.ROUTE_DENIED, "Only a proxy among trusted_proxies may ask here.")
-        if self._said is None:
-            request.target = rest
-            return True
-        method, asked = _only(self._said.method, request), _only(self._said.target, request)
-        if _METHOD.fullmatch(method) is None:
-            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names a method that is none.")
-        request.method, request.target = method.decode(), asked.decode("utf-8", "surrogateescape")
-        if self._said.host is not None:
-            request.name_host(_only(self._said.host, request))
         return True
 
+    def asked_about(self, head: RequestHead) -> tuple[str, str, bytes]:
+        """The method, target and host of the request that a question is about. Raises Rejection."""
+        if self._said is None:
+            return head.method, head.target[len(self._path) :], head.host
+        method, target = _only(self._said.method, head), _only(self._said.target, head)
+        if _METHOD.fullmatch(method) is None:
+            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names a method that is none.")
+        host = head.host
+        if self._said.host is not None:
+            host = _only(self._said.host, head)
+            if HOST.fullmatch(host) is None:
+                raise Rejection(Reason.REQUEST_MALFORMED, "The request needs exactly one valid Host header.")
+        if _TARGET.fullmatch(target) is None:
+            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names a target that is none.")
+        return method.decode(), target.decode(), host
 
-def _only(name: bytes, request: Request) -> bytes:
+
+def _only(name: str, head: RequestHead) -> bytes:
     """The value of a header that must be there once: a second one could be the client's."""
-    values = [value for other, value in request.message.raw_headers if other.lower() == name]
+    values = head.values(name)
     if len(values) != 1:
-        raise Rejection(Reason.REQUEST_MALFORMED, f"The front proxy must say {name.decode()} exactly once.")
+        raise Rejection(Reason.REQUEST_MALFORMED, f"The front proxy must say {name} exactly once.")
     return values[0]

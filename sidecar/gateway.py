@@ -5,11 +5,11 @@ from typing import Any
 from sidecar.api_keys import ApiKeys, Entries
 from sidecar.bearer import TokenHeader
 from sidecar.clock import Clock
+from sidecar.common.errors import Rejection
 from sidecar.config import Config, MintedToken
 from sidecar.followed import FollowedFile
 from sidecar.issuing import OwnIssuer
 from sidecar.mint import Mint
-from sidecar.rejections import Rejection
 from sidecar.signing_keys import KeyRing
 from sidecar.unusable import Unusable
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sidecar.claims import Claims, Path, find
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
 
 log = logging.getLogger("sidecar.identity")
 
@@ -32,6 +32,9 @@ REPORT = b"X-JWT-Status: report\r\n"
 
 _SAFE = " " + punctuation.replace("%", "")  # letters and digits are always safe to `quote`
 _SAFE_IN_LIST = _SAFE.replace(",", "")
+# What `quote` would leave as it is: printable ASCII without `%`, and no space at an end.
+_PLAIN = re.compile(r"[!-$&-~](?:[ -$&-~]*[!-$&-~])?")
+_PLAIN_IN_LIST = re.compile(r"[!-$&-+\--~](?:[ -$&-+\--~]*[!-$&-+\--~])?")
 # C0, DEL and C1 (U+0085 is a line break to some), and the two separators of lines and paragraphs.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%]")
 _UNSAFE_IN_LIST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%,]")
@@ -99,7 +102,10 @@ class IdentityHeaders:
                 omittable.append((len(value), name, lines[-1]))
         if self._claims_header is not None:
             lines.append(self._claims_header + claims.payload_segment + b"\r\n")
-        size = sum(map(len, lines))
+        rendered = b"".join(lines)
+        if len(rendered) <= MAX_ALL_BYTES:
+            return rendered
+        size = len(rendered)
         for length, name, line in sorted(omittable, reverse=True):
             if size > MAX_ALL_BYTES:
                 lines.remove(line)
@@ -111,7 +117,8 @@ class IdentityHeaders:
 
     def _text(self, header: IdentityHeader, claims: Mapping[str, Any]) -> str | None:
         if not header.template:
-            return encode(find(claims, header.claim), self._encoding)
+            path = header.claim
+            return encode(claims.get(path[0]) if len(path) == 1 else find(claims, path), self._encoding)
         pieces = [piece if isinstance(piece, str) else _scalar(find(claims, piece)) for piece in header.template]
         known = [piece for piece in pieces if piece]
         return None if len(known) < len(pieces) else self._encoding.text("".join(known))
@@ -146,8 +153,8 @@ def _scalar(value: Any) -> str | None:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _percent(text: str, safe: str) -> str:
-    return _edges(quote(text, safe=safe))
+def _percent(text: str, safe: str, plain: "re.Pattern[str]") -> str:
+    return text if plain.fullmatch(text) is not None else _edges(quote(text, safe=safe))
 
 
 def _raw(text: str, unsafe: "re.Pattern[str]") -> str:
@@ -172,7 +179,9 @@ def _json(value: Any) -> str:
 
 
 ENCODINGS = {
-    "percent": Encoding(lambda text: _percent(text, _SAFE), lambda text: _percent(text, _SAFE_IN_LIST)),
+    "percent": Encoding(
+        lambda text: _percent(text, _SAFE, _PLAIN), lambda text: _percent(text, _SAFE_IN_LIST, _PLAIN_IN_LIST)
+    ),
     "base64url": Encoding(_base64url, _base64url),
     "raw_utf8": Encoding(lambda text: _raw(text, _UNSAFE), lambda text: _raw(text, _UNSAFE_IN_LIST)),
 }

@@ -8,19 +8,17 @@ from base64 import b64decode
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
-from aiohttp.web_protocol import RequestPayloadError
-
 from sidecar.api_keys import ApiKeys
 from sidecar.claims import Claims
 from sidecar.clock import Clock
-from sidecar.deadlines import NEVER
+from sidecar.common.errors import Reason, Rejection
 from sidecar.followed import FollowedFile
+from sidecar.http.request_head import RequestHead
 from sidecar.mint import Mint
 from sidecar.minting import discovery, key_set, key_set_url
 from sidecar.pages import Page, Reply, cacheable
 from sidecar.policy import granted_scopes
-from sidecar.rejections import Reason, Rejection
-from sidecar.request import Request
+from sidecar.proxy.exchange import Exchange
 from sidecar.routes import Auth, Route
 from sidecar.signing_keys import KeyRing
 
@@ -54,12 +52,14 @@ class OwnIssuer:
         self._tokens = None
         if mint is not None and api_keys is not None:
             self._tokens = TokenEndpoint(api_keys, mint, clock)
-            self.pages[f"{base}/token"] = Page(TOKEN_ROUTE, self._tokens.answer)
+            self.pages[f"{base}/token"] = Page(
+                TOKEN_ROUTE, self._tokens.answer, body_bytes=MAX_FORM_BYTES, body_s=FORM_S
+            )
 
     def __repr__(self) -> str:
         return f"<OwnIssuer {self.issuer}: {', '.join(self.pages)}>"
 
-    async def _discovery(self, request: Request) -> Reply:
+    def _discovery(self, exchange: Exchange, _body: bytes) -> Reply:
         more: dict[str, Any] = {"response_types_supported": [], "subject_types_supported": ["public"]}
         if self._tokens is not None:
             more |= {
@@ -68,10 +68,10 @@ class OwnIssuer:
                 "token_endpoint_auth_methods_supported": ["client_secret_basic"],
             }
         algorithms = [timed.key.alg for timed in self._ring.value.keys]
-        return cacheable(request, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
+        return cacheable(exchange.head, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
 
-    async def _jwks(self, request: Request) -> Reply:
-        return cacheable(request, key_set(self._ring.value.published(self._clock.wall())))
+    def _jwks(self, exchange: Exchange, _body: bytes) -> Reply:
+        return cacheable(exchange.head, key_set(self._ring.value.published(self._clock.wall())))
 
 
 class TokenEndpoint:
@@ -82,12 +82,12 @@ class TokenEndpoint:
         self._mint = mint
         self._clock = clock
 
-    async def answer(self, request: Request) -> Reply:
+    def answer(self, exchange: Exchange, body: bytes) -> Reply:
         """A token for the holder of the key. Raises Rejection, whose `oauth_error` is one of RFC 6749 section 5.2."""
-        if request.method != "POST":
+        if exchange.method != "POST":
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="POST")
-        holder = request.claims = self._client(request)
-        form = _parameters(await _body(request, self._clock))
+        holder = exchange.claims = self._client(exchange.head)
+        form = _parameters(body)
         if form.get("grant_type") != "client_credentials":
             raise _refused("The grant_type must be client_credentials.", "unsupported_grant_type")
         for name in ("resource", "audience"):  # RFC 8707, and the name that others use
@@ -101,9 +101,9 @@ class TokenEndpoint:
         }
         return Reply(200, {"Cache-Control": "no-store", "Pragma": "no-cache"}, json.dumps(document).encode())
 
-    def _client(self, request: Request) -> Claims:
+    def _client(self, head: RequestHead) -> Claims:
         """The holder of the key that came, by Basic (section 2.3.1) or where routes look for keys. Raises Rejection."""
-        special = request.headers.special
+        special = head.special
         credentials = special.get("authorization", [])
         if len(credentials) == 1 and credentials[0][:6].lower() == b"basic ":
             name, key = _basic(credentials[0][6:])
@@ -121,24 +121,6 @@ def _basic(credentials: bytes) -> tuple[str, str]:
     except ValueError:
         raise Rejection(Reason.API_KEY_UNKNOWN) from None
     return unquote_plus(name), unquote_plus(secret)
-
-
-async def _body(request: Request, clock: Clock) -> bytes:
-    """The body of a request, which is not long in coming nor large. Raises Rejection."""
-    payload, client = request.payload, request.connection
-    body = b""
-    try:
-        client.invite_body(request)
-        client.deadline = clock.monotonic() + FORM_S
-        while chunk := await payload.readany():
-            body += chunk
-            if len(body) > MAX_FORM_BYTES:
-                raise Rejection(Reason.BODY_TOO_LARGE)
-    except RequestPayloadError:
-        raise Rejection(Reason.REQUEST_MALFORMED, "The request's body is not well-formed.") from None
-    finally:
-        client.deadline = NEVER
-    return body
 
 
 def _parameters(body: bytes) -> dict[str, str]:

@@ -15,10 +15,10 @@ from cachetools import TTLCache
 from jose.backends.base import Key
 
 from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
 from sidecar.histogram import Histogram
 from sidecar.key_set import Fetch, FetchFailed, Jwks, KeySet
 from sidecar.keys import MAX_KID_LENGTH, VerificationKey
-from sidecar.rejections import Reason, Rejection
 from sidecar.removed_keys import RemovedKeys
 from sidecar.snapshot import Snapshot, SnapshotUnusable
 
@@ -36,6 +36,18 @@ FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buc
 JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
 log = logging.getLogger("sidecar.jwks")
+
+
+class KeysAwaited(Exception):
+    """Keys that may be on their way: ask again, with this, when they have `landed`."""
+
+    def __init__(self, flight: "asyncio.Task[None]") -> None:
+        super().__init__()
+        self._flight = flight
+
+    async def landed(self) -> None:
+        """Wait until the fetch has ended, but no longer than WAIT_S."""
+        await asyncio.wait({self._flight}, timeout=WAIT_S)  # leaves the fetch alone when the waiting client goes away
 
 
 class JwksSource:
@@ -118,16 +130,19 @@ class JwksSource:
         """Fetch the keys, or join the fetch that is under way, and wait for its end: `usable` and `last_error` tell it."""
         await asyncio.wait({self._start("scheduled")})
 
-    async def keys_for(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:
-        """The keys that fit, after at most one shared fetch and WAIT_S seconds.
+    def keys_for(
+        self, kid: str | None, algorithm: str, awaited: "KeysAwaited | None" = None
+    ) -> list[tuple[VerificationKey, Key]]:
+        """The keys that fit. With `awaited` they have been waited for, and it is decided by what is here.
 
-        Raises Rejection: key_unknown when the issuer does not have such a key, jwks_unavailable (503) when its keys cannot
-        be had or are too old, since the issuer's outage is never the client's 401.
+        Raises KeysAwaited for one shared fetch that may bring them, and Rejection: key_unknown when the issuer does not have
+        such a key, jwks_unavailable (503) when its keys cannot be had or are too old, since the issuer's outage is never the
+        client's 401.
         """
         if not self.usable:
-            await self._wait(self._flight)
-            if not self.usable:
-                raise self._unavailable()
+            if awaited is None and self._flight is not None:
+                raise KeysAwaited(self._flight)
+            raise self._unavailable()
         assert self.jwks is not None
         if found := self.jwks.find(kid, algorithm):
             return found
@@ -136,14 +151,14 @@ class JwksSource:
         if kid in self._unknown:
             self.suppressed += 1
             raise Rejection(Reason.KEY_UNKNOWN)
-        flight = self._flight or self._force()
-        self.suppressed += flight is None
-        await self._wait(flight)
-        if found := self.jwks.find(kid, algorithm):
-            return found
+        if awaited is None:
+            flight = self._flight or self._force()
+            if flight is not None:
+                raise KeysAwaited(flight)
+            self.suppressed += 1
         if self._failures or self._flight is not None:
             raise self._unavailable()
-        if flight is not None:  # within the cooldown nobody has asked: the issuer may well have this key
+        if awaited is not None:  # within the cooldown nobody has asked: the issuer may well have this key
             self._unknown[kid] = None
         raise Rejection(Reason.KEY_UNKNOWN)
 
@@ -184,10 +199,6 @@ class JwksSource:
         # Stamped at the attempt: a failing issuer is not asked more often than a healthy one.
         self._forced_at = self._clock.monotonic()
         return self._start("forced")
-
-    async def _wait(self, flight: "asyncio.Task[None] | None") -> None:
-        if flight is not None:  # wait() leaves the fetch alone when the waiting client goes away
-            await asyncio.wait({flight}, timeout=WAIT_S)
 
     def _unavailable(self) -> Rejection:
         return Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=max(1.0, self.next_fetch_at - self._clock.monotonic()))

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
 
 MAX_TOKEN_BYTES = 16 * 1024  # Azure's largest tokens are about 10 KB
 MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
+MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 256, 512  # JOSE headers, and of how many bytes each
 MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
 
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -58,10 +59,9 @@ def parse(token: bytes) -> Jws:
     header_segment, _, payload_segment = signing_input.partition(b".")
     if len(header_segment) > MAX_HEADER_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than is accepted.")
-    try:
-        header = strict_json_object(base64url(header_segment))
-    except ValueError:
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header is not a base64url JSON object.") from None
+    header = _headers.get(header_segment)
+    if header is None:
+        header = _read_header(header_segment)
     try:
         payload = strict_json_object(base64url(payload_segment))
     except ValueError:
@@ -70,6 +70,21 @@ def parse(token: bytes) -> Jws:
         return Jws(header, payload, payload_segment, signing_input, base64url(signature))
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None
+
+
+_headers: dict[bytes, dict[str, Any]] = {}  # those that keep coming: all tokens of one key have the same
+
+
+def _read_header(segment: bytes) -> dict[str, Any]:
+    try:
+        header = strict_json_object(base64url(segment))
+    except ValueError:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header is not a base64url JSON object.") from None
+    if len(segment) <= MAX_REMEMBERED_BYTES:
+        if len(_headers) >= MAX_REMEMBERED:
+            _headers.clear()
+        _headers[segment] = header
+    return header
 
 
 def base64url(segment: bytes) -> bytes:

@@ -13,6 +13,7 @@ from sidecar.config import Config, Timeouts
 from sidecar.deadlines import Deadlines
 from sidecar.jwks import JwksSource
 from sidecar.key_source import key_source
+from sidecar.proxy.resources import Resources
 from sidecar.telemetry import Telemetry
 from sidecar.verifier import TokenCache
 
@@ -30,9 +31,10 @@ class Live:
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
+        self.resources = Resources()
         self._access_log = AccessLog(LINES["json"])
         self.telemetry = Telemetry(clock, self._log_as(config.access_log))
-        self.assembly = Assembly(config, clock, self.deadlines, self.telemetry, None, source_of)
+        self.assembly = Assembly(config, clock, self.deadlines, self.resources, self.telemetry, None, source_of)
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
         self.cache_of_workers: TokenCache | None = None
@@ -44,7 +46,7 @@ class Live:
     @property
     def token_cache(self) -> TokenCache:
         """How remembering tokens goes, here or in all workers."""
-        return self.cache_of_workers or self.assembly.proxy.verifier.cache
+        return self.cache_of_workers or self.assembly.handler.verifier.cache
 
     async def prepare(self) -> None:
         """Read the deny list, without which what was taken back would be accepted. Raises Unusable."""
@@ -79,7 +81,7 @@ class Live:
         Keys, connections and what operators added are carried over where their settings did not change.
         """
         old = self.assembly
-        new = Assembly(config, self._clock, self.deadlines, self.telemetry, old, self._source_of)
+        new = Assembly(config, self._clock, self.deadlines, self.resources, self.telemetry, old, self._source_of)
         await new.denylist.load()
         self._keep_fresh(new)
         if strange := {*new.sources.values()} - {*old.sources.values()}:

@@ -15,22 +15,22 @@ from sidecar.config.secret import shared_secret
 from sidecar.deadlines import Deadlines
 from sidecar.forward_auth import ForwardAuth
 from sidecar.gateway import Gateway
-from sidecar.headers import HOP_BY_HOP, Roles, fold
+from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, fold
+from sidecar.http.responses import Form
 from sidecar.identity import IdentityHeader, IdentityHeaders
 from sidecar.jwks import JwksSource
 from sidecar.mint import Mint
 from sidecar.minting import SigningKey, own_key
 from sidecar.pages import Page
 from sidecar.policy import Policy
-from sidecar.rejections import Form
+from sidecar.proxy.resources import Resources
+from sidecar.proxy.upstream_pool import UpstreamPool
 from sidecar.resource_metadata import ResourceMetadata, metadata_url
 from sidecar.routes import Auth, Route, Routes
 from sidecar.signature import Signature
 from sidecar.signing_keys import KeyRing, TimedKey
-from sidecar.telemetry import Telemetry
 from sidecar.tls import Renewed, client_context
 from sidecar.unusable import Unusable
-from sidecar.upstream import Upstream
 from sidecar.verifier import Issuer
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def token_sources(config: Config) -> TokenSources:
     )
 
 
-def roles(config: Config, tokens: TokenSources, telemetry: Telemetry) -> Roles:
+def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:
     """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
     own = [*config.identity_headers, config.claims_header or ""]
     own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
@@ -93,13 +93,11 @@ def roles(config: Config, tokens: TokenSources, telemetry: Telemetry) -> Roles:
         read |= {config.api_keys.header.lower()}
     if config.signing is not None:
         read |= {"authorization"}  # ours goes there, and no other beside it
-    if config.tracing is not None:
-        read |= {"traceparent", "tracestate"}  # ours take their place
-    return Roles(
+    return RequestHeaderPolicy(
         HOP_BY_HOP | set(map(fold, own)),
         read=read,
         underscores=config.underscore_headers,
-        stripped=telemetry.headers_stripped,
+        traced=config.tracing is not None,  # then ours take their place
     )
 
 
@@ -187,15 +185,18 @@ def signature(config: Config, clock: Clock) -> Signature | None:
     return Signature(wanted.header, secret, clock)
 
 
-def backend(config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines) -> Upstream:
+def backend(
+    config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines, resources: Resources
+) -> UpstreamPool:
     """The way to one backend."""
     timeouts = config.timeouts
     unix = upstream.scheme == "unix"
-    return Upstream(
+    return UpstreamPool(
         upstream.name,
         upstream.path if unix else (upstream.host, upstream.port),
         clock,
         deadlines,
+        resources,
         authority="localhost" if unix else urlsplit(upstream.url).netloc,
         tls=_renewed(upstream.tls) if upstream.scheme == "https" else None,
         server_name=upstream.tls.server_name or upstream.host if upstream.scheme == "https" else None,
@@ -203,6 +204,8 @@ def backend(config: Config, upstream: settings.Upstream, clock: Clock, deadlines
         connect_s=timeouts.connect_s,
         answer_s=timeouts.response_headers_s,
         idle_s=timeouts.idle_s,
+        head_bytes=config.limits.upstream_header_bytes,
+        headers=config.limits.upstream_headers,
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sidecar.claims import Claims, Path, find, named
+from sidecar.common.errors import Reason, Rejection
 from sidecar.conditions import Condition, condition
-from sidecar.rejections import Reason, Rejection
 
 SCOPE_CLAIMS = ("scope", "scp", "scopes")  # RFC 8693 section 4.2, and the names other issuers use
 ROLE_CLAIMS = (("roles",), ("realm_access", "roles"), ("groups",))  # RFC 9068 section 2.2.3.1, Keycloak

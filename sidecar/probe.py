@@ -2,12 +2,12 @@
 
 import asyncio
 
-from sidecar.deadlines import NEVER
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.grammar import ProtocolError
 from sidecar.identity import ANONYMOUS
-from sidecar.leg import BrokenOff
-from sidecar.rejections import Reason, Rejection
+from sidecar.proxy.upstream_connection import UpstreamConnection
+from sidecar.proxy.upstream_pool import UpstreamPool
 from sidecar.signature import Signature
-from sidecar.upstream import Upstream
 
 
 class Probe:
@@ -16,8 +16,8 @@ class Probe:
     One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
     """
 
-    def __init__(self, upstream: Upstream, path: str, timeout_s: float, signature: Signature | None) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: UpstreamPool, path: str, timeout_s: float, signature: Signature | None) -> None:
+        self._pool = pool
         self._path = path.encode()
         self._timeout_s = timeout_s
         self._signature = signature
@@ -39,27 +39,56 @@ class Probe:
     async def _ask(self) -> int:
         try:
             async with asyncio.timeout(self._timeout_s):
-                connection = await self._upstream.connect()
+                connection = await self._pool.connect()
+                question = _Question(connection)
                 try:
-                    head, _ = await connection.exchange(self._head(), False, NEVER)
+                    connection.start(question, self._head(), head_only=False)
+                    return await question.status
                 finally:
-                    connection.close()
+                    connection.abandon()
         except Rejection as rejection:
             return rejection.reason.status
-        except BrokenOff:
-            return Reason.UPSTREAM_UNREACHABLE.status
         except TimeoutError:
             return Reason.UPSTREAM_TIMEOUT.status
-        code = head.message.code
-        return code if code != 101 else Reason.UPSTREAM_INVALID.status
 
     def _head(self) -> bytes:
         identity = ANONYMOUS
         if self._signature is not None:
             identity += self._signature.line("GET", self._path, identity)
-        host = self._upstream.authority
+        host = self._pool.authority
         return b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: jwt-sidecar\r\n%bConnection: close\r\n\r\n" % (
             self._path,
             host,
             identity,
         )
+
+
+class _Question:
+    """What a probe's connection belongs to: `status` is that of the final answer."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+
+    def answer_came(self) -> None:
+        """A head may be here, or the connection may have ended."""
+        if self.status.done():
+            return
+        try:
+            while (head := self._connection.next_head()) is not None:
+                if head.status == 101:
+                    raise ProtocolError("A 101 was not asked for.")
+                if head.status >= 200:
+                    self.status.set_result(head.status)
+                    return
+        except ProtocolError:
+            self.status.set_result(Reason.UPSTREAM_INVALID.status)
+            return
+        if self._connection.ended:
+            self.status.set_result(Reason.UPSTREAM_UNREACHABLE.status)
+
+    def send_body(self) -> None:
+        """There is none."""
+
+    def upstream_silent(self) -> None:
+        """The probe itself has a timeout."""

@@ -1,12 +1,11 @@
 """The listeners beside the proxy's: aiohttp applications whose error answers and logs quote nothing that a client sent."""
 
-from typing import Any
+import asyncio
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 
-class QuietHandler(RequestHandler):
+class QuietHandler(web.RequestHandler):
     """aiohttp's own answer to bytes that are no HTTP quotes the line, and its log too."""
 
     def handle_error(
@@ -26,16 +25,21 @@ class QuietHandler(RequestHandler):
 
 
 class QuietServer(web.Server):
-    """Makes QuietHandlers."""
+    """Makes QuietHandlers for the server of an application, which looks after them."""
 
-    def __call__(self) -> RequestHandler:
-        return QuietHandler(self, loop=self._loop, **self._kwargs)
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(server.request_handler)
+        self._looked_after_by = server
+
+    def __call__(self) -> web.RequestHandler:
+        return QuietHandler(self._looked_after_by, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
 
 
 class QuietRunner(web.AppRunner):
-    """Runs an application behind a QuietServer."""
+    """Runs an application whose connections are QuietHandlers, without an access log."""
 
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        settings: dict[str, Any] = server._kwargs
-        return QuietServer(server.request_handler, request_factory=server.request_factory, **settings)
+    @property
+    def server(self) -> web.Server | None:
+        """What its sites make connections with."""
+        server = super().server
+        return None if server is None else QuietServer(server)

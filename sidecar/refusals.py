@@ -6,8 +6,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from sidecar.clock import Clock
-from sidecar.rejections import Reason
-from sidecar.request import Request
+from sidecar.common.errors import Reason
+from sidecar.observability.record import Record
 
 KEPT = 100
 MAX_PATH = 500  # characters of a path; clients choose them
@@ -17,7 +17,7 @@ class Refusal(NamedTuple):
     """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
 
     `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`
-    and `path` are empty where bytes never became a request.
+    and `path` are empty where bytes never became a request. `cause` says which rule a message breaks, if it is one about those.
     """
 
     at: float
@@ -32,9 +32,10 @@ class Refusal(NamedTuple):
     details: str
     peer: str
     reported: bool
+    cause: str
 
 
-Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool]
+Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool, str]
 """A Refusal that can be sent: the name of its Reason in place of that."""
 
 
@@ -46,7 +47,7 @@ class Refusals:
         self._clock = clock
         self._last: deque[Refusal] = deque(maxlen=KEPT)
 
-    def add(self, request: Request, reason: Reason, route: str) -> None:
+    def add(self, request: Record, reason: Reason, route: str) -> None:
         """Keep what is told of a refused request."""
         self.total += 1
         path, claims = request.path, request.claims
@@ -62,17 +63,18 @@ class Refusals:
                 request.status,
                 reason,
                 request.details,
-                request.connection.forwarded.peer.decode(),
+                request.peer,
                 request.reported,
+                request.cause,
             )
         )
 
-    def add_unread(self, reason: Reason, request_id: str, peer: bytes, route: str) -> None:
+    def add_unread(self, reason: Reason, request_id: str, peer: str, route: str, cause: str) -> None:
         """Keep that bytes were refused which never became a request."""
         self.total += 1
         at, status = self._clock.wall(), reason.status
         self._last.append(
-            Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer.decode(), False)
+            Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer, False, cause)
         )
 
     def plain(self) -> list[Plain]:

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar.pages import Page, Reply, cacheable
-from sidecar.request import Request
+from sidecar.proxy.exchange import Exchange
 from sidecar.routes import Auth, Route
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -38,8 +38,8 @@ class ResourceMetadata:
         path = urlsplit(metadata_url(resource)).path
         self.pages = {path: Page(Route(path, auth=Auth.NONE, name="(metadata)"), self._answer, "metadata")}
 
-    async def _answer(self, request: Request) -> Reply:
-        if request.preflight:
+    def _answer(self, exchange: Exchange, _body: bytes) -> Reply:
+        if exchange.is_preflight:
             return Reply(204, PREFLIGHT, b"")
-        reply = cacheable(request, self._document)
+        reply = cacheable(exchange.head, self._document)
         return reply._replace(headers={**reply.headers, **CORS})

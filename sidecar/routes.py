@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from enum import Enum
 from urllib.parse import unquote
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.policy import Policy
-from sidecar.rejections import Reason, Rejection
 
 # Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
@@ -123,7 +123,7 @@ class Routes:
     """The rules in their order, and the one for what no rule names."""
 
     def __init__(self, routes: Sequence[Route], otherwise: Route) -> None:
-        self._routes = tuple(routes)
+        self.rules = tuple(routes)
         self._otherwise = otherwise
 
     def match(self, method: str, target: str, host: bytes = b"") -> Route:
@@ -144,7 +144,7 @@ class Routes:
         return found.pop()
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
-        for route in self._routes:
+        for route in self.rules:
             if (
                 route.covers(path)
                 and (route.methods is None or method in route.methods)

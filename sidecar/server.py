@@ -89,7 +89,7 @@ class Sidecar:
     async def _serve(self, name: str, app: web.Application, address: settings.Address) -> tuple[str, int]:
         if self.workers is not None:
             app.middlewares.insert(0, self.workers.for_all)
-        runner = QuietRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = QuietRunner(app, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
         try:

@@ -16,7 +16,7 @@ import hmac
 from cachetools import LRUCache
 
 from sidecar.clock import Clock
-from sidecar.headers import fold
+from sidecar.http.header_policy import fold
 
 WINDOW_S = 30  # for verifiers: a signature that is older, or that much ahead, is not to be accepted
 REMEMBERED = 1024  # sets of identity headers, a few hundred bytes each

@@ -10,9 +10,9 @@ before it signs, and until the last token that it signed has expired:
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.key_file import members, moment, rfc3339
 from sidecar.minting import SigningKey
-from sidecar.rejections import Reason, Rejection
 
 ALWAYS, NEVER = float("-inf"), float("inf")
 

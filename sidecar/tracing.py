@@ -19,11 +19,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from sidecar.clock import Clock
-from sidecar.request import Request
+from sidecar.observability.record import Record
+from sidecar.proxy.upstream_pool import UpstreamPool
 from sidecar.telemetry import METHODS
-from sidecar.upstream import Upstream
 
-HEADERS = ("traceparent", "tracestate")  # W3C Trace Context: read here, and written anew for the backend
 EXPORT_S = 5.0  # for the collector to take spans, at the end too
 QUEUE = 2048  # spans that wait for the collector; more are dropped, and no request waits
 
@@ -31,9 +30,8 @@ log = logging.getLogger("sidecar.tracing")
 
 
 class Trace(NamedTuple):
-    """The spans of a request; `trace_id` as it is written. No client span when the backend was not asked."""
+    """The spans of a request. No client span when the backend was not asked."""
 
-    trace_id: str
     server: trace.Span
     client: trace.Span | None
 
@@ -52,24 +50,26 @@ class Tracing:
         self._tracer = self._provider.get_tracer("sidecar")
         self._context = TraceContextTextMapPropagator()
 
-    def asked(self, request: Request, upstream: Upstream) -> bytes:
+    def asked(self, request: Record, upstream: UpstreamPool) -> bytes:
         """The backend is about to be asked: begin both spans; returns the header lines that tell it of the second."""
         server = self._server(request)
         context = trace.set_span_in_context(server)
         client = self._tracer.start_span(
             _method(request), context, SpanKind.CLIENT, _client_attributes(request, upstream), start_time=self._now_ns()
         )
-        request.trace = Trace(_trace_id(server), server, client)
+        request.span_trace_id = _trace_id(server)
+        request.spans = Trace(server, client)
         carrier: dict[str, str] = {}
         self._context.inject(carrier, trace.set_span_in_context(client))
         return "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode()
 
-    def ended(self, request: Request) -> None:
+    def ended(self, request: Record) -> None:
         """The request has been answered, or its client is gone: end its spans."""
-        if request.trace is None:
-            server = self._server(request)
-            request.trace = Trace(_trace_id(server), server, None)
-        _, server, client = request.trace
+        spans = request.spans
+        if not isinstance(spans, Trace):
+            spans = Trace(self._server(request), None)
+            request.span_trace_id = _trace_id(spans.server)
+        server, client = spans
         if client is not None:
             if request.answered:
                 client.set_attribute("http.response.status_code", request.status)
@@ -95,9 +95,9 @@ class Tracing:
         """Send what is left; takes no longer than EXPORT_S. Blocks."""
         self._provider.shutdown()
 
-    def _server(self, request: Request) -> trace.Span:
-        special = request.headers.special
-        carrier = {name: values[0].decode("latin-1") for name in HEADERS if len(values := special.get(name, [])) == 1}
+    def _server(self, request: Record) -> trace.Span:
+        said = {"traceparent": request.traceparent, "tracestate": request.tracestate}
+        carrier = {name: value.decode("latin-1") for name, value in said.items() if value is not None}
         started = self._now_ns() - int((self._clock.monotonic() - request.started) * 1e9)
         method = _method(request)
         route = None if request.route is None else request.route.name
@@ -143,20 +143,18 @@ def _trace_id(span: trace.Span) -> str:
     return trace.format_trace_id(span.get_span_context().trace_id)
 
 
-def _method(request: Request) -> str:
+def _method(request: Record) -> str:
     """The method for a name: clients can make up any number of others."""
     return request.method if request.method in METHODS else "HTTP"
 
 
-def _server_attributes(request: Request, route: str | None) -> Mapping[str, AttributeValue]:
-    forwarded = request.connection.forwarded
-    version = request.message.version
+def _server_attributes(request: Record, route: str | None) -> Mapping[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         **_request_method(request),
-        "url.scheme": forwarded.scheme.decode(),
+        "url.scheme": request.scheme,
         "url.path": request.path,
-        "client.address": forwarded.peer.decode(),
-        "network.protocol.version": f"{version.major}.{version.minor}",
+        "client.address": request.peer,
+        "network.protocol.version": f"1.{request.minor}",
     }
     if route is not None:
         attributes["http.route"] = route
@@ -169,7 +167,7 @@ def _server_attributes(request: Request, route: str | None) -> Mapping[str, Attr
     return attributes
 
 
-def _client_attributes(request: Request, upstream: Upstream) -> Mapping[str, AttributeValue]:
+def _client_attributes(request: Record, upstream: UpstreamPool) -> Mapping[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         **_request_method(request),
         "url.full": f"{upstream.scheme}://{upstream.authority.decode()}{request.path}",
@@ -183,7 +181,7 @@ def _client_attributes(request: Request, upstream: Upstream) -> Mapping[str, Att
     return attributes
 
 
-def _request_method(request: Request) -> Mapping[str, AttributeValue]:
+def _request_method(request: Record) -> Mapping[str, AttributeValue]:
     return {"http.request.method": request.method if request.method in METHODS else "_OTHER"}
 
 

@@ -12,12 +12,12 @@ from cachetools import LRUCache
 
 from sidecar.claims import ClaimRules, Claims
 from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
 from sidecar.denylist import DenyList
-from sidecar.jwks import JwksSource
+from sidecar.jwks import JwksSource, KeysAwaited
 from sidecar.jws import Jws, parse
 from sidecar.key_set import Jwks
 from sidecar.keys import VerificationKey
-from sidecar.rejections import Reason, Rejection
 
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
@@ -104,7 +104,7 @@ class Verifier:
         self._by_iss: Mapping[str, Issuer] = {
             iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
         }
-        self._clock = clock
+        self.clock = clock
         self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
         self.hits = 0
         self.misses = 0
@@ -124,10 +124,9 @@ class Verifier:
 
     def known(self, digest: bytes) -> Claims | None:
         """The same for the token with this digest."""
-        try:
-            known = self._remembered[digest]  # its `get` would look twice
-        except KeyError:
+        if digest not in self._remembered:  # an exception, or its `get`, would cost more
             return None
+        known = self._remembered[digest]
         source = known.source
         if known.jwks is not source.jwks:
             if source.jwks is None or known.key not in source.jwks:
@@ -138,18 +137,18 @@ class Verifier:
             if self.denylist.denies(known.claims.issuer, known.claims.claims):
                 return None
             known.denials = self.denylist.changes
-        now = self._clock.wall()
-        if not known.claims.valid_from <= now < known.until or self._clock.monotonic() >= source.trusted_until:
+        now = self.clock.wall()
+        if not known.claims.valid_from <= now < known.until or self.clock.monotonic() >= source.trusted_until:
             return None
         self.hits += 1
         return known.claims
 
-    async def verify(self, token: bytes, seen: Examination | None = None) -> Claims:
-        """Verify a token from the beginning. Raises Rejection; waits only when its key is not there.
+    def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
+        """Verify a token from the beginning. Raises Rejection, and KeysAwaited when its key may be on its way.
 
-        `seen` is told of each check as it begins.
+        `seen` is told of each check as it begins. `awaited` are the keys that were waited for.
         """
-        self.misses += 1
+        self.misses += awaited is None
         seen = seen or Examination()
         begin = seen.begun.append
         begin("shape")
@@ -166,7 +165,7 @@ class Verifier:
             raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
         begin("key")
         source = issuer.source
-        candidates = await source.keys_for(kid, algorithm)
+        candidates = source.keys_for(kid, algorithm, awaited)
         jwks = source.jwks
         assert jwks is not None
         begin("signature")
@@ -176,7 +175,7 @@ class Verifier:
                 break
         else:
             raise Rejection(Reason.SIGNATURE_INVALID)
-        now = self._clock.wall()
+        now = self.clock.wall()
         valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):

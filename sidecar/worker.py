@@ -175,7 +175,7 @@ class Worker:
 
     def _counted(self) -> Counted:
         assert self._live is not None
-        telemetry, verifier = self._live.telemetry, self._live.assembly.proxy.verifier
+        telemetry, verifier = self._live.telemetry, self._live.assembly.handler.verifier
         return Counted(
             telemetry.counts(),
             verifier.cache,

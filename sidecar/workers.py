@@ -16,12 +16,12 @@ from aiohttp import web
 
 from sidecar.assembly import Assembly
 from sidecar.channel import Channel, Count, Counted, Finish, Keys, Message, Refresh, Reply, Shared, Use
+from sidecar.common.errors import Reason
 from sidecar.counts import BUCKETS_S, Counts, total
 from sidecar.forker import Forker
 from sidecar.jwks import JwksSource
 from sidecar.live import Live
 from sidecar.refusals import KEPT
-from sidecar.rejections import Reason
 from sidecar.unusable import Unusable
 from sidecar.verifier import TokenCache
 

@@ -14,10 +14,8 @@ from select import PIPE_BUF
 import pytest
 
 from sidecar.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog, ecs_line, json_line
-from sidecar.headers import HOP_BY_HOP, Roles
-from sidecar.request import Request
+from sidecar.observability.record import Record
 from tests.peers.raw import patience
-from tests.proxy.test_request import HOST, arrived
 
 LINE = b"x" * 99 + b"\n"
 
@@ -36,7 +34,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def lines_to(descriptor: int) -> AccessLog:
     numbers = iter(range(10**9))
 
-    def line(_request: Request, _duration_s: float) -> bytes:
+    def line(_request: Record, _duration_s: float) -> bytes:
         return b"%099d\n" % next(numbers)
 
     return AccessLog(line, descriptor)
@@ -228,8 +226,7 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
 
 
 def test_the_figures_of_a_line() -> None:
-    asked = arrived(HOST)
-    asked.read(Roles(HOP_BY_HOP))
+    asked = Record("id-1", "GET", "/", b"sidecar.test", 1, "127.0.0.1", "http", 0.0)
     asked.sent, asked.answered = 5.0, 5.0123456
     before = time.time()
     line = json.loads(json_line(asked, 0.0234567))

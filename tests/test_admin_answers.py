@@ -222,6 +222,7 @@ async def test_a_refusal_is_told_by_its_request_id() -> None:
             "code": "scope_insufficient",
             "error": "Insufficient scope",
             "details": "The token lacks a scope this needs.",
+            "cause": None,
             "issuer": "main",
             "peer": "127.0.0.1",
         }

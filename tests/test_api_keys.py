@@ -11,8 +11,8 @@ import pytest
 from sidecar.api_keys import NEVER, ApiKey, ApiKeys, Entries
 from sidecar.bearer import TokenHeader
 from sidecar.claims import Claims
+from sidecar.common.errors import Reason, Rejection
 from sidecar.followed import FollowedFile
-from sidecar.rejections import Reason, Rejection
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.gateway import Keys
 from tests.peers.raw import Response

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from sidecar.assertion import AssertedIdentity
 from sidecar.claims import Claims
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
 from sidecar.identity import MAX_ALL_BYTES
 from sidecar.mint import REUSED, Mint
 from sidecar.minting import SigningKey, key_set, own_key
-from sidecar.rejections import Reason, Rejection
 from sidecar.server import CannotStart, build
 from sidecar.signing_keys import KeyRing, TimedKey
 from sidecar.unusable import Unusable

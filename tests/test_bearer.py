@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.bearer import take
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.claims import ClaimRules, Claims, Subjects, find, named
-from sidecar.rejections import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection
 from tests.peers.tokens import ABSENT, claims
 
 NOW = 1_800_000_000

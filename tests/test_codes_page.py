@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.common.errors import Reason
 from sidecar.config import json_schema
-from sidecar.rejections import Reason
 
 PAGE = (Path(__file__).parent.parent / "docs" / "codes.md").read_text()
 SECTIONS = dict(re.findall(r"^### `([a-z_]+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))

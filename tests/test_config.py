@@ -64,6 +64,11 @@ def test_the_smallest_file_has_every_default() -> None:
     limits = config.limits
     assert (limits.header_bytes, limits.headers, limits.connections) == (32768, 100, 10000)
     assert (limits.in_flight, limits.upstream_connections) == (1000, 1000)
+    assert (limits.upstream_header_bytes, limits.upstream_headers, limits.buffered_bytes) == (
+        65536,
+        128,
+        64 * 1024 * 1024,
+    )
 
 
 def test_a_route_has_every_default() -> None:

@@ -58,6 +58,21 @@ def test_one_that_ends_may_leave_and_take_others_along(clock: HandClock) -> None
     assert (leaving.boiled, other.boiled) == (1, 1)
 
 
+def test_one_that_expires_may_give_another_more_time(clock: HandClock) -> None:
+    deadlines, eggs = Deadlines(clock), list[Egg]()
+
+    class Generous(Egg):
+        def expire(self) -> None:
+            super().expire()
+            for egg in eggs:
+                egg.deadline = clock.monotonic() + 5
+
+    eggs += [Generous(clock.monotonic()) for _ in range(2)]
+    deadlines.watched.update(eggs)
+    deadlines.tick()
+    assert sorted(egg.boiled for egg in eggs) == [0, 1]
+
+
 @in_its_time
 async def test_they_are_looked_at_every_tick(clock: HandClock) -> None:
     deadlines, egg = Deadlines(clock, tick_s=0.25), Egg(clock.monotonic() + 10)

@@ -383,7 +383,7 @@ async def test_a_token_is_refused_from_the_moment_that_an_operator_takes_it_back
         good = request("GET", "/", token=token)
         for _ in range(2):  # verified, and then remembered
             assert not revoked(await client.request(good))
-        assert stack.sidecar.assembly.proxy.verifier.hits == 1
+        assert stack.sidecar.assembly.handler.verifier.hits == 1
         answer = await post(stack, {"iss": stack.issuer.issuer, "jti": "t1"})
         assert (answer.status, answer.json()) == (200, {"entries": 1})
         for _ in range(2):
@@ -442,7 +442,7 @@ async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was()
         await post(stack, {"iss": stack.issuer.issuer, "jti": "of another token"})
         for _ in range(3):
             assert not revoked(await client.request(stack.good()))
-        verifier = stack.sidecar.assembly.proxy.verifier
+        verifier = stack.sidecar.assembly.handler.verifier
         assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"
 
 

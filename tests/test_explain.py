@@ -326,14 +326,14 @@ async def test_keys_are_fetched_for_the_answer() -> None:
 async def test_a_running_proxy_is_asked_without_being_changed() -> None:
     async with running() as stack:
         assert (await stack.fetch(stack.good())).status == 200
-        before = dict(stack.sidecar.assembly.proxy.telemetry.requests)
+        before = dict(stack.sidecar.assembly.handler.telemetry.requests)
         question = Question("GET", "/x", stack.alice.encode())
         explanation = await explain(stack.sidecar.assembly, question, stack.clock)
         assert explanation.rejection is None
         assert "ok    signature   matches" in explanation.lines, "though the token is remembered"
-        verifier = stack.sidecar.assembly.proxy.verifier
+        verifier = stack.sidecar.assembly.handler.verifier
         assert (type(verifier), verifier.hits, verifier.misses) == (Verifier, 0, 1)
-        assert (stack.sidecar.assembly.proxy.telemetry.requests, stack.issuer.jwks_fetches) == (before, 1)
+        assert (stack.sidecar.assembly.handler.telemetry.requests, stack.issuer.jwks_fetches) == (before, 1)
 
 
 # The command

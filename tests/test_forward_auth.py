@@ -166,7 +166,7 @@ async def test_a_method_that_is_none_is_refused(method: str) -> None:
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
 
 
-@pytest.mark.parametrize("target", ["", "public/x", "http://a/public/x", "*"])
+@pytest.mark.parametrize("target", ["", "public/x", "http://a/public/x", "*", "/public/a b", "/public/\xe9"])
 async def test_a_target_that_is_no_path_is_refused(target: str) -> None:
     async with asked_by("x-forwarded") as stack:
         answer = await stack.fetch(question("x-forwarded", "GET", target))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.claims import Claims, find
+from sidecar.common.errors import Reason, Rejection
 from sidecar.identity import (
     ANONYMOUS,
     MAX_ALL_BYTES,
@@ -21,7 +22,6 @@ from sidecar.identity import (
     IdentityHeaders,
     encode,
 )
-from sidecar.rejections import Reason, Rejection
 from tests.peers.tokens import b64
 
 PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")

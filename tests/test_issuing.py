@@ -11,8 +11,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from sidecar.common.errors import Reason
+from sidecar.http.responses import CONTINUE
 from sidecar.minting import SigningKey
-from sidecar.rejections import Reason
 from sidecar.signing_keys import TimedKey
 from tests.peers import patience, tokens
 from tests.peers.clock import EPOCH
@@ -273,16 +274,15 @@ async def test_a_form_that_comes_late_is_waited_for_and_no_longer_than_that(keys
         head = request("POST", TOKEN, token=alice, body=body, headers=[("Expect", "100-continue")])[: -len(body)]
         async with stack.client() as client:
             await client.send(head)
+            assert await client.read(len(CONTINUE)) == CONTINUE
             await client.send(body)
-            answer = await client.response()
-            assert ([one.status for one in answer.interim], answer.status) == ([100], 200)
+            assert (await client.response()).status == 200
         async with stack.client() as client:
-            await client.send(head + body[:5])
-            async with patience("the form to be waited for"):
-                while not stack.sidecar.live.telemetry.requests_in_flight:
-                    await asyncio.sleep(0)
+            await client.send(head)
+            assert await client.read(len(CONTINUE)) == CONTINUE
+            await client.send(body[:5])
             stack.clock.ahead_s += 11
-            assert await client.closed() == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert await client.closed() == b""
 
 
 async def test_a_body_that_breaks_is_refused(keys: Keys) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.jwks import (
     COOLDOWN_S,
     MAX_REFRESH_S,
@@ -21,9 +22,9 @@ from sidecar.jwks import (
 )
 from sidecar.key_set import FetchFailed, Jwks, KeySet
 from sidecar.keys import ALGORITHMS, MAX_KID_LENGTH
-from sidecar.rejections import Reason, Rejection
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
+from tests.peers.waiting import keys_for
 
 REFRESH_S = 600.0
 STALE_S = 3600.0
@@ -116,13 +117,13 @@ def clock() -> HandClock:
 
 
 async def found(source: JwksSource, name: str) -> bool:
-    keys = await source.keys_for(f"ed25519-{name}", "EdDSA")
+    keys = await keys_for(source, f"ed25519-{name}", "EdDSA")
     return [key.kid for key, _ in keys] == [f"ed25519-{name}"]
 
 
 async def refusal(source: JwksSource, kid: str | None = "unknown", alg: str = "EdDSA") -> Rejection:
     with pytest.raises(Rejection) as caught:
-        await source.keys_for(kid, alg)
+        await keys_for(source, kid, alg)
     return caught.value
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.jws import (
     MAX_DEPTH,
     MAX_HEADER_BYTES,
@@ -18,7 +19,6 @@ from sidecar.jws import (
     strict_json_object,
     without_tokens,
 )
-from sidecar.rejections import Reason, Rejection
 from tests.peers.tokens import b64
 
 THREE_PARTS = "A JWT is three base64url parts joined by dots."

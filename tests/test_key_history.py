@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.jwks import JwksSource
 from sidecar.key_set import MAX_KEYS, FetchFailed, Jwks, KeySet
 from sidecar.keys import ALGORITHMS
-from sidecar.rejections import Reason, Rejection
 from sidecar.snapshot import MAX_BYTES, Snapshot, SnapshotUnusable
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
+from tests.peers.waiting import keys_for
 
 DOWN = FetchFailed("the issuer is down")
 ISS, URI = "https://idp.test/", "https://idp.test/keys"
@@ -69,7 +70,7 @@ def kids(source: JwksSource) -> list[str | None]:
 
 async def refusal(source: JwksSource, kid: str) -> Reason:
     with pytest.raises(Rejection) as caught:
-        await source.keys_for(kid, "EdDSA")
+        await keys_for(source, kid, "EdDSA")
     return caught.value.reason
 
 
@@ -90,7 +91,7 @@ async def test_with_a_grace_it_is_trusted_so_long_and_not_a_moment_longer(clock:
         issuer.answer = key_set("b")
         await asyncio.sleep(600)
         assert kids(source) == ["ed25519-b", "ed25519-a"]
-        assert len(await source.keys_for("ed25519-a", "EdDSA")) == 1
+        assert len(await keys_for(source, "ed25519-a", "EdDSA")) == 1
         await asyncio.sleep(59)
         assert kids(source) == ["ed25519-b", "ed25519-a"]
         await asyncio.sleep(2)
@@ -365,7 +366,7 @@ async def test_a_restart_during_an_outage_begins_with_the_last_good_keys(clock: 
         assert before is not None
         assert source.jwks is not None
         assert source.jwks.keys == before.keys
-        assert len(await source.keys_for("ed25519-a", "EdDSA")) == 1
+        assert len(await keys_for(source, "ed25519-a", "EdDSA")) == 1
         assert await refusal(source, "other") is Reason.JWKS_UNAVAILABLE
         assert source.fetched_at is not None
         assert clock.monotonic() - source.fetched_at == pytest.approx(1800, abs=0.1)

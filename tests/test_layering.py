@@ -15,7 +15,7 @@ FILES = {
 
 COMMANDS = {"dev", "drain", "check", "importing", "keys_command"}
 """What serves one command only, by its name."""
-PURE = ("routes", "bearer", "jws", "claims", "conditions", "policy", "headers", "identity", "rejections")
+PURE_RULES = {f"sidecar.{name}" for name in ("routes", "bearer", "jws", "claims", "conditions", "policy", "identity")}
 """Rules without a socket, a clock or a loop: what they answer depends on what they are given, and on nothing else."""
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}
 
@@ -47,6 +47,7 @@ def ours(names: set[str]) -> set[str]:
 SOURCES = {name: file.read_text() for name, file in FILES.items()}
 IMPORTS = {name: imported(source) for name, source in SOURCES.items()}
 OURS = {name: ours(names) for name, names in IMPORTS.items()}
+HTTP = {name for name in FILES if name.startswith("sidecar.http.")}
 OURS_AT_RUN_TIME = {
     name: ours(imported(ast.unparse(WithoutTypes().visit(ast.parse(source))) or "pass"))
     for name, source in SOURCES.items()
@@ -58,8 +59,8 @@ OURS_AT_RUN_TIME = {
     [
         ("import a.b, c", {"a.b", "c"}),
         ("from aiohttp import web", {"aiohttp"}),
-        ("from sidecar import rejections, clock", {"sidecar.rejections", "sidecar.clock"}),
-        ("from sidecar.rejections import Reason", {"sidecar.rejections"}),
+        ("from sidecar import claims, clock", {"sidecar.claims", "sidecar.clock"}),
+        ("from sidecar.http.responses import Form", {"sidecar.http.responses"}),
         ("def f():\n    import time", {"time"}),
     ],
 )
@@ -84,13 +85,17 @@ def test_configuration_knows_no_module_but_its_own_parts() -> None:
     assert {area(module).partition("_")[0] for module in reachable("sidecar.config", OURS)} <= {"config", "yaml"}
 
 
-def test_rejections_know_no_other_module() -> None:
-    assert OURS["sidecar.rejections"] == set()
+def test_errors_know_no_other_module() -> None:
+    assert OURS["sidecar.common.errors"] == set()
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_the_rules_are_pure(module: str) -> None:
-    name = f"sidecar.{module}"
+def test_http_knows_no_module_but_what_is_common() -> None:
+    assert HTTP
+    assert {area(far) for name in HTTP for far in OURS[name]} <= {"http", "common"}
+
+
+@pytest.mark.parametrize("name", sorted(PURE_RULES | HTTP))
+def test_the_rules_are_pure(name: str) -> None:
     outside = {f"{near} imports {far}" for near in reachable(name, OURS) for far in IMPORTS[near] if top(far) in WORLD}
     assert outside == set()
     assert [node.name for node in ast.walk(ast.parse(SOURCES[name])) if isinstance(node, ast.AsyncFunctionDef)] == []

@@ -12,16 +12,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
 from sidecar.fetch import FileKeySet
 from sidecar.key_set import FetchFailed, Jwks
 from sidecar.key_source import same_place
 from sidecar.keys import ALGORITHMS, SECRET_ALGORITHMS, UnusableKey, public_key, secret_key
-from sidecar.rejections import Reason, Rejection
 from sidecar.server import Sidecar, build
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
 from tests.peers.tokens import ABSENT, AUDIENCE
+from tests.peers.waiting import verified
 
 FILE_POLL_S = 5.0  # as docs/issuers.md says
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -59,9 +60,9 @@ async def running(
 
 async def verdict(sidecar: Sidecar, token: str) -> str:
     """`accepted`, or the code of the refusal. The remembered answer, if there is one, says the same."""
-    verifier = sidecar.assembly.proxy.verifier
+    verifier = sidecar.assembly.handler.verifier
     try:
-        verifier.cached(token.encode()) or await verifier.verify(token.encode())
+        verifier.cached(token.encode()) or await verified(verifier, token.encode())
     except Rejection as rejection:
         return rejection.reason.code
     assert verifier.cached(token.encode()) is not None
@@ -393,8 +394,8 @@ async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path
         for iss in ("https://old.test/", "Service", ["service"], ABSENT):
             token = tokens.token("EdDSA", now=clock.wall(), iss=iss)
             assert await verdict(sidecar, token) == Reason.ISSUER_UNKNOWN.code
-        claims = await sidecar.assembly.proxy.verifier.verify(
-            tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode()
+        claims = await verified(
+            sidecar.assembly.handler.verifier, tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode()
         )
         assert (claims.issuer, claims.claims["iss"]) == ("a", "https://old.test")
 

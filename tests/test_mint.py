@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from sidecar.claims import Claims
+from sidecar.common.errors import Reason, Rejection
 from sidecar.mint import REUSED, Mint
 from sidecar.minting import SigningKey
-from sidecar.rejections import Reason, Rejection
 from sidecar.signing_keys import KeyRing, TimedKey
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock

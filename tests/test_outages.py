@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
 from sidecar.fetch import TOTAL_S
 from sidecar.jwks import COOLDOWN_S, RETRY_MOST_EMPTY_S, UNKNOWN_KIDS, WAIT_S, JwksSource
 from sidecar.key_set import KeySet
-from sidecar.rejections import Reason, Rejection
 from sidecar.server import Sidecar, build
 from tests.peers import tokens
 from tests.peers.backend import RawBackend
@@ -28,6 +28,7 @@ from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.raw import RawClient, fetch
 from tests.peers.tokens import AUDIENCE, public_jwk
+from tests.peers.waiting import keys_for
 from tests.peers.wire import request
 
 PAGE = Path(__file__).parent.parent / "docs" / "issuer-outages.md"
@@ -560,10 +561,10 @@ async def test_a_storm_of_unknown_keys_is_one_fetch_a_cooldown_and_bounded_memor
     await asyncio.sleep(0.001)
     for number in range(100_000):
         with pytest.raises(Rejection) as caught:
-            await source.keys_for(f"unknown-{number}", "EdDSA")
+            await keys_for(source, f"unknown-{number}", "EdDSA")
         assert caught.value.reason is Reason.KEY_UNKNOWN
         clock.advance(10 * COOLDOWN_S / 100_000)
-    assert [key.kid for key, _ in await source.keys_for("ed25519-a", "EdDSA")] == ["ed25519-a"]
+    assert [key.kid for key, _ in await keys_for(source, "ed25519-a", "EdDSA")] == ["ed25519-a"]
     keeping.cancel()
     await asyncio.wait({keeping})
     _, *forced = fetched_at

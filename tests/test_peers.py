@@ -3,15 +3,17 @@
 import asyncio
 import gzip
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from jose import jwt
 
-from tests.peers import tokens
+from tests.peers import patience, tokens
 from tests.peers.backend import RawBackend, Request, echo, never, reset_instead, send
 from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.kernel import STILL, Narrow, still
 from tests.peers.raw import RawClient, fetch
 from tests.peers.tls import client_tls
 from tests.peers.tokens import ABSENT
@@ -359,3 +361,53 @@ async def test_the_issuer_breaks_off_where_it_is_told() -> None:
         issuer.on_jwks = Answer(200, b"0123456789", cut=5, by_reset=True)
         with pytest.raises(Truncated):
             await fetch(issuer.address, request(target=JWKS))
+
+
+# What the kernel holds
+
+
+async def test_what_the_kernel_holds_is_told_from_what_was_read() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        with Narrow(server.getsockname()) as client:
+            accepted, _ = await loop.sock_accept(server)
+            with accepted:
+                accepted.setblocking(False)
+                assert client.send(b"x" * 1000) == 1000
+                assert client.up.taken(client.sent) == 0
+                assert len(accepted.recv(400)) == 400
+                assert client.up.taken(client.sent) == 400
+                accepted.send(b"y" * 500)
+                assert client.down.given(0) == 500
+                assert client.receive(200) == 200
+                assert (client.down.held(), client.down.given(200)) == (300, 500)
+
+
+async def test_a_client_with_small_buffers_sends_what_fits_and_sees_the_end() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        with Narrow(server.getsockname()) as client:
+            accepted, _ = await loop.sock_accept(server)
+            with accepted:
+                assert 0 < client.send(bytes(64 << 20)) == client.sent < 64 << 20
+                async with patience("what has come and was not yet acknowledged to be counted once"):
+                    while client.up.held() != client.sent:
+                        await asyncio.sleep(0)
+                assert client.receive(1) == 0
+                assert not client.ended
+            assert client.receive(1) == 0
+            assert client.ended
+
+
+async def test_still_waits_for_as_long_as_something_moves() -> None:
+    moved = iter([*range(100), *[100] * 1000])
+    asked = 0
+
+    async def ask() -> None:
+        nonlocal asked
+        asked += 1
+
+    assert await still(lambda: next(moved), ask) == 100
+    assert asked == 100 + STILL

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sidecar.claims import Claims
+from sidecar.common.errors import Reason, Rejection
 from sidecar.policy import Policy, granted_roles
-from sidecar.rejections import Reason, Rejection
 
 
 def alice(**claims: Any) -> Claims:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.claims import ClaimRules, Subjects
+from sidecar.common.errors import Rejection
 from sidecar.jws import parse
-from sidecar.rejections import Rejection
 from tests.peers import tokens
 from tests.peers.tokens import b64
 from tests.proofs.judge import AUDIENCES, RELAXED_RULES, RULES, Judge, acceptable

@@ -1,8 +1,8 @@
 """The last refusals: each with its reason and its sentence, and nothing of a token or a query."""
 
+from sidecar.common.errors import Reason
 from sidecar.jws import without_tokens
 from sidecar.refusals import KEPT, MAX_PATH, Refusal
-from sidecar.rejections import Reason
 from tests.peers.backend import RawBackend, send
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -26,7 +26,7 @@ async def test_a_refusal_is_kept_with_its_sentence() -> None:
     assert now <= refusal.at <= stack.clock.wall()
     assert refusal == Refusal(
         refusal.at, "id-1", "POST", "/orders/7", "(default)", "none", (), 401, Reason.TOKEN_EXPIRED,
-        answer.json()["details"], "127.0.0.1", False,
+        answer.json()["details"], "127.0.0.1", False, "",
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ async def test_bytes_that_are_no_request_are_kept() -> None:
         [refusal] = kept(stack)
     assert refusal._replace(at=0) == Refusal(
         0, answer.get("x-request-id") or "", "", "", "(none)", "none", (), 400, Reason.REQUEST_MALFORMED,
-        answer.json()["details"], "127.0.0.1", False,
+        answer.json()["details"], "127.0.0.1", False, "A head must not hold control characters.",
     )  # fmt: skip
 
 

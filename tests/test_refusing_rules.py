@@ -10,7 +10,7 @@ PAGE = (TESTS.parent / "docs" / "refusing-rules.md").read_text()
 def test_every_test_that_is_named_is_there() -> None:
     there = {name for file in TESTS.rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
     named = set(re.findall(r"`(test_\w+)`", PAGE))
-    assert len(named) > 100
+    assert len(named) > 80
     assert {name for name in named if not any(one.startswith(name) for one in there)} == set()
 
 

@@ -358,7 +358,7 @@ async def test_counts_go_on(file: Path) -> None:
             assert await status(stack, token=stack.alice) == 200
         assert await reload(stack, file, routes=PUBLIC)
         await status(stack)
-        verifier = stack.sidecar.assembly.proxy.verifier
+        verifier = stack.sidecar.assembly.handler.verifier
         assert (verifier.hits, verifier.misses) == (2, 1)
         assert sum(stack.sidecar.live.telemetry.requests.values()) == 4
         assert "jwt_sidecar_requests_in_flight 0.0" in await samples(stack)
@@ -462,8 +462,8 @@ async def test_a_changed_secret_and_a_changed_key_are_seen(file: Path, tmp_path:
         following = await follow(stack)
         secret.write_text("b" * 33)
         await until(stack, 1)
-        assert stack.sidecar.assembly.proxy._signature is not None
-        assert stack.sidecar.assembly.proxy._signature._secret == b"b" * 33
+        assert stack.sidecar.assembly.handler._signature is not None
+        assert stack.sidecar.assembly.handler._signature._secret == b"b" * 33
         other = tmp_path / "other"
         other.write_text("c" * 32)
         write(stack, file, signature={"secret_file": str(other)})

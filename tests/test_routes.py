@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.policy import Policy
-from sidecar.rejections import Reason, Rejection
 from sidecar.routes import MAX_READINGS, REFUSED_METHODS, Auth, Route, Routes, host_name, readings
 
 PUBLIC = Route("/public/*", auth=Auth.NONE)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.minting import ALGORITHMS, SigningKey
-from sidecar.rejections import Reason, Rejection
 from sidecar.signing_keys import ALWAYS, NEVER, KeyRing, TimedKey, rotated
 from tests.peers import tokens
 

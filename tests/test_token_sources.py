@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.bearer import AUTHORIZATION, TokenHeader, TokenSources
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import json_schema, parse
-from sidecar.rejections import Reason, Rejection
-from tests.peers.wire import request
+from tests.peers.wire import WEBSOCKET, request
 from tests.proxy.conftest import running
 
 X_TOKEN = TokenHeader("X-Token")
@@ -360,9 +360,8 @@ async def test_a_token_in_the_query_is_not_in_the_access_log(
 
 async def test_a_websocket_may_bring_its_token_in_the_query() -> None:
     async with running(token_from=ELSEWHERE) as stack:
-        headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
         async with stack.client() as client:
-            await client.send(request("GET", f"/ws?access_token={stack.alice}", headers=headers))
+            await client.send(request("GET", f"/ws?access_token={stack.alice}", headers=WEBSOCKET))
             received = await stack.backend.received()
         assert (received.target, received.get("upgrade")) == ("/ws", "websocket")
 

@@ -9,14 +9,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sidecar.claims import ClaimRules, Claims
+from sidecar.common.errors import Rejection
 from sidecar.jwks import JwksSource
 from sidecar.key_set import Jwks, KeySet
 from sidecar.keys import ALGORITHMS
-from sidecar.rejections import Rejection
 from sidecar.verifier import REMEMBERED_S, REMEMBERED_TOKENS, Issuer, TokenCache, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock, in_its_time
 from tests.peers.tokens import ABSENT, b64
+from tests.peers.waiting import verified
 
 NOW = int(EPOCH)
 NARROW, ANYONE, RELAXED = "https://narrow.test/", "https://anyone.test/", "https://relaxed.test/"
@@ -81,7 +82,7 @@ class Issuers:
         self.sources[name].jwks = Jwks.of({"keys": [*keys]}, ALGORITHMS)
 
     async def verify(self, token: str) -> Claims:
-        return await self.verifier.verify(sent(token))
+        return await verified(self.verifier, sent(token))
 
     def cached(self, token: str) -> Claims | None:
         return self.verifier.cached(sent(token))

@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from sidecar.claims import ClaimRules
+from sidecar.common.errors import Reason, Rejection
 from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource
 from sidecar.key_set import Jwks, KeySet
-from sidecar.rejections import Reason, Rejection
 from sidecar.verifier import ACCEPTED_TYP, Examination, Issuer, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.tokens import ABSENT
+from tests.peers.waiting import verified
 
 NOW = int(EPOCH)
 ALL_CHECKS = [
@@ -42,7 +43,7 @@ def token(**header: Any) -> bytes:
     "typ", ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT", ABSENT]
 )
 async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None:
-    await verifier().verify(token(typ=typ))
+    await verified(verifier(), token(typ=typ))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None
 )  # fmt: skip
 async def test_other_kinds_of_token_are_refused(typ: str) -> None:
     with pytest.raises(Rejection) as caught:
-        await verifier().verify(token(typ=typ))
+        await verified(verifier(), token(typ=typ))
     assert caught.value.reason is Reason.TOKEN_MALFORMED
     assert caught.value.details == "The token is of another type (typ) than is accepted."
 
@@ -62,7 +63,7 @@ async def test_other_kinds_of_token_are_refused(typ: str) -> None:
 @pytest.mark.parametrize("typ", [None, 5, True, [], ["JWT"], {"JWT": 1}])
 async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
     with pytest.raises(Rejection) as caught:
-        await verifier().verify(token(typ=typ))
+        await verified(verifier(), token(typ=typ))
     assert (caught.value.reason, caught.value.details) == (
         Reason.TOKEN_MALFORMED,
         "The token's typ is not a string.",
@@ -83,15 +84,15 @@ async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
 )
 async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: object, good: bool) -> None:
     if good:
-        await verifier(accepted).verify(token(typ=typ))
+        await verified(verifier(accepted), token(typ=typ))
     else:
         with pytest.raises(Rejection, match="token_malformed"):
-            await verifier(accepted).verify(token(typ=typ))
+            await verified(verifier(accepted), token(typ=typ))
 
 
 async def test_every_check_of_a_good_token_is_told_in_order() -> None:
     seen = Examination()
-    await verifier().verify(token(), seen)
+    await verified(verifier(), token(), seen)
     assert seen.begun == ALL_CHECKS
     assert seen.jws is not None
     assert seen.issuer is not None
@@ -118,14 +119,14 @@ async def test_every_check_of_a_good_token_is_told_in_order() -> None:
 async def test_the_last_check_that_is_told_is_the_one_that_refused(last: str, wrong: bytes) -> None:
     seen = Examination()
     with pytest.raises(Rejection):
-        await verifier().verify(wrong, seen)
+        await verified(verifier(), wrong, seen)
     assert seen.begun == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
 
 
 async def test_the_key_is_not_told_before_it_has_verified() -> None:
     seen = Examination()
     with pytest.raises(Rejection):
-        await verifier().verify(tokens.flip(token().decode()).encode(), seen)
+        await verified(verifier(), tokens.flip(token().decode()).encode(), seen)
     assert seen.key is None
 
 
@@ -145,7 +146,7 @@ async def test_the_key_is_not_told_before_it_has_verified() -> None:
 )
 async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], details: str) -> None:
     with pytest.raises(Rejection) as caught:
-        await verifier().verify(token(**header))
+        await verified(verifier(), token(**header))
     assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
 
 
@@ -153,7 +154,7 @@ async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> N
     judge = verifier()
     (issuer,) = judge.issuers
     good = token()
-    await judge.verify(good)
+    await verified(judge, good)
     assert (judge.hits, judge.misses) == (0, 1)
     claims = judge.cached(good)
     assert claims is not None
@@ -171,5 +172,5 @@ async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> N
     assert judge.cached(b"another") is None
     assert (judge.hits, judge.misses) == (1, 1)
     with pytest.raises(Rejection):
-        await judge.verify(b"another")
+        await verified(judge, b"another")
     assert (judge.hits, judge.misses) == (1, 2)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from sidecar.channel import Channel, Count, Counted, Finish, Keys, Message, Refresh, Reply, Use
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import Config, parse
 from sidecar.counts import Counts
 from sidecar.forker import Forker
@@ -16,7 +17,6 @@ from sidecar.health import Health
 from sidecar.histogram import Histogram
 from sidecar.key_set import MAX_KEYS
 from sidecar.live import Live
-from sidecar.rejections import Reason, Rejection
 from sidecar.unusable import Unusable
 from sidecar.verifier import TokenCache
 from sidecar.worker import SharedSource
@@ -24,6 +24,7 @@ from sidecar.workers import Gone, Workers, _Worker
 from tests.peers import patience
 from tests.peers.clock import HandClock
 from tests.peers.tokens import kid, public_jwk
+from tests.peers.waiting import keys_for
 
 ALG = "EdDSA"
 
@@ -55,7 +56,7 @@ class Source(SharedSource):
     async def key(self, name: str) -> str:
         """`found`, or the code of the refusal."""
         try:
-            await self.keys_for(kid(ALG, name), ALG)
+            await keys_for(self, kid(ALG, name), ALG)
         except Rejection as rejection:
             return rejection.reason.code
         return "found"

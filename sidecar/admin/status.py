@@ -22,6 +22,7 @@ def refusal(kept: Refusal) -> dict[str, Any]:
         "code": kept.reason.code,
         "error": kept.reason.error,
         "details": kept.details or None,
+        "cause": kept.cause or None,
         "issuer": kept.issuer,
         "claims": kept.claims,
         "peer": kept.peer,

@@ -30,3 +30,8 @@ class Limits(Struct):
     connections: Count = key("Connections of clients.", 10000)
     in_flight: Count = key("Requests at work; more are answered 503.", 1000)
     upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
+    upstream_header_bytes: Count = key("Of all headers of an answer together.", 65536)
+    upstream_headers: Count = key("Headers of an answer.", 128)
+    buffered_bytes: Count = key(
+        "Of bodies that wait for a slow peer; beyond it new requests are answered 503.", 67108864
+    )

@@ -17,13 +17,15 @@ from tests.peers.clock import HandClock, HandLoop, in_its_time
 
 
 class Line(asyncio.Transport):
-    """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before."""
+    """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__()
+    `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
+    """
+
+    def __init__(self, protocol: asyncio.BufferedProtocol) -> None:
+        super().__init__(extra={"peername": ("127.0.0.1", 1), "socket": self})
         self.sent = b""
-        self.closed = False
-        self.aborted = False
+        self.closed = self.aborted = self.finished = self.reset = self.lost = False
         self._protocol = protocol
         self._reading = True
         self._unread = b""
@@ -32,17 +34,48 @@ class Line(asyncio.Transport):
     def say(self, data: bytes) -> None:
         """What comes by it; once it is read."""
         self._unread += data
-        if self._reading and self._unread:
-            unread, self._unread = self._unread, b""
-            self._protocol.data_received(unread)
+        while self._reading and self._unread and not self.closed:
+            room = self._protocol.get_buffer(-1)
+            size = min(len(room), len(self._unread))
+            room[:size] = self._unread[:size]
+            self._unread = self._unread[size:]
+            self._protocol.buffer_updated(size)
+
+    def finish(self) -> None:
+        """The other side sends no more."""
+        self._protocol.eof_received()
+        self.closed = True
 
     def end(self, error: Exception | None = None) -> None:
         """It has ended: the other side closed it, or with an error broke it off."""
-        self.closed = True
+        self.closed = self.lost = True
         self._protocol.connection_lost(error)
+
+    def fill(self) -> None:
+        """The other side takes no more."""
+        self._protocol.pause_writing()
+
+    def drain(self) -> None:
+        """The other side has taken all of it."""
+        self._protocol.resume_writing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.finished = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def setsockopt(self, *_: Any) -> None:
+        self.reset = True
 
     def close(self) -> None:
         self.closed = True
@@ -69,9 +102,12 @@ class _Loop(HandLoop):
         super().__init__(clock, quiet_s)
         self.lines: list[Line] = []
         self.ended: int = 0
+        self.refused: Exception | None = None
 
     async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:
         await asyncio.sleep(0)
+        if self.refused is not None:
+            raise self.refused
         line = Line(factory())
         self.lines.append(line)
         if self.ended:
@@ -92,6 +128,11 @@ def lines() -> list[Line]:
 def end_at_once(number: int) -> None:
     """So many connections that are still to be opened have ended when they are there."""
     _loop().ended = number
+
+
+def refuse(error: Exception | None) -> None:
+    """No connection can be opened from now on, for this reason; or again, with None."""
+    _loop().refused = error
 
 
 def _loop() -> _Loop:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.claims import ClaimRules, Claims
+from sidecar.common.errors import Rejection
 from sidecar.denylist import DenyList
-from sidecar.jwks import JwksSource
+from sidecar.http.responses import Form
+from sidecar.http.responses import refusal as answer
+from sidecar.jwks import JwksSource, KeysAwaited
 from sidecar.jws import MAX_DEPTH
 from sidecar.key_set import Jwks, KeySet
 from sidecar.keys import ALGORITHMS, secret_key
-from sidecar.rejections import Form, Rejection, answer
 from sidecar.verifier import ACCEPTED_TYP, Issuer, Verifier
 from tests.peers import tokens
 from tests.peers.clock import HandClock
@@ -66,14 +68,10 @@ class Judge:
 
     def claims(self, token: bytes) -> Claims:
         """What the verifier says. Raises Rejection; that it would wait for somebody is an AssertionError."""
-        verifying = self.verifier.verify(token)
         try:
-            verifying.send(None)
-        except StopIteration as end:
-            claims: Claims = end.value
-            return claims
-        verifying.close()
-        raise AssertionError("it waits")
+            return self.verifier.verify(token)
+        except KeysAwaited as keys:
+            raise AssertionError("it waits") from keys
 
     def judge(self, odd: Odd) -> str:
         """`accepted` or the code of the refusal. AssertionError: a rule was broken; any other exception is one too many."""

@@ -67,7 +67,6 @@ TESTS_OF = {
     "bearer": "test_bearer.py test_token_sources.py",
     "claims": "test_claims.py test_claim_rules.py",
     "policy": "test_policy.py test_policy_rules.py",
-    "headers": "test_headers.py",
     "identity": "test_identity.py test_identity_options.py",
     "jws": "test_jws.py",
     "keys": "test_keys.py test_key_set.py test_local_keys.py",
@@ -82,37 +81,28 @@ TESTS_OF = {
     "issuing": "test_issuing.py",
     "followed": "test_api_keys.py test_rotation.py",
     "routes": "test_routes.py proxy/test_routing.py",
-    "request": "proxy/test_request.py proxy/test_routing.py",
-    **dict.fromkeys(("heads", "recurring"), f"proxy/test_recurring.py {CALLS}"),
-    "leg": (
-        "proxy/test_upstream.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        f"proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_tunnel.py {CALLS}"
+    **{
+        f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
+    },
+    "http/grammar": "http",
+    **{f"http/{name}": f"http/test_{name}.py {CALLS}" for name in ("message_reader", "request_head", "response_head")},
+    "http/header_policy": f"http/test_header_policy.py test_identity_options.py {CALLS}",
+    "proxy/handler": (
+        "test_resource_metadata.py test_signature.py test_issuing.py test_gateway.py test_forward_auth.py test_api_keys.py "
+        f"test_health.py test_token_sources.py test_tracing.py test_explain.py proxy test_telemetry.py {CALLS}"
     ),
-    "upstream": (
-        "proxy/test_upstream.py proxy/test_routing.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py "
-        "test_telemetry.py test_reload.py"
-    ),
-    **dict.fromkeys(
-        ("connection", "listener"),
-        "proxy/test_connection.py proxy/test_keeping.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py "
-        f"test_reload.py test_server.py {CALLS}",
-    ),
-    "proxy": (
-        "proxy/test_bugs.py proxy/test_keeping.py proxy/test_routing.py test_resource_metadata.py test_signature.py "
-        "test_issuing.py test_gateway.py test_forward_auth.py test_api_keys.py test_health.py test_token_sources.py "
-        "proxy/test_tls.py test_tracing.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py proxy/test_strangers.py "
-        f"proxy/test_recurring.py proxy/test_tunnel.py test_telemetry.py proxy/test_wire.py {CALLS}"
-    ),
-    "relay": (
-        "proxy/test_connection.py proxy/test_keeping.py proxy/test_routing.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_bodies.py proxy/test_strangers.py proxy/test_recurring.py proxy/test_wire_answers.py proxy/test_tunnel.py "
-        f"test_telemetry.py {CALLS}"
-    ),
-    "tunnel": "proxy/test_tunnel.py proxy/test_routing.py proxy/test_limits_and_timeouts.py",
+    **{
+        f"proxy/{name}": f"proxy test_telemetry.py {CALLS}"
+        for name in ("exchange", "resources", "response_relay", "upstream_connection")
+    },
+    **{
+        f"proxy/{name}": f"proxy test_telemetry.py test_reload.py test_server.py {CALLS}"
+        for name in ("client_connection", "listener", "upstream_pool")
+    },
+    "proxy/tunnel": "proxy/test_tunnel.py proxy",
+    "observability/record": "test_record.py test_access_log.py test_telemetry.py test_tracing.py",
 }
-"""Module -> the files with its tests, the quickest first."""
+"""Module -> the files and folders with its tests, the quickest first."""
 
 Outcome = str | None
 """Who killed a mutant: a test, or `timeout`, or `crash`; None: it survived."""
@@ -169,7 +159,7 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     living = Living(path, [mutant for mutant in every if before.get(mutant.name) is None], jobs)
     outcomes = {name: outcome for name, outcome in before.items() if outcome is not None} | living.run(files)
     afresh = [mutant for mutant in every if mutant.name not in outcomes]
-    fresh = Fresh(f"sidecar.{module}", path, files, living)
+    fresh = Fresh(f"sidecar.{module.replace('/', '.')}", path, files, living)
     for mutant, outcome in _raced([None, *afresh, None], fresh.run, lambda _: 5 * living.clean_s, jobs):
         if mutant is None:
             assert outcome is None, f"the unchanged module fails, too: {outcome}"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sidecar.dev.issuer import Issuer
-from tests.peers.wire import request
+from tests.peers.wire import WEBSOCKET, request
 from tests.proofs import subject, verdict
 from tests.proofs.running import AUDIENCE, MIB, Sidecar, forget_peak, memory_mib, running
 
@@ -174,10 +174,9 @@ def down(sidecar: Sidecar, token: str, mib: int, chunked: bool, stall_s: float =
 
 def tunnelled(sidecar: Sidecar, token: str, mib: int, stall_s: float) -> str:
     """Get a body as one WebSocket frame; its digest."""
-    upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
     with socket.create_connection(sidecar.proxy) as connection:
         wire = Wire(connection)
-        connection.sendall(request("GET", f"/ws/{mib}", token=token, headers=upgrade))
+        connection.sendall(request("GET", f"/ws/{mib}", token=token, headers=WEBSOCKET))
         assert wire.head().startswith(b"http/1.1 101")
         frame = hashlib.sha256()
         wire.take(10, frame)

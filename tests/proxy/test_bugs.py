@@ -7,29 +7,32 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sidecar.pages import Page, Reply
-from sidecar.request import Request
+from sidecar.proxy.exchange import Exchange
 from sidecar.routes import Auth, Route
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
 
-
-async def at_once(request: Request) -> Reply:
-    raise ValueError(f"eyJ.secret.text of {request.target}")
+ON_EVERY_LOOP = True
 
 
-async def within_its_answer(request: Request) -> Reply:
-    request.status = 200
-    request.connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+def at_once(exchange: Exchange, _body: bytes) -> Reply:
+    raise ValueError(f"eyJ.secret.text of {exchange.target}")
+
+
+def within_its_answer(exchange: Exchange, _body: bytes) -> Reply:
+    exchange.status = 200
+    assert exchange.client is not None
+    exchange.client.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     raise ValueError("eyJ.secret.text")
 
 
 @asynccontextmanager
 async def with_a_bug() -> AsyncIterator[Stack]:
-    """A sidecar with two pages that have one; that it was said is taken off the errors that no test may leave."""
+    """A sidecar with pages that have one; that it was said is taken off the errors that no test may leave."""
     async with running() as stack:
-        for path, answer in (("/bug", at_once), ("/late", within_its_answer)):
-            route = Route(path, auth=Auth.NONE, name=path)
-            stack.sidecar.assembly.proxy.pages |= {path: Page(route, answer)}  # type: ignore[operator]
+        for path, answer, body_bytes in (("/bug", at_once, 0), ("/late", within_its_answer, 0), ("/form", at_once, 10)):
+            page = Page(Route(path, auth=Auth.NONE, name=path), answer, body_bytes=body_bytes, body_s=10.0)
+            stack.sidecar.assembly.handler.pages |= {path: page}  # type: ignore[operator]
         yield stack
         [said] = stack.secrets.errors
         assert f" event=bug type=ValueError at={__file__}:" in said
@@ -38,16 +41,40 @@ async def with_a_bug() -> AsyncIterator[Stack]:
         stack.secrets.errors.clear()
 
 
-async def test_a_bug_is_answered_without_a_word_about_it_and_the_connection_goes_on() -> None:
+@pytest.mark.parametrize("path", ["/bug", "/form"])
+async def test_a_bug_is_answered_without_a_word_about_it_and_the_connection_goes_on(path: str) -> None:
     async with with_a_bug() as stack, stack.client() as client:
-        answer = await client.request(request("GET", "/bug"))
-        assert (answer.status, answer.json()["code"], answer.get("connection")) == (500, "internal_error", None)
+        raw = request("POST", path, body=b"hello")
+        await client.send(raw[:-1])
+        await stack.health("/livez")  # what was sent before has come in by then
+        await client.send(raw[-1:])
+        answer = await client.response("POST")
+        kept = None if path == "/form" else "close"  # of a page that takes no body, none has been read
+        assert (answer.status, answer.json()["code"], answer.get("connection")) == (500, "internal_error", kept)
         assert b"secret" not in answer.raw
         assert stack.secrets.errors[0].startswith(f"request_id={answer.get('x-request-id')} ")
-        assert (await client.request(stack.good())).status == 200
+        if kept is None:
+            assert (await client.request(stack.good())).status == 200
         telemetry = stack.sidecar.live.telemetry
         assert telemetry.decisions["none", "error", "internal_error"] == 1
-        assert telemetry.requests["/bug", "GET", 500] == 1
+        assert telemetry.requests[path, "POST", 500] == 1
+
+
+class NoLog:
+    """An access log with a bug."""
+
+    def write(self, *_: object) -> None:
+        raise ValueError("eyJ.secret.text")
+
+
+async def test_a_bug_while_a_request_is_recorded_leaves_its_connection_usable() -> None:
+    async with with_a_bug() as stack, stack.client() as client:
+        telemetry = stack.sidecar.live.telemetry
+        telemetry.access_log = NoLog()  # type: ignore[assignment]
+        await client.send(stack.good(), tail=stack.good())
+        assert (await client.response()).status == 200
+        telemetry.access_log = None
+        assert (await client.response()).status == 200
 
 
 async def test_a_bug_within_an_answer_breaks_it_off_and_nothing_follows_it() -> None:

@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from sidecar.pages import Page, Reply
-from sidecar.request import Request
 from sidecar.routes import Auth, Route
 from tests.peers.backend import RawBackend, send
-from tests.peers.wire import request, response
+from tests.peers.wire import WEBSOCKET, request, response
 from tests.proxy.conftest import Stack, ok, running
 
+ON_EVERY_LOOP = True
+
 # What is asked for, as (path, token?, status): a refusal, an answer to a front proxy, a page of our own, a backend's answer.
-OWN = {"refusal": ("/x", False, 401), "question": ("/auth/public/x", False, 200), "page": ("/page", False, 203)}
+OWN = {"refusal": ("/x", False, 401), "question": ("/auth/public/x", False, 200), "page": ("/page", False, 404)}
 KINDS = {**OWN, "backend": ("/x", True, 200)}
-WEBSOCKET = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
 LAST = {"asks for the end": [("Connection", "close")], "would go on in another protocol": WEBSOCKET}
 
 
-async def page(_request: Request) -> Reply:
-    return Reply(203, {"X-A": "b"}, b'{"a":"b"}')
+def page(*_: object) -> Reply:
+    return Reply(404, {"X-A": "b"}, b'{"a":"b"}')
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def asked() -> AsyncIterator[Stack]:
     }
     async with running(**settings) as stack:
         route = Route("/page", auth=Auth.NONE, name="/page")
-        stack.sidecar.assembly.proxy.pages |= {"/page": Page(route, page)}  # type: ignore[operator]
+        stack.sidecar.assembly.handler.pages |= {"/page": Page(route, page)}  # type: ignore[operator]
         yield stack
 
 
@@ -95,8 +95,8 @@ async def test_a_client_of_http_1_0_is_told_that_it_may_go_on_where_it_can_see_t
 async def test_a_page_of_our_own_is_an_answer_as_any_other(asked: Stack) -> None:
     answer = await asked.fetch(of(asked, "page", headers=[("X-Request-Id", "id-1")]))
     assert answer.raw == (
-        b"HTTP/1.1 203 Non-Authoritative Information\r\nX-A: b\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+        b"HTTP/1.1 404 Not Found\r\nX-A: b\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
         b'X-JWT-Sidecar: issuer\r\nX-Request-Id: id-1\r\n\r\n{"a":"b"}'
     )
-    assert (await asked.fetch(request("GET", "/page?a=b"))).status == 203
+    assert (await asked.fetch(request("GET", "/page?a=b"))).status == 404
     assert (await asked.fetch(request("GET", "/page/"))).status == 401

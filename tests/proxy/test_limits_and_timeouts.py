@@ -10,6 +10,8 @@ from tests.peers.raw import Response
 from tests.peers.wire import request, response
 from tests.proxy.conftest import FEEDS, Client, Stack, ok, running
 
+ON_EVERY_LOOP = True
+
 SHORT = "100ms"
 
 
@@ -28,10 +30,16 @@ async def quietly_closed(client: Client) -> None:
 # Silence of a client
 
 
-@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b", b"\r\n"])
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nX-A: b", b"\r"])
 async def test_a_slow_head_is_cut_off(sent: bytes) -> None:
     async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
         await client.send(sent)
+        await quietly_closed(client)
+
+
+async def test_an_empty_line_before_a_request_gives_an_idle_connection_no_more_time() -> None:
+    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+        await client.send(b"\r\n")
         await quietly_closed(client)
 
 
@@ -251,7 +259,7 @@ async def test_a_head_that_is_too_large_is_a_431(
 
 async def test_a_head_that_never_ends_is_a_431_before_it_is_complete(stack: Stack) -> None:
     async with stack.client() as client:
-        await client.send(b"GET /" + b"x" * 40_000)
+        await client.send(b"GET /" + b"x" * 70_000)
         refusal(await client.response(), 431, "headers_too_large")
 
 
@@ -482,20 +490,22 @@ async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: 
     more = asyncio.Event()
 
     async def stream(_: Request, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab")
         await more.wait()
         writer.write(b"cd")
 
-    async with running(backend=RawBackend(stream), close_on_expiry=setting) as stack:
-        async with stack.client() as client:
-            await client.send(request("GET", "/", token=stack.token(exp=int(stack.clock.wall()) + 100)))
-            received = b""
-            while not received.endswith(b"\r\n\r\nab"):
-                received += await client.read(1)
-            stack.clock.ahead_s = 100 + 60 + 1
-            more.set()
-            rest = await client.closed() if ends else await client.read(2)
-        assert rest == (b"" if ends else b"cd")
+    async with running(backend=RawBackend(stream), close_on_expiry=setting) as stack, stack.client() as client:
+        await client.send(request("GET", "/", token=stack.token(exp=int(stack.clock.wall()) + 100)))
+        received = b""
+        while not received.endswith(b"\r\n\r\nab"):
+            received += await client.read(1)
+        stack.clock.ahead_s = 100 + 60 + 1
+        more.set()
+        assert await client.read(2) == b"cd"  # for as long as nobody has looked at the deadlines
+        stack.sidecar.live.deadlines.tick()
+        assert stack.sidecar.live.telemetry.requests_in_flight == (not ends)
+        if ends:
+            assert await client.closed() == b""
 
 
 async def test_a_silent_answer_ends_with_the_token_too() -> None:

@@ -1,5 +1,7 @@
 """TLS on the proxy's listener and towards backends: who is trusted, and that renewed files are used."""
 
+import asyncio
+import socket
 import ssl
 from pathlib import Path
 
@@ -7,11 +9,14 @@ import pytest
 import trustme
 
 from sidecar.server import CannotStart
-from tests.peers.backend import RawBackend
-from tests.peers.raw import fetch
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, echo
+from tests.peers.raw import RawClient, fetch
 from tests.peers.tls import authority, client_tls, server_tls
 from tests.peers.wire import Truncated
 from tests.proxy.conftest import ok, running
+
+ON_EVERY_LOOP = True
 
 
 def write(folder: Path, certificate: trustme.LeafCert) -> dict[str, str]:
@@ -29,6 +34,42 @@ async def test_clients_are_served_over_tls_and_the_backend_is_told(tmp_path: Pat
         assert (await stack.backend.received()).get("x-forwarded-proto") == "https"
 
 
+async def test_each_piece_of_an_answer_goes_to_a_silent_client_as_it_comes(tmp_path: Path) -> None:
+    taken = asyncio.Event()
+
+    async def in_pieces(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
+        for piece in (b"hello", b"world", b"again"):
+            writer.write(piece)
+            await taken.wait()
+            taken.clear()
+
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with (
+        running(backend=RawBackend(in_pieces), tls=tls) as stack,
+        RawClient.to(stack.sidecar.proxy_address, tls=client_tls()) as client,
+    ):
+        await client.send(stack.good())
+        for piece in (b"hello", b"world", b"again"):
+            async with patience("a piece"):
+                assert (await client.reader.readuntil(piece)).endswith(piece)
+            taken.set()
+
+
+async def test_much_goes_both_ways_over_tls_and_nothing_is_held_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    much = b"x" * (8 << 20)
+    async with RawBackend(echo, tls=server_tls()) as backend:
+        url = f"https://127.0.0.1:{backend.address[1]}"
+        upstreams = {"default": {"url": url, "tls": {"ca_file": str(tmp_path / "ca.crt")}}}
+        async with running(tls=tls, upstream=None, upstreams=upstreams) as stack:
+            for raw in (stack.good("POST", body=much), stack.good("POST", chunks=[much])):
+                answer = await fetch(stack.sidecar.proxy_address, raw, tls=client_tls())
+                assert answer.body == much
+            assert stack.sidecar.live.resources.held_bytes == 0
+
+
 async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
@@ -43,6 +84,21 @@ async def test_a_handshake_has_as_long_as_a_request_header(tmp_path: Path) -> No
     async with running(tls=tls, timeouts={"request_headers": "100ms"}) as stack, stack.client() as client:
         await client.send(b"\x16\x03")  # so begins a handshake
         assert await client.closed() == b""
+
+
+async def test_the_end_of_the_sidecar_ends_handshakes_also_those_that_are_about_to_begin(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls) as stack:
+        listener = stack.sidecar.plane._listener
+        assert listener is not None
+        for turns in range(6):  # in one of them it has been accepted, and not yet begun
+            with socket.create_connection(stack.sidecar.proxy_address):
+                while not listener.connections:
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await listener.shutdown()
+                assert stack.sidecar.live.telemetry.connections == 0
 
 
 async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Frames, close_frame
+from sidecar.http.websocket import Frames, close_frame
+from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock, in_its_time_with_sockets
+from tests.peers.wire import WEBSOCKET
 from tests.proxy.conftest import Client, Stack, running
+from tests.proxy.test_connection import come_to, connections, gone_from, paused
 
+ON_EVERY_LOOP = True
 MASK = bytes((1, 2, 3, 4))
 
 
@@ -131,7 +135,7 @@ async def joined(
             exp = int(stack.clock.wall()) + 200
             token = stack.token(exp=exp)
             stack.clock.ahead_s = exp + 60 - lasts_s - stack.clock.wall()
-        upgrade_headers = [("Connection", "Upgrade"), ("Upgrade", protocol)]
+        upgrade_headers = WEBSOCKET if protocol == "websocket" else [("Connection", "Upgrade"), ("Upgrade", protocol)]
         asking = stack.good("GET", "/", headers=upgrade_headers, token=token)
         for at in range(0, len(asking), step):
             await client.send(asking[at : at + step])
@@ -153,52 +157,54 @@ async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> 
         assert await tunnel.come(2) == b"\xff\x00"
 
 
-@pytest.mark.parametrize("early", [b"AB", b"\r\n", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("early", [b"AB", b"\n", b"\r\n", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.parametrize("with_the_request", [True, False])
 async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
     early: bytes, with_the_request: bool
 ) -> None:
-    begun = asyncio.Event()
     agreed = asyncio.Event()
+    came_before = b""
 
-    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
-        begun.set()
+    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
+        nonlocal came_before
         await agreed.wait()
+        came_before = bytes(request.reader._buffer)  # type: ignore[attr-defined]
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
+        writer.write(await request.reader.readexactly(len(early)))
         await asyncio.Event().wait()
 
     routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
     async with running(backend=RawBackend(upgrade), routes=routes) as stack, stack.client() as client:
         head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
         await client.send(head + early if with_the_request else head)
-        await begun.wait()
+        await stack.backend.received()
         if not with_the_request:
             await client.send(early)
-            await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # what was sent before has come in by then
         agreed.set()
-        answer = await client.closed()
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b'"Bytes of the other protocol came before it was agreed on."' in answer
-        await stack.backend.disconnected()
+        assert (await client.response()).status == 101
+        assert await client.read(len(early)) == early
+        assert came_before == b""
 
 
-@pytest.mark.parametrize("piece", [b"ab", b"helloEXTRA"], ids=["within it", "with its end"])
-async def test_another_protocol_does_not_begin_with_a_body_and_bytes_with_its_end_are_seen(piece: bytes) -> None:
-    async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
-        await request.reader.readexactly(2)
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x-proto/1\r\n\r\n")
-        await asyncio.Event().wait()
+async def test_bytes_that_came_before_another_protocol_was_declined_are_no_request() -> None:
+    async with running(routes=[{"path": "/*", "upgrades": ["x-proto/1"]}]) as stack:
+        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
+        answers = await stack.converse(head, tail=stack.good())
+        assert [(answer.status, answer.get("connection")) for answer in answers] == [(200, "close")]
+        async with stack.client() as client:
+            await client.send(head + stack.good())
+            assert [answer.status for answer in await client.answers()] == [200]
+        assert len(stack.backend.requests) == 2
 
-    routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]
-    async with (
-        running(backend=RawBackend(upgrade, read_bodies=False), routes=routes) as stack,
-        stack.client() as client,
-    ):
-        headers = [("Connection", "Upgrade"), ("Upgrade", "x-proto/1"), ("Content-Length", "5")]
-        await client.send(stack.good("POST", "/", headers=headers))
-        await stack.backend.connected()
-        await client.send(piece)
-        assert (await client.closed()).startswith(b"HTTP/1.1 400 ")
+
+@pytest.mark.parametrize("protocol", ["websocket", "x-proto/1"])
+async def test_a_request_with_a_body_does_not_ask_for_another_protocol(protocol: str) -> None:
+    async with running(routes=[{"path": "/*", "upgrades": [protocol]}]) as stack, stack.client() as client:
+        headers = [*WEBSOCKET[:1], ("Upgrade", protocol), *WEBSOCKET[2:]]
+        assert (await client.request(stack.good("POST", "/", headers=headers, body=b"hello"))).status == 200
+        [seen] = stack.backend.requests
+        assert (seen.body, seen.get("upgrade"), seen.get("connection")) == (b"hello", None, None)
 
 
 @pytest.mark.parametrize("size", [5, 200_000])
@@ -213,7 +219,7 @@ async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int
             writer.write(await request.reader.readexactly(len(frame(size, masked=True))))
 
     async with running(backend=RawBackend(upgrade)) as stack, stack.client() as client:
-        head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")])
+        head = stack.good("GET", "/", headers=WEBSOCKET)
         early = frame(size, masked=True)
         await client.send(head + early if with_the_request else head)
         await stack.backend.received()
@@ -279,6 +285,27 @@ async def test_who_does_not_read_holds_who_sends(to_the_backend: bool) -> None:
         async with patience("all of it"):
             assert await reader.readexactly(len(much)) == much
             await sending
+
+
+async def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_off() -> None:
+    async with joined() as tunnel:
+        tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        tunnel.writer.write(frame(48 << 20))  # more than the kernel keeps for four sockets
+        await paused(connections(tunnel.stack)[0])
+        come_to(tunnel.stack, tunnel.stack.clock.monotonic() + 301)  # of 300 by default
+        await gone_from(tunnel.stack)
+        await tunnel.stack.backend.disconnected()
+        assert tunnel.stack.sidecar.live.resources.held_bytes == 0
+
+
+async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> None:
+    async with joined("x-proto/1", lasts_s=0.2) as tunnel:
+        tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
+        await paused(connections(tunnel.stack)[0])
+        await tunnel.stack.backend.disconnected()
+        tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await tunnel.client.closed()).startswith(b"xxx")
 
 
 async def test_both_sides_are_told_when_the_token_ends_between_frames() -> None:

@@ -1,103 +1,32 @@
-"""The pool and its connections at moments that no socket can be brought to: the tests are the backend, and have the clock."""
+"""The pool and its connections at moments that no socket can be brought to: the tests are both ends, and have the clock."""
 
 import asyncio
 import gc
+import json
+import logging
 import ssl
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from aiohttp import HttpVersion11
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import RawRequestMessage, RawResponseMessage
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
-from sidecar.connection import ClientConnection
-from sidecar.deadlines import NEVER, Deadlines
-from sidecar.headers import HOP_BY_HOP, Forwarded, Roles
-from sidecar.leg import BrokenOff, UpstreamConnection
-from sidecar.rejections import Reason, Rejection
-from sidecar.request import Request
-from sidecar.routes import Route
-from sidecar.upstream import Answer, Upstream
+from sidecar.config import parse
+from sidecar.live import Live
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.listener import Listener
+from sidecar.proxy.upstream_pool import KEEP_IDLE_S, UpstreamPool
 from tests.peers.clock import HandClock
-from tests.peers.memory import Line, end_at_once, in_memory, lines
-from tests.peers.wire import response
+from tests.peers.memory import Line, end_at_once, in_memory, lines, refuse
+from tests.peers.wire import WEBSOCKET, request, response
 
-HEAD = b"GET / HTTP/1.1\r\n"
 ANSWER = response(200, b"hello")
-SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+OPEN = {"path": "/*", "auth": "none"}
 
 
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
-
-
-def pool_of(clock: HandClock, connections: int = 10, tls: Callable[[], ssl.SSLContext] | None = None) -> Upstream:
-    return Upstream(
-        "default",
-        ("backend.test", 80),
-        clock,
-        Deadlines(clock),
-        authority="backend.test",
-        tls=tls,
-        connections=connections,
-        connect_s=2.0,
-        answer_s=60.0,
-        idle_s=300.0,
-    )
-
-
-class Client:
-    """What a request asks of the connection that it came by."""
-
-    def __init__(self, clock: HandClock) -> None:
-        self.clock = clock
-        self.forwarded = Forwarded("127.0.0.1", "http", False)
-        self.deadline = NEVER
-        self.invited = 0
-        self.transport: object | None = self
-
-    def invite_body(self, _request: Request) -> None:
-        """Now it may come."""
-        self.invited += 1
-
-    def wait_for_body(self, deadline: float) -> None:
-        """It owes a piece of its body by then."""
-        self.deadline = deadline
-
-
-def asked(
-    clock: HandClock, method: str = "GET", *headers: tuple[bytes, bytes], payload: StreamReader = EMPTY_PAYLOAD
-) -> Request:
-    """A request that has been read."""
-    message = RawRequestMessage(
-        method,
-        "/",
-        HttpVersion11,
-        CIMultiDictProxy(CIMultiDict()),
-        ((b"Host", b"a"), *headers),
-        False,
-        None,
-        False,
-        False,
-        URL("/"),
-    )
-    request = Request(message, payload, cast(ClientConnection, Client(clock)))
-    request.read(Roles(HOP_BY_HOP))
-    return request
-
-
-def body(protocol: BaseProtocol | None = None) -> StreamReader:
-    """A body that is still to come, by this client's connection if it matters."""
-    loop = asyncio.get_running_loop()
-    if protocol is None:
-        protocol = BaseProtocol(loop)
-        Line(protocol)
-    return StreamReader(protocol, 2**16, loop=loop)
 
 
 async def turns() -> None:
@@ -106,447 +35,555 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def sending(pool: Upstream, request: Request) -> "asyncio.Task[Answer]":
-    """The request on its way."""
-    return asyncio.create_task(pool.send(HEAD, request, lambda _: None))
+class Proxy:
+    """What is between the clients' lines and those of the backend: a whole sidecar, but for its sockets."""
+
+    def __init__(self, live: Live, listener: Listener) -> None:
+        self.live = live
+        self.listener = listener
+
+    @property
+    def pool(self) -> UpstreamPool:
+        return self.live.assembly.upstreams["default"]
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self.pool._waiting)
+
+    def client(self, raw: bytes = b"") -> Line:
+        """A client that has sent this."""
+        line = Line(self.listener())
+        line.say(raw)
+        return line
+
+    def clients(self, number: int) -> list[Line]:
+        """Clients that each have sent a request, to /0, /1 and so on."""
+        return [self.client(request("GET", f"/{one}")) for one in range(number)]
+
+    def tick(self) -> None:
+        """Look at the deadlines."""
+        self.live.deadlines.tick()
 
 
-def exchanging(connection: UpstreamConnection) -> "asyncio.Task[Any]":
-    """A request and its answer on a connection, without a pool around it."""
-    connection.request_sent = True
-    return asyncio.create_task(connection.exchange(HEAD + b"\r\n", False, 60.0))
+@asynccontextmanager
+async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> AsyncIterator[Proxy]:
+    """A proxy with so many connections to its backend."""
+    config = {
+        "issuers": {"main": {"issuer": "https://issuer.test", "audiences": ["a"]}},
+        "upstream": "http://backend.test",
+        "limits": {"upstream_connections": connections},
+        "timeouts": {"connect": "2s"},
+        "routes": [OPEN],
+        "access_log": "off",
+    }
+    config = parse(json.dumps(config | settings))
+    live = Live(config, clock)
+    made = Proxy(live, Listener(live.assembly.handler, config, clock, live.deadlines, live.resources))
+    yield made
+    for connection in made.listener.connections:
+        connection._transport.end()  # type: ignore[attr-defined]
+    for line in lines():
+        if not line.lost:
+            line.end()
+    await turns()
+    assert live.telemetry.requests_in_flight == live.telemetry.connections == live.resources.held_bytes == 0
+    assert live.deadlines.watched == set()
+    await live.stop()
+
+
+def targets(line: Line) -> list[str]:
+    """Of the requests that came by a line of the backend."""
+    return [part.split(b" ")[0].decode() for part in line.sent.split(b"GET ")[1:]]
+
+
+def status(line: Line) -> int:
+    """Of the last answer that a client has got, 0 when none has."""
+    return int((b" 0" + line.sent).rpartition(b"HTTP/1.1 ")[2].split()[0])
 
 
 # The pool
 
 
 @in_memory
-async def test_a_turn_that_is_given_to_somebody_who_gives_up_is_the_next_ones(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    connection = await pool.connect()
-    leaving, staying = (asyncio.create_task(pool.connect()) for _ in range(2))
-    await turns()
-    pool.keep(connection)
-    leaving.cancel()
-    assert await staying is connection
+async def test_requests_that_wait_are_served_in_their_order_and_nobody_passes_them(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        clients = at.clients(3)
+        await turns()
+        [line] = lines()
+        for served in range(3):
+            line.say(ANSWER)
+            newcomer = at.client(request("GET", f"/new-{served}"))
+            await turns()
+            assert [status(client) for client in clients] == [200] * (served + 1) + [0] * (2 - served)
+            assert status(newcomer) == 0
+        assert targets(line) == ["/0", "/1", "/2", "/new-0"]
 
 
 @in_memory
-async def test_who_gives_up_is_given_no_turn(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    connection = await pool.connect()
-    leaving, staying = (asyncio.create_task(pool.connect()) for _ in range(2))
-    await turns()
-    leaving.cancel()
-    pool.keep(connection)
-    assert await staying is connection
+async def test_who_leaves_gives_its_place_in_the_queue_to_the_next(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        _, leaving, staying = at.clients(3)
+        await turns()
+        leaving.end()
+        lines()[0].say(ANSWER)
+        assert targets(lines()[0]) == ["/0", "/2"]
+        lines()[0].say(ANSWER)
+        assert (status(staying), at.waiting) == (200, 0)
 
 
 @in_memory
-async def test_a_turn_of_another_is_no_reason_to_wait_longer(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    begun, connection = clock.monotonic(), await pool.connect()
-    first, second = (asyncio.create_task(pool.connect()) for _ in range(2))
-    await asyncio.sleep(1)
-    pool.keep(connection)
-    assert await first is connection
-    with pytest.raises(Rejection) as raised:
-        await second
-    assert (raised.value.reason, raised.value.retry_after_s) == (Reason.OVERLOADED, 1)
-    assert clock.monotonic() - begun == pytest.approx(2)
+async def test_nobody_waits_longer_than_for_a_connection(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        _, waiting = at.clients(2)
+        await turns()
+        clock.advance(1.9)
+        at.tick()
+        later = at.client(request())
+        assert (status(waiting), at.waiting) == (0, 2)
+        clock.advance(0.1)
+        at.tick()
+        assert (status(waiting), b"overloaded" in waiting.sent, b"Retry-After: 1\r\n" in waiting.sent) == (
+            503,
+            True,
+            True,
+        )
+        assert (status(later), at.waiting) == (0, 1)
 
 
 @in_memory
-async def test_who_is_passed_by_waits_no_longer(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    begun, connection = clock.monotonic(), await pool.connect()
-    waiting = asyncio.create_task(pool.connect())
-    await asyncio.sleep(1.5)
-    newcomer = sending(pool, asked(clock))
-    pool.keep(connection)  # in the very turn in which somebody else comes for it
-    with pytest.raises(Rejection):
-        await waiting
-    assert clock.monotonic() - begun == pytest.approx(2)
-    lines()[0].say(ANSWER)
-    await newcomer
+async def test_who_is_served_after_waiting_has_all_the_time_of_an_answer(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        _, waiting = at.clients(2)
+        await turns()
+        clock.advance(1.9)
+        lines()[0].say(ANSWER)
+        clock.advance(59)  # of 60 by default
+        at.tick()
+        assert status(waiting) == 0
+        lines()[0].say(ANSWER)
+        assert status(waiting) == 200
 
 
 @in_memory
 async def test_who_gave_up_waiting_is_forgotten(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    await pool.connect()
-    before = futures()
-    waiting = [asyncio.create_task(pool.connect()) for _ in range(100)]
-    await asyncio.wait(waiting)
-    assert {type(one.exception()) for one in waiting} == {Rejection}
-    waiting.clear()
-    assert futures() - before < 10
-
-
-def futures() -> int:
-    gc.collect()
-    return sum(isinstance(one, asyncio.Future) for one in gc.get_objects())
-
-
-@in_memory
-async def test_a_connection_of_a_retired_pool_gives_its_place_when_it_has_ended(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    begun, connection = clock.monotonic(), await pool.connect()
-    waiting = asyncio.create_task(pool.connect())
-    await asyncio.sleep(1)
-    pool.retire()
-    pool.keep(connection)
-    assert lines()[0].closed
-    with pytest.raises(Rejection):
-        await waiting
-    assert clock.monotonic() - begun == pytest.approx(2)
-    waiting = asyncio.create_task(pool.connect())
-    await turns()
-    lines()[0].end()
-    assert await waiting is not connection
+    async with proxy(clock, connections=1) as at:
+        clients = at.clients(100)
+        await turns()
+        clock.advance(2)
+        at.tick()
+        for client in clients[1:]:
+            assert status(client) == 503
+            client.end()
+        del clients, client
+        gc.collect()
+        assert sum(isinstance(one, Exchange) for one in gc.get_objects()) == 1
 
 
 @in_memory
 async def test_connections_that_are_being_opened_count(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=2)
-    opening = [asyncio.create_task(pool.connect()) for _ in range(3)]
-    await turns()
-    assert len(lines()) == 2
-    lines()[0].end()
-    await asyncio.wait(opening)
-    assert [one.exception() for one in opening] == [None, None, None]
-    assert len(lines()) == 3
+    async with proxy(clock, connections=2) as at:
+        at.clients(3)
+        assert at.waiting == 1
+        await turns()
+        assert len(lines()) == 2
+        lines()[0].end()
+        await turns()
+        assert len(lines()) == 3
+        assert targets(lines()[2]) == ["/2"]
 
 
 @in_memory
 async def test_a_connection_that_is_gone_as_soon_as_it_is_there_is_a_502_and_takes_no_place(clock: HandClock) -> None:
-    pool = pool_of(clock, connections=1)
-    end_at_once(1)
-    with pytest.raises(Rejection) as raised:
-        await pool.connect()
-    assert raised.value.reason is Reason.UPSTREAM_UNREACHABLE
-    assert pool.deadlines.watched == set()
-    await pool.connect()
+    async with proxy(clock, connections=1) as at:
+        end_at_once(1)
+        first, second = at.clients(2)
+        await turns()
+        assert (status(first), b"upstream_unreachable" in first.sent) == (502, True)
+        assert targets(lines()[1]) == ["/1"]
+        lines()[1].say(ANSWER)
+        assert status(second) == 200
+
+
+@in_memory
+async def test_a_bug_while_a_connection_is_opened_is_told_and_the_next_is_served(clock: HandClock) -> None:
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("sidecar.proxy").addHandler(listener)
+    async with proxy(clock, connections=1) as at:
+        refuse(UnicodeError("no name of a host"))
+        first, second = at.clients(2)
+        await turns()
+        refuse(None)
+        assert (status(first), b"internal_error" in first.sent, status(second)) == (500, True, 500)
+        at.client(request())
+        await turns()
+        assert len(lines()) == 1
+    logging.getLogger("sidecar.proxy").removeHandler(listener)
+    assert [line.partition("event=bug type=UnicodeError")[1] != "" for line in said] == [True, True]
+
+
+@in_memory
+async def test_a_connection_that_was_opened_for_somebody_who_has_left_is_the_next_ones(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        leaving, staying = at.clients(2)
+        leaving.end()
+        await turns()
+        assert [targets(line) for line in lines()] == [["/1"]]
+        lines()[0].say(ANSWER)
+        assert status(staying) == 200
 
 
 @in_memory
 async def test_a_connection_that_is_about_to_end_is_not_taken(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    connection = await pool.connect()
-    pool.keep(connection)
-    connection.close()
-    answer = sending(pool, asked(clock, "POST"))
-    await turns()
-    lines()[0].end()
-    lines()[1].say(ANSWER)
-    assert (await answer).message.code == 200
-    assert lines()[0].sent == b""
+    async with proxy(clock) as at:
+        first = at.client(request())
+        await turns()
+        lines()[0].say(ANSWER)
+        lines()[0].finish()
+        second = at.client(request("POST", "/"))
+        await turns()
+        lines()[1].say(ANSWER)
+        assert (status(first), status(second), len(targets(lines()[0]))) == (200, 200, 1)
 
 
 @in_memory
-async def test_a_connection_that_ends_behind_its_answer_is_not_used_again(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    answering = sending(pool, asked(clock))
-    await turns()
-    lines()[0].say(ANSWER)
-    lines()[0].end()
-    answer = await answering
-    assert answer.whole() == b"hello"
-    answer.release()
-    answering = sending(pool, asked(clock))
-    await turns()
-    lines()[1].say(ANSWER)
-    assert (await answering).message.code == 200
+async def test_an_idle_connection_is_ended_before_a_backend_would(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].say(ANSWER)
+        clock.advance(KEEP_IDLE_S - 0.1)
+        at.tick()
+        assert not lines()[0].closed
+        clock.advance(0.1)
+        at.tick()
+        assert lines()[0].closed
 
 
 @in_memory
-async def test_an_answer_that_nobody_has_read_to_its_end_ends_its_connection(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    answering = sending(pool, asked(clock))
-    await turns()
-    lines()[0].say(ANSWER[:-1])
-    answer = await answering
-    assert answer.whole() is None
-    answer.release()
-    assert lines()[0].closed
+async def test_a_retired_pool_ends_its_idle_connections_and_serves_who_has_it(clock: HandClock) -> None:
+    async with proxy(clock, connections=2) as at:
+        clients = at.clients(4)
+        await turns()
+        lines()[0].say(ANSWER)
+        lines()[1].say(ANSWER)
+        lines()[0].say(ANSWER)
+        at.pool.retire()
+        assert [line.closed for line in lines()] == [True, False]
+        lines()[1].say(ANSWER)
+        assert [status(client) for client in clients] == [200] * 4
+        assert lines()[1].closed
+
+
+@in_memory
+async def test_a_connection_of_a_retired_pool_gives_its_place_when_it_has_ended(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        _, waiting = at.clients(2)
+        await turns()
+        at.pool.retire()
+        lines()[0].say(ANSWER)
+        assert (lines()[0].closed, targets(lines()[0])) == (True, ["/0"])
+        lines()[0].end()
+        await turns()
+        lines()[1].say(ANSWER)
+        assert (status(waiting), targets(lines()[1])) == (200, ["/1"])
 
 
 @in_memory
 async def test_the_end_of_a_pool_ends_all_its_connections(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    for _ in range(2):
-        idle = await pool.connect()
-    pool.keep(idle)
-    pool.close()
-    assert [line.closed for line in lines()] == [True, True]
-
-
-@in_memory
-async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: HandClock) -> None:
-    pool, payload = pool_of(clock, connections=1), body()
-    connection = await pool.connect()
-    request = asked(clock, "POST", (b"Content-Length", b"5"), payload=payload)
-    answer = sending(pool, request)
-    await turns()
-    assert cast(Client, request.connection).invited == 0
-    pool.keep(connection)
-    await turns()
-    assert cast(Client, request.connection).invited == 1
-    payload.feed_data(b"hello")
-    payload.feed_eof()
-    await turns()
-    lines()[0].say(ANSWER)
-    assert (await answer).request_sent
-    assert lines()[0].sent.endswith(b"\r\n\r\nhello")
-
-
-@in_memory
-async def test_a_request_that_its_client_did_not_finish_leaves_no_connection_to_the_next(clock: HandClock) -> None:
-    """The backend has answered, and reads on when the client has gone: the next request must not be the rest of this one."""
-    protocol = BaseProtocol(asyncio.get_running_loop())
-    client = Line(protocol)
-    pool, payload = pool_of(clock), body(protocol)
-    request = asked(clock, "POST", (b"Content-Length", b"10"), payload=payload)
-    answering = sending(pool, request)
-    await turns()
-    [backend] = lines()
-    backend._protocol.pause_writing()
-    payload.feed_data(b"half")
-    await turns()
-    backend.say(ANSWER)
-    answer = await answering
-    assert answer.whole() == b"hello"
-    cast(Client, request.connection).transport = None
-    client.end()
-    backend._protocol.resume_writing()
-    await turns()
-    assert answer._sending is not None
-    assert answer._sending.exception() is None  # nobody would ask for it
-    assert not answer.request_sent
-    answer.release()
-    assert backend.closed
-
-
-@in_memory
-async def test_a_bug_while_a_body_is_sent_is_nobodys_departure(clock: HandClock) -> None:
-    pool, payload = pool_of(clock), body()
-    request = asked(clock, "POST", (b"Content-Length", b"10"), payload=payload)
-    answering = sending(pool, request)
-    await turns()
-    payload.set_exception(RuntimeError("a bug"))
-    [backend] = lines()
-    await turns()
-    backend.say(ANSWER)
-    answer = await answering
-    assert answer._sending is not None
-    with pytest.raises(RuntimeError, match="a bug"):
-        await answer._sending
-    answer.release()
-    assert backend.closed
-
-
-@in_memory
-async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock) -> None:
-    pool, payload = pool_of(clock), body()
-    request = asked(clock, "POST", (b"Transfer-Encoding", b"chunked"), payload=payload)
-    request.route = Route("/*", max_body=4)
-    answer = sending(pool, request)
-    await turns()
-    payload.feed_data(b"1234")
-    await turns()
-    payload.feed_data(b"5")
-    with pytest.raises(Rejection) as raised:
-        await answer
-    assert raised.value.reason is Reason.BODY_TOO_LARGE
-    assert lines()[0].sent.endswith(b"\r\n\r\n4\r\n1234\r\n")
-    assert lines()[0].aborted
+    async with proxy(clock) as at:
+        at.clients(2)
+        await turns()
+        lines()[0].say(ANSWER)
+        at.pool.close()
+        assert [line.closed for line in lines()] == [True, True]
 
 
 @pytest.mark.parametrize(("tls", "scheme"), [(None, "http"), (ssl.create_default_context, "https")])
-def test_a_backend_has_the_scheme_of_its_connections(
-    clock: HandClock, tls: Callable[[], ssl.SSLContext] | None, scheme: str
-) -> None:
-    assert pool_of(clock, tls=tls).scheme == scheme
+@in_memory
+async def test_a_backend_has_the_scheme_of_its_connections(clock: HandClock, tls: Any, scheme: str) -> None:
+    async with proxy(clock) as at:
+        times = dict.fromkeys(("connect_s", "answer_s", "idle_s"), 1.0)
+        pool = UpstreamPool(
+            "a", ("a", 1), clock, at.live.deadlines, at.live.resources, authority="a", tls=tls, connections=1, **times
+        )
+        assert pool.scheme == scheme
+
+
+# Once more
+
+
+async def used(at: Proxy) -> Line:
+    """A connection that has served a request."""
+    at.client(request())
+    await turns()
+    lines()[0].say(ANSWER)
+    return lines()[0]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"])
+@in_memory
+async def test_what_may_be_sent_twice_is_when_a_used_connection_ends(clock: HandClock, method: str) -> None:
+    async with proxy(clock) as at:
+        line = await used(at)
+        body = b"hello" if method in ("PUT", "POST") else None
+        client = at.client(request(method, "/x", body=body))
+        before = line.sent.index(f"{method} /x".encode())
+        line.end(ConnectionResetError())
+        await turns()
+        if method in ("POST", "PATCH"):
+            assert (status(client), len(lines())) == (502, 1)
+        else:
+            assert lines()[1].sent == line.sent[before:]
+            lines()[1].say(response(204))
+            assert status(client) == 204
+
+
+@in_memory
+async def test_nothing_is_sent_twice_on_a_connection_that_was_new_or_has_begun_to_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        first = at.client(request())
+        await turns()
+        lines()[0].end()
+        assert status(first) == 502
+        second = at.client(request())
+        await turns()
+        lines()[1].say(ANSWER)
+        assert status(second) == 200
+        second.say(request())
+        lines()[1].say(ANSWER[:1])
+        lines()[1].end()
+        await turns()
+        assert (status(second), len(lines())) == (502, 2)
+
+
+@in_memory
+async def test_a_connection_that_was_opened_for_somebody_who_left_may_have_ended_too(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request()).end()
+        await turns()
+        client = at.client(request())
+        assert targets(lines()[0]) == ["/"]
+        lines()[0].end()
+        await turns()
+        lines()[1].say(ANSWER)
+        assert status(client) == 200
+
+
+@in_memory
+async def test_a_body_that_was_passed_on_in_pieces_is_not_sent_twice(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        line = await used(at)
+        client = at.client(request("PUT", "/x", headers=[("Content-Length", "5")]))
+        client.say(b"hello")
+        line.end()
+        await turns()
+        assert (status(client), len(lines())) == (502, 1)
+
+
+@in_memory
+async def test_a_request_goes_on_to_the_next_connection_as_often_as_one_had_ended(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.clients(3)
+        await turns()
+        stale = [*lines()]
+        for line in stale:
+            line.say(ANSWER)
+        client = at.client(request("GET", "/x"))
+        for line in reversed(stale):
+            assert targets(line)[1:] == ["/x"]
+            line.end()
+        await turns()
+        lines()[3].say(ANSWER)
+        assert status(client) == 200
 
 
 # A connection
 
 
 @in_memory
-async def test_a_connection_says_what_became_of_it(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    assert not connection.spoken
-    for begun in (ANSWER, ANSWER[:1]):
-        answer = exchanging(connection)
+async def test_what_comes_when_nobody_has_asked_is_not_looked_at(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        line = await used(at)
+        line.say(response(103))
+        assert line.closed
+        client = at.client(request())
         await turns()
-        assert not connection.spoken
-        lines()[0].say(begun)
-        assert (connection.spoken, connection.reusable) == (True, True)
-    lines()[0].end()
-    with pytest.raises(BrokenOff):
-        await answer
-    assert not connection.reusable
+        assert targets(line) == ["/"]
+        lines()[1].say(ANSWER)
+        assert client.sent.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("cut", [len(ANSWER), -2])
+@in_memory
+async def test_an_answer_behind_another_is_the_end_of_its_connection(clock: HandClock, cut: int) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(ANSWER[:cut])
+        lines()[0].say(ANSWER[cut:] + ANSWER)
+        assert lines()[0].closed
+        assert client.sent.count(b"hello") == client.sent.count(b"HTTP/1.1") == 1
 
 
 @in_memory
-async def test_what_is_held_back_of_an_answer_comes_when_it_is_read(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(response(200, chunks=[b"x" * 200_000, b"end"]))
-    _, payload = await answer
-    assert not payload.is_eof()
-    assert payload.total_bytes == 200_000
-    assert await payload.read() == b"x" * 200_000 + b"end"
-    assert connection.at_rest
-
-
-@in_memory
-async def test_the_end_of_an_answer_behind_more_chunks_than_are_held_comes(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    answering = exchanging(connection)
-    await turns()
-    lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 4097)
-    _, payload = await answering
-    assert await payload.readany() == b"x" * 4097
-    await turns()
-    lines()[0].say(b"1\r\ny\r\n0\r\n\r\n")
-    assert payload.is_eof()
-    assert await payload.readany() == b"y"
-    assert connection.at_rest
+async def test_an_answer_of_nobody_any_more_ends_its_connection(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(ANSWER[:-1])
+        client.end()
+        assert lines()[0].aborted
+        lines()[0].say(ANSWER[-1:])
 
 
 @in_memory
 async def test_only_an_answer_that_is_owed_can_be_late(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    connection = await pool.connect()
-    clock.advance(1000)
-    pool.deadlines.tick()
-    answer = exchanging(connection)
-    await turns()
-    clock.advance(59)
-    pool.deadlines.tick()
-    lines()[0].say(ANSWER)
-    await answer
-    clock.advance(1000)
-    pool.deadlines.tick()
-    connection.hold()
-    connection.wait_until(clock.monotonic() + 1)
-    clock.advance(1000)
-    pool.deadlines.tick()
-    assert not lines()[0].closed
+    async with proxy(clock, timeouts={"idle": "900s"}) as at:
+        client = at.client(request("POST", "/x", headers=[("Content-Length", "5")]))
+        await turns()
+        clock.advance(800)  # of 60 by default for an answer: the client owes its body
+        at.tick()
+        assert status(client) == 0
+        client.say(b"hello")
+        clock.advance(59)
+        at.tick()
+        assert status(client) == 0
+        clock.advance(1)
+        at.tick()
+        assert (status(client), b"upstream_timeout" in client.sent, lines()[0].aborted) == (504, True, True)
 
 
 @in_memory
-async def test_while_a_body_is_waited_for_the_backend_is_not_late(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    connection = await pool.connect()
-    answer = exchanging(connection)
-    await turns()
-    connection.hold()
-    clock.advance(1000)
-    pool.deadlines.tick()
-    connection.wait_until(clock.monotonic() + 60)
-    clock.advance(59)
-    pool.deadlines.tick()
-    assert not lines()[0].closed
-    clock.advance(1)
-    pool.deadlines.tick()
-    with pytest.raises(Rejection) as raised:
-        await answer
-    assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
+async def test_a_backend_that_takes_no_body_can_be_late(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/x", headers=[("Content-Length", "5")]))
+        await turns()
+        lines()[0].fill()
+        client.say(b"he")
+        clock.advance(60)
+        at.tick()
+        assert (status(client), lines()[0].aborted) == (504, True)
 
 
 @in_memory
-async def test_nothing_is_written_to_a_connection_that_has_ended(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    lines()[0].end()
-    with pytest.raises(BrokenOff):
-        connection.write(b"x")
-    with pytest.raises(BrokenOff):
-        await exchanging(connection)
-    assert lines()[0].sent == b""
-
-
-@in_memory
-async def test_what_comes_when_nobody_has_asked_is_not_looked_at(clock: HandClock) -> None:
-    told: list[RawResponseMessage] = []
-    connection = await pool_of(clock).connect()
-    connection.interim = told.append
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(ANSWER)
-    await answer
-    lines()[0].say(response(103))
-    assert lines()[0].closed
-    assert told == []
+async def test_a_client_that_takes_nothing_makes_no_backend_late(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(ANSWER[:-2])
+        client.fill()
+        lines()[0].say(ANSWER[-2:-1])
+        clock.advance(299)  # of 300 by default
+        at.tick()
+        client.drain()
+        clock.advance(299)
+        at.tick()
+        lines()[0].say(ANSWER[-1:])
+        assert client.sent.endswith(b"hello")
+        assert not client.reset
 
 
 @in_memory
 async def test_what_a_backend_does_not_take_of_a_closed_connection_is_given_up(clock: HandClock) -> None:
-    pool = pool_of(clock)
-    connection = await pool.connect()
-    connection.close()
-    clock.advance(4.5)
-    pool.deadlines.tick()
-    assert not lines()[0].aborted
-    clock.advance(0.5)
-    pool.deadlines.tick()
-    assert lines()[0].aborted
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].fill()
+        lines()[0].say(response(200, b"hello", [("Connection", "close")]))
+        assert lines()[0].closed
+        clock.advance(4.5)
+        at.tick()
+        assert not lines()[0].aborted
+        clock.advance(0.5)
+        at.tick()
+        assert lines()[0].aborted
+        lines()[0].drain()
 
 
 @in_memory
-async def test_a_second_answer_is_the_end_of_its_connection(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(ANSWER)
-    assert connection.at_rest
-    lines()[0].say(ANSWER)
-    assert (await answer)[0].message.code == 200
-    assert lines()[0].closed
-    assert not connection.at_rest
+async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock) -> None:
+    async with proxy(clock, routes=[OPEN | {"max_body_bytes": 4}]) as at:
+        client = at.client(request("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
+        await turns()
+        client.say(b"4\r\n1234\r\n")
+        client.say(b"1\r\n5\r\n")
+        assert (status(client), b"body_too_large" in client.sent) == (413, True)
+        assert lines()[0].sent.endswith(b"\r\n\r\n4\r\n1234\r\n")
+        assert lines()[0].aborted
 
 
 @in_memory
-async def test_an_answer_behind_the_rest_of_another_is_the_end_of_its_connection(clock: HandClock) -> None:
-    connection = await pool_of(clock).connect()
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(ANSWER[:-2])
-    _, payload = await answer
-    lines()[0].say(ANSWER[-2:] + ANSWER)
-    assert await payload.read() == b"hello"
-    assert lines()[0].closed
-    assert not connection.at_rest
+async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        at.client(request())
+        headers = [("Content-Length", "5"), ("Expect", "100-continue")]
+        client = at.client(request("POST", "/x", headers=headers))
+        await turns()
+        assert client.sent == b""
+        lines()[0].say(ANSWER)
+        assert client.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.say(b"hello")
+        assert lines()[0].sent.endswith(b"\r\n\r\nhello")
+        lines()[0].say(ANSWER)
+        assert status(client) == 200
 
 
 @in_memory
-async def test_what_comes_between_a_101_and_its_tunnel_waits_for_it(clock: HandClock) -> None:
-    came: list[bytes] = []
-    connection = await pool_of(clock).connect()
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(SWITCHING + b"first")
-    lines()[0].say(b"second")
-    await answer
-    tunnel = asyncio.create_task(connection.enter_tunnel(came.append))
-    await turns()
-    lines()[0].say(b"third")
-    assert b"".join(came) == b"firstsecondthird"
-    assert not tunnel.done()
-    lines()[0].end()
-    await tunnel
+async def test_a_request_that_its_client_did_not_finish_leaves_no_connection_to_the_next(clock: HandClock) -> None:
+    """The backend has answered: the next request must not be the rest of this one's body."""
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/x", headers=[("Content-Length", "10")]))
+        await turns()
+        client.say(b"half")
+        lines()[0].say(ANSWER)
+        assert (status(client), b"Connection: close" in client.sent) == (200, True)
+        assert lines()[0].closed
+        client.say(b"other!" + request("GET", "/y"))
+        assert (lines()[0].sent.endswith(b"half"), len(lines())) == (True, 1)
 
 
 @in_memory
-async def test_a_tunnel_whose_connection_has_ended_before_ends_at_once(clock: HandClock) -> None:
-    came: list[bytes] = []
-    connection = await pool_of(clock).connect()
-    answer = exchanging(connection)
-    await turns()
-    lines()[0].say(SWITCHING + b"last")
-    await answer
-    lines()[0].end()
-    await connection.enter_tunnel(came.append)
-    assert came == [b"last"]
+async def test_a_malformed_body_of_a_request_that_waited_is_refused_and_takes_no_place(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        at.client(request())
+        broken = at.client(request("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n")
+        next_one = at.client(request("GET", "/y"))
+        await turns()
+        lines()[0].say(ANSWER)
+        assert (status(broken), b"/x" in lines()[0].sent) == (400, False)
+        await turns()
+        if lines()[0].aborted:
+            lines()[0].end()
+            await turns()
+        assert targets(lines()[-1])[-1] == "/y"
+        lines()[-1].say(ANSWER)
+        assert status(next_one) == 200
+
+
+@in_memory
+async def test_an_answer_is_complete_when_the_backend_has_said_so_and_takes_no_more(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/x", headers=[("Content-Length", "10")]))
+        await turns()
+        lines()[0].fill()
+        lines()[0].say(response(413, b"too much", sized=False))
+        lines()[0].finish()
+        assert (status(client), client.sent.endswith(b"\r\n8\r\ntoo much\r\n0\r\n\r\n")) == (413, True)
+
+
+@in_memory
+async def test_bytes_behind_a_101_are_the_tunnels_also_those_of_a_connection_that_has_ended(clock: HandClock) -> None:
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with proxy(clock) as at:
+        clients = [at.client(request(headers=WEBSOCKET)) for _ in range(2)]
+        await turns()
+        for line in lines():
+            line.say(switching + b"first")
+        lines()[0].say(b"second")
+        assert clients[0].sent.endswith(b"\r\n\r\nfirstsecond")
+        lines()[1].end()
+        assert clients[1].sent.endswith(b"\r\n\r\nfirst")
+        assert [client.finished for client in clients] == [False, True]

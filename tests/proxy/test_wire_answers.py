@@ -12,7 +12,7 @@ import pytest
 from tests.peers import patience
 from tests.peers.backend import Handler, Request, reset_instead, send
 from tests.peers.raw import RawClient, Response
-from tests.peers.wire import Truncated, request, response
+from tests.peers.wire import WEBSOCKET, Truncated, request, response
 from tests.proxy.conftest import FEEDS, Stack, ok, running
 
 feeds = pytest.mark.parametrize("feed", FEEDS)
@@ -256,7 +256,7 @@ async def test_origin_garbage_is_a_502(stack: Stack, row: str, feed: str) -> Non
 async def test_response_splitting_in_a_101(stack: Stack, row: str) -> None:
     head = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n"
     stack.backend.handler = Answering(f"{head}{row}\n\n", "whole")
-    raw = stack.good("GET", "/x", headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")])
+    raw = stack.good("GET", "/x", headers=WEBSOCKET)
     answer = await stack.fetch(raw)
     assert answer.status == (101 if row == "X-A: b" else 502)
     assert (answer.get("x-a") == "b") == (answer.status == 101)

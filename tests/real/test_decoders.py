@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.claims import Claims
-from sidecar.headers import fold
+from sidecar.http.header_policy import fold
 from sidecar.identity import ENCODINGS, IdentityHeader, IdentityHeaders, encode
 from sidecar.mint import Mint
 from sidecar.minting import SigningKey, key_set

@@ -8,7 +8,22 @@ from pathlib import Path
 import pytest
 
 import sidecar
-from sidecar.rejections import Form, Reason, Rejection, answer, body, challenge
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.responses import (
+    CONTINUE,
+    PHRASES,
+    Form,
+    accepted,
+    body,
+    challenge,
+    connection_line,
+    interim,
+    local,
+    refusal,
+    relayed,
+    switching,
+)
+from tests.http.heads import answered
 from tests.peers.wire import Headers, values
 
 CODES = (
@@ -19,7 +34,6 @@ CODES = (
     "upstream_unreachable upstream_timeout upstream_invalid overloaded internal_error"
 )
 """The first contract. Codes are only ever added to it."""
-ADDED = "expectation_failed api_key_unknown api_key_expired api_key_disabled signing_unavailable"
 ADDED = "expectation_failed api_key_unknown api_key_expired api_key_disabled signing_unavailable"
 
 STATUS = {
@@ -92,7 +106,7 @@ def test_details_replace_the_sentence_of_the_reason() -> None:
 
 @EVERY
 def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -> None:
-    first, headers, content = parse(answer(Rejection(reason), "id-1", API))
+    first, headers, content = parse(refusal(Rejection(reason), "id-1", API))
     assert re.fullmatch(rf"HTTP/1\.1 {reason.status} [A-Za-z ]+", first)
     assert content == body(Rejection(reason), "id-1")
     assert the("Content-Length", headers) == str(len(content))
@@ -104,12 +118,12 @@ def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -
 
 
 def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
-    raw = answer(Rejection(Reason.TOKEN_MISSING), "id-1", API)
-    assert answer(Rejection(Reason.TOKEN_MISSING), "id-1", API, head_only=True) == raw.partition(b"{")[0]
+    raw = refusal(Rejection(Reason.TOKEN_MISSING), "id-1", API)
+    assert refusal(Rejection(Reason.TOKEN_MISSING), "id-1", API, head_only=True) == raw.partition(b"{")[0]
 
 
 def test_an_answer_says_when_its_connection_ends() -> None:
-    _, headers, _ = parse(answer(Rejection(Reason.REQUEST_MALFORMED), "id-1", API, close=True))
+    _, headers, _ = parse(refusal(Rejection(Reason.REQUEST_MALFORMED), "id-1", API, connection_line(False, 1)))
     assert the("Connection", headers) == "close"
 
 
@@ -118,7 +132,7 @@ def test_an_answer_says_when_its_connection_ends() -> None:
 
 @EVERY
 def test_the_challenge_follows_rfc_6750(reason: Reason) -> None:
-    _, headers, _ = parse(answer(Rejection(reason), "id-1", API))
+    _, headers, _ = parse(refusal(Rejection(reason), "id-1", API))
     said = the("WWW-Authenticate", headers)
     assert said == challenge(Rejection(reason), API)
     if reason is Reason.TOKEN_MISSING:
@@ -175,17 +189,17 @@ def test_every_description_can_stand_in_quotes_and_is_a_sentence() -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(0.0, "1"), (1.0, "1"), (1.6, "2"), (29.7, "30")])
 def test_retry_after_is_whole_seconds_and_never_at_once(seconds: float, said: str) -> None:
     rejection = Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=seconds)
-    assert the("Retry-After", parse(answer(rejection, "id-1", API))[1]) == said
+    assert the("Retry-After", parse(refusal(rejection, "id-1", API))[1]) == said
 
 
 def test_retry_after_is_only_said_where_it_is_known() -> None:
-    assert the("Retry-After", parse(answer(Rejection(Reason.OVERLOADED), "id-1", API))[1]) is None
+    assert the("Retry-After", parse(refusal(Rejection(Reason.OVERLOADED), "id-1", API))[1]) is None
 
 
 def test_a_405_names_the_methods() -> None:
     rejection = Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
-    assert the("Allow", parse(answer(rejection, "id-1", API))[1]) == "GET, HEAD"
-    assert the("Allow", parse(answer(Rejection(Reason.ROUTE_DENIED), "id-1", API))[1]) is None
+    assert the("Allow", parse(refusal(rejection, "id-1", API))[1]) == "GET, HEAD"
+    assert the("Allow", parse(refusal(Rejection(Reason.ROUTE_DENIED), "id-1", API))[1]) is None
 
 
 def test_the_exception_says_the_code_alone() -> None:
@@ -196,7 +210,7 @@ def test_the_exception_says_the_code_alone() -> None:
 
 
 def test_a_problem_is_that_of_rfc_9457() -> None:
-    _, headers, content = parse(answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(problem=True)))
+    _, headers, content = parse(refusal(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(problem=True)))
     assert the("Content-Type", headers) == "application/problem+json"
     assert json.loads(content) == {
         "type": "urn:jwt-sidecar:token_expired",
@@ -211,7 +225,7 @@ def test_a_problem_is_that_of_rfc_9457() -> None:
 @pytest.mark.parametrize("problem", [False, True])
 def test_a_minimal_answer_has_no_sentence_in_body_or_challenge(problem: bool) -> None:
     form = Form(problem=problem, detail="minimal")
-    _, headers, content = parse(answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", form))
+    _, headers, content = parse(refusal(Rejection(Reason.TOKEN_EXPIRED), "id-1", form))
     assert not {"details", "detail"} & json.loads(content).keys()
     assert json.loads(content)["code"] == "token_expired"
     assert the("WWW-Authenticate", headers) == 'Bearer realm="jwt-sidecar", error="invalid_token"'
@@ -220,5 +234,120 @@ def test_a_minimal_answer_has_no_sentence_in_body_or_challenge(problem: bool) ->
 def test_only_a_full_answer_tells_where_it_was_refused() -> None:
     where = {"route": "/admin/*"}
     for detail, told in (("minimal", None), ("code", None), ("full", "/admin/*")):
-        raw = answer(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(detail=detail), where=where)
+        raw = refusal(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(detail=detail), where=where)
         assert json.loads(parse(raw)[2]).get("route") == told
+
+
+@pytest.mark.parametrize(
+    ("rejection", "error"),
+    [
+        (Rejection(Reason.TOKEN_EXPIRED), "invalid_client"),
+        (Rejection(Reason.REQUEST_MALFORMED), "invalid_request"),
+        (Rejection(Reason.METHOD_NOT_ALLOWED), "invalid_request"),
+        (Rejection(Reason.REQUEST_MALFORMED, oauth_error="invalid_grant"), "invalid_grant"),
+    ],
+)
+def test_a_token_endpoint_answers_as_rfc_6749_has_it(rejection: Rejection, error: str) -> None:
+    form = Form(oauth=True, problem=True, scheme="Basic")
+    _, headers, content = parse(refusal(rejection, "id-1", form))
+    said = json.loads(content)
+    assert said == {
+        "error": error,
+        "error_description": rejection.details,
+        "code": rejection.reason.code,
+        "request_id": "id-1",
+    }
+    assert the("Content-Type", headers) == "application/json"
+    asked = 'Basic realm="jwt-sidecar"' if rejection.reason.status == 401 else None
+    assert the("WWW-Authenticate", headers) == asked
+    assert "error_description" not in json.loads(body(rejection, "id-1", form._replace(detail="minimal")))
+
+
+# What else is written
+
+
+def test_each_status_of_a_reason_has_its_phrase() -> None:
+    assert {reason.status for reason in Reason} <= PHRASES.keys()
+    assert PHRASES == {
+        200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+        404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large", 417: "Expectation Failed",
+        431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
+        504: "Gateway Timeout",
+    }  # fmt: skip
+    assert Form().detail == "code"
+
+
+@pytest.mark.parametrize(
+    ("keep", "minor", "line"),
+    [
+        (True, 1, b""),
+        (True, 0, b"Connection: keep-alive\r\n"),
+        (False, 1, b"Connection: close\r\n"),
+        (False, 0, b"Connection: close\r\n"),
+    ],
+)
+def test_what_an_answer_says_of_its_connection(keep: bool, minor: int, line: bytes) -> None:
+    assert connection_line(keep, minor) == line
+
+
+def of_our_own(status: int, content: bytes = b"{}", *, head_only: bool = False) -> tuple[str, Headers, bytes]:
+    line = connection_line(False, 1)
+    return parse(local(status, {"ETag": "x"}, content, "issuer", "id-1", line, head_only=head_only))
+
+
+def test_an_answer_of_our_own_is_marked_and_whole() -> None:
+    assert of_our_own(200) == (
+        "HTTP/1.1 200 OK",
+        [
+            ("ETag", "x"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", "2"),
+            ("X-JWT-Sidecar", "issuer"),
+            ("X-Request-Id", "id-1"),
+            ("Connection", "close"),
+        ],
+        b"{}",
+    )
+
+
+def test_an_answer_of_our_own_to_head_has_no_body() -> None:
+    assert of_our_own(200, head_only=True) == (*of_our_own(200)[:2], b"")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_of_our_own_without_a_body_has_no_length(status: int) -> None:
+    first, headers, content = of_our_own(status, b"")
+    assert first == f"HTTP/1.1 {status} {PHRASES[status]}"
+    assert [name for name, _ in headers] == ["ETag", "X-JWT-Sidecar", "X-Request-Id", "Connection"]
+    assert content == b""
+
+
+def test_a_front_proxy_is_told_who_may_pass() -> None:
+    first, headers, content = parse(accepted(b"X-JWT-Sub: alice\r\n", "id-1", connection_line(True, 0)))
+    assert (first, content) == ("HTTP/1.1 200 OK", b"")
+    assert headers == [
+        ("Content-Length", "0"),
+        ("Cache-Control", "no-store"),
+        ("X-JWT-Sub", "alice"),
+        ("X-Request-Id", "id-1"),
+        ("Connection", "keep-alive"),
+    ]
+
+
+def test_an_answer_is_relayed_with_its_framing_and_one_id() -> None:
+    head = answered("ETag: x", "Connection: close", "Content-Length: 5")
+    assert relayed(head, b"Content-Length: 5\r\n", b"X-Request-Id: id-1\r\n", b"") == (
+        b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 5\r\nX-Request-Id: id-1\r\n\r\n"
+    )
+    ended = relayed(answered("X-Request-Id: theirs"), b"", b"X-Request-Id: id-1\r\n", connection_line(False, 1))
+    assert ended == b"HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nConnection: close\r\n\r\n"
+
+
+def test_interim_answers_and_a_switch_of_protocols_are_passed_on() -> None:
+    assert CONTINUE == b"HTTP/1.1 100 Continue\r\n\r\n"
+    hints = answered("Link: </a>", "Connection: x", "Content-Length: 5", first="HTTP/1.1 103 Early Hints")
+    assert interim(hints) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    switch = answered("Upgrade: websocket", "Connection: upgrade", "X: y", first="HTTP/1.0 101 Go")
+    assert switching(switch, b"websocket") == (
+        b"HTTP/1.1 101 Go\r\nX: y\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )

@@ -1,14 +1,10 @@
-"""Why a request is refused, and the answer that says so.
+"""Why a request is refused.
 
-Every refusal is a `Reason`; it is raised as a `Rejection` where the rule is broken and written by `answer` in one place.
-The codes are a contract: they are only ever added to.
+Every refusal is a `Reason`; it is raised as a `Rejection` where the rule is broken, and answered in one place. The codes are a
+contract: they are only ever added to.
 """
 
-import json
-from collections.abc import Mapping
 from enum import Enum
-from http import HTTPStatus
-from typing import NamedTuple
 
 
 class Reason(Enum):
@@ -111,6 +107,8 @@ class Reason(Enum):
         "No key can sign for the service behind this proxy at the moment. Try again.",
     )
 
+    __hash__ = object.__hash__  # each is one object; Enum's own is a call in Python
+
     def __init__(self, code: str, status: int, oauth_error: str | None, error: str, details: str) -> None:
         self.code = code
         self.status = status
@@ -129,7 +127,8 @@ class Rejection(Exception):
 
     `details` replaces the reason's sentence where more can be said; it never holds a part of the token, an unverified
     claim or a library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405.
-    `oauth_error` is what a token endpoint calls it (RFC 6749 section 5.2).
+    `oauth_error` is what a token endpoint calls it (RFC 6749 section 5.2). `cause` is a sentence for operators: which rule the
+    message breaks.
     """
 
     def __init__(
@@ -141,6 +140,7 @@ class Rejection(Exception):
         scope: str | None = None,
         allow: str | None = None,
         oauth_error: str | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(reason.code)
         self.reason = reason
@@ -149,100 +149,4 @@ class Rejection(Exception):
         self.scope = scope
         self.allow = allow
         self.oauth_error = oauth_error
-
-
-class Form(NamedTuple):
-    """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
-
-    `detail` is "minimal", "code" or "full", `scheme` that of challenges, `resource_metadata` the URL that they name (RFC 9728).
-    """
-
-    realm: str = "jwt-sidecar"
-    problem: bool = False
-    detail: str = "code"
-    scheme: str = "Bearer"
-    oauth: bool = False
-    resource_metadata: str | None = None
-
-
-DEFAULT_FORM = Form()
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_quoted = json.encoder.encode_basestring_ascii
-
-
-def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
-    """The `WWW-Authenticate` value of RFC 6750 section 3, or None where the client's credentials are not the matter.
-
-    Bare when no token came: section 3.1 says an error code is not to be given then.
-    """
-    reason = rejection.reason
-    value = f'{form.scheme} realm="{form.realm}"'
-    if form.resource_metadata is not None and form.scheme == "Bearer":
-        value += f', resource_metadata="{form.resource_metadata}"'
-    if reason.oauth_error is None or form.oauth:
-        return value if reason.status == 401 else None
-    value += f', error="{reason.oauth_error}"'
-    if rejection.details and form.detail != "minimal":
-        value += f', error_description="{rejection.details}"'
-    if rejection.scope:
-        value += f', scope="{rejection.scope}"'
-    return value
-
-
-def body(
-    rejection: Rejection, request_id: str, form: Form = DEFAULT_FORM, where: Mapping[str, str] | None = None
-) -> bytes:
-    """The JSON of an answer: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
-    reason = rejection.reason
-    fields: dict[str, str | int]
-    details = rejection.details if form.detail != "minimal" else ""
-    if form.oauth:
-        fields = {"error": rejection.oauth_error or ("invalid_client" if reason.status == 401 else "invalid_request")}
-        if details:
-            fields["error_description"] = details
-    elif form.problem:
-        fields = {"type": f"urn:jwt-sidecar:{reason.code}", "title": reason.error, "status": reason.status}
-        if details:
-            fields["detail"] = details
-    else:
-        fields = {"error": reason.error}
-        if details:
-            fields["details"] = details
-    fields["code"] = reason.code
-    fields["request_id"] = request_id
-    if form.detail == "full" and where:
-        fields |= where
-    members = [f'"{name}": {_quoted(value) if isinstance(value, str) else value}' for name, value in fields.items()]
-    return f"{{{', '.join(members)}}}".encode()  # what json.dumps says, in a third of the time
-
-
-def answer(
-    rejection: Rejection,
-    request_id: str,
-    form: Form,
-    *,
-    head_only: bool = False,
-    close: bool = False,
-    where: Mapping[str, str] | None = None,
-) -> bytes:
-    """The whole HTTP/1.1 answer as bytes. `head_only` for HEAD; `close` when the connection cannot be used again."""
-    reason = rejection.reason
-    content = body(rejection, request_id, form, where)
-    lines = [
-        f"HTTP/1.1 {reason.status} {_PHRASES[reason.status]}",
-        f"Content-Type: application/{'problem+json' if form.problem and not form.oauth else 'json'}",
-        f"Content-Length: {len(content)}",
-        "Cache-Control: no-store",
-        "X-JWT-Sidecar: rejected",
-        f"X-Request-Id: {request_id}",
-    ]
-    if (value := challenge(rejection, form)) is not None:
-        lines.append(f"WWW-Authenticate: {value}")
-    if rejection.retry_after_s is not None:
-        lines.append(f"Retry-After: {max(1, round(rejection.retry_after_s))}")
-    if rejection.allow is not None:
-        lines.append(f"Allow: {rejection.allow}")
-    if close:
-        lines.append("Connection: close")
-    head = "\r\n".join(lines).encode("ascii") + b"\r\n\r\n"
-    return head if head_only else head + content
+        self.cause = cause

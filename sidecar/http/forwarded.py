@@ -1,0 +1,39 @@
+"""What the backend is told about the client's end of the connection: X-Forwarded-* and Forwarded (RFC 7239)."""
+
+from sidecar.http.request_head import RequestHead
+
+
+class Forwarded:
+    """The client's end of one connection, and whether it may speak about the request's origin. Made once for a connection.
+
+    `X-Forwarded-For`, `-Proto` and `-Host` are written anew; only what a peer of `trusted_proxies` said is kept and extended.
+    """
+
+    __slots__ = ("_lines", "_peer", "_scheme", "peer", "scheme", "trusted")
+
+    def __init__(self, peer: str, scheme: str, trusted: bool) -> None:
+        self.peer = peer
+        self.scheme = scheme
+        self.trusted = trusted
+        self._peer = peer.encode("ascii", "ignore")
+        self._scheme = scheme.encode()
+        self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self._peer, self._scheme)
+
+    def lines(self, host: bytes, head: RequestHead) -> bytes:
+        """The header lines for one request to `host`."""
+        if not self.trusted:
+            return b"%b%b\r\n" % (self._lines, host)
+        special = head.special
+        said_for = b", ".join((*special.get("x-forwarded-for", ()), self._peer))
+        said_scheme = special.get("x-forwarded-proto", [self._scheme])[-1]
+        said_host = special.get("x-forwarded-host", [host])[-1]
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+            said_for,
+            said_scheme,
+            said_host,
+        )
+        if "forwarded" in special:  # RFC 7239 section 4; not begun here, since backends prefer it to the others
+            node = b'"[%b]"' % self._peer if b":" in self._peer else self._peer
+            element = b"for=%b;proto=%b" % (node, self._scheme)
+            lines += b"Forwarded: %b\r\n" % b", ".join((*special["forwarded"], element))
+        return lines + head.from_front_proxy

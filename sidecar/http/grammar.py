@@ -1,0 +1,57 @@
+"""The lines of a head and their characters (RFC 9110 section 5, RFC 9112 sections 2 to 5): one strict reading, or none.
+
+What another program might read differently is refused: a bare CR or LF, NUL and other controls, a folded line, a blank before a
+colon. The grammar is the same for requests and for answers.
+"""
+
+import re
+
+END_OF_HEAD = b"\r\n\r\n"
+
+# RFC 9110 section 5.6.2.
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ALLOWED = bytes([0x09, 0x0D, 0x0A, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
+
+class ProtocolError(Exception):
+    """Bytes that are not HTTP/1.1 as it is accepted here.
+
+    `rule` is a sentence that says which rule they break, without any part of them; `too_large` means a limit, not the grammar.
+    """
+
+    def __init__(self, rule: str, *, too_large: bool = False) -> None:
+        super().__init__(rule)
+        self.rule = rule
+        self.too_large = too_large
+
+
+def split_head(head: bytes) -> list[bytes]:
+    """The lines of a head that ends in CRLFCRLF, without their ends: the first line, then the field lines.
+
+    Raises ProtocolError.
+    """
+    lines = head.split(b"\r\n")
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
+        raise ProtocolError("A line must end in CRLF.")
+    refuse_controls(head)
+    del lines[-2:]
+    return lines
+
+
+def refuse_controls(part: bytes) -> None:
+    """Raise ProtocolError for a part of a head that holds control characters, but for CR, LF and tabs."""
+    if part.translate(None, _ALLOWED):
+        raise ProtocolError("A head must not hold control characters.")
+
+
+def split_field(line: bytes) -> tuple[bytes, bytes]:
+    """(name, value) of a field line, the value without the blanks around it. Raises ProtocolError."""
+    name, colon, value = line.partition(b":")
+    if not colon or TOKEN.fullmatch(name) is None:
+        raise ProtocolError("A header line must be a name, a colon and a value.")
+    return name, value.strip(b" \t")
+
+
+def options(values: list[bytes]) -> set[bytes]:
+    """The lower-case members of a comma-separated header, as of `Connection` (RFC 9110 sections 5.6.1 and 7.6.1)."""
+    return {option.strip(b" \t").lower() for value in values for option in value.split(b",")} - {b""}

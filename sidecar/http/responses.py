@@ -1,0 +1,190 @@
+"""What the sidecar writes to clients: the only writer of status lines. Refusals are JSON with a stable code.
+
+Each function gives the whole head, and the body with it where there is one.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sidecar.common.errors import Rejection
+from sidecar.http.response_head import ResponseHead
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Form(NamedTuple):
+    """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
+
+    `detail` is "minimal", "code" or "full", `scheme` that of challenges, `resource_metadata` the URL that they name (RFC 9728).
+    """
+
+    realm: str = "jwt-sidecar"
+    problem: bool = False
+    detail: str = "code"
+    scheme: str = "Bearer"
+    oauth: bool = False
+    resource_metadata: str | None = None
+
+
+DEFAULT_FORM = Form()
+# RFC 9110 section 15; the interpreter's own table changes with its version.
+PHRASES = {
+    200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
+    404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large", 417: "Expectation Failed",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
+    504: "Gateway Timeout",
+}  # fmt: skip
+
+
+def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
+    """The `WWW-Authenticate` value of RFC 6750 section 3, or None where the client's credentials are not the matter.
+
+    Bare when no token came: section 3.1 says an error code is not to be given then.
+    """
+    reason = rejection.reason
+    value = f'{form.scheme} realm="{form.realm}"'
+    if form.resource_metadata is not None and form.scheme == "Bearer":
+        value += f', resource_metadata="{form.resource_metadata}"'
+    if reason.oauth_error is None or form.oauth:
+        return value if reason.status == 401 else None
+    value += f', error="{reason.oauth_error}"'
+    if rejection.details and form.detail != "minimal":
+        value += f', error_description="{rejection.details}"'
+    if rejection.scope:
+        value += f', scope="{rejection.scope}"'
+    return value
+
+
+def body(
+    rejection: Rejection, request_id: str, form: Form = DEFAULT_FORM, where: Mapping[str, str] | None = None
+) -> bytes:
+    """The JSON of an answer: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
+    reason = rejection.reason
+    fields: dict[str, str | int]
+    details = rejection.details if form.detail != "minimal" else ""
+    if form.oauth:
+        fields = {"error": rejection.oauth_error or ("invalid_client" if reason.status == 401 else "invalid_request")}
+        if details:
+            fields["error_description"] = details
+    elif form.problem:
+        fields = {"type": f"urn:jwt-sidecar:{reason.code}", "title": reason.error, "status": reason.status}
+        if details:
+            fields["detail"] = details
+    else:
+        fields = {"error": reason.error}
+        if details:
+            fields["details"] = details
+    fields["code"] = reason.code
+    fields["request_id"] = request_id
+    if form.detail == "full" and where:
+        fields |= where
+    return json.dumps(fields).encode()
+
+
+def connection_line(keep: bool, minor: int) -> bytes:
+    """What an answer says of its connection to a client of HTTP/1.`minor` (RFC 9112 section 9.3), in every answer alike."""
+    if not keep:
+        return b"Connection: close\r\n"
+    return b"" if minor else b"Connection: keep-alive\r\n"
+
+
+def refusal(
+    rejection: Rejection,
+    request_id: str,
+    form: Form,
+    connection: bytes = b"",
+    *,
+    head_only: bool = False,
+    where: Mapping[str, str] | None = None,
+) -> bytes:
+    """The answer to a request that is refused; `connection` as from `connection_line`, `head_only` for HEAD."""
+    if where is not None and form.detail == "full":
+        head, rest, _, _ = _refusal(rejection, form)
+        content = body(rejection, request_id, form, where)
+    else:
+        key = (
+            rejection.reason, rejection.details, rejection.retry_after_s, rejection.scope, rejection.allow,
+            rejection.oauth_error, form,
+        )  # fmt: skip
+        made = _made.get(key)
+        if made is None:
+            if len(_made) >= MAX_REFUSALS:
+                _made.clear()
+            made = _made[key] = _refusal(rejection, form)
+        head, rest, before, after = made
+        content = b"%b%b%b" % (before, request_id.encode(), after)
+    head = b"%b%d\r\nX-Request-Id: %b\r\n%b%b\r\n" % (head, len(content), request_id.encode(), rest, connection)
+    return head if head_only else head + content
+
+
+MAX_REFUSALS = 1024  # that are remembered: some sentences tell of seconds
+_HOLE = "\0"  # where the request id comes in, which holds nothing that JSON would escape
+_made: dict[tuple[object, ...], tuple[bytes, bytes, bytes, bytes]] = {}
+
+
+def _refusal(rejection: Rejection, form: Form) -> tuple[bytes, bytes, bytes, bytes]:
+    """The parts of a refusal, made once: its head up to the length, its head behind the id; its body before and behind the id."""
+    reason = rejection.reason
+    lines = [
+        f"HTTP/1.1 {reason.status} {PHRASES[reason.status]}",
+        f"Content-Type: application/{'problem+json' if form.problem and not form.oauth else 'json'}",
+        "Cache-Control: no-store",
+        "X-JWT-Sidecar: rejected",
+        "Content-Length: ",
+    ]
+    rest = []
+    if (value := challenge(rejection, form)) is not None:
+        rest.append(f"WWW-Authenticate: {value}\r\n")
+    if rejection.retry_after_s is not None:
+        rest.append(f"Retry-After: {max(1, round(rejection.retry_after_s))}\r\n")
+    if rejection.allow is not None:
+        rest.append(f"Allow: {rejection.allow}\r\n")
+    before, _, after = body(rejection, _HOLE, form).partition(json.dumps(_HOLE)[1:-1].encode())
+    return "\r\n".join(lines).encode("ascii"), "".join(rest).encode("ascii"), before, after
+
+
+def local(
+    status: int,
+    headers: Mapping[str, str],
+    content: bytes,
+    mark: str,
+    request_id: str,
+    connection: bytes,
+    *,
+    head_only: bool,
+) -> bytes:
+    """An answer of our own that is no refusal; `mark` is what X-JWT-Sidecar says."""
+    lines = [f"HTTP/1.1 {status} {PHRASES[status]}", *(f"{name}: {value}" for name, value in headers.items())]
+    if status not in (204, 304):
+        lines += ("Content-Type: application/json", f"Content-Length: {len(content)}")
+    lines += (f"X-JWT-Sidecar: {mark}", f"X-Request-Id: {request_id}", "")
+    head = "\r\n".join(lines).encode() + connection + b"\r\n"
+    return head if head_only else head + content
+
+
+def accepted(identity: bytes, request_id: str, connection: bytes) -> bytes:
+    """The answer to a front proxy whose request may pass: the lines of the identity headers, and no body."""
+    return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
+        identity,
+        request_id.encode(),
+        connection,
+    )
+
+
+def relayed(head: ResponseHead, framing: bytes, id_line: bytes, connection: bytes) -> bytes:
+    """The head of a backend's answer as it goes on; `framing` is the line that says where its body ends, if any does.
+
+    `id_line` is the header line of the request's id; the backend may name another one.
+    """
+    return b"%b%b%b%b\r\n" % (head.lines, framing, head.id_line or id_line, connection)
+
+
+def interim(head: ResponseHead) -> bytes:
+    """A 1xx answer of a backend as it goes on."""
+    return head.lines + b"\r\n"
+
+
+def switching(head: ResponseHead, protocol: bytes) -> bytes:
+    """A 101 of a backend as it goes on."""
+    return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.lines, protocol)

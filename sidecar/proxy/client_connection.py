@@ -1,0 +1,356 @@
+"""One client's connection: bytes in, one exchange at a time, bytes out.
+
+| what it waits for             | until                                             | and then            |
+| ----------------------------- | ------------------------------------------------- | ------------------- |
+| a TLS handshake               | timeouts.request_headers                          | closed              |
+| the first byte of a request   | timeouts.keep_alive                               | closed              |
+| the end of a head             | timeouts.request_headers from its first byte      | closed              |
+| a piece of a request's body   | timeouts.idle                                     | the request ends    |
+| the client, to read an answer | timeouts.idle                                     | reset               |
+| the client, to close          | LINGER_S                                          | closed              |
+"""
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from sidecar.common.errors import Reason
+from sidecar.deadlines import NEVER
+from sidecar.http.forwarded import Forwarded
+from sidecar.http.grammar import END_OF_HEAD, ProtocolError
+from sidecar.http.message_reader import BODY, COMPLETE, HEAD, MessageReader
+from sidecar.http.request_head import RequestHead, parse_request_head
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES
+
+if TYPE_CHECKING:
+    from sidecar.proxy.handler import Handler
+    from sidecar.proxy.listener import Listener
+    from sidecar.proxy.tunnel import Tunnel
+
+BLANK_LINES = 4  # accepted before a request
+LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """A client's connection.
+
+    - `exchange` is the request in hand. Nothing behind it is looked at before it is over.
+    - `deadline` is when the client's silence has lasted too long.
+    - `write_paused`: the client has not taken all that it was sent.
+    """
+
+    __slots__ = (
+        "_due", "_full_reads", "_head_by", "_held", "_is_lingering", "_is_open", "_memory", "_owes_body", "_reading_paused",
+        "_resources", "_taken_by", "_transport", "_trusted", "_tunnel", "_turn_is_due", "deadline", "exchange", "forwarded",
+        "listener", "reader", "write_paused",
+    )  # fmt: skip
+
+    def __init__(self, listener: "Listener") -> None:
+        self.listener = listener
+        self._resources = listener.resources
+        self._memory = listener.resources.memory
+        self._full_reads = 0  # in a row that the backend has taken at once
+        self.reader = MessageReader(listener.head_bytes, BLANK_LINES)
+        self.exchange: Exchange | None = None
+        self.deadline = NEVER
+        self.forwarded: Forwarded
+        self.write_paused = False
+        self._trusted = listener.trusted
+        self._transport: asyncio.Transport
+        self._is_open = False  # may something be sent?
+        self._is_lingering = False
+        self._owes_body = False  # does it still send a body that nobody wants?
+        self._reading_paused = False
+        self._turn_is_due = False
+        self._held = 0
+        self._head_by = NEVER  # a head that has begun has to end by then
+        self._due = self._taken_by = NEVER  # a client may owe something, and take nothing of its answer
+        self._tunnel: Tunnel | None = None
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.listener.clock.monotonic()
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        listener = self.listener
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(UNSENT_BYTES, 0)
+        self.forwarded = listener.forwarded(transport)
+        has_room = listener.opened(self)
+        self._is_open = True
+        self._due = self.now() + listener.keep_alive_s
+        self._set_deadline()
+        if not has_room:
+            self._refuse_unread(Reason.OVERLOADED)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        if not self.reader.buffer and not self._resources.spent:
+            return self._memory
+        return self._resources.room(len(self.reader.buffer), self._most_unread())
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._memory[:nbytes])
+        reader = self.reader
+        if (
+            self.exchange is None
+            and reader.state == HEAD
+            and not reader.buffer
+            and not self.write_paused
+            and data.endswith(END_OF_HEAD)
+        ):
+            handler = self.listener.handler
+            head = handler.heads.get(data)
+            if head is not None and not head.length and self._is_open:
+                reader.skip_known()
+                self._begin(handler, head)
+                return
+        if self._tunnel is not None:
+            self._tunnel.from_client(data)
+            return
+        if nbytes >= READ_BYTES:
+            self._full_reads += 1
+            if self._full_reads == KEEPS_UP:
+                self._memory = self._resources.large_memory
+        reader.feed(data)
+        self._read()
+
+    def eof_received(self) -> None:
+        """The client has finished. Whether it only sends no more or has left cannot be told, so it has left."""
+        self._left()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.listener.closed(self)
+        self._is_open = False
+        self._release_held()
+        self._left()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._held = self._transport.get_write_buffer_size() + self._resources.unread_bytes
+        self._resources.hold(self._held)
+        self._taken_by = self.now() + self.listener.idle_s
+        self._set_deadline()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self._release_held()
+        self._taken_by = NEVER
+        self._set_deadline()
+        if self._tunnel is not None:
+            self._tunnel.client_writable()
+        elif self._is_lingering:
+            self._send_end()
+        elif self.exchange is not None:
+            self.exchange.client_writable()
+        elif self._is_open:
+            self._await_request(self.now())
+
+    def expire(self) -> None:
+        """The client was silent for too long, or did not take what it was sent."""
+        self.abort()
+
+    # What the exchange and the tunnel call.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer. Nothing is sent to a client that is gone: its exchange is told of that."""
+        if self._is_open:
+            self._transport.write(data)
+
+    def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
+        """The client owes a piece of its body, by default within `timeouts.idle`, or it does not."""
+        self._due = self.now() + (within_s or self.listener.idle_s) if owed else NEVER
+        self._set_deadline()
+
+    def unread_changed(self) -> None:
+        """Read on, or not: as many bytes wait here as may."""
+        self._pause_reading(len(self.reader.buffer) >= self._most_unread())
+
+    def exchange_over(self, keep: bool, now: float) -> None:
+        """The exchange has ended, at so many monotonic seconds.
+
+        With `keep` the next request is looked at, in the next turn of the loop.
+        """
+        self.exchange = self._tunnel = None
+        self._due = NEVER
+        if not self._is_open:
+            return
+        reader = self.reader
+        if not keep or self.listener.is_closing or reader.state != COMPLETE:
+            self._linger()
+            return
+        reader.next_message()
+        if self.write_paused:  # nothing more is answered before it has taken this
+            self._set_deadline()
+        else:
+            self._await_request(now)
+
+    def receiver_is_slow(self) -> None:
+        """The backend does not take all at once: read no more than it may hold."""
+        self._full_reads = 0
+        self._memory = self._resources.memory
+
+    def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
+        """Hand what comes to the tunnel from now on; returns what came behind the request."""
+        self._tunnel = tunnel
+        self._due = self._head_by = NEVER
+        self._set_deadline()
+        early = self.reader.release()
+        self._pause_reading(False)
+        return early
+
+    def pause_reading(self) -> None:
+        """Of a tunnel: stop reading."""
+        self._pause_reading(True)
+
+    def resume_reading(self) -> None:
+        """Of a tunnel: read on."""
+        self._pause_reading(False)
+
+    def abort(self) -> None:
+        """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
+        if self._is_open and (self.write_paused or (self.exchange is not None and self._tunnel is None)):
+            raw = self._transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._is_open = False
+        self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
+        if self.exchange is None and self._tunnel is None and not self._is_lingering and not self.reader.buffer:
+            self._end()
+
+    # The beginning and the end.
+
+    def _await_request(self, now: float) -> None:
+        """Wait for the next request, or look at what is here of it in the next turn of the loop."""
+        if self.reader.buffer:
+            self._turn_is_due = True
+            self._resources.defer(self._turn)
+        else:
+            self._due = now + self.listener.keep_alive_s
+        self.deadline = self._due
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        self._read()
+
+    def _read(self) -> None:
+        """Go on with what has come."""
+        reader = self.reader
+        if self._turn_is_due:
+            pass  # others come first
+        elif self.exchange is not None:
+            if reader.state == BODY:
+                self.exchange.send_body()
+            if reader.state == COMPLETE and reader.buffer and self._head_by == NEVER:
+                self._head_by = self.now() + self.listener.request_headers_s
+        elif reader.state == HEAD and self._is_open and not self.write_paused:
+            self._next_request()
+        if reader.buffer or self._reading_paused:
+            self.unread_changed()
+
+    def _next_request(self) -> None:
+        listener = self.listener
+        reader = self.reader
+        handler = listener.handler
+        try:
+            raw = reader.head()
+            if raw is None:
+                if reader.buffer:
+                    if self._head_by == NEVER:
+                        self._head_by = self.now() + listener.request_headers_s
+                    self._due = self._head_by
+                    self._set_deadline()
+                return
+            head = handler.heads.get(raw)
+            if head is None:
+                head = parse_request_head(raw, handler.header_policy, listener.line_bytes, listener.headers)
+        except ProtocolError as error:
+            self._refuse_unread(
+                Reason.HEADERS_TOO_LARGE if error.too_large else Reason.REQUEST_MALFORMED, cause=error.rule
+            )
+            return
+        reader.begin_body(head.length)
+        self._begin(handler, head, raw)
+
+    def _begin(self, handler: "Handler", head: RequestHead, raw: bytes = b"") -> None:
+        """Serve a request; `raw` are the bytes of a head that is not known by them."""
+        listener = self.listener
+        reader = self.reader
+        self.deadline = self._due = self._head_by = NEVER
+        if reader.buffer and reader.state == COMPLETE:
+            self._head_by = self.now() + listener.request_headers_s
+        if self._trusted is not listener.trusted:  # after a reload
+            self._trusted = listener.trusted
+            self.forwarded = listener.forwarded(self._transport)
+        self.exchange = exchange = handler.exchange(head, self.forwarded, self, raw)
+        handler.receive(exchange)
+
+    def _refuse_unread(self, reason: Reason, cause: str = "") -> None:
+        """Answer bytes that never became a request."""
+        self.write(self.listener.handler.refuse_unread(reason, self.forwarded.peer, cause))
+        self._linger()
+
+    def _left(self) -> None:
+        self._is_open = False
+        if self._tunnel is not None:
+            self._tunnel.ended()
+        elif self.exchange is not None:
+            self.exchange.client_left()
+
+    def _linger(self) -> None:
+        """Say no more, and drop what the client still sends until it closes too (RFC 9112 section 9.6).
+
+        Closing at once would destroy the answer on its way to a client that is still sending.
+        """
+        self._owes_body = self.reader.state == BODY
+        self.reader.die()
+        self._is_lingering = True
+        self._due = NEVER
+        self._pause_reading(False)
+        self._set_deadline()
+        if not self.write_paused:
+            self._send_end()
+
+    def _send_end(self) -> None:
+        if not self._is_open:
+            return
+        self._due = self.now() + LINGER_S
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
+            self._is_open = False
+            self._due = self.now() + self.listener.idle_s
+            self._transport.close()
+        self._set_deadline()
+
+    def _end(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._due = self.now() + LINGER_S  # to take what was sent
+            self._set_deadline()
+            self._transport.close()
+
+    def _most_unread(self) -> int:
+        listener = self.listener
+        return listener.resources.unread_bytes if self.reader.state == BODY else max(READ_BYTES, listener.head_bytes)
+
+    def _pause_reading(self, pause: bool) -> None:
+        if pause is not self._reading_paused and self._is_open:
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _set_deadline(self) -> None:
+        self.deadline = min(self._due, self._taken_by)
+
+    def _release_held(self) -> None:
+        self._resources.hold(-self._held)
+        self._held = 0

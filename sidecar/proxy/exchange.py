@@ -1,0 +1,313 @@
+"""One request in hand and its answer: the only object that knows both connections, and the one that ends.
+
+A client's connection has at most one exchange, and a backend's connection belongs to at most one. What belongs to whom is said
+here and derived from nothing.
+"""
+
+from asyncio import Task
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.deadlines import NEVER
+from sidecar.http.forwarded import Forwarded
+from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.message_reader import BODY, COMPLETE
+from sidecar.http.request_head import RequestHead
+from sidecar.http.response_head import ResponseHead
+from sidecar.http.responses import CONTINUE
+from sidecar.observability.record import Record
+
+if TYPE_CHECKING:
+    from sidecar.proxy.client_connection import ClientConnection
+    from sidecar.proxy.handler import Handler
+    from sidecar.proxy.upstream_connection import UpstreamConnection
+    from sidecar.proxy.upstream_pool import UpstreamPool
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
+
+
+class Exchange(Record):
+    """A request with the head that came, and what goes on for it. Without a `client` it is a question of `explain`.
+
+    - `forwarded` is what the backend is told about the client, `request` the head for the backend without its framing.
+    - `id_line` is the header line of the request's id, towards both sides.
+    - `upstream` is the backend's connection that it has, `pool` where that comes from, `waiting` the task that it waits for.
+    - `response` is the head of the answer once the final one has come; `keeps_client`: the client's connection goes on behind it.
+    - `body_sent`: all of the request's body has gone out. `ends` is when the answer ends with its token (monotonic seconds).
+    - `deadline` is until when it waits for a connection of the backend.
+    - `is_question`: a front proxy asks about another request. `collected` is the body of a request for a page of our own.
+    """
+
+    # Most requests need none of these.
+    body_sent = False
+    chunked_answer = False
+    collected = b""
+    deadline = NEVER
+    ends = NEVER
+    interim_answers = 0
+    is_over = False
+    is_question = False
+    keeps_client = False
+    pool: "UpstreamPool | None" = None
+    raw = b""
+    response: ResponseHead | None = None
+    upstream: "UpstreamConnection | None" = None
+    waiting: "Task[None] | None" = None
+    _answer_is_deferred = False
+    _body = b""
+    _body_bytes = 0
+    _body_is_deferred = False
+    _is_whole = False
+    _then: Callable[[], None] | None = None
+
+    def __init__(
+        self,
+        head: RequestHead,
+        forwarded: Forwarded,
+        handler: "Handler",
+        request_id: str,
+        started: float,
+        client: "ClientConnection | None" = None,
+    ) -> None:
+        super().__init__(
+            request_id, head.method, head.target, head.host, head.minor, forwarded.peer, forwarded.scheme, started
+        )
+        self.id_line = b"X-Request-Id: %b\r\n" % request_id.encode()
+        self.head = head
+        self.forwarded = forwarded
+        self.handler = handler
+        self.client = client
+        self.request = b""
+
+    @property
+    def is_preflight(self) -> bool:
+        """Is this a CORS preflight? Browsers send it without credentials, whatever the route asks for."""
+        return self.method == "OPTIONS" and self.head.could_be_preflight
+
+    @property
+    def upgrade(self) -> bytes | None:
+        """The protocol that the client asks to go on with, if its route lets it. Never h2c: it would carry unseen requests."""
+        protocol = self.head.upgrade
+        return protocol if protocol is not None and self.route is not None and protocol in self.route.upgrades else None
+
+    def ask_about(self, method: str, target: str, host: bytes) -> None:
+        """It is a front proxy's question about another request, which is judged in its place."""
+        self.is_question = True
+        self.method, self.target, self.host = method, target, host
+
+    def collect_body(self, most_bytes: int, within_s: float, then: Callable[[], None]) -> bool:
+        """Is more of the body to come? Then `then` is called when it has; else all of it is in `collected`. Raises Rejection."""
+        client = self.client
+        assert client is not None
+        if self._then is None:
+            self._then = then
+            if client.reader.state == BODY:
+                client.body_is_owed(True, within_s)
+                if self.head.expects_continue and not client.reader.buffer:
+                    client.write(CONTINUE)
+        while client.reader.ready:
+            self.collected += self._body_piece()
+            if len(self.collected) > most_bytes:
+                raise Rejection(Reason.BODY_TOO_LARGE)
+        return client.reader.state == BODY
+
+    # What its connections tell it.
+
+    def connected(self, upstream: "UpstreamConnection") -> None:
+        """A connection to the backend is in hand: send the request, with as much of its body as is here."""
+        try:
+            self._connected(upstream)
+        except Exception as error:  # noqa: BLE001
+            self.handler.bug(self, error)
+
+    def _connected(self, upstream: "UpstreamConnection") -> None:
+        self.upstream = upstream
+        now = self.sent = self.handler.now()
+        client = self.client
+        assert client is not None
+        reader = client.reader
+        if not self.body_sent and reader.state == BODY:
+            try:
+                self._body = self._body_piece()
+            except Rejection as rejection:
+                self.fail(rejection)
+                return
+        if reader.state == COMPLETE:
+            self.body_sent = self._is_whole = True
+            if self.head.length:
+                framing = b"Content-Length: %d\r\n\r\n%b" % (len(self._body), self._body)
+            else:
+                framing = b"Content-Length: 0\r\n\r\n" if self.head.sized else b"\r\n"
+            upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
+            upstream.deadline = now + upstream.pool.answer_s
+            return
+        if self.head.length == CHUNKED:
+            framing = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(self._body) if self._body else b"")
+        else:
+            framing = b"Content-Length: %d\r\n\r\n%b" % (self.head.length, self._body)
+        upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
+        self._body = b""
+        if self.head.expects_continue and not self._body_bytes and not reader.buffer:
+            client.write(CONTINUE)
+        self.send_body()
+
+    def send_body(self) -> None:
+        """Pass on what is here of the request's body, no faster than the backend takes it."""
+        if self._body_is_deferred:
+            return
+        try:
+            self._send_body()
+        except Rejection as rejection:
+            self.fail(rejection)
+        except Exception as error:  # noqa: BLE001
+            self.handler.bug(self, error)
+
+    def _send_body(self) -> None:
+        client, upstream = self.client, self.upstream
+        if self._then is not None and not self.is_over:
+            self._then()
+        if client is None or upstream is None or self.body_sent or self.is_over:
+            return
+        reader = client.reader
+        if not upstream.write_paused:
+            piece = self._body_piece()
+            if piece:
+                upstream.write(chunk(piece) if self.head.length == CHUNKED else piece)
+            if reader.state == COMPLETE:
+                if self.head.length == CHUNKED:
+                    upstream.write(LAST_CHUNK)
+                self.body_sent = True
+                client.body_is_owed(False)
+                self.await_answer()
+                return
+        if reader.ready and not upstream.write_paused:
+            self._body_is_deferred = True
+            client.listener.resources.defer(self._send_body_again)
+            return
+        if upstream.write_paused:
+            client.receiver_is_slow()
+        client.body_is_owed(not upstream.write_paused)
+        self.await_answer()
+
+    def _send_body_again(self) -> None:
+        self._body_is_deferred = False
+        self.send_body()
+
+    def _body_piece(self) -> bytes:
+        """Take a piece of the request's body. Raises Rejection."""
+        client = self.client
+        assert client is not None
+        try:
+            piece = client.reader.body()
+        except ProtocolError as error:
+            raise Rejection(
+                Reason.REQUEST_MALFORMED, "The request's body is not well-formed.", cause=error.rule
+            ) from None
+        client.unread_changed()
+        self._body_bytes += len(piece)
+        if self.route is not None and self.route.max_body is not None and self._body_bytes > self.route.max_body:
+            raise Rejection(Reason.BODY_TOO_LARGE)
+        return piece
+
+    def await_answer(self) -> None:
+        """The backend owes an answer from now on, but for the time in which the client owes a piece of its body."""
+        upstream, client = self.upstream, self.client
+        if upstream is not None and client is not None and self.response is None:
+            owed_by_client = not self.body_sent and not upstream.write_paused
+            upstream.deadline = NEVER if owed_by_client else client.now() + upstream.pool.answer_s
+
+    def answer_came(self) -> None:
+        """Something of an answer has come, or the backend's connection has ended."""
+        if not self.is_over and not self._answer_is_deferred:
+            self.handler.relay(self)
+
+    def answer_again(self) -> None:
+        """Go on with the answer in the next turn of the loop: there is more of it than is passed on at once."""
+        if not self._answer_is_deferred and self.client is not None:
+            self._answer_is_deferred = True
+            self.client.listener.resources.defer(self._answer_deferred)
+
+    def _answer_deferred(self) -> None:
+        self._answer_is_deferred = False
+        self.answer_came()
+
+    def client_writable(self) -> None:
+        """The client has taken all that it was sent."""
+        if self.upstream is not None:
+            self.await_answer()
+            self.answer_came()
+
+    def upstream_silent(self) -> None:
+        """The backend was silent for too long, or the token has expired that the answer ends with."""
+        expired = self.client is not None and self.client.now() >= self.ends
+        self.fail(Rejection(Reason.TOKEN_EXPIRED if expired else Reason.UPSTREAM_TIMEOUT))
+
+    def expire(self) -> None:
+        """No connection of the backend has come free in time."""
+        assert self.pool is not None
+        self.pool.withdraw(self)
+        details = "All connections to the service behind this proxy are busy."
+        self.fail(Rejection(Reason.OVERLOADED, details, retry_after_s=1))
+
+    def can_be_sent_again(self) -> bool:
+        """May the request go out once more, since its connection ended before any answer (RFC 9110 section 9.2.2)?
+
+        Only on a connection that had been idle, which the backend may have closed meanwhile; and only where sending it twice
+        does no harm.
+        """
+        upstream = self.upstream
+        return (
+            upstream is not None
+            and upstream.used
+            and not upstream.spoken
+            and self._is_whole
+            and self.method in IDEMPOTENT
+        )
+
+    def send_again(self) -> None:
+        """Send all of the request by another connection."""
+        assert self.pool is not None
+        assert self.upstream is not None
+        self.upstream.abandon()
+        self.upstream = None
+        self.pool.send(self)
+
+    # How it ends.
+
+    def fail(self, rejection: Rejection) -> None:
+        """End it for this reason: by a refusal while no answer has begun, else by a reset, so that nobody takes it for whole."""
+        if self.is_over:
+            return
+        if not self.status:
+            self.handler.refuse(self, rejection)
+            return
+        self.refused(rejection)
+        if self.client is not None:
+            self.client.abort()
+        self.finish(keep=False)
+
+    def client_left(self) -> None:
+        """The client is gone, and nobody is left to be answered."""
+        self.finish(keep=False)
+
+    def finish(self, *, keep: bool, now: float | None = None) -> None:
+        """End it, once. `keep`: the client's connection goes on. `now` are monotonic seconds, where they are known."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if now is None:
+            now = self.handler.now()
+        if self.waiting is not None:
+            self.waiting.cancel()
+        if self.pool is not None and self.upstream is None:
+            self.pool.withdraw(self)
+        if self.upstream is not None:
+            self.upstream.abandon()
+            self.upstream = None
+        try:
+            self.handler.ended(self, now)
+        finally:
+            if self.client is not None:
+                self.client.exchange_over(keep, now)

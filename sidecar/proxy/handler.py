@@ -1,0 +1,402 @@
+"""The whole life of a request, top to bottom: match, extract, verify, authorize, build the head, send; receive, relay, record.
+
+All of it runs within the call in which bytes have come, where everything is there. What has to wait (keys, a connection, a body)
+goes on where it stopped, by the same rules.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from itertools import count
+from os import urandom
+from traceback import extract_tb
+from typing import TYPE_CHECKING
+
+from sidecar.api_keys import LIKE_A_KEY
+from sidecar.bearer import TokenSources
+from sidecar.claims import Claims
+from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
+from sidecar.forward_auth import ForwardAuth
+from sidecar.gateway import Gateway
+from sidecar.http.forwarded import Forwarded
+from sidecar.http.framing import CHUNKED
+from sidecar.http.head_cache import HeadCache
+from sidecar.http.header_policy import RequestHeaderPolicy
+from sidecar.http.message_reader import COMPLETE
+from sidecar.http.request_head import RequestHead
+from sidecar.http.responses import Form, accepted, connection_line, local, refusal
+from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.issuing import TOKEN_ROUTE
+from sidecar.jwks import KeysAwaited
+from sidecar.pages import Page
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
+from sidecar.proxy.upstream_pool import UpstreamPool
+from sidecar.routes import Auth, Route, Routes
+from sidecar.signature import Signature
+from sidecar.telemetry import Telemetry
+from sidecar.verifier import Verifier, digest
+
+if TYPE_CHECKING:
+    from sidecar.proxy.client_connection import ClientConnection
+    from sidecar.tracing import Tracing
+
+log = logging.getLogger("sidecar.proxy")
+
+UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
+
+# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
+_id_prefix = urandom(8).hex()
+_id_numbers = count(1)
+
+
+def new_id() -> str:
+    """A request id for a request that brought none."""
+    return f"{_id_prefix}-{next(_id_numbers):x}"
+
+
+class Handler:
+    """Takes each request through the rules to the backend, and the answer back. Made from the configuration once."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        verifier: Verifier,
+        identity: IdentityHeaders,
+        upstreams: Mapping[str, UpstreamPool],
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        tokens: TokenSources,
+        header_policy: RequestHeaderPolicy,
+        signature: Signature | None,
+        form: Form,
+        gateway: Gateway,
+        in_flight: int,
+        close_on_expiry: str,
+        pages: Mapping[str, Page] | None = None,
+        forward_auth: ForwardAuth | None = None,
+        tracing: "Tracing | None" = None,
+    ) -> None:
+        self.routes = routes
+        self.verifier = verifier
+        self.identity = identity
+        self.upstreams = upstreams
+        self.telemetry = telemetry
+        self.form = form
+        self.tokens = tokens
+        self.header_policy = header_policy
+        self.heads: HeadCache[RequestHead] = HeadCache()
+        self.pages = pages or {}
+        self.tracing = tracing
+        self._clock = clock
+        self._signature = signature
+        self._in_flight = in_flight
+        self._relay = ResponseRelay(telemetry, clock, close_on_expiry)
+        self._api_keys = gateway.api_keys
+        self._mints = gateway.mints
+        self._forward_auth = forward_auth
+
+    def exchange(
+        self, head: RequestHead, forwarded: Forwarded, client: "ClientConnection | None" = None, raw: bytes = b""
+    ) -> Exchange:
+        """The exchange of a request whose head has come; `raw` are its bytes, if it is not known by them."""
+        exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self._clock.monotonic(), client)
+        exchange.raw = raw
+        if head.traceparent is not None:
+            exchange.traceparent, exchange.tracestate = head.traceparent, head.tracestate
+        return exchange
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.monotonic()
+
+    def receive(self, exchange: Exchange) -> None:
+        """A request has come: match, and go on with it."""
+        self.telemetry.requests_in_flight += 1
+        head = exchange.head
+        try:
+            if head.stripped or head.from_front_proxy:
+                self._count_stripped(exchange)
+            self._admit(exchange)
+            if head.problem or head.unmet_expectation:
+                check_head(head)
+            if self.pages and (page := self.pages.get(head.target.partition("?")[0])) is not None:
+                exchange.route = page.route
+                self.reply(exchange, page)
+                return
+            if self._forward_auth is not None and self._forward_auth.asks(head, exchange.forwarded):
+                exchange.ask_about(*self._forward_auth.asked_about(head))
+            route = head.route
+            if route is None or exchange.is_question:
+                route = self.routes.match(exchange.method, exchange.target, exchange.host)
+                if exchange.raw and not exchange.is_question:
+                    head.route = route
+            exchange.route = route
+            if exchange.raw and head.may_recur and not exchange.is_question:
+                self.heads.offer(exchange.raw, head)
+            self._go_on(exchange, route)
+        except Rejection as rejection:
+            self.refuse(exchange, rejection)
+        except Exception as error:  # noqa: BLE001
+            self.bug(exchange, error)
+
+    def _go_on(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> None:
+        """Verify, authorize, build the head, send; once more when the keys have come that were `awaited`. Raises Rejection."""
+        try:
+            identity = self.authenticate(exchange, route, awaited)
+        except KeysAwaited as keys:
+            exchange.waiting = asyncio.create_task(self._go_on_with(exchange, route, keys))
+            return
+        if exchange.is_question:
+            self._accept(exchange, identity)
+            return
+        head = exchange.head
+        if route.max_body is not None:
+            _check_length(head, route.max_body)
+        upstream = self.upstreams.get(route.upstream)
+        if upstream is None:
+            raise Rejection(Reason.ROUTE_NOT_FOUND)
+        exchange.request = self.request_head(exchange, route, identity, upstream)
+        upstream.send(exchange)
+
+    async def _go_on_with(self, exchange: Exchange, route: Route, keys: KeysAwaited) -> None:
+        await keys.landed()
+        exchange.waiting = None
+        try:
+            self._go_on(exchange, route, keys)
+        except Rejection as rejection:
+            self.refuse(exchange, rejection)
+        except Exception as error:  # noqa: BLE001
+            self.bug(exchange, error)
+
+    def relay(self, exchange: Exchange) -> None:
+        """Something of the answer has come, or the client has taken some: receive and relay."""
+        try:
+            self._relay.go_on(exchange)
+        except ConnectionEnded:
+            if exchange.can_be_sent_again():
+                exchange.send_again()
+            else:
+                exchange.broken_off = True
+                exchange.fail(
+                    Rejection(Reason.UPSTREAM_UNREACHABLE, "The service behind this proxy ended the connection.")
+                )
+        except Rejection as rejection:
+            exchange.fail(rejection)
+        except Exception as error:  # noqa: BLE001
+            self.bug(exchange, error)
+
+    def ended(self, exchange: Exchange, now: float) -> None:
+        """A request is over, at so many monotonic seconds: record it."""
+        self.telemetry.requests_in_flight -= 1
+        if self.tracing is not None:
+            self.tracing.ended(exchange)
+        self.telemetry.ended(exchange, now)
+
+    def bug(self, exchange: Exchange, error: Exception) -> None:
+        """Something here is wrong: said in the log, and never more than "internal error" outside."""
+        at = extract_tb(error.__traceback__)[-1]
+        log.error(
+            "request_id=%s event=bug type=%s at=%s:%s do='Please report it with this line.'",
+            exchange.id,
+            type(error).__name__,
+            at.filename,
+            at.lineno,
+        )
+        exchange.fail(Rejection(Reason.INTERNAL_ERROR))
+
+    def _count_stripped(self, exchange: Exchange) -> None:
+        head, counts = exchange.head, self.telemetry.headers_stripped
+        for kind in head.stripped:
+            counts[kind] += 1
+        if not exchange.forwarded.trusted:
+            counts["forwarded"] += head.from_front_proxy.count(b"\r\n")
+
+    def _admit(self, exchange: Exchange) -> None:
+        client = exchange.client
+        if self.telemetry.requests_in_flight > self._in_flight or (
+            client is not None and client.listener.resources.spent
+        ):
+            raise Rejection(Reason.OVERLOADED, retry_after_s=1)
+
+    def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
+        """The identity headers for this request on this route. Raises Rejection, and KeysAwaited unless they were `awaited`."""
+        if route.auth is Auth.NONE:
+            return ANONYMOUS
+        if route.auth is Auth.DENY:
+            raise Rejection(Reason.ROUTE_DENIED)
+        if exchange.method == "OPTIONS" and route.preflight and exchange.is_preflight:
+            return ANONYMOUS
+        try:
+            special = exchange.head.special
+            if route.auth is Auth.API_KEY:
+                assert self._api_keys is not None
+                claims = self._api_keys.authenticate(special)
+            else:
+                token_digest = exchange.head.token_digest
+                verified = None if token_digest is None else self.verifier.known(token_digest)
+                if verified is None:
+                    verified = self._verified(exchange, awaited)
+                if verified is None:
+                    if route.auth is Auth.OPTIONAL:
+                        return ANONYMOUS
+                    raise Rejection(Reason.TOKEN_MISSING)
+                claims = verified
+            exchange.claims = claims
+            route.policy.authorize(claims)
+            return self.identity.lines(claims)
+        except Rejection as rejection:
+            if not route.report:
+                raise
+            exchange.refused(rejection, reported=True)
+            return REPORT
+
+    def _verified(self, exchange: Exchange, awaited: KeysAwaited | None) -> Claims | None:
+        """The verified claims of the token that a request brings, None without one. Raises Rejection and KeysAwaited."""
+        head = exchange.head
+        token = self.tokens.take(head.special, exchange.target)
+        if token is None:
+            return None
+        token_digest = digest(token)
+        if self.tokens.only_in_headers:
+            head.token_digest = token_digest
+        return self.verifier.known(token_digest) or self.verifier.verify(token, awaited=awaited)
+
+    def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
+        """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""
+        head = exchange.head
+        request_line = head.request_line
+        credentials = b""
+        if route.strip_prefix or route.forward_token or not self.tokens.only_in_headers or self._signature is not None:
+            target = _target(exchange.target, route)
+            if route.forward_token or not self.tokens.only_in_headers:
+                target, credentials = self.tokens.sent_on(target, head.special, route.forward_token)
+            if self._signature is not None:
+                identity += self._signature.line(exchange.method, target, identity)
+            request_line = b"%b %b HTTP/1.1" % (exchange.method.encode(), target)
+        if self._mints and exchange.authorized and (mint := self._mints.get(upstream.name)) is not None:
+            assert exchange.claims is not None
+            credentials += mint.line(exchange.claims)
+        host = exchange.host if route.preserve_host and exchange.host else upstream.authority
+        built = b"%b\r\nHost: %b\r\n%b%b%b%b%b" % (
+            request_line,
+            host,
+            head.forwarded,
+            credentials,
+            identity,
+            exchange.forwarded.lines(exchange.host or host, head),
+            exchange.id_line,
+        )
+        if self.tracing is not None:
+            built += self.tracing.asked(exchange, upstream)
+        if (protocol := exchange.upgrade) is not None:
+            built += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
+        if self._api_keys is not None and LIKE_A_KEY.search(built) is not None:
+            raise Rejection(
+                Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
+            )
+        return built
+
+    def reply(self, exchange: Exchange, page: Page) -> None:
+        """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
+        client = exchange.client
+        assert client is not None
+        if page.body_bytes and exchange.collect_body(page.body_bytes, page.body_s, lambda: self.reply(exchange, page)):
+            return
+        status, headers, content = page.answer(exchange, exchange.collected)
+        exchange.status = status
+        keep = self._keeps(exchange)
+        head_only = exchange.method == "HEAD"
+        connection = connection_line(keep, exchange.minor)
+        client.write(local(status, headers, content, page.mark, exchange.id, connection, head_only=head_only))
+        exchange.finish(keep=keep)
+
+    def _accept(self, exchange: Exchange, identity: bytes) -> None:
+        """Answer a front proxy's question with the identity headers."""
+        client = exchange.client
+        assert client is not None
+        if self._signature is not None:
+            identity += self._signature.line(exchange.method, exchange.target.encode(), identity)
+        keep = self._keeps(exchange)
+        exchange.status = 200
+        client.write(accepted(identity, exchange.id, connection_line(keep, exchange.minor)))
+        exchange.finish(keep=keep)
+
+    def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
+        """Answer a request that is refused.
+
+        Its connection goes on unless the rest of the request's body may still be on its way, or nobody can be sure where it ends.
+        """
+        client = exchange.client
+        if client is None or exchange.is_over:
+            return
+        reason = rejection.reason
+        exchange.refused(rejection)
+        exchange.status = reason.status
+        keep = self._keeps(exchange) and reason not in UNSURE_WHERE_IT_ENDS
+        form, where = self.form, None
+        if (route := exchange.route) is not None:
+            if form.detail == "full":
+                where = {"route": route.name, "issuer": exchange.issuer}
+                if rejection.cause:
+                    where["cause"] = rejection.cause
+            if route is TOKEN_ROUTE:
+                form = form._replace(scheme="Basic", oauth=True)
+            elif route.auth is Auth.API_KEY and self._api_keys is not None:
+                form = form._replace(scheme=self._api_keys.scheme)
+        connection = connection_line(keep, exchange.minor)
+        head_only = exchange.head.method == "HEAD"
+        client.write(refusal(rejection, exchange.id, form, connection, head_only=head_only, where=where))
+        exchange.finish(keep=keep)
+
+    def _keeps(self, exchange: Exchange) -> bool:
+        """Can the connection of a request that has no backend's answer be used again?"""
+        client = exchange.client
+        return (
+            exchange.head.persists
+            and not self.telemetry.draining
+            and "upgrade" not in exchange.head.special
+            and client is not None
+            and client.reader.state == COMPLETE
+        )
+
+    def refuse_unread(self, reason: Reason, peer: str, cause: str) -> bytes:
+        """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
+        request_id = new_id()
+        self.telemetry.unread(reason, request_id, peer, cause)
+        retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
+        rejection = Rejection(reason, retry_after_s=retry_after_s, cause=cause)
+        where = {"cause": cause} if cause and self.form.detail == "full" else None
+        return refusal(rejection, request_id, self.form, connection_line(False, 1), where=where)
+
+
+def check_head(head: RequestHead) -> None:
+    """Refuse a request that can be read, but not accepted. Raises Rejection."""
+    if head.problem:
+        raise Rejection(Reason.REQUEST_MALFORMED, head.problem)
+    if head.unmet_expectation:
+        raise Rejection(Reason.EXPECTATION_FAILED)
+
+
+def _check_length(head: RequestHead, most: int) -> None:
+    """Refuse a body that says it is too large. One that does not say is counted on its way."""
+    if head.length != CHUNKED and head.length > most:
+        raise Rejection(Reason.BODY_TOO_LARGE)
+
+
+def _target(target: str, route: Route) -> bytes:
+    """The target's exact bytes, without the prefix that the route strips.
+
+    Raises Rejection where the prefix came in other spelling, or where what is left begins with `//`: many take that for a host.
+    """
+    if route.strip_prefix:
+        if not target.startswith(route.strip_prefix):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+        target = target[len(route.strip_prefix) :]
+        if not target.startswith("/"):
+            target = "/" + target
+        elif target.startswith("//"):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+    return target.encode()

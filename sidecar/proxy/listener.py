@@ -1,0 +1,153 @@
+"""The proxy's listener: an aiohttp server whose connections are our own, and what they share."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from sidecar.clock import Clock
+from sidecar.deadlines import Deadlines
+from sidecar.http.forwarded import Forwarded
+from sidecar.proxy.client_connection import ClientConnection
+from sidecar.proxy.resources import Resources
+
+if TYPE_CHECKING:
+    from sidecar.config import Config
+    from sidecar.proxy.handler import Handler
+
+NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
+
+log = logging.getLogger("sidecar.listener")
+
+
+class Listener(web.Server):
+    """What the connections of the proxy's sockets share. `scheme` is http or https."""
+
+    def __init__(
+        self,
+        handler: "Handler",
+        config: "Config",
+        clock: Clock,
+        deadlines: Deadlines,
+        resources: Resources,
+        scheme: str = "http",
+    ) -> None:
+        super().__init__(_never_called)
+        self.clock = clock
+        self.deadlines = deadlines
+        self.resources = resources
+        self.scheme = scheme
+        self.is_closing = False
+        self._open: set[ClientConnection] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self.use(handler, config)
+
+    def use(self, handler: "Handler", config: "Config") -> None:
+        """Serve by these from the next request on; one that is being served keeps the handler that it began with."""
+        timeouts, limits = config.timeouts, config.limits
+        self.handler = handler
+        self.request_headers_s = timeouts.request_headers_s
+        self.idle_s = timeouts.idle_s
+        self.keep_alive_s = timeouts.keep_alive_s
+        self.line_bytes = limits.header_bytes
+        # All headers together: one may be as long as a token, the others are short.
+        self.head_bytes = 2 * limits.header_bytes
+        self.headers = limits.headers
+        self.most_connections = limits.connections
+        self.trusted = config.trusted_proxies
+        self.resources.most_held_bytes = limits.buffered_bytes
+        self.resources.hold(0)
+
+    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp's own handler is not used
+        return ClientConnection(self)
+
+    @property
+    def connections(self) -> list[ClientConnection]:  # type: ignore[override]
+        """The connections that are open, also those that are in a handshake."""
+        return list(self._open)
+
+    def opened(self, connection: ClientConnection) -> bool:
+        """A client has connected; is there room for it?"""
+        self._count(connection)
+        self.deadlines.watched.add(connection)
+        return len(self._open) <= self.most_connections
+
+    def closed(self, connection: ClientConnection) -> None:
+        """A connection has ended."""
+        self.deadlines.watched.discard(connection)
+        if connection in self._open:
+            self._open.discard(connection)
+            self.handler.telemetry.connections -= 1
+
+    async def accept_tls(self, listening: socket.socket, context: ssl.SSLContext) -> None:
+        """Accept clients that speak TLS, for ever. A connection counts from its first byte: a handshake is one."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:  # no descriptor is left, or the client is gone already
+                log.warning("event=not_accepted error=%s do='Raise the limit of open files.'", error.strerror)
+                await asyncio.sleep(NOT_ACCEPTED_S)
+                continue
+            if len(self._open) >= self.most_connections:
+                accepted.close()  # a handshake costs more than a refusal is worth
+                continue
+            connection = self()
+            self._count(connection)
+            task = loop.create_task(self._handshake(connection, accepted, context))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(self, connection: ClientConnection, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.request_headers_s
+            )
+        except BaseException as error:
+            self.closed(connection)  # nobody else says so before the handshake has ended
+            if not isinstance(error, OSError):  # ssl.SSLError is one too; nothing but this handshake has failed
+                raise
+
+    def _count(self, connection: ClientConnection) -> None:
+        if connection not in self._open:
+            self._open.add(connection)
+            self.handler.telemetry.connections += 1
+
+    def pre_shutdown(self) -> None:
+        """End idle connections now, and others as soon as the request that they serve has been answered."""
+        self.is_closing = True
+        for connection in self.connections:
+            connection.close()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002  # at once means at once
+        """End all connections at once."""
+        await asyncio.sleep(0)  # a handshake that has not begun would not notice that it is cancelled
+        for task in self._handshakes:
+            task.cancel()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        for connection in self.connections:
+            connection.abort()
+        while self._open:  # noqa: ASYNC110  # each says so in one of the next turns
+            await asyncio.sleep(0)
+
+    def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
+        """What the backend is to be told about this connection."""
+        peer = transport.get_extra_info("peername")
+        address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
+        return Forwarded(address, self.scheme, self._is_trusted(address))
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self.trusted or not address:
+            return False
+        parsed = ipaddress.ip_address(address)
+        if parsed.version == 6 and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self.trusted)
+
+
+async def _never_called(_request: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("requests are served by ClientConnection")

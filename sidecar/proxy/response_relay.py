@@ -1,0 +1,168 @@
+"""The answer's way back to the client: its head made anew, its body as it comes, or a tunnel after a 101."""
+
+from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
+from sidecar.deadlines import NEVER
+from sidecar.http.framing import LAST_CHUNK, UNTIL_CLOSE, chunk
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.message_reader import BODY, COMPLETE
+from sidecar.http.response_head import ResponseHead
+from sidecar.http.responses import connection_line, interim, relayed, switching
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.upstream_connection import UpstreamConnection
+from sidecar.telemetry import Telemetry
+
+MOST_INTERIM_ANSWERS = 100  # 1xx before one final answer
+
+
+class ConnectionEnded(Exception):
+    """The backend ended the connection before its answer began."""
+
+
+class ResponseRelay:
+    """Passes answers on. `close_on_expiry` says what ends with the token that opened it: "websocket", "all" or "off"."""
+
+    def __init__(self, telemetry: Telemetry, clock: Clock, close_on_expiry: str) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._close_on_expiry = close_on_expiry
+
+    def go_on(self, exchange: Exchange) -> None:
+        """Pass on what is here of the answer, no faster than the client takes it.
+
+        Raises Rejection, also when the backend's connection ended within the answer, and ConnectionEnded when it did before.
+        """
+        client, upstream = exchange.client, exchange.upstream
+        if client is None or upstream is None or client.write_paused:
+            if upstream is not None:
+                upstream.deadline = NEVER  # it is the client's turn
+            return
+        reader = upstream.reader
+        head = exchange.response
+        beginning = b""
+        now = self._clock.monotonic()
+        try:
+            if head is None:
+                head = upstream.next_head()
+                if head is None or (head.status < 200 and head.status != 101):
+                    head = self._final_head(exchange, upstream, head)
+                    if head is None:
+                        return
+                exchange.answered = now
+                exchange.response = head
+                if head.status == 101:
+                    self._switch(exchange, head, upstream)
+                    return
+                piece = reader.body() if reader.state == BODY else b""
+                beginning = self._beginning(exchange, head, upstream, piece, now)
+            else:
+                piece = reader.body()
+        except ProtocolError as error:
+            raise Rejection(Reason.UPSTREAM_INVALID, cause=error.rule) from None
+        is_complete = reader.state == COMPLETE
+        if upstream.ended and not is_complete and not reader.ready:
+            is_complete = upstream.complete_end and reader.end()
+            if not is_complete:
+                client.write(beginning)
+                exchange.broken_off = True
+                raise Rejection(Reason.UPSTREAM_INVALID, cause="The connection ended before the answer was complete.")
+        if exchange.chunked_answer:
+            piece = (chunk(piece) if piece else b"") + (LAST_CHUNK if is_complete else b"")
+        if beginning or piece:
+            client.write(beginning + piece)
+        if is_complete:
+            self._complete(exchange, head, upstream, now)
+            return
+        upstream.unread_changed()
+        if client.write_paused:
+            upstream.receiver_is_slow()
+            upstream.deadline = NEVER
+        elif reader.ready or upstream.ended:
+            exchange.answer_again()
+        else:
+            upstream.deadline = min(now + upstream.pool.idle_s, exchange.ends)
+
+    def _final_head(
+        self, exchange: Exchange, upstream: UpstreamConnection, head: ResponseHead | None
+    ) -> ResponseHead | None:
+        """The head of the final answer, None while it has not come. 1xx before it are passed on (RFC 9110 section 15.2).
+
+        `head` is the one that has come first.
+
+        Raises ProtocolError and ConnectionEnded.
+        """
+        client = exchange.client
+        assert client is not None
+        while head is not None:
+            if head.status >= 200 or head.status == 101:
+                return head
+            exchange.interim_answers += 1
+            if exchange.interim_answers > MOST_INTERIM_ANSWERS:
+                raise ProtocolError(f"More than {MOST_INTERIM_ANSWERS} interim answers came before a final one.")
+            if head.status != 100 and exchange.minor == 1:  # `100 Continue` has been given by the sidecar itself
+                client.write(interim(head))
+            if client.write_paused:
+                upstream.deadline = NEVER
+                return None
+            head = upstream.next_head()
+        if upstream.ended:
+            raise ConnectionEnded
+        return None
+
+    def _beginning(
+        self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, piece: bytes, now: float
+    ) -> bytes:
+        """The head for the client, and with it how the client learns where the body ends (RFC 9112 section 6.3)."""
+        keep = (
+            exchange.head.persists
+            and not self._telemetry.draining
+            and exchange.head.upgrade is None  # what was declined may already be on its way
+            and exchange.body_sent
+        )
+        framing = head.framing
+        if framing:
+            pass  # it names its length itself
+        elif head.length and not upstream.head_only:
+            if upstream.reader.state == COMPLETE:
+                framing = b"Content-Length: %d\r\n" % len(piece)
+            elif exchange.minor == 1:
+                exchange.chunked_answer = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+            else:
+                keep = False  # an HTTP/1.0 client learns the end from the end of the connection
+        exchange.keeps_client = keep
+        exchange.status = head.status
+        if self._close_on_expiry == "all":
+            exchange.ends = now + self._lasts_s(exchange)
+        return relayed(head, framing, exchange.id_line, connection_line(keep, exchange.minor))
+
+    def _complete(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, now: float) -> None:
+        """The answer is complete. Any byte behind it ends the backend's connection."""
+        exchange.upstream = None
+        if (
+            exchange.body_sent
+            and head.persists
+            and head.length != UNTIL_CLOSE  # who ends its answer to GET by closing may close behind that to HEAD, too
+            and not upstream.reader.buffer
+            and upstream.is_open
+        ):
+            upstream.release(now)
+        else:
+            upstream.dismiss()
+        exchange.finish(keep=exchange.keeps_client, now=now)
+
+    def _switch(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection) -> None:
+        """Pass on a 101 and then bytes, until either side or the token ends. Raises ProtocolError for any other."""
+        client, protocol = exchange.client, exchange.upgrade
+        assert client is not None
+        if protocol is None or head.upgrade not in (None, protocol):
+            raise ProtocolError("A 101 must go on with the protocol that was asked for.")
+        exchange.status = 101
+        client.write(switching(head, protocol))
+        lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
+        Tunnel(exchange, client, upstream, lasts_s, websocket=protocol == b"websocket").begin()
+
+    def _lasts_s(self, exchange: Exchange) -> float:
+        """How long the request's token is still good; NEVER to end without one, or without exp."""
+        return NEVER if exchange.claims is None else exchange.claims.valid_until - self._clock.wall()

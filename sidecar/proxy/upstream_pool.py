@@ -1,0 +1,197 @@
+"""The way to one backend: its keep-alive connections, and the requests that wait for one."""
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from sidecar.clock import Clock
+from sidecar.common.errors import Reason, Rejection
+from sidecar.deadlines import NEVER, Deadlines
+from sidecar.http.head_cache import HeadCache
+from sidecar.http.header_policy import ResponseHeaderPolicy
+from sidecar.http.response_head import ResponseHead
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.resources import Resources
+from sidecar.proxy.upstream_connection import UpstreamConnection
+
+KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely hang up first
+
+
+class UpstreamPool:
+    """The connections to one backend.
+
+    `address` is (host, port) or the path of a unix socket, `authority` what its Host header would say. `tls` gives the context
+    for a new connection; the certificate must be valid for `server_name`. `connections` is how many there may be at once.
+    `connect_s`, `answer_s` and `idle_s` are how long to wait for a connection, for an answer to begin, and for its next piece.
+    `head_bytes` and `headers` limit the head of an answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: tuple[str, int] | str,
+        clock: Clock,
+        deadlines: Deadlines,
+        resources: Resources,
+        *,
+        authority: str,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        server_name: str | None = None,
+        connections: int,
+        connect_s: float,
+        answer_s: float,
+        idle_s: float,
+        head_bytes: int = 64 * 1024,
+        headers: int = 128,
+    ) -> None:
+        self.name = name
+        self.authority = authority.encode()
+        self.scheme = "http" if tls is None else "https"
+        self.clock = clock
+        self.resources = resources
+        self.address = address
+        self.answer_s = answer_s
+        self.idle_s = idle_s
+        self.head_bytes = head_bytes
+        self.headers = headers
+        self.header_policy = ResponseHeaderPolicy()
+        self.heads: HeadCache[ResponseHead] = HeadCache()
+        self._deadlines = deadlines
+        self._tls = tls
+        self._server_name = server_name
+        self._most = connections
+        self._connect_s = connect_s
+        self._open: set[UpstreamConnection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._idle: list[UpstreamConnection] = []
+        self._waiting: OrderedDict[Exchange, None] = OrderedDict()  # a queue that can be left from within
+        self._is_retired = False
+
+    def __repr__(self) -> str:
+        return f"<UpstreamPool {self.name} {self.address}: {len(self._open)} connections, {len(self._idle)} idle>"
+
+    def send(self, exchange: Exchange) -> None:
+        """Send a request by a connection that is idle, or by a new one, or by the next that comes free."""
+        exchange.pool = self
+        connection = self._take_idle()
+        if connection is not None:
+            exchange.connected(connection)
+        elif len(self._open) + len(self._opening) < self._most:
+            self._begin(self._open_for(exchange))
+        else:
+            self._waiting[exchange] = None
+            exchange.deadline = self.clock.monotonic() + self._connect_s
+            self._deadlines.watched.add(exchange)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """A request waits no more."""
+        if exchange in self._waiting:
+            del self._waiting[exchange]
+            self._deadlines.watched.discard(exchange)
+
+    async def connect(self) -> UpstreamConnection:
+        """Open a connection. Raises Rejection."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_s):
+                if isinstance(self.address, str):
+                    _, connection = await loop.create_unix_connection(lambda: UpstreamConnection(self), self.address)
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: UpstreamConnection(self),
+                        *self.address,
+                        ssl=None if self._tls is None else self._tls(),
+                        server_hostname=self._server_name,
+                    )
+        except ssl.SSLCertVerificationError:
+            raise Rejection(
+                Reason.UPSTREAM_UNREACHABLE, "The certificate of the service behind this proxy is not trusted."
+            ) from None
+        except TimeoutError:
+            raise Rejection(Reason.UPSTREAM_TIMEOUT, "The service behind this proxy accepts no connection.") from None
+        except OSError:
+            raise Rejection(Reason.UPSTREAM_UNREACHABLE) from None
+        if not connection.is_open:  # gone as soon as it was there
+            raise Rejection(Reason.UPSTREAM_UNREACHABLE)
+        self._open.add(connection)
+        self._deadlines.watched.add(connection)  # only now: uvloop never says that a cancelled connection has gone
+        return connection
+
+    def keep(self, connection: UpstreamConnection, now: float) -> None:
+        """Take a connection back for the next request, at so many monotonic seconds."""
+        if self._is_retired:
+            connection.close()
+            return
+        connection.used = True
+        connection.deadline = now + KEEP_IDLE_S
+        self._idle.append(connection)
+        if self._waiting:
+            self._serve_waiting()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """A connection has ended."""
+        self._deadlines.watched.discard(connection)
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._serve_waiting()
+
+    def retire(self) -> None:
+        """No new request will come: end idle connections now, and each other one with its request."""
+        self._is_retired = True
+        for connection in list(self._idle):
+            connection.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._open):
+            connection.close()
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: "asyncio.Task[None]") -> None:
+        self._opening.discard(task)
+        self._serve_waiting()
+
+    async def _open_for(self, exchange: Exchange) -> None:
+        """Open a connection for a request; for the next that waits when this one is over meanwhile."""
+        try:
+            connection = await self.connect()
+        except Rejection as rejection:
+            exchange.fail(rejection)
+            return
+        except Exception as error:  # noqa: BLE001
+            exchange.handler.bug(exchange, error)
+            return
+        if exchange.is_over:
+            self.keep(connection, self.clock.monotonic())
+        else:
+            exchange.connected(connection)
+
+    def _serve_waiting(self) -> None:
+        """Give what has come free to the requests that wait, each in its turn."""
+        while self._waiting:
+            connection = self._take_idle()
+            if connection is None and len(self._open) + len(self._opening) >= self._most:
+                return
+            exchange, _ = self._waiting.popitem(last=False)
+            self._deadlines.watched.discard(exchange)
+            exchange.deadline = NEVER
+            if connection is None:
+                self._begin(self._open_for(exchange))
+            else:
+                exchange.connected(connection)

@@ -1,0 +1,40 @@
+"""Heads as bytes, and how they are read with the memory of lines empty and full."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, ResponseHeaderPolicy
+from sidecar.http.request_head import RequestHead, parse_request_head
+from sidecar.http.response_head import ResponseHead, parse_response_head
+
+LINE_BYTES, HEADERS = 32_768, 128
+
+
+def policy(*own: str, **more: Any) -> RequestHeaderPolicy:
+    """That of a sidecar which sets these headers itself."""
+    return RequestHeaderPolicy(HOP_BY_HOP | set(own), **more)
+
+
+def head(*lines: str | bytes) -> bytes:
+    """These lines, each with its end, and the empty one behind them."""
+    return b"".join((line.encode("latin-1") if isinstance(line, str) else line) + b"\r\n" for line in (*lines, ""))
+
+
+def read(*lines: str | bytes, first: str = "POST / HTTP/1.1", **more: Any) -> RequestHead:
+    """A request with these header lines, and a Host."""
+    return parse_request_head(head(first, "Host: sidecar.test", *lines), policy(**more), LINE_BYTES, HEADERS)
+
+
+def answered(*lines: str | bytes, first: str | bytes = "HTTP/1.1 200 OK") -> ResponseHead:
+    """An answer with these header lines."""
+    return parse_response_head(head(first, *lines), ResponseHeaderPolicy(), HEADERS)
+
+
+def facts(parse: Callable[[], RequestHead | ResponseHead]) -> dict[str, object] | str:
+    """All that is read, or the sentence of the refusal."""
+    try:
+        found = parse()
+    except ProtocolError as error:
+        return error.rule
+    return {name: getattr(found, name) for name in type(found).__slots__}

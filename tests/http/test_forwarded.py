@@ -1,0 +1,52 @@
+"""What a backend is told about where a request came from: who is not trusted says nothing about it."""
+
+import pytest
+
+from sidecar.http.forwarded import Forwarded
+from tests.http.heads import read
+
+SAID = [
+    "X-Forwarded-For: a", "X-Forwarded-For: b, c", "X-Forwarded-Proto: http", "X-Forwarded-Proto: https", "X-Forwarded-Host: one",
+    "X-Forwarded-Host: two", "Forwarded: for=a", "Forwarded: for=b", "X-Real-IP: 192.0.2.7", "X-Forwarded-User: alice",
+]  # fmt: skip
+OURS = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n"
+
+
+def test_who_is_not_trusted_says_nothing_about_where_a_request_came_from() -> None:
+    said = read(*SAID)
+    assert Forwarded("192.0.2.1", "http", False).lines(b"h", said) == OURS
+    assert said.forwarded == b"", "nor do its lines go on with the others"
+
+
+def test_a_trusted_proxy_that_says_nothing_is_told_like_any_other() -> None:
+    assert Forwarded("192.0.2.1", "http", True).lines(b"h", read()) == OURS
+
+
+def test_what_a_trusted_proxy_says_is_kept_and_extended() -> None:
+    assert Forwarded("192.0.2.1", "http", True).lines(b"h", read(*SAID)) == (
+        b"X-Forwarded-For: a, b, c, 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: two\r\n"
+        b"Forwarded: for=a, for=b, for=192.0.2.1;proto=http\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-User: alice\r\n"
+    )
+
+
+@pytest.mark.parametrize("spelled", ["x_real_ip", "X.Forwarded.For", "X_Forwarded-User"])
+@pytest.mark.parametrize("underscores", ["drop", "allow"])
+def test_another_spelling_says_nothing_whoever_sends_it(underscores: str, spelled: str) -> None:
+    said = read(f"{spelled}: evil", underscores=underscores)
+    assert Forwarded("192.0.2.1", "http", True).lines(b"h", said) == OURS
+    assert said.forwarded == b""
+
+
+def test_an_ipv6_address_is_quoted_in_forwarded() -> None:
+    lines = Forwarded("2001:db8::1", "https", True).lines(b"h", read("Forwarded: for=a"))
+    assert lines.endswith(b'Forwarded: for=a, for="[2001:db8::1]";proto=https\r\n')
+
+
+def test_the_peer_and_its_scheme_can_be_had() -> None:
+    forwarded = Forwarded("192.0.2.1", "https", True)
+    assert (forwarded.peer, forwarded.scheme, forwarded.trusted) == ("192.0.2.1", "https", True)
+
+
+def test_a_peer_is_named_in_ascii() -> None:
+    lines = Forwarded("fe80::1%\xe9th", "http", False).lines(b"h", read())
+    assert lines.startswith(b"X-Forwarded-For: fe80::1%th\r\n")

@@ -1,0 +1,443 @@
+"""A head of a request has one reading or none; what can be read but not accepted says why."""
+
+import timeit
+
+import pytest
+
+from sidecar.http.framing import CHUNKED
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.request_head import REQUEST_ID, RequestHead, parse_request_head
+from tests.http.heads import HEADERS, LINE_BYTES, head, policy, read
+
+
+def parse(*lines: str | bytes, line_bytes: int = LINE_BYTES) -> RequestHead:
+    return parse_request_head(head(*lines), policy(), line_bytes, HEADERS)
+
+
+def refused(*lines: str | bytes, line_bytes: int = LINE_BYTES) -> str:
+    with pytest.raises(ProtocolError) as caught:
+        parse(*lines, line_bytes=line_bytes)
+    assert not caught.value.too_large
+    return caught.value.rule
+
+
+# The request line
+
+FIRST_WANTED = "A request must begin with its method, its target in ASCII and HTTP/1.1, one space between them."
+VERSION_WANTED = "Only HTTP/1.0 and HTTP/1.1 are spoken here."
+
+
+@pytest.mark.parametrize(
+    ("first", "method", "target", "minor"),
+    [
+        ("GET / HTTP/1.1", "GET", "/", 1),
+        ("get /a?b#c HTTP/1.0", "get", "/a?b#c", 0),
+        ("!#$%&'*+-.^_`|~09azAZ !~ HTTP/1.1", "!#$%&'*+-.^_`|~09azAZ", "!~", 1),
+    ],
+)
+def test_a_request_line_is_a_method_a_target_and_a_version(first: str, method: str, target: str, minor: int) -> None:
+    found = parse(first, "Host: a")
+    assert (found.method, found.target, found.minor, found.problem) == (method, target, minor, "")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "GET",
+        "GET /",
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        "GET /\tHTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / a HTTP/1.1",
+        "GET HTTP/1.1",
+        "GET  HTTP/1.1",
+        " / HTTP/1.1",
+        "G(T / HTTP/1.1",
+        "G\xe9T / HTTP/1.1",
+        "GET /\xe9 HTTP/1.1",
+        "GET /\xff HTTP/1.1",
+        "GET / http/1.1",
+        "GET / HTTP/1",
+        "GET / HTTP/1.",
+        "GET / HTTP/1.11",
+        "GET / HTTP/11.1",
+        "GET / HTTP/ 1.1",
+        "GET / HTTP/1,1",
+        "GET / RTSP/1.0",
+        "GET / HTTP/1.x",
+        "Host: a",
+    ],
+)
+def test_a_request_line_that_is_none_is_refused(first: str) -> None:
+    assert refused(first, "Host: a") == FIRST_WANTED
+
+
+@pytest.mark.parametrize("version", ["1.2", "2.0", "0.9", "9.9"])
+def test_another_version_is_refused_by_its_name(version: str) -> None:
+    assert refused(f"GET / HTTP/{version}", "Host: a") == VERSION_WANTED
+
+
+# Lines
+
+LINE_WANTED = "A header line must be a name, a colon and a value."
+CRLF_WANTED = "A line must end in CRLF."
+NO_CONTROLS = "A head must not hold control characters."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nocolon", "no colon", ": value", "a : b", "a\t: b", " a: b", "\ta: b", " folded", "a b: c", "a(: b", "\xe9: b", "a@: b",
+        '"a": b', "",
+    ],
+)  # fmt: skip
+def test_a_header_line_that_is_none_is_refused(line: str) -> None:
+    assert refused("GET / HTTP/1.1", line, "Host: a") == LINE_WANTED
+    assert refused("GET / HTTP/1.1", "Host: a", line, "X: y") == LINE_WANTED
+
+
+@pytest.mark.parametrize("odd", ["\r", "\n", "\r\r", "\n\n", "\n\r"])
+@pytest.mark.parametrize("where", ["GET /{} HTTP/1.1", "X: a{}b", "X{}: a", "X: a{}", "{}X: a", "X:{}a"])
+def test_a_line_ends_in_crlf_and_has_no_cr_or_lf_elsewhere(where: str, odd: str) -> None:
+    lines = ["GET / HTTP/1.1", "Host: a", where.format(odd)] if "GET" not in where else [where.format(odd), "Host: a"]
+    assert refused(*lines) == CRLF_WANTED
+
+
+@pytest.mark.parametrize("code", [*range(9), *range(0x0B, 0x0D), *range(0x0E, 0x20), 0x7F])
+def test_a_control_character_is_refused_wherever_it_stands(code: int) -> None:
+    for lines in (["GET /%b HTTP/1.1"], ["GET / HTTP/1.1", "X: a%bb"], ["GET / HTTP/1.1", "X%b: a"]):
+        assert refused(*(line.encode().replace(b"%b", bytes([code])) for line in lines)) == NO_CONTROLS
+
+
+@pytest.mark.parametrize("value", [b"", b"a\tb", b"a  b", b"~", b"\x80", b"\xff", b"a:b", b":", b",,"])
+def test_any_other_value_is_forwarded_as_it_came(value: bytes) -> None:
+    assert read(b"X-One: " + value).forwarded == b"X-One: %b\r\n" % value
+
+
+def test_the_blanks_around_a_value_are_no_part_of_it() -> None:
+    assert read(b"X-One:\t \ta b \t").forwarded == read(b"X-One:a b").forwarded == b"X-One: a b\r\n"
+
+
+def test_a_line_has_a_limit_and_the_request_line_too() -> None:
+    fits = "X: " + "a" * 47
+    assert parse("GET / HTTP/1.1", "Host: a", fits, line_bytes=50).problem == ""
+    for lines in (["GET / HTTP/1.1", "Host: a", fits + "a"], ["GET /" + "a" * 60 + " HTTP/1.1"]):
+        with pytest.raises(ProtocolError) as caught:
+            parse(*lines, line_bytes=50)
+        assert (caught.value.rule, caught.value.too_large) == ("A line of the head is longer than accepted.", True)
+
+
+# What is forwarded
+
+
+def test_what_is_sent_on_keeps_its_order_its_case_and_its_bytes() -> None:
+    found = read("Accept: a", b"x-Y: \xff", "accept: b", "TE: trailers")
+    assert found.forwarded == b"Accept: a\r\nx-Y: \xff\r\naccept: b\r\n"
+    assert found.special == {"host": [b"sidecar.test"]}
+
+
+def test_a_header_that_has_a_meaning_keeps_each_of_its_values() -> None:
+    assert read("Authorization: a", "authorization: b").special["authorization"] == [b"a", b"b"]
+
+
+def test_what_could_be_forged_is_counted_by_its_kind() -> None:
+    names = ["X-JWT-Sub", "x_jwt_sub", "X.Auth.User", "x_other", "X-Real-IP", "X-Forwarded-Port", "Accept", "TE"]
+    raw = head("GET / HTTP/1.1", "Host: a", *(f"{name}: x" for name in names))
+    found = parse_request_head(raw, policy("x-auth-user"), LINE_BYTES, HEADERS)
+    assert found.stripped == ["claim", "claim", "claim", "underscore"]
+    assert found.from_front_proxy == b"X-Real-IP: x\r\nX-Forwarded-Port: x\r\n"
+    assert found.forwarded == b"Accept: x\r\n"
+
+
+def test_the_trace_context_is_sent_on_and_noted() -> None:
+    found = read("Traceparent: one", "Accept: x", "traceparent: two")
+    assert found.forwarded == b"Traceparent: one\r\nAccept: x\r\ntraceparent: two\r\n"
+    assert found.special["traceparent"] == [b"one", b"two"]
+    found = read("Traceparent: one", "tracestate: two", traced=True)
+    assert (found.forwarded, found.special["tracestate"]) == (b"", [b"two"])
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "Keep-Alive", "close", "Upgrade", "upgrade"])
+def test_what_connection_usually_holds_names_no_header(connection: str) -> None:
+    found = read(f"Connection: {connection}", "Close: x", "Accept: x", "X-Real-IP: x")
+    assert (found.forwarded, found.from_front_proxy) == (b"Close: x\r\nAccept: x\r\n", b"X-Real-IP: x\r\n")
+
+
+@pytest.mark.parametrize("connection", [["x-one,\tX-TWO ,x-real-ip"], ["X-One", "close, x-two, X-Real-IP"]])
+def test_a_header_that_connection_names_is_not_sent_on(connection: list[str]) -> None:
+    named = [f"Connection: {value}" for value in connection]
+    found = read("X-One: 1", *named, "X-Two: 2", "X-Three: 3", "x-two: 4", "X-Real-IP: 5")
+    assert (found.forwarded, found.from_front_proxy) == (b"X-Three: 3\r\n", b"")
+
+
+def test_each_value_of_a_header_can_be_had_whatever_becomes_of_it() -> None:
+    found = read("TE: a", "te:b", "X-JWT-Sub: c", "Accept: d")
+    assert [found.values(name) for name in ("te", "x-jwt-sub", "accept", "none")] == [[b"a", b"b"], [b"c"], [b"d"], []]
+
+
+def test_a_name_that_is_refused_leaves_all_else_to_be_read() -> None:
+    found = read("a_b: c", "X-Request-Id: of-alice", underscores="reject")
+    assert found.problem == "A header's name has other characters than letters, digits and -."
+    assert (found.host, found.request_id) == (b"", "of-alice")
+
+
+# Host
+
+HOST_WANTED = "The request needs exactly one valid Host header."
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        (b"a", True),
+        (b"A-1_b.~", True),
+        (b"a:", True),
+        (b"a:12345", True),
+        (b"a:123456", False),
+        (b"a:b", False),
+        (b"[::1]", True),
+        (b"[::1]:80", True),
+        (b"[fe80::a.b]", True),
+        (b"[]", False),
+        (b"[g]", False),
+        (b"::1", False),
+        (b"", False),
+        (b"a b", False),
+        (b"a@b", False),
+        (b"a,b", False),
+        (b"a/b", False),
+        (b"\xff", False),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_host_is_a_name_or_an_address_and_perhaps_a_port(version: str, host: bytes, good: bool) -> None:
+    found = parse(f"GET / HTTP/{version}", b"Host: " + host)
+    assert (found.host, found.problem) == ((host, "") if good else (b"", HOST_WANTED))
+
+
+def test_a_request_has_one_host_but_for_http_1_0_which_needs_none() -> None:
+    assert parse("GET / HTTP/1.1").problem == HOST_WANTED
+    assert parse("GET / HTTP/1.0").problem == ""
+    for version in ("1.0", "1.1"):
+        assert parse(f"GET / HTTP/{version}", "Host: a", "host: a").problem == HOST_WANTED
+
+
+# The target
+
+OTHER_HOST = "The request target names another host than the Host header."
+
+
+@pytest.mark.parametrize(
+    ("target", "is_read_as"),
+    [
+        ("http://sidecar.test/x?y", "/x?y"),
+        ("HTTPS://SIDECAR.TEST/x", "/x"),
+        ("http://sidecar.test", "/"),
+        ("http://sidecar.test?y=/z", "/?y=/z"),
+        ("http://sidecar.test#y", "/#y"),
+        ("http://sidecar.test//x", "//x"),
+    ],
+)
+def test_a_target_that_names_the_host_is_read_as_a_path(target: str, is_read_as: str) -> None:
+    found = read(first=f"GET {target} HTTP/1.1")
+    assert (found.target, found.problem) == (is_read_as, "")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://other.test/x", "http://sidecar.test:80/x", "http://a@sidecar.test/x", "http://sidecar.test.evil/x", "http://x\\@sidecar.test/"],
+)  # fmt: skip
+def test_a_target_that_names_another_host_is_refused(target: str) -> None:
+    found = read(first=f"GET {target} HTTP/1.1")
+    assert (found.target, found.problem) == (target, OTHER_HOST)
+
+
+def test_a_target_that_names_a_host_needs_the_header_in_http_1_0_too() -> None:
+    assert parse("GET http://a/ HTTP/1.0").problem == OTHER_HOST
+
+
+def test_options_of_everything_is_about_the_proxy_itself() -> None:
+    assert read(first="OPTIONS * HTTP/1.1").problem.startswith("OPTIONS * is about this proxy")
+
+
+@pytest.mark.parametrize(
+    "target", ["*", "a", "a.test:443", "http:/sidecar.test", "http://", "ftp://sidecar.test/", "?"]
+)
+def test_of_other_targets_the_rules_about_paths_speak(target: str) -> None:
+    found = read(first=f"GET {target} HTTP/1.1")
+    assert (found.target, found.problem) == (target, "")
+    assert not found.target.startswith("/")
+
+
+# The body
+
+CHUNKS_WANTED = "Transfer-Encoding must be chunked, alone, in HTTP/1.1."
+LENGTH_WANTED = "Content-Length must be one number."
+
+
+def test_the_length_of_a_body_is_read() -> None:
+    assert (read().length, read().sized, read().problem) == (0, False, "")
+    found = read("Content-Length: 5")
+    assert (found.length, found.sized, found.problem) == (5, True, "")
+    found = read("transfer-encoding: Chunked")
+    assert (found.length, found.sized, found.problem) == (CHUNKED, False, "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (["Content-Length: 5", "Transfer-Encoding: chunked"], CHUNKS_WANTED),
+        (["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], CHUNKS_WANTED),
+        (["Content-Length: 5", "Content-Length: 5"], LENGTH_WANTED),
+        (["Content-Length: +5"], LENGTH_WANTED),
+    ],
+)
+def test_a_body_with_two_meanings_is_a_problem_and_no_body(lines: list[str], problem: str) -> None:
+    found = read(*lines)
+    assert (found.problem, found.length) == (problem, 0)
+
+
+def test_chunks_in_http_1_0_are_a_problem() -> None:
+    assert read("Transfer-Encoding: chunked", first="POST / HTTP/1.0").problem == CHUNKS_WANTED
+
+
+# The connection
+
+
+@pytest.mark.parametrize(
+    ("first", "lines", "persists"),
+    [
+        ("GET / HTTP/1.1", [], True),
+        ("GET / HTTP/1.1", ["Connection: close"], False),
+        ("GET / HTTP/1.1", ["Connection: x", "Connection: y, CLOSE"], False),
+        ("GET / HTTP/1.1", ["Connection: keep-alive"], True),
+        ("GET / HTTP/1.0", [], False),
+        ("GET / HTTP/1.0", ["Connection: Keep-Alive"], True),
+        ("GET / HTTP/1.0", ["Connection: keep-alive, close"], False),
+        ("CONNECT a:1 HTTP/1.1", [], False),
+    ],
+)
+def test_a_client_says_whether_it_goes_on_with_its_connection(first: str, lines: list[str], persists: bool) -> None:
+    assert read(*lines, first=first).persists is persists
+
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ASKS = ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket"]
+HANDSHAKE = [*ASKS, f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13"]
+
+
+def upgrade(*lines: str, first: str = "GET / HTTP/1.1") -> bytes | None:
+    return read(*lines, first=first).upgrade
+
+
+def test_a_whole_handshake_asks_for_websocket() -> None:
+    assert upgrade(*HANDSHAKE) == b"websocket"
+    assert upgrade(*HANDSHAKE, "Content-Length: 0") == b"websocket"
+
+
+@pytest.mark.parametrize("left_out", range(4))
+def test_a_handshake_has_all_of_its_parts(left_out: int) -> None:
+    lines = HANDSHAKE[:left_out] + HANDSHAKE[left_out + 1 :]
+    assert upgrade(*lines) is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Content-Length: 5", "Transfer-Encoding: chunked", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13",
+        "Upgrade: websocket", "Upgrade: h2c",
+    ],
+)  # fmt: skip
+def test_a_handshake_has_no_body_and_nothing_twice(more: str) -> None:
+    assert upgrade(*HANDSHAKE, more) is None
+
+
+@pytest.mark.parametrize("first", ["POST / HTTP/1.1", "GET / HTTP/1.0", "HEAD / HTTP/1.1"])
+def test_a_handshake_is_a_get_of_http_1_1(first: str) -> None:
+    assert upgrade(*HANDSHAKE, first=first) is None
+
+
+@pytest.mark.parametrize(
+    "key", ["", KEY[:-2], KEY + "=", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25j", "*" * 22 + "=="]
+)
+def test_a_key_is_16_bytes_in_base64(key: str) -> None:
+    assert upgrade(*ASKS, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13") is None
+
+
+@pytest.mark.parametrize("version", ["", "8", "013", "13, 8"])
+def test_the_version_is_13(version: str) -> None:
+    assert upgrade(*ASKS, f"Sec-WebSocket-Key: {KEY}", f"Sec-WebSocket-Version: {version}") is None
+
+
+def test_another_protocol_is_asked_for_once_over_http_1_1_and_without_a_body() -> None:
+    asked = ["Connection: Upgrade", "Upgrade: Other/1"]
+    assert upgrade(*asked, first="POST / HTTP/1.1") == b"other/1"
+    assert upgrade(*asked, "Content-Length: 1", first="POST / HTTP/1.1") is None
+    assert upgrade(*asked, first="POST / HTTP/1.0") is None
+    assert upgrade(asked[1]) is None
+    assert upgrade(asked[0]) is None
+    for protocol in ("a, b", "", "a b", "a/", "a/b/c"):
+        assert upgrade("Connection: upgrade", f"Upgrade: {protocol}") is None
+
+
+# Expectations, preflights, ids
+
+
+def test_what_is_expected_is_100_continue_or_nothing() -> None:
+    def expects(*values: str, first: str = "POST / HTTP/1.1") -> tuple[bool, bool]:
+        found = read(*(f"Expect: {value}" for value in values), first=first)
+        return found.expects_continue, found.unmet_expectation
+
+    assert expects() == (False, False)
+    assert expects("100-Continue") == (True, False)
+    assert expects("100-continue", "100-continue") == expects("100") == expects("") == (False, True)
+    assert expects("100-continue", first="POST / HTTP/1.0") == expects("x", first="POST / HTTP/1.0") == (False, False)
+
+
+ORIGIN, METHOD = "Origin: https://app.example", "ACCESS-CONTROL-REQUEST-METHOD: PUT"
+
+
+@pytest.mark.parametrize(
+    ("lines", "preflight"),
+    [
+        ([ORIGIN, METHOD], True),
+        ([ORIGIN, METHOD, "Content-Length: 0"], True),
+        ([ORIGIN], False),
+        ([METHOD], False),
+        ([ORIGIN, METHOD, "Upgrade: x"], False),
+        ([ORIGIN, METHOD, "Content-Length: 5"], False),
+        ([ORIGIN, METHOD, "Transfer-Encoding: chunked"], False),
+    ],
+)
+def test_a_preflight_is_nothing_but_one(lines: list[str], preflight: bool) -> None:
+    assert read(*lines, first="OPTIONS / HTTP/1.1").could_be_preflight is preflight
+
+
+@pytest.mark.parametrize("given", ["a.b-1", "A_9", "x" * 128, "eyJ", "jsk", "eyJa"])
+def test_one_request_id_is_kept(given: str) -> None:
+    assert read(f"X-Request-Id: {given}").request_id == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a/b", "\xe9", "jsk_a", "eyJhbGciOiJub25lIn0.e30.", "a.eyJ.b"])
+def test_an_id_that_could_be_a_secret_or_is_none_is_not_kept(given: str) -> None:
+    assert read(f"X-Request-Id: {given}").request_id == ""
+
+
+def test_two_request_ids_are_none() -> None:
+    assert read().request_id == read("X-Request-Id: a", "x-request-id: a").request_id == ""
+
+
+def test_a_long_request_id_takes_no_longer_to_refuse_than_a_short_one_to_accept() -> None:
+    def fastest(said: bytes) -> float:
+        return min(timeit.repeat(lambda: REQUEST_ID.fullmatch(said), number=1, repeat=20))
+
+    assert fastest(b"eyJ" * 2700) < 100 * fastest(b"a" * 128)
+
+
+def test_a_request_with_a_problem_still_has_its_id_and_its_name() -> None:
+    found = parse("GET /a HTTP/1.1", "X-Request-Id: of-alice")
+    assert (found.problem, found.request_id, found.target) == (HOST_WANTED, "of-alice", "/a")

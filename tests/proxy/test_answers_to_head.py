@@ -1,0 +1,27 @@
+"""A backend's connection behind an answer to HEAD."""
+
+import pytest
+
+from tests.peers.backend import RawBackend, send
+from tests.proxy.conftest import running
+
+
+@pytest.mark.parametrize(
+    ("headers", "connections"),
+    [
+        pytest.param(b"Content-Length: 5\r\n", 1, id="a length"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", 1, id="chunks"),
+        pytest.param(b"", 2, id="until it closes"),
+    ],
+)
+async def test_it_is_used_again_only_where_it_would_be_behind_the_answer_to_get(
+    headers: bytes, connections: int
+) -> None:
+    """Whoever ends its answer to GET by closing may close behind that to HEAD, too: the next request would meet that."""
+    async with (
+        running(backend=RawBackend(send(b"HTTP/1.1 200 OK\r\n%b\r\n" % headers))) as stack,
+        stack.client() as client,
+    ):
+        for _ in range(2):
+            assert (await client.request(stack.good("HEAD"))).status == 200
+        assert stack.backend.connections == connections

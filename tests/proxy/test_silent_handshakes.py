@@ -1,0 +1,76 @@
+"""A client that has begun a TLS handshake, or not even that, is a connection as any other: counted, limited, ended in time."""
+
+import re
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.peers import patience
+from tests.peers.raw import fetch
+from tests.peers.tls import authority, client_tls
+from tests.peers.wire import Truncated
+from tests.proxy.conftest import Stack, running
+from tests.proxy.test_tls import write
+
+ON_EVERY_LOOP = True
+MOST = 5
+
+
+async def connections(stack: Stack) -> int:
+    metrics = (await stack.health("/metrics")).body.decode()
+    found = re.search(r"^jwt_sidecar_connections (\S+)$", metrics, re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
+async def served(stack: Stack) -> bool:
+    """Whether somebody who speaks TLS properly gets a 200; a 503 or the end instead of it is no."""
+    try:
+        answer = await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
+    except (ssl.SSLError, ConnectionError, Truncated):
+        return False
+    return answer.status == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03"], ids=["nothing", "the beginning of a handshake"])
+async def test_a_handshake_is_a_connection(tmp_path: Path, said: bytes) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    async with running(tls=tls, limits={"connections": MOST}) as stack:
+        assert await served(stack)
+        async with patience("no connection"):
+            while await connections(stack):
+                pass
+        async with AsyncExitStack() as silent:
+            for number in range(MOST):
+                client = await silent.enter_async_context(stack.client())
+                await client.send(said)
+                await stack.health("/livez")
+                assert await connections(stack) == number + 1
+            assert not await served(stack)
+        async with patience("a place to come free"):
+            while not await served(stack):
+                pass
+
+
+async def test_beyond_the_limit_silent_clients_are_closed(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    settings = {"limits": {"connections": MOST}, "timeouts": {"request_headers": "1000s"}}  # not for their silence
+    async with running(tls=tls, **settings) as stack, AsyncExitStack() as silent:
+        clients = [await silent.enter_async_context(stack.client()) for _ in range(4 * MOST)]
+        async with patience("those above the limit to be closed"):
+            while sum(not client.reader.at_eof() and client.reader.exception() is None for client in clients) > MOST:
+                await stack.health("/livez")
+        assert await connections(stack) <= MOST
+
+
+async def test_a_silent_handshake_ends_in_time_and_gives_its_place_back(tmp_path: Path) -> None:
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    settings = {"limits": {"connections": 1}, "timeouts": {"request_headers": "100ms"}}
+    async with running(tls=tls, **settings) as stack, stack.client() as client:
+        await client.send(b"\x16\x03")
+        assert await client.closed() == b""
+        async with patience("a place to come free"):
+            while not await served(stack):
+                pass
