@@ -10,11 +10,15 @@ Head = TypeVar("Head")
 
 
 class HeadCache(Generic[Head]):
-    """Bytes of a head -> the head. One that comes only once costs no more than a number; the oldest make room."""
+    """Bytes of a head -> the head, for at most so many heads.
 
-    __slots__ = ("_heads", "_seen", "get")
+    One that comes only once costs no more than a number; the oldest make room.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_heads", "_most", "_seen", "get")
+
+    def __init__(self, most: int = MAX_HEADS) -> None:
+        self._most = most
         self._heads: dict[bytes, Head] = {}
         self._seen: set[int] = set()
         self.get = self._heads.get
@@ -25,7 +29,7 @@ class HeadCache(Generic[Head]):
 
     def offer(self, raw: bytes, head: Head) -> None:
         """These bytes were parsed as this head: keep it when they have come before."""
-        if len(raw) > MAX_HEAD_BYTES:
+        if len(raw) > MAX_HEAD_BYTES or not self._most:
             return
         number = hash(raw)
         if number not in self._seen:
@@ -33,6 +37,6 @@ class HeadCache(Generic[Head]):
                 self._seen.clear()
             self._seen.add(number)
             return
-        if len(self._heads) >= MAX_HEADS:
+        if len(self._heads) >= self._most:
             del self._heads[next(iter(self._heads))]
         self._heads[raw] = head

@@ -8,6 +8,7 @@ async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack:
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from sidecar.clock import Clock
 from sidecar.config import parse
+from sidecar.http.head_cache import HeadCache
 from sidecar.server import Sidecar, build
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
@@ -47,6 +49,25 @@ def pytest_asyncio_loop_factories(
         return LOOPS
     name = list(LOOPS)[-1]
     return {name: LOOPS[name]}
+
+
+FORGETFUL = os.environ.get("JWT_SIDECAR_FORGETFUL") == "1"
+"""Everything is tested without the memories of heads and of their lines: they may make no difference."""
+
+
+class _Forgetful(dict[bytes, Any]):
+    def __setitem__(self, key: bytes, value: Any) -> None:
+        pass
+
+
+def forget_heads(sidecar: Sidecar) -> None:
+    """Take the memories out of a sidecar that has not been started."""
+    handler = sidecar.assembly.handler
+    handler.heads = HeadCache(0)
+    handler.header_policy.known = _Forgetful()
+    for upstream in handler.upstreams.values():
+        upstream.heads = HeadCache(0)
+        upstream.header_policy.known = _Forgetful()
 
 
 async def ok(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -233,6 +254,8 @@ async def running(
         if file is not None:
             file.write_text(text)
         sidecar = build(parse(text), clock, file)
+        if FORGETFUL:
+            forget_heads(sidecar)
         stack = Stack(sidecar, issuer, backend, clock)
         with stack.secrets.listening():
             try:
