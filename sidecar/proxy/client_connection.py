@@ -13,16 +13,17 @@
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sidecar.common.errors import Reason
 from sidecar.deadlines import NEVER
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE, HEAD, MessageReader
+from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
+from sidecar.proxy.connection import Connection
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES
+from sidecar.proxy.resources import READ_BYTES
 
 if TYPE_CHECKING:
     from sidecar.proxy.handler import Handler
@@ -34,41 +35,28 @@ LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its se
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
-class ClientConnection(asyncio.BufferedProtocol):
+class ClientConnection(Connection):
     """A client's connection.
 
     - `exchange` is the request in hand. Nothing behind it is looked at before it is over.
-    - `deadline` is when the client's silence has lasted too long.
-    - `write_paused`: the client has not taken all that it was sent.
     """
 
     __slots__ = (
-        "_due", "_full_reads", "_head_by", "_held", "_is_lingering", "_is_open", "_memory", "_owes_body", "_reading_paused",
-        "_resources", "_taken_by", "_transport", "_trusted", "_tunnel", "_turn_is_due", "deadline", "exchange", "forwarded",
-        "listener", "reader", "write_paused",
+        "_due", "_head_by", "_is_lingering", "_owes_body", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded",
+        "listener",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener") -> None:
+        super().__init__(listener.resources, listener.head_bytes, BLANK_LINES)
         self.listener = listener
-        self._resources = listener.resources
-        self._memory = listener.resources.memory
-        self._full_reads = 0  # in a row that the backend has taken at once
-        self.reader = MessageReader(listener.head_bytes, BLANK_LINES)
         self.exchange: Exchange | None = None
-        self.deadline = NEVER
         self.forwarded: Forwarded
-        self.write_paused = False
         self._trusted = listener.trusted
-        self._transport: asyncio.Transport
-        self._is_open = False  # may something be sent?
         self._is_lingering = False
         self._owes_body = False  # does it still send a body that nobody wants?
-        self._reading_paused = False
         self._turn_is_due = False
-        self._held = 0
         self._head_by = NEVER  # a head that has begun has to end by then
         self._due = self._taken_by = NEVER  # a client may owe something, and take nothing of its answer
-        self._tunnel: Tunnel | None = None
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -78,23 +66,16 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener = self.listener
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(UNSENT_BYTES, 0)
+        self.attach(transport)
         self.forwarded = listener.forwarded(transport)
         has_room = listener.opened(self)
-        self._is_open = True
         self._due = self.now() + listener.keep_alive_s
         self._set_deadline()
         if not has_room:
             self._refuse_unread(Reason.OVERLOADED)
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        if not self.reader.buffer and not self._resources.spent:
-            return self._memory
-        return self._resources.room(len(self.reader.buffer), self._most_unread())
-
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._memory[:nbytes])
+        data = bytes(self.memory[:nbytes])
         reader = self.reader
         if (
             self.exchange is None
@@ -105,17 +86,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         ):
             handler = self.listener.handler
             head = handler.heads.get(data)
-            if head is not None and not head.length and self._is_open:
+            if head is not None and not head.length and self.is_open:
                 reader.skip_known()
                 self._begin(handler, head)
                 return
-        if self._tunnel is not None:
-            self._tunnel.from_client(data)
+        if self.tunnel is not None:
+            self.tunnel.from_client(data)
             return
         if nbytes >= READ_BYTES:
-            self._full_reads += 1
-            if self._full_reads == KEEPS_UP:
-                self._memory = self._resources.large_memory
+            self.count_full_read()
         reader.feed(data)
         self._read()
 
@@ -125,29 +104,26 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.listener.closed(self)
-        self._is_open = False
-        self._release_held()
+        self.is_open = False
+        self.release_held()
         self._left()
 
     def pause_writing(self) -> None:
-        self.write_paused = True
-        self._held = self._transport.get_write_buffer_size() + self._resources.unread_bytes
-        self._resources.hold(self._held)
+        super().pause_writing()
         self._taken_by = self.now() + self.listener.idle_s
         self._set_deadline()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
-        self._release_held()
+        super().resume_writing()
         self._taken_by = NEVER
         self._set_deadline()
-        if self._tunnel is not None:
-            self._tunnel.client_writable()
+        if self.tunnel is not None:
+            self.tunnel.client_writable()
         elif self._is_lingering:
             self._send_end()
         elif self.exchange is not None:
             self.exchange.client_writable()
-        elif self._is_open:
+        elif self.is_open:
             self._await_request(self.now())
 
     def expire(self) -> None:
@@ -156,28 +132,19 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     # What the exchange and the tunnel call.
 
-    def write(self, data: bytes) -> None:
-        """Send bytes of an answer. Nothing is sent to a client that is gone: its exchange is told of that."""
-        if self._is_open:
-            self._transport.write(data)
-
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
         """The client owes a piece of its body, by default within `timeouts.idle`, or it does not."""
         self._due = self.now() + (within_s or self.listener.idle_s) if owed else NEVER
         self._set_deadline()
-
-    def unread_changed(self) -> None:
-        """Read on, or not: as many bytes wait here as may."""
-        self._pause_reading(len(self.reader.buffer) >= self._most_unread())
 
     def exchange_over(self, keep: bool, now: float) -> None:
         """The exchange has ended, at so many monotonic seconds.
 
         With `keep` the next request is looked at, in the next turn of the loop.
         """
-        self.exchange = self._tunnel = None
+        self.exchange = self.tunnel = None
         self._due = NEVER
-        if not self._is_open:
+        if not self.is_open:
             return
         reader = self.reader
         if not keep or self.listener.is_closing or reader.state != COMPLETE:
@@ -189,39 +156,26 @@ class ClientConnection(asyncio.BufferedProtocol):
         else:
             self._await_request(now)
 
-    def receiver_is_slow(self) -> None:
-        """The backend does not take all at once: read no more than it may hold."""
-        self._full_reads = 0
-        self._memory = self._resources.memory
-
     def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
         """Hand what comes to the tunnel from now on; returns what came behind the request."""
-        self._tunnel = tunnel
+        self.tunnel = tunnel
         self._due = self._head_by = NEVER
         self._set_deadline()
         early = self.reader.release()
-        self._pause_reading(False)
+        self.pause_reading(False)
         return early
-
-    def pause_reading(self) -> None:
-        """Of a tunnel: stop reading."""
-        self._pause_reading(True)
-
-    def resume_reading(self) -> None:
-        """Of a tunnel: read on."""
-        self._pause_reading(False)
 
     def abort(self) -> None:
         """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
-        if self._is_open and (self.write_paused or (self.exchange is not None and self._tunnel is None)):
-            raw = self._transport.get_extra_info("socket")
+        if self.is_open and (self.write_paused or (self.exchange is not None and self.tunnel is None)):
+            raw = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._is_open = False
-        self._transport.abort()
+        self.is_open = False
+        self.transport.abort()
 
     def close(self) -> None:
         """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
-        if self.exchange is None and self._tunnel is None and not self._is_lingering and not self.reader.buffer:
+        if self.exchange is None and self.tunnel is None and not self._is_lingering and not self.reader.buffer:
             self._end()
 
     # The beginning and the end.
@@ -230,7 +184,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Wait for the next request, or look at what is here of it in the next turn of the loop."""
         if self.reader.buffer:
             self._turn_is_due = True
-            self._resources.defer(self._turn)
+            self.resources.defer(self._turn)
         else:
             self._due = now + self.listener.keep_alive_s
         self.deadline = self._due
@@ -249,7 +203,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self.exchange.send_body()
             if reader.state == COMPLETE and reader.buffer and self._head_by == NEVER:
                 self._head_by = self.now() + self.listener.request_headers_s
-        elif reader.state == HEAD and self._is_open and not self.write_paused:
+        elif reader.state == HEAD and self.is_open and not self.write_paused:
             self._next_request()
         if reader.buffer or self._reading_paused:
             self.unread_changed()
@@ -287,19 +241,19 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._head_by = self.now() + listener.request_headers_s
         if self._trusted is not listener.trusted:  # after a reload
             self._trusted = listener.trusted
-            self.forwarded = listener.forwarded(self._transport)
+            self.forwarded = listener.forwarded(self.transport)
         self.exchange = exchange = handler.exchange(head, self.forwarded, self, raw)
         handler.receive(exchange)
 
     def _refuse_unread(self, reason: Reason, cause: str = "") -> None:
         """Answer bytes that never became a request."""
-        self.write(self.listener.handler.refuse_unread(reason, self.forwarded.peer, cause))
+        self.write(self.listener.handler.answers.refuse_unread(reason, self.forwarded.peer, cause))
         self._linger()
 
     def _left(self) -> None:
-        self._is_open = False
-        if self._tunnel is not None:
-            self._tunnel.ended()
+        self.is_open = False
+        if self.tunnel is not None:
+            self.tunnel.ended()
         elif self.exchange is not None:
             self.exchange.client_left()
 
@@ -312,45 +266,29 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.reader.die()
         self._is_lingering = True
         self._due = NEVER
-        self._pause_reading(False)
+        self.pause_reading(False)
         self._set_deadline()
         if not self.write_paused:
             self._send_end()
 
     def _send_end(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             return
         self._due = self.now() + LINGER_S
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
-            self._is_open = False
+            self.is_open = False
             self._due = self.now() + self.listener.idle_s
-            self._transport.close()
+            self.transport.close()
         self._set_deadline()
 
     def _end(self) -> None:
-        if self._is_open:
-            self._is_open = False
+        if self.is_open:
+            self.is_open = False
             self._due = self.now() + LINGER_S  # to take what was sent
             self._set_deadline()
-            self._transport.close()
-
-    def _most_unread(self) -> int:
-        listener = self.listener
-        return listener.resources.unread_bytes if self.reader.state == BODY else max(READ_BYTES, listener.head_bytes)
-
-    def _pause_reading(self, pause: bool) -> None:
-        if pause is not self._reading_paused and self._is_open:
-            self._reading_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+            self.transport.close()
 
     def _set_deadline(self) -> None:
         self.deadline = min(self._due, self._taken_by)
-
-    def _release_held(self) -> None:
-        self._resources.hold(-self._held)
-        self._held = 0

@@ -6,6 +6,8 @@ here and derived from nothing.
 
 from asyncio import Task
 from collections.abc import Callable
+from itertools import count
+from os import urandom
 from typing import TYPE_CHECKING
 
 from sidecar.common.errors import Reason, Rejection
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from sidecar.proxy.upstream_connection import UpstreamConnection
     from sidecar.proxy.upstream_pool import UpstreamPool
 
+# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
+_id_prefix = urandom(8).hex()
+_id_numbers = count(1)
+
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
+
+
+def new_id() -> str:
+    """A request id for a request that brought none."""
+    return f"{_id_prefix}-{next(_id_numbers):x}"
 
 
 class Exchange(Record):
@@ -80,6 +91,18 @@ class Exchange(Record):
         self.handler = handler
         self.client = client
         self.request = b""
+
+    @property
+    def may_keep_client(self) -> bool:
+        """May the client's connection go on behind an answer? Not where a part of this request may still be on its way."""
+        client = self.client
+        return (
+            client is not None
+            and self.head.persists
+            and self.head.upgrade is None  # what was declined may already be on its way
+            and client.reader.state == COMPLETE
+            and not self.handler.telemetry.draining
+        )
 
     @property
     def is_preflight(self) -> bool:
@@ -184,7 +207,7 @@ class Exchange(Record):
                 return
         if reader.ready and not upstream.write_paused:
             self._body_is_deferred = True
-            client.listener.resources.defer(self._send_body_again)
+            client.resources.defer(self._send_body_again)
             return
         if upstream.write_paused:
             client.receiver_is_slow()
@@ -227,7 +250,7 @@ class Exchange(Record):
         """Go on with the answer in the next turn of the loop: there is more of it than is passed on at once."""
         if not self._answer_is_deferred and self.client is not None:
             self._answer_is_deferred = True
-            self.client.listener.resources.defer(self._answer_deferred)
+            self.client.resources.defer(self._answer_deferred)
 
     def _answer_deferred(self) -> None:
         self._answer_is_deferred = False
@@ -281,7 +304,7 @@ class Exchange(Record):
         if self.is_over:
             return
         if not self.status:
-            self.handler.refuse(self, rejection)
+            self.handler.answers.refuse(self, rejection)
             return
         self.refused(rejection)
         if self.client is not None:

@@ -7,8 +7,6 @@ goes on where it stopped, by the same rules.
 import asyncio
 import logging
 from collections.abc import Mapping
-from itertools import count
-from os import urandom
 from traceback import extract_tb
 from typing import TYPE_CHECKING
 
@@ -23,14 +21,13 @@ from sidecar.http.forwarded import Forwarded
 from sidecar.http.framing import CHUNKED
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import RequestHeaderPolicy
-from sidecar.http.message_reader import COMPLETE
 from sidecar.http.request_head import RequestHead
-from sidecar.http.responses import Form, accepted, connection_line, local, refusal
+from sidecar.http.responses import Form
 from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
-from sidecar.issuing import TOKEN_ROUTE
 from sidecar.jwks import KeysAwaited
 from sidecar.pages import Page
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import Exchange, new_id
+from sidecar.proxy.local_answers import LocalAnswers
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
 from sidecar.proxy.upstream_pool import UpstreamPool
 from sidecar.routes import Auth, Route, Routes
@@ -43,17 +40,6 @@ if TYPE_CHECKING:
     from sidecar.tracing import Tracing
 
 log = logging.getLogger("sidecar.proxy")
-
-UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
-
-# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
-_id_prefix = urandom(8).hex()
-_id_numbers = count(1)
-
-
-def new_id() -> str:
-    """A request id for a request that brought none."""
-    return f"{_id_prefix}-{next(_id_numbers):x}"
 
 
 class Handler:
@@ -84,7 +70,7 @@ class Handler:
         self.identity = identity
         self.upstreams = upstreams
         self.telemetry = telemetry
-        self.form = form
+        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature)
         self.tokens = tokens
         self.header_policy = header_policy
         self.heads: HeadCache[RequestHead] = HeadCache()
@@ -93,7 +79,7 @@ class Handler:
         self._clock = clock
         self._signature = signature
         self._in_flight = in_flight
-        self._relay = ResponseRelay(telemetry, clock, close_on_expiry)
+        self._relay = ResponseRelay(clock, close_on_expiry)
         self._api_keys = gateway.api_keys
         self._mints = gateway.mints
         self._forward_auth = forward_auth
@@ -124,7 +110,7 @@ class Handler:
                 check_head(head)
             if self.pages and (page := self.pages.get(head.target.partition("?")[0])) is not None:
                 exchange.route = page.route
-                self.reply(exchange, page)
+                self.answers.reply(exchange, page)
                 return
             if self._forward_auth is not None and self._forward_auth.asks(head, exchange.forwarded):
                 exchange.ask_about(*self._forward_auth.asked_about(head))
@@ -138,7 +124,7 @@ class Handler:
                 self.heads.offer(exchange.raw, head)
             self._go_on(exchange, route)
         except Rejection as rejection:
-            self.refuse(exchange, rejection)
+            self.answers.refuse(exchange, rejection)
         except Exception as error:  # noqa: BLE001
             self.bug(exchange, error)
 
@@ -150,7 +136,7 @@ class Handler:
             exchange.waiting = asyncio.create_task(self._go_on_with(exchange, route, keys))
             return
         if exchange.is_question:
-            self._accept(exchange, identity)
+            self.answers.accept(exchange, identity)
             return
         head = exchange.head
         if route.max_body is not None:
@@ -167,7 +153,7 @@ class Handler:
         try:
             self._go_on(exchange, route, keys)
         except Rejection as rejection:
-            self.refuse(exchange, rejection)
+            self.answers.refuse(exchange, rejection)
         except Exception as error:  # noqa: BLE001
             self.bug(exchange, error)
 
@@ -216,9 +202,7 @@ class Handler:
 
     def _admit(self, exchange: Exchange) -> None:
         client = exchange.client
-        if self.telemetry.requests_in_flight > self._in_flight or (
-            client is not None and client.listener.resources.spent
-        ):
+        if self.telemetry.requests_in_flight > self._in_flight or (client is not None and client.resources.spent):
             raise Rejection(Reason.OVERLOADED, retry_after_s=1)
 
     def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
@@ -298,78 +282,6 @@ class Handler:
                 Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
             )
         return built
-
-    def reply(self, exchange: Exchange, page: Page) -> None:
-        """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
-        client = exchange.client
-        assert client is not None
-        if page.body_bytes and exchange.collect_body(page.body_bytes, page.body_s, lambda: self.reply(exchange, page)):
-            return
-        status, headers, content = page.answer(exchange, exchange.collected)
-        exchange.status = status
-        keep = self._keeps(exchange)
-        head_only = exchange.method == "HEAD"
-        connection = connection_line(keep, exchange.minor)
-        client.write(local(status, headers, content, page.mark, exchange.id, connection, head_only=head_only))
-        exchange.finish(keep=keep)
-
-    def _accept(self, exchange: Exchange, identity: bytes) -> None:
-        """Answer a front proxy's question with the identity headers."""
-        client = exchange.client
-        assert client is not None
-        if self._signature is not None:
-            identity += self._signature.line(exchange.method, exchange.target.encode(), identity)
-        keep = self._keeps(exchange)
-        exchange.status = 200
-        client.write(accepted(identity, exchange.id, connection_line(keep, exchange.minor)))
-        exchange.finish(keep=keep)
-
-    def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
-        """Answer a request that is refused.
-
-        Its connection goes on unless the rest of the request's body may still be on its way, or nobody can be sure where it ends.
-        """
-        client = exchange.client
-        if client is None or exchange.is_over:
-            return
-        reason = rejection.reason
-        exchange.refused(rejection)
-        exchange.status = reason.status
-        keep = self._keeps(exchange) and reason not in UNSURE_WHERE_IT_ENDS
-        form, where = self.form, None
-        if (route := exchange.route) is not None:
-            if form.detail == "full":
-                where = {"route": route.name, "issuer": exchange.issuer}
-                if rejection.cause:
-                    where["cause"] = rejection.cause
-            if route is TOKEN_ROUTE:
-                form = form._replace(scheme="Basic", oauth=True)
-            elif route.auth is Auth.API_KEY and self._api_keys is not None:
-                form = form._replace(scheme=self._api_keys.scheme)
-        connection = connection_line(keep, exchange.minor)
-        head_only = exchange.head.method == "HEAD"
-        client.write(refusal(rejection, exchange.id, form, connection, head_only=head_only, where=where))
-        exchange.finish(keep=keep)
-
-    def _keeps(self, exchange: Exchange) -> bool:
-        """Can the connection of a request that has no backend's answer be used again?"""
-        client = exchange.client
-        return (
-            exchange.head.persists
-            and not self.telemetry.draining
-            and "upgrade" not in exchange.head.special
-            and client is not None
-            and client.reader.state == COMPLETE
-        )
-
-    def refuse_unread(self, reason: Reason, peer: str, cause: str) -> bytes:
-        """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
-        request_id = new_id()
-        self.telemetry.unread(reason, request_id, peer, cause)
-        retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
-        rejection = Rejection(reason, retry_after_s=retry_after_s, cause=cause)
-        where = {"cause": cause} if cause and self.form.detail == "full" else None
-        return refusal(rejection, request_id, self.form, connection_line(False, 1), where=where)
 
 
 def check_head(head: RequestHead) -> None:

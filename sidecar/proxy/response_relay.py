@@ -11,7 +11,6 @@ from sidecar.http.responses import connection_line, interim, relayed, switching
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.proxy.upstream_connection import UpstreamConnection
-from sidecar.telemetry import Telemetry
 
 MOST_INTERIM_ANSWERS = 100  # 1xx before one final answer
 
@@ -23,8 +22,7 @@ class ConnectionEnded(Exception):
 class ResponseRelay:
     """Passes answers on. `close_on_expiry` says what ends with the token that opened it: "websocket", "all" or "off"."""
 
-    def __init__(self, telemetry: Telemetry, clock: Clock, close_on_expiry: str) -> None:
-        self._telemetry = telemetry
+    def __init__(self, clock: Clock, close_on_expiry: str) -> None:
         self._clock = clock
         self._close_on_expiry = close_on_expiry
 
@@ -114,12 +112,7 @@ class ResponseRelay:
         self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, piece: bytes, now: float
     ) -> bytes:
         """The head for the client, and with it how the client learns where the body ends (RFC 9112 section 6.3)."""
-        keep = (
-            exchange.head.persists
-            and not self._telemetry.draining
-            and exchange.head.upgrade is None  # what was declined may already be on its way
-            and exchange.body_sent
-        )
+        keep = exchange.may_keep_client and exchange.body_sent
         framing = head.framing
         if framing:
             pass  # it names its length itself

@@ -54,7 +54,7 @@ class _Direction:
         if self._is_deferred:
             self._defer(self._again)
         if self._is_deferred or self._sink.write_paused:
-            self._source.pause_reading()
+            self._source.pause_reading(True)
         if self.ending:
             self.end()
 
@@ -68,7 +68,7 @@ class _Direction:
     def sink_writable(self) -> None:
         """The receiver has taken all that it was sent."""
         if not self._is_deferred and not self._sink.write_paused:
-            self._source.resume_reading()
+            self._source.pause_reading(False)
 
     def end(self) -> None:
         """Say that the token has expired, as soon as no frame is under way."""
@@ -102,7 +102,7 @@ class Tunnel:
         self._websocket = websocket
         # Where nothing is to be said at the end, nobody needs to know where a frame ends.
         counted = websocket and lasts_s != NEVER
-        defer = client.listener.resources.defer
+        defer = client.resources.defer
         self._out = _Direction(client, upstream, defer, masked=True, counted=counted)
         self._back = _Direction(upstream, client, defer, masked=False, counted=counted)
         self._timers: list[asyncio.TimerHandle] = []

@@ -6,12 +6,12 @@ next client's answer.
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from sidecar.deadlines import NEVER
-from sidecar.http.message_reader import BODY, MessageReader
 from sidecar.http.response_head import ResponseHead, parse_response_head
-from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES
+from sidecar.proxy.connection import Connection
+from sidecar.proxy.resources import READ_BYTES
 
 if TYPE_CHECKING:
     from sidecar.proxy.tunnel import Tunnel
@@ -33,57 +33,35 @@ class Asker(Protocol):
         """The backend's time is over."""
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
-    """A connection to the backend. `deadline` is when its silence has lasted too long.
+class UpstreamConnection(Connection):
+    """A connection to the backend.
 
     - `asker` is who it belongs to, None in the pool.
     - `used`: it has been in the pool, so the backend may have ended it meanwhile. `spoken`: a byte of this one's answer has come.
-    - `is_open`: something can be sent. `ended`: nothing more will come.
+    - `ended`: nothing more will come.
     - `complete_end`: the backend has ended it in order, by TLS's close_notify where that is spoken (RFC 9112 section 9.8), and
       not by a reset.
     """
 
-    __slots__ = (
-        "_full_reads", "_held", "_memory", "_reading_paused", "_resources", "_transport", "_tunnel", "asker", "complete_end",
-        "deadline", "ended", "head_only", "is_open", "pool", "reader", "spoken", "used", "write_paused",
-    )  # fmt: skip
+    __slots__ = ("asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
 
     def __init__(self, pool: "UpstreamPool") -> None:
+        super().__init__(pool.resources, pool.head_bytes)
         self.pool = pool
-        self._resources = pool.resources
-        self._memory = pool.resources.memory
-        self._full_reads = 0  # in a row that the client has taken at once
-        self.reader = MessageReader(pool.head_bytes)
         self.asker: Asker | None = None
-        self.deadline = NEVER
         self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
-        self.write_paused = False
-        self._transport: asyncio.Transport | None = None
-        self.is_open = False
-        self._reading_paused = False
-        self._held = 0
-        self._tunnel: Tunnel | None = None
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(UNSENT_BYTES, 0)
-        self.is_open = True
-
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        if not self.reader.buffer and not self._resources.spent:
-            return self._memory
-        return self._resources.room(len(self.reader.buffer), self._most_unread())
+        self.attach(transport)
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._memory[:nbytes])
+        data = bytes(self.memory[:nbytes])
         if nbytes >= READ_BYTES:
-            self._full_reads += 1
-            if self._full_reads == KEEPS_UP:
-                self._memory = self._resources.large_memory
-        if self._tunnel is not None:
-            self._tunnel.from_upstream(data)
+            self.count_full_read()
+        if self.tunnel is not None:
+            self.tunnel.from_upstream(data)
             return
         if self.asker is None:
             self.abort()  # nobody asked for this
@@ -97,40 +75,32 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The backend has finished. `connection_lost` comes only once it has taken what was sent, which it may never do."""
-        assert self._transport is not None
-        self.complete_end = _is_in_order(self._transport.get_extra_info("ssl_object"))
+        self.complete_end = _is_in_order(self.transport.get_extra_info("ssl_object"))
         self.ended = True
         self.is_open = False
-        if self._tunnel is None and self.asker is not None:
+        if self.tunnel is None and self.asker is not None:
             self.asker.answer_came()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.ended = True
         self.is_open = False
-        self._release_held()
+        self.release_held()
         self.pool.forget(self)
-        if self._tunnel is not None:
-            self._tunnel.ended()
+        if self.tunnel is not None:
+            self.tunnel.ended()
         elif self.asker is not None:
             self.asker.answer_came()
 
-    def pause_writing(self) -> None:
-        assert self._transport is not None
-        self.write_paused = True
-        self._held = self._transport.get_write_buffer_size() + self._resources.unread_bytes
-        self._resources.hold(self._held)
-
     def resume_writing(self) -> None:
-        self.write_paused = False
-        self._release_held()
-        if self._tunnel is not None:
-            self._tunnel.upstream_writable()
+        super().resume_writing()
+        if self.tunnel is not None:
+            self.tunnel.upstream_writable()
         elif self.asker is not None:
             self.asker.send_body()
 
     def expire(self) -> None:
         """The backend was silent for too long."""
-        if self._tunnel is None and self.asker is not None:
+        if self.tunnel is None and self.asker is not None:
             self.asker.upstream_silent()
         else:
             self.abort()
@@ -144,12 +114,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.head_only = head_only
         self.spoken = False
         self.write(request)
-
-    def write(self, data: bytes) -> None:
-        """Send more. Nothing is sent to a connection that has ended: its asker is told of that."""
-        if self.is_open:
-            assert self._transport is not None
-            self._transport.write(data)
 
     def next_head(self) -> ResponseHead | None:
         """Take the next head of an answer, None while it has not all come. Raises ProtocolError.
@@ -172,18 +136,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             reader.next_message()
         return head
 
-    def unread_changed(self) -> None:
-        """Read on, or not: as many bytes wait here as may."""
-        if not self.is_open or self._transport is None:
-            return
-        full = len(self.reader.buffer) >= self._most_unread()
-        if full is not self._reading_paused:
-            self._reading_paused = full
-            if full:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-
     def abandon(self) -> None:
         """The exchange has ended before its answer did: end the connection at once."""
         self.asker = None
@@ -195,11 +147,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.asker = None
         self.close()
 
-    def receiver_is_slow(self) -> None:
-        """The client does not take all at once: read no more than it may hold."""
-        self._full_reads = 0
-        self._memory = self._resources.memory
-
     def release(self, now: float) -> None:
         """The exchange is over and has left nothing behind: the next request may have the connection."""
         assert not self.reader.buffer
@@ -209,41 +156,21 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
         """Hand what comes to the tunnel from now on; returns what came already."""
-        self._tunnel = tunnel
+        self.tunnel = tunnel
         early = self.reader.release()
         self.unread_changed()
         return early
 
-    def pause_reading(self) -> None:
-        """Of a tunnel: stop reading."""
-        if self.is_open and self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Of a tunnel: read on."""
-        if self.is_open and self._transport is not None:
-            self._transport.resume_reading()
-
     def close(self) -> None:
         """End the connection. What the backend does not take in time is lost."""
-        if self._transport is not None:
-            self.is_open = False
-            self.deadline = self.pool.clock.monotonic() + CLOSE_S
-            self._transport.close()
+        self.is_open = False
+        self.deadline = self.pool.clock.monotonic() + CLOSE_S
+        self.transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""
-        if self._transport is not None:
-            self.is_open = False
-            self._transport.abort()
-
-    def _most_unread(self) -> int:
-        pool = self.pool
-        return pool.resources.unread_bytes if self.reader.state == BODY else max(READ_BYTES, pool.head_bytes)
-
-    def _release_held(self) -> None:
-        self._resources.hold(-self._held)
-        self._held = 0
+        self.is_open = False
+        self.transport.abort()
 
 
 def _is_in_order(tls: ssl.SSLObject | None) -> bool:

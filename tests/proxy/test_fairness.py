@@ -144,7 +144,7 @@ async def test_others_are_answered_within_a_flood_of_tiny_chunks(direction: str)
     async with running(backend=RawBackend(handler, read_bodies=False)) as stack, stack.client() as client:
         ask = bystander(stack, client, refused=True)
         await ask()
-        transport, sink = await connected(stack, b"0\r\n\r\n")
+        transport, sink = await connected(stack, b"\r\n0\r\n\r\n")
         if direction == "up":
             transport.write(stack.good("POST", "/", headers=[("Transfer-Encoding", "chunked")]) + chunks)
         else:

@@ -82,7 +82,7 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
     made = Proxy(live, Listener(live.assembly.handler, config, clock, live.deadlines, live.resources))
     yield made
     for connection in made.listener.connections:
-        connection._transport.end()  # type: ignore[attr-defined]
+        connection.transport.end()  # type: ignore[attr-defined]
     for line in lines():
         if not line.lost:
             line.end()

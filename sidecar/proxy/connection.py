@@ -1,0 +1,97 @@
+"""What a client's connection and a backend's have in common: how they read, how they send, and what they hold meanwhile."""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from sidecar.deadlines import NEVER
+from sidecar.http.message_reader import BODY, MessageReader
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resources
+
+if TYPE_CHECKING:
+    from sidecar.proxy.tunnel import Tunnel
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Reads into the memory that all share, as far as there is room, and says when its peer does not take what it is sent.
+
+    - `deadline` is when the peer's silence has lasted too long. `is_open`: something can be sent.
+    - `write_paused`: the peer has not taken all that it was sent.
+    - `reader` holds what has come and is not dealt with. `tunnel` takes all that comes, once there is one.
+    """
+
+    __slots__ = (
+        "_full_reads", "_held", "_most_head_bytes", "_reading_paused", "deadline", "is_open", "memory", "reader", "resources",
+        "transport", "tunnel", "write_paused",
+    )  # fmt: skip
+
+    def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
+        self.resources = resources
+        self.memory = resources.memory
+        self.reader = MessageReader(head_bytes, blank_lines)
+        self.transport: asyncio.Transport
+        self.tunnel: Tunnel | None = None
+        self.deadline = NEVER
+        self.is_open = False
+        self.write_paused = False
+        self._most_head_bytes = max(READ_BYTES, head_bytes)
+        self._reading_paused = False
+        self._full_reads = 0  # in a row that the receiver has taken at once
+        self._held = 0
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(UNSENT_BYTES, 0)
+        self.is_open = True
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        unread = len(self.reader.buffer)
+        if not unread and not self.resources.spent:
+            return self.memory
+        return self.resources.room(unread, self._most_unread())
+
+    def count_full_read(self) -> None:
+        """As much has come as one read takes. Where the receiver keeps up, reads become larger."""
+        self._full_reads += 1
+        if self._full_reads == KEEPS_UP:
+            self.memory = self.resources.large_memory
+
+    def receiver_is_slow(self) -> None:
+        """The receiver of what comes here does not take all at once: read no more than it may hold."""
+        self._full_reads = 0
+        self.memory = self.resources.memory
+
+    def unread_changed(self) -> None:
+        """Read on, or not: as many bytes wait here as may."""
+        self.pause_reading(len(self.reader.buffer) >= self._most_unread())
+
+    def pause_reading(self, pause: bool) -> None:
+        """Stop reading, or read on."""
+        if pause is not self._reading_paused and self.is_open:
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes. Nothing is sent to a peer that is gone: who uses the connection is told of that."""
+        if self.is_open:
+            self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self._held = self.transport.get_write_buffer_size() + self.resources.unread_bytes
+        self.resources.hold(self._held)
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.release_held()
+
+    def release_held(self) -> None:
+        """Nothing waits to be sent any more."""
+        self.resources.hold(-self._held)
+        self._held = 0
+
+    def _most_unread(self) -> int:
+        return self.resources.unread_bytes if self.reader.state == BODY else self._most_head_bytes

@@ -1,0 +1,84 @@
+"""What the sidecar answers itself: refusals, pages of its own, and the answers to front proxies."""
+
+from sidecar.api_keys import ApiKeys
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.responses import Form, accepted, connection_line, local, refusal
+from sidecar.issuing import TOKEN_ROUTE
+from sidecar.pages import Page
+from sidecar.proxy.exchange import Exchange, new_id
+from sidecar.routes import Auth
+from sidecar.signature import Signature
+from sidecar.telemetry import Telemetry
+
+UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
+
+
+class LocalAnswers:
+    """Writes them, and ends the exchange with them. `form` is how refusals look, `signature` what signs identity headers."""
+
+    def __init__(self, form: Form, telemetry: Telemetry, api_keys: ApiKeys | None, signature: Signature | None) -> None:
+        self._form = form
+        self._telemetry = telemetry
+        self._api_keys = api_keys
+        self._signature = signature
+
+    def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
+        """Answer a request that is refused.
+
+        Its connection goes on unless the rest of the request's body may still be on its way, or nobody can be sure where it ends.
+        """
+        client = exchange.client
+        if client is None or exchange.is_over:
+            return
+        reason = rejection.reason
+        exchange.refused(rejection)
+        exchange.status = reason.status
+        keep = exchange.may_keep_client and reason not in UNSURE_WHERE_IT_ENDS
+        form, where = self._form, None
+        if (route := exchange.route) is not None:
+            if form.detail == "full":
+                where = {"route": route.name, "issuer": exchange.issuer}
+                if rejection.cause:
+                    where["cause"] = rejection.cause
+            if route is TOKEN_ROUTE:
+                form = form._replace(scheme="Basic", oauth=True)
+            elif route.auth is Auth.API_KEY and self._api_keys is not None:
+                form = form._replace(scheme=self._api_keys.scheme)
+        connection = connection_line(keep, exchange.minor)
+        head_only = exchange.head.method == "HEAD"
+        client.write(refusal(rejection, exchange.id, form, connection, head_only=head_only, where=where))
+        exchange.finish(keep=keep)
+
+    def refuse_unread(self, reason: Reason, peer: str, cause: str) -> bytes:
+        """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
+        request_id = new_id()
+        self._telemetry.unread(reason, request_id, peer, cause)
+        retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
+        rejection = Rejection(reason, retry_after_s=retry_after_s, cause=cause)
+        where = {"cause": cause} if cause and self._form.detail == "full" else None
+        return refusal(rejection, request_id, self._form, connection_line(False, 1), where=where)
+
+    def reply(self, exchange: Exchange, page: Page) -> None:
+        """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
+        client = exchange.client
+        assert client is not None
+        if page.body_bytes and exchange.collect_body(page.body_bytes, page.body_s, lambda: self.reply(exchange, page)):
+            return
+        status, headers, content = page.answer(exchange, exchange.collected)
+        exchange.status = status
+        keep = exchange.may_keep_client
+        head_only = exchange.method == "HEAD"
+        connection = connection_line(keep, exchange.minor)
+        client.write(local(status, headers, content, page.mark, exchange.id, connection, head_only=head_only))
+        exchange.finish(keep=keep)
+
+    def accept(self, exchange: Exchange, identity: bytes) -> None:
+        """Answer a front proxy's question with the identity headers."""
+        client = exchange.client
+        assert client is not None
+        if self._signature is not None:
+            identity += self._signature.line(exchange.method, exchange.target.encode(), identity)
+        keep = exchange.may_keep_client
+        exchange.status = 200
+        client.write(accepted(identity, exchange.id, connection_line(keep, exchange.minor)))
+        exchange.finish(keep=keep)
