@@ -265,7 +265,11 @@ class ClientConnection(asyncio.BufferedProtocol):
                     if self._head_by == NEVER:
                         self._head_by = self.now() + listener.request_headers_s
                     self._due = self._head_by
-                    self._set_deadline()
+                else:  # only empty lines have come
+                    self._head_by = NEVER
+                    if self._due == NEVER:
+                        self._due = self.now() + listener.keep_alive_s
+                self._set_deadline()
                 return
             head = handler.heads.get(raw)
             if head is None:

@@ -43,6 +43,14 @@ async def test_an_empty_line_before_a_request_gives_an_idle_connection_no_more_t
         await quietly_closed(client)
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n"])
+async def test_an_empty_line_behind_a_request_does_not_keep_the_connection_for_ever(behind: bytes) -> None:
+    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+        await client.send(stack.good() + behind)
+        assert (await client.response()).status == 200
+        await quietly_closed(client)
+
+
 async def test_a_head_that_comes_drop_by_drop_is_cut_off() -> None:
     async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
         dropping = asyncio.create_task(drop(client))
