@@ -121,6 +121,11 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The client has finished. Whether it only sends no more or has left cannot be told, so it has left."""
+        if self.exchange is not None and self._tunnel is None:
+            self.abort()
+        else:  # the loop ends the connection, once the client has taken what was sent, which it may never do
+            self._due = min(self._due, self.now() + self.listener.idle_s)
+            self._set_deadline()
         self._left()
 
     def connection_lost(self, _exc: Exception | None) -> None:
