@@ -144,8 +144,7 @@ class ResponseRelay:
             exchange.body_sent
             and head.persists
             and head.length != UNTIL_CLOSE  # who ends its answer to GET by closing may close behind that to HEAD, too
-            and not upstream.reader.buffer
-            and upstream.is_open
+            and upstream.can_be_used_again
         ):
             upstream.release(now)
         else:

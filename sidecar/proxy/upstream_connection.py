@@ -44,8 +44,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_full_reads", "_held", "_memory", "_reading_paused", "_resources", "_transport", "_tunnel", "asker", "complete_end",
-        "deadline", "ended", "head_only", "is_open", "pool", "reader", "spoken", "used", "write_paused",
+        "_full_reads", "_held", "_is_read_up", "_memory", "_reading_paused", "_resources", "_room", "_transport", "_tunnel",
+        "asker", "complete_end", "deadline", "ended", "head_only", "is_open", "pool", "reader", "spoken", "used",
+        "write_paused",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -53,6 +54,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._resources = pool.resources
         self._memory = pool.resources.memory
         self._full_reads = 0  # in a row that the client has taken at once
+        self._room = 0  # of the read that is under way
+        self._is_read_up = True  # did the last read leave nothing in the socket?
         self.reader = MessageReader(pool.head_bytes)
         self.asker: Asker | None = None
         self.deadline = NEVER
@@ -72,12 +75,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.is_open = True
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        if not self.reader.buffer and not self._resources.spent:
-            return self._memory
-        return self._resources.room(len(self.reader.buffer), self._most_unread())
+        memory = self._memory
+        if self.reader.buffer or self._resources.spent:
+            memory = self._resources.room(len(self.reader.buffer), self._most_unread())
+        self._room = len(memory)
+        return memory
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._memory[:nbytes])
+        self._is_read_up = nbytes < self._room
         if nbytes >= READ_BYTES:
             self._full_reads += 1
             if self._full_reads == KEEPS_UP:
@@ -136,6 +142,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.abort()
 
     # What the one calls who it belongs to.
+
+    @property
+    def can_be_used_again(self) -> bool:
+        """Has nothing come behind its answer?
+
+        What a read without room for more, or a pause, may have left in the socket would be the next asker's.
+        """
+        return self.is_open and not self.reader.buffer and self._is_read_up and not self._reading_paused
 
     def start(self, asker: Asker, request: bytes, *, head_only: bool) -> None:
         """Send a request, or its beginning; its answer belongs to this asker."""

@@ -1,0 +1,100 @@
+"""Moments at which nothing else would end, or hold back, what is under way: the tests are both ends, and have the clock."""
+
+import pytest
+
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
+from tests.peers.clock import HandClock
+from tests.peers.memory import in_memory, lines
+from tests.peers.wire import WEBSOCKET, chunked, request, response
+from tests.proxy.test_upstream import ANSWER, proxy, targets, turns
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+# A client that finishes
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@in_memory
+async def test_a_client_that_finishes_within_an_answer_does_not_take_the_part_for_the_whole(
+    clock: HandClock, minor: int
+) -> None:
+    """To an HTTP/1.0 client any end but a reset completes it, and it may have unsent bytes that it never takes."""
+    async with proxy(clock) as at:
+        client = at.client(request().replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\n\r\npart")
+        client.finish()
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+
+
+@in_memory
+async def test_a_client_that_finishes_a_tunnel_and_takes_nothing_is_given_up(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        lines()[0].say(SWITCHING)
+        client.finish()
+        clock.advance(299)  # of 300 by default
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert client.aborted
+
+
+@in_memory
+async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("GET", "/0") + b"\r\n")
+        await turns()
+        clock.advance(50)  # a head may take 10
+        lines()[0].say(ANSWER)
+        await turns()
+        client.say(b"GET /1 HTTP/1.1\r\n")
+        at.tick()
+        client.say(b"Host: a\r\n\r\n")
+        assert targets(lines()[0]) == ["/0", "/1"]
+
+
+# The next one's answer
+
+
+@in_memory
+async def test_what_may_be_behind_a_read_that_was_full_is_nobodys_answer(clock: HandClock) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (READ_BYTES - len(head % READ_BYTES))
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(head % len(body) + body + response(200, b"the second is not answered by this"))
+        assert first.sent.endswith(body)
+        assert second.sent == b""
+        lines()[0].end()
+        await turns()
+        lines()[1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
+
+
+@in_memory
+async def test_a_connection_that_is_not_read_serves_no_other_request(clock: HandClock) -> None:
+    """Where a client keeps up much is read at once; what is not decoded in one go holds up reading, at the end too."""
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (KEEPS_UP * READ_BYTES))
+        for _ in range(KEEPS_UP):
+            lines()[0].say(b"x" * READ_BYTES)
+        lines()[0].say(b"\r\n" + chunked([b"y" * 300] * 800))
+        await turns()
+        assert first.sent.endswith(b"0\r\n\r\n")
+        if lines()[0].closed:
+            lines()[0].end()
+            await turns()
+        lines()[-1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
