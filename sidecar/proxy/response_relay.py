@@ -36,7 +36,7 @@ class ResponseRelay:
         client, upstream = exchange.client, exchange.upstream
         if client is None or upstream is None or client.write_paused:
             if upstream is not None:
-                upstream.deadline = NEVER  # it is the client's turn
+                upstream.deadline = exchange.ends  # it is the client's turn
             return
         reader = upstream.reader
         head = exchange.response
@@ -77,7 +77,7 @@ class ResponseRelay:
         upstream.unread_changed()
         if client.write_paused:
             upstream.receiver_is_slow()
-            upstream.deadline = NEVER
+            upstream.deadline = exchange.ends
         elif reader.ready or upstream.ended:
             exchange.answer_again()
         else:

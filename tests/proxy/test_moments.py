@@ -1,12 +1,24 @@
 """Moments at which nothing else would end, or hold back, what is under way: the tests are both ends, and have the clock."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from sidecar.http.websocket import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
+from sidecar.proxy.tunnel import TOKEN_EXPIRED
+from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines
+from tests.peers.tokens import AUDIENCE, ISSUER, public_jwk, token
 from tests.peers.wire import WEBSOCKET, chunked, request, response
-from tests.proxy.test_upstream import ANSWER, proxy, targets, turns
+from tests.proxy.test_tunnel import frame, unmasked
+from tests.proxy.test_upstream import ANSWER, Proxy, proxy, targets, turns
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
@@ -98,3 +110,83 @@ async def test_a_connection_that_is_not_read_serves_no_other_request(clock: Hand
             await turns()
         lines()[-1].say(ANSWER)
         assert second.sent.endswith(b"hello")
+
+
+# Time that is not put off
+
+
+@in_memory
+async def test_a_tunnel_to_a_backend_that_has_left_meanwhile_ends(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        client.fill()
+        lines()[0].say(SWITCHING + b"frame")
+        lines()[0].end()
+        assert client.sent == b""
+        client.drain()
+        assert (client.sent.endswith(b"\r\n\r\nframe"), client.finished) == (True, True)
+
+
+@asynccontextmanager
+async def with_token(
+    clock: HandClock, folder: Path, lasts_s: float, **settings: Any
+) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy of one connection, and a token that is good for so long."""
+    (folder / "keys.json").write_text(json.dumps({"keys": [public_jwk("EdDSA")]}))
+    issuers = {"main": {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": str(folder / "keys.json")}}
+    wide = {"issuers": issuers, "routes": [], "timeouts": {"idle": "1000s"}}
+    async with proxy(clock, connections=1, **{**wide, **settings}) as at:
+        await at.live.assembly.sources["main"].fetch_now()
+        yield at, token("EdDSA", now=clock.wall() - 360 + lasts_s)  # for 300 s, and 60 s of leeway
+
+
+@in_memory
+async def test_who_reads_slowly_has_an_answer_no_longer_than_the_token(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10, close_on_expiry="all") as (at, alice):
+        client = at.client(request(token=alice))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nfirst")
+        client.fill()
+        lines()[0].say(b"second")
+        clock.advance(9.9)
+        at.tick()
+        assert not client.aborted
+        clock.advance(0.1)
+        at.tick()
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+
+
+@in_memory
+async def test_a_client_cannot_put_off_the_end_of_a_tunnel(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        await asyncio.sleep(11)
+        assert lines()[0].closed
+        clock.advance(CLOSE_S - 1)
+        client.say(frame(3, masked=True))
+        clock.advance(1)
+        at.tick()
+        assert lines()[0].aborted
+
+
+@in_memory
+async def test_the_frame_that_is_followed_no_further_is_finished_when_the_token_ends(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    """It is the last of those that are followed in one go, and the rest of it is here."""
+    frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        [connection] = at.listener.connections
+        before = len(lines()[0].sent)
+        client.say(frames + frame(3, masked=True))
+        assert len(lines()[0].sent) < before + len(frames)
+        assert connection._tunnel is not None
+        connection._tunnel._expire()
+        told = lines()[0].sent[before:].removeprefix(frames)
+        assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")
