@@ -13,6 +13,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from sidecar.common.errors import Reason
@@ -220,7 +221,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
         if self._is_open and (self.write_paused or (self.exchange is not None and self._tunnel is None)):
             raw = self._transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if raw is not None:  # TLS has none any more where its connection is lost, a turn before it says so
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._is_open = False
         self._transport.abort()
 
@@ -331,7 +333,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         self._due = self.now() + LINGER_S
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with suppress(OSError):  # the client has left by a reset, of which the loop has not heard yet
+                self._transport.write_eof()
         elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
             self._is_open = False
             self._due = self.now() + self.listener.idle_s

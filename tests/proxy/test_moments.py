@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,13 +15,18 @@ from sidecar.http.websocket import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
 from sidecar.proxy.tunnel import TOKEN_EXPIRED
 from sidecar.proxy.upstream_connection import CLOSE_S
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines
 from tests.peers.tokens import AUDIENCE, ISSUER, public_jwk, token
 from tests.peers.wire import WEBSOCKET, chunked, request, response
+from tests.proxy.conftest import running
+from tests.proxy.test_connection import connections, gone_from
 from tests.proxy.test_tunnel import frame, unmasked
 from tests.proxy.test_upstream import ANSWER, Proxy, proxy, targets, turns
 
+ON_EVERY_LOOP = True
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -72,6 +79,50 @@ async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClo
         at.tick()
         client.say(b"Host: a\r\n\r\n")
         assert targets(lines()[0]) == ["/0", "/1"]
+
+
+@in_memory
+async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_said(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
+        await turns()
+        del client._extra["socket"]  # type: ignore[attr-defined]  # so do the TLS transports of both loops
+        clock.advance(300)
+        at.tick()
+        assert client.aborted
+
+
+async def test_a_client_may_leave_in_the_turn_in_which_its_tunnel_ends() -> None:
+    """The kernel knows it before the loop, and the end of a connection that is reset cannot be written."""
+    ends: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
+
+    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(SWITCHING)
+        ends.set_result(writer)
+        await asyncio.Event().wait()
+
+    def leave() -> None:
+        if upstream.ended:
+            client.close()
+        else:
+            asyncio.get_running_loop().call_soon(leave)
+
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    async with running(backend=RawBackend(upgrade)) as stack:
+        with socket.create_connection(stack.sidecar.proxy_address) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(stack.good(headers=WEBSOCKET))
+            writer = await ends
+            [connection] = connections(stack)
+            async with patience("the tunnel"):
+                while connection._tunnel is None:
+                    await asyncio.sleep(0)
+            upstream = connection._tunnel._upstream
+            leave()
+            writer.close()
+            await gone_from(stack)
+    assert failed == []
 
 
 # The next one's answer
