@@ -23,7 +23,7 @@ from sidecar.http.grammar import END_OF_HEAD, ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE, HEAD, MessageReader
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, SMALL_READ_BYTES, UNSENT_BYTES
 
 if TYPE_CHECKING:
     from sidecar.proxy.handler import Handler
@@ -45,8 +45,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_due", "_full_reads", "_head_by", "_held", "_is_lingering", "_is_open", "_memory", "_owes_body", "_reading_paused",
-        "_resources", "_taken_by", "_transport", "_trusted", "_tunnel", "_turn_is_due", "deadline", "exchange", "forwarded",
-        "listener", "reader", "write_paused",
+        "_resources", "_taken_by", "_transport", "_trusted", "_tunnel", "_turn_is_due", "_unread", "deadline", "exchange",
+        "forwarded", "listener", "reader", "write_paused",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener") -> None:
@@ -67,6 +67,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._turn_is_due = False
         self._held = 0
+        self._unread = 0  # bytes that wait here, as the budget knows them
         self._head_by = NEVER  # a head that has begun has to end by then
         self._due = self._taken_by = NEVER  # a client may owe something, and take nothing of its answer
         self._tunnel: Tunnel | None = None
@@ -133,6 +134,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.listener.closed(self)
         self._is_open = False
         self._release_held()
+        self._count_unread(0)
+        self.reader.die()  # also for a turn that is still due
         self._left()
 
     def pause_writing(self) -> None:
@@ -174,7 +177,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def unread_changed(self) -> None:
         """Read on, or not: as many bytes wait here as may."""
-        self._pause_reading(len(self.reader.buffer) >= self._most_unread())
+        unread = len(self.reader.buffer)
+        self._count_unread(unread)
+        self._pause_reading(unread >= self._most_unread())
 
     def exchange_over(self, keep: bool, now: float) -> None:
         """The exchange has ended, at so many monotonic seconds.
@@ -206,6 +211,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._due = self._head_by = NEVER
         self._set_deadline()
         early = self.reader.release()
+        self._count_unread(0)
         self._pause_reading(False)
         return early
 
@@ -258,7 +264,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._head_by = self.now() + self.listener.request_headers_s
         elif reader.state == HEAD and self._is_open and not self.write_paused:
             self._next_request()
-        if reader.buffer or self._reading_paused:
+        if reader.buffer or self._unread or self._reading_paused:
             self.unread_changed()
 
     def _next_request(self) -> None:
@@ -272,6 +278,9 @@ class ClientConnection(asyncio.BufferedProtocol):
                     if self._head_by == NEVER:
                         self._head_by = self.now() + listener.request_headers_s
                     self._due = self._head_by
+                    if self._resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
+                        self._refuse_unread(Reason.OVERLOADED)
+                        return
                 else:  # only empty lines have come
                     self._head_by = NEVER
                     if self._due == NEVER:
@@ -321,6 +330,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """
         self._owes_body = self.reader.state == BODY
         self.reader.die()
+        self._count_unread(0)
         self._is_lingering = True
         self._due = NEVER
         self._pause_reading(False)
@@ -350,7 +360,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _most_unread(self) -> int:
         listener = self.listener
-        return listener.resources.unread_bytes if self.reader.state == BODY else max(READ_BYTES, listener.head_bytes)
+        return max(READ_BYTES, listener.head_bytes) if self.reader.state == HEAD else self._resources.unread_bytes
 
     def _pause_reading(self, pause: bool) -> None:
         if pause is not self._reading_paused and self._is_open:
@@ -362,6 +372,11 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _set_deadline(self) -> None:
         self.deadline = min(self._due, self._taken_by)
+
+    def _count_unread(self, unread: int) -> None:
+        if unread != self._unread:
+            self._resources.hold(unread - self._unread)
+            self._unread = unread
 
     def _release_held(self) -> None:
         self._resources.hold(-self._held)

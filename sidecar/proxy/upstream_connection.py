@@ -123,7 +123,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         assert self._transport is not None
         self.write_paused = True
-        self._held = self._transport.get_write_buffer_size() + self._resources.unread_bytes
+        self._held = self._transport.get_write_buffer_size()  # what its sender holds unread is counted there
         self._resources.hold(self._held)
 
     def resume_writing(self) -> None:

@@ -241,3 +241,53 @@ async def test_the_frame_that_is_followed_no_further_is_finished_when_the_token_
         connection._tunnel._expire()
         told = lines()[0].sent[before:].removeprefix(frames)
         assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")
+
+
+# The budget of the process
+
+
+PART = b"GET / HTTP/1.1\r\nX-A: " + b"x" * 30_000
+
+
+@in_memory
+async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: HandClock) -> None:
+    async with proxy(clock, limits={"buffered_bytes": 100_000}) as at:
+        held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
+        assert at.live.resources.held_bytes == 4 * len(PART)
+        assert [b" 503 " in client.sent for client in held] == [False] * 4 + [True]
+        small = at.client(PART[:1000])
+        assert small.sent == b""
+        held[0].end()
+        small.say(b"\r\n\r\n")
+        assert b" 400 " in small.sent  # it has no Host
+        assert at.live.resources.held_bytes == 3 * len(PART)
+
+
+@in_memory
+async def test_other_requests_behind_one_are_in_the_budget(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request() + request() + PART)
+        await turns()
+        assert at.live.resources.held_bytes == len(request() + PART)
+        lines()[0].say(ANSWER)
+        client.end()  # before the turn of the second
+        await turns()
+        assert at.live.resources.held_bytes == 0
+
+
+@pytest.mark.parametrize(("method", "kept"), [("PUT", 5000), ("POST", 0)])
+@in_memory
+async def test_a_body_is_kept_only_to_be_sent_again_and_is_in_the_budget(
+    clock: HandClock, method: str, kept: int
+) -> None:
+    asking = request(method, body=b"x" * 5000)
+    async with proxy(clock, connections=1) as at:
+        first, second = at.client(asking), at.client(asking)
+        assert at.live.resources.held_bytes == 10_000  # both wait for a connection
+        await turns()
+        assert at.live.resources.held_bytes == 5000  # a new connection: what it has been given is not sent again
+        lines()[0].say(ANSWER)
+        assert at.live.resources.held_bytes == kept
+        lines()[0].say(ANSWER)
+        assert (first.sent.endswith(b"hello"), second.sent.endswith(b"hello")) == (True, True)
+        assert at.live.resources.held_bytes == 0
