@@ -181,6 +181,8 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         stripped,
     )
     read.problem = problem or _host(read) or _target(read) or _body(read)
+    if read.problem:
+        read.persists = False  # where it ends is not known, whatever else it may be refused for
     read.request_line = f"{read.method} {read.target} HTTP/1.1".encode()
     if "upgrade" in special:
         _upgrade(read)

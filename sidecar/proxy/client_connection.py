@@ -13,6 +13,7 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.common.errors import Reason
@@ -23,7 +24,7 @@ from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.resources import READ_BYTES
+from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES
 
 if TYPE_CHECKING:
     from sidecar.proxy.handler import Handler
@@ -100,12 +101,19 @@ class ClientConnection(Connection):
 
     def eof_received(self) -> None:
         """The client has finished. Whether it only sends no more or has left cannot be told, so it has left."""
+        if self.exchange is not None and self.tunnel is None:
+            self.abort()
+        else:  # the loop ends the connection, once the client has taken what was sent, which it may never do
+            self._due = min(self._due, self.now() + self.listener.idle_s)
+            self._set_deadline()
         self._left()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.listener.closed(self)
         self.is_open = False
         self.release_held()
+        self.count_unread(0)
+        self.reader.die()  # also for a turn that is still due
         self._left()
 
     def pause_writing(self) -> None:
@@ -162,14 +170,15 @@ class ClientConnection(Connection):
         self._due = self._head_by = NEVER
         self._set_deadline()
         early = self.reader.release()
-        self.pause_reading(False)
+        self.unread_changed()
         return early
 
     def abort(self) -> None:
         """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
         if self.is_open and (self.write_paused or (self.exchange is not None and self.tunnel is None)):
             raw = self.transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            if raw is not None:  # TLS has none any more where its connection is lost, a turn before it says so
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.is_open = False
         self.transport.abort()
 
@@ -205,7 +214,7 @@ class ClientConnection(Connection):
                 self._head_by = self.now() + self.listener.request_headers_s
         elif reader.state == HEAD and self.is_open and not self.write_paused:
             self._next_request()
-        if reader.buffer or self._reading_paused:
+        if reader.buffer or self.unread or self.reading_paused:
             self.unread_changed()
 
     def _next_request(self) -> None:
@@ -219,7 +228,14 @@ class ClientConnection(Connection):
                     if self._head_by == NEVER:
                         self._head_by = self.now() + listener.request_headers_s
                     self._due = self._head_by
-                    self._set_deadline()
+                    if self.resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
+                        self._refuse_unread(Reason.OVERLOADED)
+                        return
+                else:  # only empty lines have come
+                    self._head_by = NEVER
+                    if self._due == NEVER:
+                        self._due = self.now() + listener.keep_alive_s
+                self._set_deadline()
                 return
             head = handler.heads.get(raw)
             if head is None:
@@ -264,6 +280,7 @@ class ClientConnection(Connection):
         """
         self._owes_body = self.reader.state == BODY
         self.reader.die()
+        self.count_unread(0)
         self._is_lingering = True
         self._due = NEVER
         self.pause_reading(False)
@@ -276,7 +293,8 @@ class ClientConnection(Connection):
             return
         self._due = self.now() + LINGER_S
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has left by a reset, of which the loop has not heard yet
+                self.transport.write_eof()
         elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
             self.is_open = False
             self._due = self.now() + self.listener.idle_s

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from sidecar.deadlines import NEVER
-from sidecar.http.message_reader import BODY, MessageReader
+from sidecar.http.message_reader import HEAD, MessageReader
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resources
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ class Connection(asyncio.BufferedProtocol):
 
     - `deadline` is when the peer's silence has lasted too long. `is_open`: something can be sent.
     - `write_paused`: the peer has not taken all that it was sent.
-    - `reader` holds what has come and is not dealt with. `tunnel` takes all that comes, once there is one.
+    - `reader` holds what has come and is not dealt with, `unread` how many bytes the budget knows of. `tunnel` takes all that
+      comes, once there is one.
+    - `room` is how much the read under way may take; `is_read_up`: the last one left nothing in the socket.
     """
 
     __slots__ = (
-        "_full_reads", "_held", "_most_head_bytes", "_reading_paused", "deadline", "is_open", "memory", "reader", "resources",
-        "transport", "tunnel", "write_paused",
+        "_full_reads", "_held", "_most_head_bytes", "deadline", "is_open", "is_read_up", "memory", "reader", "reading_paused",
+        "resources", "room", "transport", "tunnel", "unread", "write_paused",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
@@ -34,9 +36,12 @@ class Connection(asyncio.BufferedProtocol):
         self.is_open = False
         self.write_paused = False
         self._most_head_bytes = max(READ_BYTES, head_bytes)
-        self._reading_paused = False
+        self.reading_paused = False
         self._full_reads = 0  # in a row that the receiver has taken at once
         self._held = 0
+        self.unread = 0
+        self.room = 0
+        self.is_read_up = True
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
@@ -45,10 +50,11 @@ class Connection(asyncio.BufferedProtocol):
         self.is_open = True
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        unread = len(self.reader.buffer)
-        if not unread and not self.resources.spent:
-            return self.memory
-        return self.resources.room(unread, self._most_unread())
+        memory = self.memory
+        if self.reader.buffer or self.resources.spent:
+            memory = self.resources.room(len(self.reader.buffer), self._most_unread())
+        self.room = len(memory)
+        return memory
 
     def count_full_read(self) -> None:
         """As much has come as one read takes. Where the receiver keeps up, reads become larger."""
@@ -63,12 +69,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def unread_changed(self) -> None:
         """Read on, or not: as many bytes wait here as may."""
-        self.pause_reading(len(self.reader.buffer) >= self._most_unread())
+        unread = len(self.reader.buffer)
+        self.count_unread(unread)
+        self.pause_reading(unread >= self._most_unread())
+
+    def count_unread(self, unread: int) -> None:
+        """So many bytes wait here: tell the budget."""
+        if unread != self.unread:
+            self.resources.hold(unread - self.unread)
+            self.unread = unread
 
     def pause_reading(self, pause: bool) -> None:
         """Stop reading, or read on."""
-        if pause is not self._reading_paused and self.is_open:
-            self._reading_paused = pause
+        if pause is not self.reading_paused and self.is_open:
+            self.reading_paused = pause
             if pause:
                 self.transport.pause_reading()
             else:
@@ -81,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self._held = self.transport.get_write_buffer_size() + self.resources.unread_bytes
+        self._held = self.transport.get_write_buffer_size()
         self.resources.hold(self._held)
 
     def resume_writing(self) -> None:
@@ -94,4 +108,4 @@ class Connection(asyncio.BufferedProtocol):
         self._held = 0
 
     def _most_unread(self) -> int:
-        return self.resources.unread_bytes if self.reader.state == BODY else self._most_head_bytes
+        return self._most_head_bytes if self.reader.state == HEAD else self.resources.unread_bytes

@@ -153,7 +153,7 @@ class Exchange(Record):
         reader = client.reader
         if not self.body_sent and reader.state == BODY:
             try:
-                self._body = self._body_piece()
+                self._keep_body(self._body_piece())
             except Rejection as rejection:
                 self.fail(rejection)
                 return
@@ -165,16 +165,24 @@ class Exchange(Record):
                 framing = b"Content-Length: 0\r\n\r\n" if self.head.sized else b"\r\n"
             upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
             upstream.deadline = now + upstream.pool.answer_s
+            if self._body and not (upstream.used and self.method in IDEMPOTENT):
+                self._keep_body(b"")
             return
         if self.head.length == CHUNKED:
             framing = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(self._body) if self._body else b"")
         else:
             framing = b"Content-Length: %d\r\n\r\n%b" % (self.head.length, self._body)
         upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
-        self._body = b""
+        self._keep_body(b"")
         if self.head.expects_continue and not self._body_bytes and not reader.buffer:
             client.write(CONTINUE)
         self.send_body()
+
+    def _keep_body(self, body: bytes) -> None:
+        """Keep all of a small body, which may have to be sent again; none when it has been sent for good."""
+        assert self.client is not None
+        self.client.listener.resources.hold(len(body) - len(self._body))
+        self._body = body
 
     def send_body(self) -> None:
         """Pass on what is here of the request's body, no faster than the backend takes it."""
@@ -320,6 +328,8 @@ class Exchange(Record):
         if self.is_over:
             return
         self.is_over = True
+        if self._body:
+            self._keep_body(b"")
         if now is None:
             now = self.handler.now()
         if self.waiting is not None:

@@ -17,7 +17,9 @@ class Resources:
 
     `memory` is what every connection reads into: a read is dealt with before the next one, so an idle connection holds none.
     A direction whose receiver does not take what was sent holds what waits to be sent, which is no more than one read, and what
-    is unread. `held_bytes` is the sum of these; beyond `most_held_bytes` new requests are refused, and reads are small.
+    is unread. So does a client's connection that has sent more than can be dealt with: a part of a head, a body that waits for
+    its backend, or other requests. `held_bytes` is the sum of these; beyond `most_held_bytes` new requests are refused, and
+    reads are small.
     """
 
     def __init__(self, most_held_bytes: int = 64 * 1024 * 1024) -> None:

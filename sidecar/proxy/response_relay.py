@@ -34,7 +34,7 @@ class ResponseRelay:
         client, upstream = exchange.client, exchange.upstream
         if client is None or upstream is None or client.write_paused:
             if upstream is not None:
-                upstream.deadline = NEVER  # it is the client's turn
+                upstream.deadline = exchange.ends  # it is the client's turn
             return
         reader = upstream.reader
         head = exchange.response
@@ -75,7 +75,7 @@ class ResponseRelay:
         upstream.unread_changed()
         if client.write_paused:
             upstream.receiver_is_slow()
-            upstream.deadline = NEVER
+            upstream.deadline = exchange.ends
         elif reader.ready or upstream.ended:
             exchange.answer_again()
         else:
@@ -137,8 +137,7 @@ class ResponseRelay:
             exchange.body_sent
             and head.persists
             and head.length != UNTIL_CLOSE  # who ends its answer to GET by closing may close behind that to HEAD, too
-            and not upstream.reader.buffer
-            and upstream.is_open
+            and upstream.can_be_used_again
         ):
             upstream.release(now)
         else:

@@ -73,7 +73,9 @@ class _Direction:
     def end(self) -> None:
         """Say that the token has expired, as soon as no frame is under way."""
         self.ending = True
-        self._unread = b""
+        if self._unread and self._frames is not None:
+            self._sink.write(self._unread[: self._frames.count(self._unread, one=True)])
+            self._unread = b""
         if self._frames is not None and self._frames.between and not self.over:
             self.over = True
             self._sink.write(close_frame(TOKEN_EXPIRED, "token expired", masked=self._masked))
@@ -120,6 +122,8 @@ class Tunnel:
             self.from_client(from_client)
         if from_upstream:
             self.from_upstream(from_upstream)
+        if self._upstream.ended:  # while the client had not taken what came before
+            self.ended()
 
     def from_client(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -148,6 +152,8 @@ class Tunnel:
         self._exchange.finish(keep=False)
 
     def _passed(self) -> None:
+        if not self._upstream.is_open:
+            return  # it is ending, and nothing puts that off
         self._upstream.deadline = self._client.now() + self._idle_s
         self._close_if_over()
 

@@ -58,6 +58,7 @@ class UpstreamConnection(Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self.memory[:nbytes])
+        self.is_read_up = nbytes < self.room
         if nbytes >= READ_BYTES:
             self.count_full_read()
         if self.tunnel is not None:
@@ -70,7 +71,7 @@ class UpstreamConnection(Connection):
         reader = self.reader
         reader.feed(data)
         self.asker.answer_came()
-        if reader.buffer or self._reading_paused:
+        if reader.buffer or self.unread or self.reading_paused:
             self.unread_changed()
 
     def eof_received(self) -> None:
@@ -107,6 +108,14 @@ class UpstreamConnection(Connection):
 
     # What the one calls who it belongs to.
 
+    @property
+    def can_be_used_again(self) -> bool:
+        """Has nothing come behind its answer?
+
+        What a read without room for more, or a pause, may have left in the socket would be the next asker's.
+        """
+        return self.is_open and not self.reader.buffer and self.is_read_up and not self.reading_paused
+
     def start(self, asker: Asker, request: bytes, *, head_only: bool) -> None:
         """Send a request, or its beginning; its answer belongs to this asker."""
         assert self.asker is None
@@ -140,19 +149,26 @@ class UpstreamConnection(Connection):
         """The exchange has ended before its answer did: end the connection at once."""
         self.asker = None
         self.deadline = NEVER
+        self._forget_unread()
         self.abort()
 
     def dismiss(self) -> None:
         """The exchange is over, and the connection cannot be used again: end it."""
         self.asker = None
+        self._forget_unread()
         self.close()
 
     def release(self, now: float) -> None:
         """The exchange is over and has left nothing behind: the next request may have the connection."""
         assert not self.reader.buffer
         self.asker = None
+        self.count_unread(0)
         self.reader.next_message()
         self.pool.keep(self, now)
+
+    def _forget_unread(self) -> None:
+        self.reader.die()
+        self.count_unread(0)
 
     def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
         """Hand what comes to the tunnel from now on; returns what came already."""

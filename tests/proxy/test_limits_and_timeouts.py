@@ -43,6 +43,14 @@ async def test_an_empty_line_before_a_request_gives_an_idle_connection_no_more_t
         await quietly_closed(client)
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n"])
+async def test_an_empty_line_behind_a_request_does_not_keep_the_connection_for_ever(behind: bytes) -> None:
+    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+        await client.send(stack.good() + behind)
+        assert (await client.response()).status == 200
+        await quietly_closed(client)
+
+
 async def test_a_head_that_comes_drop_by_drop_is_cut_off() -> None:
     async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
         dropping = asyncio.create_task(drop(client))
@@ -305,6 +313,28 @@ class Held:
     async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
         await self.release.wait()
         await ok(request, writer)
+
+
+SMUGGLED = b"GET /behind HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OF_UNSURE_LENGTH = {
+    "host": [("Host", "a/b"), ("Content-Length", str(len(SMUGGLED)))],
+    "name": [("Host", "a"), ("X_A", "b"), ("Content-Length", str(len(SMUGGLED)))],
+    "framing": [("Host", "a"), ("Transfer-Encoding", "gzip, chunked")],
+}
+
+
+@pytest.mark.parametrize("headers", OF_UNSURE_LENGTH.values(), ids=OF_UNSURE_LENGTH)
+async def test_under_overload_too_nothing_behind_a_malformed_head_is_a_request(headers: list[tuple[str, str]]) -> None:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"in_flight": 1}, underscore_headers="reject") as stack:
+        at_work = asyncio.create_task(stack.fetch(stack.good()))
+        await stack.backend.received()
+        async with stack.client() as client:
+            await client.send(request("POST", "/x", host=None, headers=headers) + SMUGGLED)
+            [answer] = await client.answers("POST")
+            assert (answer.status, answer.get("connection")) == (503, "close")
+        held.release.set()
+        assert (await at_work).status == 200
 
 
 async def test_more_requests_than_may_be_in_flight_are_overload() -> None:

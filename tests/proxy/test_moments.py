@@ -1,0 +1,293 @@
+"""Moments at which nothing else would end, or hold back, what is under way: the tests are both ends, and have the clock."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.http.websocket import MAX_FRAMES
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
+from sidecar.proxy.tunnel import TOKEN_EXPIRED
+from sidecar.proxy.upstream_connection import CLOSE_S
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request
+from tests.peers.clock import HandClock
+from tests.peers.memory import in_memory, lines
+from tests.peers.tokens import AUDIENCE, ISSUER, public_jwk, token
+from tests.peers.wire import WEBSOCKET, chunked, request, response
+from tests.proxy.conftest import running
+from tests.proxy.test_connection import connections, gone_from
+from tests.proxy.test_tunnel import frame, unmasked
+from tests.proxy.test_upstream import ANSWER, Proxy, proxy, targets, turns
+
+ON_EVERY_LOOP = True
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+# A client that finishes
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@in_memory
+async def test_a_client_that_finishes_within_an_answer_does_not_take_the_part_for_the_whole(
+    clock: HandClock, minor: int
+) -> None:
+    """To an HTTP/1.0 client any end but a reset completes it, and it may have unsent bytes that it never takes."""
+    async with proxy(clock) as at:
+        client = at.client(request().replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\n\r\npart")
+        client.finish()
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+
+
+@in_memory
+async def test_a_client_that_finishes_a_tunnel_and_takes_nothing_is_given_up(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        lines()[0].say(SWITCHING)
+        client.finish()
+        clock.advance(299)  # of 300 by default
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert client.aborted
+
+
+@in_memory
+async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("GET", "/0") + b"\r\n")
+        await turns()
+        clock.advance(50)  # a head may take 10
+        lines()[0].say(ANSWER)
+        await turns()
+        client.say(b"GET /1 HTTP/1.1\r\n")
+        at.tick()
+        client.say(b"Host: a\r\n\r\n")
+        assert targets(lines()[0]) == ["/0", "/1"]
+
+
+@in_memory
+async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_said(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
+        await turns()
+        del client._extra["socket"]  # type: ignore[attr-defined]  # so do the TLS transports of both loops
+        clock.advance(300)
+        at.tick()
+        assert client.aborted
+
+
+async def test_a_client_may_leave_in_the_turn_in_which_its_tunnel_ends() -> None:
+    """The kernel knows it before the loop, and the end of a connection that is reset cannot be written."""
+    ends: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
+
+    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(SWITCHING)
+        ends.set_result(writer)
+        await asyncio.Event().wait()
+
+    def leave() -> None:
+        if upstream.ended:
+            client.close()
+        else:
+            asyncio.get_running_loop().call_soon(leave)
+
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    async with running(backend=RawBackend(upgrade)) as stack:
+        with socket.create_connection(stack.sidecar.proxy_address) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(stack.good(headers=WEBSOCKET))
+            writer = await ends
+            [connection] = connections(stack)
+            async with patience("the tunnel"):
+                while connection.tunnel is None:
+                    await asyncio.sleep(0)
+            upstream = connection.tunnel._upstream
+            leave()
+            writer.close()
+            await gone_from(stack)
+    assert failed == []
+
+
+# The next one's answer
+
+
+@in_memory
+async def test_what_may_be_behind_a_read_that_was_full_is_nobodys_answer(clock: HandClock) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (READ_BYTES - len(head % READ_BYTES))
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(head % len(body) + body + response(200, b"the second is not answered by this"))
+        assert first.sent.endswith(body)
+        assert second.sent == b""
+        lines()[0].end()
+        await turns()
+        lines()[1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
+
+
+@in_memory
+async def test_a_connection_that_is_not_read_serves_no_other_request(clock: HandClock) -> None:
+    """Where a client keeps up much is read at once; what is not decoded in one go holds up reading, at the end too."""
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (KEEPS_UP * READ_BYTES))
+        for _ in range(KEEPS_UP):
+            lines()[0].say(b"x" * READ_BYTES)
+        lines()[0].say(b"\r\n" + chunked([b"y" * 300] * 800))
+        await turns()
+        assert first.sent.endswith(b"0\r\n\r\n")
+        if lines()[0].closed:
+            lines()[0].end()
+            await turns()
+        lines()[-1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
+
+
+# Time that is not put off
+
+
+@in_memory
+async def test_a_tunnel_to_a_backend_that_has_left_meanwhile_ends(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        client.fill()
+        lines()[0].say(SWITCHING + b"frame")
+        lines()[0].end()
+        assert client.sent == b""
+        client.drain()
+        assert (client.sent.endswith(b"\r\n\r\nframe"), client.finished) == (True, True)
+
+
+@asynccontextmanager
+async def with_token(
+    clock: HandClock, folder: Path, lasts_s: float, **settings: Any
+) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy of one connection, and a token that is good for so long."""
+    (folder / "keys.json").write_text(json.dumps({"keys": [public_jwk("EdDSA")]}))
+    issuers = {"main": {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": str(folder / "keys.json")}}
+    wide = {"issuers": issuers, "routes": [], "timeouts": {"idle": "1000s"}}
+    async with proxy(clock, connections=1, **{**wide, **settings}) as at:
+        await at.live.assembly.sources["main"].fetch_now()
+        yield at, token("EdDSA", now=clock.wall() - 360 + lasts_s)  # for 300 s, and 60 s of leeway
+
+
+@in_memory
+async def test_who_reads_slowly_has_an_answer_no_longer_than_the_token(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10, close_on_expiry="all") as (at, alice):
+        client = at.client(request(token=alice))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nfirst")
+        client.fill()
+        lines()[0].say(b"second")
+        clock.advance(9.9)
+        at.tick()
+        assert not client.aborted
+        clock.advance(0.1)
+        at.tick()
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+
+
+@in_memory
+async def test_a_client_cannot_put_off_the_end_of_a_tunnel(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        await asyncio.sleep(11)
+        assert lines()[0].closed
+        clock.advance(CLOSE_S - 1)
+        client.say(frame(3, masked=True))
+        clock.advance(1)
+        at.tick()
+        assert lines()[0].aborted
+
+
+@in_memory
+async def test_the_frame_that_is_followed_no_further_is_finished_when_the_token_ends(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    """It is the last of those that are followed in one go, and the rest of it is here."""
+    frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        [connection] = at.listener.connections
+        before = len(lines()[0].sent)
+        client.say(frames + frame(3, masked=True))
+        assert len(lines()[0].sent) < before + len(frames)
+        assert connection.tunnel is not None
+        connection.tunnel._expire()
+        told = lines()[0].sent[before:].removeprefix(frames)
+        assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")
+
+
+# The budget of the process
+
+
+PART = b"GET / HTTP/1.1\r\nX-A: " + b"x" * 30_000
+
+
+@in_memory
+async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: HandClock) -> None:
+    async with proxy(clock, limits={"buffered_bytes": 100_000}) as at:
+        held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
+        assert at.live.resources.held_bytes == 4 * len(PART)
+        assert [b" 503 " in client.sent for client in held] == [False] * 4 + [True]
+        small = at.client(PART[:1000])
+        assert small.sent == b""
+        held[0].end()
+        small.say(b"\r\n\r\n")
+        assert b" 400 " in small.sent  # it has no Host
+        assert at.live.resources.held_bytes == 3 * len(PART)
+
+
+@in_memory
+async def test_other_requests_behind_one_are_in_the_budget(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request() + request() + PART)
+        await turns()
+        assert at.live.resources.held_bytes == len(request() + PART)
+        lines()[0].say(ANSWER)
+        client.end()  # before the turn of the second
+        await turns()
+        assert at.live.resources.held_bytes == 0
+
+
+@pytest.mark.parametrize(("method", "kept"), [("PUT", 5000), ("POST", 0)])
+@in_memory
+async def test_a_body_is_kept_only_to_be_sent_again_and_is_in_the_budget(
+    clock: HandClock, method: str, kept: int
+) -> None:
+    asking = request(method, body=b"x" * 5000)
+    async with proxy(clock, connections=1) as at:
+        first, second = at.client(asking), at.client(asking)
+        assert at.live.resources.held_bytes == 10_000  # both wait for a connection
+        await turns()
+        assert at.live.resources.held_bytes == 5000  # a new connection: what it has been given is not sent again
+        lines()[0].say(ANSWER)
+        assert at.live.resources.held_bytes == kept
+        lines()[0].say(ANSWER)
+        assert (first.sent.endswith(b"hello"), second.sent.endswith(b"hello")) == (True, True)
+        assert at.live.resources.held_bytes == 0
