@@ -30,6 +30,7 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL
 _READ_HERE = frozenset({SPECIAL, NOTED})
 _USUAL_CONNECTION = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
 _PROTOCOL = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
+_OF_A_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # which a backend has to get
 _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -236,10 +237,11 @@ def _upgrade(head: RequestHead) -> None:
     asked = head.special["upgrade"]
     if head.minor == 0 or head.length or len(asked) != 1 or _PROTOCOL.fullmatch(asked[0]) is None:
         return
-    if b"upgrade" not in options(head.special.get("connection", [])):
+    nominated = options(head.special.get("connection", []))
+    if b"upgrade" not in nominated:
         return
     protocol = asked[0].lower()
-    if protocol != b"websocket" or _is_handshake(head):
+    if protocol != b"websocket" or (_is_handshake(head) and nominated.isdisjoint(_OF_A_HANDSHAKE)):
         head.upgrade = protocol
 
 
