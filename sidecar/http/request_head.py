@@ -214,6 +214,9 @@ def _target(head: RequestHead) -> str:
     if absolute is None:
         return ""  # CONNECT has its own form; of the others the rules about paths speak
     if absolute[1].encode().lower() != head.host.lower():
+        head.target = target.replace(
+            absolute[1], absolute[1].rpartition("@")[2]
+        )  # a target is logged, a password is not
         return "The request target names another host than the Host header."
     rest = absolute[2]
     head.target = rest if rest.startswith("/") else "/" + rest

@@ -249,11 +249,17 @@ def test_a_target_that_names_the_host_is_read_as_a_path(target: str, is_read_as:
 
 @pytest.mark.parametrize(
     "target",
-    ["http://other.test/x", "http://sidecar.test:80/x", "http://a@sidecar.test/x", "http://sidecar.test.evil/x", "http://x\\@sidecar.test/"],
-)  # fmt: skip
+    ["http://other.test/x", "http://sidecar.test:80/x", "http://sidecar.test.evil/x", "http://sidecar.test\\/"],
+)
 def test_a_target_that_names_another_host_is_refused(target: str) -> None:
     found = read(first=f"GET {target} HTTP/1.1")
     assert (found.target, found.problem) == (target, OTHER_HOST)
+
+
+@pytest.mark.parametrize("user", ["a", "a:secret", "a@b:secret", "x\\", ""])
+def test_of_a_target_that_is_refused_no_password_is_known(user: str) -> None:
+    found = read(first=f"GET http://{user}@sidecar.test/x?y@z HTTP/1.1")
+    assert (found.target, found.problem) == ("http://sidecar.test/x?y@z", OTHER_HOST)
 
 
 def test_a_target_that_names_a_host_needs_the_header_in_http_1_0_too() -> None:
