@@ -201,23 +201,26 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def import_(options: argparse.Namespace) -> int:
-    """`import`: exit 0 with a configuration that can be used, 1 with one that is still to be mended, 2 without any."""
+    """`import`: exit 0 with an equivalent configuration, 1 with one that leaves something to be done by hand, 2 without any."""
     from sidecar.importing.command import imported, problems_of
     from sidecar.importing.reading import NotUnderstood
 
     try:
-        text = imported(options.program, options.file).text(options.file)
+        result = imported(options.program, options.file)
     except NotUnderstood as error:
         print(f"{options.file}: {error}", file=sys.stderr)
         return USAGE
     except OSError as error:
         print(f"{options.file}: {error.strerror}", file=sys.stderr)
         return USAGE
+    text = result.text(options.file)
     print(text, end="")
     problems = problems_of(text)
     for problem in problems:
         print(problem, file=sys.stderr)
-    return FAILED if problems else 0
+    if not result.equivalent:
+        print(f"{options.file}: not equivalent; the comments say what is left to be done by hand", file=sys.stderr)
+    return 0 if result.equivalent and not problems else FAILED
 
 
 def drain(options: argparse.Namespace) -> int:

@@ -19,7 +19,18 @@ def test_import_prints_what_the_page_says(program: str, tmp_path: Path) -> None:
     theirs, ours = blocks(f"{program}.md", "yaml")
     name, _, text = theirs.removeprefix("# ").partition("\n")
     (tmp_path / name).write_text(text)
-    assert imported(program, str(tmp_path / name)).text(name) == ours
+    result = imported(program, str(tmp_path / name))
+    assert (result.text(name), result.equivalent) == (ours, True)
+
+
+def test_what_the_page_says_of_a_rule_that_is_open(tmp_path: Path) -> None:
+    rules, further = "                      rules:\n", "                        - match: {prefix: /public/}\n"
+    theirs, _ = blocks("envoy.md", "yaml")
+    (tmp_path / "envoy.yaml").write_text(theirs.replace(rules, rules + further))
+    result = imported("envoy", str(tmp_path / "envoy.yaml"))
+    assert not result.equivalent
+    (said,) = blocks("envoy.md", "text")
+    assert said in result.text("envoy.yaml")
 
 
 def test_the_lines_of_ruby_are_those_that_the_table_is_about() -> None:

@@ -1,263 +1,328 @@
-"""Envoy's filter `jwt_authn` (extensions.filters.http.jwt_authn.v3.JwtAuthentication), alone or in a whole configuration."""
+"""Envoy's filter `jwt_authn` (extensions.filters.http.jwt_authn.v3.JwtAuthentication), alone or in a whole configuration.
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+Issuers, keys, places of tokens and headers are imported, and one shape of everything else: every request needs a token.
+"""
 
-from sidecar.importing.reading import Fields, Imported, NotUnderstood, decoded, name_of, pattern_of, tokens_from
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
-_TYPE = "filters.http.jwt_authn.v3.JwtAuthentication"
-_UPSTREAM = "http://127.0.0.1:9292"
+from sidecar.importing.reading import (
+    UPSTREAM,
+    Fields,
+    Imported,
+    NotUnderstood,
+    audiences_of,
+    camel_case,
+    decoded,
+    keys_at,
+    settings_of,
+)
+
+_TYPE = ".JwtAuthentication"
+
+_READ = object()  # read elsewhere, or means nothing for requests; may be missing
+_NAMED = object()  # no equivalent, and nobody's access depends on it; may be missing
+_ADDRESS = {"socket_address": {"protocol": "?TCP", "address": _READ, "port_value": _READ}}
+_CLUSTER: dict[str, Any] = {
+    "name": _READ,
+    "type": "?STATIC|STRICT_DNS|LOGICAL_DNS",
+    "connect_timeout": _NAMED,
+    "lb_policy": _NAMED,
+    "dns_lookup_family": _NAMED,
+    "load_assignment": {
+        "cluster_name": _READ,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _ADDRESS}}]}],
+    },
+}
 
 
-class _Requirement(NamedTuple):
-    """What a rule asks for, as the keys of a route."""
+def _plain(jwt_authn: dict[str, Any]) -> dict[str, Any]:
+    """The one kind of configuration that does nothing beside `jwt_authn`: all requests go to one backend, as they are.
 
-    auth: str
-    issuers: tuple[str, ...] = ()
-    claims: dict[str, Any] | None = None
+    A text is a pattern; with a ? before it, it may be missing. Lists have as many items as here, mappings no other keys.
+    """
+    route = {"match": {"prefix": "/"}, "route": {"cluster": _READ, "timeout": _NAMED}}
+    manager = {
+        "@type": r".*\.HttpConnectionManager",
+        "stat_prefix": _READ,
+        "codec_type": "?AUTO|auto|HTTP1|http1",
+        "access_log": _NAMED,
+        "route_config": {
+            "name": _READ,
+            "virtual_hosts": [{"name": _READ, "domains": [r"\*"], "routes": [route]}],
+        },
+        "http_filters": [
+            {"name": _READ, "typed_config": jwt_authn},
+            {"name": _READ, "typed_config": {"@type": r".*\.http\.router\..*"}},
+        ],
+    }
+    filters = [{"name": _READ, "typed_config": manager}]
+    listener = {"name": _READ, "address": _ADDRESS, "filter_chains": [{"name": _READ, "filters": filters}]}
+    return {
+        "admin": _NAMED,
+        "node": _NAMED,
+        "static_resources": {"listeners": [listener], "clusters": _READ},
+    }
 
 
-class _NoEquivalent(Exception):
-    """A requirement that no route can say; the text says why."""
-
-
-def envoy(document: object) -> Imported:
-    """Import a configuration as decoded YAML or JSON. Raises NotUnderstood."""
-    filters = [one for one in _mappings(document) if _is_filter(one)]
+def envoy(documents: list[object]) -> Imported:
+    """Import a configuration. Raises NotUnderstood."""
+    typed = [one for one in _mappings(documents) if str(one.get("@type")).endswith(_TYPE)]
+    filters = typed or [one for one in _mappings(documents) if "providers" in one and "@type" not in one]
     if not filters:
         raise NotUnderstood("it has no jwt_authn filter: no mapping with providers, or with @type ...JwtAuthentication")
     imported = Imported()
-    if len(filters) > 1:
-        imported.remark("http_filters", f"{len(filters)} jwt_authn filters; the first is imported")
-    _surroundings(document, imported)
-    found = Fields(filters[0], "")
-    found.take("@type")
-    for name, provider in found.mappings("providers").items():
-        _provider(name, provider, imported)
-    if not imported.config["issuers"]:
-        raise NotUnderstood("its jwt_authn filter has no providers")
-    requirements = found.mappings("requirement_map")
-    for rule in found.items("rules"):
-        _rule(rule, requirements, imported)
-    _otherwise(imported)
-    if not found.take("bypass_cors_preflight"):
-        imported.remark(
-            "bypass_cors_preflight", "CORS preflights pass here; `preflight: reject` on a route refuses them"
-        )
-    imported.left_out(found)
+    _surroundings(documents, filters, imported)
+    clusters = {
+        name: set(_addresses(one))
+        for one in _mappings(documents)
+        if "load_assignment" in one or "loadAssignment" in one
+        if isinstance(name := one.get("name"), str)
+    }
+    for filter_ in filters:
+        _filter(Fields(filter_, ""), clusters, imported)
+    imported.finish()
     return imported
 
 
-def _mappings(document: object, key: str | None = None) -> Iterator[dict[str, Any]]:
-    """Every mapping, wherever it is; with `key` those that have it."""
+def _mappings(document: object) -> Iterator[dict[str, Any]]:
+    """Every mapping, wherever it is."""
     if isinstance(document, dict):
-        if key is None or key in document:
-            yield document
+        yield document
         document = list(document.values())
     if isinstance(document, list):
         for item in document:
-            yield from _mappings(item, key)
+            yield from _mappings(item)
 
 
-def _is_filter(mapping: dict[str, Any]) -> bool:
-    kind = mapping.get("@type")
-    return kind.endswith(_TYPE) if isinstance(kind, str) else "providers" in mapping
+def _surroundings(documents: list[object], filters: list[dict[str, Any]], imported: Imported) -> None:
+    """Where Envoy listens and where its one route leads, if it does nothing else."""
+    for further in filters[1:]:
+        imported.close("http_filters", f"{len(filters)} jwt_authn filters: each is for requests of its own")
+        imported.quote({"rules": further.get("rules")})
+    if len(documents) > 1:
+        imported.close("the file", f"holds {len(documents)} documents; Envoy reads one")
+    if len(documents) == 1 and _unwrapped(documents[0]) is filters[0]:
+        imported.remark("the file", "holds the filter alone; what else Envoy refuses or changes is not in it")
+        imported.remark("upstream", f"the filter does not name the backend; {UPSTREAM} is made up")
+        return
+    beyond = list(_beyond(documents[0], _plain(filters[0]), "", imported))
+    for place in beyond:
+        imported.close(place)
+    if beyond:
+        imported.remark("upstream", f"{UPSTREAM} is made up, and so is where requests come in (listen)")
+        return
+    resources = Fields(documents[0], "").fields("static_resources")
+    (listener,) = resources.items("listeners")
+    listening = list(_addresses(listener.take("address")))
+    if len(listening) == 1:
+        imported.config["listen"] = listening[0]
+    else:
+        imported.close("static_resources.listeners.0.address", "says not where requests come in")
+    manager = listener.items("filter_chains")[0].items("filters")[0].fields("typed_config")
+    host = manager.fields("route_config").items("virtual_hosts")[0]
+    wanted = host.items("routes")[0].fields("route").text("cluster")
+    backends = []
+    for cluster in _list_of_mappings(resources.take("clusters")):
+        if cluster.get("name") == wanted:
+            backends.append(cluster)
+        else:
+            imported.remark(
+                f"clusters.{cluster.get('name')}", "is not needed: keys are fetched from the host of their URI"
+            )
+    for place in [place for one in backends for place in _beyond(one, _CLUSTER, f"clusters.{wanted}", imported)]:
+        imported.close(place)
+    addresses = [address for one in backends for address in _addresses(one)]
+    if len(backends) == 1 and len(addresses) == 1:
+        imported.config["upstream"] = f"http://{addresses[0]}"
+    else:
+        imported.close(f"clusters.{wanted}", f"has no address, or several; {UPSTREAM} is made up")
 
 
-def _surroundings(document: object, imported: Imported) -> None:
-    """Where Envoy listens, and where its routes lead."""
-    for listener in _mappings(document, "filter_chains"):
-        for address in _mappings(listener.get("address"), "port_value"):
-            imported.config.setdefault("listen", _address(address))
-    clusters = {cluster.get("name"): cluster for cluster in _mappings(document, "load_assignment")}
-    of_keys = {uri.get("cluster") for uri in _mappings(document, "uri")}
-    targets: dict[str, str] = {}
-    for name in (route["cluster"] for route in _mappings(document, "cluster")):
-        if name in clusters and name not in of_keys and (url := _url(clusters[name])) is not None:
-            targets[name] = url
-    imported.config["upstream"] = next(iter(targets.values()), _UPSTREAM)
-    if not targets:
-        imported.remark("clusters", f"no address of the backend was found; {_UPSTREAM} is made up")
-    for name in list(targets)[1:]:
-        imported.remark(f"clusters.{name}", f"only one backend is imported; add {targets[name]} under `upstreams`")
+def _unwrapped(document: object) -> object:
+    """What an item of `http_filters` holds, alone or in a list of its own; else the document."""
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]
+    if isinstance(document, dict) and document.keys() <= {"name", "typed_config", "typedConfig"}:
+        return document.get("typed_config", document.get("typedConfig"))
+    return document
 
 
-def _url(cluster: dict[str, Any]) -> str | None:
-    """The first address of a cluster."""
-    scheme = "https" if "transport_socket" in cluster else "http"
-    for address in _mappings(cluster, "port_value"):
-        return f"{scheme}://{_address(address)}"
-    for endpoint in _mappings(cluster, "pipe"):
-        return f"unix://{Fields(endpoint['pipe'], 'pipe').text('path')}"
-    return None
+def _list_of_mappings(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-def _address(address: dict[str, Any]) -> str:
-    host = str(address.get("address"))
-    return f"[{host}]:{address['port_value']}" if ":" in host else f"{host}:{address['port_value']}"
+def _beyond(found: object, plain: object, where: str, imported: Imported) -> Iterator[str]:
+    """The places where a configuration says more than the plain one, or less."""
+    if found is plain or plain is _READ:
+        return
+    if plain is _NAMED:
+        imported.remark(where, "is not imported; nobody's access depends on it")
+    elif isinstance(plain, dict) and isinstance(found, dict):
+        names = {spelled: name for name in plain for spelled in (name, camel_case(name))}
+        for key, value in found.items():
+            if key in names and not (names[key] != key and names[key] in found):
+                yield from _beyond(value, plain[names[key]], f"{where}.{key}".lstrip("."), imported)
+            else:
+                yield f"{where}.{key}".lstrip(".")
+        for name, value in plain.items():
+            optional = not isinstance(value, dict | list | str) or str(value).startswith("?")
+            if not optional and name not in found and camel_case(name) not in found:
+                yield f"{where}.{name}".lstrip(".")
+    elif isinstance(plain, list) and isinstance(found, list) and len(plain) == len(found):
+        for number, (item, wanted) in enumerate(zip(found, plain, strict=True)):
+            yield from _beyond(item, wanted, f"{where}.{number}", imported)
+    elif isinstance(found, list) and (
+        names_of := [str(one["name"]) for one in _list_of_mappings(found) if "name" in one]
+    ):
+        yield f"{where} ({', '.join(names_of)})"
+    elif not (isinstance(plain, str) and isinstance(found, str) and re.fullmatch(plain.removeprefix("?"), found)):
+        yield where or "the file"
 
 
-def _provider(name: str, provider: Fields, imported: Imported) -> None:
-    issuer: dict[str, Any] = {"issuer": provider.text("issuer"), "audiences": provider.texts("audiences") or "any"}
+def _addresses(document: object) -> Iterator[str]:
+    """The host:port of every address below."""
+    for one in _mappings(document):
+        host, port = one.get("address"), one.get("port_value", one.get("portValue"))
+        if isinstance(host, str) and isinstance(port, str):
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _filter(found: Fields, clusters: dict[str, set[str]], imported: Imported) -> None:
+    found.take("@type")
+    providers = found.mappings("providers")
+    names = set(providers)
+    for name, provider in providers.items():
+        _provider(name, provider, clusters, imported)
+    imported.forward_preflights = found.flag("bypass_cors_preflight")
+    requirements, rules = found.take("requirement_map"), found.take("rules")
+    if requirements:
+        imported.close("requirement_map", "is not imported: routes ask by its names for what they need")
+        imported.quote({"requirement_map": requirements})
+    _rules(Fields({"rules": rules}, "").items("rules"), names, imported)
+    imported.quote({"rules": rules})
+    imported.close_left(found)
+
+
+def _provider(name: str, provider: Fields, clusters: dict[str, set[str]], imported: Imported) -> None:
+    issuer: dict[str, Any] = {"issuer": provider.text("issuer"), "audiences": audiences_of(provider, imported)}
     if not issuer["issuer"]:
-        issuer["issuer"] = "https://issuer.invalid/"
-        imported.remark(provider.below("issuer"), "is missing, and tokens must name their issuer here; write it")
-    if issuer["audiences"] == "any":
-        imported.remark(provider.below("audiences"), "is missing: tokens meant for other services get in; list yours")
-    _keys(provider, issuer, imported)
-    if (skew := provider.take("clock_skew_seconds")) is not None:
-        issuer["clock_skew"] = f"{skew}s"
-    if (lifetime := provider.take("max_lifetime")) is not None:
-        issuer["max_token_lifetime"] = _duration(lifetime, provider.below("max_lifetime"))
-    if not provider.take("require_expiration"):
-        imported.remark(provider.below("require_expiration"), "tokens without exp are refused here (require_exp)")
-    _subjects(provider.fields("subjects"), issuer)
-    imported.config["issuers"][name_of(name)] = issuer
-    tokens_from(provider, "value_prefix", imported)
-    imported.once("forward_token", bool(provider.take("forward")), provider.below("forward"))
-    if header := provider.text("forward_payload_header"):
-        imported.once("claims_header", header, provider.below("forward_payload_header"))
-        imported.remark(
-            provider.below("forward_payload_header"), "holds the same claims, but not the token's very bytes"
-        )
-    provider.take("pad_forward_payload_header")
-    for entry in provider.items("claim_to_headers"):
-        imported.header(entry.text("header_name"), entry.text("claim_name"), entry.where)
-    provider.take("jwt_cache_config")  # verified tokens are always remembered here
-    imported.left_out(provider)
+        issuer["issuer"] = f"https://{len(imported.config['issuers'])}.issuer.invalid/"
+        imported.leave(provider.below("issuer"), "is missing, and tokens must name their issuer here; write it")
+    _keys(provider, issuer, clusters, imported)
+    skew = provider.text("clock_skew_seconds") or "0"
+    if not re.fullmatch("[0-9]{1,9}", skew):
+        raise NotUnderstood(f"{provider.below('clock_skew_seconds')} is not a number of seconds")
+    if int(skew):  # 0 is Envoy's default of 60 s, and so is ours
+        issuer["clock_skew"] = f"{int(skew)}s"
+    if not provider.flag("require_expiration"):
+        issuer["require_exp"] = False
+        imported.remark(provider.below("require_expiration"), "tokens without exp get in, too; remove it if you can")
+    settings = settings_of(
+        provider,
+        imported,
+        prefix="value_prefix",
+        forward="forward",
+        payload="forward_payload_header",
+        headers=("claim_to_headers", "header_name", "claim_name"),
+    )
+    _always(provider, ("jwt_cache_config",), imported)
+    for key in ("payload_in_metadata", "header_in_metadata"):
+        if provider.take(key) is not None:
+            imported.remark(provider.below(key), "is not imported: it is for other filters, and there are none here")
+    imported.close_left(provider)
+    imported.issuer(name, issuer, settings, provider.where)
 
 
-def _keys(provider: Fields, issuer: dict[str, Any], imported: Imported) -> None:
+def _keys(provider: Fields, issuer: dict[str, Any], clusters: dict[str, set[str]], imported: Imported) -> None:
     remote, local = provider.fields("remote_jwks"), provider.fields("local_jwks")
+    if bool(remote) == bool(local):
+        imported.close(provider.where, "needs exactly one of remote_jwks and local_jwks")
     uri = remote.fields("http_uri")
     if jwks_uri := uri.text("uri"):
-        issuer["jwks_uri"] = jwks_uri
-        if jwks_uri.startswith("http:"):
-            issuer["allow_http"] = True
-            imported.remark(uri.where, "keys over plain http can be replaced on the way; https, if the issuer has it")
-    for name in ("cluster", "timeout"):  # the host of the URI is asked itself, for 5 s at most
-        uri.take(name)
+        keys_at(jwks_uri, issuer, uri.where, imported)
+        cluster, asked = uri.text("cluster"), _host_of(jwks_uri)
+        if cluster in clusters and asked not in clusters[cluster]:
+            imported.close(
+                uri.below("cluster"),
+                f"keys come from {' or '.join(sorted(clusters[cluster])) or 'elsewhere'}, and here from {asked}",
+            )
+        elif cluster not in clusters:
+            imported.remark(uri.below("cluster"), f"keys are fetched from {asked}, wherever {cluster or 'it'} leads")
+    _always(uri, ("timeout",), imported)
     if (duration := remote.take("cache_duration")) is not None:
         issuer["refresh_interval"] = _duration(duration, remote.below("cache_duration"))
-    for name in ("async_fetch", "retry_policy"):  # keys are always fetched in the background, and again when that fails
-        remote.take(name)
+    _always(remote, ("async_fetch", "retry_policy"), imported)
     if file := local.text("filename"):
         issuer["jwks_file"] = file
     elif inline := local.text("inline_string"):
         issuer["jwks_inline"] = decoded(inline, local.below("inline_string"))
     for fields in (uri, remote, local):
-        imported.left_out(fields)
+        imported.close_left(fields)
 
 
-def _subjects(subjects: Fields, issuer: dict[str, Any]) -> None:
-    exact, prefix, suffix = subjects.text("exact"), subjects.text("prefix"), subjects.text("suffix")
-    if exact:
-        issuer["subjects"] = {"exact": [exact]}
-    elif prefix:
-        issuer["subjects"] = {"prefix": [prefix]}
-    elif suffix and "*" not in suffix:
-        issuer["subjects"] = {"glob": [f"*{suffix}"]}
-    elif suffix or subjects:
-        raise NotUnderstood(f"{subjects.where} can be exact, prefix or suffix here; write which subjects are meant")
+def _always(fields: Fields, names: tuple[str, ...], imported: Imported) -> None:
+    for name in names:
+        if fields.take(name) is not None:
+            imported.remark(fields.below(name), "is not needed: here it is always so, with numbers of its own")
 
 
-def _rule(rule: Fields, requirements: Mapping[str, Fields], imported: Imported) -> None:
-    match = rule.fields("match")
-    route = _match(match, imported)
-    name, asked = rule.text("requirement_name"), rule.fields("requires")
-    if name is not None:
-        if name not in requirements:
-            raise NotUnderstood(f"{rule.where}.requirement_name: {name} is not in requirement_map")
-        asked = requirements[name]
+def _host_of(uri: str) -> str:
     try:
-        requirement = _requirement(asked, imported) if asked else _Requirement("none")
-    except _NoEquivalent as error:
-        imported.remark(rule.where, f"{error}; nobody gets in until you write what is meant")
-        requirement = _Requirement("deny")
-    if match and requirement.auth in ("none", "optional"):
-        imported.remark(rule.where, f"opens requests by {', '.join(match.left())}, which no route can say; left out")
-        return
-    imported.left_out(match)
-    imported.left_out(rule)
-    if requirement.auth != "required":
-        route["auth"] = requirement.auth
-    if requirement.issuers:
-        route["issuers"] = list(requirement.issuers)
-    if requirement.claims:
-        route["require"] = {"claims": requirement.claims}
-    if "path" in route or "path_regex" in route:
-        imported.route(route, rule.where)
-    else:
-        imported.remark(rule.where, "names no path; left out")
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return uri
+    host = parts.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _match(match: Fields, imported: Imported) -> dict[str, Any]:
-    """The requests of a rule, as keys of a route; what cannot be said stays in `match`."""
-    route: dict[str, Any] = {}
-    prefix, path, below = match.text("prefix"), match.text("path"), match.text("path_separated_prefix")
-    regex = match.fields("safe_regex").text("regex")
-    if prefix and prefix.endswith("/"):
-        route["path"] = prefix + "*"
-        if prefix != "/":
-            imported.remark(match.below("prefix"), f"{prefix}* is here for {prefix[:-1]} too")
-    elif prefix:
-        route["path_regex"] = pattern_of(prefix)
-        imported.remark(match.below("prefix"), f"{prefix} is for {prefix}x too; if that is not meant, path: {prefix}/*")
-    elif path:
-        route["path"] = path
-    elif below:
-        route["path"] = f"{below}/*"
-    elif regex:
-        route["path_regex"] = regex
-    for header in match.items("headers"):
-        name = header.text("name")
-        exact = header.text("exact_match") or header.fields("string_match").text("exact")
-        if name == ":method" and exact and not header:
-            route["methods"] = [exact]
-        elif name in (":authority", "host") and exact and not header:
-            route["hosts"] = [exact.lower()]
-        else:
-            match.untaken(f"headers.{name}")
-    return route
+def _rules(rules: list[Fields], names: set[str], imported: Imported) -> None:
+    """Whether every request needs a token, and if not, whether a valid one always gets in."""
+    everything = False
+    for rule in rules:
+        match = rule.fields("match")
+        prefix = match.text("prefix")
+        asked = _asked(rule.fields("requires"), names)
+        everything = everything or (asked == "token" and prefix == "/" and not match)
+        if asked == "other" or rule:
+            imported.close(rule.where, "asks for more than a valid token of any of these issuers")
+        elif asked == "open":
+            imported.leave(rule.where, "lets requests in without a token")
+    if not everything:
+        imported.leave("rules", "what no rule names gets in without a token")
 
 
-def _requirement(requirement: Fields, imported: Imported) -> _Requirement:
-    """What a requirement means for a route. Raises _NoEquivalent."""
-    if (provider := requirement.text("provider_name")) is not None:
-        return _Requirement("required", (name_of(provider),))
-    if narrowed := requirement.fields("provider_and_audiences"):
-        imported.remark(narrowed.where, "the issuer's `audiences` hold as well; a token for others gets 403 here")
-        claims = {"aud": {"any": narrowed.texts("audiences")}}
-        return _Requirement("required", (name_of(narrowed.text("provider_name") or ""),), claims)
-    if requirement.take("allow_missing") is not None:
-        return _Requirement("optional")
-    if requirement.take("allow_missing_or_failed") is not None:
-        imported.remark(requirement.below("allow_missing_or_failed"), "a token that comes must be valid here")
-        return _Requirement("optional")
-    if either := requirement.fields("requires_any").items("requirements"):
-        parts = [_requirement(part, imported) for part in either]
-        if any(part.claims for part in parts):
-            raise _NoEquivalent("one of several audiences, each with its provider, is more than a route can say")
-        auth = "optional" if any(part.auth == "optional" for part in parts) else "required"
-        return _Requirement(auth, tuple(dict.fromkeys(name for part in parts for name in part.issuers)))
-    raise _NoEquivalent("asks for more than one token, or for nothing known; a request brings one token here")
-
-
-def _otherwise(imported: Imported) -> None:
-    """Envoy lets through what no rule names."""
-    everything = {"path": "/*", "auth": "none"}
-    if not any(route.get("path") == "/*" and not {"methods", "hosts"} & route.keys() for route in imported.routes):
-        imported.routes.append(everything)
-        imported.remark(
-            "rules", "what no rule names passes without a token; the last route says so: remove it if you can"
-        )
+def _asked(requires: Fields, names: set[str]) -> str:
+    """`token`: a valid one of any of these providers. `open`: none, or such a one. `other`: something else."""
+    if not requires:
+        return "open"
+    provider, either = requires.text("provider_name"), requires.fields("requires_any")
+    free = [name for name in ("allow_missing", "allow_missing_or_failed") if requires.take(name) is not None]
+    if requires or (provider is not None) + bool(either) + len(free) != 1:
+        return "other"
+    if free:
+        return "open"
+    if provider is not None:
+        return "token" if {provider} == names else "other"
+    parts = either.items("requirements")
+    if not all(parts):
+        return "other"
+    providers = {name for part in parts if (name := part.text("provider_name")) is not None}
+    free = [
+        name for part in parts for name in ("allow_missing", "allow_missing_or_failed") if part.take(name) is not None
+    ]
+    if either or any(parts) or providers != names:
+        return "other"
+    return "open" if free else "token"
 
 
 def _duration(value: object, where: str) -> str:
     """Seconds as we write them, of protobuf's JSON (`3.5s`) or its struct. Raises NotUnderstood."""
-    seconds = value.get("seconds", 0) if isinstance(value, dict) else str(value).removesuffix("s")
-    try:
-        milliseconds = round(float(seconds) * 1000)
-    except (TypeError, ValueError, OverflowError):
-        raise NotUnderstood(f"{where} is not a duration") from None
+    text = str(value.get("seconds", 0) if isinstance(value, dict) else value).removesuffix("s")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise NotUnderstood(f"{where} is not a duration")
+    milliseconds = round(float(text) * 1000)
     return f"{milliseconds}ms" if milliseconds % 1000 else f"{milliseconds // 1000}s"

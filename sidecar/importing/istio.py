@@ -1,234 +1,139 @@
-"""Istio's RequestAuthentication and AuthorizationPolicy (security.istio.io/v1), as many of them as one file holds."""
+"""Istio's RequestAuthentication and AuthorizationPolicy (security.istio.io/v1), as many of them as one file holds.
+
+Issuers, keys, places of tokens and headers are imported, and one kind of policy: every request needs a token.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from sidecar.importing.reading import Fields, Imported, NotUnderstood, decoded, name_of, pattern_of, tokens_from
+from sidecar.importing.reading import (
+    UPSTREAM,
+    Fields,
+    Imported,
+    NotUnderstood,
+    audiences_of,
+    decoded,
+    keys_at,
+    settings_of,
+)
 
-_CLAIM = re.compile(r"request\.auth\.claims((?:\[[^\[\]]+\])+)")
-
-
-class _NoEquivalent(Exception):
-    """A rule that no route can say; the text says why."""
-
-
-class _Asked(NamedTuple):
-    """What a rule asks of a request besides its path, as keys of a route."""
-
-    token: bool = False
-    issuers: tuple[str, ...] = ()
-    claims: dict[str, Any] | None = None
+_WITH_TOKEN = {"from": [{"source": {"requestPrincipals": ["*"]}}]}
+_WITHOUT_TOKEN = {"from": [{"source": {"notRequestPrincipals": ["*"]}}]}
 
 
 def istio(documents: Iterable[object]) -> Imported:
     """Import the documents of a file. Raises NotUnderstood."""
     imported = Imported()
-    imported.config["upstream"] = "http://127.0.0.1:9292"
-    imported.remark("upstream", "Istio's files do not name the backend; http://127.0.0.1:9292 is made up")
-    policies: list[tuple[str, Fields]] = []
+    imported.remark("upstream", f"Istio's files do not name the backend; {UPSTREAM} is made up")
+    policies: list[tuple[str, str, list[Any]]] = []
+    scopes: list[object] = []
     for document in _objects(documents):
-        kind = document.text("kind")
-        name = document.fields("metadata").text("name") or "unnamed"
-        spec = Fields(document.take("spec"), name)
-        for scope in ("selector", "targetRefs", "targetRef"):
-            if spec.take(scope) is not None:
-                imported.remark(f"{name}.{scope}", "this configuration is for the workload that it is put beside")
+        version, kind = document.text("apiVersion") or "", document.text("kind")
+        metadata = document.fields("metadata")
+        name = metadata.text("name") or "unnamed"
+        if kind not in ("RequestAuthentication", "AuthorizationPolicy") or not version.startswith("security.istio.io/"):
+            imported.close(name, f"a {kind} ({version or 'no apiVersion'}) is not imported, and may refuse requests")
+            continue
+        spec = Fields(objects := document.take("spec"), name)
+        document.take("status")
+        scope = [metadata.text("namespace"), *(spec.take(key) for key in ("selector", "targetRefs", "targetRef"))]
+        if scopes and scope not in scopes:
+            imported.close(
+                name, "is for another namespace or workload than the objects before it; import one at a time"
+            )
+        scopes.append(scope)
+        if any(scope[1:]):
+            imported.remark(name, "this configuration is for the workload that it is put beside, whatever is selected")
+        for label in metadata.fields("annotations").rest() | metadata.fields("labels").rest():
+            if label.startswith("istio.io/"):  # dry-run, rev: whether it holds at all
+                imported.close(f"{name}.{label}")
         if kind == "RequestAuthentication":
             for rule in spec.items("jwtRules"):
                 _issuer(rule, imported)
-            imported.left_out(spec)
-        elif kind == "AuthorizationPolicy":
-            policies.append((spec.text("action") or "ALLOW", spec))
         else:
-            imported.remark(name, f"a {kind} has no equivalent; left out")
-    if not imported.config["issuers"]:
-        raise NotUnderstood("it has no RequestAuthentication with jwtRules")
-    token_everywhere = False
-    for action in ("DENY", "ALLOW"):  # in the order in which Istio asks them
-        for spec in (spec for one, spec in policies if one == action):
-            token_everywhere |= _policy(action, spec, imported)
-    for action, spec in policies:
-        if action not in ("DENY", "ALLOW"):
-            imported.remark(spec.where, f"action {action} has no equivalent; left out")
-    _otherwise(imported, token_everywhere, allowed=any(action == "ALLOW" for action, _ in policies))
+            imported.quote({"kind": kind, "metadata": {"name": name, "namespace": scope[0]}, "spec": objects})
+            policies.append((name, spec.text("action") or "ALLOW", _rules(spec)))
+        imported.close_left(spec)
+        imported.close_left(document)
+    _policies(policies, imported)
+    imported.finish()
     return imported
 
 
 def _objects(documents: Iterable[object]) -> Iterator[Fields]:
     for document in documents:
+        if document is None:  # `---` with nothing behind it
+            continue
         fields = Fields(document, "")
         items = fields.take("items")
-        if items is not None:  # a List, as kubectl get -o yaml prints it
-            yield from _objects(items)
-        elif document is not None:
+        if items is None:
             yield fields
+        elif isinstance(items, list):  # a List, as kubectl get -o yaml prints it
+            yield from _objects(items)
+        else:
+            raise NotUnderstood("items is not a list")
+
+
+def _rules(spec: Fields) -> list[Any]:
+    rules = spec.take("rules")
+    if rules is not None and not isinstance(rules, list):
+        raise NotUnderstood(f"{spec.below('rules')} is not a list")
+    return rules or []
 
 
 def _issuer(rule: Fields, imported: Imported) -> None:
     iss = rule.text("issuer")
     if not iss:
         raise NotUnderstood(f"{rule.where}.issuer is missing")
-    issuer: dict[str, Any] = {"issuer": iss, "audiences": rule.texts("audiences") or "any"}
-    if issuer["audiences"] == "any":
-        imported.remark(f"{rule.where}.audiences", "is missing: tokens meant for other services get in; list yours")
+    issuer: dict[str, Any] = {"issuer": iss, "audiences": audiences_of(rule, imported)}
     uri, inline = rule.text("jwksUri"), rule.text("jwks")
-    if uri:
-        issuer["jwks_uri"] = uri
-        if uri.startswith("http:"):
-            issuer["allow_http"] = True
-            imported.remark(
-                f"{rule.where}.jwksUri", "keys over plain http can be replaced on the way; https, if you can"
-            )
+    if uri and inline:
+        imported.close(rule.where, "names two key sets, jwksUri and jwks")
+    elif uri:
+        keys_at(uri, issuer, rule.below("jwksUri"), imported)
     elif inline:
         issuer["jwks_inline"] = decoded(inline, rule.below("jwks"))
-    imported.remark(f"{rule.where}.issuer", "tokens without exp are refused here, unless require_exp: false")
-    imported.config["issuers"][_name(iss, imported)] = issuer
-    tokens_from(rule, "prefix", imported)
-    imported.once("forward_token", bool(rule.take("forwardOriginalToken")), f"{rule.where}.forwardOriginalToken")
-    if header := rule.text("outputPayloadToHeader"):
-        imported.once("claims_header", header, f"{rule.where}.outputPayloadToHeader")
-    for entry in rule.items("outputClaimToHeaders"):
-        imported.header(entry.text("header"), entry.text("claim"), entry.where)
-    rule.take("timeout")  # ours is 5 s, in the background
-    imported.left_out(rule)
+    issuer["require_exp"] = False
+    issuer["required_claims"] = ["sub"]  # without one there is no principal, and so no policy that asks for one is met
+    imported.remark(rule.below("issuer"), "tokens without exp get in, too; remove require_exp if you can")
+    settings = settings_of(
+        rule,
+        imported,
+        prefix="prefix",
+        forward="forwardOriginalToken",
+        payload="outputPayloadToHeader",
+        headers=("outputClaimToHeaders", "header", "claim"),
+    )
+    if rule.take("timeout") is not None:
+        imported.remark(rule.below("timeout"), "is not needed: keys are fetched in the background, in 5 s at most")
+    imported.close_left(rule)
+    imported.issuer(re.sub(r"^https?://([^/]+).*", r"\1", iss, flags=re.DOTALL), issuer, settings, rule.where)
 
 
-def _name(iss: str, imported: Imported) -> str:
-    """A name for an issuer: the host of its URL, or all of it."""
-    name = name_of(re.sub(r"^https?://([^/]+).*", r"\1", iss))
-    names = imported.config["issuers"]
-    return name if name not in names else f"{name}-{len(names) + 1}"
+def _policies(policies: list[tuple[str, str, list[Any]]], imported: Imported) -> None:
+    """Whether every request needs a token, and if not, whether a valid one always gets in."""
+    allowing = [rule for _, action, rules in policies if action == "ALLOW" for rule in rules]
+    denying = [rule for _, action, rules in policies if action == "DENY" for rule in rules]
+    for name, action, rules in policies:
+        if action not in ("ALLOW", "DENY"):
+            imported.close(name, f"its action {action} is not imported, and may refuse requests")
+        elif action == "DENY" and not all(_only_without_token(rule) for rule in rules):
+            imported.close(name, "refuses requests that bring a valid token")
+        elif action == "ALLOW" and _WITH_TOKEN not in allowing:
+            imported.close(name, "lets in some requests, with or without a token, and refuses all others")
+        elif action == "ALLOW" and not all(rule == _WITH_TOKEN for rule in rules) and _WITHOUT_TOKEN not in denying:
+            imported.leave(name, "lets in more than requests with a valid token")
+        elif action == "DENY" and rules != [_WITHOUT_TOKEN] and _WITH_TOKEN not in allowing:
+            imported.leave(name, "refuses requests without a token only in part")
+    if _WITHOUT_TOKEN not in denying and not any(action == "ALLOW" for _, action, _ in policies):
+        imported.leave("AuthorizationPolicy", "none here asks every request for a token: without one, requests get in")
 
 
-def _policy(action: str, spec: Fields, imported: Imported) -> bool:
-    """Add the routes of a policy; says whether it refuses whoever brings no token, whatever the request."""
-    token_everywhere = False
-    for rule in spec.items("rules"):
-        try:
-            asked = _asked(rule, imported, refused=action == "DENY")
-        except _NoEquivalent as error:
-            asked = None
-            what = "nobody gets in there" if action == "DENY" else "left out, so nobody gets in by it"
-            imported.remark(rule.where, f"{error}; {what}")
-        routes = [
-            route for operation in rule.items("to") for route in _operation(operation.fields("operation"), imported)
-        ]
-        imported.left_out(rule)
-        for route in routes or [{"path": "/*"}]:
-            if asked is None and action == "ALLOW":
-                continue
-            _complete(route, action, asked)
-            if action == "DENY" and route == {"path": "/*"}:
-                token_everywhere = True
-                continue
-            imported.route(route, rule.where)
-            if action == "DENY" and route.get("auth") != "deny":
-                imported.remark(rule.where, "these requests meet this rule alone; add what ALLOW policies ask of them")
-    imported.left_out(spec)
-    return token_everywhere
-
-
-def _complete(route: dict[str, Any], action: str, asked: _Asked | None) -> None:
-    """Add to a route what its rule asks of the token."""
-    if asked is None or (action == "DENY" and not asked.token):
-        route["auth"] = "deny"
-    elif not asked.token:
-        route["auth"] = "optional"  # a token that comes is verified: RequestAuthentication refuses a bad one everywhere
-    if asked is not None and asked.issuers:
-        route["issuers"] = list(asked.issuers)
-    if asked is not None and asked.claims:
-        route["require"] = {"claims": asked.claims}
-
-
-def _otherwise(imported: Imported, token_everywhere: bool, *, allowed: bool) -> None:
-    """What becomes of requests that no policy names: with ALLOW policies they are refused, without they need no token."""
-    if token_everywhere:
-        for route in imported.routes:
-            if route.get("auth") == "optional":
-                del route["auth"]
-    if allowed:
-        imported.route({"path": "/*", "auth": "deny"}, "AuthorizationPolicy")
-    elif not token_everywhere:
-        imported.route({"path": "/*", "auth": "optional"}, "AuthorizationPolicy")
-        imported.remark("routes", "requests without a token pass, as they do in Istio without an ALLOW policy")
-
-
-def _asked(rule: Fields, imported: Imported, *, refused: bool) -> _Asked:
-    """What a rule asks of the token; of a rule that refuses (DENY), what it takes not to be refused. Raises _NoEquivalent."""
-    principals: list[str] = []
-    for source in rule.items("from"):
-        fields = source.fields("source")
-        principals += fields.texts("notRequestPrincipals" if refused else "request_principals")
-        if fields.left():
-            raise _NoEquivalent(f"asks for {', '.join(fields.left())}, which is not about the token")
-    claims: dict[str, Any] = {}
-    for condition in rule.items("when"):
-        key = condition.text("key")
-        wanted = condition.texts("notValues" if refused else "values")
-        path = _claim_path(key)
-        if path is None or not wanted or condition or any("*" in value for value in wanted):
-            raise _NoEquivalent(f"asks for {key} in a way that no route can say")
-        claims[path] = {"any": wanted}
-    issuers: list[str] = []
-    if principals and "*" not in principals:
-        issuers, subjects = _principals(principals, imported)
-        if subjects:
-            claims["sub"] = {"in": subjects}
-    if refused and claims and principals:
-        raise _NoEquivalent("refuses by principal and by claim at once")
-    return _Asked(bool(principals or claims), tuple(issuers), claims)
-
-
-def _principals(principals: list[str], imported: Imported) -> tuple[list[str], list[str]]:
-    """The issuers and subjects of `iss/sub`. Raises _NoEquivalent."""
-    names = {issuer["issuer"]: name for name, issuer in imported.config["issuers"].items()}
-    pairs = [principal.rpartition("/")[::2] for principal in principals]
-    if unknown := [iss for iss, _ in pairs if iss not in names]:
-        raise _NoEquivalent(f"names {', '.join(unknown)}, which is no issuer of this file")
-    issuers = list(dict.fromkeys(names[iss] for iss, _ in pairs))
-    subjects = [sub for _, sub in pairs]
-    if set(subjects) == {"*"}:
-        return issuers, []
-    if len(issuers) > 1 or any("*" in sub for sub in subjects):
-        raise _NoEquivalent("names subjects of several issuers, or parts of them")
-    return issuers, subjects
-
-
-def _claim_path(key: object) -> str | None:
-    """Our path of the claim that a condition is about."""
-    if key == "request.auth.audiences":
-        return "aud"
-    found = _CLAIM.fullmatch(str(key))
-    if found is None:
-        return None
-    return ".".join(re.sub(r"([\\.])", r"\\\1", part) for part in re.findall(r"\[([^\[\]]+)\]", found[1]))
-
-
-def _operation(operation: Fields, imported: Imported) -> Iterator[dict[str, Any]]:
-    """The requests of an operation, as keys of routes: one for each path."""
-    rest: dict[str, Any] = {}
-    if methods := operation.texts("methods"):
-        rest["methods"] = methods
-    if hosts := operation.texts("hosts"):
-        rest["hosts"] = [re.sub(r":\d+$|:\*$", "", host).lower() for host in hosts]
-    paths = operation.texts("paths") or ["/*"]
-    imported.left_out(operation)
-    for path in paths:
-        yield {**_path(path), **rest}
-
-
-def _path(path: str) -> dict[str, str]:
-    """Istio's four kinds of paths: exact, prefix, suffix, and templates with {*} and {**}."""
-    if "{" in path:
-        template = re.escape(path).replace(r"\{\*\*\}", ".*").replace(r"\{\*\}", "[^/]+")
-        return {"path_regex": template.replace("\\-", "-")}
-    if path in ("*", "/*"):
-        return {"path": "/*"}
-    if path.startswith("*"):
-        return {"path_regex": ".*" + re.escape(path[1:]).replace("\\-", "-")}
-    if path.endswith("/*"):
-        return {"path": path}
-    if path.endswith("*"):
-        return {"path_regex": pattern_of(path[:-1])}
-    return {"path": path}
+def _only_without_token(rule: object) -> bool:
+    """Does a rule that refuses name nothing but requests without a token?"""
+    sources = rule.get("from") if isinstance(rule, dict) else None
+    found = (
+        [one.get("source") if isinstance(one, dict) else None for one in sources] if isinstance(sources, list) else []
+    )
+    return bool(found) and all(isinstance(one, dict) and one.get("notRequestPrincipals") == ["*"] for one in found)

@@ -1,10 +1,13 @@
-"""What all importers share: a foreign document that is read key by key, and the result with its remarks."""
+"""What all importers share: a foreign document that is read key by key, and the result with what is said about it."""
 
+import itertools
 import json
 import re
 from typing import Any
 
 import yaml
+
+UPSTREAM = "http://127.0.0.1:9292"
 
 
 class NotUnderstood(Exception):
@@ -12,7 +15,7 @@ class NotUnderstood(Exception):
 
 
 class Fields:
-    """A mapping of a foreign document. What is never taken from it has no equivalent.
+    """A mapping of a foreign document. What is never taken from it is not imported.
 
     `where` is its path for people. Keys may be in snake_case or camelCase: protobuf's JSON has both.
     """
@@ -25,13 +28,22 @@ class Fields:
 
     def take(self, name: str) -> Any:
         """The value of a key, once; None without it."""
-        camel = re.sub("_(.)", lambda match: match[1].upper(), name)
-        return self._left.pop(name, self._left.pop(camel, None))
+        names = [key for key in dict.fromkeys((name, camel_case(name))) if key in self._left]
+        if len(names) > 1:
+            raise NotUnderstood(f"{self.below(name)} is given twice: as {names[0]} and as {names[1]}")
+        return self._left.pop(names[0]) if names else None
 
     def text(self, name: str) -> str | None:
         """A text, or None without it. Raises NotUnderstood for anything else, as those below."""
         value = self.take(name)
         return None if value is None else _text(value, self.below(name))
+
+    def flag(self, name: str) -> bool:
+        """A truth value, False without it."""
+        value = self.take(name)
+        if value not in (None, True, False):
+            raise NotUnderstood(f"{self.below(name)} is neither true nor false")
+        return bool(value)
 
     def texts(self, name: str) -> list[str]:
         """A list of texts, empty without it."""
@@ -57,9 +69,9 @@ class Fields:
         """The path of a key for people."""
         return f"{self.where}.{name}".lstrip(".")
 
-    def untaken(self, name: str) -> None:
-        """Something below was taken, and turned out to have no equivalent."""
-        self._left[name] = None
+    def rest(self) -> dict[str, Any]:
+        """What was not taken, as it is."""
+        return dict(self._left)
 
     def left(self) -> list[str]:
         """The paths of what was not taken."""
@@ -82,63 +94,109 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 class Imported:
-    """Our configuration as it grows, and the remarks: what is left out, and what means something else here."""
+    """Our configuration as it grows, and what is said about it.
+
+    Nothing in it may let in what theirs refuses. Where theirs may refuse a valid token, nobody gets in (`close`); where it is
+    open without one, a token is needed (`leave`). The operator does both by hand.
+    """
 
     def __init__(self) -> None:
-        self.config: dict[str, Any] = {"issuers": {}}
-        self.remarks: list[str] = []
-
-    def remark(self, where: str, text: str) -> None:
-        """Say something about a place of the foreign file, once."""
-        remark = f"{where}: {text}"
-        if remark not in self.remarks:
-            self.remarks.append(remark)
-
-    def left_out(self, fields: Fields) -> None:
-        """Name what was not taken."""
-        for place in fields.left():
-            self.remark(place, "has no equivalent; left out")
-
-    def once(self, key: str, value: Any, where: str) -> None:
-        """Set what is the same for all issuers here; the first wins."""
-        if self.config.setdefault(key, value) != value:
-            self.remark(where, f"{key} is the same for all issuers here; {value!r} is left out")
-
-    def header(self, header: str | None, claim: str | None, where: str) -> None:
-        """Have a claim sent to the backend."""
-        if header is None or claim is None:
-            raise NotUnderstood(f"{where} names no header, or no claim")
-        headers = self.config.setdefault("identity_headers", {})
-        if headers.setdefault(header, claim) != claim:
-            self.remark(where, f"{header} holds {headers[header]} here; {claim} is left out")
-
-    def token_from(self, source: dict[str, str]) -> None:
-        """Look for tokens there too."""
-        sources = self.config.setdefault("token_from", [])
-        if source not in sources:
-            sources.append(source)
-
-    def route(self, route: dict[str, Any], where: str) -> None:
-        """Add a rule, unless an earlier one is for the same requests: here the first decides."""
-        if any(all(one.get(key) == route.get(key) for key in _REQUESTS) for one in self.routes):
-            self.remark(where, "an earlier rule is for the same requests, and the first decides here; left out")
-        else:
-            self.routes.append(route)
+        self.config: dict[str, Any] = {"issuers": {}, "upstream": UPSTREAM}
+        self.forward_preflights = False
+        self._remarks: list[str] = []
+        self._left: list[str] = []
+        self._closed: list[str] = []
+        self._quoted: list[object] = []
+        self._settings: list[tuple[str, dict[str, Any]]] = []
 
     @property
-    def routes(self) -> list[dict[str, Any]]:
-        """The rules so far."""
-        routes: list[dict[str, Any]] = self.config.setdefault("routes", [])
-        return routes
+    def equivalent(self) -> bool:
+        """Is nothing left to be done by hand?"""
+        return not self._closed and not self._left
+
+    def remark(self, where: str, text: str) -> None:
+        """Name something that changes nobody's access."""
+        _add(self._remarks, where, text)
+
+    def leave(self, where: str, text: str) -> None:
+        """Name what is closed here and open there."""
+        _add(self._left, where, text)
+
+    def close(self, where: str, text: str = "is not imported, and may refuse or change requests") -> None:
+        """Name what may refuse a valid token there: nobody gets in."""
+        _add(self._closed, where, text)
+
+    def close_left(self, fields: Fields) -> None:
+        """Name what was not taken, which may mean anything."""
+        for place in fields.left():
+            self.close(place)
+
+    def quote(self, rules: object) -> None:
+        """Have rules of theirs stand above ours, as they are."""
+        self._quoted.append(rules)
+
+    def issuer(self, name: str, issuer: dict[str, Any], settings: dict[str, Any], where: str) -> None:
+        """Add an issuer under a name of its own, and the settings that are the same for all issuers here."""
+        issuers = self.config["issuers"]
+        if any(one["issuer"] == issuer["issuer"] for one in issuers.values()):
+            self.close(where, f"is another provider for the issuer {issuer['issuer']}, which can be here only once")
+            self.quote({where: issuer | settings})
+            return
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:60] or "issuer"
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        issuers[next(one for one in names if one not in issuers)] = issuer
+        self._settings.append((where, settings))
+
+    def finish(self) -> None:
+        """Set what all issuers share, if they do, and the one route."""
+        if not self.config["issuers"]:
+            raise NotUnderstood("it names no issuer of tokens")
+        if all(settings == self._settings[0][1] for _, settings in self._settings):
+            self.config |= self._settings[0][1]
+        else:
+            for where, settings in self._settings:
+                self.close(where, "has places of tokens or headers of its own, and here all issuers share them")
+                self.quote({where: settings})
+        route: dict[str, Any] = {"path": "/*", "auth": "deny" if self._closed else "required"}
+        if not self._closed and not self.forward_preflights:
+            route["preflight"] = "reject"
+        self.config["routes"] = [route]
 
     def text(self, source: str) -> str:
-        """The YAML with the remarks above it. `source` is what it was made from."""
-        lines = [f"# From {source}, by jwt-sidecar import."]
-        if self.remarks:
-            lines += ["# Has no equivalent, or means something else here:", *(f"# - {text}" for text in self.remarks)]
+        """The YAML with what is said above it. `source` is what it was made from."""
+        lines = [f"From {source}, by jwt-sidecar import."]
+        for heading, said in (
+            ("Nobody gets in until you have done by hand:", self._closed),
+            ("A valid token is needed for everything; to open more, do by hand:", self._left),
+            ("Means something else here, or is not needed:", self._remarks),
+        ):
+            lines += [heading, *(f"- {text}" for text in said)] if said else []
+        if self._quoted and not self.equivalent:
+            lines.append("Their rules, which are not translated:")
+            for rules in self._quoted:
+                lines += [f"  {line}" for line in _yaml(rules).splitlines()]
         # A line break in a foreign name must not end the comment.
-        comments = "\n".join("".join(char if char.isprintable() else " " for char in line) for line in lines)
-        return f"{comments}\n{yaml.dump(self.config, Dumper=_InFull, sort_keys=False, allow_unicode=True, width=110)}"
+        comments = (f"# {''.join(char if char.isprintable() else ' ' for char in line)}\n" for line in lines)
+        return "".join(comments) + _yaml(_escaped(self.config))
+
+
+def _add(said: list[str], where: str, text: str) -> None:
+    line = f"{where}: {text}"
+    if line not in said:
+        said.append(line)
+
+
+def _escaped(value: Any) -> Any:
+    """Our files replace ${NAME} from the environment, theirs do not."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _yaml(document: object) -> str:
+    return yaml.dump(document, Dumper=_InFull, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _InFull(yaml.SafeDumper):
@@ -149,17 +207,9 @@ class _InFull(yaml.SafeDumper):
         return True
 
 
-_REQUESTS = ("path", "path_regex", "methods", "hosts")
-
-
-def name_of(name: str) -> str:
-    """A name of ours for one of theirs."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:63] or "issuer"
-
-
-def pattern_of(prefix: str) -> str:
-    """The regular expression for every path that begins so."""
-    return re.escape(prefix).replace("\\-", "-") + ".*"
+def camel_case(name: str) -> str:
+    """A key of protobuf as its JSON writes it."""
+    return re.sub("_(.)", lambda match: match[1].upper(), name)
 
 
 def decoded(text: str, where: str) -> object:
@@ -171,18 +221,58 @@ def decoded(text: str, where: str) -> object:
     return document
 
 
-def tokens_from(fields: Fields, prefix: str, imported: Imported) -> None:
-    """Take the places where tokens come; `prefix` is the name of the key for a header's."""
-    sources = [
-        {"header": header.text("name") or "", "prefix": (header.text(prefix) or "").strip()}
-        for header in fields.items("from_headers")
-    ]
-    sources += [{"cookie": cookie} for cookie in fields.texts("from_cookies")]
-    sources += [{"query": query} for query in fields.texts("from_params")]
-    if not sources:
-        sources.append({"header": "Authorization", "prefix": "Bearer"})
-        imported.remark(
-            fields.below("from_params"), "tokens in ?access_token= are not taken; add {query: access_token}"
-        )
-    for source in sources:
-        imported.token_from(source)
+def audiences_of(provider: Fields, imported: Imported) -> list[str] | str:
+    """Whose tokens a provider takes."""
+    audiences = provider.texts("audiences")
+    if not audiences:
+        imported.remark(provider.below("audiences"), "is missing: tokens meant for other services get in; list yours")
+    if any(re.match("https?://", one) or one.endswith("/") for one in audiences):
+        text = "must be in tokens to the letter here; Envoy looks at neither https:// nor a slash at the end"
+        imported.remark(provider.below("audiences"), text)
+    return audiences or "any"
+
+
+def keys_at(uri: str, issuer: dict[str, Any], where: str, imported: Imported) -> None:
+    """Have the keys fetched from a URI."""
+    issuer["jwks_uri"] = uri
+    if uri.startswith("http:"):
+        issuer["allow_http"] = True
+        imported.remark(where, "keys over plain http can be replaced on the way; https, if the issuer has it")
+
+
+def settings_of(
+    provider: Fields, imported: Imported, *, prefix: str, forward: str, payload: str, headers: tuple[str, str, str]
+) -> dict[str, Any]:
+    """Where a provider's tokens come, and what the backend is sent: by the names of the keys that say so."""
+    settings: dict[str, Any] = {"token_from": _places(provider, prefix, imported)}
+    settings["forward_token"] = provider.flag(forward)
+    if header := provider.text(payload):
+        settings["claims_header"] = header
+        imported.remark(provider.below(payload), "holds the same claims, but not the token's very bytes")
+    claims: dict[str, str] = {}
+    for entry in provider.items(headers[0]):
+        name, claim = entry.text(headers[1]), entry.text(headers[2])
+        if not name or not claim:
+            raise NotUnderstood(f"{entry.where} names no header, or no claim")
+        if name.lower() in {one.lower() for one in claims} or "\\" in claim:
+            imported.close(entry.where, f"{name} of {claim} cannot be said here, or another claim is in that header")
+            continue
+        claims[name] = claim
+        imported.close_left(entry)
+    return settings | ({"identity_headers": claims} if claims else {})
+
+
+def _places(provider: Fields, prefix_key: str, imported: Imported) -> list[dict[str, str]]:
+    places: list[dict[str, str]] = []
+    for header in provider.items("from_headers"):
+        name, prefix = header.text("name") or "", header.text(prefix_key) or ""
+        if prefix and (not prefix.endswith(" ") or prefix.strip(" ") != prefix[:-1]):
+            imported.close(header.below(prefix_key), f"{prefix!r} is no word with a blank behind it")
+        places.append({"header": name, "prefix": prefix.strip(" ")})
+        imported.close_left(header)
+    places += [{"cookie": cookie} for cookie in provider.texts("from_cookies")]
+    places += [{"query": query} for query in provider.texts("from_params")]
+    if not places:
+        places = [{"header": "Authorization", "prefix": "Bearer"}, {"query": "access_token"}]
+        imported.remark(provider.below("from_params"), "tokens in ?access_token= are taken, too; remove it if you can")
+    return places

@@ -1,7 +1,8 @@
-"""A configuration of Envoy and what `jwt-sidecar import` makes of it: the same requests, the same answers."""
+"""Configurations of Envoy and what `jwt-sidecar import` makes of them: whoever gets in here gets in there, too."""
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.peers import Peer, envoy
-from benchmarks.proxies import await_accepted, started
+from benchmarks.proxies import started
 from benchmarks.setting import Setting
 from sidecar.importing.command import imported
 from tests.conftest import Need
@@ -20,79 +21,172 @@ from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request
 from tests.real.conftest import StartSidecar
 
-GET = {"name": ":method", "string_match": {"exact": "GET"}}
-RULES: list[dict[str, Any]] = [
-    {"match": {"path": "/exact"}, "requires": {"provider_name": "a"}},
-    {
-        "match": {"path": "/either"},
-        "requires": {"requires_any": {"requirements": [_a := {"provider_name": "a"}, {"provider_name": "b"}]}},
-    },
-    {"match": {"path": "/maybe"}, "requires": {"requires_any": {"requirements": [_a, {"allow_missing": {}}]}}},
-    {"match": {"prefix": "/folder/"}, "requires": {"provider_name": "b"}},
-    {"match": {"prefix": "/begin"}, "requires": {"provider_name": "a"}},
-    {"match": {"path_separated_prefix": "/below"}, "requires": {"provider_name": "a"}},
-    {"match": {"safe_regex": {"regex": "/v[0-9]+/items"}}, "requires": {"provider_name": "a"}},
-    {"match": {"path": "/got", "headers": [GET]}, "requires": {"provider_name": "a"}},
-    {"match": {"path": "/narrow"}, "requires": {"provider_and_audiences": {"provider_name": "a", "audiences": ["x"]}}},
-    {"match": {"path": "/open"}},
-    {"match": {"prefix": "/open/"}},
-]
-PATHS = [
-    "/exact", "/exact/x", "/either", "/maybe", "/folder/", "/folder/x", "/begin", "/beginning", "/begin/x", "/below", "/below/x",
-    "/belowx", "/v1/items", "/v1/items/2", "/got", "/narrow", "/open", "/open/x", "/", "/other",
-]  # fmt: skip
+Json = dict[str, Any]
+A, B = {"provider_name": "a"}, {"provider_name": "b"}
+EITHER = {"requires_any": {"requirements": [A, B]}}
+EVERYTHING = {"prefix": "/"}
+HOME = {"match": EVERYTHING, "requires": EITHER}
+PREFLIGHT = [("Origin", "https://page.example"), ("Access-Control-Request-Method", "GET")]
 
 
-@pytest.mark.parametrize("everything", [True, False], ids=["a rule for the rest", "none for the rest"])
-async def test_both_let_the_same_requests_pass(
-    everything: bool, need: Need, sidecar: StartSidecar, tmp_path: Path
-) -> None:
+def manager(theirs: Json) -> Json:
+    found: Json = theirs["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    return found
+
+
+def jwt_authn(theirs: Json) -> Json:
+    found: Json = manager(theirs)["http_filters"][0]["typed_config"]
+    return found
+
+
+def rules(*wanted: Json) -> Callable[[Json], None]:
+    return lambda theirs: jwt_authn(theirs).update(rules=list(wanted))
+
+
+def provider(name: str, **more: Any) -> Callable[[Json], None]:
+    return lambda theirs: jwt_authn(theirs)["providers"][name].update(more)
+
+
+def only_a(theirs: Json, **more: Any) -> None:
+    del jwt_authn(theirs)["providers"]["b"]
+    rules({"match": EVERYTHING, "requires": A})(theirs)
+    jwt_authn(theirs).update(more)
+
+
+def by_name(theirs: Json) -> None:
+    jwt_authn(theirs).update(rules=[], requirement_map={"r": A})
+    jwt_authn(theirs)["rules"] = [{"match": EVERYTHING, "requirement_name": "r"}]
+
+
+def by_the_route(theirs: Json) -> None:
+    jwt_authn(theirs).update(rules=[], requirement_map={"r": A})
+    kind = envoy._type("filters.http.jwt_authn.v3.PerRouteConfig")
+    route(theirs)["typed_per_filter_config"] = {"jwt": {"@type": kind, "requirement_name": "r"}}
+
+
+def filter_before_the_router(name: str, config: Json) -> Callable[[Json], None]:
+    entry = {"name": name, "typed_config": {"@type": envoy._type(f"filters.http.{name}"), **config}}
+    return lambda theirs: manager(theirs)["http_filters"].insert(1, entry)
+
+
+def host(theirs: Json) -> Json:
+    found: Json = manager(theirs)["route_config"]["virtual_hosts"][0]
+    return found
+
+
+def route(theirs: Json) -> Json:
+    found: Json = host(theirs)["routes"][0]
+    return found
+
+
+def answered_directly(theirs: Json) -> None:
+    host(theirs)["routes"].insert(0, {"match": {"prefix": "/open"}, "direct_response": {"status": 403}})
+
+
+NOBODY = {"rules": {"policies": {}}}
+LUA = "function envoy_on_request(handle) handle:respond({[':status'] = '403'}, '') end"
+
+EQUIVALENT: dict[str, Callable[[Json], None]] = {
+    "a token of either for everything": rules(HOME),
+    "one provider": only_a,
+    "one provider, and preflights": lambda theirs: only_a(theirs, bypass_cors_preflight=True),
+    "rules that add nothing": rules({"match": {"path": "/open"}, "requires": EITHER}, HOME),
+    "tokens elsewhere": lambda theirs: (
+        [provider(name, from_headers=[{"name": "x-token"}], from_cookies=["c"])(theirs) for name in ("a", "b")] and None
+    ),
+}
+CLOSED: dict[str, Callable[[Json], None]] = {
+    "no rules": rules(),
+    "open paths": rules({"match": {"path": "/open"}}, HOME),
+    "no rule for the rest": rules({"match": {"prefix": "/open"}, "requires": EITHER}),
+    "a provider for each path": rules({"match": {"prefix": "/open"}, "requires": A}, {"match": EVERYTHING, "requires": B}),
+    "a requirement by its name": by_name,
+    "a requirement by the name in a route": by_the_route,
+    "audiences of a rule": rules(
+        {"match": EVERYTHING, "requires": {"provider_and_audiences": {"provider_name": "a", "audiences": ["x"]}}}
+    ),
+    "both tokens": rules({"match": EVERYTHING, "requires": {"requires_all": {"requirements": [A, B]}}}),
+    "a header": rules({"match": {"prefix": "/", "headers": [{"name": "x-asked"}]}, "requires": A}, HOME),
+    "RBAC": filter_before_the_router("rbac.v3.RBAC", NOBODY),
+    "Lua": filter_before_the_router("lua.v3.Lua", {"default_source_code": {"inline_string": LUA}}),
+    "a direct response": answered_directly,
+    "one host": lambda theirs: host(theirs).update(domains=["other.example"]),
+    "one path": lambda theirs: route(theirs).update(match={"prefix": "/open"}),
+    "another path for the backend": lambda theirs: route(theirs)["route"].update(prefix_rewrite="/other"),
+    "subjects": provider("a", subjects={"exact": "nobody"}),
+    "a lifetime": provider("a", max_lifetime="1s"),
+    "places of one provider": provider("a", from_headers=[{"name": "x-token"}]),
+    "headers of one provider": provider("a", claim_to_headers=[{"header_name": "x-user", "claim_name": "sub"}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*EQUIVALENT, *CLOSED])
+async def test_whoever_gets_in_here_gets_in_there(name: str, need: Need, sidecar: StartSidecar, tmp_path: Path) -> None:
     need(str(envoy.BINARY), "python -c 'from benchmarks.peers import envoy; envoy.version()' installs it")
     async with ScriptedIssuer(path="/a") as a, ScriptedIssuer(path="/b") as b, RawBackend() as backend:
         setting = Setting(tmp_path, backend.address[1], ())
-        rules = [*RULES, {"match": {"prefix": "/"}, "requires": {"provider_name": "a"}}] if everything else RULES
 
         def command(_setting: Setting, port: int, directory: Path) -> list[str]:
-            (directory / "envoy.json").write_text(json.dumps(configuration(port, backend, {"a": a, "b": b}, rules)))
+            theirs = configuration(port, backend, {"a": a, "b": b})
+            (EQUIVALENT | CLOSED)[name](theirs)
+            (directory / "envoy.json").write_text(json.dumps(theirs))
             return [str(envoy.BINARY), "-c", "envoy.json", "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
         with started(Peer("theirs", "", "envoy.json", envoy.version, command), setting) as theirs:
-            ours = yaml.safe_load(imported("envoy", str(tmp_path / "theirs" / "envoy.json")).text("envoy.json"))
-            del ours["listen"]  # Envoy has it
-            await asyncio.to_thread(await_accepted, theirs, a.token())
+            result = imported("envoy", str(tmp_path / "theirs" / "envoy.json"))
+            assert result.equivalent == (name in EQUIVALENT)
+            ours = yaml.safe_load(result.text("envoy.json"))
+            if result.equivalent:
+                assert ours["listen"] == f"127.0.0.1:{theirs.port}"
+                assert ours["upstream"] == f"http://127.0.0.1:{backend.address[1]}"
+            ours |= {"upstream": f"http://127.0.0.1:{backend.address[1]}"}  # a made-up one is replaced by hand
+            ours.pop("listen", None)  # Envoy has it
+            await listening(theirs.port)
             async with sidecar(**ours, access_log="off") as url:
-                ports = int(url.rpartition(":")[2]), theirs.port
                 tokens = {
-                    "none": None,
                     "a": a.token(),
                     "b": b.token(),
                     "x": a.token(aud=[AUDIENCE, "x"]),
+                    "no exp": a.token(exp=None),
+                    "other audience": a.token(aud="y"),
                     "bad": a.token()[:-9],
                 }
+                asked = {("none", path): request("GET", path) for path in ("/open", "/open/x", "/")}
+                asked["preflight", ""] = request("OPTIONS", "/", headers=PREFLIGHT)
+                for kind, token in tokens.items():
+                    asked |= {(kind, path): request("GET", path, token=token) for path in ("/open", "/open/x", "/")}
+                    asked[kind, "query"] = request("GET", f"/open?access_token={token}")
+                    asked[kind, "header"] = request("GET", "/open", headers=[("X-Token", token)])
+                    asked[kind, "cookie"] = request("GET", "/open", headers=[("Cookie", f"c={token}")])
+                ports = int(url.rpartition(":")[2]), theirs.port
                 found = {
-                    (method, path, token): [
-                        (await fetch(("127.0.0.1", port), request(method, path, token=tokens[token]))).status
-                        for port in ports
-                    ]
-                    for method in ("GET", "POST")
-                    for path in PATHS
-                    for token in tokens
+                    what: [(await fetch(("127.0.0.1", port), wire)).status == 200 for port in ports]
+                    for what, wire in asked.items()
                 }
-    assert {status for both in found.values() for status in both} >= {200, 401}
-    different = {asked: both for asked, both in found.items() if (both[0] == 200) != (both[1] == 200)}
-    assert different == {}
+    assert {what: both for what, both in found.items() if both[0] > both[1]} == {}
+    if name in EQUIVALENT:
+        assert {what: both for what, both in found.items() if both[0] != both[1]} == {}
+        assert any(both[0] for both in found.values())
 
 
-def configuration(
-    port: int, backend: RawBackend, issuers: dict[str, ScriptedIssuer], rules: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Envoy's, with these issuers as providers and these rules."""
+async def listening(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return
+
+
+def configuration(port: int, backend: RawBackend, issuers: dict[str, ScriptedIssuer]) -> Json:
+    """Envoy's, with these issuers as providers, and a token of either for everything."""
     clusters = {"backend": backend.address[1]} | {name: issuer.address[1] for name, issuer in issuers.items()}
     providers = {
         name: {
             "issuer": issuer.issuer,
             "audiences": [AUDIENCE],
-            "require_expiration": True,
             "remote_jwks": {"http_uri": {"uri": issuer.jwks_uri, "cluster": name, "timeout": "5s"}},
         }
         for name, issuer in issuers.items()
@@ -100,7 +194,7 @@ def configuration(
     jwt_authn = {
         "@type": envoy._type("filters.http.jwt_authn.v3.JwtAuthentication"),
         "providers": providers,
-        "rules": rules,
+        "rules": [HOME],
     }
     manager = {
         "@type": envoy._type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
