@@ -162,7 +162,8 @@ class UpstreamConnection(Connection):
         """The exchange is over and has left nothing behind: the next request may have the connection."""
         assert not self.reader.buffer
         self.asker = None
-        self.count_unread(0)
+        if self.unread:
+            self.count_unread(0)
         self.reader.next_message()
         self.pool.keep(self, now)
 
