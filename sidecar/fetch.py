@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -23,6 +24,12 @@ _TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024} KiB"
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
+# Some key servers answer 406 to JSON alone (kube-apiserver), and some firewalls refuse the names of HTTP libraries.
+HEADERS = {
+    "Accept": "application/jwk-set+json, application/json, */*;q=0.1",
+    "User-Agent": f"jwt-sidecar/{version('jwt-sidecar')}",
+}
+
 _MAY_BE_FETCHED = "https; from an issuer on loopback http there, too"
 
 _TOKEN = re.compile(r"[!-~]+")
@@ -38,9 +45,7 @@ class Session:
     def __call__(self) -> aiohttp.ClientSession:
         """The client."""
         if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept": "application/json"}
-            )
+            self._opened = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS)
         return self._opened
 
     async def close(self) -> None:

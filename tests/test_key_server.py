@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,18 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
 # What is sent
 
 
-async def test_json_is_asked_for(issuer: ScriptedIssuer, tmp_path: Path) -> None:
+async def test_key_sets_are_asked_for_by_our_own_name(issuer: ScriptedIssuer, tmp_path: Path) -> None:
     await keys_of(tmp_path, issuer.issuer)
-    assert {sent.get("accept") for sent in issuer.requests} == {"application/json"}
+    accept = "application/jwk-set+json, application/json, */*;q=0.1"
+    assert {sent.get("accept") for sent in issuer.requests} == {accept}
+    assert {sent.get("user-agent") for sent in issuer.requests} == {f"jwt-sidecar/{version('jwt-sidecar')}"}
+
+
+async def test_a_user_agent_of_the_configuration_takes_the_place_of_ours(
+    issuer: ScriptedIssuer, tmp_path: Path
+) -> None:
+    await keys_of(tmp_path, issuer.issuer, jwks_headers={"user-agent": "Mozilla/5.0"})
+    assert {tuple(sent.all("user-agent")) for sent in issuer.requests} == {("Mozilla/5.0",)}
 
 
 async def test_headers_of_the_configuration_go_with_each_request(issuer: ScriptedIssuer, tmp_path: Path) -> None:

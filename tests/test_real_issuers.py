@@ -1,0 +1,94 @@
+"""Issuers as they are: keys and tokens in the shapes that real ones have are accepted, and nothing else of such an issuer is."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Rejection
+from sidecar.config import parse
+from sidecar.server import Sidecar, build
+from sidecar.verifier import Verifier
+from tests.peers import tokens
+from tests.peers.backend import Request
+from tests.peers.clock import HandClock, in_its_time
+from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.tokens import AUDIENCE
+from tests.peers.waiting import verified
+
+ISS = "https://idp.test/"
+Token = Callable[..., str]
+"""A token of one shape: `name` is the key that signs it, the rest are claims that differ from good ones."""
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@asynccontextmanager
+async def sidecar_of(clock: HandClock, **issuer: Any) -> AsyncIterator[Sidecar]:
+    """The objects of a configuration with one issuer, whose keys were fetched; without listeners."""
+    settings = {"issuer": ISS, "audiences": [AUDIENCE], **issuer}
+    config = {"upstream": "http://127.0.0.1:1", "access_log": "off", "issuers": {"main": settings}}
+    sidecar = build(parse(json.dumps(config)), clock)
+    try:
+        await sidecar.assembly.sources["main"].fetch_now()
+        yield sidecar
+    finally:
+        await sidecar.stop()
+
+
+async def refusal(verifier: Verifier, token: str) -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier, token.encode())
+    assert verifier.cached(token.encode()) is None
+    return caught.value
+
+
+async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
+    """A good token of the shape is accepted; of another issuer, for another audience or by another key it is not."""
+    verifier = sidecar.assembly.handler.verifier
+    good = token().encode()
+    claims = await verified(verifier, good)
+    assert verifier.cached(good) is claims
+    assert (await refusal(verifier, token(iss="https://other.test/"))).reason.code == "issuer_unknown"
+    assert (await refusal(verifier, token(aud="another"))).reason.code == "audience_mismatch"
+    assert (await refusal(verifier, token(name="forger"))).reason.code == "signature_invalid"
+    assert (await refusal(verifier, token().rpartition(".")[0] + ".")).reason.code == "signature_invalid"
+
+
+def shaped(clock: HandClock, alg: str = "EdDSA", header: Any = None, **shape: Any) -> Token:
+    """Tokens whose header has these members (by default the kid of key "a"), and these claims unless they are said to differ."""
+    members = {"kid": tokens.kid(alg)} if header is None else header
+
+    def token(name: str = "a", **over: Any) -> str:
+        payload = tokens.claims(**{"now": clock.wall(), "iss": ISS, "exp": 2**33, **shape, **over})
+        return tokens.sign(tokens.key(alg, name), alg, members, payload)
+
+    return token
+
+
+# The servers of keys
+
+
+class Picky(ScriptedIssuer):
+    """Serves its keys as kube-apiserver does, as application/jwk-set+json alone, and to no client that is a library."""
+
+    async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.on_jwks = None
+        if "application/jwk-set+json" not in (request.get("accept") or ""):
+            self.on_jwks = Answer(406)
+        if not (request.get("user-agent") or "").startswith("jwt-sidecar/"):
+            self.on_jwks = Answer(403)
+        await super()._handle(request, writer)
+
+
+@in_its_time
+async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: HandClock) -> None:
+    async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+        assert sidecar.assembly.sources["main"].last_error is None
+        await only_the_right_one(sidecar, shaped(clock))
