@@ -1,5 +1,6 @@
 """One key set of an issuer: never changed, only replaced. And what a fetch of one brings, or fails with."""
 
+import json
 from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
@@ -8,6 +9,7 @@ from jose.backends.base import Key
 from sidecar.keys import UnusableKey, VerificationKey, verification_key
 
 MAX_KEYS = 100  # of one set; the largest seen in the field is about ten
+MOST_SHOWN = 40  # characters of an alg that is not known
 MAX_KEYS_WITHOUT_KID = 4  # signatures tried for a token that names no key
 
 
@@ -76,7 +78,7 @@ class Jwks:
             try:
                 keys.append(verification_key(member, allowed))
             except UnusableKey as error:
-                skipped.append(f"key {position}: {error}")
+                skipped.append(f"key {position}{_algorithm(member)}: {error}")
         return cls(keys, skipped)
 
     def find(self, kid: str | None, algorithm: str) -> list[tuple[VerificationKey, Key]]:
@@ -93,3 +95,9 @@ class Jwks:
 
     def __repr__(self) -> str:
         return f"<Jwks of {len(self.keys)} keys>"
+
+
+def _algorithm(member: object) -> str:
+    """What a member of a key set says that it signs with, for a log: nothing in it can break a line."""
+    alg = member.get("alg") if isinstance(member, dict) else None
+    return f" ({json.dumps(alg)[:MOST_SHOWN]})" if alg else ""

@@ -29,6 +29,7 @@ MAX_KID_LENGTH = 256
 
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
+SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 gave it a second name; Ed25519 is the one curve here
 ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
@@ -127,10 +128,11 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     """Read one member of a key set (RFC 7517 section 4). Raises UnusableKey.
 
     `allowed` are the issuer's algorithms. Only public members are read: a private key published by mistake is used as its
-    public half.
+    public half. A member that is null or empty is one that is not there: some issuers write all that they know of.
     """
     if not isinstance(member, dict):
         raise UnusableKey("it is not an object")
+    member = {name: value for name, value in member.items() if value not in (None, "", [], {})}
     kty = member.get("kty")
     if not isinstance(kty, str) or kty not in _PUBLIC_MEMBERS:
         raise UnusableKey("its kty is not RSA, EC or OKP")
@@ -153,7 +155,8 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     possible = _possible_algorithms(kty, public)
     own = member.get("alg")
     if own is not None:
-        possible = tuple(name for name in possible if name == own)
+        wanted = SAME_ALGORITHM.get(own, own) if isinstance(own, str) else None
+        possible = tuple(name for name in possible if name == wanted)
     algorithms = tuple(name for name in possible if name in allowed)
     if not algorithms:
         raise UnusableKey("it fits none of the allowed algorithms")

@@ -17,7 +17,7 @@ from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource, KeysAwaited
 from sidecar.jws import Jws, parse
 from sidecar.key_set import Jwks
-from sidecar.keys import VerificationKey
+from sidecar.keys import SAME_ALGORITHM, VerificationKey
 
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
@@ -221,7 +221,7 @@ def _header(jws: Jws) -> tuple[str, str | None, str]:
     typ = header.get("typ", "absent")
     if not isinstance(typ, str):
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
-    return algorithm, kid, _media_type(typ)
+    return SAME_ALGORITHM.get(algorithm, algorithm), kid, _media_type(typ)
 
 
 def _media_type(typ: str) -> str:

@@ -91,6 +91,21 @@ def test_what_was_left_out_is_said() -> None:
     assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
 
 
+def test_what_was_left_out_is_said_with_its_algorithm() -> None:
+    odd = [
+        {**tokens.public_jwk("ES256"), "alg": "ES256K"},
+        {"kty": "AKP", "alg": "ML-DSA-44"},
+        {"kty": "x", "alg": "\n" * 50},
+        {"kty": "x", "alg": ["x"]},
+    ]
+    assert Jwks.of({"keys": [ALICE, *odd]}, ALGORITHMS).skipped == (
+        'key 1 ("ES256K"): it fits none of the allowed algorithms',
+        'key 2 ("ML-DSA-44"): its kty is not RSA, EC or OKP',
+        f'key 3 ("{chr(92)}n{(chr(92) + "n") * 18}{chr(92)}): its kty is not RSA, EC or OKP',
+        'key 4 (["x"]): its kty is not RSA, EC or OKP',
+    )
+
+
 @pytest.mark.parametrize(
     "kid",
     [

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,16 +32,18 @@ def clock() -> HandClock:
 
 
 @asynccontextmanager
-async def sidecar_of(clock: HandClock, **issuer: Any) -> AsyncIterator[Sidecar]:
-    """The objects of a configuration with one issuer, whose keys were fetched; without listeners."""
-    settings = {"issuer": ISS, "audiences": [AUDIENCE], **issuer}
+async def sidecar_of(clock: HandClock, *keys: Any, **issuer: Any) -> AsyncIterator[Sidecar]:
+    """The objects of a configuration with one issuer, whose keys, if given here, are read from a file; without listeners."""
+    settings = {"issuer": ISS, "audiences": [AUDIENCE], **({"jwks_file": "keys.json"} if keys else {}), **issuer}
     config = {"upstream": "http://127.0.0.1:1", "access_log": "off", "issuers": {"main": settings}}
-    sidecar = build(parse(json.dumps(config)), clock)
-    try:
-        await sidecar.assembly.sources["main"].fetch_now()
-        yield sidecar
-    finally:
-        await sidecar.stop()
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "keys.json").write_text(json.dumps({"keys": keys}))
+        sidecar = build(parse(json.dumps(config), base=Path(directory)), clock)
+        try:
+            await sidecar.assembly.sources["main"].fetch_now()
+            yield sidecar
+        finally:
+            await sidecar.stop()
 
 
 async def refusal(verifier: Verifier, token: str) -> Rejection:
@@ -91,4 +95,35 @@ class Picky(ScriptedIssuer):
 async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: HandClock) -> None:
     async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
         assert sidecar.assembly.sources["main"].last_error is None
+        await only_the_right_one(sidecar, shaped(clock))
+
+
+# Their keys
+
+
+@pytest.mark.parametrize("of_key", ["Ed25519", "EdDSA", None])
+@pytest.mark.parametrize("of_token", ["Ed25519", "EdDSA"])
+@in_its_time
+async def test_ed25519_is_eddsa_by_another_name(of_key: str | None, of_token: str, clock: HandClock) -> None:
+    key = {**tokens.public_jwk("EdDSA"), "alg": of_key}
+    for algorithms in (["EdDSA"], ["Ed25519"], ["RS256", "EdDSA"]):
+        async with sidecar_of(clock, key, algorithms=algorithms) as sidecar:
+            header = {"alg": of_token, "kid": tokens.kid("EdDSA")}
+            await only_the_right_one(sidecar, shaped(clock, header=header))
+    async with sidecar_of(clock, tokens.public_jwk("RS256"), algorithms=["RS256"]) as sidecar:
+        token = shaped(clock, header={"alg": of_token})()
+        assert (await refusal(sidecar.assembly.handler.verifier, token)).reason.code == "algorithm_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"use": None}, {"use": ""}, {"key_ops": None}, {"key_ops": []}, {"alg": ""}, {"alg": None},
+        {"use": None, "key_ops": None, "alg": None, "x5c": None, "x5t": "", "x5u": None},
+    ],
+    ids=str,
+)  # fmt: skip
+@in_its_time
+async def test_an_issuer_may_write_members_that_hold_nothing(written: dict[str, Any], clock: HandClock) -> None:
+    async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), **written}) as sidecar:
         await only_the_right_one(sidecar, shaped(clock))

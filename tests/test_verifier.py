@@ -226,7 +226,7 @@ async def test_an_odd_but_good_token_is_believed(issuers: Issuers, token: str, c
         ),
         *(
             pytest.param(headed(alg=alg), "algorithm_not_allowed", id=f"alg odd types: {alg!r}")
-            for alg in ("rs256", "RS256 ", "RS256\0", "RS2", "S256", "RSA-OAEP", "dir", "ES256K", "Ed25519")
+            for alg in ("rs256", "RS256 ", "RS256\0", "RS2", "S256", "RSA-OAEP", "dir", "ES256K", "ed25519", "Ed448")
         ),
         *(
             pytest.param(

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+ED25519 = "Ed25519"  # RFC 9864: another name of EdDSA, with the one curve that is used here
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 MOST_STARS = 2  # in one segment of a route's path
 
@@ -82,6 +83,8 @@ def _algorithm(value: str) -> str:
     if value.lower() == "none":
         raise ValueError(f"{{input}} would accept tokens without a signature, which anybody can write; {choices}")
     known = (*ALGORITHMS, *SECRET_ALGORITHMS)
+    if value == ED25519:
+        return "EdDSA"
     if value not in known:
         raise ValueError(f"{{input}} is not an algorithm; {choices}{nearest(value, known)}")
     return value
@@ -232,7 +235,9 @@ NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Seconds = Annotated[float, PlainValidator(_seconds), _DURATION_SCHEMA]
 PositiveSeconds = Annotated[float, PlainValidator(_seconds), AfterValidator(_above_zero), _DURATION_SCHEMA]
-Algorithm = Annotated[str, AfterValidator(_algorithm), WithJsonSchema({"enum": [*ALGORITHMS, *SECRET_ALGORITHMS]})]
+Algorithm = Annotated[
+    str, AfterValidator(_algorithm), WithJsonSchema({"enum": [*ALGORITHMS, ED25519, *SECRET_ALGORITHMS]})
+]
 Audiences = Annotated[
     tuple[Text, ...] | None,
     Field(min_length=1),
