@@ -17,7 +17,7 @@ from jose.backends.base import Key
 from sidecar.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.histogram import Histogram
-from sidecar.key_set import Fetch, FetchFailed, Jwks, KeySet
+from sidecar.key_set import MAX_KEYS_TRIED, Fetch, FetchFailed, Jwks, KeySet, TooManyKeys
 from sidecar.keys import MAX_KID_LENGTH, VerificationKey
 from sidecar.removed_keys import RemovedKeys
 from sidecar.snapshot import Snapshot, SnapshotUnusable
@@ -34,6 +34,8 @@ LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn
 WARNING_S = 3600.0  # between two warnings about an issuer's clock
 FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
 JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
+
+_TOO_MANY_FIT = f"The token does not name its key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer fit it."
 
 log = logging.getLogger("sidecar.jwks")
 
@@ -131,9 +133,15 @@ class JwksSource:
         await asyncio.wait({self._start("scheduled")})
 
     def keys_for(
-        self, kid: str | None, algorithm: str, awaited: "KeysAwaited | None" = None
+        self,
+        kid: str | None,
+        algorithm: str,
+        awaited: "KeysAwaited | None" = None,
+        thumbprint: str | None = None,
     ) -> list[tuple[VerificationKey, Key]]:
         """The keys that fit. With `awaited` they have been waited for, and it is decided by what is here.
+
+        `thumbprint` is that of the certificate of the key, in a token that names no `kid`.
 
         Raises KeysAwaited for one shared fetch that may bring them, and Rejection: key_unknown when the issuer does not have
         such a key, jwks_unavailable (503) when its keys cannot be had or are too old, since the issuer's outage is never the
@@ -144,8 +152,11 @@ class JwksSource:
                 raise KeysAwaited(self._flight)
             raise self._unavailable()
         assert self.jwks is not None
-        if found := self.jwks.find(kid, algorithm):
-            return found
+        try:
+            if found := self.jwks.find(kid, algorithm, thumbprint):
+                return found
+        except TooManyKeys:
+            raise Rejection(Reason.KEY_UNKNOWN, _TOO_MANY_FIT) from None
         if kid is None or len(kid) > MAX_KID_LENGTH:
             raise Rejection(Reason.KEY_UNKNOWN)
         if kid in self._unknown:
@@ -245,7 +256,7 @@ class JwksSource:
         self.skipped = jwks.skipped
         self._save(jwks)
         jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
-        if self.jwks is None or jwks.keys != self.jwks.keys:
+        if self.jwks is None or not jwks.same_as(self.jwks):
             self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
             self._unknown.clear()
         self._failures = 0

@@ -32,6 +32,10 @@ EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 75
 SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 gave it a second name; Ed25519 is the one curve here
 ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+THUMBPRINTS = (
+    "x5t#S256",
+    "x5t",
+)  # of a key's certificate, in a JWK or a token: RFC 7517 section 4.8, RFC 7515 section 4.1.7
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log and no message to a worker can hold it
@@ -87,13 +91,21 @@ class VerificationKey:
     """One key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
 
     `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
-    algorithms are: a token verified by one was verified by the other.
+    algorithms are: a token verified by one was verified by the other. `thumbprints` are those of its certificate that its JWK
+    tells, `x5t` and `x5t#S256`.
     """
 
-    __slots__ = ("_identity", "_material", "by_algorithm", "kid")
+    __slots__ = ("_identity", "_material", "by_algorithm", "kid", "thumbprints")
 
-    def __init__(self, kid: str | None, material: dict[str, str] | bytes, algorithms: Collection[str]) -> None:
+    def __init__(
+        self,
+        kid: str | None,
+        material: dict[str, str] | bytes,
+        algorithms: Collection[str],
+        thumbprints: dict[str, str] | None = None,
+    ) -> None:
         self.kid = kid
+        self.thumbprints = thumbprints or {}
         try:
             self.by_algorithm: dict[str, Key] = {name: jwk.construct(material, name) for name in algorithms}
         except (JOSEError, ValueError, TypeError, KeyError) as error:
@@ -118,7 +130,7 @@ class VerificationKey:
         assert isinstance(self._material, dict)
         named = {} if self.kid is None else {"kid": self.kid}
         bound = {"alg": next(iter(self.by_algorithm))} if len(self.by_algorithm) == 1 else {}
-        return {**self._material, **named, **bound}
+        return {**self._material, **named, **bound, **self.thumbprints}
 
     def __repr__(self) -> str:
         return f"<VerificationKey {self.kid!r}: {', '.join(self.by_algorithm)}>"
@@ -160,7 +172,11 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     algorithms = tuple(name for name in possible if name in allowed)
     if not algorithms:
         raise UnusableKey("it fits none of the allowed algorithms")
-    return VerificationKey(kid, public, algorithms)
+    told = ((name, member.get(name)) for name in THUMBPRINTS)
+    thumbprints = {
+        name: text for name, text in told if isinstance(text, str) and text.isascii() and len(text) <= MAX_KID_LENGTH
+    }
+    return VerificationKey(kid, public, algorithms, thumbprints)
 
 
 def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:

@@ -17,7 +17,7 @@ from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource, KeysAwaited
 from sidecar.jws import Jws, parse
 from sidecar.key_set import Jwks
-from sidecar.keys import SAME_ALGORITHM, VerificationKey
+from sidecar.keys import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
 
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
@@ -155,6 +155,7 @@ class Verifier:
         jws = seen.jws = parse(token)
         begin("header")
         algorithm, kid, typ = _header(jws)
+        thumbprint = _thumbprint(jws) if kid is None else None
         begin("issuer")
         issuer = seen.issuer = self._issuer(jws)
         begin("typ")
@@ -165,7 +166,7 @@ class Verifier:
             raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
         begin("key")
         source = issuer.source
-        candidates = source.keys_for(kid, algorithm, awaited)
+        candidates = source.keys_for(kid, algorithm, awaited, thumbprint)
         jwks = source.jwks
         assert jwks is not None
         begin("signature")
@@ -222,6 +223,11 @@ def _header(jws: Jws) -> tuple[str, str | None, str]:
     if not isinstance(typ, str):
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
     return SAME_ALGORITHM.get(algorithm, algorithm), kid, _media_type(typ)
+
+
+def _thumbprint(jws: Jws) -> str | None:
+    """That of the certificate of the key, if the header tells one. Only a hint: anything else is not looked at."""
+    return next((told for name in THUMBPRINTS if isinstance(told := jws.header.get(name), str)), None)
 
 
 def _media_type(typ: str) -> str:

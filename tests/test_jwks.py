@@ -579,7 +579,7 @@ async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandCloc
 async def test_an_equal_set_is_kept_so_that_what_it_verified_stays_remembered(clock: HandClock) -> None:
     async with Kept(clock, key_set("a", "b"), middle) as (source, issuer):
         before = source.jwks
-        issuer.answer = {"keys": [{**member, "x5t": "new"} for member in key_set("a", "b")["keys"]]}
+        issuer.answer = {"keys": [{**member, "x5c": ["new"]} for member in key_set("a", "b")["keys"]]}
         await until(clock, REFRESH_S + 1)
         assert source.jwks is before
         assert source.fetched_at == pytest.approx(1000 + REFRESH_S)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.key_set import MAX_KEYS, MAX_KEYS_WITHOUT_KID, FetchFailed, Jwks
+from sidecar.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys
 from sidecar.keys import ALGORITHMS, secret_key
 from tests.peers import tokens
 
@@ -134,17 +134,43 @@ def test_a_key_is_found_for_its_own_algorithms_alone() -> None:
     assert jwks.find("ed25519-a", "ES256") == []
 
 
-def test_without_a_kid_every_fitting_key_is_tried_but_only_a_few() -> None:
-    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS_WITHOUT_KID + 1)]
-    jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members]}, ALGORITHMS)
-    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == ["0", "1", "2", "3"]
-    assert [key.kid for key, _ in jwks.find(None, "ES256")] == ["p-256-a"]
+def test_without_a_kid_every_fitting_key_is_tried_and_too_many_are_not() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS_TRIED + 1)]
+    few = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members[:-1]]}, ALGORITHMS)
+    assert [key.kid for key, _ in few.find(None, "EdDSA")] == [f"{n}" for n in range(MAX_KEYS_TRIED)]
+    many = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members]}, ALGORITHMS)
+    assert [key.kid for key, _ in many.find(None, "ES256")] == ["p-256-a"]
+    assert [key.kid for key, _ in many.find("7", "EdDSA")] == ["7"]
+    with pytest.raises(TooManyKeys):
+        many.find(None, "EdDSA")
 
 
-def test_a_key_without_a_kid_is_not_found_by_one() -> None:
-    jwks = Jwks.of({"keys": [tokens.jwk(tokens.key("EdDSA"))]}, ALGORITHMS)
-    assert [key.kid for key, _ in jwks.find(None, "EdDSA")] == [None]
-    assert jwks.find("ed25519-a", "EdDSA") == []
+@pytest.mark.parametrize("name", ["x5t", "x5t#S256"])
+def test_a_thumbprint_names_a_key_where_no_kid_does(name: str) -> None:
+    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}", **{name: f"of {n}"}) for n in range(MAX_KEYS_TRIED + 1)]
+    jwks = Jwks.of({"keys": [*members, tokens.public_jwk("ES256", **{name: "of 3"})]}, ALGORITHMS)
+    for here in (jwks, Jwks.of_members([key.jwk() for key in jwks.keys], ALGORITHMS)):  # and in a snapshot, or a worker
+        assert [key.kid for key, _ in here.find(None, "EdDSA", "of 3")] == ["3"]
+        assert [key.kid for key, _ in here.find("5", "EdDSA", "of 3")] == ["5"]
+        with pytest.raises(TooManyKeys):
+            here.find(None, "EdDSA", "of another")
+
+
+def test_a_set_with_other_thumbprints_is_another_set() -> None:
+    one, other, same = (Jwks.of({"keys": [{**ALICE, "x5t": x5t}]}, ALGORITHMS) for x5t in ("a", "b", "a"))
+    assert one.same_as(same)
+    assert not one.same_as(other)
+    assert not one.same_as(Jwks.of({"keys": [{**BOB, "x5t": "a"}]}, ALGORITHMS))
+
+
+def test_a_key_without_a_kid_is_for_every_kid_that_no_other_has() -> None:
+    members = [tokens.jwk(tokens.key("EdDSA", name)) for name in ("a", "b")]
+    jwks = Jwks.of({"keys": [*members, tokens.public_jwk("EdDSA", "c")]}, ALGORITHMS)
+    assert [key for key, _ in jwks.find("whatever", "EdDSA")] == list(jwks.keys[:2])
+    assert [key for key, _ in jwks.find("ed25519-c", "EdDSA")] == [jwks.keys[2]]
+    assert jwks.find("whatever", "ES256") == []
+    with pytest.raises(TooManyKeys):
+        Jwks.of({"keys": members * MAX_KEYS_TRIED}, ALGORITHMS).find("whatever", "EdDSA")
 
 
 def test_a_duplicate_kid_means_both_in_their_order() -> None:
@@ -168,4 +194,3 @@ def test_keys_in_another_form_than_a_document_are_taken_as_they_are_and_may_be_f
     unnamed = Jwks([secret], any_kid=True)
     assert Jwks.of(unnamed, ALGORITHMS) is unnamed
     assert [key for key, _ in unnamed.find("whatever", "HS256")] == [secret]
-    assert Jwks([secret]).find("whatever", "HS256") == []

@@ -520,3 +520,9 @@ def test_a_modulus_need_not_be_whole_bytes_long() -> None:
 def test_a_key_tells_its_family() -> None:
     assert [usable(published(alg)).kty for alg in ("RS256", "ES256", "EdDSA")] == ["RSA", "EC", "OKP"]
     assert secret_key(b"x" * 64, ["HS384"]).kty == "oct"
+
+
+def test_a_thumbprint_is_short_ascii_or_not_read() -> None:
+    odd = ("é", "a\ud800", "x" * 257, 5, ["x"])
+    assert usable(rsa_jwk(x5t="ab-_", **{"x5t#S256": "x" * 256})).thumbprints == {"x5t": "ab-_", "x5t#S256": "x" * 256}
+    assert [usable(rsa_jwk(**{"x5t": text, "x5t#S256": text})).thumbprints for text in odd] == [{}] * len(odd)

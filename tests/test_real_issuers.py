@@ -16,7 +16,7 @@ from sidecar.server import Sidecar, build
 from sidecar.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.backend import Request
-from tests.peers.clock import HandClock, in_its_time
+from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.tokens import AUDIENCE
 from tests.peers.waiting import verified
@@ -91,7 +91,7 @@ class Picky(ScriptedIssuer):
         await super()._handle(request, writer)
 
 
-@in_its_time
+@in_its_time_with_sockets
 async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: HandClock) -> None:
     async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
         assert sidecar.assembly.sources["main"].last_error is None
@@ -127,3 +127,47 @@ async def test_ed25519_is_eddsa_by_another_name(of_key: str | None, of_token: st
 async def test_an_issuer_may_write_members_that_hold_nothing(written: dict[str, Any], clock: HandClock) -> None:
     async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), **written}) as sidecar:
         await only_the_right_one(sidecar, shaped(clock))
+
+
+def signers(count: int, **members: str) -> list[dict[str, Any]]:
+    """So many keys of one kind, each with its kid, and members whose text has its name at the end; the last is that of "a"."""
+    names = [*(f"other-{n}" for n in range(count - 1)), "a"]
+    extra = [{member: f"{text} {name}" for member, text in members.items()} for name in names]
+    return [{**tokens.public_jwk("EdDSA", name), **more} for name, more in zip(names, extra, strict=True)]
+
+
+@in_its_time
+async def test_each_of_six_signers_may_leave_the_kid_out(clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(6)) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={}))
+
+
+@in_its_time
+async def test_a_token_that_names_none_of_too_many_keys_is_told_so(clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(11)) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock))
+        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={})())
+        assert said.reason.code == "key_unknown"
+        assert said.details == "The token does not name its key (kid), and more than 10 keys of its issuer fit it."
+
+
+@pytest.mark.parametrize("name", ["x5t", "x5t#S256"])
+@in_its_time
+async def test_a_certificate_names_the_key_where_no_kid_does(name: str, clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(11, **{name: "thumb of"})) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={name: "thumb of a"}))
+        verifier = sidecar.assembly.handler.verifier
+        said = await refusal(verifier, shaped(clock, header={name: "thumb of other-3"})())
+        assert said.reason.code == "signature_invalid"
+        for odd in (5, None, ["thumb of a"], "", "thumb of nobody"):
+            assert (await refusal(verifier, shaped(clock, header={name: odd})())).reason.code == "key_unknown"
+
+
+@in_its_time
+async def test_an_issuer_whose_key_has_no_kid_may_name_one_in_its_tokens(clock: HandClock) -> None:
+    keys = [tokens.jwk(tokens.key("EdDSA")), tokens.public_jwk("EdDSA", "b")]
+    async with sidecar_of(clock, *keys) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={"kid": "of today"}))
+        await only_the_right_one(sidecar, shaped(clock, header={}))
+        named = shaped(clock, header={"kid": tokens.kid("EdDSA", "b")})
+        assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
