@@ -21,6 +21,7 @@ from sidecar.unusable import Unusable
 
 MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
 _TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024} KiB"
+MOST_TOLD = 200  # characters of what a discovery document says
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
@@ -58,7 +59,8 @@ class RemoteKeySet:
     """The key set at `jwks_uri`, or where the issuer's discovery document says (OpenID Connect Discovery section 4).
 
     Without a `jwks_uri` the discovery document is asked for at each refresh; where there is none (404) the set is expected at
-    `{issuer}/.well-known/jwks.json`. The document's `issuer` must be the configured one to the letter (section 4.3).
+    `{issuer}/.well-known/jwks.json`, or else where the OAuth 2.0 metadata says (RFC 8414). The `issuer` of either document must
+    be the configured one to the letter (section 4.3).
 
     `headers`, the token in `bearer_token_file` and `server_name` are for the configured server alone: a discovery document may
     name another, which has no right to them. `tls` makes the context of a connection, `wall` says what time it is.
@@ -90,20 +92,38 @@ class RemoteKeySet:
         self._wall = wall
 
     async def __call__(self) -> KeySet:
-        """Fetch the key set. Raises FetchFailed."""
+        """Fetch the key set. Raises FetchFailed, with each place that was asked and what it said."""
         if self._jwks_uri is not None:
             return await self._get(self._jwks_uri)
-        base = self._issuer.rstrip("/")
+        base, tried = self._issuer.rstrip("/"), ""
         try:
-            document = (await self._get(f"{base}/.well-known/openid-configuration")).document
-        except _NotFound:
+            return await self._discovered(f"{base}/.well-known/openid-configuration")
+        except _NotFound as error:
+            tried = str(error)
+        try:
             return await self._get(f"{base}/.well-known/jwks.json")
-        if not isinstance(document, dict) or document.get("issuer") != self._issuer:
-            raise FetchFailed("the discovery document names another issuer than the configured one")
+        except _NotFound as error:
+            tried = f"{tried}; {error}"
+        except FetchFailed as error:
+            raise FetchFailed(f"{tried}; {error}") from error
+        try:
+            return await self._discovered(metadata_url(base))
+        except FetchFailed as error:
+            raise FetchFailed(f"{tried}; {error}") from error
+
+    async def _discovered(self, place: str) -> KeySet:
+        """The key set that the metadata of an issuer names. Raises _NotFound where there is no metadata."""
+        document = (await self._get(place)).document
+        named = document.get("issuer") if isinstance(document, dict) else None
+        if not isinstance(document, dict) or named != self._issuer:
+            raise FetchFailed(f"{place}: names the issuer {_told(named)}; the configured one is {_told(self._issuer)}")
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
-            raise FetchFailed(f"the discovery document has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
-        return await self._get(jwks_uri)
+            raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
+        try:
+            return await self._get(jwks_uri)
+        except _NotFound as error:
+            raise FetchFailed(str(error)) from error
 
     def _may_fetch(self, url: str) -> bool:
         try:
@@ -261,6 +281,18 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
         return made + (int(age) if age.isdecimal() else 0) - now
     except (ValueError, OverflowError):
         return None
+
+
+def metadata_url(base: str) -> str:
+    """Where OAuth 2.0 metadata of an issuer without a slash at its end is: RFC 8414 section 3.1."""
+    scheme, authority, path = urlsplit(base)[:3]
+    return f"{scheme}://{authority}/.well-known/oauth-authorization-server{path}"
+
+
+def _told(value: object) -> str:
+    """What another says, for a log: nothing in it can break a line, and a long one is cut."""
+    text = json.dumps(value)
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
 
 
 def shown(url: str) -> str:

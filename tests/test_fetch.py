@@ -134,7 +134,81 @@ async def test_only_a_404_says_that_there_is_no_discovery_document(
     assert issuer.jwks_fetches == 0
 
 
-OTHER_ISSUER = "the discovery document names another issuer than the configured one"
+def other_issuer(issuer: ScriptedIssuer, named: object) -> str:
+    return f'{issuer.url}{DISCOVERY}: names the issuer {json.dumps(named)}; the configured one is "{issuer.issuer}"'
+
+
+def metadata(path: str = "") -> str:
+    return f"/.well-known/oauth-authorization-server{path}"
+
+
+class MetadataOnly(ScriptedIssuer):
+    """Has no OpenID Connect discovery, but the metadata of RFC 8414: `said` is the document, None for the right one."""
+
+    said: Answer | None = None
+
+    def __init__(self, path: str = "") -> None:
+        super().__init__(algs=["EdDSA"], path=path, jwks_path="/keys", discovery=False)
+
+    def _answer_to(self, target: str) -> Answer:
+        if target == metadata(self.path):
+            return self.said or Answer.json({"issuer": self.issuer, "jwks_uri": self.jwks_uri})
+        return super()._answer_to(target)
+
+
+@pytest.mark.parametrize("path", ["", "/tenant", "/tenant/one"])
+async def test_the_metadata_of_an_oauth_server_says_where_the_keys_are(
+    session: aiohttp.ClientSession, path: str
+) -> None:
+    async with MetadataOnly(path) as issuer:
+        assert (await fetch(session, issuer.issuer)).document == KEYS
+        assert [request.target for request in issuer.requests] == [
+            path + DISCOVERY,
+            path + JWKS,
+            metadata(path),
+            "/keys",
+        ]
+
+
+async def test_the_metadata_of_an_oauth_server_must_name_the_configured_issuer(session: aiohttp.ClientSession) -> None:
+    async with MetadataOnly("/tenant") as issuer:
+        issuer.said = Answer.json({"issuer": issuer.url, "jwks_uri": issuer.jwks_uri})
+        assert await failure(session, issuer.issuer) == (
+            f"{issuer.issuer}{DISCOVERY}: status 404; {issuer.issuer}{JWKS}: status 404; {issuer.url}{metadata('/tenant')}: "
+            f'names the issuer "{issuer.url}"; the configured one is "{issuer.issuer}"'
+        )
+        assert issuer.jwks_fetches == 0
+        issuer.said = Answer.json({"issuer": issuer.issuer})
+        assert (await failure(session, issuer.issuer)).endswith(
+            "has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
+        )
+
+
+async def test_every_place_that_was_asked_is_told_with_its_answer(session: aiohttp.ClientSession) -> None:
+    async with ScriptedIssuer(path="/tenant", jwks_path="/keys", discovery=False) as issuer:
+        said = f"{issuer.issuer}{DISCOVERY}: status 404; {issuer.issuer}{JWKS}: status 404"
+        last = f"{issuer.url}{metadata('/tenant')}: status 404"
+        assert await failure(session, issuer.issuer) == f"{said}; {last}"
+        issuer.jwks_path, issuer.on_jwks = f"/tenant{JWKS}", Answer(500)
+        assert await failure(session, issuer.issuer) == said.replace("jwks.json: status 404", "jwks.json: status 500")
+
+
+async def test_what_a_discovery_document_says_breaks_no_log(
+    session: aiohttp.ClientSession, issuer: ScriptedIssuer
+) -> None:
+    issuer.on_discovery = Answer.json({"issuer": "a\r\nb\x1b" + "x" * 1000, "jwks_uri": issuer.jwks_uri})
+    said = await failure(session, issuer.issuer)
+    assert said.isprintable()
+    assert len(said) < 400
+    assert 'names the issuer "a\\r\\nb' in said
+
+
+async def test_a_key_set_that_is_not_where_the_document_says_is_not_looked_for_elsewhere(
+    session: aiohttp.ClientSession, issuer: ScriptedIssuer
+) -> None:
+    issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": f"{issuer.url}/gone"})
+    assert await failure(session, issuer.issuer) == f"{issuer.url}/gone: status 404"
+    assert [request.target for request in issuer.requests] == [DISCOVERY, "/gone"]
 
 
 @pytest.mark.parametrize(
@@ -152,9 +226,9 @@ async def test_the_discovery_document_must_name_the_configured_issuer(
 ) -> None:
     named = json.loads(json.dumps(named).replace("{issuer}", issuer.issuer))
     issuer.on_discovery = Answer.json({"issuer": named, "jwks_uri": issuer.jwks_uri})
-    assert await failure(session, issuer.issuer) == OTHER_ISSUER
+    assert await failure(session, issuer.issuer) == other_issuer(issuer, named)
     issuer.on_discovery = Answer.json({"jwks_uri": issuer.jwks_uri})
-    assert await failure(session, issuer.issuer) == OTHER_ISSUER
+    assert await failure(session, issuer.issuer) == other_issuer(issuer, None)
     assert issuer.jwks_fetches == 0
 
 
@@ -163,7 +237,7 @@ async def test_a_discovery_document_is_an_object(
     session: aiohttp.ClientSession, issuer: ScriptedIssuer, document: object
 ) -> None:
     issuer.on_discovery = Answer.json(document)
-    assert await failure(session, issuer.issuer) == OTHER_ISSUER
+    assert await failure(session, issuer.issuer) == other_issuer(issuer, None)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +264,7 @@ async def test_the_keys_may_be_at_https_or_loopback_alone(
 ) -> None:
     issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": jwks_uri})
     assert await failure(session, issuer.issuer) == (
-        "the discovery document has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
+        f"{issuer.url}{DISCOVERY}: has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
     )
 
 

@@ -63,7 +63,9 @@ class Issuer(TokenRules):
     preset: PresetName | None = key("An issuer that is known: fills in where its keys are and how it signs.", None)
     issuer: IssuerId = key("The exact `iss` of its tokens; its keys are looked for there if no key below says where.")
     issuer_aliases: tuple[IssuerId, ...] = key("Other `iss` values of the same issuer.", ())
-    jwks_uri: WebUrl | None = key("Its key set. Left out: discovery, or {issuer}/.well-known/jwks.json.", None)
+    jwks_uri: WebUrl | None = key(
+        "Its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).", None
+    )
     jwks_file: ConfigFile | None = key("A file with its key set instead, read again when it changes.", None)
     jwks_inline: Annotated[dict[str, Any], AfterValidator(_key_set)] | None = key("Its key set, written here.", None)
     public_key_file: ConfigFile | None = key("A file with its one public key (PEM), read again when it changes.", None)
