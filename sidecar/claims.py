@@ -112,6 +112,7 @@ class ClaimRules:
     - `clock_skew_s` is allowed on `exp`, `nbf` and `iat` alike.
     - `max_lifetime_s`: `exp` less `iat` may be no more, or `exp` less the time of the check where there is no `iat`.
     - `required` and `rejected` are claims that a token must and must not have. `subjects` None: every one, or none at all.
+    - `lenient` are those of `sub` and `jti` that may be a whole number: from then on it is the text of its digits.
     - `reject_bound` refuses a token that only the holder of a key may use: as a plain bearer token it may be a stolen one.
 
     `checks` are those that these rules ask for, by name, in their order.
@@ -130,6 +131,7 @@ class ClaimRules:
         rejected: Sequence[Path] = (),
         subjects: Subjects | None = None,
         reject_bound: bool = True,
+        lenient: Collection[str] = (),
     ) -> None:
         self.audiences = None if audiences is None else frozenset(audiences)
         self.all_audiences = all_audiences
@@ -140,6 +142,7 @@ class ClaimRules:
         self.required = tuple(required)
         self.rejected = tuple(rejected)
         self.subjects = subjects
+        self.lenient = tuple(lenient)
         self.checks: tuple[tuple[str, Callable[[dict[str, Any], float], None]], ...] = tuple(
             (name, check)
             for name, check, wanted in (
@@ -160,8 +163,11 @@ class ClaimRules:
     def check(self, claims: dict[str, Any], now: float, begun: list[str] | None = None) -> tuple[float, float]:
         """Return (valid_from, valid_until), skew included. Raises Rejection; `iss` has chosen these rules already.
 
-        `begun` is told the name of each check as it begins.
+        `begun` is told the name of each check as it begins. A number in a claim of `lenient` becomes text.
         """
+        for name in self.lenient:
+            if type(claims.get(name)) is int:  # bool is an int to Python
+                claims[name] = str(claims[name])
         for name, check in self.checks:
             if begun is not None:
                 begun.append(name)
@@ -200,13 +206,17 @@ class ClaimRules:
         if lifetime_s > self.max_lifetime_s:
             raise Rejection(Reason.CLAIM_INVALID, "The token is valid for longer than is accepted.")
 
+    def audience_of(self, claims: dict[str, Any]) -> tuple[str, Any]:
+        """The first of `audience_claims` that the token has, and what it holds; one that is empty names no audience."""
+        for name in self.audience_claims:
+            if (audience := claims.get(name)) not in (None, "", []):
+                return name, audience
+        return self.audience_claims[0], None
+
     def _check_audience(self, claims: dict[str, Any], _now: float) -> None:
         assert self.audiences is not None
-        for name in self.audience_claims:
-            audience = claims.get(name)
-            if audience is not None:
-                break
-        else:
+        name, audience = self.audience_of(claims)
+        if audience is None:
             raise Rejection(Reason.AUDIENCE_MISMATCH, f"The token has no {' or '.join(self.audience_claims)} claim.")
         meant = [audience] if isinstance(audience, str) else audience
         if not isinstance(meant, list) or not all(isinstance(one, str) for one in meant):

@@ -77,14 +77,14 @@ def _about_claims(name: str, rules: ClaimRules, claims: dict[str, Any], now: flo
             return Words(f"at most {ago(rules.max_lifetime_s or 0)}", f"exp {until}, iat {since}")
         case "aud":
             wanted = f"{'all' if rules.all_audiences else 'one'} of: {one_of(sorted(rules.audiences or ()))}"
-            given = next(((at, claims[at]) for at in rules.audience_claims if claims.get(at) is not None), None)
-            if given is None:
+            at, audience = rules.audience_of(claims)
+            if audience is None:
                 return Words(wanted, f"no {' or '.join(rules.audience_claims)}")
-            at, audience = given
             told = one_of(audience) if isinstance(audience, list) else shown(audience)
             return Words(wanted, told if rules.audience_claims == ("aud",) else f"{told} in {at}")
         case "names":
-            return Words("a string in sub and jti", f"sub {shown(claims.get('sub'))}, jti {shown(claims.get('jti'))}")
+            wanted = "a string in sub and jti" + "".join(f", or a whole number in {name}" for name in rules.lenient)
+            return Words(wanted, f"sub {shown(claims.get('sub'))}, jti {shown(claims.get('jti'))}")
         case "required":
             missing = [".".join(path) for path in rules.required if find(claims, path) is None]
             return Words(one_of(map(".".join, rules.required)), f"no {one_of(missing)}" if missing else "all of them")

@@ -20,9 +20,12 @@ MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
 MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 256, 512  # JOSE headers, and of how many bytes each
 MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
 
+PADDED = "The token's parts are padded with =, which those of a JWT must not be."
+
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
 # What tokens and API keys are made of. Each run is matched once: a path of many `eyJ` costs no more than any other.
-_RUN = re.compile(r"[A-Za-z0-9_-]+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*)*")
+_RUN = re.compile(r"[A-Za-z0-9_-]+(?:(?:=|%3[Dd]){0,2}(?:\.|%2[Ee])[A-Za-z0-9_-]*)*")
 
 
 class Jws(NamedTuple):
@@ -33,6 +36,7 @@ class Jws(NamedTuple):
     payload_segment: bytes
     signing_input: bytes
     signature: bytes
+    padded: bool = False
 
 
 def without_tokens(text: str) -> str:
@@ -47,16 +51,26 @@ def _masked(run: "re.Match[str]") -> str:
     return f"{text[: min(begins)]}***" if begins else text
 
 
-def parse(token: bytes) -> Jws:
-    """Take a token apart. Raises Rejection: token_too_large or token_malformed."""
+def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
+    """Take a token apart. Raises Rejection: token_too_large or token_malformed.
+
+    `allow_padding`: its parts may be padded with `=`, all of them as far as base64 asks for it (AWS's load balancers do so).
+    """
     if len(token) > MAX_TOKEN_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE)
+    padded = False
     if _COMPACT.fullmatch(token) is None:
-        if token.count(b".") == 4:
+        padded = _COMPACT_PADDED.fullmatch(token) is not None
+        if padded and not allow_padding:
+            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
+        if not padded and token.count(b".") == 4:
             raise Rejection(Reason.TOKEN_MALFORMED, "The token is encrypted (JWE); only signed tokens are accepted.")
-        raise Rejection(Reason.TOKEN_MALFORMED, "A JWT is three base64url parts joined by dots.")
+        if not padded:
+            raise Rejection(Reason.TOKEN_MALFORMED, "A JWT is three base64url parts joined by dots.")
     signing_input, _, signature = token.rpartition(b".")
     header_segment, _, payload_segment = signing_input.partition(b".")
+    if padded:
+        header_segment, payload_segment, signature = map(_unpadded, (header_segment, payload_segment, signature))
     if len(header_segment) > MAX_HEADER_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than is accepted.")
     header = _headers.get(header_segment)
@@ -67,9 +81,15 @@ def parse(token: bytes) -> Jws:
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's payload is not a base64url JSON object.") from None
     try:
-        return Jws(header, payload, payload_segment, signing_input, base64url(signature))
+        return Jws(header, payload, payload_segment, signing_input, base64url(signature), padded)
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None
+
+
+def _unpadded(segment: bytes) -> bytes:
+    if len(segment) % 4:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's parts are padded with =, but not as base64 is.")
+    return segment.rstrip(b"=")
 
 
 _headers: dict[bytes, dict[str, Any]] = {}  # those that keep coming: all tokens of one key have the same

@@ -68,9 +68,17 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
         rejected=issuer.reject_claims,
         subjects=None if subjects is None else Subjects(subjects.exact, subjects.prefix, subjects.glob),
         reject_bound=issuer.reject_bound_tokens,
+        lenient=issuer.lenient_claims,
     )
     return Issuer(
-        issuer.name, issuer.issuer, issuer.algorithms, rules, source, issuer.accepted_typ, issuer.issuer_aliases
+        issuer.name,
+        issuer.issuer,
+        issuer.algorithms,
+        rules,
+        source,
+        issuer.accepted_typ,
+        issuer.issuer_aliases,
+        allow_padding=issuer.allow_padding,
     )
 
 

@@ -15,7 +15,7 @@ from sidecar.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.denylist import DenyList
 from sidecar.jwks import JwksSource, KeysAwaited
-from sidecar.jws import Jws, parse
+from sidecar.jws import PADDED, Jws, parse
 from sidecar.key_set import Jwks
 from sidecar.keys import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
 
@@ -29,9 +29,10 @@ class Issuer:
 
     `aliases` are other `iss` values of the same issuer.
     `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
+    `allow_padding`: the parts of its tokens may be padded with `=`.
     """
 
-    __slots__ = ("accepted_typ", "algorithms", "aliases", "issuer", "name", "rules", "source")
+    __slots__ = ("accepted_typ", "algorithms", "aliases", "allow_padding", "issuer", "name", "rules", "source")
 
     def __init__(
         self,
@@ -42,6 +43,8 @@ class Issuer:
         source: JwksSource,
         accepted_typ: Collection[str] = ACCEPTED_TYP,
         aliases: Collection[str] = (),
+        *,
+        allow_padding: bool = False,
     ) -> None:
         self.name = name
         self.aliases = tuple(aliases)
@@ -49,6 +52,7 @@ class Issuer:
         self.algorithms = frozenset(algorithms)
         self.rules = rules
         self.source = source
+        self.allow_padding = allow_padding
         self.accepted_typ = frozenset(map(_media_type, accepted_typ))
 
 
@@ -104,6 +108,7 @@ class Verifier:
         self._by_iss: Mapping[str, Issuer] = {
             iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
         }
+        self._allow_padding = any(issuer.allow_padding for issuer in issuers)
         self.clock = clock
         self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
         self.hits = 0
@@ -152,12 +157,14 @@ class Verifier:
         seen = seen or Examination()
         begin = seen.begun.append
         begin("shape")
-        jws = seen.jws = parse(token)
+        jws = seen.jws = parse(token, allow_padding=self._allow_padding)
         begin("header")
         algorithm, kid, typ = _header(jws)
         thumbprint = _thumbprint(jws) if kid is None else None
         begin("issuer")
         issuer = seen.issuer = self._issuer(jws)
+        if jws.padded and not issuer.allow_padding:
+            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
         begin("typ")
         if typ not in issuer.accepted_typ:
             raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")

@@ -205,8 +205,9 @@ def test_what_was_accepted_stays_so_exactly_between_its_two_times(over: dict[str
         pytest.param("my-api-2", Reason.AUDIENCE_MISMATCH.details, id="aud: longer"),
         pytest.param("MY-API", Reason.AUDIENCE_MISMATCH.details, id="aud: case"),
         pytest.param(" my-api", Reason.AUDIENCE_MISMATCH.details, id="aud: leading space"),
-        pytest.param("", Reason.AUDIENCE_MISMATCH.details, id="aud: empty"),
-        pytest.param([], Reason.AUDIENCE_MISMATCH.details, id="aud: []"),
+        pytest.param("", "The token has no aud claim.", id="aud: empty"),
+        pytest.param([], "The token has no aud claim.", id="aud: []"),
+        pytest.param([""], Reason.AUDIENCE_MISMATCH.details, id="aud: list of an empty one"),
         pytest.param(["other", "others"], Reason.AUDIENCE_MISMATCH.details, id="aud: others"),
         pytest.param({}, "The token's aud claim is neither a string nor a list of strings.", id="aud: {}"),
         pytest.param(

@@ -29,6 +29,7 @@ def test_the_defaults_of_an_issuer() -> None:
     assert (a.audience_match, a.audience_claims, a.max_token_lifetime_s) == ("any", ("aud",), None)
     assert (a.required_claims, a.reject_claims, a.subjects) == ((), (), None)
     assert (a.accepted_typ, a.reject_bound_tokens) == (("JWT", "at+jwt", "absent"), True)
+    assert (a.lenient_claims, a.allow_padding) == ((), False)
 
 
 def test_an_issuer_keeps_what_the_file_says() -> None:
@@ -36,6 +37,7 @@ def test_an_issuer_keeps_what_the_file_says() -> None:
         "audience_match: all\n  audience_claims: [aud, azp]\n  max_token_lifetime: 1h\n"
         "  required_claims: [sub, realm_access.roles, [kubernetes.io, pod]]\n  reject_claims: [nonce]\n"
         "  subjects: {exact: [a], prefix: ['b:'], glob: ['*@c']}\n  accepted_typ: [at+jwt]\n  reject_bound_tokens: false"
+        "\n  lenient_claims: [sub, jti]\n  allow_padding: true"
     )
     assert (a.audience_match, a.audience_claims, a.max_token_lifetime_s) == ("all", ("aud", "azp"), 3600.0)
     assert a.required_claims == (("sub",), ("realm_access", "roles"), ("kubernetes.io", "pod"))
@@ -43,6 +45,7 @@ def test_an_issuer_keeps_what_the_file_says() -> None:
     assert a.subjects is not None
     assert (a.subjects.exact, a.subjects.prefix, a.subjects.glob) == (("a",), ("b:",), ("*@c",))
     assert (a.accepted_typ, a.reject_bound_tokens) == (("at+jwt",), False)
+    assert (a.lenient_claims, a.allow_padding) == (("sub", "jti"), True)
 
 
 @pytest.mark.parametrize("kind", ["scopes", "roles"])

@@ -2,6 +2,7 @@
 
 import json
 import timeit
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from sidecar.jws import (
 )
 from tests.peers.tokens import b64
 
+PADDED = "The token's parts are padded with =, which those of a JWT must not be."
 THREE_PARTS = "A JWT is three base64url parts joined by dots."
 ENCRYPTED = "The token is encrypted (JWE); only signed tokens are accepted."
 HEADER = "The token's header is not a base64url JSON object."
@@ -84,8 +86,11 @@ def test_an_empty_signature_is_left_to_the_verifier() -> None:
         pytest.param(f"{H}.{P}.+/{S[2:]}", THREE_PARTS, id="base64url: + and /"),
         pytest.param(f"{H}.{P}.{S}==AA", THREE_PARTS, id="base64url: bytes after ="),
         pytest.param(f"{H}.{P}.\u00a0{S}", THREE_PARTS, id="base64url: NBSP"),
-        pytest.param(f"{H}=.{P}.{S}", THREE_PARTS, id="base64url `=` padding: header"),
-        pytest.param(f"{H}.{P}.{S}=", THREE_PARTS, id="base64url `=` padding: signature"),
+        pytest.param(f"{H}=.{P}.{S}", PADDED, id="base64url `=` padding: header"),
+        pytest.param(f"{H}.{P}=.{S}", PADDED, id="base64url `=` padding: payload"),
+        pytest.param(f"{H}.{P}.{S}=", PADDED, id="base64url `=` padding: signature"),
+        pytest.param(f"{H}==.{P}==.{S}==", PADDED, id="base64url `=` padding: all"),
+        pytest.param(f"{H}===.{P}.{S}", THREE_PARTS, id="base64url `=` padding: more than there can be"),
         pytest.param(f"{b64(b'{} ')}A.{P}.{S}", HEADER, id="base64url: header of an impossible length"),
         pytest.param(f"{H}.{b64(b'{} ')}A.{S}", PAYLOAD, id="base64url: payload of an impossible length"),
         pytest.param(f"{H}.{P}.AAAAA", SIGNATURE, id="base64url: signature of an impossible length"),
@@ -100,6 +105,32 @@ def test_an_empty_signature_is_left_to_the_verifier() -> None:
 def test_a_second_spelling_is_refused(token: str | bytes, details: str) -> None:
     rejection = refusal(token)
     assert (rejection.reason, rejection.details) == (Reason.TOKEN_MALFORMED, details)
+
+
+@pytest.mark.parametrize("claims", [b"{}", b'{"a":1}', b'{"a":12}', b'{"sub":"alice"}'])
+@pytest.mark.parametrize("header", [b'{"alg":"x"}', b'{"alg":"xy"}', b'{"alg":"xyz"}'])
+@pytest.mark.parametrize("signature", [b"", b"s", b"si", b"sig"])
+def test_padding_is_read_where_it_is_allowed(header: bytes, claims: bytes, signature: bytes) -> None:
+    segments = [urlsafe_b64encode(part) for part in (header, claims, signature)]
+    padded, plain = b".".join(segments), b".".join(segment.rstrip(b"=") for segment in segments)
+    found, other = parse(padded, allow_padding=True), parse(plain, allow_padding=True)
+    assert other == parse(plain)
+    assert found[:3] == other[:3]
+    assert (found.signing_input, found.signature) == (padded.rpartition(b".")[0], signature)
+    assert found.padded == (padded != plain)
+
+
+ODD = b64(b'{"alg":"x"}')  # asks for one = behind it; H, P and S ask for none
+
+
+@pytest.mark.parametrize(
+    "token",
+    [f"{H}=.{P}.{S}", f"{H}.{P}==.{S}", f"{H}.{P}.{S}=", f"{ODD}==.{P}.{S}", f"{ODD}.{P}.AA==", f"{ODD}=.{P}.AA"],
+)
+def test_padding_has_one_spelling(token: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        parse(token.encode(), allow_padding=True)
+    assert caught.value.details == "The token's parts are padded with =, but not as base64 is."
 
 
 NOT_ONE_OBJECT = [

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -96,6 +97,75 @@ async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: 
     async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
         assert sidecar.assembly.sources["main"].last_error is None
         await only_the_right_one(sidecar, shaped(clock))
+
+
+# Their tokens
+
+
+def padded(token: Token) -> Token:
+    """The same tokens as AWS's load balancers write and sign them: in base64url with its padding."""
+
+    def made(name: str = "a", **over: Any) -> str:
+        header, payload, _ = (urlsafe_b64encode(tokens.unb64(part)) for part in token(name, **over).split("."))
+        signed = header + b"." + payload
+        signature = tokens.signature(tokens.key("ES256", name), "ES256", signed)
+        return (signed + b"." + urlsafe_b64encode(signature)).decode()
+
+    return made
+
+
+@in_its_time
+async def test_padded_tokens_are_told_so_and_accepted_where_the_issuer_may_send_them(clock: HandClock) -> None:
+    token = padded(shaped(clock, "ES256", sub="padded"))
+    assert all(part.endswith("=") for part in token().split(".")[::2])
+    async with sidecar_of(clock, tokens.public_jwk("ES256")) as sidecar:
+        said = await refusal(sidecar.assembly.handler.verifier, token())
+        assert (said.reason.code, said.details) == (
+            "token_malformed", "The token's parts are padded with =, which those of a JWT must not be."
+        )  # fmt: skip
+    async with sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as sidecar:
+        await only_the_right_one(sidecar, token)
+        await only_the_right_one(sidecar, shaped(clock, "ES256", sub="padded"))
+        claims = await verified(sidecar.assembly.handler.verifier, token().encode())
+        assert json.loads(tokens.unb64(claims.payload_segment.decode()))["sub"] == "padded"
+        assert b"=" not in claims.payload_segment
+
+
+@in_its_time
+async def test_padding_is_allowed_to_the_issuer_that_says_so_alone(clock: HandClock) -> None:
+    async with (
+        sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as lax,
+        sidecar_of(clock, tokens.public_jwk("ES256"), issuer="https://strict.test/") as strict,
+    ):
+        issuers = [*lax.assembly.handler.verifier.issuers, *strict.assembly.handler.verifier.issuers]
+        both = Verifier(issuers, clock)
+        await verified(both, padded(shaped(clock, "ES256"))().encode())
+        said = await refusal(both, padded(shaped(clock, "ES256", iss="https://strict.test/"))())
+        assert said.details == "The token's parts are padded with =, which those of a JWT must not be."
+
+
+@pytest.mark.parametrize("name", ["sub", "jti"])
+@in_its_time
+async def test_an_issuer_may_name_its_users_by_number(name: str, clock: HandClock) -> None:
+    token = shaped(clock, **{name: 12})
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
+        said = await refusal(sidecar.assembly.handler.verifier, token())
+        assert said.details == f"The token's {name} claim is not a string."
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), lenient_claims=[name]) as sidecar:
+        await only_the_right_one(sidecar, token)
+        verifier = sidecar.assembly.handler.verifier
+        assert (await verified(verifier, token().encode())).claims[name] == "12"
+        verifier.denylist.add({"iss": ISS, name: "12"})
+        assert (await refusal(verifier, token())).reason.code == "token_revoked"
+
+
+@in_its_time
+async def test_an_empty_aud_hides_no_other_place_of_the_audience(clock: HandClock) -> None:
+    """As Ory Hydra writes it for a client that asked for no audience."""
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), audience_claims=["aud", "client_id"]) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, aud=[], client_id=AUDIENCE))
+        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, aud=[], client_id="another")())
+        assert said.reason.code == "audience_mismatch"
 
 
 # Their keys

@@ -109,6 +109,9 @@ def test_what_looks_like_a_token_is_left_out() -> None:
         ("/eyJhIjox.eyJi.c-_d/x", "/***/x"),
         ("/eyJhIjox.eyJi./x", "/***/x"),
         ("/eyJhIjox.a.b.c.d", "/***"),
+        ("/eyJhIjox==.eyJi=.c-_d==/x", "/***==/x"),
+        ("/eyJhIjox%3D%3d.eyJi%3D%2Ec-_d==/x", "/***==/x"),
+        ("/?a=b&c=eyJhIjox.a.b", "/?a=b&c=***"),
         ("/eyJh.b /eyJi.c", "/*** /***"),
     ):
         assert without_tokens(text) == without

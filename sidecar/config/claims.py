@@ -91,6 +91,13 @@ class TokenRules(Struct):
         "Refuse tokens that only the holder of a key may use (DPoP, mutual TLS).", True
     )
 
+    lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
+        "Which of sub and jti may be a whole number, which then counts as text.", ()
+    )
+    allow_padding: StrictBool = key(
+        "Accept tokens whose parts are padded with =, as those of AWS load balancers are.", False
+    )
+
     def check(self, section: Section) -> None:
         """No check about what is not looked at."""
         if section.get("audiences") == "any":
