@@ -19,8 +19,8 @@ from sidecar.keys import UnusableKey
 from sidecar.tls import system_context
 from sidecar.unusable import Unusable
 
-MAX_BODY_BYTES = 256 * 1024  # of a key set or a discovery document
-_TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024} KiB"
+MAX_BODY_BYTES = 1024 * 1024  # of a key set or a discovery document
+_TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024**2} MiB"
 MOST_TOLD = 200  # characters of what a discovery document says
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0

@@ -225,7 +225,7 @@ class JwksSource:
         began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
-            self._succeeded(trigger, Jwks.of(key_set.document, self.algorithms), key_set)
+            self._succeeded(trigger, await Jwks.of_in_turns(key_set.document, self.algorithms), key_set)
         except FetchFailed as error:
             self._failed(trigger, str(error))
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it

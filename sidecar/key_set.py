@@ -1,5 +1,6 @@
 """One key set of an issuer: never changed, only replaced. And what a fetch of one brings, or fails with."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
@@ -8,8 +9,10 @@ from jose.backends.base import Key
 
 from sidecar.keys import UnusableKey, VerificationKey, verification_key
 
-MAX_KEYS = 100  # of one set; the largest seen in the field is about ten
-MOST_SHOWN = 40  # characters of an alg that is not known
+MAX_KEYS = 1000  # of one set that are used; the largest seen in the field is about ten
+KEYS_IN_A_TURN = 20  # one takes 0.02 to 0.2 ms
+MOST_SKIPPED_SHOWN = 20  # keys that are left out, each with its reason
+MOST_SHOWN = 40  # characters of an alg or a kid
 MAX_KEYS_TRIED = 10  # for a token that names no key: as many signatures are checked, of up to 0.6 ms each
 
 
@@ -66,27 +69,45 @@ class Jwks:
         """
         if isinstance(document, Jwks):
             return document
-        members = document.get("keys") if isinstance(document, dict) else None
-        if not isinstance(members, list):
-            raise FetchFailed("the document is not a JWK Set: it has no list of keys")
-        if len(members) > MAX_KEYS:
-            raise FetchFailed(f"the key set has {len(members)} keys; at most {MAX_KEYS} are accepted")
-        jwks = cls.of_members(members, allowed)
-        if not jwks.keys:
-            raise FetchFailed(f"the key set has no usable key ({'; '.join(jwks.skipped) or 'it is empty'})")
-        return jwks
+        members = _members(document)
+        return cls._usable([_read(*one, allowed) for one in enumerate(members[:MAX_KEYS])], members[MAX_KEYS:])
+
+    @classmethod
+    async def of_in_turns(cls, document: object, allowed: Collection[str]) -> "Jwks":
+        """The same without holding up the loop: others get their turn after every KEYS_IN_A_TURN keys."""
+        if isinstance(document, Jwks):
+            return document
+        members = _members(document)
+        found: list[VerificationKey | str] = []
+        for one in enumerate(members[:MAX_KEYS]):
+            found.append(_read(*one, allowed))
+            if len(found) % KEYS_IN_A_TURN == 0:
+                await asyncio.sleep(0)
+        return cls._usable(found, members[MAX_KEYS:])
 
     @classmethod
     def of_members(cls, members: Iterable[object], allowed: Collection[str]) -> "Jwks":
         """The usable keys of a JWK Set that was accepted before: as many as there are, and none where none is."""
-        keys: list[VerificationKey] = []
-        skipped: list[str] = []
-        for position, member in enumerate(members):
-            try:
-                keys.append(verification_key(member, allowed))
-            except UnusableKey as error:
-                skipped.append(f"key {position}{_algorithm(member)}: {error}")
-        return cls(keys, skipped)
+        return cls._of([_read(*one, allowed) for one in enumerate(members)])
+
+    @classmethod
+    def _of(cls, found: Collection["VerificationKey | str"], more: Collection[object] = ()) -> "Jwks":
+        """The set of these keys; what is text says why a key was left out. `more` are members that were not looked at."""
+        skipped = [one for one in found if isinstance(one, str)]
+        if len(skipped) > MOST_SKIPPED_SHOWN:
+            skipped[MOST_SKIPPED_SHOWN:] = [f"{len(skipped) - MOST_SKIPPED_SHOWN} more like these"]
+        if more:
+            named = [json.dumps(member.get("kid"))[:MOST_SHOWN] for member in more if isinstance(member, dict)]
+            names = ", ".join(named[:MOST_SKIPPED_SHOWN])
+            skipped.append(f"{len(more)} keys behind the first {MAX_KEYS}, which are all that are used ({names})")
+        return cls([one for one in found if not isinstance(one, str)], skipped)
+
+    @classmethod
+    def _usable(cls, found: Collection["VerificationKey | str"], more: Collection[object]) -> "Jwks":
+        jwks = cls._of(found, more)
+        if not jwks.keys:
+            raise FetchFailed(f"the key set has no usable key ({'; '.join(jwks.skipped) or 'it is empty'})")
+        return jwks
 
     def find(self, kid: str | None, algorithm: str, thumbprint: str | None = None) -> list[tuple[VerificationKey, Key]]:
         """The keys that a token with this `kid` and `alg` may have been signed with. Raises TooManyKeys.
@@ -110,6 +131,20 @@ class Jwks:
 
     def __repr__(self) -> str:
         return f"<Jwks of {len(self.keys)} keys>"
+
+
+def _members(document: object) -> list[object]:
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise FetchFailed("the document is not a JWK Set: it has no list of keys")
+    return members
+
+
+def _read(position: int, member: object, allowed: Collection[str]) -> VerificationKey | str:
+    try:
+        return verification_key(member, allowed)
+    except UnusableKey as error:
+        return f"key {position}{_algorithm(member)}: {error}"
 
 
 def _fitting(keys: Iterable[VerificationKey], algorithm: str) -> list[tuple[VerificationKey, Key]]:

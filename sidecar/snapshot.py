@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_BYTES = 1024 * 1024  # of a file that is read; a full key set is a third of it
+MAX_BYTES = 4 * 1024 * 1024  # of a file that is read; the largest key set is a quarter of it, its removed keys as much
 
 
 class SnapshotUnusable(Exception):

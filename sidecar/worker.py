@@ -54,7 +54,7 @@ class SharedSource(JwksSource):
         if keys.jwks is not None:
             # No bound and no refusal: the supervisor has more keys in a grace, or none for new `algorithms` during an outage.
             jwks = Jwks.of_members(keys.jwks, self.algorithms)
-            if self.jwks is None or jwks.keys != self.jwks.keys:
+            if self.jwks is None or not jwks.same_as(self.jwks):
                 self.jwks = jwks
                 self._unknown.clear()
         self.trusted_until = keys.trusted_until

@@ -86,7 +86,8 @@ async def test_an_issuer_without_keys_is_told_with_the_reason() -> None:
         told = await issuer(stack)
     assert (told["state"], told["usable"], told["keys"], told["skipped"]) == ("absent", False, [], [])
     assert (told["age_s"], told["fetched_at"], told["usable_for_s"], told["clock_offset_s"]) == (None, None, None, None)
-    assert told["last_error"] == f"{stack.issuer.jwks_uri}: status 500"
+    discovery = f"{stack.issuer.url}{stack.issuer.discovery_path}: status 404"
+    assert told["last_error"] == f"{discovery}; {stack.issuer.jwks_uri}: status 500"
 
 
 async def test_an_outage_makes_keys_stale_and_in_the_end_unusable() -> None:

@@ -26,7 +26,7 @@ from tests.peers.tls import client_tls
 from tests.peers.wire import close
 
 KEYS = {"keys": [tokens.public_jwk("EdDSA")]}
-MAX_BODY_BYTES = 256 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 GOOD = json.dumps(KEYS).encode()
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/.well-known/jwks.json"
@@ -403,10 +403,10 @@ async def test_a_redirect_to_what_is_no_url_fails(session: aiohttp.ClientSession
         pytest.param(Answer(200, b"9" * 10_000), "not JSON", id="huge integer"),
         pytest.param(Answer(200, GOOD, by_reset=True, cut=20), "the connection broke off", id="reset"),
         pytest.param(Answer(200, GOOD, cut=20), "the connection broke off", id="half body"),
-        pytest.param(Answer(200, b" " * 1024, times=30 * 1024), "larger than 256 KiB", id="30 MB"),
-        pytest.param(Answer.gzipped(b" " * 30_000_000), "larger than 256 KiB", id="gzip bomb"),
+        pytest.param(Answer(200, b" " * 1024, times=30 * 1024), "larger than 1 MiB", id="30 MB"),
+        pytest.param(Answer.gzipped(b" " * 30_000_000), "larger than 1 MiB", id="gzip bomb"),
         pytest.param(
-            Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD) + 1)), "larger than 256 KiB", id="a byte more"
+            Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD) + 1)), "larger than 1 MiB", id="a byte more"
         ),
         pytest.param(
             Answer(200, b"not gzip", (("Content-Encoding", "gzip"),)),
@@ -597,7 +597,7 @@ async def test_a_mounted_secret_may_be_swapped_atomically(tmp_path: Path) -> Non
         pytest.param(GOOD[:-1], "not JSON", id="half written"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
         pytest.param(b"[" * 100_000, "not JSON", id="deep nesting"),
-        pytest.param(GOOD + b" " * MAX_BODY_BYTES, "larger than 256 KiB", id="large"),
+        pytest.param(GOOD + b" " * MAX_BODY_BYTES, "larger than 1 MiB", id="large"),
     ],
 )
 async def test_a_bad_file_says_what_is_wrong_with_it(tmp_path: Path, content: bytes | None, why: str) -> None:

@@ -256,13 +256,13 @@ async def test_a_key_that_comes_back_needs_no_grace(clock: HandClock) -> None:
 @in_its_time
 async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock: HandClock) -> None:
     def many(generation: int) -> dict[str, Any]:
-        return {"keys": [tokens.jwk(tokens.key("EdDSA"), kid=f"{generation}-{n}") for n in range(60)]}
+        return {"keys": [tokens.jwk(tokens.key("EdDSA"), kid=f"{generation}-{n}") for n in range(600)]}
 
     async with kept(clock, many(0), removed_key_grace_s=1e9) as (source, issuer):
         for generation in range(1, 5):
             issuer.answer = many(generation)
             await asyncio.sleep(600)
-        assert len(kids(source)) == 60 + MAX_KEYS
+        assert len(kids(source)) == 600 + MAX_KEYS
         assert "4-0" in kids(source)
         assert "3-0" in kids(source)
         assert "0-0" not in kids(source)
@@ -506,7 +506,7 @@ def unusable(directory: Path) -> str:
         pytest.param(json.dumps(GOOD).encode()[:-1], "not JSON", id="cut"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
         pytest.param(b"[" * 100_000, "not JSON", id="deep"),
-        pytest.param(b" " * (MAX_BYTES + 1), "larger than 1024 KiB", id="huge"),
+        pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
         *(
             pytest.param(json.dumps(value).encode(), "not of this issuer and its place of keys", id=name)
             for name, value in {

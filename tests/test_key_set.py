@@ -1,5 +1,8 @@
 """One key set: read key by key, searched by the letter."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from sidecar.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys
@@ -44,12 +47,47 @@ def test_a_set_without_a_usable_key_is_no_set() -> None:
     )
 
 
-def test_a_set_has_at_most_so_many_keys() -> None:
-    members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS + 1)]
-    assert len(Jwks.of({"keys": members[:-1]}, ALGORITHMS).keys) == MAX_KEYS
+def of_one_key(count: int) -> list[Any]:
+    return [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(count)]
+
+
+def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_named() -> None:
+    assert Jwks.of({"keys": of_one_key(MAX_KEYS)}, ALGORITHMS).skipped == ()
+    jwks = Jwks.of({"keys": [*of_one_key(MAX_KEYS + 22), 5, {"kid": "a\n" * 50}]}, ALGORITHMS)
+    assert [key.kid for key in jwks.keys] == [f"{n}" for n in range(MAX_KEYS)]
+    names = ", ".join(f'"{MAX_KEYS + n}"' for n in range(20))
+    assert jwks.skipped == (f"24 keys behind the first 1000, which are all that are used ({names})",)
+
+
+def test_only_so_many_reasons_are_told() -> None:
+    jwks = Jwks.of({"keys": [ALICE, *[5] * 99, *of_one_key(1)]}, ALGORITHMS)
+    assert len(jwks.keys) == 2
+    assert jwks.skipped == (*(f"key {n}: it is not an object" for n in range(1, 21)), "79 more like these")
     with pytest.raises(FetchFailed) as caught:
-        Jwks.of({"keys": members}, ALGORITHMS)
-    assert str(caught.value) == "the key set has 101 keys; at most 100 are accepted"
+        Jwks.of({"keys": [5] * 100_000}, ALGORITHMS)
+    assert len(str(caught.value)) < 1000
+
+
+async def test_a_large_set_is_read_in_turns() -> None:
+    document = {"keys": [5, *of_one_key(MAX_KEYS)]}
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    jwks = await Jwks.of_in_turns(document, ALGORITHMS)
+    other.cancel()
+    assert turns >= MAX_KEYS // 20
+    assert jwks.same_as(Jwks.of(document, ALGORITHMS))
+    assert jwks.skipped == Jwks.of(document, ALGORITHMS).skipped
+    assert await Jwks.of_in_turns(jwks, ALGORITHMS) is jwks
+    for wrong in ({}, {"keys": []}, {"keys": [5]}):
+        with pytest.raises(FetchFailed):
+            await Jwks.of_in_turns(wrong, ALGORITHMS)
 
 
 @pytest.mark.parametrize(

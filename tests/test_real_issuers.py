@@ -241,3 +241,13 @@ async def test_an_issuer_whose_key_has_no_kid_may_name_one_in_its_tokens(clock: 
         await only_the_right_one(sidecar, shaped(clock, header={}))
         named = shaped(clock, header={"kid": tokens.kid("EdDSA", "b")})
         assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
+
+
+async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer:
+        issuer.keys = [*signers(400), *({**tokens.public_jwk("EdDSA", "b"), "kid": f"more-{n}"} for n in range(700))]
+        async with sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+            await only_the_right_one(sidecar, shaped(clock))
+            last = shaped(clock, header={"kid": "more-599"})
+            await verified(sidecar.assembly.handler.verifier, last(name="b").encode())
+            assert '100 keys behind the first 1000, which are all that are used ("more-600", ' in caplog.text
