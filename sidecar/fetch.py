@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from sidecar.key_set import FetchFailed, Jwks, KeySet
+from sidecar.key_set import FetchFailed, Jwks, KeySet, told
 from sidecar.keys import UnusableKey
 from sidecar.tls import system_context
 from sidecar.unusable import Unusable
@@ -116,7 +116,9 @@ class RemoteKeySet:
         document = (await self._get(place)).document
         named = document.get("issuer") if isinstance(document, dict) else None
         if not isinstance(document, dict) or named != self._issuer:
-            raise FetchFailed(f"{place}: names the issuer {_told(named)}; the configured one is {_told(self._issuer)}")
+            raise FetchFailed(
+                f"{place}: names the issuer {told(named, MOST_TOLD)}; the configured one is {told(self._issuer, MOST_TOLD)}"
+            )
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
             raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
@@ -287,12 +289,6 @@ def metadata_url(base: str) -> str:
     """Where OAuth 2.0 metadata of an issuer without a slash at its end is: RFC 8414 section 3.1."""
     scheme, authority, path = urlsplit(base)[:3]
     return f"{scheme}://{authority}/.well-known/oauth-authorization-server{path}"
-
-
-def _told(value: object) -> str:
-    """What another says, for a log: nothing in it can break a line, and a long one is cut."""
-    text = json.dumps(value)
-    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
 
 
 def shown(url: str) -> str:

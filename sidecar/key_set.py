@@ -97,8 +97,8 @@ class Jwks:
         if len(skipped) > MOST_SKIPPED_SHOWN:
             skipped[MOST_SKIPPED_SHOWN:] = [f"{len(skipped) - MOST_SKIPPED_SHOWN} more like these"]
         if more:
-            named = [json.dumps(member.get("kid"))[:MOST_SHOWN] for member in more if isinstance(member, dict)]
-            names = ", ".join(named[:MOST_SKIPPED_SHOWN])
+            few = [member for member in more if isinstance(member, dict)][:MOST_SKIPPED_SHOWN]
+            names = ", ".join(told(member.get("kid"), MOST_SHOWN) for member in few)
             skipped.append(f"{len(more)} keys behind the first {MAX_KEYS}, which are all that are used ({names})")
         return cls([one for one in found if not isinstance(one, str)], skipped)
 
@@ -158,6 +158,15 @@ def _few(keys: list[tuple[VerificationKey, Key]]) -> list[tuple[VerificationKey,
 
 
 def _algorithm(member: object) -> str:
-    """What a member of a key set says that it signs with, for a log: nothing in it can break a line."""
+    """What a member of a key set says that it signs with."""
     alg = member.get("alg") if isinstance(member, dict) else None
-    return f" ({json.dumps(alg)[:MOST_SHOWN]})" if alg else ""
+    return f" ({told(alg, MOST_SHOWN)})" if alg else ""
+
+
+def told(value: object, most: int) -> str:
+    """A part of somebody's document for a log: nothing in it can break a line, and a long one is cut."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "nested too deeply"
+    return text if len(text) <= most else f"{text[:most]}..."

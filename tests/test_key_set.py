@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys
+from sidecar.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys, told
 from sidecar.keys import ALGORITHMS, secret_key
 from tests.peers import tokens
 
@@ -57,6 +57,14 @@ def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_na
     assert [key.kid for key in jwks.keys] == [f"{n}" for n in range(MAX_KEYS)]
     names = ", ".join(f'"{MAX_KEYS + n}"' for n in range(20))
     assert jwks.skipped == (f"24 keys behind the first 1000, which are all that are used ({names})",)
+
+
+def test_what_is_told_of_a_document_fits_into_a_log_line() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert told(deep, 9) == "nested too deeply"
+    assert (told("a\nb", 6), told("a\nb", 5), told(None, 9)) == (r'"a\nb"', r'"a\nb...', "null")
 
 
 def test_only_so_many_reasons_are_told() -> None:
@@ -139,7 +147,7 @@ def test_what_was_left_out_is_said_with_its_algorithm() -> None:
     assert Jwks.of({"keys": [ALICE, *odd]}, ALGORITHMS).skipped == (
         'key 1 ("ES256K"): it fits none of the allowed algorithms',
         'key 2 ("ML-DSA-44"): its kty is not RSA, EC or OKP',
-        f'key 3 ("{chr(92)}n{(chr(92) + "n") * 18}{chr(92)}): its kty is not RSA, EC or OKP',
+        'key 3 ("' + 19 * r"\n" + "\\...): its kty is not RSA, EC or OKP",
         'key 4 (["x"]): its kty is not RSA, EC or OKP',
     )
 
