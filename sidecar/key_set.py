@@ -116,9 +116,11 @@ class Jwks:
         key whose certificate has the token's `thumbprint`; or else every one that fits, but no more than MAX_KEYS_TRIED.
         """
         if kid is not None and not self.any_kid:
-            return _fitting(self._by_kid.get(kid, ()), algorithm) or _few(
-                _fitting(self._by_kid.get(None, ()), algorithm)
-            )
+            of_kid: list[tuple[VerificationKey, Key]] = []
+            for key in self._by_kid.get(kid, ()):  # nearly every token comes this way, so it makes no further call
+                if algorithm in key.by_algorithm:
+                    of_kid += [(key, key.by_algorithm[algorithm])]
+            return of_kid or _few(_fitting(self._by_kid.get(None, ()), algorithm))
         named = _fitting(self._by_thumbprint.get(thumbprint, ()), algorithm) if thumbprint is not None else []
         return named or _few(_fitting(self.keys, algorithm))
 

@@ -229,7 +229,9 @@ def _header(jws: Jws) -> tuple[str, str | None, str]:
     typ = header.get("typ", "absent")
     if not isinstance(typ, str):
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
-    return SAME_ALGORITHM.get(algorithm, algorithm), kid, _media_type(typ)
+    if algorithm in SAME_ALGORITHM:
+        algorithm = SAME_ALGORITHM[algorithm]
+    return algorithm, kid, _media_type(typ)
 
 
 def _thumbprint(jws: Jws) -> str | None:
