@@ -33,5 +33,5 @@ class Limits(Struct):
     upstream_header_bytes: Count = key("Of all headers of an answer together.", 65536)
     upstream_headers: Count = key("Headers of an answer.", 128)
     buffered_bytes: Count = key(
-        "Of bodies that wait for a slow peer; beyond it new requests are answered 503.", 67108864
+        "That wait for a slow peer or the end of a head; beyond it new requests are answered 503.", 67108864
     )
