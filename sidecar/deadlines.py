@@ -4,11 +4,15 @@ Setting a deadline is storing a number. How late an expiry may be noticed is the
 """
 
 import asyncio
+import logging
+from traceback import extract_tb
 from typing import Protocol
 
 from sidecar.clock import Clock
 
 NEVER = float("inf")
+
+log = logging.getLogger("sidecar.deadlines")
 
 
 class Expiring(Protocol):
@@ -40,4 +44,13 @@ class Deadlines:
         for one in [one for one in self.watched if one.deadline <= now]:
             if one.deadline <= now:  # still: one that expires may give another more time
                 one.deadline = NEVER
-                one.expire()
+                try:
+                    one.expire()
+                except Exception as error:  # noqa: BLE001  # one that fails must not keep the others from ending
+                    at = extract_tb(error.__traceback__)[-1]
+                    log.error(
+                        "event=bug type=%s at=%s:%s do='Please report it with this line.'",
+                        type(error).__name__,
+                        at.filename,
+                        at.lineno,
+                    )

@@ -83,3 +83,19 @@ async def test_they_are_looked_at_every_tick(clock: HandClock) -> None:
     await asyncio.sleep(0.4)
     assert egg.boiled == 1
     watching.cancel()
+
+
+def test_one_that_fails_keeps_no_other_from_ending(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    deadlines, other = Deadlines(clock), Egg(clock.monotonic())
+
+    class Broken(Egg):
+        def expire(self) -> None:
+            super().expire()
+            raise AttributeError("secret")
+
+    broken = Broken(clock.monotonic())
+    deadlines.watched |= {broken, other}
+    deadlines.tick()
+    assert (broken.boiled, other.boiled) == (1, 1)
+    assert [record.getMessage().partition(" at=")[0] for record in caplog.records] == ["event=bug type=AttributeError"]
+    assert "secret" not in caplog.text
