@@ -10,6 +10,7 @@ from enum import Enum
 from urllib.parse import unquote
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.path_pattern import regular, stars
 from sidecar.policy import Policy
 
 # Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
@@ -25,7 +26,7 @@ _PARAMETER = re.compile(r";[^/]*")
 # `//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2); to a browser's, which Node has, `///x/admin` too.
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
-MAX_MATCHED = 2048  # characters of a path that a pattern looks at; each one more costs time
+MAX_MATCHED = 2048  # characters of a path that a regular expression looks at; each one more costs time
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
@@ -51,7 +52,7 @@ class Route:
     """
 
     __slots__ = (
-        "_domains", "_hosts", "_literal", "_pattern", "_prefix", "auth", "forward_token", "max_body", "methods", "name",
+        "_domains", "_hosts", "_prefix", "_regex", "_stars", "auth", "forward_token", "max_body", "methods", "name",
         "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
@@ -77,13 +78,8 @@ class Route:
         self.name = name or regex or path
         self._prefix = path.endswith("/*")
         self.path = path[:-2] if self._prefix else path
-        self._literal = "" if regex is not None else self.path.partition("*")[0]
-        self._pattern = None
-        if regex is not None:
-            self._pattern = re.compile(regex)
-        elif "*" in self.path:
-            segments = "/".join(map(_segment_pattern, self.path.split("/")))
-            self._pattern = re.compile(segments + ("(?:/.*)?" if self._prefix else ""))
+        self._regex = None if regex is None else regular(regex)
+        self._stars = stars(self.path, below=self._prefix) if "*" in self.path else None
         self._hosts = None if hosts is None else frozenset(hosts)
         self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
         self.methods = None if methods is None else frozenset(methods)
@@ -104,12 +100,12 @@ class Route:
     def covers(self, path: str) -> bool:
         """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`.
 
-        With a pattern it may speak of any path that is too long to be looked at and begins as the pattern does.
+        With a regular expression it may speak of any path that is too long to be looked at.
         """
-        if self._pattern is not None:
-            if len(path) > MAX_MATCHED:
-                return path.startswith(self._literal)
-            return self._pattern.fullmatch(path) is not None
+        if self._regex is not None:
+            return len(path) > MAX_MATCHED or self._regex(path)
+        if self._stars is not None:
+            return self._stars(path)
         if self._prefix:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
@@ -131,7 +127,7 @@ class Routes:
 
         `target` is the request target as it came (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
         method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
-        path with more than one meaning, or too long for a pattern that might fit.
+        path with more than one meaning, or too long for a regular expression that might fit.
         """
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -150,23 +146,10 @@ class Routes:
                 and (route.methods is None or method in route.methods)
                 and (route._hosts is None or route.serves(host_name(host)))
             ):
-                if route._pattern is not None and len(path) > MAX_MATCHED:
+                if route._regex is not None and len(path) > MAX_MATCHED:
                     raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
                 return route
         return self._otherwise
-
-
-def _segment_pattern(segment: str) -> str:
-    """A segment in which each `*` stands for a part, as a regular expression that never tries a part twice.
-
-    The first place where the text between two `*` fits is as good as any later one, so the groups are atomic. Without them the
-    time grows by the length of the path to the power of the number of `*`.
-    """
-    first, *rest = map(re.escape, segment.split("*"))
-    if not rest:
-        return first
-    *between, last = rest
-    return first + "".join(f"(?>[^/]*?{text})" for text in between) + rf"(?>[^/]*{last}(?=/|\Z))"
 
 
 def host_name(host: bytes) -> str:

@@ -15,7 +15,10 @@ FILES = {
 
 COMMANDS = {"dev", "drain", "check", "importing", "keys_command"}
 """What serves one command only, by its name."""
-PURE_RULES = {f"sidecar.{name}" for name in ("routes", "bearer", "jws", "claims", "conditions", "policy", "identity")}
+PURE_RULES = {
+    f"sidecar.{name}"
+    for name in ("path_pattern", "routes", "bearer", "jws", "claims", "conditions", "policy", "identity")
+}
 """Rules without a socket, a clock or a loop: what they answer depends on what they are given, and on nothing else."""
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}
 
@@ -82,7 +85,12 @@ def test_only_the_command_line_imports_what_serves_one_command() -> None:
 
 
 def test_configuration_knows_no_module_but_its_own_parts() -> None:
-    assert {area(module).partition("_")[0] for module in reachable("sidecar.config", OURS)} <= {"config", "yaml"}
+    """And what reads a pattern, which refuses one that takes too long."""
+    assert {area(module).partition("_")[0] for module in reachable("sidecar.config", OURS)} <= {
+        "config",
+        "yaml",
+        "path",
+    }
 
 
 def test_errors_know_no_other_module() -> None:

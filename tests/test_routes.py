@@ -420,14 +420,46 @@ def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
     assert path in readings(path)
 
 
-@pytest.mark.parametrize("path", ["/*-*/*-*/*-*/b", "/*-*/*-*/*-*a", "/*-*-*-*-*a/*"])
-def test_a_long_path_of_what_separates_the_parts_takes_time_by_its_length(path: str) -> None:
-    def fastest(dashes: int) -> float:
-        asked = "/".join(["", *["-" * dashes] * 3, "c"])
-        return min(timeit.repeat(lambda: route.covers(asked), number=1, repeat=20))
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Route("/objects/*-*-*-*-*/*-*-*-*-*.x"),
+        Route("/objects/*a*a*a*a*b*/*"),
+        Route("", regex="/objects/(-|--|-a?)*(-*)*x"),
+        Route("", regex="/objects/.*-.*-.*-.*-.*-.*x"),
+        Route("", regex="/(?:.?){300}x"),
+    ],
+)
+def test_no_pattern_tries_a_part_of_a_path_in_more_than_one_way(rule: Route) -> None:
+    """One that did would not come to an end in this life."""
+    for path in ("/objects/" + "-" * 2000, "/objects/" + "-" * 1000 + "/" + "-" * 1000, "/objects/" + "a-" * 1000):
+        assert rule.covers(path) is False
 
-    route = Route(path)
-    assert fastest(60) < 60 * fastest(6)
+
+def test_a_path_of_many_dashes_takes_as_long_for_many_stars_as_for_one() -> None:
+    def fastest(pattern: str) -> float:
+        route = Route(pattern)
+        return min(timeit.repeat(lambda: route.covers("/objects/" + "-" * 2000), number=10, repeat=20))
+
+    assert fastest("/objects/*-*-*-*-*x") < 10 * fastest("/objects/*x")
+
+
+@pytest.mark.parametrize(
+    ("regex", "path", "fits"),
+    [
+        ("/a/[0-9]+", "/a/12", True),
+        ("/a/[0-9]+", "/a/12/b", False),
+        ("/a/[0-9]+", "/b/a/12", False),
+        ("/a|/b", "/b", True),
+        ("/a|/b", "/bx", False),
+        ("/a/.", "/a/\udce9", True),
+        ("/a/.", "/a/é", True),
+        ("/a/..", "/a/é", False),
+        (r"/a/\d", "/a/٣", False),
+    ],
+)
+def test_a_regular_expression_fits_a_whole_path(regex: str, path: str, fits: bool) -> None:
+    assert Route("", regex=regex).covers(path) is fits
 
 
 def test_stars_stand_for_any_part_of_their_segment() -> None:

@@ -15,6 +15,7 @@ from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
+from sidecar.path_pattern import regular
 
 MAX_REGEX = 256  # characters; a longer one is a program
 
@@ -61,11 +62,9 @@ def _regex(value: str) -> str:
             f"is longer than {MAX_REGEX} characters; several rules are easier to read than one such pattern"
         )
     try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"{{input}} is not a regular expression: {error.msg} at character {error.pos}") from None
-    except (OverflowError, RecursionError):
-        raise ValueError("{input} repeats or nests more than a regular expression can") from None
+        regular(value)
+    except ValueError as error:
+        raise ValueError(f"{{input}} is not a regular expression of RE2: {error}") from None
     return value
 
 
@@ -90,11 +89,11 @@ class Route(Struct):
 
     line: SkipJsonSchema[int] = 0
     path: RoutePath | None = key(
-        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment, two at most.",
+        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment.",
         None,
     )
     path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
-        "Instead of path: the whole path must match. No pattern looks at more than 2048 characters; a longer path is a 400.",
+        "Instead of path: what the whole path must match (RE2). A path of more than 2048 characters that may meet it is a 400.",
         None,
     )
     hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(

@@ -57,11 +57,10 @@ async def test_a_regular_expression_is_of_the_whole_path(target: str, public: bo
         assert (await stack.fetch(request("GET", target))).status == (200 if public else 401)
 
 
-@pytest.mark.parametrize("rule", [{"path_regex": "/t/.*/admin/.*"}, {"path": "/t/*/admin/*"}, {"path": "/*/x/admin/*"}])
-async def test_a_path_too_long_for_a_pattern_that_may_fit_is_refused(rule: dict[str, str]) -> None:
+async def test_a_path_too_long_for_a_regular_expression_that_may_fit_is_refused() -> None:
     routes: list[dict[str, Any]] = [
         {"path": "/open/*", "auth": "none"},
-        {**rule, "methods": ["GET"], "hosts": ["sidecar.test"], "auth": "deny"},
+        {"path_regex": "/t/.*/admin/.*", "methods": ["GET"], "hosts": ["sidecar.test"], "auth": "deny"},
         {"path": "/*", "auth": "none"},
     ]
     begins = "/t/x/admin/"
