@@ -16,7 +16,7 @@ from sidecar.policy import Policy
 # Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
-_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;]|%[0-9A-Fa-f]{2})*")
+_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;]++|%[0-9A-Fa-f]{2})*+")
 # %2f and %5c are separators to some, %00 ends a string to others; other control characters have no business in a path.
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
 # `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
@@ -174,13 +174,13 @@ def readings(path: str) -> set[str]:
         found.add(reading)
         read += len(reading)
         if (
-            _FORBIDDEN_ESCAPE.search(reading) is not None
-            or _DOT_PARAMETER.search(reading) is not None
+            ("%" in reading and _FORBIDDEN_ESCAPE.search(reading) is not None)
+            or (";" in reading and _DOT_PARAMETER.search(reading) is not None)
             or len(found) > MAX_READINGS
             or read > MAX_READ_TOGETHER
         ):
             raise Rejection(Reason.PATH_AMBIGUOUS)
-        unread |= {program(reading) for program in _PROGRAMS} - found
+        unread |= {program(reading) for sign, program in _PROGRAMS if sign in reading} - found
     return found
 
 
@@ -224,12 +224,14 @@ def _resolved(path: str) -> str:
     return "/" + "/".join(kept)
 
 
+# Each with what a path must hold for it to do anything, which is quick to see.
 _PROGRAMS = (
-    _decoded,
-    _cut,
-    _without_parameters,
-    _without_authority,
-    _without_late_authority,
-    _merged,
-    _resolved,
+    ("%", _decoded),
+    ("?", _cut),
+    ("#", _cut),
+    (";", _without_parameters),
+    ("//", _without_authority),
+    ("//", _without_late_authority),
+    ("//", _merged),
+    (".", _resolved),
 )

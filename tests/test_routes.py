@@ -3,6 +3,7 @@
 import re
 import timeit
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import product
 from urllib.parse import unquote
 
@@ -352,6 +353,55 @@ PIECES = (
     ),
 )
 PATHS = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "/" + "".join(pieces))
+
+
+def readings_by_every_program(path: str) -> set[str] | None:
+    """As `readings` has them, by every program on every reading; None for a path that is not to be read."""
+    readable = r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;]|%[0-9A-Fa-f]{2})*"
+    if len(path) > 2048 or re.fullmatch(readable, path) is None:
+        return None
+    programs = [
+        lambda path: unquote(path, errors="surrogateescape"),
+        lambda path: re.split("[?#]", path)[0],
+        lambda path: re.sub(";[^/]*", "", path),
+        lambda path: re.sub("^//[^/]*", "", path) or "/",
+        lambda path: re.sub("^//+[^/]*", "", path) or "/",
+        lambda path: re.sub("/{2,}", "/", path),
+        lambda path: dots_resolved(path),
+    ]
+    found, unread, read = set[str](), {path}, 0
+    while unread:
+        reading = unread.pop()
+        found.add(reading)
+        read += len(reading)
+        if re.search(r"(?i)%(?:2f|5c|[01][0-9a-f]|7f)|/\.{1,2};", reading) or len(found) > 64 or read > 8 * 2048:
+            return None
+        unread |= {program(reading) for program in programs} - found
+    return found
+
+
+@given(st.one_of(PATHS, st.tuples(PATHS, st.integers(1, 400)).map(lambda made: made[0] * made[1])))
+@example("/" * 2000)
+@example("/;" * 1000)
+@example("//a" * 600)
+@example("/.a;/.b//..")
+def test_a_path_is_read_as_by_every_program_on_every_reading(path: str) -> None:
+    try:
+        found = readings(path)
+    except Rejection:
+        found = None
+    assert found == readings_by_every_program(path)
+
+
+def test_a_path_of_slashes_takes_little_more_than_a_path_of_names() -> None:
+    def fastest(path: str) -> float:
+        def ask() -> None:
+            with suppress(Rejection):
+                match(path)
+
+        return min(timeit.repeat(ask, number=20, repeat=20))
+
+    assert fastest("/" * 2000) < 3 * fastest("/%61a" * 400)
 
 
 @given(PATHS)
