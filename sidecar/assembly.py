@@ -88,7 +88,8 @@ class Assembly:
             )
             for name, probe in config.health.probes.items()
         }
-        self.denylist = DenyList(clock, iss_names(config), config.denylist_file)
+        denied = None if previous is None else previous.denylist
+        self.denylist: DenyList = DenyList(clock, iss_names(config), config.denylist_file, denied)
         issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
@@ -136,6 +137,7 @@ class Assembly:
             if name in old.sources and same_place(issuer, old.config.issuers[name]):
                 self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
+        self.denylist.tell_waiting()
         own, before = self.handler.verifier, old.handler.verifier
         # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
         before.denylist = self.denylist

@@ -35,6 +35,7 @@ class Collector(registry.Collector):
         yield from self._tokens()
         yield from self._fetches()
         yield from self._keys()
+        yield from self._denylist()
         yield from self._gateway()
         telemetry = self._live.telemetry
         yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
@@ -159,6 +160,22 @@ class Collector(registry.Collector):
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
             ISSUER,
             {source.name: source.clock_offset_s for source in sources if source.clock_offset_s is not None},
+        )
+
+    def _denylist(self) -> Iterator[Metric]:
+        denylist = self._live.assembly.denylist
+        yield _gauge(
+            "denylist_entries",
+            "Entries of the deny list by their origin (file, posted) and state: in_force, or waiting for their issuer.",
+            ("origin", "state"),
+            denylist.counts,
+        )
+        found = denylist.found_good_at
+        yield _gauge(
+            "denylist_age_seconds",
+            "Time since the deny list in use was last found to be what its file holds.",
+            (),
+            {} if found is None else {(): self._clock.monotonic() - found},
         )
 
     def _gateway(self) -> Iterator[Metric]:

@@ -92,6 +92,7 @@ class Workers:
         self._workers: set[_Worker] = set()
         self._gone = Counted(Counts(), TokenCache(), {}, 0, [])
         self._shared = self._to_share()
+        self._sharing = asyncio.Lock()
         self._reserved: socket.socket | None = None
         self._port = 0
         self._ending = False
@@ -196,11 +197,15 @@ class Workers:
         return Shared(self._live.telemetry.draining, list(self._live.assembly.denylist.added()))
 
     async def share(self) -> None:
-        """Tell all workers what operators have done, if that has changed."""
-        shared = self._to_share()
-        if shared != self._shared:
-            self._shared = shared
-            await self._ask_all(shared)
+        """Tell all workers what operators have done, if that has changed. Once it ends, none serves that does not know it."""
+        async with self._sharing:  # also who finds nothing new waits until all have heard of it
+            shared = self._to_share()
+            if shared != self._shared:
+                self._shared = shared
+                for worker, reply in await self._ask_all(shared):
+                    if reply is None:
+                        log.error("event=worker_not_told do='It is replaced.'")
+                        worker.channel.close()
 
     async def collect(self) -> None:
         """Bring the counts up to date: the sum of all workers, and of what those had counted that have ended."""

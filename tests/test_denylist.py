@@ -4,12 +4,17 @@ import asyncio
 import json
 import logging
 import os
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.denylist import ALWAYS, MAX_ADDED, DenyList, Entries, Entry
+from sidecar.denied_table import Table, key_of
+from sidecar.denylist import ALWAYS, ENTRIES_AT_A_TIME, MAX_ADDED, DenyList, Entry
 from sidecar.server import CannotStart
 from sidecar.unusable import Unusable
 from tests.peers import patience
@@ -357,6 +362,133 @@ async def test_a_file_that_was_changed_in_place_is_seen(tmp_path: Path, clock: H
     assert denied(denylist)
 
 
+@pytest.mark.parametrize("name", ["long.json", "long.yaml"])
+async def test_a_list_is_read_whole_however_its_pieces_fall(tmp_path: Path, clock: HandClock, name: str) -> None:
+    """Longer than what is read at a time, and with characters of several bytes at its borders."""
+    jtis = [f"{number}-{'é' * (number % 7)}" for number in range(6000)]
+    documents = [{"iss": ISS, "jti": jti, "until": NOW + 5} for jti in jtis]
+    content = (
+        json.dumps(documents, ensure_ascii=False, indent=1)
+        if name.endswith("json")
+        else "".join(f"- {{iss: {ISS}, jti: {jti}}}\n" for jti in jtis)
+    )
+    denylist = await loaded(tmp_path / name, clock, content)
+    assert len(denylist) == 6000
+    assert all(denied(denylist, jti=jti) for jti in jtis)
+    assert not denied(denylist, jti="6000-é")
+
+
+async def test_a_yaml_file_may_name_what_comes_again(tmp_path: Path, clock: HandClock) -> None:
+    denylist = await loaded(
+        tmp_path / "a.yaml", clock, f"- &one {{iss: &iss {ISS}, jti: a}}\n- {{iss: *iss, jti: t1}}\n- *one"
+    )
+    assert denied(denylist)
+    assert len(denylist) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1", "[E", "[E E]", "[E,", "[E}", "[E][E]", "[,E]", "[E,]", "[,]", '[E,{"iss": "' + "a" * 200_000, "[E] x"],
+)
+async def test_half_a_list_is_none(tmp_path: Path, clock: HandClock, content: str) -> None:
+    entry = json.dumps({"iss": ISS, "jti": "t1"})
+    with pytest.raises(Unusable):
+        await loaded(tmp_path / "a.json", clock, content.replace("E", entry))
+
+
+@given(st.dictionaries(st.text(min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=50), st.text())
+def test_a_table_is_a_dictionary_of_the_later_times(entries: dict[str, tuple[int, int]], other: str) -> None:
+    table = Table()
+    for text, (first, second) in entries.items():
+        table.raise_to(key_of(text), first, 5)
+        table.raise_to(key_of(text), 5, second)
+    for text in {*entries, other}:
+        times = entries.get(text)
+        assert table[key_of(text)] == (times and tuple(max(one, 5.0) for one in times))
+    assert len(table) == len(entries)
+
+
+def test_a_key_is_not_found_across_two_entries() -> None:
+    """In a table of one part each half of one and half of the next would be as good."""
+    table = Table()
+    keys = [b"\0\0" + bytes([number] * 14) for number in range(1, 4)]
+    for key in keys:
+        table.raise_to(key, 1.0, 2.0)
+    held = b"".join(key + struct.pack("<dd", 1.0, 2.0) for key in keys)
+    for place in range(1, len(held) - 16):
+        if place % 32 and held[place : place + 2] == b"\0\0":
+            assert table[held[place : place + 16]] is None
+    assert table[keys[1]] == (1.0, 2.0)
+
+
+def test_the_texts_of_a_key_are_not_run_together() -> None:
+    assert len({key_of("ab", "c"), key_of("a", "bc"), key_of("abc"), key_of("", "abc"), key_of("abc", "")}) == 5
+
+
+async def test_an_entry_takes_little_memory(tmp_path: Path, clock: HandClock) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"iss": ISS, "jti": f"{number:032}", "until": NOW + 5} for number in range(50_000)]))
+    denylist = DenyList(clock, NAMES, path)
+    tracemalloc.start()
+    try:
+        await denylist.load()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 150 * 50_000, "of which a part is the parts of the table, however full they are"
+    assert peak < held + 2**20, "the file never stands in memory as a whole"
+    assert len(denylist) == 50_000
+
+
+async def test_the_loop_goes_on_while_a_list_is_read(tmp_path: Path, clock: HandClock) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"iss": ISS, "jti": str(number)} for number in range(5000)]))
+    denylist = DenyList(clock, NAMES, path)
+    turns = 0
+    reading = asyncio.create_task(denylist.load())
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await reading
+    assert turns > 5000 / ENTRIES_AT_A_TIME
+
+
+async def test_another_list_reads_no_file_again_that_has_not_changed(tmp_path: Path, clock: HandClock) -> None:
+    path = tmp_path / "denied.json"
+    content = json.dumps([{"iss": ISS, "jti": "t1"}, {"iss": "https://new.test/", "jti": "t1"}])
+    before = await loaded(path, clock, content)
+    stamp = path.stat()
+    path.write_text("x" * len(content))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # for all that can be seen, the same
+    names = NAMES | {"https://new.test/": "new"}
+    after = DenyList(clock, names, path, before)
+    await after.load()
+    assert denied(after)
+    assert denied(after, "new"), "it waited for its issuer"
+    assert (len(before), len(after)) == (1, 2)
+    elsewhere = DenyList(clock, names, tmp_path / "other.json", before)
+    assert len(elsewhere) == 0
+
+
+def test_entries_of_an_issuer_that_is_gone_wait_for_it(denylist: DenyList, clock: HandClock) -> None:
+    denylist.add({"iss": ISS, "jti": "t1"})
+    mistyped = DenyList(clock, {"https://isuer.test/": "main"}, None, denylist)
+    mistyped.have_added(denylist.added())
+    assert mistyped.counts["posted", "waiting"] == 1
+    assert (len(mistyped), denied(mistyped)) == (0, False)
+    mended = DenyList(clock, NAMES, None, mistyped)
+    mended.have_added(mistyped.added())
+    assert mended.counts["posted", "waiting"] == 0
+    assert denied(mended)
+
+
+def test_an_entry_takes_the_place_of_one_under_another_name_of_the_issuer(denylist: DenyList) -> None:
+    denylist.add({"iss": ISS, "sub": "alice"})
+    denylist.add({"iss": ALIAS, "sub": "alice", "until": NOW})
+    assert not denied(denylist)
+    assert len(denylist) == 1
+
+
 # In the proxy
 
 
@@ -417,6 +549,22 @@ async def test_once_its_entry_has_ended_a_token_is_good_again() -> None:
 INLINE = {"main": {"issuer": ISS, "audiences": ["my-api"], "jwks_inline": {"keys": [public_jwk("EdDSA")]}}}
 
 
+async def test_the_entries_and_their_age_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "denied.yaml"
+    path.write_text(f"- {{iss: {ISS}, jti: t1}}\n- {{iss: https://unknown.test/, jti: t1}}")
+    async with running(denylist_file=str(path), issuers=INLINE) as stack:
+        stack.clock.ahead_s += 100
+        lines = (await stack.health("/metrics")).body.decode().splitlines()
+        for sample in (
+            'entries{origin="file",state="in_force"} 1.0',
+            'entries{origin="file",state="waiting"} 1.0',
+            'entries{origin="posted",state="in_force"} 0.0',
+        ):
+            assert f"jwt_sidecar_denylist_{sample}" in lines
+        [age] = [line for line in lines if line.startswith("jwt_sidecar_denylist_age_seconds ")]
+        assert float(age.split()[1]) >= 0
+
+
 async def test_the_file_is_in_force_before_the_first_request(tmp_path: Path) -> None:
     path = tmp_path / "denied.yaml"
     path.write_text(f"- {{iss: {ISS}, jti: t1}}")
@@ -446,14 +594,19 @@ async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was()
         assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"
 
 
-def test_of_two_entries_of_a_file_about_the_same_neither_weakens_the_other() -> None:
-    names = {"a": "main", "alias": "main"}
+async def test_of_two_entries_of_a_file_about_the_same_neither_weakens_the_other(
+    tmp_path: Path, clock: HandClock
+) -> None:
     read = [
-        {"iss": "a", "sub": "alice", "issued_before": 2000},
-        {"iss": "a", "sub": "alice", "issued_before": 1000},
-        {"iss": "a", "jti": "x"},
-        {"iss": "alias", "jti": "x", "until": 5},
+        {"iss": ISS, "sub": "alice", "issued_before": NOW + 20},
+        {"iss": ISS, "sub": "alice", "issued_before": NOW + 10},
+        {"iss": ISS, "jti": "x"},
+        {"iss": ISS, "jti": "x", "until": NOW + 5},
+        {"iss": ISS, "jti": "y", "until": NOW + 5},
+        {"iss": ALIAS, "jti": "y"},
     ]
-    entries = Entries(names, [Entry.read(one) for one in read])
-    assert entries.deny("main", {"sub": "alice", "iat": 1500}, 10.0)
-    assert entries.deny("main", {"jti": "x"}, 10.0)
+    denylist = await loaded(tmp_path / "denied.json", clock, json.dumps(read))
+    clock.advance(10)
+    assert denied(denylist, iat=NOW + 15)
+    assert denied(denylist, jti="x", sub="bob")
+    assert denied(denylist, jti="y", sub="bob")

@@ -331,6 +331,19 @@ async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) 
         assert await status(stack, token=stack.token(sub="bob")) == 401
 
 
+async def test_posted_entries_outlive_a_reload_that_mistypes_their_issuer(file: Path) -> None:
+    async with running(file=file) as stack:
+        main = {"issuer": stack.issuer.issuer, "audiences": [AUDIENCE]}
+        stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "sub": "alice"})
+        assert await reload(stack, file, issuers={"main": main | {"issuer": "https://mistyped.test/"}})
+        assert stack.sidecar.assembly.denylist.counts["posted", "waiting"] == 1
+        samples = (await stack.health("/metrics")).body
+        assert b'jwt_sidecar_denylist_entries{origin="posted",state="waiting"} 1.0' in samples
+        assert await reload(stack, file, issuers={"main": main})
+        answer = await stack.fetch(stack.good())
+        assert (answer.status, answer.json()["code"]) == (401, "token_revoked")
+
+
 async def test_what_is_taken_back_after_a_reload_is_refused_to_who_waited_for_a_key_meanwhile(file: Path) -> None:
     async with running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200

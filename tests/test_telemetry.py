@@ -139,7 +139,8 @@ async def test_the_values_of_labels_are_closed_sets() -> None:
         "why": {"public", "optional", "preflight"},
         "kind": {"claim", "underscore", "forwarded", "connect", "timeout", "reset", "protocol"},
         "upstream": {"default"},
-        "state": {"fresh", "stale", "absent"},
+        "state": {"fresh", "stale", "absent", "in_force", "waiting"},
+        "origin": {"file", "posted"},
         "hash": {stack.sidecar.config.digest},
         "version": {version("jwt-sidecar")},
         "python": {platform.python_version()},
@@ -334,7 +335,13 @@ async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> No
 
 
 async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None:
-    async with RawBackend() as backend, running(**Keys(tmp_path).settings(backend.url, routes=None)) as stack:
+    denied = tmp_path / "denied.json"
+    denied.write_text("[]")
+    settings = {"denylist_file": str(denied)}
+    async with (
+        RawBackend() as backend,
+        running(**Keys(tmp_path).settings(backend.url, routes=None), **settings) as stack,
+    ):
         await stack.fetch(stack.good())
         names = set(await metrics(stack))
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*/*.y*ml"), *ROOT.glob("deploy/grafana/*")]

@@ -167,7 +167,8 @@ class Admin:
             raise _Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
         except Unusable as error:
             raise _Refused(400, f"The entry cannot be used: {error}.") from None
-        return web.json_response({"entries": len(denylist)})
+        waiting = denylist.counts["posted", "waiting"]
+        return web.json_response({"entries": len(denylist)} | ({"waiting": waiting} if waiting else {}))
 
     async def _drain(self, _request: web.Request) -> web.Response:
         self._live.drain()
