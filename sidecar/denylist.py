@@ -138,7 +138,7 @@ class DenyList:
 
     def denies(self, issuer: str, claims: Mapping[str, Any]) -> bool:
         """Are verified claims of the issuer of this name refused at this time?"""
-        if not self._filed.table and not self._added:
+        if not self._filed.kinds and not self._added:
             return False
         now, issued = self._clock.wall(), claims.get("iat", 0)
         for iss in self._spellings.get(issuer, ()):

@@ -5,7 +5,7 @@ them; where two readings would meet different rules the request is refused, sinc
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from urllib.parse import unquote
 
@@ -52,7 +52,7 @@ class Route:
     """
 
     __slots__ = (
-        "_domains", "_hosts", "_prefix", "_regex", "_stars", "auth", "forward_token", "max_body", "methods", "name",
+        "_domains", "_hosts", "_regex", "_stars", "auth", "forward_token", "is_prefix", "max_body", "methods", "name",
         "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
@@ -76,10 +76,10 @@ class Route:
         name: str | None = None,
     ) -> None:
         self.name = name or regex or path
-        self._prefix = path.endswith("/*")
-        self.path = path[:-2] if self._prefix else path
+        self.is_prefix = path.endswith("/*")
+        self.path = path[:-2] if self.is_prefix else path
         self._regex = None if regex is None else regular(regex)
-        self._stars = stars(self.path, below=self._prefix) if "*" in self.path else None
+        self._stars = stars(self.path, below=self.is_prefix) if "*" in self.path else None
         self._hosts = None if hosts is None else frozenset(hosts)
         self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
         self.methods = None if methods is None else frozenset(methods)
@@ -106,9 +106,14 @@ class Route:
             return len(path) > MAX_MATCHED or self._regex(path)
         if self._stars is not None:
             return self._stars(path)
-        if self._prefix:
+        if self.is_prefix:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
+
+    @property
+    def has_pattern(self) -> bool:
+        """Is more than a comparison needed to know what it covers?"""
+        return self._regex is not None or self._stars is not None
 
     def serves(self, host: str) -> bool:
         """Does this rule speak of the host (lower-case, without port)?"""
@@ -121,6 +126,17 @@ class Routes:
     def __init__(self, routes: Sequence[Route], otherwise: Route) -> None:
         self.rules = tuple(routes)
         self._otherwise = otherwise
+        # The places of the rules, so that a request meets few of two thousand: by their path, by the path that all
+        # of theirs are below of, and of the patterns all.
+        self._exact: dict[str, list[int]] = {}
+        self._below: dict[str, list[int]] = {}
+        self._patterns: list[int] = []
+        for place, route in enumerate(self.rules):
+            if route.has_pattern:
+                self._patterns.append(place)
+            else:
+                (self._below if route.is_prefix else self._exact).setdefault(route.path, []).append(place)
+        self._deepest = max((path.count("/") for path in self._below), default=-1)
 
     def match(self, method: str, target: str, host: bytes = b"") -> Route:
         """The rule for a request: the first whose path, methods and hosts all fit.
@@ -140,16 +156,41 @@ class Routes:
         return found.pop()
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
-        for route in self.rules:
-            if (
-                route.covers(path)
-                and (route.methods is None or method in route.methods)
-                and (route._hosts is None or route.serves(host_name(host)))
-            ):
-                if route._regex is not None and len(path) > MAX_MATCHED:
-                    raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
-                return route
-        return self._otherwise
+        first = none = len(self.rules)
+        if not none:
+            return self._otherwise
+        for places in self._may_fit(path):
+            for place in places:
+                if place >= first:
+                    break
+                route = self.rules[place]
+                if (
+                    (route.methods is None or method in route.methods)
+                    and (not route.has_pattern or route.covers(path))
+                    and (route._hosts is None or route.serves(host_name(host)))
+                ):
+                    first = place
+                    break
+        if first == none:
+            return self._otherwise
+        route = self.rules[first]
+        if route._regex is not None and len(path) > MAX_MATCHED:
+            raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
+        return route
+
+    def _may_fit(self, path: str) -> Iterator[list[int]]:
+        """The places of all rules that may cover a path. Those that are no patterns do."""
+        if (exact := self._exact.get(path)) is not None:
+            yield exact
+        end = -1
+        for _ in range(self._deepest + 1):
+            end = path.find("/", end + 1)
+            if (below := self._below.get(path if end < 0 else path[:end])) is not None:
+                yield below
+            if end < 0:
+                break
+        if self._patterns:
+            yield self._patterns
 
 
 def host_name(host: bytes) -> str:

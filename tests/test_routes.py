@@ -8,7 +8,7 @@ from itertools import product
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.common.errors import Reason, Rejection
@@ -422,6 +422,47 @@ def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> N
 def match_plain(path: str) -> Route:
     """The first rule that covers the path just as it is."""
     return next((route for route in (CLOSED, PUBLIC, ROBOTS, ADMIN, READ) if route.covers(path)), OTHERWISE)
+
+
+RULE_PATHS = st.sampled_from(["/", "/*", "/a", "/a/*", "/a/b", "/a/b/*", "/a/b/c/*", "/*/b", "/a*", "/a/", "/*b/*"])
+RULES = st.lists(
+    st.one_of(
+        RULE_PATHS.map(Route),
+        st.builds(Route, RULE_PATHS, methods=st.sampled_from([["GET"], ["POST"]])),
+        st.builds(Route, RULE_PATHS, hosts=st.sampled_from([["x"], ["*.x"]])),
+        st.builds(Route, st.just(""), regex=st.sampled_from(["/a/.*", "/[ab]+"])),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=300)
+@given(
+    RULES,
+    st.sampled_from(["/", "/a", "/b", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/c/b", "/ab", "//", "/a//b", "/x/a/b/c"]),
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([b"x", b"y.x", b"z"]),
+)
+def test_the_first_rule_that_fits_is_met_as_by_looking_at_them_all(
+    rules: list[Route], path: str, method: str, host: bytes
+) -> None:
+    fitting = (
+        route
+        for route in rules
+        if route.covers(path) and (route.methods is None or method in route.methods) and route.serves(host_name(host))
+    )
+    assert Routes(rules, OTHERWISE)._first(method, path, host) is next(fitting, OTHERWISE)
+
+
+def test_two_thousand_rules_take_as_long_as_ten() -> None:
+    def fastest(number: int, path: str) -> float:
+        rules = [Route(f"/api/{one}{below}") for one in range(number // 2) for below in ("", "/x/*")]
+        routes = Routes(rules, OTHERWISE)
+        return min(timeit.repeat(lambda: routes.match("GET", path), number=200, repeat=20))
+
+    for path in ("/api/4", "/api/4/x/y", "/api/none/at/all"):
+        assert fastest(2000, path) < 2 * fastest(10, path)
+    assert Routes([Route(f"/{one}") for one in range(9)], OTHERWISE).match("GET", "/8").path == "/8"
 
 
 def test_a_route_shows_its_name_and_what_it_asks() -> None:
