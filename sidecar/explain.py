@@ -124,7 +124,8 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         try:
             route = exchange.route = handler.routes.match(exchange.method, exchange.target, exchange.host)
         except Rejection as rejection:
-            return Explanation([*steps, _failed("route", rejection)], rejection)
+            return Explanation([*steps, *_readings(handler, exchange), _failed("route", rejection)], rejection)
+        steps += _readings(handler, exchange)
     except Rejection as rejection:
         return Explanation([_failed("request", rejection)], rejection)
     steps.append(Step("ok", "route", _about_route(assembly, route)))
@@ -215,6 +216,17 @@ def _enforced(route: Route) -> Route:
     enforced = copy(route)
     enforced.report = False
     return enforced
+
+
+def _readings(handler: Handler, exchange: Exchange) -> Iterator[Step]:
+    """Each way to read the path and the rule that it meets, where there is more than one way."""
+    try:
+        meanings = handler.routes.meanings(exchange.method, exchange.target, exchange.host)
+    except Rejection:
+        return
+    if len(meanings) > 1:
+        for reading, route in sorted(meanings.items()):
+            yield Step("note", "reading", f"{shown(without_tokens(reading))} meets {route.name}")
 
 
 def _about_route(assembly: Assembly, route: Route) -> str:

@@ -262,6 +262,7 @@ def routes(config: Config) -> Routes:
             preserve_host=route.host == "preserve",
             max_body=route.max_body_bytes,
             upgrades=route.upgrades,
+            encoded_slashes=route.encoded_slashes == "pass",
             forward_token=route.auth != "api_key"
             and (config.forward_token if route.forward_token is None else route.forward_token),
         )

@@ -16,9 +16,14 @@ from sidecar.policy import Policy
 # Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
-_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;]++|%[0-9A-Fa-f]{2})*+")
-# %2f and %5c are separators to some, %00 ends a string to others; other control characters have no business in a path.
-_FORBIDDEN_ESCAPE = re.compile(r"%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
+_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*+")
+# No part of a path by RFC 3986, and sent as they are by many clients; some programs encode them.
+_RAW = re.compile(r'[\[\]{}^"<>|]')
+# %00 ends a string to some; other control characters have no business in a path.
+_FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
+_SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
+# A separator to some programs, and a part of a name to others.
+_ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 # `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
 _DOT_PARAMETER = re.compile(r"/\.{1,2};")
 # `;x` names a parameter of a segment to a servlet container, which drops it before it looks for the resource.
@@ -52,8 +57,8 @@ class Route:
     """
 
     __slots__ = (
-        "_domains", "_hosts", "_regex", "_stars", "auth", "forward_token", "is_prefix", "max_body", "methods", "name",
-        "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
+        "_domains", "_hosts", "_regex", "_stars", "auth", "encoded_slashes", "forward_token", "is_prefix", "max_body", "methods",
+        "name", "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +78,7 @@ class Route:
         forward_token: bool = False,
         max_body: int | None = None,
         upgrades: Sequence[str] = ("websocket",),
+        encoded_slashes: bool = True,
         name: str | None = None,
     ) -> None:
         self.name = name or regex or path
@@ -92,6 +98,7 @@ class Route:
         self.preserve_host = preserve_host
         self.forward_token = forward_token
         self.max_body = max_body
+        self.encoded_slashes = encoded_slashes
         self.upgrades = frozenset(name.encode() for name in upgrades)
 
     def __repr__(self) -> str:
@@ -150,10 +157,19 @@ class Routes:
         path = target.partition("?")[0]
         if _PLAIN.fullmatch(path) is not None and _FOLDED.search(path) is None:
             return self._first(method, path, host)
-        found = {self._first(method, reading, host) for reading in readings(path)}
+        found = set(self.meanings(method, target, host).values())
         if len(found) > 1:
             raise Rejection(Reason.PATH_AMBIGUOUS)
-        return found.pop()
+        route = found.pop()
+        if (not route.encoded_slashes or route.strip_prefix) and _ENCODED_SLASH.search(path) is not None:
+            raise Rejection(
+                Reason.PATH_AMBIGUOUS, "The path has an encoded slash or backslash, which its rule refuses."
+            )
+        return route
+
+    def meanings(self, method: str, target: str, host: bytes = b"") -> dict[str, Route]:
+        """The rule that each reading of the path meets. Raises Rejection where the path is not to be read at all."""
+        return {reading: self._first(method, reading, host) for reading in readings(target.partition("?")[0])}
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
         first = none = len(self.rules)
@@ -205,10 +221,12 @@ def readings(path: str) -> set[str]:
     """
     if not path.startswith("/"):
         raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
-    if len(path) > MAX_READ or _READABLE.fullmatch(path) is None:
+    if len(path) > MAX_READ:
         raise Rejection(Reason.PATH_AMBIGUOUS)
+    if (start := _READABLE.match(path)) is None or start.end() < len(path):
+        raise Rejection(Reason.PATH_AMBIGUOUS, _unreadable(path[start.end() if start else 0]))
     found: set[str] = set()
-    unread = {path}
+    unread = {path, _RAW.sub(lambda raw: f"%{ord(raw[0]):02X}", path)}
     read = 0
     while unread:
         reading = unread.pop()
@@ -223,6 +241,18 @@ def readings(path: str) -> set[str]:
             raise Rejection(Reason.PATH_AMBIGUOUS)
         unread |= {program(reading) for sign, program in _PROGRAMS if sign in reading} - found
     return found
+
+
+def _unreadable(character: str) -> str:
+    if character == "%":
+        return "The path has a % that begins no escape: a % itself is %25."
+    shown = f"{character!r} as it is" if " " < character < "\x7f" else "a character that is no visible ASCII"
+    return f"The path has {shown}, which programs read in different ways: encode it."
+
+
+def _decoded_but_slashes(path: str) -> str:
+    """As by programs to which an encoded slash is a part of a name."""
+    return _decoded(_SLASH.sub(r"%25\1", path))
 
 
 def _decoded(path: str) -> str:
@@ -268,6 +298,11 @@ def _resolved(path: str) -> str:
 # Each with what a path must hold for it to do anything, which is quick to see.
 _PROGRAMS = (
     ("%", _decoded),
+    ("%2F", _decoded_but_slashes),
+    ("%2f", _decoded_but_slashes),
+    ("%5C", _decoded_but_slashes),
+    ("%5c", _decoded_but_slashes),
+    ("\\", lambda path: path.replace("\\", "/")),
     ("?", _cut),
     ("#", _cut),
     (";", _without_parameters),

@@ -127,7 +127,7 @@ async def both(stack: Stack, path: str, token: str | None, method: str = "GET") 
         pytest.param("/x", {"more": "a" * 30000}, "FAIL  request     headers_too_large: ", id="headers_too_large"),
         pytest.param("/closed", {}, "FAIL  auth        route_denied: ", id="route_denied"),
         pytest.param("/optional", {"exp": 1}, "FAIL  exp         token_expired: ", id="optional, but bad"),
-        pytest.param("/x%2f..", {}, "FAIL  route       path_ambiguous: ", id="path_ambiguous"),
+        pytest.param("/x%2f..%2fclosed", {}, "FAIL  route       path_ambiguous: ", id="path_ambiguous"),
         pytest.param("x", {}, "FAIL  ", id="no path"),
     ],
 )  # fmt: skip
@@ -137,9 +137,20 @@ async def test_a_refusal_is_told_in_the_words_of_its_answer(path: str, over: dic
         *checks, decision = explanation.lines
         assert decision == answer_line(answer)
         assert check in checks[-1]
-        assert [line for line in checks if not line.startswith("ok ")] == checks[-1:]
+        assert [line for line in checks if not line.startswith(("ok ", "note  reading"))] == checks[-1:]
         assert explanation.rejection is not None
         assert str(explanation).isprintable() or set(str(explanation)) - {"\n"} <= set(map(chr, range(32, 127)))
+
+
+async def test_the_readings_of_a_path_are_told_with_the_rule_that_each_meets() -> None:
+    async with explained() as stack:
+        _, explanation = await both(stack, "/closed%2Fx", good(stack))
+        assert [line for line in explanation.lines if "reading" in line] == [
+            "note  reading     /closed%2Fx meets (default)",
+            "note  reading     /closed/x meets (default)",
+        ]
+        _, explanation = await both(stack, "/plain", good(stack))
+        assert "reading" not in str(explanation)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,10 @@ class Route(Struct):
         "CORS preflights come without a token: forward lets them through, reject asks for one.", "forward"
     )
     mode: Literal["enforce", "report"] = key("report: what would be refused is counted, logged and let in.", "enforce")
+    encoded_slashes: Literal["pass", "reject"] = key(
+        "%2F, %5C in a path. pass: as they came, if every reading meets this rule; never with strip_prefix. reject: a 400.",
+        "pass",
+    )
     upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
     strip_prefix: PathPrefix | None = key("Taken off the path before it is sent on.", None)
     host: Literal["preserve", "upstream"] = key("The Host that the upstream sees: the client's or its own.", "preserve")
