@@ -171,7 +171,7 @@ async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_
         assert [text.partition(" ")[2] for text in texts] == [
             "token_expired POST /orders/%E2%80%AE1 401",
             "token_missing GET /trial/x let in, 200",
-            f"path_ambiguous GET /{MARKUP} 400",
+            f"token_missing GET /{MARKUP} 401",
         ]
         await page.locator(".refusals summary").first.click()
         assert await page.get_by_text(re.compile(r"^The token expired \d+ d ago\.$")).is_visible()
