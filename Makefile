@@ -29,7 +29,7 @@ bench: .venv/installed-dev
 cost: .venv/installed-dev
 	$(BIN)/python -m tests.cost $(WRITE)
 
-# make mutation MODULES="claims policy"
+# make mutation MODULES="jwt/claims policy/access_policy"
 mutation: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.mutation $(MODULES)
 

@@ -19,9 +19,9 @@ from typing import Any
 from benchmarks.origin import nginx_origin
 from benchmarks.process import PROXY_CORE, Process, free_port, running
 from benchmarks.wrk import closed_loop
-from sidecar.api_keys import NEVER, ApiKey
-from sidecar.minting import SigningKey, key_set
-from sidecar.signing_keys import TimedKey
+from sidecar.gateway.api_keys import NEVER, ApiKey
+from sidecar.gateway.key_ring import TimedKey
+from sidecar.gateway.signing_key import SigningKey, key_set
 
 ISSUER, AUDIENCE = "https://gateway.bench/issuer", "bench"
 

@@ -33,8 +33,8 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from sidecar.app.server import build
 from sidecar.config import parse
-from sidecar.server import build
 from tests.peers import tokens
 from tests.peers.wire import request, response
 

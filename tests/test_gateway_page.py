@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.__main__ import main
-from sidecar.check import problems_of
+from sidecar.cli.check import problems_of
+from sidecar.cli.main import main
 from sidecar.config import parse
 
 PAGE = (Path(__file__).parents[1] / "docs" / "gateway.md").read_text()

@@ -62,7 +62,7 @@ OURS_AT_RUN_TIME = {
     [
         ("import a.b, c", {"a.b", "c"}),
         ("from aiohttp import web", {"aiohttp"}),
-        ("from sidecar import claims, clock", {"sidecar.claims", "sidecar.clock"}),
+        ("from sidecar import claims, clock", {"sidecar.jwt.claims", "sidecar.common.clock"}),
         ("from sidecar.http.responses import Form", {"sidecar.http.responses"}),
         ("def f():\n    import time", {"time"}),
     ],

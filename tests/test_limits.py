@@ -2,21 +2,18 @@
 
 import pytest
 
-from sidecar import (
-    claims,
-    followed,
-    identity,
-    issuing,
-    jwks,
-    jws,
-    key_set,
-    keys,
-    mint,
-    pages,
-    routes,
-    verifier,
-)
+from sidecar.common import watched_file as followed
+from sidecar.gateway import local_endpoints as pages
+from sidecar.gateway import token_endpoint as issuing
+from sidecar.gateway import token_minter as mint
 from sidecar.http import chunked, header_policy, websocket
+from sidecar.jwt import claims, verifier
+from sidecar.jwt import compact_jws as jws
+from sidecar.jwt.jwks import cache as jwks
+from sidecar.jwt.jwks import jwk as keys
+from sidecar.jwt.jwks import key_set
+from sidecar.policy import identity_headers as identity
+from sidecar.policy import routes
 from sidecar.proxy import (
     client_connection,
     listener,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.importing.command import imported
+from sidecar.cli.convert.command import imported
 
 PAGES = Path(__file__).parent.parent / "docs" / "migrating"
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from aiohttp.test_utils import RawTestServer
 
+from sidecar.cli.dev.backend import Backend
+from sidecar.cli.dev.issuer import Issuer
 from sidecar.config import Config, parse
-from sidecar.dev.backend import Backend
-from sidecar.dev.issuer import Issuer
-from sidecar.minting import key_set
+from sidecar.gateway.signing_key import key_set
 from tests.conftest import Need
 from tests.real.process import run
 
@@ -86,13 +86,13 @@ def test_every_configuration_loads(page: Path, text: str) -> None:
 # Commands
 
 NOT_RUN = {
-    "make": "tests/test_dev.py does what make run does",
+    "make": "tests/cli/test_dev.py does what make run does",
     "kubectl": "needs a cluster",
     "uv": "needs a package index",
     "echo": "into uv",
     "printf": "into uv",
 }
-ELSEWHERE = "https://gateway.example"  # tests/test_gateway.py asks a gateway
+ELSEWHERE = "https://gateway.example"  # tests/gateway/test_gateway.py asks a gateway
 HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/operating.md
 SESSION = "$ "
 SERVE = "jwt-sidecar run"

@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.claims import ClaimRules, Subjects
 from sidecar.common.errors import Rejection
-from sidecar.jws import parse
+from sidecar.jwt.claims import ClaimRules, Subjects
+from sidecar.jwt.compact_jws import parse
 from tests.peers import tokens
 from tests.peers.tokens import b64
 from tests.proofs.judge import AUDIENCES, RELAXED_RULES, RULES, Judge, acceptable

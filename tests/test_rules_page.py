@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.conditions import condition
-from sidecar.denylist import DenyList, Entry
+from sidecar.jwt.denylist import DenyList, Entry
+from sidecar.policy.claim_conditions import condition
 from tests.peers.clock import HandClock
 
 PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()

@@ -1,1 +1,1 @@
-"""What every other folder may use: the reasons of refusals."""
+"""What every folder above may use, and what knows nothing of requests: time, files, TLS, the reasons of refusals."""

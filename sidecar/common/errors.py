@@ -150,3 +150,14 @@ class Rejection(Exception):
         self.allow = allow
         self.oauth_error = oauth_error
         self.cause = cause
+
+
+class Unusable(Exception):
+    """A file, or what it holds, cannot be used; the text says which and why, and may be shown to the operator."""
+
+
+def unforeseen(error: Exception) -> str:
+    """What is said of something that failed in a way that nobody thought of. Its own text may quote what was read."""
+    return (
+        f"cannot be used, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
+    )

@@ -15,7 +15,7 @@ from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
-from sidecar.path_pattern import regular
+from sidecar.policy.path_pattern import regular
 
 MAX_REGEX = 256  # characters; a longer one is a program
 

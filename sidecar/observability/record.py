@@ -2,10 +2,10 @@
 
 import re
 
-from sidecar.claims import Claims
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jws import without_tokens
-from sidecar.routes import Route
+from sidecar.jwt.claims import Claims
+from sidecar.jwt.compact_jws import without_tokens
+from sidecar.policy.routes import Route
 
 # W3C Trace Context section 3.2; of versions to come, what they have in common with this one.
 _TRACEPARENT = re.compile(

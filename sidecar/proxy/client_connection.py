@@ -16,8 +16,8 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason
-from sidecar.deadlines import NEVER
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE, HEAD

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from sidecar.deadlines import NEVER
+from sidecar.common.deadlines import NEVER
 from sidecar.http.message_reader import HEAD, MessageReader
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resources
 

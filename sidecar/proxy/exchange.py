@@ -10,8 +10,8 @@ from itertools import count
 from os import urandom
 from typing import TYPE_CHECKING
 
+from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
-from sidecar.deadlines import NEVER
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
 from sidecar.http.grammar import ProtocolError

@@ -10,34 +10,34 @@ from collections.abc import Mapping
 from traceback import extract_tb
 from typing import TYPE_CHECKING
 
-from sidecar.api_keys import LIKE_A_KEY
-from sidecar.bearer import TokenSources
-from sidecar.claims import Claims
-from sidecar.clock import Clock
+from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
-from sidecar.forward_auth import ForwardAuth
-from sidecar.gateway import Gateway
+from sidecar.gateway.api_keys import LIKE_A_KEY
+from sidecar.gateway.gateway import Gateway
+from sidecar.gateway.local_endpoints import Page
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.framing import CHUNKED
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead
 from sidecar.http.responses import Form
-from sidecar.identity import ANONYMOUS, REPORT, IdentityHeaders
-from sidecar.jwks import KeysAwaited
-from sidecar.pages import Page
+from sidecar.jwt.claims import Claims
+from sidecar.jwt.jwks.cache import KeysAwaited
+from sidecar.jwt.token_extractor import TokenSources
+from sidecar.jwt.verifier import Verifier, digest
+from sidecar.observability.telemetry import Telemetry
+from sidecar.policy.identity_headers import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.policy.request_signature import Signature
+from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.exchange import Exchange, new_id
+from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
 from sidecar.proxy.upstream_pool import UpstreamPool
-from sidecar.routes import Auth, Route, Routes
-from sidecar.signature import Signature
-from sidecar.telemetry import Telemetry
-from sidecar.verifier import Verifier, digest
 
 if TYPE_CHECKING:
+    from sidecar.observability.tracing import Tracing
     from sidecar.proxy.client_connection import ClientConnection
-    from sidecar.tracing import Tracing
 
 log = logging.getLogger("sidecar.proxy")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from sidecar.clock import Clock
-from sidecar.deadlines import Deadlines
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import Deadlines
 from sidecar.http.forwarded import Forwarded
 from sidecar.proxy.client_connection import ClientConnection
 from sidecar.proxy.resources import Resources

@@ -1,14 +1,14 @@
 """What the sidecar answers itself: refusals, pages of its own, and the answers to front proxies."""
 
-from sidecar.api_keys import ApiKeys
 from sidecar.common.errors import Reason, Rejection
+from sidecar.gateway.api_keys import ApiKeys
+from sidecar.gateway.local_endpoints import Page
+from sidecar.gateway.token_endpoint import TOKEN_ROUTE
 from sidecar.http.responses import Form, accepted, connection_line, local, refusal
-from sidecar.issuing import TOKEN_ROUTE
-from sidecar.pages import Page
+from sidecar.observability.telemetry import Telemetry
+from sidecar.policy.request_signature import Signature
+from sidecar.policy.routes import Auth
 from sidecar.proxy.exchange import Exchange, new_id
-from sidecar.routes import Auth
-from sidecar.signature import Signature
-from sidecar.telemetry import Telemetry
 
 UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
 

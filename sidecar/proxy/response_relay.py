@@ -1,8 +1,8 @@
 """The answer's way back to the client: its head made anew, its body as it comes, or a tunnel after a 101."""
 
-from sidecar.clock import Clock
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
-from sidecar.deadlines import NEVER
 from sidecar.http.framing import LAST_CHUNK, UNTIL_CLOSE, chunk
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE

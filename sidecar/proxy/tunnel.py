@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from sidecar.deadlines import NEVER
+from sidecar.common.deadlines import NEVER
 from sidecar.http.websocket import Frames, close_frame
 from sidecar.proxy.resources import READ_BYTES
 from sidecar.proxy.upstream_connection import UpstreamConnection

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.deadlines import NEVER
+from sidecar.common.deadlines import NEVER
 from sidecar.http.response_head import ResponseHead, parse_response_head
 from sidecar.proxy.connection import Connection
 from sidecar.proxy.resources import READ_BYTES

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sidecar.clock import Clock
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import NEVER, Deadlines
 from sidecar.common.errors import Reason, Rejection
-from sidecar.deadlines import NEVER, Deadlines
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.response_head import ResponseHead

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.dev.issuer import Issuer
-from sidecar.minting import key_set
+from sidecar.cli.dev.issuer import Issuer
+from sidecar.gateway.signing_key import key_set
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "image"
@@ -33,7 +33,9 @@ RESTRICTED = [
     *("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--user", "65532:65532"),
     *("--memory", "256m", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
 ]
-AUTHORITIES_INSIDE = "from sidecar.tls import system_context as trusted; print(trusted().cert_store_stats()['x509_ca'])"
+AUTHORITIES_INSIDE = (
+    "from sidecar.common.tls import system_context as trusted; print(trusted().cert_store_stats()['x509_ca'])"
+)
 REQUESTS = 2000
 PATIENCE_S = 30
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sidecar import config
-from sidecar.__main__ import main
+from sidecar.cli.main import main
 from tests.deploy.conftest import DEPLOY
 
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sidecar import config
-from sidecar.__main__ import main
+from sidecar.cli.main import main
 from sidecar.config import Config
 from tests.deploy.conftest import CI_VALUES, OVERLAYS, Manifests, Tool
 from tests.deploy.pod_security import PROBES, violations

@@ -11,7 +11,7 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from sidecar.clock import Clock
+from sidecar.common.clock import Clock
 from tests.peers import PATIENCE_S
 
 EPOCH = 1_800_000_000.0

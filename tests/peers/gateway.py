@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sidecar.api_keys import NEVER, ApiKey
-from sidecar.minting import SigningKey
-from sidecar.signing_keys import TimedKey
+from sidecar.gateway.api_keys import NEVER, ApiKey
+from sidecar.gateway.key_ring import TimedKey
+from sidecar.gateway.signing_key import SigningKey
 
 ISSUER = "https://gateway.test/__gw/issuer"
 AUDIENCE = "orders"

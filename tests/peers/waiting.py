@@ -2,10 +2,10 @@
 
 from jose.backends.base import Key
 
-from sidecar.claims import Claims
-from sidecar.jwks import JwksSource, KeysAwaited
-from sidecar.keys import VerificationKey
-from sidecar.verifier import Examination, Verifier
+from sidecar.jwt.claims import Claims
+from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
+from sidecar.jwt.jwks.jwk import VerificationKey
+from sidecar.jwt.verifier import Examination, Verifier
 
 
 async def verified(verifier: Verifier, token: bytes, seen: Examination | None = None) -> Claims:

@@ -13,8 +13,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
+from sidecar.app.server import build
 from sidecar.config import parse
-from sidecar.server import build
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.issuer import ScriptedIssuer

@@ -6,16 +6,16 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar.claims import ClaimRules, Claims
 from sidecar.common.errors import Rejection
-from sidecar.denylist import DenyList
 from sidecar.http.responses import Form
 from sidecar.http.responses import refusal as answer
-from sidecar.jwks import JwksSource, KeysAwaited
-from sidecar.jws import MAX_DEPTH
-from sidecar.key_set import Jwks, KeySet
-from sidecar.keys import ALGORITHMS, secret_key
-from sidecar.verifier import ACCEPTED_TYP, Issuer, Verifier
+from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.compact_jws import MAX_DEPTH
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
+from sidecar.jwt.jwks.jwk import ALGORITHMS, secret_key
+from sidecar.jwt.jwks.key_set import Jwks, KeySet
+from sidecar.jwt.verifier import ACCEPTED_TYP, Issuer, Verifier
 from tests.peers import tokens
 from tests.peers.clock import HandClock
 from tests.peers.tokens import b64
@@ -130,7 +130,7 @@ def depth(value: Any) -> int:
 
 
 def acceptable(claims: dict[str, Any], *, relaxed: bool = False) -> bool:
-    """Are these claims good at NOW? Told a second time, in other words than sidecar/claims.py."""
+    """Are these claims good at NOW? Told a second time, in other words than sidecar/jwt/claims.py."""
     dates = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
     if not all(type(date) in (int, float) and abs(date) < LATEST + 1 for date in dates.values()):
         return False

@@ -1,6 +1,6 @@
 """Do the tests notice when a module is wrong? Runs them against each mutant of it (tests/proofs/mutants.py).
 
-python -m tests.proofs.mutation claims policy
+python -m tests.proofs.mutation jwt/claims policy/access_policy
 
 A mutant is killed when a test fails, or when its tests take more than five times as long as they should. Works in a copy of the
 tree. The tests are collected and run once, noting which of them run which line; then each mutant gets a forked process, in which
@@ -63,44 +63,54 @@ OPTIONS = [
 
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
 TESTS_OF = {
-    "access_log": "test_access_log.py test_telemetry.py",
-    "bearer": "test_bearer.py test_token_sources.py",
-    "claims": "test_claims.py test_claim_rules.py",
-    "policy": "test_policy.py test_policy_rules.py",
-    "identity": "test_identity.py test_identity_options.py",
-    "jws": "test_jws.py",
-    "keys": "test_keys.py test_key_set.py test_local_keys.py",
-    "key_set": "test_key_set.py test_keys.py test_jwks.py test_local_keys.py",
-    "fetch": "test_fetch.py test_key_server.py test_local_keys.py",
-    "jwks": "test_jwks.py test_key_history.py test_admin_answers.py test_reload.py test_outages.py",
-    "removed_keys": "test_key_history.py test_jwks.py test_outages.py",
-    "verifier": "test_verifier.py test_verifier_rules.py test_denylist.py test_key_history.py",
-    "api_keys": "test_api_keys.py test_keys_command.py",
-    "signing_keys": "test_signing_keys.py test_keys_command.py",
-    "mint": "test_mint.py test_assertion.py",
-    "issuing": "test_issuing.py",
-    "followed": "test_api_keys.py test_rotation.py",
-    "routes": "test_routes.py proxy/test_routing.py",
+    "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
+    "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py",
+    "jwt/claims": "jwt/test_claims.py jwt/test_claim_rules.py",
+    "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
+    "policy/identity_headers": "policy/test_identity_headers.py policy/test_identity_options.py",
+    "jwt/compact_jws": "jwt/test_compact_jws.py",
+    "jwt/jwks/jwk": "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py",
+    "jwt/jwks/key_set": (
+        "jwt/jwks/test_key_set.py jwt/jwks/test_jwk.py jwt/jwks/test_cache.py jwt/jwks/test_local_keys.py"
+    ),
+    "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py jwt/jwks/test_local_keys.py",
+    "jwt/jwks/cache": (
+        "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py app/test_admin_answers.py "
+        "app/test_reload.py app/test_outages.py"
+    ),
+    "jwt/jwks/retired_keys": "jwt/jwks/test_key_history.py jwt/jwks/test_cache.py app/test_outages.py",
+    "jwt/verifier": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py",
+    "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
+    "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
+    "gateway/token_minter": "gateway/test_token_minter.py gateway/test_assertion.py",
+    "gateway/token_endpoint": "gateway/test_token_endpoint.py",
+    "common/watched_file": "gateway/test_api_keys.py gateway/test_rotation.py",
+    "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
     },
     "http/grammar": "http",
     **{f"http/{name}": f"http/test_{name}.py {CALLS}" for name in ("message_reader", "request_head", "response_head")},
-    "http/header_policy": f"http/test_header_policy.py test_identity_options.py {CALLS}",
+    "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
-        "test_resource_metadata.py test_signature.py test_issuing.py test_gateway.py test_forward_auth.py test_api_keys.py "
-        f"test_health.py test_token_sources.py test_tracing.py test_explain.py proxy test_telemetry.py {CALLS}"
+        "gateway/test_resource_metadata.py policy/test_request_signature.py "
+        "gateway/test_token_endpoint.py gateway/test_gateway.py proxy/test_forward_auth.py gateway/test_api_keys.py "
+        f"app/test_health.py jwt/test_token_sources.py observability/test_tracing.py "
+        f"app/test_explain.py proxy observability/test_telemetry.py {CALLS}"
     ),
     **{
-        f"proxy/{name}": f"proxy test_telemetry.py {CALLS}"
+        f"proxy/{name}": f"proxy observability/test_telemetry.py {CALLS}"
         for name in ("exchange", "resources", "response_relay", "upstream_connection")
     },
     **{
-        f"proxy/{name}": f"proxy test_telemetry.py test_reload.py test_server.py {CALLS}"
+        f"proxy/{name}": f"proxy observability/test_telemetry.py app/test_reload.py app/test_server.py {CALLS}"
         for name in ("client_connection", "listener", "upstream_pool")
     },
     "proxy/tunnel": "proxy/test_tunnel.py proxy",
-    "observability/record": "test_record.py test_access_log.py test_telemetry.py test_tracing.py",
+    "observability/record": (
+        "observability/test_record.py observability/test_access_log.py "
+        "observability/test_telemetry.py observability/test_tracing.py"
+    ),
 }
 """Module -> the files and folders with its tests, the quickest first."""
 
@@ -139,7 +149,7 @@ def main() -> int:
 def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     begun = time.monotonic()
     print(subject(), flush=True)
-    told = results / f"{module}.json" if results else None
+    told = results / f"{module.replace('/', '.')}.json" if results else None
     before: dict[str, Outcome] = json.loads(told.read_text()) if told and again else {}
     path = Path("sidecar", f"{module}.py").resolve()
     every = list(mutants(path.read_text(), str(path)))

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.process import free_port
-from sidecar.__main__ import main as command
-from sidecar.signing_keys import KeyRing
+from sidecar.cli.main import main as command
+from sidecar.gateway.key_ring import KeyRing
 from tests.peers.backend import RawBackend
 from tests.peers.forward import Balancer
 from tests.peers.gateway import AUDIENCE, Keys

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.dev.issuer import Issuer
-from sidecar.minting import key_set
+from sidecar.cli.dev.issuer import Issuer
+from sidecar.gateway.signing_key import key_set
 
 AUDIENCE = "proofs"
 START_S = 30.0

@@ -22,7 +22,7 @@ from statistics import quantiles
 
 import uvloop
 
-from sidecar.dev.issuer import Issuer
+from sidecar.cli.dev.issuer import Issuer
 from tests.peers.raw import fetch
 from tests.peers.wire import request
 from tests.proofs import subject, verdict

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sidecar.dev.issuer import Issuer
+from sidecar.cli.dev.issuer import Issuer
 from tests.peers.wire import WEBSOCKET, request
 from tests.proofs import subject, verdict
 from tests.proofs.running import AUDIENCE, MIB, Sidecar, forget_peak, memory_mib, running

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.clock import Clock
+from sidecar.app.server import Sidecar, build
+from sidecar.common.clock import Clock
 from sidecar.config import parse
 from sidecar.http.head_cache import HeadCache
-from sidecar.server import Sidecar, build
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.issuer import ScriptedIssuer

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.pages import Page, Reply
+from sidecar.gateway.local_endpoints import Page, Reply
+from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.exchange import Exchange
-from sidecar.routes import Auth, Route
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.deadlines import NEVER
-from sidecar.pages import Page, Reply
+from sidecar.common.deadlines import NEVER
+from sidecar.gateway.local_endpoints import Page, Reply
+from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.client_connection import LINGER_S, ClientConnection
 from sidecar.proxy.listener import Listener
-from sidecar.routes import Auth, Route
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
 from tests.peers.clock import HandClock, in_its_time_with_sockets

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.pages import Page, Reply
-from sidecar.routes import Auth, Route
+from sidecar.gateway.local_endpoints import Page, Reply
+from sidecar.policy.routes import Auth, Route
 from tests.peers.backend import RawBackend, send
 from tests.peers.wire import WEBSOCKET, request, response
 from tests.proxy.conftest import Stack, ok, running

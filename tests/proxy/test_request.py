@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.claims import Claims
-from sidecar.clock import Clock
+from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.forwarded import Forwarded
+from sidecar.jwt.claims import Claims
+from sidecar.policy.routes import Route
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.handler import Handler, new_id
-from sidecar.routes import Route
 from tests.http.heads import read
 
 

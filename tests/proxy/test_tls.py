@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.server import CannotStart
+from sidecar.app.server import CannotStart
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, echo
 from tests.peers.raw import RawClient, fetch

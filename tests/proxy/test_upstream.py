@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.app.state import Live
 from sidecar.config import parse
-from sidecar.live import Live
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.upstream_pool import KEEP_IDLE_S, UpstreamPool

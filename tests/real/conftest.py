@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.dev.issuer import Issuer
-from sidecar.minting import key_set
+from sidecar.cli.dev.issuer import Issuer
+from sidecar.gateway.signing_key import key_set
 from tests.real.process import run
 
 SETTINGS = {

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.claims import Claims
+from sidecar.gateway.key_ring import KeyRing, TimedKey
+from sidecar.gateway.signing_key import SigningKey, key_set
+from sidecar.gateway.token_minter import Mint
 from sidecar.http.header_policy import fold
-from sidecar.identity import ENCODINGS, IdentityHeader, IdentityHeaders, encode
-from sidecar.mint import Mint
-from sidecar.minting import SigningKey, key_set
-from sidecar.signature import WINDOW_S, Signature
-from sidecar.signing_keys import KeyRing, TimedKey
+from sidecar.jwt.claims import Claims
+from sidecar.policy.identity_headers import ENCODINGS, IdentityHeader, IdentityHeaders, encode
+from sidecar.policy.request_signature import WINDOW_S, Signature
 from tests.conftest import Need
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from sidecar.dev.issuer import Issuer
+from sidecar.cli.dev.issuer import Issuer
 from tests.conftest import Need
 from tests.real.conftest import StartSidecar
 from tests.real.process import run

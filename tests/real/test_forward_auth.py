@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from benchmarks.peers import envoy
 from benchmarks.process import free_port
-from sidecar.dev.issuer import Issuer
+from sidecar.cli.dev.issuer import Issuer
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request

@@ -19,8 +19,8 @@ from benchmarks.issuer import AUDIENCE, Issuer
 from benchmarks.peers import envoy
 from benchmarks.proxies import await_accepted, started
 from benchmarks.setting import Setting
-from sidecar.minting import ALGORITHMS, SigningKey
-from sidecar.signing_keys import TimedKey
+from sidecar.gateway.key_ring import TimedKey
+from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
 from tests.conftest import Need
 from tests.peers.backend import RawBackend
 from tests.peers.forward import Balancer

@@ -12,7 +12,7 @@ import yaml
 from benchmarks.peers import Peer, envoy
 from benchmarks.proxies import started
 from benchmarks.setting import Setting
-from sidecar.importing.command import imported
+from sidecar.cli.convert.command import imported
 from tests.conftest import Need
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import RawTestServer
 
-from sidecar.dev.backend import Backend
+from sidecar.cli.dev.backend import Backend
 from tests.conftest import Need
 from tests.real.conftest import StartSidecar
 from tests.real.process import run

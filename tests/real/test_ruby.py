@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import RawTestServer
 
-from sidecar.dev.issuer import Issuer, answer_for
-from sidecar.minting import base64url
+from sidecar.cli.dev.issuer import Issuer, answer_for
+from sidecar.gateway.signing_key import base64url
 from tests.conftest import Need
 from tests.real.conftest import StartSidecar
 from tests.real.process import run

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from sidecar.dev.issuer import Issuer
+from sidecar.cli.dev.issuer import Issuer
 from tests.peers import patience
 from tests.peers.raw import RawClient, fetch
 from tests.peers.wire import request

@@ -1,0 +1,198 @@
+"""The listener for operators, on loopback unless the configuration says otherwise. It has no password.
+
+Any page in a browser on the same machine can send requests here: under the page's own name that it lets point to loopback (DNS
+rebinding), or as a form. So the Host must be one that only this machine has, an Origin the same, and what changes something
+must be JSON, which a form cannot send.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from sidecar.app.admin.issuers import issuers, refreshed
+from sidecar.app.admin.page import FILES, page
+from sidecar.app.admin.status import refusal, traffic
+from sidecar.app.explain.explanation import CannotExplain, Question, explain
+from sidecar.app.state import Live
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Unusable
+from sidecar.config.addresses import is_loopback
+from sidecar.gateway.signing_key import key_set
+from sidecar.jwt.compact_jws import strict_json_object
+
+MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny list
+KEY_SET_CACHE_CONTROL = (
+    "public, max-age=60"  # a restart may bring a new key, and backends should not be long without it
+)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1
+REFRESH_STATUS = {"fetched": 200, "cooldown": 429, "failed": 502}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Admin:
+    """Answers operators. `host` is the one that the listener is bound to."""
+
+    def __init__(self, live: Live, host: str, clock: Clock) -> None:
+        self._live = live
+        self._host = host
+        self._clock = clock
+
+    def app(self) -> web.Application:
+        """The listener's routes."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        for path in FILES:
+            app.router.add_get(path, page)
+        app.router.add_get("/status", self._status)
+        app.router.add_get("/issuers", self._issuers)
+        app.router.add_post("/jwks/refresh", self._refresh)
+        app.router.add_post("/jwks/refresh/{issuer}", self._refresh)
+        app.router.add_get("/rejections", self._rejections)
+        app.router.add_get("/rejections/{request_id}", self._rejection)
+        app.router.add_post("/explain", self._explain)
+        app.router.add_post("/denylist", self._deny)
+        app.router.add_post("/drain", self._drain)
+        app.router.add_get("/.well-known/jwks.json", self._jwks)
+        return app
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._check(request)
+            response = await handler(request)
+        except web.HTTPException as error:  # aiohttp's own are text
+            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            fields = {"error": error.text if isinstance(error, _Refused) else HTTPStatus(error.status).phrase}
+            response = web.json_response(fields, status=error.status, headers=allow)
+        response.headers.setdefault("Cache-Control", "no-store")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return response
+
+    def _check(self, request: web.Request) -> None:
+        host = request.headers.get("Host", "")
+        if not self._is_here(host, request):
+            raise _Refused(
+                403, "The Host header must name this listener: localhost, or the address that it listens on."
+            )
+        if request.headers.get("Origin", f"http://{host}") != f"http://{host}":
+            raise _Refused(403, "The Origin header names another site.")
+        if request.method not in SAFE_METHODS and request.content_type != "application/json":
+            raise _Refused(415, "The Content-Type must be application/json.")
+
+    def _is_here(self, host: str, request: web.Request) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            return False
+        here = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return is_loopback(name) or name in (self._host.lower(), here[0] if here else None)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        """All that the page shows. `after`: only refusals that are newer than so many of their total."""
+        after = request.query.get("after", "0")
+        if re.fullmatch(r"[0-9]{1,18}", after) is None:  # Python reads no number of thousands of digits
+            raise _Refused(400, "after must be a number.")
+        telemetry = self._live.telemetry
+        return web.json_response(
+            {
+                "last_reload_successful": telemetry.last_reload_successful,
+                "traffic": traffic(telemetry),
+                "issuers": issuers(self._live.assembly, self._clock),
+                "refusals": telemetry.refusals.total,
+                "last": [refusal(kept) for kept in telemetry.refusals.after(int(after))],
+            }
+        )
+
+    async def _issuers(self, _request: web.Request) -> web.Response:
+        return web.json_response({"issuers": issuers(self._live.assembly, self._clock)})
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        """Fetch the keys of one issuer, or of all, and tell how it ended; the worst of it is the status."""
+        sources = self._live.assembly.sources
+        name = request.match_info.get("issuer")
+        if name is not None and name not in sources:
+            raise _Refused(404, f"No issuer has this name; one of: {', '.join(sources)}.")
+        force = (await _members(request, {"force": False}))["force"]
+        results = await refreshed([sources[name]] if name is not None else list(sources.values()), force=force)
+        status = max(REFRESH_STATUS[result["result"]] for result in results)
+        cooldown_s = max(result["cooldown_s"] for result in results)
+        retry = {"Retry-After": str(ceil(cooldown_s))} if status == 429 else {}
+        return web.json_response({"issuers": results}, status=status, headers=retry)
+
+    async def _rejections(self, _request: web.Request) -> web.Response:
+        return web.json_response({"rejections": [refusal(kept) for kept in self._live.telemetry.refusals]})
+
+    async def _rejection(self, request: web.Request) -> web.Response:
+        kept = self._live.telemetry.refusals.find(request.match_info["request_id"])
+        if kept is None:
+            raise _Refused(404, "None of the last refusals has this request id.")
+        return web.json_response(refusal(kept))
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        """What would happen to a request with this token. It is not kept, and no part of it is told."""
+        asked = await _members(request, {"method": "GET", "path": "/", "host": "localhost", "token": ""})
+        token = asked["token"].strip().encode("utf-8", "surrogatepass")
+        question = Question(asked["method"], asked["path"], token or None, asked["host"])
+        try:
+            question.check()
+        except CannotExplain as error:
+            raise _Refused(400, f"This cannot be explained: {error}.") from None
+        told = await explain(self._live.assembly, question, self._clock)
+        refused = told.rejection
+        answer: dict[str, Any] = {"accepted": refused is None, "steps": [step._asdict() for step in told.steps]}
+        if refused is None:
+            answer |= {"upstream": told.upstream, "head": told.head}
+        else:
+            reason = refused.reason
+            answer |= {"status": reason.status, "code": reason.code, "error": reason.error, "details": refused.details}
+        return web.json_response(answer)
+
+    async def _jwks(self, _request: web.Request) -> web.Response:
+        keys = self._live.assembly.signing_keys
+        if not keys:
+            raise web.HTTPNotFound
+        return web.json_response(key_set(keys), headers={"Cache-Control": KEY_SET_CACHE_CONTROL})
+
+    async def _deny(self, request: web.Request) -> web.Response:
+        denylist = self._live.assembly.denylist
+        try:
+            denylist.add(strict_json_object(await request.read()))
+        except ValueError:
+            raise _Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
+        except Unusable as error:
+            raise _Refused(400, f"The entry cannot be used: {error}.") from None
+        waiting = denylist.counts["posted", "waiting"]
+        return web.json_response({"entries": len(denylist)} | ({"waiting": waiting} if waiting else {}))
+
+    async def _drain(self, _request: web.Request) -> web.Response:
+        self._live.drain()
+        return web.json_response({"draining": True, "in_flight": self._live.telemetry.requests_in_flight})
+
+
+async def _members(request: web.Request, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The members of a JSON body, each of its default's type; an empty body has none. Raises _Refused."""
+    try:
+        members = strict_json_object(await request.read() or b"{}")
+    except ValueError:
+        raise _Refused(400, "The body must be a JSON object.") from None
+    for name, value in members.items():
+        if name not in defaults:
+            raise _Refused(400, f"The body has a member that is not known; there are: {', '.join(defaults)}.")
+        if type(value) is not type(defaults[name]):
+            kind = "true or false" if defaults[name] is False else "text"
+            raise _Refused(400, f"{name} must be {kind}.")
+    return defaults | members
+
+
+class _Refused(web.HTTPException):
+    """A request that is not served; the text says why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status_code = status
+        super().__init__(text=text)

@@ -1,0 +1,70 @@
+"""What the key cache is doing, issuer by issuer, and its refresh on demand."""
+
+import asyncio
+from typing import Any
+
+from sidecar.app.builder.assembly import Assembly
+from sidecar.common.clock import Clock, iso_time
+from sidecar.config import Issuer
+from sidecar.jwt.jwks.cache import JwksSource
+
+
+def issuers(assembly: Assembly, clock: Clock) -> list[dict[str, Any]]:
+    """Every configured issuer and its keys; durations in seconds."""
+    return [_issuer(issuer, assembly.sources[name], clock) for name, issuer in assembly.config.issuers.items()]
+
+
+def _issuer(issuer: Issuer, source: JwksSource, clock: Clock) -> dict[str, Any]:
+    now = clock.monotonic()
+    jwks = source.jwks
+    age_s = None if source.fetched_at is None else now - source.fetched_at
+    fetches: dict[str, dict[str, int]] = {}
+    for (trigger, result), number in source.fetches.items():
+        fetches.setdefault(trigger, {})[result] = number
+    return {
+        "name": issuer.name,
+        "issuer": issuer.issuer,
+        "aliases": issuer.issuer_aliases,
+        "keys_from": issuer.keys_from,
+        "state": "absent" if not source.usable else "fresh" if source.last_error is None else "stale",
+        "usable": source.usable,
+        "usable_for_s": None if jwks is None else _s(max(0.0, source.trusted_until - now)),
+        "fetched_at": None if age_s is None else iso_time(clock.wall() - age_s),
+        "age_s": _s(age_s),
+        "next_refresh_s": _s(max(0.0, source.next_fetch_at - now)),
+        "cooldown_s": _s(source.cooldown_s),
+        "last_error": source.last_error,
+        "clock_offset_s": _s(source.clock_offset_s),
+        "fetches": fetches,
+        "keys": [
+            {
+                "kid": key.kid,
+                "kty": key.kty,
+                "use": "sig",
+                "alg": list(key.by_algorithm),
+                "grace_s": _s(source.removed.grace_s(key)),
+            }
+            for key in (() if jwks is None else jwks.keys)
+        ],
+        "skipped": source.skipped,
+    }
+
+
+def _s(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+async def refreshed(sources: list[JwksSource], *, force: bool) -> list[dict[str, Any]]:
+    """Ask these issuers now, each unless it was asked within its cooldown, and tell how that ended."""
+    flights = [(source, source.refresh(force=force)) for source in sources]
+    if waited_for := {flight for _, flight in flights if flight is not None}:
+        await asyncio.wait(waited_for)
+    return [
+        {
+            "name": source.name,
+            "result": "cooldown" if flight is None else "fetched" if source.last_error is None else "failed",
+            "last_error": source.last_error,
+            "cooldown_s": _s(source.cooldown_s),
+        }
+        for source, flight in flights
+    ]

@@ -1,0 +1,168 @@
+"""config -> objects: everything that a request meets, made once. Nothing is opened here, but for files of our own keys.
+
+One assembly belongs to one configuration. Whoever holds the `handler` of an assembly holds all of it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidecar import config as settings
+from sidecar.app.builder.components import (
+    backend,
+    form,
+    forward_auth,
+    header_policy,
+    identity,
+    iss_names,
+    pages,
+    routes,
+    signature,
+    signing_keys,
+    token_sources,
+    tracing,
+    trusted,
+)
+from sidecar.app.builder.key_sources import key_source, same_keys, same_place
+from sidecar.app.probe import Probe
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import Deadlines
+from sidecar.common.watched_file import FollowedFile
+from sidecar.config import Config
+from sidecar.gateway.gateway import Gateway
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.jwt.jwks.fetcher import Session
+from sidecar.jwt.verifier import Verifier
+from sidecar.observability.telemetry import Telemetry
+from sidecar.proxy.handler import Handler
+from sidecar.proxy.resources import Resources
+from sidecar.proxy.upstream_pool import UpstreamPool
+
+SourceOf = Callable[[settings.Issuer, Clock, Session, Path | None], JwksSource]
+
+
+if TYPE_CHECKING:
+    from sidecar.observability.tracing import Tracing
+
+
+class Assembly:
+    """The objects of one configuration, by the names that it uses. Raises Unusable.
+
+    Those of `previous`, the one in use until now, are used on where their settings have not changed: keys need no fetch then,
+    and connections stay.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        deadlines: Deadlines,
+        resources: Resources,
+        telemetry: Telemetry,
+        previous: "Assembly | None" = None,
+        source_of: SourceOf = key_source,
+    ) -> None:
+        self.config = config
+        self._session: Session = Session() if previous is None else previous._session
+        sources, upstreams = ({}, {}) if previous is None else previous._unchanged(config)
+        self.sources = {
+            name: sources.get(name) or source_of(issuer, clock, self._session, config.jwks_snapshot_dir)
+            for name, issuer in config.issuers.items()
+        }
+        self.upstreams = {
+            name: upstreams.get(name) or backend(config, upstream, clock, deadlines, resources)
+            for name, upstream in config.upstreams.items()
+        }
+        signs = signature(config, clock)
+        self.probes = {
+            name: Probe(
+                # A pool of its own: a backend without a free connection is busy, not ill.
+                backend(
+                    config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines, resources
+                ),
+                probe.path,
+                probe.timeout_s,
+                signs,
+            )
+            for name, probe in config.health.probes.items()
+        }
+        denied = None if previous is None else previous.denylist
+        self.denylist: DenyList = DenyList(clock, iss_names(config), config.denylist_file, denied)
+        issuers = [trusted(issuer, self.sources[name]) for name, issuer in config.issuers.items()]
+        self.signing_keys = signing_keys(config)
+        tokens = token_sources(config)
+        self.tracing: Tracing | None = tracing(config, clock) if previous is None else previous.tracing
+        self.gateway = Gateway(config, clock, telemetry.minted)
+        self.handler = Handler(
+            routes(config),
+            Verifier(issuers, clock, self.denylist),
+            identity(config, self.signing_keys, clock, telemetry.minted),
+            self.upstreams,
+            telemetry,
+            clock,
+            tokens=tokens,
+            header_policy=header_policy(config, tokens),
+            signature=signs,
+            form=form(config),
+            in_flight=config.limits.in_flight,
+            close_on_expiry=config.close_on_expiry,
+            gateway=self.gateway,
+            pages=pages(config, self.gateway),
+            forward_auth=forward_auth(config),
+            tracing=self.tracing,
+        )
+
+    def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, UpstreamPool]]:
+        """Key sources and upstreams that another configuration would make just so."""
+        own = self.config
+        sources = {
+            name: self.sources[name]
+            for name, issuer in config.issuers.items()
+            if name in self.sources
+            and same_keys(issuer, own.issuers[name])
+            and config.jwks_snapshot_dir == own.jwks_snapshot_dir
+        }
+        upstreams = {
+            name: self.upstreams[name]
+            for name, upstream in config.upstreams.items()
+            if (upstream, config.timeouts, config.limits) == (own.upstreams.get(name), own.timeouts, own.limits)
+        }
+        return sources, upstreams
+
+    def take_over(self, old: "Assembly") -> None:
+        """Go on in its place: its keys where none could be had, and their graces; what was added to the deny list, its counts."""
+        for name, issuer in self.config.issuers.items():
+            if name in old.sources and same_place(issuer, old.config.issuers[name]):
+                self.sources[name].begin_with(old.sources[name])
+        self.denylist.have_added(old.denylist.added())
+        self.denylist.tell_waiting()
+        own, before = self.handler.verifier, old.handler.verifier
+        # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
+        before.denylist = self.denylist
+        own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
+
+    @property
+    def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:
+        """What has to look outside again and again."""
+        return [*self.sources.values(), self.denylist, *self.gateway.files]
+
+    def awaited_issuers(self) -> list[str]:
+        """The names of required issuers whose first keys have not come."""
+        issuers = self.config.issuers.items()
+        return sorted(name for name, issuer in issuers if issuer.required and self.sources[name].jwks is None)
+
+    def stale(self) -> bool:
+        """May no issuer's keys be believed any more?"""
+        return bool(self.sources) and not any(source.usable for source in self.sources.values())
+
+    async def close(self) -> None:
+        """End everything that the objects have opened."""
+        for upstream in self.upstreams.values():
+            upstream.close()
+        for source in self.sources.values():
+            await source.stop()
+        await self._session.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)

@@ -1,0 +1,272 @@
+"""A part of the configuration -> the object that it stands for. Each function makes one; none opens anything but files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from sidecar import config as settings
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import Deadlines
+from sidecar.common.errors import Unusable
+from sidecar.common.tls import Renewed, client_context
+from sidecar.config import Config
+from sidecar.config.secret import shared_secret
+from sidecar.gateway.assertion import AssertedIdentity
+from sidecar.gateway.gateway import Gateway
+from sidecar.gateway.key_ring import KeyRing, TimedKey
+from sidecar.gateway.local_endpoints import Page
+from sidecar.gateway.resource_metadata import ResourceMetadata, metadata_url
+from sidecar.gateway.signing_key import SigningKey, own_key
+from sidecar.gateway.token_minter import Mint
+from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, fold
+from sidecar.http.responses import Form
+from sidecar.jwt.claims import ClaimRules, Subjects
+from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.jwt.token_extractor import TokenHeader, TokenSources
+from sidecar.jwt.verifier import Issuer
+from sidecar.policy.access_policy import Policy
+from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
+from sidecar.policy.request_signature import Signature
+from sidecar.policy.routes import Auth, Route, Routes
+from sidecar.proxy.forward_auth import ForwardAuth
+from sidecar.proxy.resources import Resources
+from sidecar.proxy.upstream_pool import UpstreamPool
+
+if TYPE_CHECKING:
+    from sidecar.observability.tracing import Tracing
+
+
+def files_read(config: Config) -> list[Path]:
+    """The files that an assembly of this configuration reads once: with another content it is another assembly.
+
+    Those of keys, certificates, bearer tokens and the deny list are looked at again by whoever uses them.
+    """
+    files = [
+        config.assertion.key_file if config.assertion else None,
+        config.signature.secret_file if config.signature else None,
+    ]
+    return [file for file in files if file is not None]
+
+
+def iss_names(config: Config) -> dict[str, str]:
+    """Every `iss` that may be in a token -> the name of its issuer."""
+    return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
+
+
+def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
+    """What an issuer's tokens must be and say."""
+    subjects = issuer.subjects
+    rules = ClaimRules(
+        issuer.audiences,
+        all_audiences=issuer.audience_match == "all",
+        audience_claims=issuer.audience_claims,
+        clock_skew_s=issuer.clock_skew_s,
+        require_exp=issuer.require_exp,
+        max_lifetime_s=issuer.max_token_lifetime_s,
+        required=issuer.required_claims,
+        rejected=issuer.reject_claims,
+        subjects=None if subjects is None else Subjects(subjects.exact, subjects.prefix, subjects.glob),
+        reject_bound=issuer.reject_bound_tokens,
+        lenient=issuer.lenient_claims,
+    )
+    return Issuer(
+        issuer.name,
+        issuer.issuer,
+        issuer.algorithms,
+        rules,
+        source,
+        issuer.accepted_typ,
+        issuer.issuer_aliases,
+        allow_padding=issuer.allow_padding,
+    )
+
+
+def token_sources(config: Config) -> TokenSources:
+    """Where the token of a request is looked for."""
+    sources = config.token_sources
+    return TokenSources(
+        [TokenHeader(source.header, source.scheme) for source in sources if source.header is not None],
+        [source.cookie for source in sources if source.cookie is not None],
+        [source.query for source in sources if source.query is not None],
+    )
+
+
+def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:
+    """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
+    own = [*config.identity_headers, config.claims_header or ""]
+    own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
+    read = tokens.roles
+    if config.api_keys is not None:
+        read |= {config.api_keys.header.lower()}
+    if config.signing is not None:
+        read |= {"authorization"}  # ours goes there, and no other beside it
+    return RequestHeaderPolicy(
+        HOP_BY_HOP | set(map(fold, own)),
+        read=read,
+        underscores=config.underscore_headers,
+        traced=config.tracing is not None,  # then ours take their place
+    )
+
+
+def signing_keys(config: Config) -> list[SigningKey]:
+    """The keys of the assertion; none without it. Raises Unusable."""
+    if config.assertion is None:
+        return []
+    alg, file = config.assertion.alg, config.assertion.key_file
+    return [own_key(alg) if file is None else SigningKey.load(file, alg)]
+
+
+def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: dict[str, int]) -> IdentityHeaders:
+    """What the backend is told about who is asking; `keys` are those of the assertion, `counts` is told of each."""
+    headers = {
+        name: content
+        if isinstance(content, tuple)
+        else IdentityHeader(content.claim or (), content.value or (), omit=content.on_oversize == "omit")
+        for name, content in config.identity_headers.items()
+    }
+    wanted = config.assertion
+    if wanted is None:
+        return IdentityHeaders(headers, config.claims_header, config.encoding)
+    ring = KeyRing(map(TimedKey, keys))
+    mint = Mint(
+        lambda: ring,
+        clock,
+        counts,
+        issuer=wanted.issuer,
+        audience=wanted.audience,
+        ttl_s=wanted.ttl_s,
+        algorithm=wanted.alg,
+        before=f"{wanted.header}: ",
+    )
+    return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint)
+
+
+def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
+    """The pages of our own by their paths."""
+    found = {} if gateway.issuer is None else dict(gateway.issuer.pages)
+    if config.resource_metadata is not None:
+        found |= resource_metadata(config, config.resource_metadata).pages
+    return found
+
+
+def resource_metadata(config: Config, wanted: settings.ResourceMetadata) -> ResourceMetadata:
+    """What clients are told about where to get a token: all of it is in the configuration."""
+    required = [route.require.scopes for route in config.routes if route.require is not None]
+    return ResourceMetadata(
+        wanted.resource,
+        [issuer.issuer for issuer in config.issuers.values()],
+        in_query=any(source.query is not None for source in config.token_sources),
+        scopes=sorted({scope for scopes in required for scope in (*scopes.all, *scopes.any)}),
+        name=wanted.resource_name,
+    )
+
+
+def tracing(config: Config, clock: Clock) -> "Tracing | None":
+    """What makes spans, if that is configured; only then is OpenTelemetry imported. Raises Unusable without it."""
+    if config.tracing is None:
+        return None
+    try:
+        from sidecar.observability.tracing import Tracing, otlp
+    except ImportError:
+        raise Unusable("tracing: needs OpenTelemetry; pip install 'jwt-sidecar[otel]'") from None
+    return Tracing(otlp(config.tracing.endpoint), clock)
+
+
+def form(config: Config) -> Form:
+    """How refusals look."""
+    metadata = None if config.resource_metadata is None else metadata_url(config.resource_metadata.resource)
+    return Form(config.realm, config.error_format == "problem", config.error_detail, resource_metadata=metadata)
+
+
+def signature(config: Config, clock: Clock) -> Signature | None:
+    """What signs the requests to the backend, if anything does. Raises Unusable."""
+    wanted = config.signature
+    if wanted is None:
+        return None
+    try:
+        secret = shared_secret(wanted.secret_file.read_bytes())
+    except OSError as error:
+        raise Unusable(f"{wanted.secret_file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Unusable(f"{wanted.secret_file}: {error}") from error
+    return Signature(wanted.header, secret, clock)
+
+
+def backend(
+    config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines, resources: Resources
+) -> UpstreamPool:
+    """The way to one backend."""
+    timeouts = config.timeouts
+    unix = upstream.scheme == "unix"
+    return UpstreamPool(
+        upstream.name,
+        upstream.path if unix else (upstream.host, upstream.port),
+        clock,
+        deadlines,
+        resources,
+        authority="localhost" if unix else urlsplit(upstream.url).netloc,
+        tls=_renewed(upstream.tls) if upstream.scheme == "https" else None,
+        server_name=upstream.tls.server_name or upstream.host if upstream.scheme == "https" else None,
+        connections=config.limits.upstream_connections,
+        connect_s=timeouts.connect_s,
+        answer_s=timeouts.response_headers_s,
+        idle_s=timeouts.idle_s,
+        head_bytes=config.limits.upstream_header_bytes,
+        headers=config.limits.upstream_headers,
+    )
+
+
+def _renewed(tls: settings.ClientTls) -> Renewed:
+    return Renewed(
+        lambda: client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify),
+        (tls.ca_file, tls.cert_file, tls.key_file),
+    )
+
+
+def policy(route: settings.Route) -> Policy:
+    """What a route demands of verified claims."""
+    require = route.require
+    if require is None:
+        return Policy(route.issuers)
+    return Policy(
+        route.issuers,
+        require.scopes.all,
+        any_scope=require.scopes.any,
+        roles=require.roles.all,
+        any_role=require.roles.any,
+        claims={path: condition.operators() for path, condition in require.claims.items()},
+    )
+
+
+def forward_auth(config: Config) -> ForwardAuth | None:
+    """What knows the questions of front proxies, if they may ask."""
+    wanted = config.forward_auth
+    return None if wanted is None else ForwardAuth(wanted.path, wanted.original)
+
+
+def routes(config: Config) -> Routes:
+    """The rules in their order, and the one for what no rule names: a valid token, the default upstream."""
+    listed = [
+        Route(
+            route.path or "",
+            regex=route.path_regex,
+            hosts=route.hosts,
+            methods=route.methods,
+            auth=Auth(route.auth),
+            policy=policy(route),
+            preflight=route.preflight == "forward",
+            report=route.mode == "report",
+            upstream=route.upstream or config.default_upstream,
+            strip_prefix=route.strip_prefix or "",
+            preserve_host=route.host == "preserve",
+            max_body=route.max_body_bytes,
+            upgrades=route.upgrades,
+            encoded_slashes=route.encoded_slashes == "pass",
+            forward_token=route.auth != "api_key"
+            and (config.forward_token if route.forward_token is None else route.forward_token),
+        )
+        for route in config.routes
+    ]
+    otherwise = Route("/*", upstream=config.default_upstream, forward_token=config.forward_token, name="(default)")
+    return Routes(listed, otherwise)

@@ -1,0 +1,1 @@
+"""`explain`: what would happen to a request, check by check."""

@@ -1,0 +1,94 @@
+"""Asks a backend how it is, for a kubelet that cannot reach a loopback address itself."""
+
+import asyncio
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.grammar import ProtocolError
+from sidecar.policy.identity_headers import ANONYMOUS
+from sidecar.policy.request_signature import Signature
+from sidecar.proxy.upstream_connection import UpstreamConnection
+from sidecar.proxy.upstream_pool import UpstreamPool
+
+
+class Probe:
+    """GETs one path of a backend, over a connection of its own and with nothing in it from whoever asks.
+
+    One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
+    """
+
+    def __init__(self, pool: UpstreamPool, path: str, timeout_s: float, signature: Signature | None) -> None:
+        self._pool = pool
+        self._path = path.encode()
+        self._timeout_s = timeout_s
+        self._signature = signature
+        self._answer: asyncio.Future[int] | None = None
+
+    async def status(self) -> int:
+        """The backend's status; 502 when there is none, 504 when it does not come in time."""
+        if self._answer is not None:
+            return await asyncio.shield(self._answer)
+        answer = self._answer = asyncio.get_running_loop().create_future()
+        status = Reason.UPSTREAM_UNREACHABLE.status
+        try:
+            status = await self._ask()
+        finally:
+            answer.set_result(status)
+            self._answer = None
+        return status
+
+    async def _ask(self) -> int:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._pool.connect()
+                question = _Question(connection)
+                try:
+                    connection.start(question, self._head(), head_only=False)
+                    return await question.status
+                finally:
+                    connection.abandon()
+        except Rejection as rejection:
+            return rejection.reason.status
+        except TimeoutError:
+            return Reason.UPSTREAM_TIMEOUT.status
+
+    def _head(self) -> bytes:
+        identity = ANONYMOUS
+        if self._signature is not None:
+            identity += self._signature.line("GET", self._path, identity)
+        host = self._pool.authority
+        return b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: jwt-sidecar\r\n%bConnection: close\r\n\r\n" % (
+            self._path,
+            host,
+            identity,
+        )
+
+
+class _Question:
+    """What a probe's connection belongs to: `status` is that of the final answer."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+
+    def answer_came(self) -> None:
+        """A head may be here, or the connection may have ended."""
+        if self.status.done():
+            return
+        try:
+            while (head := self._connection.next_head()) is not None:
+                if head.status == 101:
+                    raise ProtocolError("A 101 was not asked for.")
+                if head.status >= 200:
+                    self.status.set_result(head.status)
+                    return
+        except ProtocolError:
+            self.status.set_result(Reason.UPSTREAM_INVALID.status)
+            return
+        if self._connection.ended:
+            self.status.set_result(Reason.UPSTREAM_UNREACHABLE.status)
+
+    def send_body(self) -> None:
+        """There is none."""
+
+    def upstream_silent(self) -> None:
+        """The probe itself has a timeout."""

@@ -1,0 +1,117 @@
+"""`check`: can everything that the configuration names be used? Its files always, key sets and backends with `--online`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.app.builder.components import backend, iss_names, signature, signing_keys
+from sidecar.app.builder.key_sources import fetch
+from sidecar.common.clock import Clock
+from sidecar.common.deadlines import Deadlines
+from sidecar.common.errors import Rejection, Unusable
+from sidecar.common.tls import client_context, server_context
+from sidecar.config import Config, Issuer, Upstream
+from sidecar.config.tls import ClientTls
+from sidecar.gateway.gateway import Gateway, api_keys
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.jwks.fetcher import Session
+from sidecar.jwt.jwks.key_set import FetchFailed, Jwks
+from sidecar.proxy.resources import Resources
+
+
+class _Part(NamedTuple):
+    """Something to `use`; raises Unusable, FetchFailed or Rejection. `key` is its place in the configuration."""
+
+    key: str
+    files: tuple[Path | None, ...]
+    use: Callable[[], Awaitable[object]]
+
+
+async def problems_of(config: Config, *, online: bool) -> list[str]:
+    """What cannot be used, each with its place in the configuration.
+
+    A file that is not here is a problem only online, where the sidecar is going to run: elsewhere it may be mounted later.
+    """
+    clock = Clock()
+    session = Session()
+    parts = [*_files(config, clock), *_keys(config, clock, session, online=online)]
+    if online:
+        parts += _backends(config, clock)
+    else:
+        parts = [part for part in parts if all(file is None or file.exists() for file in part.files)]
+    try:
+        found = await asyncio.gather(*map(_problem, parts))
+    finally:
+        await session.close()
+    return [problem for problem in found if problem is not None]
+
+
+def unseen(config: Config) -> list[str]:
+    """The files that are not here, each with its place in the configuration: what they hold was not looked at."""
+    clock = Clock()
+    parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
+    return [f"{part.key}: {file}" for part in parts for file in part.files if file is not None and not file.exists()]
+
+
+async def _problem(part: _Part) -> str | None:
+    try:
+        await part.use()
+    except (Unusable, FetchFailed) as error:
+        return f"{part.key}: {error}"
+    except Rejection as rejection:
+        return f"{part.key}: {rejection.details}"
+    return None
+
+
+def _files(config: Config, clock: Clock) -> Iterator[_Part]:
+    tls = config.tls
+    if tls is not None:
+        files = tls.cert_file, tls.key_file, tls.client_ca_file
+        yield _Part("tls", files, lambda: asyncio.to_thread(server_context, *files))
+    for name, upstream in config.upstreams.items():
+        if upstream.scheme == "https":
+            yield _client_tls(f"upstreams.{name}.tls", upstream.tls)
+    if config.denylist_file is not None:
+        yield _Part(
+            "denylist_file", (config.denylist_file,), DenyList(clock, iss_names(config), config.denylist_file).load
+        )
+    if config.assertion is not None:
+        yield _Part("assertion", (config.assertion.key_file,), lambda: asyncio.to_thread(signing_keys, config))
+    if config.signature is not None:
+        files_of_secret = (config.signature.secret_file,)
+        yield _Part("signature", files_of_secret, lambda: asyncio.to_thread(signature, config, clock))
+
+    if config.api_keys is not None:
+        yield _Part("api_keys", (config.api_keys.file,), lambda: asyncio.to_thread(api_keys, config, clock))
+    if config.signing is not None:
+        alone = config.model_copy(update={"api_keys": None})
+        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(Gateway, alone, clock, {}))
+
+
+def _client_tls(key: str, tls: ClientTls) -> _Part:
+    files = tls.ca_file, tls.cert_file, tls.key_file
+    return _Part(key, files, lambda: asyncio.to_thread(client_context, *files))
+
+
+def _keys(config: Config, clock: Clock, session: Session, *, online: bool) -> Iterator[_Part]:
+    for name, issuer in config.issuers.items():
+        if online or not issuer.fetched:
+            files = issuer.jwks_file, issuer.public_key_file, issuer.secret_file
+            yield _Part(f"issuers.{name}", files, partial(_key_set, issuer, clock, session))
+        elif issuer.jwks_tls is not None:
+            yield _client_tls(f"issuers.{name}.jwks_tls", issuer.jwks_tls)
+
+
+async def _key_set(issuer: Issuer, clock: Clock, session: Session) -> Jwks:
+    return Jwks.of((await fetch(issuer, clock, session)()).document, issuer.algorithms)
+
+
+def _backends(config: Config, clock: Clock) -> Iterator[_Part]:
+    for name, upstream in config.upstreams.items():
+        yield _Part(f"upstreams.{name}", (), partial(_connection, config, upstream, clock))
+
+
+async def _connection(config: Config, upstream: Upstream, clock: Clock) -> None:
+    (await backend(config, upstream, clock, Deadlines(clock, tick_s=1.0), Resources()).connect()).close()

@@ -1,0 +1,193 @@
+"""`jwt-sidecar keys`: makes and changes the two files of the gateway, that of API keys and that of signing keys.
+
+A change is made under a lock and replaces the file whole: nobody reads a part of it, and no two changes lose one another.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sidecar.common.errors import Unusable
+from sidecar.gateway.api_keys import NEVER, ApiKey, Entries
+from sidecar.gateway.key_file import members, moment, rfc3339
+from sidecar.gateway.key_ring import ALWAYS, KeyRing, rotated
+
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def new(options: argparse.Namespace) -> None:
+    """`keys new`: add an API key; it is printed, and nowhere to be had again. Raises Unusable."""
+    claims = dict(_claim(text) for text in options.claim)
+    expires = NEVER if options.expires is None else _until(options.expires, time.time())
+    scopes = tuple(scope for words in options.scope for scope in words.split())
+    with _changing(options.file) as keys:
+        entries = Entries.read(_content(keys))
+        try:
+            entry, key = ApiKey.new(options.name, scopes, claims, expires)
+        except ValueError as error:
+            raise Unusable(str(error)) from None
+        keys[:] = [known.document() for known, _ in entries.values()] + [entry.document()]
+    print(f"The key {entry.id} of {entry.name}. It is shown this once; the file holds its hash.", file=sys.stderr)
+    print(key)
+
+
+def disable(options: argparse.Namespace) -> None:
+    """`keys disable`: switch an API key off. Raises Unusable."""
+    with _changing(options.file) as keys:
+        entries = Entries.read(_content(keys))
+        if options.id not in entries:
+            raise Unusable(f"{options.file}: no key has the id {options.id}; jwt-sidecar keys list shows them")
+        keys[:] = [
+            (known._replace(enabled=False) if known.id == options.id else known).document()
+            for known, _ in entries.values()
+        ]
+    print(f"The key {options.id} is off. Sidecars that use this very file know it within 5 s.", file=sys.stderr)
+
+
+def rotate(options: argparse.Namespace) -> None:
+    """`keys rotate`: add a signing key that takes over after `--ahead`; the one before goes `--keep` later. Raises Unusable."""
+    ahead_s, keep_s = _duration(options.ahead), _duration(options.keep)
+    with _changing(options.file) as keys:
+        ring = rotated(KeyRing.read(_content(keys)), options.algorithm, time.time(), ahead_s, keep_s)
+        keys[:] = [timed.document() for timed in ring.keys]
+    added = ring.keys[-1]
+    print(f"{added.key.kid} signs {options.algorithm} from {rfc3339(added.sign_from)}", file=sys.stderr)
+
+
+def withdraw(options: argparse.Namespace) -> None:
+    """`keys withdraw`: take a signing key out at once; what it signed is refused as soon as verifiers know. Raises Unusable."""
+    with _changing(options.file) as keys:
+        ring = KeyRing.read(_content(keys)).keys
+        left = [timed for timed in ring if timed.key.kid != options.kid]
+        if len(left) == len(ring):
+            raise Unusable(f"{options.file}: no key has the kid {options.kid}; jwt-sidecar keys list shows them")
+        keys[:] = [timed.document() for timed in left]
+    print(f"{options.kid} is no longer published nor used.", file=sys.stderr)
+
+
+def show(options: argparse.Namespace) -> None:
+    """`keys list`: what either file holds, without a secret. Raises Unusable."""
+    content = _read(options.file)
+    now = time.time()
+    try:
+        signing = any(isinstance(document, dict) and "kty" in document for document in members(content))
+        rows = _signing_rows(KeyRing.read(content), now) if signing else _api_rows(Entries.read(content), now)
+    except ValueError as error:
+        raise Unusable(f"{options.file}: {error}") from None
+    table = [tuple(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _api_rows(entries: Entries, now: float) -> Iterator[tuple[str, ...]]:
+    yield "ID", "NAME", "STATE", "EXPIRES", "SCOPES"
+    for entry, _ in entries.values():
+        yield entry.id, entry.name, entry.state(now), _time(entry.expires), " ".join(entry.scopes)
+
+
+def _signing_rows(ring: KeyRing, now: float) -> Iterator[tuple[str, ...]]:
+    yield "KID", "SIGNS", "STATE", "PUBLISHED FROM", "SIGNS FROM", "RETIRES"
+    signers = ring.signers(now)
+    for timed in ring.keys:
+        if now >= timed.retire_at:
+            state = "retired"
+        elif now < timed.sign_from:
+            state = "next" if now >= timed.publish_from else "planned"
+        else:
+            state = "signing" if timed in signers else "previous"
+        yield timed.key.kid, timed.key.alg, state, *map(_time, timed[1:])
+
+
+def _time(moment: float) -> str:
+    return "always" if moment == ALWAYS else "never" if moment == NEVER else rfc3339(moment)
+
+
+def _claim(text: str) -> tuple[str, Any]:
+    """name=value: the value is JSON, or else text. Raises Unusable."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise Unusable(f"--claim {text}: write name=value, such as tenant=acme or roles='[\"admin\"]'")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _until(text: str, now: float) -> float:
+    """90d from now, or RFC 3339 text. Raises Unusable."""
+    with suppress(Unusable):
+        return now + _duration(text)
+    try:
+        return moment(text)
+    except ValueError:
+        raise Unusable(f"--expires {text}: write 90d, or a time such as 2026-12-31T23:59:59Z") from None
+
+
+def _duration(text: str) -> float:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise Unusable(f"{text} is not a duration; write a whole number with its unit: 60s, 15m, 1h or 90d")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _content(keys: Iterable[Any]) -> bytes:
+    return json.dumps({"keys": list(keys)}, indent=2).encode() + b"\n"
+
+
+@contextmanager
+def _changing(file: str) -> Iterator[list[Any]]:
+    """The keys of a file, to be changed in place; a file that is not there is an empty one. Raises Unusable.
+
+    The lock is on the directory: the file itself is exchanged.
+    """
+    path = Path(os.path.realpath(file))
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            keys = members(path.read_bytes()) if path.exists() else []
+            yield keys
+            _replace(path, _content(keys))
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Unusable(f"{file}: cannot be changed: {error.strerror}") from error
+    except ValueError as error:
+        raise Unusable(f"{file}: {error}") from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Exchange a file. It keeps its mode and its owner; a new one is for its owner alone. Raises OSError."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
+    try:
+        with open(number, "wb") as file:
+            if path.exists():
+                before = path.stat()
+                os.fchown(number, before.st_uid, before.st_gid)
+                os.fchmod(number, before.st_mode & 0o777)
+            file.write(content)
+            file.flush()
+            os.fsync(number)
+        os.replace(name, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

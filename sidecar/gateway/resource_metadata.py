@@ -1,0 +1,45 @@
+"""OAuth 2.0 Protected Resource Metadata (RFC 9728): where a client that was refused learns whose tokens are accepted."""
+
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from sidecar.gateway.local_endpoints import Page, Reply, cacheable
+from sidecar.policy.routes import Auth, Route
+from sidecar.proxy.exchange import Exchange
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+# Clients in browsers read it from any origin, and ask before with headers of their own.
+CORS = {"Access-Control-Allow-Origin": "*"}
+PREFLIGHT = {**CORS, "Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": "*"}
+
+
+def metadata_url(resource: str) -> str:
+    """Where the metadata of a resource is: its own path comes behind the well-known one (section 3.1)."""
+    parts = urlsplit(resource)
+    return parts._replace(path=WELL_KNOWN + ("" if parts.path == "/" else parts.path)).geturl()
+
+
+class ResourceMetadata:
+    """The one page; `issuers` are the `iss` of those whose tokens are accepted."""
+
+    def __init__(
+        self, resource: str, issuers: Collection[str], *, in_query: bool, scopes: Collection[str], name: str | None
+    ) -> None:
+        self._document: dict[str, Any] = {
+            "resource": resource,
+            "authorization_servers": [issuer for issuer in issuers if issuer.startswith(("https://", "http://"))],
+            "bearer_methods_supported": ["header", "query"] if in_query else ["header"],
+        }
+        if scopes:
+            self._document["scopes_supported"] = list(scopes)
+        if name is not None:
+            self._document["resource_name"] = name
+        path = urlsplit(metadata_url(resource)).path
+        self.pages = {path: Page(Route(path, auth=Auth.NONE, name="(metadata)"), self._answer, "metadata")}
+
+    def _answer(self, exchange: Exchange, _body: bytes) -> Reply:
+        if exchange.is_preflight:
+            return Reply(204, PREFLIGHT, b"")
+        reply = cacheable(exchange.head, self._document)
+        return reply._replace(headers={**reply.headers, **CORS})

@@ -1,0 +1,100 @@
+"""Minting: verified claims in, a short-lived token of our own out. Each is sent again for most of its life.
+
+The `iss` and `aud` of such a token are those of the configuration, `iat` and `exp` are its own. The claims follow as they are, or
+those that are asked for; a verified token's `iss` as `original_iss`. `nbf`, `jti` and `cnf` speak of that token alone.
+"""
+
+from collections.abc import Callable, Mapping
+from math import ceil, floor, inf
+from typing import NamedTuple
+
+from sidecar.common.clock import Clock
+from sidecar.gateway.key_ring import KeyRing
+from sidecar.jwt.claims import Claims, Path, find
+
+REUSED = 0.8  # of its life: whoever gets it last still has a fifth of it to look at it
+
+_OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf"})
+
+
+class Minted(NamedTuple):
+    """A token, as text and as the line that carries it; good to be sent from `since` until `reused_until` (Unix times).
+
+    `kid` is that of the key that signed it.
+    """
+
+    token: str
+    line: bytes
+    kid: str
+    expires: int
+    since: float
+    reused_until: float
+
+
+class Mint:
+    """Mints the tokens of one audience. `ring` gives the keys in use now, `before` is what stands before a token in its line.
+
+    `claims` is the name of a claim -> where it is in those that were verified; None: all as they are. `counts` is told of each
+    token that is made, by audience.
+    """
+
+    def __init__(
+        self,
+        ring: Callable[[], KeyRing],
+        clock: Clock,
+        counts: dict[str, int],
+        *,
+        issuer: str,
+        audience: str,
+        ttl_s: float,
+        algorithm: str,
+        before: str = "",
+        claims: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.audience = audience
+        self._ring = ring
+        self._clock = clock
+        self._counts = counts
+        self._own = {"iss": issuer, "aud": audience}
+        self._ttl_s = ttl_s
+        self._algorithm = algorithm
+        self._before = before
+        self._claims = claims
+
+    def __repr__(self) -> str:
+        return f"<Mint for {self.audience}>"
+
+    def line(self, claims: Claims) -> bytes:
+        """The header line for verified claims. Raises Rejection (signing_unavailable)."""
+        return self.minted(claims).line
+
+    def minted(self, claims: Claims) -> Minted:
+        """The token for verified claims; it is kept with them. Raises Rejection (signing_unavailable)."""
+        now = self._clock.wall()
+        ring = self._ring()
+        known: Minted | None = claims.minted.get(self)
+        if known is not None and known.since <= now < known.reused_until and known.kid in ring.kids:
+            return known
+        minted = claims.minted[self] = self._mint(claims, ring, now)
+        return minted
+
+    def _mint(self, claims: Claims, ring: KeyRing, now: float) -> Minted:
+        signer = ring.signer(self._algorithm, now)
+        issued = int(now)
+        # It never outlives what it stands for, nor the publication of its key.
+        original = min(claims.claims.get("exp", inf), claims.valid_until)
+        longest = min(ceil(issued + self._ttl_s), signer.retire_at)
+        expires = floor(min(original, longest))
+        token = signer.key.sign({**self._carried(claims.claims), "iat": issued, "exp": expires, **self._own})
+        self._counts[self.audience] = self._counts.get(self.audience, 0) + 1
+        # What ends with the original cannot be made any better by minting it again.
+        reused_until = inf if original <= longest else now + REUSED * (expires - now)
+        line = f"{self._before}{token}\r\n".encode()
+        return Minted(token, line, signer.key.kid, expires, now, reused_until)
+
+    def _carried(self, verified: Mapping[str, object]) -> dict[str, object]:
+        original = {} if verified.get("iss") is None else {"original_iss": verified["iss"]}
+        if self._claims is None:
+            return {name: claim for name, claim in verified.items() if name not in _OF_THAT_TOKEN_ALONE} | original
+        found = {name: find(verified, path) for name, path in {"sub": ("sub",), **self._claims}.items()}
+        return {name: claim for name, claim in found.items() if claim is not None} | original

@@ -1,0 +1,327 @@
+"""An issuer's keys over time: `JwksSource` keeps its `Jwks` fresh, and knows how long to believe it.
+
+The issuer's bad day is nobody's outage: the last good keys stay through every failure, for a bounded time. Nothing a client
+sends can aim the sidecar at the issuer: unknown `kid`s share one fetch, and there is one such fetch per cooldown.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from traceback import extract_tb
+
+from cachetools import TTLCache
+from jose.backends.base import Key
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Reason, Rejection
+from sidecar.common.histogram import Histogram
+from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, VerificationKey
+from sidecar.jwt.jwks.key_set import MAX_KEYS_TRIED, Fetch, FetchFailed, Jwks, KeySet, TooManyKeys
+from sidecar.jwt.jwks.retired_keys import RemovedKeys
+from sidecar.jwt.jwks.snapshot import Snapshot, SnapshotUnusable
+
+UNKNOWN_KIDS = 256  # remembered unknown kids of one issuer
+UNKNOWN_KID_S = 60.0  # for how long
+COOLDOWN_S = 30.0  # between two fetches that tokens have forced
+WAIT_S = 2.0  # what one request waits for keys
+RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0  # backoff after failures, with full jitter
+RETRY_MOST_EMPTY_S = 5.0  # while there is no usable key every request fails, so the issuer is asked sooner
+MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believed between these
+DATE_RESOLUTION_S = 1.0  # of the Date header: a smaller offset cannot be measured
+LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn key could be used for as long
+WARNING_S = 3600.0  # between two warnings about an issuer's clock
+FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
+JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
+
+_TOO_MANY_FIT = f"The token does not name its key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer fit it."
+
+log = logging.getLogger("sidecar.jwks")
+
+
+class KeysAwaited(Exception):
+    """Keys that may be on their way: ask again, with this, when they have `landed`."""
+
+    def __init__(self, flight: "asyncio.Task[None]") -> None:
+        super().__init__()
+        self._flight = flight
+
+    async def landed(self) -> None:
+        """Wait until the fetch has ended, but no longer than WAIT_S."""
+        await asyncio.wait({self._flight}, timeout=WAIT_S)  # leaves the fetch alone when the waiting client goes away
+
+
+class JwksSource:
+    """The keys of one issuer, kept fresh in the background; requests only wait when the key they need is not there.
+
+    `jwks` is the last good set (None before the first), `trusted_until` the monotonic time after which it is too old to be
+    believed. Both are plain attributes, since every request reads them. `on_landed` is called after each fetch.
+
+    A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
+    is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fetch: Fetch,
+        algorithms: Collection[str],
+        clock: Clock,
+        *,
+        refresh_interval_s: float = 600.0,
+        max_stale_s: float = 3600.0,
+        removed_key_grace_s: float = 0.0,
+        clock_skew_s: float = 60.0,
+        snapshot: Snapshot | None = None,
+        spread: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.name = name
+        self.jwks: Jwks | None = None
+        self.trusted_until = float("-inf")
+        self.fetched_at: float | None = None
+        self.next_fetch_at = clock.monotonic()
+        self.last_error: str | None = None
+        self.clock_offset_s: float | None = None
+        self.skipped: tuple[str, ...] = ()
+        self.fetches: dict[tuple[str, str], int] = {}
+        self.fetch_durations = Histogram(FETCH_S)
+        self.suppressed = 0
+        self.fetch = fetch
+        self.algorithms = algorithms
+        self._clock = clock
+        self._refresh_interval_s = refresh_interval_s
+        self._max_stale_s = max_stale_s
+        self.removed = RemovedKeys(removed_key_grace_s, clock)
+        self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
+        self._warned_at = float("-inf")
+        self._snapshot = snapshot
+        self._spread = spread
+        self._failures = 0
+        self._forced_at = float("-inf")
+        self._flight: asyncio.Task[None] | None = None
+        self._landed = asyncio.Event()
+        self.on_landed: Callable[[], None] | None = None
+        self._unknown: TTLCache[str, None] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
+
+    def __repr__(self) -> str:
+        return f"<JwksSource {self.name}: {self.jwks!r}, {self._failures} failures since the last success>"
+
+    @property
+    def usable(self) -> bool:
+        """Are there keys that may still be believed?"""
+        return self.jwks is not None and self._clock.monotonic() < self.trusted_until
+
+    async def keep_fresh(self) -> None:
+        """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
+        if self._max_stale_s > LONG_STALE_S:
+            self._warn(
+                f"max_stale_is_long max_stale_s={self._max_stale_s:.0f}",
+                "Stay below a day: a withdrawn key lives on as long.",
+            )
+        self._restore()
+        while True:
+            await self.fetch_now()
+            while (pause_s := self.next_fetch_at - self._clock.monotonic()) > 0:
+                self._landed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._landed.wait()  # a fetch on demand has moved the next one
+
+    async def fetch_now(self) -> None:
+        """Fetch the keys, or join the fetch that is under way, and wait for its end: `usable` and `last_error` tell it."""
+        await asyncio.wait({self._start("scheduled")})
+
+    def keys_for(
+        self,
+        kid: str | None,
+        algorithm: str,
+        awaited: "KeysAwaited | None" = None,
+        thumbprint: str | None = None,
+    ) -> list[tuple[VerificationKey, Key]]:
+        """The keys that fit. With `awaited` they have been waited for, and it is decided by what is here.
+
+        `thumbprint` is that of the certificate of the key, in a token that names no `kid`.
+
+        Raises KeysAwaited for one shared fetch that may bring them, and Rejection: key_unknown when the issuer does not have
+        such a key, jwks_unavailable (503) when its keys cannot be had or are too old, since the issuer's outage is never the
+        client's 401.
+        """
+        if not self.usable:
+            if awaited is None and self._flight is not None:
+                raise KeysAwaited(self._flight)
+            raise self._unavailable()
+        assert self.jwks is not None
+        try:
+            if found := self.jwks.find(kid, algorithm, thumbprint):
+                return found
+        except TooManyKeys:
+            raise Rejection(Reason.KEY_UNKNOWN, _TOO_MANY_FIT) from None
+        if kid is None or len(kid) > MAX_KID_LENGTH:
+            raise Rejection(Reason.KEY_UNKNOWN)
+        if kid in self._unknown:
+            self.suppressed += 1
+            raise Rejection(Reason.KEY_UNKNOWN)
+        if awaited is None:
+            flight = self._flight or self._force()
+            if flight is not None:
+                raise KeysAwaited(flight)
+            self.suppressed += 1
+        if self._failures or self._flight is not None:
+            raise self._unavailable()
+        if awaited is not None:  # within the cooldown nobody has asked: the issuer may well have this key
+            self._unknown[kid] = None
+        raise Rejection(Reason.KEY_UNKNOWN)
+
+    def begin_with(self, old: "JwksSource") -> None:
+        """Go on in place of another source of the same issuer: with its keys where none are here, and with its graces."""
+        if not old.usable or old.jwks is None or old.fetched_at is None:  # what is believed no more has no grace
+            return
+        if self.jwks is None:
+            self.fetched_at = old.fetched_at
+            self.trusted_until = min(old.trusted_until, old.fetched_at + self._refresh_interval_s + self._max_stale_s)
+        self.jwks = self.removed.taken_over(self.jwks, old.removed, old.jwks)
+        self._next_fetch(self.next_fetch_at)
+        self._landed.set()  # a grace may end before the next fetch was due
+
+    async def stop(self) -> None:
+        """Give up a fetch that is under way."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.wait({self._flight})
+
+    def refresh(self, *, force: bool = False) -> "asyncio.Task[None] | None":
+        """Ask the issuer now unless it was asked on demand within the cooldown, which `force` ends.
+
+        The fetch that is under way then, or None.
+        """
+        if force:
+            self._forced_at = float("-inf")
+        return self._flight or self._force()
+
+    @property
+    def cooldown_s(self) -> float:
+        """For how long `refresh` does nothing."""
+        return max(0.0, self._forced_at + COOLDOWN_S - self._clock.monotonic())
+
+    def _force(self) -> "asyncio.Task[None] | None":
+        if self.cooldown_s:
+            return None
+        # Stamped at the attempt: a failing issuer is not asked more often than a healthy one.
+        self._forced_at = self._clock.monotonic()
+        return self._start("forced")
+
+    def _unavailable(self) -> Rejection:
+        return Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=max(1.0, self.next_fetch_at - self._clock.monotonic()))
+
+    def _start(self, trigger: str) -> "asyncio.Task[None]":
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._refresh(trigger))
+        return self._flight
+
+    async def _refresh(self, trigger: str) -> None:
+        if self.jwks is not None:  # in time also while the issuer is down
+            self.jwks = self.removed.ended(self.jwks)
+        began = self._clock.monotonic()
+        try:
+            key_set = await self.fetch()
+            self._succeeded(trigger, await Jwks.of_in_turns(key_set.document, self.algorithms), key_set)
+        except FetchFailed as error:
+            self._failed(trigger, str(error))
+        except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it
+            at = extract_tb(error.__traceback__)[-1]
+            log.error(
+                "issuer=%s event=bug type=%s at=%s:%s do='The last good keys are kept; please report it with this line.'",
+                self.name,
+                type(error).__name__,
+                at.filename,
+                at.lineno,
+            )
+            self._failed(trigger, "the fetch met a bug of the sidecar")
+        finally:
+            self.fetch_durations.add(self._clock.monotonic() - began)
+            self._flight = None
+            self._landed.set()
+            if self.on_landed is not None:
+                self.on_landed()
+
+    def _succeeded(self, trigger: str, jwks: Jwks, key_set: KeySet) -> None:
+        now = self._clock.monotonic()
+        if self._failures or self.jwks is None:
+            log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
+        if jwks.skipped and jwks.skipped != self.skipped:
+            self._warn(
+                f"keys_skipped skipped={'; '.join(jwks.skipped)}", "Tokens by these keys are refused: tell the issuer."
+            )
+        self.skipped = jwks.skipped
+        self._save(jwks)
+        jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
+        if self.jwks is None or not jwks.same_as(self.jwks):
+            self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
+            self._unknown.clear()
+        self._failures = 0
+        self.last_error = None
+        self.fetched_at = now
+        fresh_s = self._refresh_interval_s
+        if key_set.max_age_s is not None:
+            fresh_s = min(max(key_set.max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
+        self.trusted_until = now + fresh_s + self._max_stale_s
+        self._next_fetch(min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), self.trusted_until))
+        self._compare_clocks(key_set.clock_offset_s, now)
+        self._count(trigger, "success")
+
+    def _failed(self, trigger: str, why: str) -> None:
+        now = self._clock.monotonic()
+        most_s = min(RETRY_MOST_S if self.usable else RETRY_MOST_EMPTY_S, self._refresh_interval_s)
+        pause_s = min(RETRY_FIRST_S * 2.0 ** min(self._failures, 10), most_s)
+        self._failures += 1
+        self._next_fetch(now + self._spread(0.0, pause_s))
+        if why != self.last_error:
+            self._warn(f"keys_not_fetched why={why!r} next_in_s={pause_s:.1f}", "Try it: jwt-sidecar check --online.")
+        self.last_error = why
+        self._count(trigger, "failure")
+
+    def _next_fetch(self, at: float) -> None:
+        self.next_fetch_at = min(at, self.removed.next_end)
+
+    def _compare_clocks(self, offset_s: float | None, now: float) -> None:
+        """A clock that is off refuses good tokens or accepts expired ones, and nobody sees why. Say so, but not all the time."""
+        self.clock_offset_s = offset_s
+        if offset_s is not None and abs(offset_s) > self._tolerated_offset_s and now - self._warned_at >= WARNING_S:
+            self._warned_at = now
+            self._warn(f"clocks_differ issuer_ahead_s={offset_s:.0f}", "Synchronize this clock, or tell the issuer.")
+
+    def _restore(self) -> None:
+        """Begin with what an earlier process has saved, as if it had fetched that itself; never instead of newer keys."""
+        if self._snapshot is None or self.jwks is not None:
+            return
+        try:
+            saved = self._snapshot.read()
+            if saved is None:
+                return
+            jwks = Jwks.of(saved.key_set, self.algorithms)
+            age_s = self._clock.wall() - saved.fetched_at
+            if not 0 <= age_s < self._max_stale_s:
+                raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {self._max_stale_s:.0f} s")
+        except (SnapshotUnusable, FetchFailed) as error:
+            self._warn(f"snapshot_ignored why={str(error)!r}", "The issuer is asked; nobody else may write this file.")
+            return
+        now = self._clock.monotonic()
+        self.jwks = jwks
+        self.fetched_at = now - age_s
+        self.trusted_until = now + self._max_stale_s - age_s
+        log.info("issuer=%s keys=%d event=snapshot_used age_s=%.0f", self.name, len(jwks.keys), age_s)
+
+    def _save(self, jwks: Jwks) -> None:
+        if self._snapshot is None:
+            return
+        try:
+            self._snapshot.write([key.jwk() for key in jwks.keys], self._clock.wall())
+        except OSError as error:
+            self._warn(f"snapshot_not_written why={error.strerror!r}", "Let this process write to jwks_snapshot_dir.")
+
+    def _warn(self, what: str, do: str) -> None:
+        log.warning("issuer=%s event=%s do=%r", self.name, what, do)
+
+    def _count(self, trigger: str, result: str) -> None:
+        self.fetches[trigger, result] = self.fetches.get((trigger, result), 0) + 1

@@ -1,0 +1,255 @@
+"""JWK, PEM or secret -> a key that can verify, built once per refresh. PS* and EdDSA are taught to python-jose here.
+
+python-jose chooses by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve. Here each
+key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), and jose is only ever handed one
+constructed `Key` for one of them.
+"""
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Collection
+from hashlib import sha256
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jose import jwk
+from jose.backends.base import Key
+from jose.backends.cryptography_backend import CryptographyRSAKey
+from jose.exceptions import JOSEError
+
+from sidecar.jwt.compact_jws import base64url
+
+MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+MAX_RSA_BITS = 8192  # a check with a larger key costs milliseconds
+MAX_KID_LENGTH = 256
+
+RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
+SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 gave it a second name; Ed25519 is the one curve here
+ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
+SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+THUMBPRINTS = (
+    "x5t#S256",
+    "x5t",
+)  # of a key's certificate: RFC 7517 section 4.8 in a JWK, RFC 7515 section 4.1.7 in a token
+_HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log and no message to a worker can hold it
+_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+
+
+class PssKey(CryptographyRSAKey):  # type: ignore[misc]
+    """RSASSA-PSS as RFC 7518 section 3.5 has it: MGF1 and a salt as long as the hash."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, "RS256")  # jose reads the numbers; which hash is ours to say
+        self._hash = _HASHES[algorithm]
+        self._length = (self.prepared_key.key_size + 7) // 8
+        self._padding = padding.PSS(padding.MGF1(self._hash), self._hash.digest_size)
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        """True when `sig` is this key's signature of `msg`."""
+        if len(sig) != self._length:  # RFC 8017 section 8.1.2; OpenSSL takes one without its leading zero
+            return False
+        try:
+            self.prepared_key.verify(sig, msg, self._padding, self._hash)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Ed25519Key(Key):  # type: ignore[misc]
+    """EdDSA with Ed25519 (RFC 8037 section 3.1)."""
+
+    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
+        super().__init__(key, algorithm)
+        self._key = Ed25519PublicKey.from_public_bytes(base64url(key["x"].rstrip("=").encode()))
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        """True when `sig` is this key's signature of `msg`."""
+        try:
+            self._key.verify(sig, msg)
+        except InvalidSignature:
+            return False
+        return True
+
+
+for _name in _HASHES:
+    jwk.register_key(_name, PssKey)
+jwk.register_key("EdDSA", Ed25519Key)
+
+
+class UnusableKey(Exception):
+    """A member of a key set that cannot verify anything here; its text says why and may be logged."""
+
+
+class VerificationKey:
+    """One key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
+
+    `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
+    algorithms are: a token verified by one was verified by the other. `thumbprints` are those of its certificate that its JWK
+    tells, `x5t` and `x5t#S256`.
+    """
+
+    __slots__ = ("_identity", "_material", "by_algorithm", "kid", "thumbprints")
+
+    def __init__(
+        self,
+        kid: str | None,
+        material: dict[str, str] | bytes,
+        algorithms: Collection[str],
+        thumbprints: dict[str, str] | None = None,
+    ) -> None:
+        self.kid = kid
+        self.thumbprints = thumbprints or {}
+        try:
+            self.by_algorithm: dict[str, Key] = {}
+            numbers: Any = material
+            for name in algorithms:
+                made = self.by_algorithm[name] = jwk.construct(numbers, name)
+                if isinstance(made, CryptographyRSAKey):  # it is read once for all its algorithms: 0.1 ms each
+                    numbers = made.prepared_key
+        except (JOSEError, ValueError, TypeError, KeyError) as error:
+            raise UnusableKey("its numbers make no key") from error
+        self._material = material
+        told = sha256(material).digest() if isinstance(material, bytes) else tuple(sorted(material.items()))
+        self._identity = (kid, told, tuple(algorithms))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VerificationKey) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def kty(self) -> str:
+        """The family of the key (RFC 7518 section 6.1)."""
+        return "oct" if isinstance(self._material, bytes) else self._material["kty"]
+
+    def jwk(self) -> dict[str, Any]:
+        """The key as a member of a key set: what `verification_key` makes this very key of. Of public keys only."""
+        assert isinstance(self._material, dict)
+        named = {} if self.kid is None else {"kid": self.kid}
+        bound = {"alg": next(iter(self.by_algorithm))} if len(self.by_algorithm) == 1 else {}
+        return {**self._material, **named, **bound, **self.thumbprints}
+
+    def __repr__(self) -> str:
+        return f"<VerificationKey {self.kid!r}: {', '.join(self.by_algorithm)}>"
+
+
+def verification_key(member: object, allowed: Collection[str]) -> VerificationKey:
+    """Read one member of a key set (RFC 7517 section 4). Raises UnusableKey.
+
+    `allowed` are the issuer's algorithms. Only public members are read: a private key published by mistake is used as its
+    public half. A member that is null or empty is one that is not there: some issuers write all that they know of.
+    """
+    if not isinstance(member, dict):
+        raise UnusableKey("it is not an object")
+    member = {name: value for name, value in member.items() if value not in (None, "", [], {})}
+    kty = member.get("kty")
+    if not isinstance(kty, str) or kty not in _PUBLIC_MEMBERS:
+        raise UnusableKey("its kty is not RSA, EC or OKP")
+    kid = member.get("kid")
+    if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
+        raise UnusableKey("its kid is not a short string")
+    if kid is not None and _SURROGATE.search(kid):
+        raise UnusableKey("its kid is not Unicode text: it holds half of a surrogate pair")
+    if member.get("use", "sig") != "sig":
+        raise UnusableKey("its use is not sig")
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise UnusableKey("its key_ops do not hold verify")
+    public = {"kty": kty}
+    for name in _PUBLIC_MEMBERS[kty]:
+        value = member.get(name)
+        if not isinstance(value, str) or not value.isascii():
+            raise UnusableKey(f"its {name} is missing or not text")
+        public[name] = value
+    possible = _possible_algorithms(kty, public)
+    own = member.get("alg")
+    if own is not None:
+        wanted = SAME_ALGORITHM.get(own, own) if isinstance(own, str) else None
+        possible = tuple(name for name in possible if name == wanted)
+    algorithms = tuple(name for name in possible if name in allowed)
+    if not algorithms:
+        raise UnusableKey("it fits none of the allowed algorithms")
+    told = ((name, member.get(name)) for name in THUMBPRINTS)
+    thumbprints = {
+        name: text for name, text in told if isinstance(text, str) and text.isascii() and len(text) <= MAX_KID_LENGTH
+    }
+    return VerificationKey(kid, public, algorithms, thumbprints)
+
+
+def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:
+    """A secret as a key for HS256, HS384 and HS512. Raises UnusableKey.
+
+    The only way to such a key: a secret is bytes, which no JSON decodes to, so no key set can bring one.
+    """
+    algorithms = tuple(name for name in SECRET_ALGORITHMS if name in allowed)
+    if not algorithms:
+        raise UnusableKey("it fits none of the allowed algorithms")
+    return VerificationKey(None, secret, algorithms)
+
+
+def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> VerificationKey:
+    """The public key of a PEM file (RFC 7468 section 13), held to all that a JWK is. Raises UnusableKey."""
+    if b"PRIVATE KEY-----" in pem:
+        raise UnusableKey("it holds a private key; keep that where tokens are signed: openssl pkey -pubout")
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UnusableKey("it holds no public key in PEM, such as openssl pkey -pubout writes") from error
+    match key:
+        case rsa.RSAPublicKey():
+            numbers = key.public_numbers()
+            member = {"kty": "RSA", "n": _base64url_uint(numbers.n), "e": _base64url_uint(numbers.e)}
+        case ec.EllipticCurvePublicKey():
+            point, size = key.public_numbers(), (key.key_size + 7) // 8
+            curve = _CURVES.get(key.curve.name, key.curve.name)
+            member = {
+                "kty": "EC",
+                "crv": curve,
+                "x": _base64url_uint(point.x, size),
+                "y": _base64url_uint(point.y, size),
+            }
+        case Ed25519PublicKey():
+            x = int.from_bytes(key.public_bytes_raw())
+            member = {"kty": "OKP", "crv": "Ed25519", "x": _base64url_uint(x, 32)}
+        case _:
+            raise UnusableKey("it is not RSA, EC or Ed25519")
+    return verification_key(member if kid is None else {**member, "kid": kid}, allowed)
+
+
+def _base64url_uint(number: int, size: int | None = None) -> str:
+    """Base64urlUInt of RFC 7518 section 2, or so many octets."""
+    octets = number.to_bytes(size or (number.bit_length() + 7) // 8)
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _possible_algorithms(kty: str, public: dict[str, str]) -> tuple[str, ...]:
+    """The algorithms that a key of this kind can be used with. Raises UnusableKey."""
+    if kty == "RSA":
+        _check_rsa(public["n"], public["e"])
+        return RSA_ALGORITHMS
+    curve = public["crv"]
+    if kty == "EC" and curve in EC_ALGORITHMS:
+        return (EC_ALGORITHMS[curve],)
+    if kty == "OKP" and curve == "Ed25519":
+        return ("EdDSA",)
+    raise UnusableKey("its crv is not P-256, P-384, P-521 or Ed25519")
+
+
+def _check_rsa(modulus: str, exponent: str) -> None:
+    try:
+        n = int.from_bytes(base64url(modulus.rstrip("=").encode()))
+        e = int.from_bytes(base64url(exponent.rstrip("=").encode()))
+    except ValueError as error:
+        raise UnusableKey("n or e is not base64url") from error
+    if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
+        raise UnusableKey(f"its modulus has {n.bit_length()} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
+    if e < 3 or e % 2 == 0 or e.bit_length() > 32:
+        raise UnusableKey("its exponent is not a small odd number of at least 3")

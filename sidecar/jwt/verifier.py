@@ -1,0 +1,244 @@
+"""token -> Claims: remembers verified tokens, asks jose for the signature.
+
+The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list.
+Nothing is fetched for a token that could not be valid, and no claim but `iss` is looked at before the signature is verified.
+"""
+
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.compact_jws import PADDED, Jws, parse
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
+from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
+from sidecar.jwt.jwks.key_set import Jwks
+
+REMEMBERED_TOKENS = 1024  # about 2 KB each
+REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
+ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
+
+
+class Issuer:
+    """One trusted issuer: what its tokens must be signed with and what they must claim.
+
+    `aliases` are other `iss` values of the same issuer.
+    `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
+    `allow_padding`: the parts of its tokens may be padded with `=`.
+    """
+
+    __slots__ = ("accepted_typ", "algorithms", "aliases", "allow_padding", "issuer", "name", "rules", "source")
+
+    def __init__(
+        self,
+        name: str,
+        issuer: str,
+        algorithms: Collection[str],
+        rules: ClaimRules,
+        source: JwksSource,
+        accepted_typ: Collection[str] = ACCEPTED_TYP,
+        aliases: Collection[str] = (),
+        *,
+        allow_padding: bool = False,
+    ) -> None:
+        self.name = name
+        self.aliases = tuple(aliases)
+        self.issuer = issuer
+        self.algorithms = frozenset(algorithms)
+        self.rules = rules
+        self.source = source
+        self.allow_padding = allow_padding
+        self.accepted_typ = frozenset(map(_media_type, accepted_typ))
+
+
+class Examination:
+    """How far one token has come: the checks that have begun, by name, and what they found. None: not reached."""
+
+    __slots__ = ("begun", "issuer", "jws", "key")
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.jws: Jws | None = None
+        self.issuer: Issuer | None = None
+        self.key: VerificationKey | None = None
+
+
+class _Remembered:
+    """A verified token: its claims, and the key that vouches for it as long as its issuer publishes that key.
+
+    `denials` is the state of the deny list that it was compared with.
+    """
+
+    __slots__ = ("claims", "denials", "jwks", "key", "source", "until")
+
+    def __init__(
+        self, claims: Claims, source: JwksSource, jwks: Jwks, key: VerificationKey, until: float, denials: int
+    ) -> None:
+        self.claims = claims
+        self.denials = denials
+        self.source = source
+        self.jwks = jwks
+        self.key = key
+        self.until = until
+
+
+class TokenCache(NamedTuple):
+    """What a verifier says of the tokens that it remembers; `entries` is how many it does."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    entries: int = 0
+
+
+class Verifier:
+    """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified.
+
+    `evictions` counts those that were forgotten because there were too many.
+    """
+
+    def __init__(self, issuers: Collection[Issuer], clock: Clock, denylist: DenyList | None = None) -> None:
+        self.issuers = issuers
+        self.denylist = DenyList(clock) if denylist is None else denylist
+        self._by_iss: Mapping[str, Issuer] = {
+            iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
+        }
+        self._allow_padding = any(issuer.allow_padding for issuer in issuers)
+        self.clock = clock
+        self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
+
+    @property
+    def cache(self) -> TokenCache:
+        """How remembering goes."""
+        return TokenCache(self.hits, self.misses, self.evictions, len(self._remembered))
+
+    def __repr__(self) -> str:
+        return f"<Verifier of {', '.join(self._by_iss)}: {len(self._remembered)} tokens remembered>"
+
+    def cached(self, token: bytes) -> Claims | None:
+        """The claims of a token verified before, or None whenever there is any doubt: then `verify` finds the reason."""
+        return self.known(digest(token))
+
+    def known(self, digest: bytes) -> Claims | None:
+        """The same for the token with this digest."""
+        if digest not in self._remembered:  # an exception, or its `get`, would cost more
+            return None
+        known = self._remembered[digest]
+        source = known.source
+        if known.jwks is not source.jwks:
+            if source.jwks is None or known.key not in source.jwks:
+                del self._remembered[digest]  # its key was withdrawn
+                return None
+            known.jwks = source.jwks
+        if known.denials != self.denylist.changes:
+            if self.denylist.denies(known.claims.issuer, known.claims.claims):
+                return None
+            known.denials = self.denylist.changes
+        now = self.clock.wall()
+        if not known.claims.valid_from <= now < known.until or self.clock.monotonic() >= source.trusted_until:
+            return None
+        self.hits += 1
+        return known.claims
+
+    def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
+        """Verify a token from the beginning. Raises Rejection, and KeysAwaited when its key may be on its way.
+
+        `seen` is told of each check as it begins. `awaited` are the keys that were waited for.
+        """
+        self.misses += awaited is None
+        seen = seen or Examination()
+        begin = seen.begun.append
+        begin("shape")
+        jws = seen.jws = parse(token, allow_padding=self._allow_padding)
+        begin("header")
+        algorithm, kid, typ = _header(jws)
+        thumbprint = _thumbprint(jws) if kid is None else None
+        begin("issuer")
+        issuer = seen.issuer = self._issuer(jws)
+        if jws.padded and not issuer.allow_padding:
+            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
+        begin("typ")
+        if typ not in issuer.accepted_typ:
+            raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
+        begin("algorithm")
+        if algorithm not in issuer.algorithms:
+            raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
+        begin("key")
+        source = issuer.source
+        candidates = source.keys_for(kid, algorithm, awaited, thumbprint)
+        jwks = source.jwks
+        assert jwks is not None
+        begin("signature")
+        for key, jose_key in candidates:
+            if jws.signature and jose_key.verify(jws.signing_input, jws.signature):
+                seen.key = key
+                break
+        else:
+            raise Rejection(Reason.SIGNATURE_INVALID)
+        now = self.clock.wall()
+        valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
+        begin("denylist")
+        if self.denylist.denies(issuer.name, jws.payload):
+            raise Rejection(Reason.TOKEN_REVOKED)
+        remembered_by = digest(token)
+        known = self._remembered.get(remembered_by)
+        if known is not None and known.key == key:  # by another request that waited for the same keys
+            claims = known.claims
+        else:
+            claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+        until = min(valid_until, now + REMEMBERED_S)
+        remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
+        self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None
+        self._remembered[remembered_by] = remembered
+        return claims
+
+    def _issuer(self, jws: Jws) -> Issuer:
+        iss = jws.payload.get("iss")
+        if iss is None:
+            raise Rejection(Reason.ISSUER_UNKNOWN, "The token has no iss claim.")
+        issuer = self._by_iss.get(iss) if isinstance(iss, str) else None
+        if issuer is None:
+            raise Rejection(Reason.ISSUER_UNKNOWN)
+        return issuer
+
+
+def digest(token: bytes) -> bytes:
+    """What a token is remembered by: the token itself is not kept."""
+    return sha256(token).digest()
+
+
+def _header(jws: Jws) -> tuple[str, str | None, str]:
+    """(alg, kid, typ) of a header that asks for nothing else (RFC 7515 section 4.1). Raises Rejection."""
+    header = jws.header
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str):
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header has no alg.")
+    if "crit" in header or "b64" in header:  # section 4.1.11: what is not understood must be refused
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header asks for an extension that is not supported.")
+    kid = header.get("kid")
+    if "kid" in header and not isinstance(kid, str):
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's kid is not a string.")
+    typ = header.get("typ", "absent")
+    if not isinstance(typ, str):
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
+    if algorithm in SAME_ALGORITHM:
+        algorithm = SAME_ALGORITHM[algorithm]
+    return algorithm, kid, _media_type(typ)
+
+
+def _thumbprint(jws: Jws) -> str | None:
+    """That of the certificate of the key, if the header tells one. Only a hint: anything else is not looked at."""
+    return next((told for name in THUMBPRINTS if isinstance(told := jws.header.get(name), str)), None)
+
+
+def _media_type(typ: str) -> str:
+    """A `typ` for comparing: in any case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
+    return typ.lower().removeprefix("application/")

@@ -1,0 +1,63 @@
+"""All that is counted, as plain data: the counts of several processes can be sent and added up."""
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from typing import Any
+
+from sidecar.common.histogram import Histogram
+from sidecar.policy.routes import Auth
+
+# OpenTelemetry's buckets for HTTP durations, with two below for a proxy on loopback.
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight", Auth.API_KEY: "preflight"}
+
+
+@dataclass(eq=False)
+class Counts:
+    """Counters by names from the configuration and closed sets, never from a client; the last two are what is now.
+
+    `requests` are by route, method and status, `decisions` by issuer, result and reason. The results are allow, deny, error (a
+    5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
+    without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind,
+    `minted` tokens of our own by audience.
+    `overhead` is what a request waits here before the backend is asked, `loop_lag` how late the event loop runs what is due.
+    """
+
+    requests: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    decisions: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIPPED.values(), 0))
+    headers_stripped: dict[str, int] = field(default_factory=lambda: Counter(claim=0, underscore=0, forwarded=0))
+    upstream_errors: dict[tuple[str, str], int] = field(default_factory=Counter)
+    minted: dict[str, int] = field(default_factory=dict)
+    durations: dict[str, Histogram] = field(default_factory=dict)
+    upstream_durations: dict[str, Histogram] = field(default_factory=dict)
+    overhead: Histogram = field(default_factory=lambda: Histogram(OVERHEAD_S))
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_S))
+    connections: int = 0
+    requests_in_flight: int = 0
+
+    def counts(self) -> "Counts":
+        """These alone, whatever else a subclass has."""
+        return Counts(**{one.name: getattr(self, one.name) for one in fields(Counts)})
+
+    def become(self, counts: "Counts") -> None:
+        """Take the place of what was counted here."""
+        for one in fields(Counts):
+            setattr(self, one.name, getattr(counts, one.name))
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{one.name: _sum(getattr(self, one.name), getattr(other, one.name)) for one in fields(Counts)})
+
+
+def _sum(own: Any, more: Any) -> Any:
+    if not isinstance(own, dict):
+        return own + more
+    return type(own)({**own, **{key: _sum(own[key], value) if key in own else value for key, value in more.items()}})
+
+
+def total(all_counts: list[Counts]) -> Counts:
+    """The sum of what several processes have counted."""
+    return reduce(Counts.__add__, all_counts, Counts())

@@ -1,0 +1,236 @@
+"""The Prometheus text of everything that is counted, collected when it is asked for."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest, registry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from sidecar.app.state import Live
+from sidecar.common.clock import Clock
+from sidecar.common.histogram import Histogram
+from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.observability.telemetry import UPSTREAM_ERRORS
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "jwt_sidecar_"
+ISSUER = ("issuer",)
+STATES = ("fresh", "stale", "absent")
+BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
+
+
+class Collector(registry.Collector):
+    """Reads the counters of what is in use, and of its key sources."""
+
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self._live = live
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics at this moment."""
+        yield from self._requests()
+        yield from self._tokens()
+        yield from self._fetches()
+        yield from self._keys()
+        yield from self._denylist()
+        yield from self._gateway()
+        telemetry = self._live.telemetry
+        yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
+        yield _gauge(
+            "config_last_reload_successful",
+            "0 when the file was refused the last time, and what was read before it is in use.",
+            (),
+            {(): telemetry.last_reload_successful},
+        )
+        digest = self._live.assembly.config.digest
+        yield _gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
+        yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
+
+    def _requests(self) -> Iterator[Metric]:
+        telemetry = self._live.telemetry
+        yield _counter(
+            "requests",
+            "Requests that were answered; code 0: the client left.",
+            ("route", "method", "code"),
+            {(route, method, str(status)): number for (route, method, status), number in telemetry.requests.items()},
+        )
+        yield _counter(
+            "auth",
+            "Decisions by the issuer of the verified token, the result (allow, deny, error, report) and the reason.",
+            ("issuer", "result", "reason"),
+            telemetry.decisions,
+        )
+        yield _counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
+        yield _counter(
+            "headers_stripped",
+            "Headers of clients that were not sent on since they could be forged, by their kind.",
+            ("kind",),
+            telemetry.headers_stripped,
+        )
+        upstreams = self._live.assembly.upstreams
+        kinds = (*UPSTREAM_ERRORS.values(), "reset")
+        yield _counter(
+            "upstream_errors",
+            "Requests that a backend failed, by how.",
+            ("upstream", "kind"),
+            {(name, kind): telemetry.upstream_errors[name, kind] for name in upstreams for kind in kinds},
+        )
+        yield _histogram(
+            "request_duration_seconds", "From a request's head to its answer's end.", telemetry.durations, "route"
+        )
+        yield _histogram(
+            "upstream_request_duration_seconds",
+            "From asking the backend to its answer's head.",
+            telemetry.upstream_durations,
+            "route",
+        )
+        yield _histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
+        yield _histogram(
+            "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
+        )
+        yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
+        yield _gauge("workers", "Processes that serve clients.", (), {(): telemetry.workers})
+        yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
+
+    def _tokens(self) -> Iterator[Metric]:
+        cache = self._live.token_cache
+        yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
+        yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
+        yield _counter(
+            "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): cache.evictions}
+        )
+        yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
+
+    def _fetches(self) -> Iterator[Metric]:
+        sources = self._live.assembly.sources.values()
+        yield _counter(
+            "jwks_fetches",
+            "Fetches of key sets.",
+            ("issuer", "trigger", "result"),
+            {(source.name, *labels): number for source in sources for labels, number in source.fetches.items()},
+        )
+        yield _histogram(
+            "jwks_fetch_duration_seconds",
+            "How long fetches of key sets took.",
+            {source.name: source.fetch_durations for source in sources},
+            "issuer",
+        )
+        yield _counter(
+            "jwks_refresh_suppressed",
+            "Tokens with an unknown kid for which the issuer was not asked again.",
+            ISSUER,
+            {source.name: source.suppressed for source in sources},
+        )
+
+    def _keys(self) -> Iterator[Metric]:
+        now = self._clock.monotonic()
+        sources = self._live.assembly.sources.values()
+        fetched = {source.name: now - source.fetched_at for source in sources if source.fetched_at is not None}
+        wall = self._clock.wall()
+        yield _gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
+        yield _gauge(
+            "jwks_last_success_timestamp_seconds",
+            "When the key set was last fetched.",
+            ISSUER,
+            {name: wall - age_s for name, age_s in fetched.items()},
+        )
+        yield _gauge(
+            "jwks_keys",
+            "Usable keys of an issuer.",
+            ISSUER,
+            {source.name: len(source.jwks.keys) if source.jwks else 0 for source in sources},
+        )
+        yield _gauge(
+            "jwks_state",
+            "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
+            ("issuer", "state"),
+            {(source.name, state): state == _state(source) for source in sources for state in STATES},
+        )
+        yield _gauge(
+            "jwks_next_refresh_seconds",
+            "Time until the next scheduled fetch.",
+            ISSUER,
+            {source.name: max(0.0, source.next_fetch_at - now) for source in sources},
+        )
+        yield _gauge(
+            "jwks_clock_offset_seconds",
+            "How far the issuer's clock is ahead of this one, by the Date of its key set.",
+            ISSUER,
+            {source.name: source.clock_offset_s for source in sources if source.clock_offset_s is not None},
+        )
+
+    def _denylist(self) -> Iterator[Metric]:
+        denylist = self._live.assembly.denylist
+        yield _gauge(
+            "denylist_entries",
+            "Entries of the deny list by their origin (file, posted) and state: in_force, or waiting for their issuer.",
+            ("origin", "state"),
+            denylist.counts,
+        )
+        found = denylist.found_good_at
+        yield _gauge(
+            "denylist_age_seconds",
+            "Time since the deny list in use was last found to be what its file holds.",
+            (),
+            {} if found is None else {(): self._clock.monotonic() - found},
+        )
+
+    def _gateway(self) -> Iterator[Metric]:
+        now = self._clock.wall()
+        gateway = self._live.assembly.gateway
+        yield _counter(
+            "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._live.telemetry.minted
+        )
+        states: Counter[str] = Counter()
+        if gateway.api_keys is not None:
+            states.update(on=0, expired=0, disabled=0)
+            states.update(entry.state(now) for entry, _ in gateway.api_keys.file.value.values())
+        yield _gauge("api_keys", "API keys of the file, by what they are: on, expired or disabled.", ("state",), states)
+        ages: dict[str, float] = {}
+        if gateway.key_ring is not None:
+            ages = {signer.key.alg: now - signer.sign_from for signer in gateway.key_ring.value.signers(now)}
+        yield _gauge("signing_key_age_seconds", "Time since the key that signs began to.", ("alg",), ages)
+        yield _gauge(
+            "key_file_good",
+            "0 while a file of keys cannot be used, and what was read before it is in use.",
+            ("file",),
+            {file.path.name: file.problem is None for file in gateway.files},
+        )
+
+
+def _state(source: JwksSource) -> str:
+    if not source.usable:
+        return "absent"
+    return "fresh" if source.last_error is None else "stale"
+
+
+def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _samples(CounterMetricFamily(PREFIX + name, text, labels=labels), values)
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    return _samples(GaugeMetricFamily(PREFIX + name, text, labels=labels), values)
+
+
+def _samples(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
+    """`values` by their labels: a tuple, or a text where there is one label."""
+    for labels, value in values.items():
+        family.add_metric((labels,) if isinstance(labels, str) else labels, value)
+    return family
+
+
+def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str | None = None) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, text, labels=() if label is None else (label,))
+    for of, histogram in values.items():
+        family.add_metric(() if label is None else (of,), list(histogram.cumulative()), histogram.sum)
+    return family
+
+
+def exposition(live: Live, clock: Clock) -> bytes:
+    """The text that Prometheus scrapes."""
+    once = CollectorRegistry(auto_describe=False)
+    once.register(Collector(live, clock))
+    return generate_latest(once)

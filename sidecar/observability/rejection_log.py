@@ -1,0 +1,101 @@
+"""The last refusals by request id, for operators who are asked why: what was refused and for which reason, never a token."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Reason
+from sidecar.observability.record import Record
+
+KEPT = 100
+MAX_PATH = 500  # characters of a path; clients choose them
+
+
+class Refusal(NamedTuple):
+    """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
+
+    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`
+    and `path` are empty where bytes never became a request. `cause` says which rule a message breaks, if it is one about those.
+    """
+
+    at: float
+    request_id: str
+    method: str
+    path: str
+    route: str
+    issuer: str
+    claims: tuple[str, ...]
+    status: int
+    reason: Reason
+    details: str
+    peer: str
+    reported: bool
+    cause: str
+
+
+Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool, str]
+"""A Refusal that can be sent: the name of its Reason in place of that."""
+
+
+class Refusals:
+    """The last KEPT refusals of `total`. A request id may be the client's own, so several may bear the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.total = 0
+        self._clock = clock
+        self._last: deque[Refusal] = deque(maxlen=KEPT)
+
+    def add(self, request: Record, reason: Reason, route: str) -> None:
+        """Keep what is told of a refused request."""
+        self.total += 1
+        path, claims = request.path, request.claims
+        self._last.append(
+            Refusal(
+                self._clock.wall(),
+                request.id,
+                request.method,
+                path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}...",
+                route,
+                request.issuer,
+                () if claims is None else tuple(claims.claims),
+                request.status,
+                reason,
+                request.details,
+                request.peer,
+                request.reported,
+                request.cause,
+            )
+        )
+
+    def add_unread(self, reason: Reason, request_id: str, peer: str, route: str, cause: str) -> None:
+        """Keep that bytes were refused which never became a request."""
+        self.total += 1
+        at, status = self._clock.wall(), reason.status
+        self._last.append(
+            Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer, False, cause)
+        )
+
+    def plain(self) -> list[Plain]:
+        """Those that are kept, to be sent to another process."""
+        return [(*kept[:8], kept.reason.name, *kept[9:]) for kept in self._last]
+
+    def become(self, total: int, kept: Iterable[Plain]) -> None:
+        """Take the place of these: the last ones that several processes have kept, of so many."""
+        ordered = sorted(kept, key=lambda one: one[0])
+        self.total = total
+        self._last.clear()
+        self._last.extend(Refusal(*one[:8], Reason[one[8]], *one[9:]) for one in ordered)
+
+    def __iter__(self) -> Iterator[Refusal]:
+        """The newest first."""
+        return reversed(self._last)
+
+    def after(self, number: int) -> Iterator[Refusal]:
+        """Those that came after so many of `total`, the newest first."""
+        return islice(self, max(0, self.total - number))
+
+    def find(self, request_id: str) -> Refusal | None:
+        """The newest refusal with this id, if it is among the last."""
+        return next((refusal for refusal in self if refusal.request_id == request_id), None)

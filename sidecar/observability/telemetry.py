@@ -1,0 +1,129 @@
+"""What has happened and what is going on, in numbers that cost an addition each; whoever shows them reads them when asked."""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Reason
+from sidecar.common.histogram import Histogram
+from sidecar.observability.access_log import AccessLog
+from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts
+from sidecar.observability.record import Record
+from sidecar.observability.rejection_log import Refusals
+
+LAG_EVERY_S = 1.0
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})  # RFC 9110, 5789
+NO_ROUTE = "(none)"
+UPSTREAM_ERRORS = {
+    Reason.UPSTREAM_UNREACHABLE: "connect",
+    Reason.UPSTREAM_TIMEOUT: "timeout",
+    Reason.UPSTREAM_INVALID: "protocol",
+}
+
+log = logging.getLogger("sidecar.requests")
+
+
+MAX_OUTCOMES = 1024
+
+
+class _Outcome(NamedTuple):
+    """What is counted for requests that end alike; the names are those of Counts."""
+
+    request: tuple[str, str, int]
+    decision: tuple[str, str, str]
+    skipped: str | None
+    durations: Histogram
+    upstream_durations: Histogram
+
+
+class Telemetry(Counts):
+    """Counts what happens, for the life of the process: every assembly counts here.
+
+    `draining` is set once, and makes each answer the last of its connection. `workers` is how many processes serve clients.
+    """
+
+    def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
+        super().__init__()
+        self._clock = clock
+        self.access_log = access_log
+        self.refusals = Refusals(clock)
+        self.draining = False
+        self.workers = 1
+        self._outcomes: dict[tuple[object, ...], _Outcome] = {}
+        self.reloads = {"success": 0, "failure": 0}
+        self.last_reload_successful = True
+
+    def reloaded(self, result: str) -> None:
+        """The configuration was read again: `success`, or `failure` when the one before stays in use."""
+        self.reloads[result] += 1
+        self.last_reload_successful = result == "success"
+
+    def ended(self, request: Record, now: float) -> None:
+        """A request has been answered, or its client is gone (status 0), at so many monotonic seconds."""
+        claims = request.claims
+        key = (
+            request.route,
+            request.method,
+            request.status,
+            request.rejected,
+            request.reported,
+            claims and claims.issuer,
+        )
+        outcome = self._outcomes.get(key) or self._outcome(key, request)
+        self.requests[outcome.request] += 1
+        self.decisions[outcome.decision] += 1
+        if outcome.skipped is not None:
+            self.skipped[outcome.skipped] += 1
+        duration_s = now - request.started
+        outcome.durations.add(duration_s)
+        if request.answered:
+            outcome.upstream_durations.add(request.answered - request.sent)
+            self.overhead.add(request.sent - request.started)
+        rejected = request.rejected
+        if rejected is not None:
+            if rejected in UPSTREAM_ERRORS and request.route is not None:
+                kind = "reset" if request.broken_off else UPSTREAM_ERRORS[rejected]
+                self.upstream_errors[request.route.upstream, kind] += 1
+            self.refusals.add(request, rejected, outcome.request[0])
+        if self.access_log is not None:
+            self.access_log.write(request, duration_s)
+
+    def _outcome(self, key: tuple[object, ...], request: Record) -> "_Outcome":
+        """What is counted for requests that end like this one, looked up once."""
+        route = request.route.name if request.route is not None else NO_ROUTE
+        counted = (route, request.method if request.method in METHODS else "_OTHER", request.status)
+        decision = (request.issuer, request.result, "allowed" if request.rejected is None else request.rejected.code)
+        skipped = None
+        if request.rejected is None and request.claims is None and request.route is not None:
+            skipped = SKIPPED[request.route.auth]
+        self.requests.setdefault(counted, 0)
+        self.decisions.setdefault(decision, 0)
+        outcome = _Outcome(
+            counted,
+            decision,
+            skipped,
+            self.durations.setdefault(route, Histogram(BUCKETS_S)),
+            self.upstream_durations.setdefault(route, Histogram(BUCKETS_S)),
+        )
+        if len(self._outcomes) >= MAX_OUTCOMES:  # clients make up methods, and a reload makes routes anew
+            self._outcomes.clear()
+        self._outcomes[key] = outcome
+        return outcome
+
+    def unread(self, reason: Reason, request_id: str, peer: str, cause: str) -> None:
+        """Bytes that never became a request were refused."""
+        key = (NO_ROUTE, "_OTHER", reason.status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        decision = ("none", reason.result, reason.code)
+        self.decisions[decision] = self.decisions.get(decision, 0) + 1
+        self.refusals.add_unread(reason, request_id, peer, NO_ROUTE, cause)
+        log.info("event=refused reason=%s request_id=%s peer=%s cause=%r", reason.code, request_id, peer, cause)
+
+    async def watch_loop(self, every_s: float = LAG_EVERY_S) -> None:
+        """Measure `loop_lag` for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + every_s
+            await asyncio.sleep(every_s)
+            self.loop_lag.add(max(0.0, loop.time() - due))

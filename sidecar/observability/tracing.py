@@ -1,0 +1,192 @@
+"""OpenTelemetry traces: one SERVER and one CLIENT span for a request, by the semantic conventions for HTTP.
+
+Imported only when it is configured: needs `pip install jwt-sidecar[otel]`. What is not said here - the service's name, its
+resource, the sampler, headers for the collector - comes from OpenTelemetry's own environment variables. No span holds a token, a
+query, or an unverified claim.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from sidecar.common.clock import Clock
+from sidecar.observability.record import Record
+from sidecar.observability.telemetry import METHODS
+from sidecar.proxy.upstream_pool import UpstreamPool
+
+EXPORT_S = 5.0  # for the collector to take spans, at the end too
+QUEUE = 2048  # spans that wait for the collector; more are dropped, and no request waits
+
+log = logging.getLogger("sidecar.tracing")
+
+
+class Trace(NamedTuple):
+    """The spans of a request. No client span when the backend was not asked."""
+
+    server: trace.Span
+    client: trace.Span | None
+
+
+class Tracing:
+    """Makes the spans and sends them to a collector, behind the requests' back."""
+
+    def __init__(self, exporter: SpanExporter, clock: Clock) -> None:
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what it would log is said by _Told
+        self._clock = clock
+        resource = Resource.create()
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):  # nobody has given one
+            resource = resource.merge(Resource({"service.name": "jwt-sidecar"}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(_Told(exporter), max_queue_size=QUEUE))
+        self._tracer = self._provider.get_tracer("sidecar")
+        self._context = TraceContextTextMapPropagator()
+
+    def asked(self, request: Record, upstream: UpstreamPool) -> bytes:
+        """The backend is about to be asked: begin both spans; returns the header lines that tell it of the second."""
+        server = self._server(request)
+        context = trace.set_span_in_context(server)
+        client = self._tracer.start_span(
+            _method(request), context, SpanKind.CLIENT, _client_attributes(request, upstream), start_time=self._now_ns()
+        )
+        request.span_trace_id = _trace_id(server)
+        request.spans = Trace(server, client)
+        carrier: dict[str, str] = {}
+        self._context.inject(carrier, trace.set_span_in_context(client))
+        return "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode()
+
+    def ended(self, request: Record) -> None:
+        """The request has been answered, or its client is gone: end its spans."""
+        spans = request.spans
+        if not isinstance(spans, Trace):
+            spans = Trace(self._server(request), None)
+            request.span_trace_id = _trace_id(spans.server)
+        server, client = spans
+        if client is not None:
+            if request.answered:
+                client.set_attribute("http.response.status_code", request.status)
+            failed = request.rejected.code if request.rejected is not None and not request.reported else None
+            _conclude(client, failed, request.status, 400)
+            client.end()
+        if request.status:
+            server.set_attribute("http.response.status_code", request.status)
+        server.set_attribute("jwt_sidecar.result", request.result)
+        if request.rejected is not None:
+            server.set_attribute("jwt_sidecar.reason", request.rejected.code)
+        if request.claims is not None:
+            server.set_attribute("jwt_sidecar.issuer", request.claims.issuer)
+        _conclude(
+            server,
+            request.rejected.code if request.result == "error" and request.rejected else None,
+            request.status,
+            500,
+        )
+        server.end()
+
+    def close(self) -> None:
+        """Send what is left; takes no longer than EXPORT_S. Blocks."""
+        self._provider.shutdown()
+
+    def _server(self, request: Record) -> trace.Span:
+        said = {"traceparent": request.traceparent, "tracestate": request.tracestate}
+        carrier = {name: value.decode("latin-1") for name, value in said.items() if value is not None}
+        started = self._now_ns() - int((self._clock.monotonic() - request.started) * 1e9)
+        method = _method(request)
+        route = None if request.route is None else request.route.name
+        return self._tracer.start_span(
+            method if route is None else f"{method} {route}",
+            self._context.extract(carrier),
+            SpanKind.SERVER,
+            _server_attributes(request, route),
+            start_time=started,
+        )
+
+    def _now_ns(self) -> int:
+        return int(self._clock.wall() * 1e9)
+
+
+def otlp(endpoint: str) -> SpanExporter:
+    """Sends spans by OTLP over HTTP to the URL of a collector."""
+    return OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
+
+
+class _Told(SpanExporter):
+    """Says once that spans are lost, and once that they are not any more."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if (result is not SpanExportResult.SUCCESS) is not self._failing:
+            self._failing = not self._failing
+            if self._failing:
+                log.warning("event=spans_lost do='Look at the collector that tracing.endpoint names; requests go on.'")
+            else:
+                log.info("event=spans_sent_again")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+def _trace_id(span: trace.Span) -> str:
+    return trace.format_trace_id(span.get_span_context().trace_id)
+
+
+def _method(request: Record) -> str:
+    """The method for a name: clients can make up any number of others."""
+    return request.method if request.method in METHODS else "HTTP"
+
+
+def _server_attributes(request: Record, route: str | None) -> Mapping[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        **_request_method(request),
+        "url.scheme": request.scheme,
+        "url.path": request.path,
+        "client.address": request.peer,
+        "network.protocol.version": f"1.{request.minor}",
+    }
+    if route is not None:
+        attributes["http.route"] = route
+    if request.host:
+        host, _, port = request.host.decode("ascii", "replace").rpartition(":")
+        if port.isdigit():
+            attributes |= {"server.address": host, "server.port": int(port)}
+        else:
+            attributes["server.address"] = request.host.decode("ascii", "replace")
+    return attributes
+
+
+def _client_attributes(request: Record, upstream: UpstreamPool) -> Mapping[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        **_request_method(request),
+        "url.full": f"{upstream.scheme}://{upstream.authority.decode()}{request.path}",
+        "network.protocol.version": "1.1",
+        "jwt_sidecar.upstream": upstream.name,
+    }
+    if isinstance(upstream.address, str):
+        attributes |= {"server.address": upstream.address, "network.transport": "unix"}
+    else:
+        attributes |= {"server.address": upstream.address[0], "server.port": upstream.address[1]}
+    return attributes
+
+
+def _request_method(request: Record) -> Mapping[str, AttributeValue]:
+    return {"http.request.method": request.method if request.method in METHODS else "_OTHER"}
+
+
+def _conclude(span: trace.Span, failed: str | None, status: int, errors_from: int) -> None:
+    """Set `error.type` and the span's status where it failed, or its status code means that it did."""
+    if failed is not None or status >= errors_from:
+        span.set_attribute("error.type", failed or str(status))
+        span.set_status(StatusCode.ERROR)

@@ -1,0 +1,187 @@
+"""Claims -> identity headers: what the backend reads, in an encoding that loses nothing and smuggles nothing.
+
+A string keeps its printable ASCII; every other byte of its UTF-8 form, `%`, and a space at either end are percent-encoded.
+Booleans are `true` and `false`, integers keep all their digits, a list of scalars is joined by `,` (percent-encoded inside an
+item), objects and nested lists are base64url(JSON). A claim that is missing, null or empty adds no header.
+
+ENCODINGS holds the other ways to write a scalar or an item of a list: all of it as base64url, or its UTF-8 as it is but for
+control characters, `%` and edge spaces.
+"""
+
+import json
+import logging
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import punctuation
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.claims import Claims, Path, find
+
+log = logging.getLogger("sidecar.identity")
+
+MAX_HEADER_BYTES = 4 * 1024  # one identity header; backends read lines of 8 KB and more
+MAX_ALL_BYTES = 16 * 1024  # all of them together
+
+VERIFIED = b"X-JWT-Status: verified\r\n"
+ANONYMOUS = b"X-JWT-Status: anonymous\r\n"
+REPORT = b"X-JWT-Status: report\r\n"
+
+_SAFE = " " + punctuation.replace("%", "")  # letters and digits are always safe to `quote`
+_SAFE_IN_LIST = _SAFE.replace(",", "")
+# What `quote` would leave as it is: printable ASCII without `%`, and no space at an end.
+_PLAIN = re.compile(r"[!-$&-~](?:[ -$&-~]*[!-$&-~])?")
+_PLAIN_IN_LIST = re.compile(r"[!-$&-+\--~](?:[ -$&-+\--~]*[!-$&-+\--~])?")
+# C0, DEL and C1 (U+0085 is a line break to some), and the two separators of lines and paragraphs.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%]")
+_UNSAFE_IN_LIST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%,]")
+
+
+class Encoding(NamedTuple):
+    """How a text is written: on its own, and as an item of a list."""
+
+    text: Callable[[str], str]
+    item: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class IdentityHeader:
+    """What one header says: the claim at a path, or a `template` of texts and paths of claims that are put between them.
+
+    `omit`: when it is too large it is left out, and the request is not refused.
+    """
+
+    claim: Path = ()
+    template: Sequence[str | tuple[str, ...]] = ()
+    omit: bool = False
+
+
+class IdentityHeaders:
+    """The headers that tell the backend who is asking; made from the configuration once.
+
+    `mapping` is header name -> claim path, or more about it; `claims_header` the name of the one that carries all claims (None:
+    left out), `encoding` one of ENCODINGS.
+    """
+
+    def __init__(
+        self, mapping: Mapping[str, Path | IdentityHeader], claims_header: str | None, encoding: str = "percent"
+    ) -> None:
+        self._headers = [
+            (name, what if isinstance(what, IdentityHeader) else IdentityHeader(what)) for name, what in mapping.items()
+        ]
+        self._claims_header = None if claims_header is None else f"{claims_header}: ".encode()
+        self._encoding = ENCODINGS[encoding]
+
+    def lines(self, claims: Claims) -> bytes:
+        """The header lines for verified claims, ready to be sent; rendered once for a token.
+
+        Raises Rejection: claims_too_large when they would not fit.
+        """
+        if claims.headers is None:
+            claims.headers = self._render(claims)
+        return claims.headers
+
+    def _render(self, claims: Claims) -> bytes:
+        lines = [VERIFIED]
+        omittable: list[tuple[int, str, bytes]] = []
+        for name, header in self._headers:
+            text = self._text(header, claims.claims)
+            if text is None:
+                continue
+            value = text.encode()
+            if len(value) > MAX_HEADER_BYTES:
+                if not header.omit:
+                    raise too_large(name, len(value))
+                _omitted(name, len(value))
+                continue
+            lines.append(b"%b: %b\r\n" % (name.encode(), value))
+            if header.omit:
+                omittable.append((len(value), name, lines[-1]))
+        if self._claims_header is not None:
+            lines.append(self._claims_header + claims.payload_segment + b"\r\n")
+        rendered = b"".join(lines)
+        if len(rendered) <= MAX_ALL_BYTES:
+            return rendered
+        size = len(rendered)
+        for length, name, line in sorted(omittable, reverse=True):
+            if size > MAX_ALL_BYTES:
+                lines.remove(line)
+                size -= len(line)
+                _omitted(name, length)
+        if size > MAX_ALL_BYTES:
+            raise too_large("(all)", size)
+        return b"".join(lines)
+
+    def _text(self, header: IdentityHeader, claims: Mapping[str, Any]) -> str | None:
+        if not header.template:
+            path = header.claim
+            return encode(claims.get(path[0]) if len(path) == 1 else find(claims, path), self._encoding)
+        pieces = [piece if isinstance(piece, str) else _scalar(find(claims, piece)) for piece in header.template]
+        known = [piece for piece in pieces if piece]
+        return None if len(known) < len(pieces) else self._encoding.text("".join(known))
+
+
+def too_large(header: str, size: int) -> Rejection:
+    """The refusal of claims that do not fit. The log says which header was too large, and its bytes."""
+    log.info("event=claims_too_large header=%s bytes=%d", header, size)
+    return Rejection(Reason.CLAIMS_TOO_LARGE)
+
+
+def _omitted(header: str, size: int) -> None:
+    log.info("event=header_omitted header=%s bytes=%d", header, size)
+
+
+def encode(value: Any, encoding: Encoding | None = None) -> str | None:
+    """A claim as header text, or None when it adds no header. Reversible for each type of claim; `percent` unless said."""
+    if value is None or value == "" or value == []:
+        return None
+    encoding = encoding or ENCODINGS["percent"]
+    if isinstance(value, list):
+        items = [text for text in map(_scalar, value) if text is not None]
+        return _json(value) if len(items) < len(value) else ",".join(map(encoding.item, items))
+    text = _scalar(value)
+    return _json(value) if text is None else encoding.text(text)
+
+
+def _scalar(value: Any) -> str | None:
+    """A text, number or truth value as text; None for anything else."""
+    if value is None or isinstance(value, dict | list):
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _percent(text: str, safe: str, plain: "re.Pattern[str]") -> str:
+    return text if plain.fullmatch(text) is not None else _edges(quote(text, safe=safe))
+
+
+def _raw(text: str, unsafe: "re.Pattern[str]") -> str:
+    return _edges(unsafe.sub(lambda character: quote(character[0]), text))
+
+
+def _edges(text: str) -> str:
+    """A recipient strips the spaces at the ends of a value (RFC 9110 section 5.5)."""
+    if text.startswith(" "):
+        text = "%20" + text[1:]
+    if text.endswith(" "):
+        text = text[:-1] + "%20"
+    return text
+
+
+def _base64url(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def _json(value: Any) -> str:
+    return _base64url(json.dumps(value, separators=(",", ":")))
+
+
+ENCODINGS = {
+    "percent": Encoding(
+        lambda text: _percent(text, _SAFE, _PLAIN), lambda text: _percent(text, _SAFE_IN_LIST, _PLAIN_IN_LIST)
+    ),
+    "base64url": Encoding(_base64url, _base64url),
+    "raw_utf8": Encoding(lambda text: _raw(text, _UNSAFE), lambda text: _raw(text, _UNSAFE_IN_LIST)),
+}

@@ -1,0 +1,193 @@
+"""The listener for operators: what it takes, and what a page in a browser cannot make it do."""
+
+import json
+import socket
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from sidecar.app.admin.app import SAFE_METHODS, Admin
+from sidecar.app.server import build
+from sidecar.common.clock import Clock
+from sidecar.config import parse
+from tests.peers.raw import Response, fetch
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+JSON = ("Content-Type", "application/json")
+
+
+async def ask(
+    stack: Stack, *headers: tuple[str, str], host: str | None = "localhost", method: str = "POST", **rest: Any
+) -> Response:
+    """Deny a token of the stack's issuer, or ask something else."""
+    entry = json.dumps({"iss": stack.issuer.issuer, "jti": "t1"}).encode()
+    raw = request(method, rest.pop("target", "/denylist"), host=host, headers=headers, **{"body": entry, **rest})
+    return await fetch(stack.sidecar.admin_address, raw)
+
+
+def said(answer: Response, status: int) -> str:
+    assert (answer.status, answer.get("content-type")) == (status, "application/json; charset=utf-8")
+    [(name, text)] = answer.json().items()
+    assert name == "error"
+    return str(text)
+
+
+def entries(stack: Stack) -> int:
+    return len(stack.sidecar.assembly.denylist)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:9901", "LOCALHOST", "127.0.0.1", "127.0.0.1:9901", "127.9.9.9", "[::1]", "[::1]:9901"],
+)
+async def test_an_entry_is_taken_from_this_machine(host: str) -> None:
+    async with running() as stack:
+        answer = await ask(stack, JSON, host=host)
+        assert (answer.status, answer.json(), entries(stack)) == (200, {"entries": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.test", "evil.test:9901", "localhost.evil.test", "127.0.0.1.evil.test", "evil.localhost", "localhost.", "192.0.2.1",
+        "[::2]", "127.0.0.1@evil.test", "0.0.0.0", "",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_page_that_lets_its_name_point_here_is_refused(host: str, method: str) -> None:
+    async with running() as stack:
+        text = said(await ask(stack, JSON, host=host, method=method), 403)
+        assert text == "The Host header must name this listener: localhost, or the address that it listens on."
+        assert entries(stack) == 0
+
+
+async def test_the_name_that_the_listener_has_in_the_configuration_is_its_own() -> None:
+    live = build(
+        parse("{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1'}")
+    ).live
+    runner = web.AppRunner(Admin(live, "Operators.test", Clock()).app())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        for host, status in (("operators.test", 200), ("operators.test:9901", 200), ("other.test", 403)):
+            answer = await fetch(runner.addresses[0], request("GET", "/", host=host))
+            assert (host, answer.status) == (host, status)
+    finally:
+        await runner.cleanup()
+
+
+async def test_on_every_address_the_one_that_was_reached_is_its_own() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        try:
+            found.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be ours
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        address = found.getsockname()[0]
+    async with running(admin={"listen": "0.0.0.0:0"}) as stack:
+        place = (address, stack.sidecar.admin_address[1])
+        for host, status in ((address, 200), (f"{address}:9901", 200), ("192.0.2.1", 403), ("evil.test", 403)):
+            answer = await fetch(place, request("GET", "/", host=host))
+            assert (host, answer.status) == (host, status)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.test", "https://localhost", "http://localhost:1", "http://127.0.0.1", "null", ""],
+)
+async def test_a_page_of_another_origin_is_refused(origin: str) -> None:
+    async with running() as stack:
+        assert said(await ask(stack, JSON, ("Origin", origin)), 403) == "The Origin header names another site."
+        assert entries(stack) == 0
+
+
+async def test_a_page_of_this_listener_itself_is_not() -> None:
+    async with running() as stack:
+        answer = await ask(stack, JSON, ("Origin", "http://localhost:9901"), host="localhost:9901")
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("Content-Type", "text/plain")],
+        [("Content-Type", "application/x-www-form-urlencoded")],
+        [("Content-Type", "multipart/form-data")],
+        [("Content-Type", "text/plain; a=application/json")],
+        [("Content-Type", "application/jsonp")],
+    ],
+)
+async def test_what_a_form_could_send_is_refused(headers: list[tuple[str, str]]) -> None:
+    async with running() as stack:
+        assert said(await ask(stack, *headers), 415) == "The Content-Type must be application/json."
+        assert entries(stack) == 0
+
+
+async def test_parameters_of_the_content_type_do_not_matter() -> None:
+    async with running() as stack:
+        assert (await ask(stack, ("Content-Type", "Application/JSON; charset=utf-8"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"{", b"\xff", b'{"iss":"a","iss":"b"}', b'{"jti":NaN}', b"[" * 50_000, b"jti=a"]
+)
+async def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+    async with running() as stack:
+        text = said(await ask(stack, JSON, body=body), 400)
+        assert text == "The body must be a JSON object: an entry of the deny list."
+
+
+async def test_an_entry_that_cannot_be_used_is_refused_with_its_problem() -> None:
+    async with running() as stack:
+        text = said(await ask(stack, JSON, body=b'{"iss": "x"}'), 400)
+        expected = "jti, sub or issued_before is missing: all tokens of an issuer are never meant"
+        assert text == f"The entry cannot be used: {expected}."
+        text = said(await ask(stack, JSON, body=b'{"iss": "x", "jti": "a"}'), 400)
+        assert text.startswith("The entry cannot be used: iss is not that of a configured issuer; one of: http://127.")
+
+
+async def test_what_is_not_there_is_said_in_json() -> None:
+    async with running() as stack:
+        assert said(await ask(stack, JSON, target="/nothing"), 404) == "Not Found"
+        answer = await ask(stack, method="GET", body=None)
+        assert (said(answer, 405), answer.get("allow")) == ("Method Not Allowed", "POST")
+        assert said(await ask(stack, JSON, body=b" " * 70_000), 413) == "Request Entity Too Large"
+
+
+@pytest.mark.parametrize(("listen", "exposed"), [("0.0.0.0:0", True), ("127.0.0.1:0", False), ("localhost:0", False)])
+async def test_a_listener_that_others_can_reach_is_warned_of(
+    listen: str, exposed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(admin={"listen": listen}):
+        pass
+    warnings = [record.getMessage() for record in caplog.records if "event=admin_exposed" in record.getMessage()]
+    assert len(warnings) == exposed
+    assert all(" do='It has no password: " in warning for warning in warnings)
+
+
+async def test_nothing_is_left_unguarded() -> None:
+    async with running() as stack:
+        routes = [
+            (route.method, route.resource.canonical.format(issuer="main", request_id="x"))
+            for route in stack.sidecar.admin.app().router.routes()
+            if route.resource is not None and route.method != "HEAD"
+        ]
+        assert len(routes) > 10
+        for method, target in routes:
+            asked = {"method": method, "target": target, "body": b"{}" if method == "POST" else None}
+            assert "Host header" in said(await ask(stack, JSON, host="evil.test", **asked), 403)
+            assert "Origin header" in said(await ask(stack, JSON, ("Origin", "http://evil.test"), **asked), 403)
+            if method not in SAFE_METHODS:
+                form = ("Content-Type", "application/x-www-form-urlencoded")
+                assert "Content-Type" in said(await ask(stack, form, **asked), 415)
+        assert stack.issuer.jwks_fetches == 1
+
+
+async def test_the_proxy_itself_has_no_such_path() -> None:
+    async with running() as stack:
+        entry = json.dumps({"iss": stack.issuer.issuer, "sub": "alice"}).encode()
+        assert (await stack.fetch(stack.good("POST", "/denylist", headers=[JSON], body=entry))).status == 200
+        assert (await stack.backend.received()).target == "/denylist"
+        assert entries(stack) == 0

@@ -1,0 +1,206 @@
+"""The program from its start to its end, as a process of its own; and the end of a sidecar in this one."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.app.server import CannotStart, build
+from sidecar.config import parse
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, never
+from tests.peers.issuer import ScriptedIssuer
+from tests.peers.program import LISTENERS, accepts, configuration, program, start
+from tests.peers.raw import RawClient, fetch
+from tests.peers.wire import response
+from tests.proxy.conftest import running
+
+
+async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> None:
+    async with program(tmp_path) as it:
+        half, rest = asyncio.Event(), asyncio.Event()
+
+        async def slow(_request: Request, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+            await writer.drain()
+            half.set()
+            await rest.wait()
+            writer.write(b"hello")
+
+        it.backend.handler = slow
+        async with RawClient.to(it.addresses["proxy"]) as client, RawClient.to(it.addresses["proxy"]) as idle:
+            await client.send(it.good("GET", "/slow"))
+            await half.wait()
+            it.process.terminate()
+            await it.until_unready()
+            assert (await it.health("/livez")).status == 200
+            assert await idle.closed() == b""
+            async with patience("new connections to be refused"):
+                while await accepts(it.addresses["proxy"]):
+                    await asyncio.sleep(0.01)
+            assert it.process.returncode is None
+            rest.set()
+            answer = await client.response()
+            assert (answer.status, answer.body) == (200, b"hellohello")
+            assert await client.closed() == b""
+        assert await it.ended() == 0
+        assert await it.told() == []
+
+
+async def test_it_serves_on_while_the_cluster_learns_that_it_ends(tmp_path: Path) -> None:
+    async with program(tmp_path, timeouts={"drain_delay": "20s"}) as it:
+        async with RawClient.to(it.addresses["proxy"]) as client:
+            assert (await client.request(it.good())).get("connection") is None
+            it.process.send_signal(signal.SIGINT)
+            await it.until_unready()
+            for answer in (await client.request(it.good()), await fetch(it.addresses["proxy"], it.good())):
+                assert (answer.status, answer.get("connection")) == (200, "close")
+        it.process.terminate()
+        await it.ended()
+
+
+async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    async with program(tmp_path) as it:
+        it.backend.handler = never
+        async with RawClient.to(it.addresses["proxy"]) as client, RawClient.to(it.addresses["proxy"]):
+            await client.send(it.good())
+            await it.backend.received(2)
+            it.process.terminate()
+            await it.until_unready()
+            it.process.terminate()
+            assert await it.ended() in (0, 1)
+            assert b" 200 " not in await client.closed()
+        assert await it.told() == []
+
+
+async def test_what_does_not_finish_in_time_is_cut_off(tmp_path: Path) -> None:
+    async with program(tmp_path, timeouts={"drain_delay": "0s", "shutdown": "200ms"}) as it:
+        it.backend.handler = never
+        async with RawClient.to(it.addresses["proxy"]) as client:
+            await client.send(it.good())
+            await it.backend.received(2)
+            it.process.terminate()
+            assert await it.ended() == 0
+            assert b" 200 " not in await client.closed()
+
+
+async def test_port_0_is_announced_in_one_line_each(tmp_path: Path) -> None:
+    async with program(tmp_path) as it:
+        assert tuple(it.addresses) == LISTENERS
+        assert 0 not in {port for _, port in it.addresses.values()}
+        assert len(set(it.addresses.values())) == len(LISTENERS)
+        assert (await it.health("/readyz")).status == 200
+        assert await accepts(it.addresses["admin"])
+
+
+@contextmanager
+def taken_port() -> Iterator[str]:
+    """An address where somebody else listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def taken(address: str) -> str:
+    return f"cannot listen on {address}: Address already in use; choose another, or port 0 for a free one"
+
+
+async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        with taken_port() as address:
+            file = tmp_path / "config.yaml"
+            file.write_text(json.dumps(configuration(issuer, backend) | {"listen": address}))
+            process = await start(file)
+            async with patience("the program to give up"):
+                out, err = await process.communicate()
+        assert (process.returncode, out) == (1, None)
+        assert err.decode() == f"jwt-sidecar: listen: {taken(address)}\n"
+
+
+# In this process
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+async def test_a_taken_port_leaves_nothing_behind(listener: str) -> None:
+    tasks = asyncio.all_tasks()
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        with taken_port() as address:
+            settings = configuration(issuer, backend)
+            key = "listen" if listener == "proxy" else f"{listener}.listen"
+            settings |= {"listen": address} if listener == "proxy" else {listener: {"listen": address}}
+            sidecar = build(parse(json.dumps(settings)))
+            with pytest.raises(CannotStart, match=f"^{key}: {taken(address)}$"):
+                await sidecar.start()
+            await sidecar.stop()
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_stop_ends_every_connection_at_once() -> None:
+    async with running(backend=RawBackend(never)) as stack:
+        async with stack.client() as busy, stack.client() as idle, stack.client() as half:
+            await busy.send(stack.good())
+            await half.send(b"GET / HTTP/1.1\r\n")
+            await stack.backend.received()
+            async with patience("the sidecar to stop"):
+                await stack.sidecar.stop()
+            for client in (busy, idle, half):
+                assert await client.closed() == b""
+        await stack.backend.disconnected()
+
+
+async def test_drain_ends_idle_connections_and_finishes_the_others() -> None:
+    async with running(timeouts={"drain_delay": "0s"}) as stack:
+        answering = asyncio.Event()
+
+        async def slow(_request: Request, writer: asyncio.StreamWriter) -> None:
+            await answering.wait()
+            writer.write(response(200, b"hello"))
+
+        stack.backend.handler = slow
+        async with stack.client() as busy, stack.client() as idle:
+            await busy.send(stack.good())
+            await stack.backend.received()
+            draining = asyncio.create_task(stack.sidecar.drain())
+            assert await idle.closed() == b""
+            assert not draining.done()
+            answering.set()
+            answer = await busy.response()
+            assert (answer.body, answer.get("connection")) == (b"hello", "close")
+            assert await busy.closed() == b""
+            await busy.close()
+            async with patience("the end of the drain"):
+                await draining
+
+
+@pytest.mark.parametrize("framing", [("Content-Length", "10"), ("Transfer-Encoding", "chunked")])
+async def test_drain_finishes_an_upload_that_is_on_its_way(framing: tuple[str, str]) -> None:
+    first, second = (b"hello", b"hello") if framing[1] == "10" else (b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n\r\n")
+    async with running(timeouts={"drain_delay": "0s"}) as stack, stack.client() as idle:
+        async with stack.client() as client:
+            await client.send(stack.good("POST", "/x", headers=[framing]) + first)
+            await stack.backend.connected()
+            draining = asyncio.create_task(stack.sidecar.drain())
+            assert await idle.closed() == b""
+            await client.send(second)
+            answer = await client.response("POST")
+            assert (answer.status, answer.get("connection")) == (200, "close")
+        async with patience("the end of the drain"):
+            await draining
+        assert (await stack.backend.received()).body == b"hellohello"
+
+
+async def test_start_and_stop_leave_nothing_behind() -> None:
+    async with running() as stack:
+        address = stack.sidecar.proxy_address
+        assert 0 not in {
+            stack.sidecar.proxy_address[1],
+            stack.sidecar.health_address[1],
+            stack.sidecar.admin_address[1],
+        }
+    assert not await accepts(address)

@@ -1,0 +1,181 @@
+"""`check`: what the configuration names, and this machine or the other side cannot give."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.app.server import CannotStart, build
+from sidecar.cli.check import problems_of, unseen
+from sidecar.config import Config, parse
+from tests.peers.backend import RawBackend
+from tests.peers.issuer import ScriptedIssuer
+
+INLINE = "issuers: {idp: {issuer: https://idp.example/, audiences: any, jwks_inline: {keys: [KEY]}}}"
+KEY = "{kty: OKP, crv: Ed25519, kid: a, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo}"
+ISSUERS = INLINE.replace("KEY", KEY)
+UPSTREAM = "upstream: http://127.0.0.1:9292"
+
+
+def issued(source: str) -> str:
+    return f"issuers: {{idp: {{issuer: https://idp.example/, audiences: any, {source}}}}}"
+
+
+FILES = {
+    "jwks_file": (issued("jwks_file: here"), UPSTREAM, "issuers.idp: FILE: not JSON"),
+    "public_key_file": (
+        issued("public_key_file: here"),
+        UPSTREAM,
+        "issuers.idp: FILE: it holds no public key in PEM, such as openssl pkey -pubout writes",
+    ),
+    "jwks_tls": (
+        issued("jwks_uri: 'https://idp.example/keys', jwks_tls: {ca_file: here}"),
+        UPSTREAM,
+        "issuers.idp.jwks_tls: FILE: no certificates of authorities in PEM could be read from it",
+    ),
+    "tls": (
+        ISSUERS,
+        f"{UPSTREAM}\ntls: {{cert_file: here}}",
+        "tls: FILE: no certificate with its key in PEM could be read from it",
+    ),
+    "upstreams": (
+        ISSUERS,
+        "upstreams: {api: {url: 'https://127.0.0.1:9292', tls: {ca_file: here}}}",
+        "upstreams.api.tls: FILE: no certificates of authorities in PEM could be read from it",
+    ),
+    "denylist_file": (ISSUERS, f"{UPSTREAM}\ndenylist_file: here", "denylist_file: FILE: must be a list of entries"),
+    "assertion": (
+        ISSUERS,
+        f"{UPSTREAM}\nassertion: {{issuer: me, audience: you, key_file: here}}",
+        "assertion: FILE: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted",
+    ),
+    "api_keys": (
+        ISSUERS,
+        f"{UPSTREAM}\napi_keys: {{file: here}}",
+        "api_keys: FILE: is not a JSON object with one meaning",
+    ),
+    "signing": (
+        f"{ISSUERS}\nsigning: {{issuer: 'https://gw/', keys_file: here}}",
+        "upstreams: {api: {url: 'http://127.0.0.1:9292', token: {audience: api}}}",
+        "signing: FILE: is not a JSON object with one meaning",
+    ),
+}
+
+
+def config(tmp_path: Path, *lines: str) -> Config:
+    return parse("\n".join(lines), environ={}, base=tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_a_file_that_cannot_be_used_is_a_problem(name: str, tmp_path: Path) -> None:
+    issuers, rest, expected = FILES[name]
+    (tmp_path / "here").write_text("nothing of use")
+    assert await problems_of(config(tmp_path, issuers, rest), online=False) == [
+        expected.replace("FILE", f"{tmp_path}/here")
+    ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_here_was_not_looked_at(name: str, tmp_path: Path) -> None:
+    issuers, rest, expected = FILES[name]
+    missing = f"{expected.partition(':')[0]}: {tmp_path}/here"
+    assert missing in unseen(config(tmp_path, issuers, rest))
+    (tmp_path / "here").write_text("nothing of use")
+    assert missing not in unseen(config(tmp_path, issuers, rest))
+
+
+@pytest.mark.parametrize("name", FILES)
+async def test_a_file_that_is_not_here_may_be_mounted_later(name: str, tmp_path: Path) -> None:
+    issuers, rest, _ = FILES[name]
+    assert await problems_of(config(tmp_path, issuers, rest), online=False) == []
+
+
+@pytest.mark.parametrize("name", FILES.keys() - {"jwks_tls"})  # its host would be asked for, too
+async def test_where_the_sidecar_runs_a_missing_file_is_a_problem(name: str, tmp_path: Path) -> None:
+    issuers, rest, expected = FILES[name]
+    found = await problems_of(config(tmp_path, issuers, rest), online=True)
+    assert [problem for problem in found if problem.startswith(expected.partition(" ")[0] + f" {tmp_path}/here: ")]
+
+
+async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Path) -> None:
+    read = config(tmp_path, ISSUERS, UPSTREAM, "signature: {secret_file: none}")
+    assert await problems_of(read, online=False) == []
+    assert f"signature: {tmp_path}/none: cannot be read: No such file or directory" in await problems_of(
+        read, online=True
+    )
+
+
+async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> None:
+    read = config(
+        tmp_path,
+        "api_keys: {file: api}",
+        "signing: {issuer: 'https://gw.example/i', keys_file: keys, token_endpoint: {audience: o}}",
+        "upstreams: {default: {url: 'http://127.0.0.1:9292', token: {audience: o}}}",
+        "routes: [{path: /*, auth: api_key}]",
+    )
+    assert await problems_of(read, online=False) == []
+    for name in ("api", "keys"):
+        (tmp_path / name).write_text("nothing of use")
+    assert await problems_of(read, online=False) == [
+        f"api_keys: {tmp_path}/api: is not a JSON object with one meaning",
+        f"signing: {tmp_path}/keys: is not a JSON object with one meaning",
+    ]
+
+
+async def test_keys_in_the_configuration_itself_are_read(tmp_path: Path) -> None:
+    assert await problems_of(config(tmp_path, ISSUERS, UPSTREAM), online=False) == []
+    (problem,) = await problems_of(
+        config(tmp_path, INLINE.replace("KEY", "{kty: OKP, crv: Ed25519, kid: a, x: AAAA}"), UPSTREAM), online=False
+    )
+    assert problem.startswith("issuers.idp: the key set has no usable key (key 0: ")
+
+
+async def test_online_key_sets_are_fetched_and_backends_connected_to(tmp_path: Path) -> None:
+    async with RawBackend() as backend, ScriptedIssuer() as issuer:
+        issuers = f"issuers: {{idp: {{issuer: '{issuer.issuer}', audiences: any, jwks_uri: '{issuer.jwks_uri}'}}}}"
+        read = config(tmp_path, issuers, f"upstream: {backend.url}")
+        assert await problems_of(read, online=True) == []
+        assert issuer.fetches
+        await backend.go_down()
+        (unreachable,) = await problems_of(read, online=True)
+        assert unreachable.startswith("upstreams.default: ")
+        url = issuer.jwks_uri
+    assert f"issuers.idp: {url}: no connection" in await problems_of(read, online=True)
+    assert await problems_of(read, online=False) == []
+
+
+@pytest.mark.parametrize("name", ["upstreams", "assertion"])
+def test_the_sidecar_does_not_start_with_it(name: str, tmp_path: Path) -> None:
+    issuers, rest, expected = FILES[name]
+    (tmp_path / "here").write_text("nothing of use")
+    with pytest.raises(CannotStart) as raised:
+        build(config(tmp_path, issuers, rest))
+    assert str(raised.value) == expected.partition(": ")[2].replace("FILE", f"{tmp_path}/here")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_pattern_that_no_engine_takes_is_said_with_its_place(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    rules = "routes:\n- path_regex: '/id/[0-9]{99999999999}'"
+    file.write_text("\n".join((FILES["jwks_file"][0], UPSTREAM, rules)))
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar", command, "-c", file], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith(f"{file}:")
+    assert ": routes.0.path_regex: '/id/[0-9]{99999999999}' " in ended.stderr
+
+
+def test_the_command_says_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("nothing of use")
+    file = tmp_path / "config.yaml"
+    file.write_text("\n".join((FILES["jwks_file"][0], UPSTREAM, "denylist_file: here")))
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar", "check", "-c", file], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        f"{file}: denylist_file: {tmp_path}/here: must be a list of entries",
+        f"{file}: issuers.idp: {tmp_path}/here: not JSON",
+    ]

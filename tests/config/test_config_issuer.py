@@ -1,0 +1,411 @@
+"""Where an issuer's keys are, in the configuration: presets, PEM, secrets, TLS and what contradicts what."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.cli.main import main
+from sidecar.config import ConfigError, Issuer, parse
+from sidecar.config.presets import PRESETS, SOURCES
+from tests.peers import tokens
+
+UPSTREAM = "upstream: http://127.0.0.1:9292\n"
+ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+SECRET = "0123456789abcdef0123456789abcdef"
+FILE = "must be the path of a file; a relative one begins at the directory of this configuration"
+
+
+def text_of(keys: str) -> str:
+    return f"issuers:\n a:\n  audiences: any\n  issuer: https://idp.example/\n  {keys}\n{UPSTREAM}"
+
+
+def issuer(keys: str, environ: dict[str, str] | None = None, base: Path | None = None) -> Issuer:
+    return parse(text_of(keys), environ=environ or {}, base=base).issuers["a"]
+
+
+def problems(text: str, environ: dict[str, str] | None = None, base: Path | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, environ=environ or {}, base=base)
+    return [line.removeprefix("config.yaml:") for line in str(caught.value).split("\n")]
+
+
+def case(name: str, keys: str, *expected: str) -> Any:
+    return pytest.param(keys, list(expected), id=name)
+
+
+# Presets
+
+
+def preset(name: str, iss: str, more: str = "") -> Issuer:
+    return parse(f"issuers: {{a: {{preset: {name}, issuer: '{iss}', audiences: any{more}}}}}\n{UPSTREAM}").issuers["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "iss", "jwks_uri", "algorithms", "header"),
+    [
+        (
+            "zuplo",
+            "https://my-api.zuplo.api/__zuplo/issuer",
+            "https://my-api.zuplo.api/__zuplo/issuer/.well-known/jwks.json",
+            ("EdDSA", "RS256"),
+            None,
+        ),
+        (
+            "cloudflare_access",
+            "https://team.cloudflareaccess.com",
+            "https://team.cloudflareaccess.com/cdn-cgi/access/certs",
+            ("RS256",),
+            "Cf-Access-Jwt-Assertion",
+        ),
+        (
+            "pomerium",
+            "app.example",
+            "https://app.example/.well-known/pomerium/jwks.json",
+            ("ES256",),
+            "X-Pomerium-Jwt-Assertion",
+        ),
+        (
+            "pomerium",
+            "https://app.example/",
+            "https://app.example/.well-known/pomerium/jwks.json",
+            ("ES256",),
+            "X-Pomerium-Jwt-Assertion",
+        ),
+        (
+            "google_iap",
+            "https://cloud.google.com/iap",
+            "https://www.gstatic.com/iap/verify/public_key-jwk",
+            ("ES256",),
+            "X-Goog-Iap-Jwt-Assertion",
+        ),
+        (
+            "auth0",
+            "https://tenant.auth0.com/",
+            "https://tenant.auth0.com/.well-known/jwks.json",
+            ("RS256", "PS256"),
+            None,
+        ),
+        (
+            "keycloak",
+            "https://sso.example/realms/main",
+            "https://sso.example/realms/main/protocol/openid-connect/certs",
+            ("RS256",),
+            None,
+        ),
+        (
+            "kubernetes",
+            "https://kubernetes.default.svc.cluster.local",
+            "https://kubernetes.default.svc/openid/v1/jwks",
+            ("RS256", "ES256", "ES384", "ES512"),
+            None,
+        ),
+    ],
+)
+def test_a_preset_fills_in_what_it_knows(
+    name: str, iss: str, jwks_uri: str, algorithms: tuple[str, ...], header: str | None
+) -> None:
+    found = preset(name, iss)
+    assert (found.issuer, found.jwks_uri, found.algorithms, found.token_header) == (iss, jwks_uri, algorithms, header)
+    assert found.keys_from == "jwks_uri"
+    assert found.fetched
+
+
+def test_there_is_a_test_for_every_preset() -> None:
+    assert list(PRESETS) == [
+        "zuplo", "cloudflare_access", "pomerium", "google_iap", "auth0", "keycloak", "kubernetes",
+    ]  # fmt: skip
+
+
+def test_the_kubernetes_preset_knows_a_pods_own_credentials() -> None:
+    found = preset("kubernetes", "https://kubernetes.default.svc")
+    account = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    assert found.jwks_bearer_token_file == account / "token"
+    assert found.jwks_tls is not None
+    assert found.jwks_tls.ca_file == account / "ca.crt"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_the_file_says_wins_over_the_preset(name: str) -> None:
+    found = preset(name, "https://idp.example", ", jwks_uri: https://keys.example/, algorithms: [ES384]")
+    assert (found.jwks_uri, found.algorithms) == ("https://keys.example/", ("ES384",))
+
+
+@pytest.mark.parametrize("source", ["jwks_uri: https://keys.example/", "jwks_file: keys.json"])
+def test_the_credentials_of_a_preset_are_for_its_own_place_of_keys(source: str) -> None:
+    found = preset("kubernetes", "https://kubernetes.default.svc", f", {source}")
+    assert (found.jwks_bearer_token_file, found.jwks_tls) == (None, None)
+
+
+def test_credentials_of_the_file_win_over_those_of_the_preset() -> None:
+    found = preset("kubernetes", "https://kubernetes.default.svc", ", jwks_bearer_token_file: token")
+    assert found.jwks_bearer_token_file == Path.cwd() / "token"
+    assert found.jwks_tls is not None
+
+
+def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "issuers:\n"
+        "  edge: {preset: cloudflare_access, issuer: https://team.cloudflareaccess.com, audiences: any}\n"
+        "  api: {preset: zuplo, issuer: https://a.example/i, audiences: any, jwks_file: k.json, algorithms: [EdDSA]}\n"
+        f"  other: {{issuer: https://idp.example, audiences: any}}\n{UPSTREAM}"
+    )
+    assert main(["check", "-c", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: no problems found",
+        f"not here, so not looked at: issuers.api: {tmp_path}/k.json",
+        "issuers.edge, with preset cloudflare_access:",
+        "  keys from: https://team.cloudflareaccess.com/cdn-cgi/access/certs",
+        "  algorithms: RS256",
+        "  token in: Cf-Access-Jwt-Assertion, Authorization",
+        "issuers.api, with preset zuplo:",
+        "  keys from: jwks_file",
+        "  algorithms: EdDSA",
+        "  token in: Cf-Access-Jwt-Assertion, Authorization",
+    ]
+
+
+PRESET = f"is not a preset; one of: {', '.join(PRESETS)}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        case("unknown preset", "preset: auth1", f"5:11: issuers.a.preset: 'auth1' {PRESET}; did you mean auth0?"),
+        case("number as preset", "preset: 5", "5:11: issuers.a.preset: must be text; put 5 in quotes"),
+        case("list as preset", "preset: [zuplo]", "5:3: issuers.a.preset: must be text, not a list"),
+    ],
+)
+def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str]) -> None:
+    assert problems(text_of(keys)) == expected
+
+
+@pytest.mark.parametrize("iss", ["urn:x y", "app example", "http://[", "ftp://idp.example"])
+def test_a_preset_makes_no_url_of_what_is_none(iss: str) -> None:
+    with pytest.raises(ConfigError):
+        preset("keycloak", iss)
+
+
+def test_a_preset_over_plain_http_must_be_allowed() -> None:
+    text = f"issuers: {{a: {{preset: keycloak, issuer: 'http://sso.example/realms/a', audiences: any}}}}\n{UPSTREAM}"
+    assert problems(text) == [
+        "1:41: issuers.a.issuer: keys over plain http can be replaced on the way; use https, or set allow_http: true"
+    ]
+    assert preset("keycloak", "http://127.0.0.1:1/realms/a").jwks_uri is not None
+
+
+# One place for the keys
+
+
+@pytest.mark.parametrize(
+    ("keys", "source"),
+    [
+        ("required: true", "discovery"),
+        ("jwks_uri: https://a/", "jwks_uri"),
+        ("jwks_file: a", "jwks_file"),
+        ("jwks_inline: {keys: []}", "jwks_inline"),
+        ("public_key_file: a", "public_key_file"),
+        ("secret_file: a", "secret_file"),
+        ("secret_env: S", "secret_env"),
+    ],
+)
+def test_where_the_keys_are(keys: str, source: str) -> None:
+    found = issuer(keys, {"S": SECRET})
+    assert found.keys_from == source
+    assert found.fetched == (source in ("discovery", "jwks_uri"))
+
+
+@pytest.mark.parametrize("source", ["jwks_file: a", "jwks_inline: {keys: []}", "public_key_file: a", "secret_file: a"])
+def test_an_issuer_whose_keys_are_here_needs_no_url(source: str) -> None:
+    text = f"issuers: {{a: {{issuer: some-service, audiences: any, {source}}}}}\n{UPSTREAM}"
+    assert parse(text).issuers["a"].issuer == "some-service"
+
+
+WRITTEN = {
+    "jwks_uri": "https://a/", "jwks_file": "a", "jwks_inline": "{keys: []}", "public_key_file": "a",
+    "secret_file": "a", "secret_env": "S",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(one, other) for n, one in enumerate(SOURCES) for other in SOURCES[n + 1 :]]
+)
+def test_two_places_of_keys_contradict_each_other(one: str, other: str) -> None:
+    said = problems(text_of(f"{one}: {WRITTEN[one]}\n  {other}: {WRITTEN[other]}"), {"S": SECRET})
+    assert [text.split(": ", 1)[1] for text in said] == [f"issuers.a.{other}: contradicts {one}; keep one of the two"]
+
+
+KEY = "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+
+
+def test_an_inline_key_set_is_kept_as_it_is() -> None:
+    assert issuer(f"jwks_inline: {{keys: [{KEY}, kid: a}}]}}").jwks_inline == {
+        "keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}]
+    }
+
+
+PRIVATE = "holds a private key or a secret (d or k); only the public members of a key belong here"
+SECRET_FIRST = "needs a public key, and this issuer has a secret; one of: HS256, HS384, HS512"
+KEY_SET_FIRST = f"verifies with the secret that signs, and a key set holds no secrets; one of: {ALGORITHMS}"
+VARIABLE = "must be the name of an environment variable; a secret itself has no place in this file"
+NAME = "is not a header name: letters, digits and !#$%&'*+-.^_`|~ only"
+VALUE = "must be printable ASCII, not empty, without blanks at its ends"
+NEEDED = "is a header that HTTP itself needs; it cannot be set"
+INSECURE = "lets anyone on the way pose as the other side; where that is meant, set ALLOW_INSECURE=1 too"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        case("inline text", "jwks_inline: keys", "5:16: issuers.a.jwks_inline: must be a mapping of keys, not 'keys'"),
+        case("inline without keys", "jwks_inline: {a: b}",
+             "5:3: issuers.a.jwks_inline: is no JWK Set: it has no list of keys"),
+        case("inline keys as text", "jwks_inline: {keys: a}",
+             "5:3: issuers.a.jwks_inline: is no JWK Set: it has no list of keys"),
+        case("private key inline", f"jwks_inline: {{keys: [{KEY}, d: x}}]}}", f"5:3: issuers.a.jwks_inline: {PRIVATE}"),
+        case("secret inline", "jwks_inline: {keys: [{kty: oct, k: x}]}", f"5:3: issuers.a.jwks_inline: {PRIVATE}"),
+        case("kid of nothing", "kid: a", "5:8: issuers.a.kid: is that of public_key_file, which is not here"),
+        case("kid of a key set", "jwks_file: a\n  kid: a",
+             "6:8: issuers.a.kid: is that of public_key_file, which is not here"),
+        case("empty kid", "public_key_file: a\n  kid: ''", "6:8: issuers.a.kid: is empty"),
+        case("HS256 without a secret", "algorithms: [HS256]", f"5:16: issuers.a.algorithms.0: 'HS256' {KEY_SET_FIRST}"),
+        case("HS256 and a key set", "jwks_uri: https://a/\n  algorithms: [RS256, HS256]",
+             f"6:23: issuers.a.algorithms.1: 'HS256' {KEY_SET_FIRST}"),
+        case("HS512 and a public key", "public_key_file: a\n  algorithms: [HS512]",
+             f"6:16: issuers.a.algorithms.0: 'HS512' {KEY_SET_FIRST}"),
+        case("RS256 and a secret", "secret_file: a\n  algorithms: [HS256, RS256]",
+             f"6:23: issuers.a.algorithms.1: 'RS256' {SECRET_FIRST}"),
+        case("hs256", "secret_file: a\n  algorithms: [hs256]",
+             f"6:16: issuers.a.algorithms.0: 'hs256' is not an algorithm; one of: {ALGORITHMS}; did you mean HS256?"),
+        case("secret file as list", "secret_file: [a]", f"5:3: issuers.a.secret_file: {FILE}"),
+        case("secret as variable", f"secret_env: {SECRET}", f"5:15: issuers.a.secret_env: {VARIABLE}"),
+        case("unknown variable", "secret_env: NOT_THERE",
+             "5:15: issuers.a.secret_env: the environment has no variable of this name"),
+        case("short variable", "secret_env: SHORT",
+             "5:15: issuers.a.secret_env: holds a secret of 31 bytes; at least 32 cannot be guessed"),
+        case("inline secret", "secret: abc",
+             "5:3: issuers.a.secret: unknown key; did you mean secret_env?"),
+        case("key without certificate", "jwks_tls: {key_file: a}",
+             "5:24: issuers.a.jwks_tls.key_file: is the key of no certificate; add cert_file, or remove it"),
+        case("insecure without the variable", "jwks_tls: {insecure_skip_verify: true}",
+             f"5:36: issuers.a.jwks_tls.insecure_skip_verify: {INSECURE}"),
+        case("server name with a port", "jwks_tls: {server_name: 'a:1'}",
+             "5:27: issuers.a.jwks_tls.server_name: 'a:1' is not the name of a host"),
+        case("header name", "jwks_headers: {a b: c}", f"5:18: issuers.a.jwks_headers.a b: {NAME}"),
+        case("header of HTTP", "jwks_headers: {Host: c}", f"5:18: issuers.a.jwks_headers.Host: {NEEDED}"),
+        case("header value", 'jwks_headers: {a: "b\\r\\nc: d"}', f"5:21: issuers.a.jwks_headers.a: {VALUE}"),
+        case("empty header value", "jwks_headers: {a: ''}", f"5:21: issuers.a.jwks_headers.a: {VALUE}"),
+        case("two tokens", "jwks_headers: {authorization: a}\n  jwks_bearer_token_file: b",
+             "6:27: issuers.a.jwks_bearer_token_file: contradicts Authorization in jwks_headers; keep one of the two"),
+        case("TLS for a file", "jwks_file: a\n  jwks_tls: {ca_file: b}",
+             "6:3: issuers.a.jwks_tls: is for keys that are fetched, and those of jwks_file are not"),
+        case("headers for a secret", "secret_file: a\n  jwks_headers: {a: b}",
+             "6:3: issuers.a.jwks_headers: is for keys that are fetched, and those of secret_file are not"),
+        case("token for a key in PEM", "public_key_file: a\n  jwks_bearer_token_file: b",
+             "6:27: issuers.a.jwks_bearer_token_file: is for keys that are fetched, and those of public_key_file are not"),
+        case("alias with a blank", "issuer_aliases: [a b]",
+             "5:20: issuers.a.issuer_aliases.0: must be the `iss` of the tokens to the letter: not empty, without white space"),
+        case("alias of itself", "issuer_aliases: [b, https://idp.example/]",
+             "5:23: issuers.a.issuer_aliases.1: is also the issuer of a (line 4); a token must lead to one of them"),
+        case("alias twice", "issuer_aliases: [b, b]",
+             "5:23: issuers.a.issuer_aliases.1: is also the issuer of a (line 5); a token must lead to one of them"),
+    ],
+)  # fmt: skip
+def test_refused(keys: str, expected: list[str]) -> None:
+    assert problems(text_of(keys), {"SHORT": SECRET[1:]}) == expected
+
+
+def test_an_alias_belongs_to_one_issuer() -> None:
+    text = f"""issuers:
+  a: {{issuer: https://a/, audiences: any, issuer_aliases: [https://c/]}}
+  b: {{issuer: https://b/, audiences: any, issuer_aliases: [https://a/]}}
+  c: {{issuer: https://c/, audiences: any}}
+{UPSTREAM}"""
+    assert problems(text) == [
+        "3:60: issuers.b.issuer_aliases.0: is also the issuer of a (line 2); a token must lead to one of them",
+        "4:15: issuers.c.issuer: is also the issuer of a (line 2); a token must lead to one of them",
+    ]
+
+
+# Secrets
+
+
+def test_an_issuer_with_a_secret_accepts_nothing_but_hmac() -> None:
+    assert issuer("secret_env: S", {"S": SECRET}).algorithms == ("HS256", "HS384", "HS512")
+    assert issuer("secret_env: S\n  algorithms: [HS256]", {"S": SECRET}).algorithms == ("HS256",)
+    assert issuer("secret_env: S\n  preset: auth0", {"S": SECRET}).algorithms == ("HS256", "HS384", "HS512")
+
+
+def test_a_secret_is_shown_nowhere() -> None:
+    found = issuer("secret_env: S", {"S": SECRET})
+    assert found.secret_env is not None
+    assert found.secret_env.get_secret_value() == SECRET.encode()
+    assert SECRET not in repr(found)
+    assert SECRET not in str(found.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(b"", "holds a secret of 0 bytes; at least 32 cannot be guessed", id="empty"),
+        pytest.param(SECRET[1:].encode(), "holds a secret of 31 bytes; at least 32 cannot be guessed", id="31 bytes"),
+        pytest.param(
+            SECRET[1:].encode() + b"\n",
+            "holds a secret of 31 bytes; at least 32 cannot be guessed",
+            id="31 bytes and the end of the line",
+        ),
+        pytest.param(
+            tokens.public_pem(), "holds a key or certificate in PEM; what others may know cannot be a secret", id="PEM"
+        ),
+    ],
+)
+def test_a_secret_that_is_there_must_be_one(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    assert problems(text_of("secret_file: secret"), base=tmp_path) == [f"5:16: issuers.a.secret_file: {why}"]
+
+
+@pytest.mark.parametrize("content", [SECRET.encode(), SECRET.encode() + b"\n", bytes(range(32)), b"\r" * 32])
+def test_a_secret_of_32_bytes_is_enough(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    assert issuer("secret_file: secret", base=tmp_path).secret_file == tmp_path / "secret"
+
+
+def test_a_secret_may_be_mounted_later(tmp_path: Path) -> None:
+    assert issuer("secret_file: secret", base=tmp_path).keys_from == "secret_file"
+
+
+# TLS and headers
+
+
+def test_insecure_needs_the_environment_too() -> None:
+    keys = "jwks_tls: {insecure_skip_verify: true}"
+    found = issuer(keys, {"ALLOW_INSECURE": "1"}).jwks_tls
+    assert found is not None
+    assert found.insecure_skip_verify
+    for value in ("", "0", "true"):
+        assert "ALLOW_INSECURE=1" in problems(text_of(keys), {"ALLOW_INSECURE": value})[0]
+
+
+def test_nothing_is_verified_with_an_authority_that_is_not_asked() -> None:
+    assert problems(text_of("jwks_tls: {insecure_skip_verify: true, ca_file: a}"), {"ALLOW_INSECURE": "1"}) == [
+        "5:36: issuers.a.jwks_tls.insecure_skip_verify: contradicts ca_file; keep one of the two"
+    ]
+
+
+def test_files_of_tls_begin_at_the_configuration(tmp_path: Path) -> None:
+    found = issuer("jwks_tls: {ca_file: ca, cert_file: c, key_file: /k, server_name: a.b}", base=tmp_path).jwks_tls
+    assert found is not None
+    assert (found.ca_file, found.cert_file, found.key_file) == (tmp_path / "ca", tmp_path / "c", Path("/k"))
+    assert (found.server_name, found.insecure_skip_verify) == ("a.b", False)
+
+
+def test_headers_may_come_from_the_environment() -> None:
+    headers = issuer('jwks_headers: {X-Api-Key: "${KEY}", Authorization: Basic abc=}', {"KEY": "a b"}).jwks_headers
+    assert headers == {"X-Api-Key": "a b", "Authorization": "Basic abc="}
+
+
+def test_the_directory_of_snapshots_is_off_unless_named(tmp_path: Path) -> None:
+    assert parse(text_of("required: true")).jwks_snapshot_dir is None
+    found = parse(text_of("required: true") + "jwks_snapshot_dir: keys\n", base=tmp_path)
+    assert found.jwks_snapshot_dir == tmp_path / "keys"

@@ -1,0 +1,178 @@
+"""Minting: what a token of our own says, how long it is sent again, and when another takes its place."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.gateway.key_ring import KeyRing, TimedKey
+from sidecar.gateway.signing_key import SigningKey
+from sidecar.gateway.token_minter import REUSED, Mint
+from sidecar.jwt.claims import Claims
+from tests.peers import tokens
+from tests.peers.clock import EPOCH, HandClock
+
+FIRST, SECOND = SigningKey.generate("EdDSA"), SigningKey.generate("EdDSA")
+KEYED = {"sub": "alice", "scope": "read", "tenant": "acme"}
+OUTER = {
+    "iss": "https://idp/",
+    "sub": "alice",
+    "aud": "web",
+    "exp": EPOCH + 900,
+    "iat": EPOCH,
+    "nbf": EPOCH,
+    "jti": "x",
+}
+
+
+class Minting:
+    """A mint, its clock, and the ring of keys that it uses."""
+
+    def __init__(self, *keys: TimedKey, ttl_s: float = 300.0, claims: Any = None) -> None:
+        self.clock = HandClock()
+        self.counts: dict[str, int] = {}
+        self.ring = KeyRing(keys or [TimedKey(FIRST)])
+        self.mint = Mint(
+            lambda: self.ring,
+            self.clock,
+            self.counts,
+            issuer="https://gw/",
+            audience="orders",
+            ttl_s=ttl_s,
+            algorithm="EdDSA",
+            before="Authorization: Bearer ",
+            claims=claims,
+        )
+
+    def claims(self, of: Claims) -> dict[str, Any]:
+        return tokens.payload_of(self.mint.minted(of).token)
+
+
+def keyed(until: float = float("inf"), **claims: Any) -> Claims:
+    return Claims("api_keys", KEYED | claims, valid_until=until)
+
+
+def outer(**claims: Any) -> Claims:
+    claims = OUTER | claims
+    return Claims("idp", claims, valid_until=claims["exp"] + 60)
+
+
+def test_a_key_becomes_a_short_token_for_one_audience() -> None:
+    its = Minting()
+    claims = keyed()
+    line = its.mint.line(claims)
+    assert line.startswith(b"Authorization: Bearer ")
+    token = line[22:-2].decode()
+    tokens.verify(token, FIRST.jwk, "EdDSA")
+    assert tokens.payload_of(token) == KEYED | {
+        "iss": "https://gw/",
+        "aud": "orders",
+        "iat": EPOCH,
+        "exp": EPOCH + 300,
+    }
+    assert tokens.parts(token)[0] == b'{"alg":"EdDSA","kid":"%b","typ":"JWT"}' % FIRST.kid.encode()
+
+
+def test_a_token_is_exchanged_for_one_that_tells_who_had_issued_it() -> None:
+    assert Minting().claims(outer(scope="read", cnf={"x": 1})) == {
+        "iss": "https://gw/",
+        "aud": "orders",
+        "iat": EPOCH,
+        "exp": EPOCH + 300,
+        "sub": "alice",
+        "scope": "read",
+        "original_iss": "https://idp/",
+    }
+
+
+def test_only_the_claims_that_are_asked_for_cross() -> None:
+    its = Minting(claims={"roles": ("realm", "roles"), "none": ("none",)})
+    claims = its.claims(outer(realm={"roles": ["a"]}, email="a@b", sub="bob"))
+    assert claims.keys() == {"iss", "aud", "iat", "exp", "sub", "roles", "original_iss"}
+    assert (claims["sub"], claims["roles"]) == ("bob", ["a"])
+    assert Minting(claims={"sub": ("tenant",)}).claims(keyed())["sub"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("of", "lasts_s"),
+    [
+        pytest.param(keyed(EPOCH + 100.5), 100, id="key"),
+        pytest.param(outer(exp=EPOCH + 200), 200, id="token"),
+        pytest.param(outer(exp=EPOCH + 200.9), 200, id="token with a part of a second"),
+        pytest.param(outer(exp=EPOCH - 10), -10, id="token that is good by clock skew only"),
+        pytest.param(keyed(), 300, id="nothing that ends"),
+    ],
+)
+def test_it_never_outlives_what_it_stands_for(of: Claims, lasts_s: int) -> None:
+    its = Minting()
+    assert its.claims(of)["exp"] == its.mint.minted(of).expires == EPOCH + lasts_s
+
+
+def test_it_never_outlives_the_publication_of_its_key() -> None:
+    assert Minting(TimedKey(FIRST, 0, 0, EPOCH + 50.5)).claims(keyed())["exp"] == EPOCH + 50
+
+
+def test_one_token_is_sent_for_most_of_its_life_and_each_identity_has_its_own() -> None:
+    its = Minting()
+    alice, bob = keyed(), keyed(sub="bob")
+    first = its.mint.line(alice)
+    assert its.mint.line(bob) != first
+    its.clock.advance(300 * REUSED - 0.1)
+    assert its.mint.line(alice) is first
+    assert its.counts["orders"] == 2
+    its.clock.advance(0.1)
+    assert its.claims(alice)["exp"] == EPOCH + 540
+    assert its.counts["orders"] == 3
+
+
+def test_each_audience_has_its_own() -> None:
+    alice, its, others = keyed(), Minting(), Minting()
+    assert its.mint.line(alice) is its.mint.line(alice)
+    assert others.mint.line(alice) is not its.mint.line(alice)
+    assert (its.counts["orders"], others.counts["orders"]) == (1, 1)
+
+
+def test_what_cannot_last_longer_is_not_minted_again() -> None:
+    its = Minting()
+    token = outer(exp=EPOCH + 20)
+    for _ in range(80):  # until the clock skew has passed too
+        its.mint.line(token)
+        its.clock.advance(1)
+    assert its.counts["orders"] == 1
+
+
+@pytest.mark.parametrize(("left_s", "again"), [(300, False), (301, True)])
+def test_what_lasts_longer_is(left_s: float, again: bool) -> None:
+    its = Minting()
+    key = keyed(EPOCH + left_s)
+    first = its.mint.minted(key)
+    its.clock.advance(260)
+    assert (its.mint.minted(key) is not first) is again
+
+
+def test_a_token_of_the_future_is_not_sent_when_the_clock_was_set_back() -> None:
+    its, alice = Minting(), keyed()
+    its.mint.line(alice)
+    its.clock.advance(-60)
+    assert its.claims(alice)["iat"] == EPOCH - 60
+
+
+def test_a_rotation_changes_the_signer_when_its_time_has_come_and_no_token_before() -> None:
+    its = Minting(TimedKey(FIRST, 0, 0, EPOCH + 4600), TimedKey(SECOND, EPOCH, EPOCH + 100))
+    alice, bob = keyed(), keyed()
+    first = its.mint.line(alice)
+    its.ring = KeyRing([*its.ring.keys])  # the file was read again
+    its.clock.advance(100)
+    assert its.mint.line(alice) is first  # its key is still published, for longer than it lasts
+    assert its.mint.minted(bob).kid == SECOND.kid
+
+
+def test_a_token_of_a_key_that_was_withdrawn_is_not_sent_again() -> None:
+    its, alice = Minting(TimedKey(FIRST), TimedKey(SECOND, 0, 0)), keyed()
+    assert its.mint.minted(alice).kid == SECOND.kid
+    its.ring = KeyRing([TimedKey(FIRST)])
+    assert its.mint.minted(alice).kid == FIRST.kid
+    its.ring = KeyRing([])
+    with pytest.raises(Rejection) as caught:
+        its.mint.line(alice)
+    assert caught.value.reason is Reason.SIGNING_UNAVAILABLE

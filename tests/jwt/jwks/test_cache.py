@@ -1,0 +1,751 @@
+"""The keys of an issuer over time: kept through its bad days, fetched no more often than it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.jwks.cache import (
+    COOLDOWN_S,
+    MAX_REFRESH_S,
+    MIN_REFRESH_S,
+    RETRY_MOST_EMPTY_S,
+    RETRY_MOST_S,
+    UNKNOWN_KID_S,
+    UNKNOWN_KIDS,
+    WAIT_S,
+    JwksSource,
+)
+from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
+from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
+from tests.peers import tokens
+from tests.peers.clock import HandClock, in_its_time
+from tests.peers.waiting import keys_for
+
+REFRESH_S = 600.0
+STALE_S = 3600.0
+
+
+def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
+    return {"keys": [tokens.public_jwk(alg, name) for name in names]}
+
+
+class Issuer:
+    """A Fetch that says what a test wants: `answer` is a document, or what to raise; a fetch hangs while `hanging`."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.max_age_s: float | None = None
+        self.asked_at: list[float] = []
+        self.cancelled = 0
+        self._answering = asyncio.Event()
+        self._answering.set()
+        self.clock: HandClock
+
+    async def __call__(self) -> KeySet:
+        self.asked_at.append(self.clock.monotonic() - 1000)
+        try:
+            await self._answering.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return KeySet(self.answer, self.max_age_s)
+
+    def hang(self) -> None:
+        self._answering.clear()
+
+    def release(self) -> None:
+        self._answering.set()
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_at)
+
+
+Spread = Callable[[float, float], float]
+
+
+def middle(low: float, high: float) -> float:
+    return (low + high) / 2
+
+
+def latest(low: float, high: float) -> float:
+    return high
+
+
+class Kept:
+    """A source whose keep_fresh runs, as an async context manager."""
+
+    def __init__(self, clock: HandClock, answer: object, spread: Spread = latest, **over: Any) -> None:
+        self.clock = clock
+        self.issuer = Issuer(answer)
+        self.issuer.clock = clock
+        over = {"refresh_interval_s": REFRESH_S, "max_stale_s": STALE_S, **over}
+        self.source = JwksSource("zuplo", self.issuer, ALGORITHMS, clock, spread=spread, **over)
+
+    async def __aenter__(self) -> tuple[JwksSource, Issuer]:
+        self._task = asyncio.create_task(self.source.keep_fresh())
+        await soon()
+        return self.source, self.issuer
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        assert self._task.cancelled()
+        await self.source.stop()
+
+
+async def soon() -> None:
+    """Let everybody go as far as they get."""
+    await asyncio.sleep(0.001)
+
+
+async def until(clock: HandClock, seconds: float) -> None:
+    """Come to so many seconds after the beginning."""
+    await asyncio.sleep(seconds - (clock.monotonic() - 1000))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+async def found(source: JwksSource, name: str) -> bool:
+    keys = await keys_for(source, f"ed25519-{name}", "EdDSA")
+    return [key.kid for key, _ in keys] == [f"ed25519-{name}"]
+
+
+async def refusal(source: JwksSource, kid: str | None = "unknown", alg: str = "EdDSA") -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        await keys_for(source, kid, alg)
+    return caught.value
+
+
+DOWN = FetchFailed("the issuer is down")
+
+
+@in_its_time
+async def test_keys_are_fetched_at_start(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert await found(source, "a")
+        assert (issuer.asked, source.usable, source.last_error) == (1, True, None)
+        assert source.fetched_at == 1000.0
+        assert repr(source) == "<JwksSource zuplo: <Jwks of 1 keys>, 0 failures since the last success>"
+
+
+@in_its_time
+async def test_before_the_first_answer_there_are_no_keys(clock: HandClock) -> None:
+    source = Kept(clock, key_set("a")).source
+    assert (source.usable, source.jwks, source.fetched_at) == (False, None, None)
+    assert (await refusal(source)).reason is Reason.JWKS_UNAVAILABLE
+
+
+@in_its_time
+async def test_a_thundering_herd_shares_one_fetch(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        herd = [asyncio.create_task(found(source, "a")) for _ in range(40)]
+        await soon()
+        issuer.release()
+        assert all(await asyncio.gather(*herd))
+        assert issuer.asked == 1
+
+
+@in_its_time
+async def test_a_cancelled_client_does_not_cancel_the_fetch(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        first, second = (asyncio.create_task(found(source, "a")) for _ in range(2))
+        await soon()
+        first.cancel()
+        await soon()
+        assert first.cancelled()
+        issuer.release()
+        assert await second
+        assert (issuer.asked, issuer.cancelled) == (1, 0)
+
+
+@in_its_time
+async def test_a_request_waits_so_long_for_the_first_keys_and_no_longer(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (source, issuer):
+        before = clock.monotonic()
+        rejection = await refusal(source)
+        assert clock.monotonic() - before == pytest.approx(WAIT_S)
+        assert WAIT_S == 2
+        assert (rejection.reason, rejection.retry_after_s) == (Reason.JWKS_UNAVAILABLE, 1.0)
+        issuer.release()
+        await soon()
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_stopping_ends_a_fetch_that_is_under_way(clock: HandClock) -> None:
+    kept = Kept(clock, key_set("a"))
+    kept.issuer.hang()
+    async with kept as (_, issuer):
+        pass
+    assert issuer.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [DOWN, {"keys": []}, {"keys": [{}]}, {"error": "x"}, [], None],
+    ids=["down", "empty", "no usable key", "error", "[]", "null"],
+)
+@in_its_time
+async def test_without_keys_a_request_is_answered_at_once_that_the_issuer_is_at_fault(
+    clock: HandClock, answer: object
+) -> None:
+    async with Kept(clock, answer) as (source, _):
+        before = clock.monotonic()
+        rejection = await refusal(source)
+        assert clock.monotonic() == before
+        assert rejection.reason is Reason.JWKS_UNAVAILABLE
+        assert rejection.retry_after_s == pytest.approx(1.0)
+        assert source.jwks is None
+        assert source.last_error is not None
+
+
+@in_its_time
+async def test_without_keys_the_issuer_is_asked_again_within_seconds(clock: HandClock) -> None:
+    async with Kept(clock, DOWN) as (source, issuer):
+        await until(clock, 20)
+        assert issuer.asked_at == pytest.approx([0, 1, 3, 7, 12, 17])
+        assert RETRY_MOST_EMPTY_S == 5
+        assert (await refusal(source)).retry_after_s == pytest.approx(2.0)
+        issuer.answer = key_set("a")
+        await until(clock, 23)
+        assert await found(source, "a")
+        assert source.last_error is None
+
+
+@in_its_time
+async def test_the_set_is_refreshed_in_the_background(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = key_set("b")
+        await until(clock, REFRESH_S - 1)
+        assert await found(source, "a")
+        await until(clock, REFRESH_S + 1)
+        assert await found(source, "b")
+        await until(clock, 3 * REFRESH_S + 1)
+        assert issuer.asked_at == pytest.approx([0, 600, 1200, 1800])
+
+
+@in_its_time
+async def test_replicas_do_not_ask_together(clock: HandClock) -> None:
+    bounds: list[tuple[float, float]] = []
+
+    def spread(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return high
+
+    async with Kept(clock, key_set("a"), spread) as (source, issuer):
+        assert source.next_fetch_at == pytest.approx(1000 + 660)
+        issuer.answer = DOWN
+        await until(clock, 660 + 8)
+    assert bounds == [(0.9, 1.1), (0.0, 1.0), (0.0, 2.0), (0.0, 4.0), (0.0, 8.0)]
+
+
+@in_its_time
+async def test_the_default_spread_is_random_within_its_bounds(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    pauses = set[float]()
+    for _ in range(5):
+        source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+        source.refresh()
+        await soon()
+        pauses.add(source.next_fetch_at - (source.fetched_at or 0))
+    assert len(pauses) > 1
+    assert all(540 <= seconds <= 660 for seconds in pauses)
+
+
+@pytest.mark.parametrize(
+    ("max_age_s", "fresh_s"),
+    [(None, REFRESH_S), (0, MIN_REFRESH_S), (59, MIN_REFRESH_S), (90, 90), (7200, MAX_REFRESH_S)],
+)
+@in_its_time
+async def test_the_senders_max_age_is_believed_within_bounds(
+    clock: HandClock, max_age_s: float | None, fresh_s: float
+) -> None:
+    kept = Kept(clock, key_set("a"), middle)
+    kept.issuer.max_age_s = max_age_s
+    async with kept as (source, _):
+        assert source.next_fetch_at == pytest.approx(1000 + fresh_s)
+        assert source.trusted_until == pytest.approx(1000 + fresh_s + STALE_S)
+    assert (MIN_REFRESH_S, MAX_REFRESH_S) == (60, 3600)
+
+
+# Through the issuer's bad days
+
+FAULTS = pytest.mark.parametrize(
+    "fault",
+    [DOWN, {"keys": []}, {"keys": [{}]}, {"error": "x"}, [], None, ValueError("a bug")],
+    ids=["down", "empty", "no usable key", "error", "[]", "null", "bug"],
+)
+
+
+@FAULTS
+@in_its_time
+async def test_the_last_good_keys_stay_through_failures_for_a_bounded_time(clock: HandClock, fault: object) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = fault
+        await until(clock, REFRESH_S + STALE_S - 1)
+        assert issuer.asked > 10
+        assert source.usable
+        assert await found(source, "a")
+        await until(clock, REFRESH_S + STALE_S)
+        assert not source.usable
+        assert (await refusal(source, "ed25519-a")).reason is Reason.JWKS_UNAVAILABLE
+        issuer.answer = key_set("a")
+        await until(clock, REFRESH_S + STALE_S + RETRY_MOST_S)
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_failures_grow_the_pause_to_a_bound_and_a_success_ends_it(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.answer = DOWN
+        await until(clock, 1000)
+        failed = issuer.asked_at[1:]
+        pauses = [after - before for before, after in pairwise(failed)]
+        assert pauses == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60, 60])
+        assert RETRY_MOST_S == 60
+        issuer.answer = key_set("b")
+        await until(clock, 1100)
+        issuer.answer = DOWN
+        fetched = len(issuer.asked_at)
+        await until(clock, 1100 + 660 + 8)
+        pauses = [after - before for before, after in pairwise(issuer.asked_at[fetched:])]
+        assert pauses[:2] == pytest.approx([1, 2])
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_however_long_it_fails_the_pause_can_be_computed(clock: HandClock) -> None:
+    async with Kept(clock, DOWN) as (source, issuer):
+        await until(clock, 7200)
+        assert issuer.asked > 1100
+        assert (await refusal(source)).reason is Reason.JWKS_UNAVAILABLE
+
+
+@in_its_time
+async def test_keys_that_may_not_be_stale_are_refreshed_before_they_are(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), latest, max_stale_s=0.0) as (source, issuer):
+        for seconds in range(100, 3000, 100):
+            await until(clock, seconds)
+            assert await found(source, "a")
+        assert issuer.asked_at[:3] == pytest.approx([0, 600, 1200])
+
+
+@in_its_time
+async def test_too_old_keys_wait_for_the_fetch_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle, max_stale_s=0.0) as (source, issuer):
+        issuer.hang()
+        await until(clock, REFRESH_S + 1)
+        assert not source.usable
+        waiting = asyncio.create_task(found(source, "a"))
+        await soon()
+        issuer.release()
+        assert await waiting
+
+
+@in_its_time
+async def test_a_bug_in_a_fetch_is_said_and_asks_the_issuer_no_faster(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Kept(clock, ValueError("eyJ.secret.text")) as (source, issuer):
+        await until(clock, 8)
+        assert issuer.asked_at == pytest.approx([0, 1, 3, 7])
+        assert source.last_error == "the fetch met a bug of the sidecar"
+    assert f"event=bug type=ValueError at={__file__}:" in caplog.text
+    assert "secret" not in caplog.text
+
+
+# Tokens with a kid that is not there
+
+
+@in_its_time
+async def test_an_unknown_kid_forces_one_fetch_and_finds_a_new_key(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.answer = key_set("a", "b")
+        assert await found(source, "b")
+        assert issuer.asked == 2
+        assert source.fetches == {("scheduled", "success"): 1, ("forced", "success"): 1}
+
+
+@in_its_time
+async def test_a_kid_that_is_not_there_after_the_fetch_is_the_clients_mistake(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source)).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_an_unknown_kid_storm_is_one_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        storm = [refusal(source, f"random-{n}") for n in range(100)]
+        assert {rejection.reason for rejection in await asyncio.gather(*storm)} == {Reason.KEY_UNKNOWN}
+        for n in range(100):
+            assert (await refusal(source, f"more-{n}")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_the_cooldown_is_stamped_at_the_attempt(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        first = asyncio.create_task(refusal(source, "x"))
+        await asyncio.sleep(1)
+        issuer.release()
+        await first
+        await until(clock, COOLDOWN_S - 0.5)
+        await refusal(source, "y")
+        assert issuer.asked == 2
+        await until(clock, COOLDOWN_S + 0.5)
+        await refusal(source, "z")
+        assert issuer.asked == 3
+
+
+@FAULTS
+@in_its_time
+async def test_a_failing_issuer_is_not_forced_more_often_than_a_healthy_one(clock: HandClock, fault: object) -> None:
+    async with Kept(clock, key_set("a"), lambda low, high: 400.0) as (source, issuer):
+        source.next_fetch_at = float("inf")
+        issuer.answer = fault
+        for n in range(20):
+            assert (await refusal(source, f"random-{n}")).reason is Reason.JWKS_UNAVAILABLE
+            assert await found(source, "a")
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_a_forced_fetch_that_failed_is_repeated_in_the_background(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await until(clock, 100)
+        issuer.answer = DOWN
+        assert (await refusal(source, "ed25519-b")).reason is Reason.JWKS_UNAVAILABLE
+        issuer.answer = key_set("b")
+        await until(clock, 102)
+        assert issuer.asked_at == pytest.approx([0, 100, 101])
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_a_forced_fetch_that_succeeded_puts_off_the_next(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        await until(clock, 100)
+        await refusal(source)
+        await until(clock, REFRESH_S + 200)
+        assert issuer.asked_at == pytest.approx([0, 100, 700])
+
+
+@in_its_time
+async def test_an_unknown_kid_is_remembered_for_a_while(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await refusal(source, "x")
+        await until(clock, COOLDOWN_S + 1)
+        await refusal(source, "x")
+        assert (issuer.asked, source.suppressed) == (2, 1)
+        await until(clock, UNKNOWN_KID_S + 1)
+        await refusal(source, "x")
+        assert issuer.asked == 3
+    assert (COOLDOWN_S, UNKNOWN_KID_S) == (30, 60)
+
+
+@in_its_time
+async def test_what_the_issuer_was_spared_is_counted(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        for kid, suppressed in (("x", 0), ("x", 1), ("y", 2), ("y", 3)):
+            await refusal(source, kid)
+            assert (issuer.asked, source.suppressed) == (2, suppressed)
+
+
+@in_its_time
+async def test_a_kid_that_nobody_has_asked_for_is_not_remembered_as_unknown(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        await refusal(source, "x")
+        issuer.answer = key_set("a", "b")
+        assert (await refusal(source, "ed25519-b")).reason is Reason.KEY_UNKNOWN  # within the cooldown
+        await until(clock, COOLDOWN_S + 1)
+        assert await found(source, "b")
+
+
+@in_its_time
+async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle, refresh_interval_s=40.0) as (source, issuer):
+        await refusal(source, "ed25519-c")
+        issuer.answer = key_set("a", "b")
+        await until(clock, 41)
+        issuer.answer = key_set("a", "b", "c")
+        assert UNKNOWN_KID_S > 41
+        assert await found(source, "c")
+
+
+@in_its_time
+async def test_only_so_many_unknown_kids_are_remembered(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        many = [asyncio.create_task(refusal(source, f"{n}")) for n in range(UNKNOWN_KIDS + 1)]
+        await soon()
+        issuer.release()
+        await asyncio.gather(*many)
+        await until(clock, COOLDOWN_S + 1)
+        for n in range(1, UNKNOWN_KIDS + 1):
+            await refusal(source, f"{n}")
+        assert issuer.asked == 2
+        await refusal(source, "0")
+        assert issuer.asked == 3
+    assert UNKNOWN_KIDS == 256
+
+
+@in_its_time
+async def test_a_token_without_a_kid_forces_no_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source, None, "RS256")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 1
+
+
+@in_its_time
+async def test_a_kid_that_no_key_can_have_forces_no_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        assert (await refusal(source, "x" * (MAX_KID_LENGTH + 1))).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 1
+        assert (await refusal(source, "x" * MAX_KID_LENGTH)).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_a_known_kid_with_another_algorithm_is_no_key(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, _):
+        assert (await refusal(source, "ed25519-a", "RS256")).reason is Reason.KEY_UNKNOWN
+        assert await found(source, "a")
+
+
+@in_its_time
+async def test_while_the_forced_fetch_hangs_known_keys_answer_and_the_unknown_wait_only_so_long(
+    clock: HandClock,
+) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        waiting = asyncio.create_task(refusal(source))
+        await soon()
+        before = clock.monotonic()
+        assert await found(source, "a")
+        assert clock.monotonic() == before
+        assert (await waiting).reason is Reason.JWKS_UNAVAILABLE
+        assert clock.monotonic() - before == pytest.approx(WAIT_S, abs=0.01)
+
+
+@in_its_time
+async def test_an_unknown_kid_joins_the_fetch_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = key_set("b")
+        issuer.hang()
+        await until(clock, REFRESH_S + 1)
+        waiting = asyncio.create_task(found(source, "b"))
+        await soon()
+        issuer.release()
+        assert await waiting
+        assert issuer.asked == 2
+        assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN  # and the cooldown has not begun
+        assert issuer.asked == 3
+
+
+@in_its_time
+async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        await until(clock, REFRESH_S - 1)
+        issuer.hang()
+        await refusal(source)
+        await until(clock, REFRESH_S + 5)
+        assert issuer.asked_at == pytest.approx([0, REFRESH_S - 1])
+
+
+# What a fetch changes
+
+
+@in_its_time
+async def test_an_equal_set_is_kept_so_that_what_it_verified_stays_remembered(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a", "b"), middle) as (source, issuer):
+        before = source.jwks
+        issuer.answer = {"keys": [{**member, "x5c": ["new"]} for member in key_set("a", "b")["keys"]]}
+        await until(clock, REFRESH_S + 1)
+        assert source.jwks is before
+        assert source.fetched_at == pytest.approx(1000 + REFRESH_S)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [key_set("a", "b"), key_set("b"), {"keys": [{**key_set("a")["keys"][0], "kid": "x"}]}],
+    ids=["added", "replaced", "renamed"],
+)
+@in_its_time
+async def test_another_set_replaces_the_old_one_whole(clock: HandClock, other: object) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        before = source.jwks
+        issuer.answer = other
+        await until(clock, REFRESH_S + 1)
+        assert source.jwks is not before
+        assert source.jwks is not None
+        assert source.jwks.keys == Jwks.of(other, ALGORITHMS).keys
+
+
+@in_its_time
+async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under_way(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+    assert source.refresh()
+    assert source.refresh()
+    await source.fetch_now()
+    clock.advance(COOLDOWN_S - 1)
+    assert not source.refresh()
+    clock.advance(1)
+    assert source.refresh()
+    await source.fetch_now()
+    assert issuer.asked == 2
+
+
+@in_its_time
+async def test_an_operator_may_end_the_cooldown_which_then_begins_anew(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
+    assert source.cooldown_s == 0
+    for asked in (1, 2):
+        assert source.refresh(force=True)
+        await source.fetch_now()
+        assert (issuer.asked, source.cooldown_s, source.refresh()) == (asked, COOLDOWN_S, None)
+        clock.advance(10)
+        assert source.cooldown_s == COOLDOWN_S - 10
+    clock.advance(COOLDOWN_S)
+    assert source.cooldown_s == 0
+
+
+@in_its_time
+async def test_who_wants_to_know_is_told_of_each_fetch_that_has_ended(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        told: list[str | None] = []
+        source.on_landed = lambda: told.append(source.last_error)
+        await until(clock, REFRESH_S + 1)
+        issuer.answer = DOWN
+        await until(clock, 2 * REFRESH_S + 0.1)
+    assert told == [None, "the issuer is down"]
+
+
+@in_its_time
+async def test_how_long_fetches_take_is_counted_in_steps(clock: HandClock) -> None:
+    steps = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+    times = [step * part for step in steps for part in (0.95, 1.05)]
+    left = list(times)
+
+    async def fetch() -> KeySet:
+        clock.advance(left.pop())
+        return KeySet(key_set("a"), None)
+
+    source = JwksSource("zuplo", fetch, ALGORITHMS, clock)
+    for _ in times:
+        await source.fetch_now()
+    assert source.fetch_durations.counts == [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]
+    assert source.fetch_durations.sum == pytest.approx(sum(times))
+
+
+@in_its_time
+async def test_without_settings_keys_are_fresh_for_ten_minutes_and_believed_for_an_hour_more(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    source = JwksSource("zuplo", issuer, ALGORITHMS, clock, spread=middle)
+    await source.fetch_now()
+    assert (source.next_fetch_at, source.trusted_until) == (1000 + 600, 1000 + 600 + 3600)
+
+
+# What another source of the same issuer knew
+
+
+def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
+    """Sources of an issuer that publishes one key, which are each asked to fetch by the test."""
+    issuer = Issuer(key_set("a"))
+    issuer.clock = clock
+    return [
+        JwksSource("zuplo", issuer, ALGORITHMS, clock, refresh_interval_s=interval_s, max_stale_s=100.0)
+        for interval_s in refresh_intervals_s
+    ]
+
+
+@pytest.mark.parametrize(("old_s", "new_s", "trusted_s"), [(600, 60, 160), (60, 600, 160), (60, 60, 160)])
+@in_its_time
+async def test_a_source_begins_with_the_keys_of_another_and_believes_them_no_longer_than_both(
+    clock: HandClock, old_s: float, new_s: float, trusted_s: float
+) -> None:
+    old, new = sources(clock, old_s, new_s)
+    await old.fetch_now()
+    clock.advance(30)
+    new.begin_with(old)
+    assert new.jwks is old.jwks
+    assert (new.fetched_at, new.trusted_until) == (1000, 1000 + trusted_s)
+    assert await found(new, "a")
+
+
+@in_its_time
+async def test_a_source_that_has_keys_keeps_them(clock: HandClock) -> None:
+    old, new = sources(clock, 600, 60)
+    await old.fetch_now()
+    clock.advance(30)
+    await new.fetch_now()
+    own = new.jwks
+    new.begin_with(old)
+    assert new.jwks is own
+    assert (new.fetched_at, new.trusted_until) == (1030, 1030 + 160)
+
+
+@in_its_time
+async def test_a_source_learns_nothing_from_one_without_keys(clock: HandClock) -> None:
+    old, new = sources(clock, 600, 60)
+    new.begin_with(old)
+    assert (new.jwks, new.fetched_at, new.usable) == (None, None, False)
+
+
+# What is said
+
+
+@in_its_time
+async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar.jwks")
+    odd = {"keys": [*key_set("a")["keys"], 5, "x"]}
+    async with Kept(clock, DOWN, middle) as (source, issuer):
+        await until(clock, 5)
+        issuer.answer = odd
+        await until(clock, 2000)
+        issuer.answer = FetchFailed("another fault")
+        await until(clock, 3000)
+        assert source.fetches["scheduled", "failure"] > 5
+    retry = "do='Try it: jwt-sidecar check --online.'"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0 {retry}",
+        "issuer=zuplo keys=1 event=keys_loaded",
+        "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object; key 2: it is not an object "
+        "do='Tokens by these keys are refused: tell the issuer.'",
+        f"issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0 {retry}",
+    ]
+
+
+@in_its_time
+async def test_the_first_keys_are_said_and_the_same_ones_later_are_not(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar.jwks")
+    async with Kept(clock, key_set("a")) as (_, issuer):
+        await until(clock, 2 * REFRESH_S)
+        assert issuer.asked > 1
+    assert [record.getMessage() for record in caplog.records] == ["issuer=zuplo keys=1 event=keys_loaded"]

@@ -1,0 +1,592 @@
+"""What an issuer's keys were: those that it took out, those that an earlier process saved; and its clock."""
+
+import asyncio
+import json
+import logging
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.jwt.jwks.jwk import ALGORITHMS
+from sidecar.jwt.jwks.key_set import MAX_KEYS, FetchFailed, Jwks, KeySet
+from sidecar.jwt.jwks.snapshot import MAX_BYTES, Snapshot, SnapshotUnusable
+from tests.peers import tokens
+from tests.peers.clock import HandClock, in_its_time
+from tests.peers.waiting import keys_for
+
+DOWN = FetchFailed("the issuer is down")
+ISS, URI = "https://idp.test/", "https://idp.test/keys"
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
+    return {"keys": [tokens.public_jwk(alg, name) for name in names]}
+
+
+class Issuer:
+    """A Fetch that brings `answer`, or raises it."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.clock_offset_s: float | None = None
+        self.asked = 0
+
+    async def __call__(self) -> KeySet:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return KeySet(self.answer, None, self.clock_offset_s)
+
+
+@asynccontextmanager
+async def kept(clock: HandClock, answer: object, **over: Any) -> AsyncIterator[tuple[JwksSource, Issuer]]:
+    """A source whose keep_fresh runs; its refreshes have no jitter."""
+    issuer = Issuer(answer)
+    source = JwksSource("main", issuer, ALGORITHMS, clock, spread=lambda low, high: (low + high) / 2, **over)
+    keeping = asyncio.create_task(source.keep_fresh())
+    await asyncio.sleep(0.001)
+    try:
+        yield source, issuer
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        await source.stop()
+
+
+def kids(source: JwksSource) -> list[str | None]:
+    return [] if source.jwks is None else [key.kid for key in source.jwks.keys]
+
+
+async def refusal(source: JwksSource, kid: str) -> Reason:
+    with pytest.raises(Rejection) as caught:
+        await keys_for(source, kid, "EdDSA")
+    return caught.value.reason
+
+
+# Keys that the issuer took out
+
+
+@in_its_time
+async def test_a_key_that_was_taken_out_is_trusted_no_longer(clock: HandClock) -> None:
+    async with kept(clock, key_set("a", "b")) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600)
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_with_a_grace_it_is_trusted_so_long_and_not_a_moment_longer(clock: HandClock) -> None:
+    async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+        assert len(await keys_for(source, "ed25519-a", "EdDSA")) == 1
+        await asyncio.sleep(59)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(2)
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock) -> None:
+    async with kept(clock, key_set("a"), removed_key_grace_s=700.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600)
+        issuer.answer = DOWN
+        await asyncio.sleep(699)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(2)
+        assert kids(source) == ["ed25519-b"]
+
+
+async def after_a_rotation(clock: HandClock) -> JwksSource:
+    """What a reload replaces: `b` took the place of `a`, which has been missed for 10 of its 60 s."""
+    issuer = Issuer(key_set("a"))
+    old = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    await old.fetch_now()
+    issuer.answer = key_set("b")
+    await old.fetch_now()
+    clock.advance(10)
+    return old
+
+
+@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
+@in_its_time
+async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_either(
+    clock: HandClock, grace_s: float, lasts_s: float
+) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, DOWN, removed_key_grace_s=grace_s) as (new, there):
+        new.begin_with(old)
+        assert ("ed25519-a" in kids(new)) is bool(lasts_s)
+        await new.fetch_now()
+        assert kids(old) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(max(0.0, lasts_s - 1))
+        assert kids(new) == (["ed25519-b", "ed25519-a"] if lasts_s else ["ed25519-b"])
+        there.answer = key_set("b")
+        await new.fetch_now()
+        assert ("ed25519-a" in kids(new)) is bool(lasts_s)
+        await asyncio.sleep(2)
+        assert kids(new) == ["ed25519-b"]
+
+
+@pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
+@in_its_time
+async def test_the_grace_goes_on_in_another_source_that_has_fetched_before(
+    clock: HandClock, grace_s: float, lasts_s: float
+) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("b"), removed_key_grace_s=grace_s) as (new, _):
+        new.begin_with(old)
+        assert kids(old) == ["ed25519-b", "ed25519-a"]
+        if lasts_s:
+            await asyncio.sleep(lasts_s - 1)
+            assert kids(new) == ["ed25519-b", "ed25519-a"]
+            await asyncio.sleep(2)
+        assert kids(new) == ["ed25519-b"]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 60.0])
+@in_its_time
+async def test_the_grace_begins_for_what_another_source_had_and_this_one_has_not(
+    clock: HandClock, grace_s: float
+) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("c"), removed_key_grace_s=grace_s) as (new, _):
+        new.begin_with(old)
+        for pause_s, graced in ((49, ["ed25519-a", "ed25519-b"]), (2, ["ed25519-b"]), (10, [])):
+            await asyncio.sleep(pause_s)
+            assert kids(new) == ["ed25519-c", *(graced if grace_s else [])]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 60.0])
+@in_its_time
+async def test_a_key_that_has_come_back_in_another_source_needs_no_grace(clock: HandClock, grace_s: float) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("a", "b"), removed_key_grace_s=grace_s) as (new, there):
+        new.begin_with(old)
+        there.answer = DOWN
+        await asyncio.sleep(100)
+        assert kids(new) == ["ed25519-a", "ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_that_has_begun_here_goes_on_behind_another_source(clock: HandClock) -> None:
+    old = await after_a_rotation(clock)
+    async with kept(clock, key_set("x"), removed_key_grace_s=60.0) as (new, there):
+        there.answer = key_set("b")
+        await new.fetch_now()
+        new.begin_with(old)
+        assert sorted(map(str, kids(new))) == ["ed25519-a", "ed25519-b", "ed25519-x"]
+        await asyncio.sleep(51)
+        assert kids(new) == ["ed25519-b", "ed25519-x"]
+        await asyncio.sleep(10)
+        assert kids(new) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_goes_on_in_the_same_source(clock: HandClock) -> None:
+    """As after a reload that has not changed the issuer."""
+    async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await source.fetch_now()
+        source.begin_with(source)
+        await asyncio.sleep(59)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+        await asyncio.sleep(2)
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_a_key_that_is_believed_no_more_has_no_grace(clock: HandClock) -> None:
+    """The issuer was away for longer than max_stale, and comes back with other keys, perhaps because these were stolen."""
+    issuer = Issuer(key_set("a"))
+    sources = [JwksSource("main", issuer, ALGORITHMS, clock, max_stale_s=10.0, removed_key_grace_s=60.0) for _ in "ab"]
+    for source in sources:
+        await source.fetch_now()
+    clock.advance(10_000)
+    new = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    new.begin_with(sources[0])
+    assert not new.usable
+    issuer.answer = key_set("b")
+    for source in (new, sources[1]):
+        await source.fetch_now()
+        assert kids(source) == ["ed25519-b"]
+    new.begin_with(sources[0])
+    assert kids(new) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_the_grace_begins_when_the_key_is_first_missed(clock: HandClock) -> None:
+    async with kept(clock, key_set("a"), removed_key_grace_s=1500.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600 + 1499)
+        assert issuer.asked >= 4
+        assert "ed25519-a" in kids(source)
+        await asyncio.sleep(2)
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_a_key_that_comes_back_needs_no_grace(clock: HandClock) -> None:
+    async with kept(clock, key_set("a"), removed_key_grace_s=900.0) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(601)
+        issuer.answer = key_set("a", "b")
+        await asyncio.sleep(600)
+        assert kids(source) == ["ed25519-a", "ed25519-b"]
+        await asyncio.sleep(1200)
+        assert kids(source) == ["ed25519-a", "ed25519-b"]
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600)
+        assert kids(source) == ["ed25519-b", "ed25519-a"]
+
+
+@in_its_time
+async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock: HandClock) -> None:
+    def many(generation: int) -> dict[str, Any]:
+        return {"keys": [tokens.jwk(tokens.key("EdDSA"), kid=f"{generation}-{n}") for n in range(600)]}
+
+    async with kept(clock, many(0), removed_key_grace_s=1e9) as (source, issuer):
+        for generation in range(1, 5):
+            issuer.answer = many(generation)
+            await asyncio.sleep(600)
+        assert len(kids(source)) == 600 + MAX_KEYS
+        assert "4-0" in kids(source)
+        assert "3-0" in kids(source)
+        assert "0-0" not in kids(source)
+
+
+@pytest.mark.parametrize(("max_stale_s", "warned"), [(86_400.0, False), (86_401.0, True)])
+@in_its_time
+async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning(
+    max_stale_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = (
+        "issuer=main event=max_stale_is_long max_stale_s=86401 do='Stay below a day: a withdrawn key lives on as long.'"
+    )
+    async with kept(clock, key_set("a"), max_stale_s=max_stale_s):
+        assert caplog.messages == [said] * warned
+
+
+@in_its_time
+async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(clock: HandClock) -> None:
+    issuer = Issuer(key_set("a"))
+    source = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
+    await source.fetch_now()
+    issuer.answer = key_set("b")
+    await source.fetch_now()
+    assert source.jwks is not None
+    for pause_s, left_s in ((0, 60), (59.5, 0.5), (10, 0)):
+        clock.advance(pause_s)
+        assert {key.kid: source.removed.grace_s(key) for key in source.jwks.keys} == {
+            "ed25519-b": None,
+            "ed25519-a": left_s,
+        }
+
+
+# The issuer's clock
+
+
+@in_its_time
+async def test_a_clock_that_is_off_is_said_once_an_hour(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with kept(clock, key_set("a"), clock_skew_s=60.0) as (source, issuer):
+        assert source.clock_offset_s is None
+        for offset_s, warned in ((30.0, 0), (-30.0, 0), (30.5, 1), (45.0, 1), (-31.0, 1)):
+            issuer.clock_offset_s = offset_s
+            await asyncio.sleep(600)
+            assert source.clock_offset_s == offset_s
+            assert caplog.text.count("event=clocks_differ") == warned
+        await asyncio.sleep(3600)
+        assert caplog.text.count("event=clocks_differ") == 2
+        told = "event=clocks_differ issuer_ahead_s=-31 do='Synchronize this clock, or tell the issuer.'"
+        assert caplog.messages[-1] == f"issuer=main {told}"
+
+
+@in_its_time
+async def test_an_hour_after_the_last_warning_is_time_for_the_next(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock_offset_s = 31.0
+    source = JwksSource("main", issuer, ALGORITHMS, clock)
+    for pause_s, warned in ((0, 1), (3599, 1), (1, 2), (1, 2)):
+        clock.advance(pause_s)
+        await source.fetch_now()
+        assert caplog.text.count("event=clocks_differ") == warned
+
+
+@pytest.mark.parametrize(("offset_s", "warned"), [(30.0, False), (30.4, True)])
+@in_its_time
+async def test_without_settings_half_a_minute_is_no_finding(
+    offset_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer = Issuer(key_set("a"))
+    issuer.clock_offset_s = offset_s
+    await JwksSource("main", issuer, ALGORITHMS, clock).fetch_now()
+    assert ("event=clocks_differ" in caplog.text) == warned
+
+
+@in_its_time
+async def test_without_any_skew_a_second_is_no_finding(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    """The Date header counts whole seconds."""
+    async with kept(clock, key_set("a"), clock_skew_s=0.0) as (_, issuer):
+        issuer.clock_offset_s = -1.0
+        await asyncio.sleep(600)
+        assert "event=clocks_differ" not in caplog.text
+        issuer.clock_offset_s = -1.1
+        await asyncio.sleep(600)
+        assert "event=clocks_differ" in caplog.text
+
+
+# Snapshots
+
+
+def snapshot(directory: Path, issuer: str = ISS, keys_from: str = URI) -> Snapshot:
+    return Snapshot(directory / "main.json", issuer, keys_from)
+
+
+@in_its_time
+async def test_a_restart_during_an_outage_begins_with_the_last_good_keys(clock: HandClock, tmp_path: Path) -> None:
+    async with kept(clock, key_set("a", "b"), snapshot=snapshot(tmp_path)) as (source, _):
+        before = source.jwks
+    clock.advance(1800)
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path)) as (source, _):
+        assert before is not None
+        assert source.jwks is not None
+        assert source.jwks.keys == before.keys
+        assert len(await keys_for(source, "ed25519-a", "EdDSA")) == 1
+        assert await refusal(source, "other") is Reason.JWKS_UNAVAILABLE
+        assert source.fetched_at is not None
+        assert clock.monotonic() - source.fetched_at == pytest.approx(1800, abs=0.1)
+        await asyncio.sleep(1700)
+        assert source.usable
+        await asyncio.sleep(200)
+        assert await refusal(source, "ed25519-a") is Reason.JWKS_UNAVAILABLE
+
+
+@in_its_time
+async def test_restarts_do_not_make_old_keys_younger(clock: HandClock, tmp_path: Path) -> None:
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)):
+        pass
+    for _ in range(3):
+        clock.advance(1000)
+        async with kept(clock, DOWN, snapshot=snapshot(tmp_path)) as (source, _):
+            assert source.usable
+    clock.advance(601)
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path)) as (source, _):
+        assert source.jwks is None
+
+
+@in_its_time
+async def test_what_the_issuer_publishes_replaces_the_snapshot(clock: HandClock, tmp_path: Path) -> None:
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)):
+        pass
+    async with kept(clock, key_set("b"), snapshot=snapshot(tmp_path)) as (source, _):
+        assert kids(source) == ["ed25519-b"]
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path)) as (source, _):
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_a_failed_or_empty_answer_saves_nothing(clock: HandClock, tmp_path: Path) -> None:
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)) as (_, issuer):
+        saved = (tmp_path / "main.json").read_bytes()
+        for answer in (DOWN, {"keys": []}, {"keys": [5]}, None):
+            issuer.answer = answer
+            await asyncio.sleep(700)
+        assert (tmp_path / "main.json").read_bytes() == saved
+
+
+@in_its_time
+async def test_keys_that_the_issuer_took_out_are_not_saved(clock: HandClock, tmp_path: Path) -> None:
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path), removed_key_grace_s=1e6) as (source, issuer):
+        issuer.answer = key_set("b")
+        await asyncio.sleep(600)
+        assert len(kids(source)) == 2
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path)) as (source, _):
+        assert kids(source) == ["ed25519-b"]
+
+
+@in_its_time
+async def test_a_snapshot_never_replaces_keys_in_memory(clock: HandClock, tmp_path: Path) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("EdDSA", "old")], clock.wall())
+    source = JwksSource("main", Issuer(DOWN), ALGORITHMS, clock, snapshot=snapshot(tmp_path))
+    source.jwks = newer = Jwks.of(key_set("b"), ALGORITHMS)
+    keeping = asyncio.create_task(source.keep_fresh())
+    await asyncio.sleep(0.001)
+    assert source.jwks is newer
+    keeping.cancel()
+    await asyncio.wait({keeping})
+
+
+@pytest.mark.parametrize("max_stale_s", [0.0, 60.0, 3600.0])
+@pytest.mark.parametrize("age_s", [-1.0, 0.0, 59.0, 61.0, 3599.0, 3601.0])
+@in_its_time
+async def test_a_snapshot_is_used_within_max_stale_of_its_fetch(
+    max_stale_s: float, age_s: float, clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], clock.wall() - age_s)
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path), max_stale_s=max_stale_s) as (source, _):
+        used = 0 <= age_s < max_stale_s
+        assert source.usable == used
+        ignored = f"event=snapshot_ignored why='it is {age_s:.0f} s old; max_stale is {max_stale_s:.0f} s'"
+        assert (ignored in caplog.text) == (not used)
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS)
+def test_a_saved_key_is_the_key_that_it_was(alg: str, tmp_path: Path) -> None:
+    """Also one that may be used with one algorithm alone, has no kid, or came with its private half."""
+    published = {
+        "keys": [
+            tokens.public_jwk(alg),
+            {**tokens.public_jwk(alg, "b"), "alg": alg},
+            tokens.jwk(tokens.key(alg, "c")),
+            tokens.private_jwk(tokens.key(alg, "d"), kid="d", x5c=["MII"]),
+        ]
+    }
+    keys = Jwks.of(published, ALGORITHMS).keys
+    snapshot(tmp_path).write([key.jwk() for key in keys], 5.0)
+    saved = snapshot(tmp_path).read()
+    assert saved is not None
+    assert saved.fetched_at == 5.0
+    assert Jwks.of(saved.key_set, ALGORITHMS).keys == keys
+    members = {name for member in json.loads((tmp_path / "main.json").read_text())["keys"] for name in member}
+    assert members <= {"kty", "kid", "alg", "n", "e", "crv", "x", "y"}
+
+
+def test_what_the_configuration_no_longer_allows_is_not_restored(tmp_path: Path) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("RS256")], 5.0)
+    saved = snapshot(tmp_path).read()
+    assert saved is not None
+    with pytest.raises(FetchFailed):
+        Jwks.of(saved.key_set, ["EdDSA"])
+
+
+def test_a_snapshot_is_for_its_user_alone_and_whole(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        for names in ("a", "ab"):
+            snapshot(tmp_path).write([tokens.public_jwk("EdDSA", name) for name in names], 5.0)
+            assert stat.S_IMODE((tmp_path / "main.json").stat().st_mode) == 0o600
+            assert os.listdir(tmp_path) == ["main.json"]
+    finally:
+        os.umask(umask)
+
+
+def test_without_a_file_there_is_no_snapshot(tmp_path: Path) -> None:
+    assert snapshot(tmp_path).read() is None
+    assert snapshot(tmp_path / "nowhere").read() is None
+
+
+GOOD = {"issuer": ISS, "keys_from": URI, "fetched_at": 5.0, "keys": [tokens.public_jwk("EdDSA")]}
+
+
+def unusable(directory: Path) -> str:
+    with pytest.raises(SnapshotUnusable) as caught:
+        snapshot(directory).read()
+    return str(caught.value).removeprefix(f"{directory / 'main.json'}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(json.dumps(GOOD).encode()[:-1], "not JSON", id="cut"),
+        pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
+        pytest.param(b"[" * 100_000, "not JSON", id="deep"),
+        pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
+        *(
+            pytest.param(json.dumps(value).encode(), "not of this issuer and its place of keys", id=name)
+            for name, value in {
+                "list": [],
+                "null": None,
+                "another issuer": {**GOOD, "issuer": "https://evil.test/"},
+                "another place of keys": {**GOOD, "keys_from": "discovery"},
+                "no time": {name: GOOD[name] for name in GOOD if name != "fetched_at"},
+                "time as text": {**GOOD, "fetched_at": "5"},
+                "time as truth": {**GOOD, "fetched_at": True},
+                "keys as object": {**GOOD, "keys": {}},
+                "a bare key set": key_set("a"),
+            }.items()
+        ),
+    ],
+)
+def test_a_corrupt_or_foreign_snapshot_says_why(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "main.json"
+    file.touch(0o600)
+    file.write_bytes(content)
+    assert unusable(tmp_path) == why
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_no_snapshot(tmp_path: Path, mode: int) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], 5.0)
+    (tmp_path / "main.json").chmod(mode)
+    assert unusable(tmp_path) == "not a file that only this user may write"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_no_snapshot(tmp_path: Path) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], 5.0)
+    os.chown(tmp_path / "main.json", 12345, 12345)
+    assert unusable(tmp_path) == "not a file that only this user may write"
+
+
+def test_what_is_no_plain_file_is_no_snapshot(tmp_path: Path) -> None:
+    snapshot(tmp_path / "..").write([tokens.public_jwk("EdDSA")], 5.0)
+    (tmp_path / "main.json").symlink_to(tmp_path / ".." / "main.json")
+    assert unusable(tmp_path) == "Too many levels of symbolic links"
+    (tmp_path / "main.json").unlink()
+    os.mkfifo(tmp_path / "main.json", 0o600)
+    assert unusable(tmp_path) == "not a file that only this user may write"
+    (tmp_path / "main.json").unlink()
+    (tmp_path / "main.json").mkdir()
+    assert unusable(tmp_path) in ("Is a directory", "not a file that only this user may write")
+
+
+@in_its_time
+async def test_a_snapshot_that_is_not_believed_is_said_and_costs_nothing(
+    clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "main.json").write_bytes(b"corrupt")
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)) as (source, _):
+        assert kids(source) == ["ed25519-a"]
+    [said] = caplog.messages
+    assert said.startswith("issuer=main event=snapshot_ignored why=")
+    assert said.endswith(" do='The issuer is asked; nobody else may write this file.'")
+    saved = snapshot(tmp_path).read()
+    assert saved is not None, "and it is replaced"
+
+
+@in_its_time
+async def test_a_directory_that_cannot_be_written_costs_nothing_but_the_snapshot(
+    clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path / "nowhere")) as (source, issuer):
+        assert kids(source) == ["ed25519-a"]
+        await asyncio.sleep(600)
+        assert issuer.asked == 2
+        assert source.fetches == {("scheduled", "success"): 2}
+    do = "Let this process write to jwks_snapshot_dir."
+    assert f"issuer=main event=snapshot_not_written why='No such file or directory' do={do!r}" in caplog.messages
+
+
+def test_what_was_saved_stays_when_the_next_cannot_be_written(tmp_path: Path) -> None:
+    """The rename fails: a directory is in the way."""
+    (tmp_path / "main.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], 5.0)
+    assert os.listdir(tmp_path) == ["main.json"]

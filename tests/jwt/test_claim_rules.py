@@ -1,0 +1,353 @@
+"""What an issuer's configuration adds to the rules of RFC 7519: audiences, lifetimes, claims, subjects, bound tokens."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.claims import ClaimRules, Claims, Subjects, find, named
+from tests.peers.tokens import ABSENT, claims
+
+NOW = 1_800_000_000
+
+
+def check(rules: ClaimRules, /, **over: Any) -> None:
+    """Judge good claims of the time NOW with these differences."""
+    rules.check(claims(now=NOW, **over), NOW)
+
+
+def refusal(rules: ClaimRules, /, **over: Any) -> tuple[Reason, str]:
+    with pytest.raises(Rejection) as caught:
+        check(rules, **over)
+    return caught.value.reason, caught.value.details
+
+
+def test_only_what_is_asked_for_is_checked() -> None:
+    assert [name for name, _ in ClaimRules(None, reject_bound=False).checks] == ["exp", "nbf", "iat", "names"]
+    everything = ClaimRules(
+        ["a"], max_lifetime_s=1, required=[("sub",)], rejected=[("nonce",)], subjects=Subjects(["a"])
+    )
+    assert [name for name, _ in everything.checks] == [
+        "exp", "nbf", "iat", "lifetime", "aud", "names", "required", "rejected", "sub", "cnf",
+    ]  # fmt: skip
+
+
+def test_the_checks_that_begin_are_told_up_to_the_one_that_refuses() -> None:
+    begun: list[str] = []
+    with pytest.raises(Rejection):
+        ClaimRules(["other"]).check(claims(now=NOW), NOW, begun)
+    assert begun == ["exp", "nbf", "iat", "aud"]
+
+
+# audiences
+
+ALL = ClaimRules(["a", "b"], all_audiences=True)
+
+
+@pytest.mark.parametrize("aud", [["a", "b"], ["b", "c", "a"]])
+def test_all_audiences_are_enough_where_all_are_asked_for(aud: object) -> None:
+    check(ALL, aud=aud)
+
+
+@pytest.mark.parametrize("aud", ["a", ["a"], ["b", "c"], "a b", ["a b"]])
+def test_less_than_all_audiences_is_refused_where_all_are_asked_for(aud: object) -> None:
+    assert refusal(ALL, aud=aud) == (Reason.AUDIENCE_MISMATCH, "The token is meant for another audience.")
+
+
+def test_one_audience_of_several_is_enough_by_default() -> None:
+    check(ClaimRules(["a", "b"]), aud="b")
+
+
+CLIENT = ClaimRules(["my-api"], audience_claims=["aud", "client_id", "azp"])
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        pytest.param({"aud": "my-api", "azp": "other"}, id="the first one"),
+        pytest.param({"aud": ABSENT, "client_id": "my-api"}, id="the second one"),
+        pytest.param({"aud": None, "azp": "my-api"}, id="null is not there"),
+        pytest.param({"aud": [], "azp": "my-api"}, id="nor is an empty list, as Ory Hydra has it"),
+        pytest.param({"aud": "", "client_id": [], "azp": "my-api"}, id="nor an empty text"),
+        pytest.param({"aud": ABSENT, "azp": ["other", "my-api"]}, id="a list"),
+    ],
+)
+def test_the_audience_is_in_the_first_of_the_claims_that_the_token_has(over: dict[str, Any]) -> None:
+    check(CLIENT, **over)
+
+
+@pytest.mark.parametrize(
+    ("over", "details"),
+    [
+        pytest.param({"aud": "other", "azp": "my-api"}, Reason.AUDIENCE_MISMATCH.details, id="a later one"),
+        pytest.param({"aud": [], "azp": "other"}, Reason.AUDIENCE_MISMATCH.details, id="a wrong one, the first empty"),
+        pytest.param({"aud": [], "azp": []}, "The token has no aud or client_id or azp claim.", id="all empty"),
+        pytest.param({"aud": ABSENT}, "The token has no aud or client_id or azp claim.", id="none"),
+        pytest.param(
+            {"aud": ABSENT, "azp": 5}, "The token's azp claim is neither a string nor a list of strings.", id="type"
+        ),
+    ],
+)
+def test_no_other_claim_is_an_audience(over: dict[str, Any], details: str) -> None:
+    assert refusal(CLIENT, **over) == (Reason.AUDIENCE_MISMATCH, details)
+
+
+def test_by_default_only_aud_is_an_audience() -> None:
+    assert refusal(ClaimRules(["my-api"]), aud=ABSENT, azp="my-api", client_id="my-api")[0] is Reason.AUDIENCE_MISMATCH
+
+
+# lifetime
+
+HOUR = ClaimRules(None, max_lifetime_s=3600)
+TOO_LONG = (Reason.CLAIM_INVALID, "The token is valid for longer than is accepted.")
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        pytest.param({"iat": NOW, "exp": NOW + 3600}, id="exactly"),
+        pytest.param({"iat": NOW - 3000, "exp": NOW + 600}, id="most of it past"),
+        pytest.param({"iat": ABSENT, "exp": NOW + 3660}, id="without iat, from now, with the skew"),
+    ],
+)
+def test_a_token_of_at_most_this_lifetime_is_accepted(over: dict[str, Any]) -> None:
+    check(HOUR, **over)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        pytest.param({"iat": NOW, "exp": NOW + 3601}, id="a second longer"),
+        pytest.param({"iat": NOW - 9000, "exp": NOW + 600}, id="though most of it is past"),
+        pytest.param({"iat": 0, "exp": NOW + 60}, id="issued in 1970"),
+        pytest.param({"iat": ABSENT, "exp": NOW + 3661}, id="without iat, from now"),
+        pytest.param({"iat": ABSENT, "exp": NOW + 10**9}, id="without iat, for decades"),
+    ],
+)
+def test_a_token_that_is_good_for_longer_is_refused(over: dict[str, Any]) -> None:
+    assert refusal(HOUR, **over) == TOO_LONG
+
+
+def test_a_token_that_never_expires_is_longer_than_any_lifetime() -> None:
+    rules = ClaimRules(None, max_lifetime_s=3600, require_exp=False)
+    assert refusal(rules, exp=ABSENT) == (Reason.CLAIM_MISSING, "The token has no exp claim.")
+
+
+def test_without_a_lifetime_any_is_accepted() -> None:
+    check(ClaimRules(None), exp=NOW + 10**9)
+
+
+# required and rejected claims
+
+NEEDS = ClaimRules(None, required=[("sub",), ("realm_access", "roles"), ("kubernetes.io", "namespace")])
+HAS = {"realm_access": {"roles": []}, "kubernetes.io": {"namespace": False}}
+
+
+def test_a_token_with_the_required_claims_is_accepted_whatever_they_hold() -> None:
+    check(NEEDS, sub="", **HAS)
+    check(NEEDS, sub="a", **{**HAS, "realm_access": ABSENT, "realm_access.roles": "a"})
+
+
+@pytest.mark.parametrize(
+    ("over", "details"),
+    [
+        pytest.param({**HAS, "sub": ABSENT}, "The token has no sub claim.", id="missing"),
+        pytest.param({**HAS, "sub": None}, "The token has no sub claim.", id="null"),
+        pytest.param({**HAS, "realm_access": {}}, "The token has no realm_access.roles claim.", id="missing inside"),
+        pytest.param({**HAS, "realm_access": ["roles"]}, "The token has no realm_access.roles claim.", id="other type"),
+        pytest.param(
+            {**HAS, "kubernetes.io": 5}, "The token has no kubernetes.io.namespace claim.", id="name with a dot"
+        ),
+    ],
+)
+def test_a_token_without_a_required_claim_is_refused(over: dict[str, Any], details: str) -> None:
+    assert refusal(NEEDS, **over) == (Reason.CLAIM_MISSING, details)
+
+
+ACCESS_ONLY = ClaimRules(None, rejected=[("nonce",), ("at_hash",), ("act", "sub")])
+
+
+def test_a_token_without_the_rejected_claims_is_accepted() -> None:
+    check(ACCESS_ONLY, nonce=None, act={"iss": "x"})
+
+
+@pytest.mark.parametrize(
+    ("over", "details"),
+    [
+        ({"nonce": "x"}, "The token's nonce claim is not accepted here."),
+        ({"nonce": ""}, "The token's nonce claim is not accepted here."),
+        ({"nonce": False}, "The token's nonce claim is not accepted here."),
+        ({"at_hash": {}}, "The token's at_hash claim is not accepted here."),
+        ({"act": {"sub": "x"}}, "The token's act.sub claim is not accepted here."),
+    ],
+)
+def test_a_token_with_a_rejected_claim_is_refused(over: dict[str, Any], details: str) -> None:
+    assert refusal(ACCESS_ONLY, **over) == (Reason.CLAIM_INVALID, details)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "\u00e4", ""])
+def test_a_claim_whose_name_cannot_stand_in_a_challenge_is_not_named(name: str) -> None:
+    assert refusal(ClaimRules(None, required=[(name,)])) == (Reason.CLAIM_MISSING, "The token has no claim.")
+    assert named((name,)) == "claim"
+
+
+# subjects
+
+SUBJECTS = Subjects(["alice", "b*"], ["service:", "auth0|"], ["*@clients", "a*c*e", "x**y", "z*"])
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        "alice", "b*", "service:", "service:x", "auth0|5f7", "@clients", "me@clients", "a@clients@clients", "ace", "abcde",
+        "a c e", "accee", "acce", "xy", "x.y", "z", "zz",
+    ],
+)  # fmt: skip
+def test_a_subject_that_is_named_is_accepted(sub: str) -> None:
+    assert sub in SUBJECTS
+    check(ClaimRules(None, subjects=SUBJECTS), sub=sub)
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        "", "Alice", "alice2", "malice", "b", "bb", "service", "Service:x", "my service:x", "auth0", "me@clients2", "@client",
+        "ae", "aec", "acd", "ac", "bace", "x", "y", "xyz", "a*c*f",
+    ],
+)  # fmt: skip
+def test_any_other_subject_is_refused(sub: str) -> None:
+    assert sub not in SUBJECTS
+    expected = (Reason.CLAIM_MISMATCH, "The token's subject is not accepted here.")
+    assert refusal(ClaimRules(None, subjects=SUBJECTS), sub=sub) == expected
+
+
+def test_parts_of_a_pattern_do_not_overlap() -> None:
+    assert "aba" not in Subjects(glob=["ab*ba"])
+    assert "abba" in Subjects(glob=["ab*ba"])
+    assert "aa" not in Subjects(glob=["*aa*a*"])
+
+
+def test_a_star_may_stand_for_nothing() -> None:
+    assert "ab" in Subjects(glob=["*a*"])
+    assert "ab" in Subjects(glob=["*a*b*"])
+
+
+def test_a_pattern_of_many_stars_is_no_work() -> None:
+    assert "a" * 4000 not in Subjects(glob=["*a" * 50 + "*b"])
+
+
+def test_a_pattern_needs_a_star() -> None:
+    with pytest.raises(AssertionError):
+        Subjects(glob=["alice"])
+
+
+def test_subjects_are_shown_as_they_are_written() -> None:
+    assert str(SUBJECTS) == "alice, b*, service:*, auth0|*, *@clients, a*c*e, x**y, z*"
+
+
+@pytest.mark.parametrize(
+    ("sub", "reason", "details"),
+    [
+        (ABSENT, Reason.CLAIM_MISSING, "The token has no sub claim."),
+        (None, Reason.CLAIM_MISSING, "The token has no sub claim."),
+        (5, Reason.CLAIM_INVALID, "The token's sub claim is not a string."),
+        (["alice"], Reason.CLAIM_INVALID, "The token's sub claim is not a string."),
+        ({"alice": 1}, Reason.CLAIM_INVALID, "The token's sub claim is not a string."),
+        (True, Reason.CLAIM_INVALID, "The token's sub claim is not a string."),
+    ],
+)
+def test_where_subjects_are_named_a_token_must_have_one(sub: object, reason: Reason, details: str) -> None:
+    assert refusal(ClaimRules(None, subjects=SUBJECTS), sub=sub) == (reason, details)
+
+
+def test_without_subject_rules_every_sub_is_accepted() -> None:
+    for sub in (ABSENT, None, "anyone"):
+        check(ClaimRules(None), sub=sub)
+
+
+# sender-constrained tokens
+
+BOUND = (Reason.CLAIM_INVALID, "The token is bound to a key of its client and is no plain bearer token.")
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
+@pytest.mark.parametrize("cnf", [{"jkt": THUMBPRINT}, {"x5t#S256": THUMBPRINT}, {"jkt": None}, {"jkt": 5, "kid": "a"}])
+def test_a_token_that_is_bound_to_a_key_is_refused_as_a_plain_bearer_token(cnf: object) -> None:
+    assert refusal(ClaimRules(None), cnf=cnf) == BOUND
+
+
+@pytest.mark.parametrize("cnf", ["", "x", [], ["jkt"], 5, True])
+def test_a_cnf_that_is_no_object_is_refused(cnf: object) -> None:
+    assert refusal(ClaimRules(None), cnf=cnf) == (Reason.CLAIM_INVALID, "The token's cnf claim is not an object.")
+
+
+@pytest.mark.parametrize("cnf", [ABSENT, None, {}, {"kid": "a"}])
+def test_a_token_that_is_bound_to_nothing_known_is_accepted(cnf: object) -> None:
+    check(ClaimRules(None), cnf=cnf)
+
+
+def test_bound_tokens_are_accepted_where_the_configuration_says_so() -> None:
+    check(ClaimRules(None, reject_bound=False), cnf={"jkt": THUMBPRINT})
+
+
+# finding a claim
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sub",), "alice"),
+        (("a", "b"), "nested"),
+        (("with.dot", "c"), 1),
+        (("x", "y"), "whole name"),
+        (("none",), None),
+        (("a", "none"), None),
+        (("sub", "a"), None),
+        (("list", "0"), None),
+        (("a", "b", "c"), None),
+    ],
+)
+def test_a_claim_is_found_by_its_path(path: tuple[str, ...], value: object) -> None:
+    nested = {"a": {"b": "nested"}, "with.dot": {"c": 1}, "x": {"y": "inner"}, "x.y": "whole name"}
+    held = {"sub": "alice", "list": [1], **nested}
+    assert find(Claims("zuplo", held).claims, path) == value
+
+
+# sub and jti
+
+
+@pytest.mark.parametrize("claim", ["sub", "jti"])
+@pytest.mark.parametrize("value", [5, 1.5, True, False, ["alice"], [], {}, {"a": "b"}])
+def test_a_name_that_is_no_string_could_be_taken_for_another_subject(claim: str, value: object) -> None:
+    with pytest.raises(Rejection) as refused:
+        ClaimRules(None, require_exp=False).check({claim: value}, 0.0)
+    assert refused.value.reason is Reason.CLAIM_INVALID
+    assert claim in refused.value.details
+
+
+@pytest.mark.parametrize("claims", [{}, {"sub": None, "jti": None}, {"sub": "alice", "jti": ""}])
+def test_a_name_that_is_a_string_or_missing_is_accepted(claims: dict[str, object]) -> None:
+    ClaimRules(None, require_exp=False).check(claims, 0.0)
+
+
+# lenient claims
+
+
+@pytest.mark.parametrize("name", ["sub", "jti"])
+def test_a_whole_number_is_a_name_where_the_issuer_says_so(name: str) -> None:
+    rules = ClaimRules(None, lenient=[name])
+    for value, text in ((12, "12"), (-1, "-1"), (2**70, str(2**70)), ("alice", "alice"), ("", "")):
+        said = claims(now=NOW, **{name: value})
+        rules.check(said, NOW)
+        assert said[name] == text
+    for wrong in (True, 1.0, 1e3, [12], {"a": 12}):
+        assert refusal(rules, **{name: wrong}) == (Reason.CLAIM_INVALID, f"The token's {name} claim is not a string.")
+    other = {"sub": "jti", "jti": "sub"}[name]
+    assert refusal(rules, **{other: 12}) == (Reason.CLAIM_INVALID, f"The token's {other} claim is not a string.")
+
+
+def test_a_subject_that_was_a_number_is_judged_as_its_text() -> None:
+    rules = ClaimRules(None, lenient=["sub"], subjects=Subjects(["12"], ["7"]))
+    for subject in (12, 71, "12"):
+        check(rules, sub=subject)
+    assert refusal(rules, sub=13)[0] is Reason.CLAIM_MISMATCH

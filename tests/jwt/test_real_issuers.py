@@ -1,0 +1,253 @@
+"""Issuers as they are: keys and tokens in the shapes that real ones have are accepted, and nothing else of such an issuer is."""
+
+import asyncio
+import json
+import tempfile
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.app.server import Sidecar, build
+from sidecar.common.errors import Rejection
+from sidecar.config import parse
+from sidecar.jwt.verifier import Verifier
+from tests.peers import tokens
+from tests.peers.backend import Request
+from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets
+from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.tokens import AUDIENCE
+from tests.peers.waiting import verified
+
+ISS = "https://idp.test/"
+Token = Callable[..., str]
+"""A token of one shape: `name` is the key that signs it, the rest are claims that differ from good ones."""
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@asynccontextmanager
+async def sidecar_of(clock: HandClock, *keys: Any, **issuer: Any) -> AsyncIterator[Sidecar]:
+    """The objects of a configuration with one issuer, whose keys, if given here, are read from a file; without listeners."""
+    settings = {"issuer": ISS, "audiences": [AUDIENCE], **({"jwks_file": "keys.json"} if keys else {}), **issuer}
+    config = {"upstream": "http://127.0.0.1:1", "access_log": "off", "issuers": {"main": settings}}
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "keys.json").write_text(json.dumps({"keys": keys}))
+        sidecar = build(parse(json.dumps(config), base=Path(directory)), clock)
+        try:
+            await sidecar.assembly.sources["main"].fetch_now()
+            yield sidecar
+        finally:
+            await sidecar.stop()
+
+
+async def refusal(verifier: Verifier, token: str) -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier, token.encode())
+    assert verifier.cached(token.encode()) is None
+    return caught.value
+
+
+async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
+    """A good token of the shape is accepted; of another issuer, for another audience or by another key it is not."""
+    verifier = sidecar.assembly.handler.verifier
+    good = token().encode()
+    claims = await verified(verifier, good)
+    assert verifier.cached(good) is claims
+    assert (await refusal(verifier, token(iss="https://other.test/"))).reason.code == "issuer_unknown"
+    assert (await refusal(verifier, token(aud="another"))).reason.code == "audience_mismatch"
+    assert (await refusal(verifier, token(name="forger"))).reason.code == "signature_invalid"
+    assert (await refusal(verifier, token().rpartition(".")[0] + ".")).reason.code == "signature_invalid"
+
+
+def shaped(clock: HandClock, alg: str = "EdDSA", header: Any = None, **shape: Any) -> Token:
+    """Tokens whose header has these members (by default the kid of key "a"), and these claims unless they are said to differ."""
+    members = {"kid": tokens.kid(alg)} if header is None else header
+
+    def token(name: str = "a", **over: Any) -> str:
+        payload = tokens.claims(**{"now": clock.wall(), "iss": ISS, "exp": 2**33, **shape, **over})
+        return tokens.sign(tokens.key(alg, name), alg, members, payload)
+
+    return token
+
+
+# The servers of keys
+
+
+class Picky(ScriptedIssuer):
+    """Serves its keys as kube-apiserver does, as application/jwk-set+json alone, and to no client that is a library."""
+
+    async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.on_jwks = None
+        if "application/jwk-set+json" not in (request.get("accept") or ""):
+            self.on_jwks = Answer(406)
+        if not (request.get("user-agent") or "").startswith("jwt-sidecar/"):
+            self.on_jwks = Answer(403)
+        await super()._handle(request, writer)
+
+
+@in_its_time_with_sockets
+async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: HandClock) -> None:
+    async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+        assert sidecar.assembly.sources["main"].last_error is None
+        await only_the_right_one(sidecar, shaped(clock))
+
+
+# Their tokens
+
+
+def padded(token: Token) -> Token:
+    """The same tokens as AWS's load balancers write and sign them: in base64url with its padding."""
+
+    def made(name: str = "a", **over: Any) -> str:
+        header, payload, _ = (urlsafe_b64encode(tokens.unb64(part)) for part in token(name, **over).split("."))
+        signed = header + b"." + payload
+        signature = tokens.signature(tokens.key("ES256", name), "ES256", signed)
+        return (signed + b"." + urlsafe_b64encode(signature)).decode()
+
+    return made
+
+
+@in_its_time
+async def test_padded_tokens_are_told_so_and_accepted_where_the_issuer_may_send_them(clock: HandClock) -> None:
+    token = padded(shaped(clock, "ES256", sub="padded"))
+    assert all(part.endswith("=") for part in token().split(".")[::2])
+    async with sidecar_of(clock, tokens.public_jwk("ES256")) as sidecar:
+        said = await refusal(sidecar.assembly.handler.verifier, token())
+        assert (said.reason.code, said.details) == (
+            "token_malformed", "The token's parts are padded with =, which those of a JWT must not be."
+        )  # fmt: skip
+    async with sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as sidecar:
+        await only_the_right_one(sidecar, token)
+        await only_the_right_one(sidecar, shaped(clock, "ES256", sub="padded"))
+        claims = await verified(sidecar.assembly.handler.verifier, token().encode())
+        assert json.loads(tokens.unb64(claims.payload_segment.decode()))["sub"] == "padded"
+        assert b"=" not in claims.payload_segment
+
+
+@in_its_time
+async def test_padding_is_allowed_to_the_issuer_that_says_so_alone(clock: HandClock) -> None:
+    async with (
+        sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as lax,
+        sidecar_of(clock, tokens.public_jwk("ES256"), issuer="https://strict.test/") as strict,
+    ):
+        issuers = [*lax.assembly.handler.verifier.issuers, *strict.assembly.handler.verifier.issuers]
+        both = Verifier(issuers, clock)
+        await verified(both, padded(shaped(clock, "ES256"))().encode())
+        said = await refusal(both, padded(shaped(clock, "ES256", iss="https://strict.test/"))())
+        assert said.details == "The token's parts are padded with =, which those of a JWT must not be."
+
+
+@pytest.mark.parametrize("name", ["sub", "jti"])
+@in_its_time
+async def test_an_issuer_may_name_its_users_by_number(name: str, clock: HandClock) -> None:
+    token = shaped(clock, **{name: 12})
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
+        said = await refusal(sidecar.assembly.handler.verifier, token())
+        assert said.details == f"The token's {name} claim is not a string."
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), lenient_claims=[name]) as sidecar:
+        await only_the_right_one(sidecar, token)
+        verifier = sidecar.assembly.handler.verifier
+        assert (await verified(verifier, token().encode())).claims[name] == "12"
+        verifier.denylist.add({"iss": ISS, name: "12"})
+        assert (await refusal(verifier, token())).reason.code == "token_revoked"
+
+
+@in_its_time
+async def test_an_empty_aud_hides_no_other_place_of_the_audience(clock: HandClock) -> None:
+    """As Ory Hydra writes it for a client that asked for no audience."""
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), audience_claims=["aud", "client_id"]) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, aud=[], client_id=AUDIENCE))
+        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, aud=[], client_id="another")())
+        assert said.reason.code == "audience_mismatch"
+
+
+# Their keys
+
+
+@pytest.mark.parametrize("of_key", ["Ed25519", "EdDSA", None])
+@pytest.mark.parametrize("of_token", ["Ed25519", "EdDSA"])
+@in_its_time
+async def test_ed25519_is_eddsa_by_another_name(of_key: str | None, of_token: str, clock: HandClock) -> None:
+    key = {**tokens.public_jwk("EdDSA"), "alg": of_key}
+    for algorithms in (["EdDSA"], ["Ed25519"], ["RS256", "EdDSA"]):
+        async with sidecar_of(clock, key, algorithms=algorithms) as sidecar:
+            header = {"alg": of_token, "kid": tokens.kid("EdDSA")}
+            await only_the_right_one(sidecar, shaped(clock, header=header))
+    async with sidecar_of(clock, tokens.public_jwk("RS256"), algorithms=["RS256"]) as sidecar:
+        token = shaped(clock, header={"alg": of_token})()
+        assert (await refusal(sidecar.assembly.handler.verifier, token)).reason.code == "algorithm_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"use": None}, {"use": ""}, {"key_ops": None}, {"key_ops": []}, {"alg": ""}, {"alg": None},
+        {"use": None, "key_ops": None, "alg": None, "x5c": None, "x5t": "", "x5u": None},
+    ],
+    ids=str,
+)  # fmt: skip
+@in_its_time
+async def test_an_issuer_may_write_members_that_hold_nothing(written: dict[str, Any], clock: HandClock) -> None:
+    async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), **written}) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock))
+
+
+def signers(count: int, **members: str) -> list[dict[str, Any]]:
+    """So many keys of one kind, each with its kid, and members whose text has its name at the end; the last is that of "a"."""
+    names = [*(f"other-{n}" for n in range(count - 1)), "a"]
+    extra = [{member: f"{text} {name}" for member, text in members.items()} for name in names]
+    return [{**tokens.public_jwk("EdDSA", name), **more} for name, more in zip(names, extra, strict=True)]
+
+
+@in_its_time
+async def test_each_of_six_signers_may_leave_the_kid_out(clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(6)) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={}))
+
+
+@in_its_time
+async def test_a_token_that_names_none_of_too_many_keys_is_told_so(clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(11)) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock))
+        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={})())
+        assert said.reason.code == "key_unknown"
+        assert said.details == "The token does not name its key (kid), and more than 10 keys of its issuer fit it."
+
+
+@pytest.mark.parametrize("name", ["x5t", "x5t#S256"])
+@in_its_time
+async def test_a_certificate_names_the_key_where_no_kid_does(name: str, clock: HandClock) -> None:
+    async with sidecar_of(clock, *signers(11, **{name: "thumb of"})) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={name: "thumb of a"}))
+        verifier = sidecar.assembly.handler.verifier
+        said = await refusal(verifier, shaped(clock, header={name: "thumb of other-3"})())
+        assert said.reason.code == "signature_invalid"
+        for odd in (5, None, ["thumb of a"], "", "thumb of nobody"):
+            assert (await refusal(verifier, shaped(clock, header={name: odd})())).reason.code == "key_unknown"
+
+
+@in_its_time
+async def test_an_issuer_whose_key_has_no_kid_may_name_one_in_its_tokens(clock: HandClock) -> None:
+    keys = [tokens.jwk(tokens.key("EdDSA")), tokens.public_jwk("EdDSA", "b")]
+    async with sidecar_of(clock, *keys) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header={"kid": "of today"}))
+        await only_the_right_one(sidecar, shaped(clock, header={}))
+        named = shaped(clock, header={"kid": tokens.kid("EdDSA", "b")})
+        assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
+
+
+async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer:
+        issuer.keys = [*signers(400), *({**tokens.public_jwk("EdDSA", "b"), "kid": f"more-{n}"} for n in range(700))]
+        async with sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+            await only_the_right_one(sidecar, shaped(clock))
+            last = shaped(clock, header={"kid": "more-599"})
+            await verified(sidecar.assembly.handler.verifier, last(name="b").encode())
+            assert '100 keys behind the first 1000, which are all that are used ("more-600", ' in caplog.text

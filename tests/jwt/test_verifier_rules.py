@@ -1,0 +1,176 @@
+"""The kinds of token that an issuer is asked for, and what a verifier tells of a token's way through the checks."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.claims import ClaimRules
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.jwt.jwks.key_set import Jwks, KeySet
+from sidecar.jwt.verifier import ACCEPTED_TYP, Examination, Issuer, Verifier
+from tests.peers import tokens
+from tests.peers.clock import EPOCH, HandClock
+from tests.peers.tokens import ABSENT
+from tests.peers.waiting import verified
+
+NOW = int(EPOCH)
+ALL_CHECKS = [
+    "shape", "header", "issuer", "typ", "algorithm", "key", "signature", "exp", "nbf", "iat", "aud", "names", "cnf", "denylist",
+]  # fmt: skip
+
+
+async def nothing() -> KeySet:
+    raise AssertionError("no key is to be fetched")
+
+
+def verifier(accepted_typ: Any = ACCEPTED_TYP) -> Verifier:
+    clock = HandClock()
+    source = JwksSource("main", nothing, ["EdDSA"], clock)
+    source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA")]}, ["EdDSA"])
+    source.trusted_until = float("inf")
+    rules = ClaimRules([tokens.AUDIENCE])
+    issuer = Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)
+    return Verifier([issuer], clock, DenyList(clock, {tokens.ISSUER: "main"}))
+
+
+def token(**header: Any) -> bytes:
+    return tokens.token("EdDSA", now=NOW, header=header).encode()
+
+
+@pytest.mark.parametrize(
+    "typ", ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT", ABSENT]
+)
+async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None:
+    await verified(verifier(), token(typ=typ))
+
+
+@pytest.mark.parametrize(
+    "typ",
+    [
+        "", "JWS", "JOSE", "JWE", "dpop+jwt", "logout+jwt", "secevent+jwt", "id+jwt", "jwt ", " JWT", "at+jwt;a=b", "text/jwt",
+        "application/", "application/application/jwt", "at jwt",
+    ],
+)  # fmt: skip
+async def test_other_kinds_of_token_are_refused(typ: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier(), token(typ=typ))
+    assert caught.value.reason is Reason.TOKEN_MALFORMED
+    assert caught.value.details == "The token is of another type (typ) than is accepted."
+
+
+@pytest.mark.parametrize("typ", [None, 5, True, [], ["JWT"], {"JWT": 1}])
+async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier(), token(typ=typ))
+    assert (caught.value.reason, caught.value.details) == (
+        Reason.TOKEN_MALFORMED,
+        "The token's typ is not a string.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("accepted", "typ", "good"),
+    [
+        (["at+jwt"], "at+jwt", True),
+        (["application/at+JWT"], "AT+jwt", True),
+        (["at+jwt"], "JWT", False),
+        (["at+jwt"], ABSENT, False),
+        (["absent"], ABSENT, True),
+        (["absent"], "JWT", False),
+        (["JOSE"], "jose", True),
+    ],
+)
+async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: object, good: bool) -> None:
+    if good:
+        await verified(verifier(accepted), token(typ=typ))
+    else:
+        with pytest.raises(Rejection, match="token_malformed"):
+            await verified(verifier(accepted), token(typ=typ))
+
+
+async def test_every_check_of_a_good_token_is_told_in_order() -> None:
+    seen = Examination()
+    await verified(verifier(), token(), seen)
+    assert seen.begun == ALL_CHECKS
+    assert seen.jws is not None
+    assert seen.issuer is not None
+    assert seen.key is not None
+    assert (seen.issuer.name, seen.key.kid) == ("main", "ed25519-a")
+
+
+@pytest.mark.parametrize(
+    ("last", "wrong"),
+    [
+        ("shape", b"a.b"),
+        ("header", token(crit=["x"])),
+        ("issuer", tokens.token("EdDSA", now=NOW, iss="https://other.test/").encode()),
+        ("typ", token(typ="JOSE")),
+        ("algorithm", tokens.token("RS256", now=NOW).encode()),
+        ("signature", tokens.flip(token().decode()).encode()),
+        ("exp", tokens.token("EdDSA", now=NOW, exp=1).encode()),
+        ("nbf", tokens.token("EdDSA", now=NOW, nbf=NOW + 900).encode()),
+        ("iat", tokens.token("EdDSA", now=NOW, iat=NOW + 900).encode()),
+        ("aud", tokens.token("EdDSA", now=NOW, aud="other").encode()),
+        ("cnf", tokens.token("EdDSA", now=NOW, cnf={"jkt": "x"}).encode()),
+    ],
+)
+async def test_the_last_check_that_is_told_is_the_one_that_refused(last: str, wrong: bytes) -> None:
+    seen = Examination()
+    with pytest.raises(Rejection):
+        await verified(verifier(), wrong, seen)
+    assert seen.begun == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
+
+
+async def test_the_key_is_not_told_before_it_has_verified() -> None:
+    seen = Examination()
+    with pytest.raises(Rejection):
+        await verified(verifier(), tokens.flip(token().decode()).encode(), seen)
+    assert seen.key is None
+
+
+# What is told about a header that cannot be used, and what is counted
+
+
+@pytest.mark.parametrize(
+    ("header", "details"),
+    [
+        ({"alg": ABSENT}, "The token's header has no alg."),
+        ({"alg": 5}, "The token's header has no alg."),
+        ({"crit": ["exp"]}, "The token's header asks for an extension that is not supported."),
+        ({"b64": True}, "The token's header asks for an extension that is not supported."),
+        ({"kid": 5}, "The token's kid is not a string."),
+        ({"kid": None}, "The token's kid is not a string."),
+    ],
+)
+async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], details: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier(), token(**header))
+    assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
+
+
+async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> None:
+    judge = verifier()
+    (issuer,) = judge.issuers
+    good = token()
+    await verified(judge, good)
+    assert (judge.hits, judge.misses) == (0, 1)
+    claims = judge.cached(good)
+    assert claims is not None
+    assert (judge.hits, judge.misses) == (1, 1)
+
+    issuer.source.trusted_until = float("-inf")
+    assert judge.cached(good) is None
+    issuer.source.trusted_until = float("inf")
+
+    judge.denylist.add({"iss": tokens.ISSUER, "sub": "alice"})
+    assert judge.cached(good) is None
+
+    issuer.source.jwks = None
+    assert judge.cached(good) is None
+    assert judge.cached(b"another") is None
+    assert (judge.hits, judge.misses) == (1, 1)
+    with pytest.raises(Rejection):
+        await verified(judge, b"another")
+    assert (judge.hits, judge.misses) == (1, 2)

@@ -1,0 +1,73 @@
+"""The alert rules and the dashboard: they are sound, fire when they should, and ask only for metrics that there are."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Need
+from tests.proxy.conftest import running
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
+ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
+DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+@pytest.mark.parametrize("command", [("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")])
+def test_promtool_is_content(command: tuple[str, ...], need: Need) -> None:
+    said = subprocess.run(
+        [need("promtool"), *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_promtool_can_read_every_query_of_the_dashboard(need: Need, tmp_path: Path) -> None:
+    """As recording rules; Grafana's own variables are durations and patterns to Prometheus."""
+    rules = [
+        {"record": f"query_{number}", "expr": re.sub(r"\$__rate_interval", "5m", expression)}
+        for number, expression in enumerate(EXPRESSIONS)
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    said = subprocess.run([need("promtool"), "check", "rules", file], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_says_what_is_wrong_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("warning", "critical")
+    assert len(alert["annotations"]["summary"]) > 20
+    assert len(alert["annotations"]["description"]) > 100
+
+
+def test_every_alert_has_a_time_when_it_fires_and_one_when_it_does_not() -> None:
+    tests = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
+    checks = [check for test in tests for check in test["promql_expr_test"]]
+    for fires in (True, False):
+        tested = {
+            re.findall('alertname="(.*?)"', check["expr"])[0] for check in checks if ("exp_samples" in check) is fires
+        }
+        assert tested == {alert["alert"] for alert in ALERTS}
+
+
+def test_the_panels_have_a_title_and_their_own_place() -> None:
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
+    assert len(set(places)) == len(places)
+    assert all(panel["title"] and panel["targets"] for panel in DASHBOARD["panels"])
+
+
+async def test_what_they_ask_for_is_in_a_live_scrape() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        scrape = (await stack.health("/metrics")).body.decode()
+    there = set(re.findall(r"^(jwt_sidecar_\w+)", scrape, re.MULTILINE))
+    texts = [*EXPRESSIONS, (DEPLOY / "prometheus" / "rules.yml").read_text(), json.dumps(DASHBOARD["templating"])]
+    asked = {name for text in texts for name in re.findall(r"\bjwt_sidecar_\w+", text)}
+    assert len(asked) > 20
+    assert asked <= there

@@ -1,0 +1,569 @@
+"""What is counted and what is logged: all of it, and nothing that a client can make up."""
+
+import asyncio
+import hashlib
+import json
+import platform
+import re
+import time
+from asyncio.subprocess import PIPE
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Reason
+from sidecar.jwt.jwks.cache import FETCH_S
+from sidecar.observability.access_log import combined_line, json_line
+from sidecar.observability.counters import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED
+from sidecar.observability.record import Record
+from sidecar.observability.telemetry import Telemetry
+from sidecar.policy.routes import Auth
+from tests.conftest import Need
+from tests.peers import patience
+from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.gateway import Keys
+from tests.peers.issuer import Answer
+from tests.peers.wire import request, response
+from tests.proxy.conftest import Stack, running
+
+ROOT = Path(__file__).parents[2]
+ROUTES: list[dict[str, Any]] = [
+    {"path": "/public/*", "auth": "none"},
+    {"path": "/admin/*", "require": {"scopes": ["admin"]}},
+    {"path": "/trial/*", "mode": "report"},
+]
+Labels = tuple[tuple[str, str], ...]
+
+
+async def metrics(stack: Stack) -> dict[str, dict[Labels, float]]:
+    """Every sample by its name and its labels."""
+    answer = await stack.health("/metrics")
+    assert answer.status == 200
+    assert (answer.get("content-type") or "").startswith("text/plain; version=0.0.4")
+    samples: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(answer.body.decode()):
+        assert family.documentation
+        for sample in family.samples:
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in samples.setdefault(sample.name, {}), "the same sample twice"
+            samples[sample.name][labels] = sample.value
+    return samples
+
+
+def by(samples: dict[Labels, float], *names: str) -> Counter[tuple[str, ...]]:
+    """Samples added up by some of their labels."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for labels, value in samples.items():
+        counts[tuple(dict(labels)[name] for name in names)] += int(value)
+    return +counts
+
+
+async def send_some(stack: Stack) -> None:
+    """One request of each kind."""
+    for raw in (
+        stack.good(),
+        stack.good(),
+        stack.good("POST", "/x", body=b"hello"),
+        stack.good("PURGE", "/x"),
+        request("GET", "/public/x"),
+        request("GET", "/x"),
+        request("GET", "/x", token="a.b.c"),
+        stack.good("GET", "/admin/x"),
+        request("GET", "/trial/x"),
+        stack.good("GET", "/public/../x"),
+        stack.good("TRACE", "/x"),
+    ):
+        await stack.fetch(raw)
+    [answer] = await stack.converse(b"no HTTP\r\n\r\n")
+    assert answer.status == 400
+
+
+async def test_the_counts_are_what_was_sent() -> None:
+    async with running(routes=ROUTES) as stack:
+        await send_some(stack)
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_requests_total"], "route", "method", "code") == {
+        ("(default)", "GET", "200"): 2,
+        ("(default)", "POST", "200"): 1,
+        ("(default)", "_OTHER", "200"): 1,
+        ("(default)", "GET", "401"): 2,
+        ("/public/*", "GET", "200"): 1,
+        ("/admin/*", "GET", "403"): 1,
+        ("/trial/*", "GET", "200"): 1,
+        ("(none)", "GET", "400"): 1,
+        ("(none)", "TRACE", "405"): 1,
+        ("(none)", "_OTHER", "400"): 1,
+    }
+    assert by(samples["jwt_sidecar_auth_total"], "result", "reason") == {
+        ("allow", "allowed"): 5,
+        ("report", "token_missing"): 1,
+        ("deny", "token_missing"): 1,
+        ("deny", "token_malformed"): 1,
+        ("deny", "scope_insufficient"): 1,
+        ("deny", "path_ambiguous"): 1,
+        ("deny", "method_not_allowed"): 1,
+        ("deny", "request_malformed"): 1,
+    }
+    assert by(samples["jwt_sidecar_auth_total"], "issuer", "reason")["main", "allowed"] == 4
+    assert by(samples["jwt_sidecar_request_duration_seconds_count"], "route") == {
+        ("(default)",): 6, ("/public/*",): 1, ("/admin/*",): 1, ("/trial/*",): 1, ("(none)",): 2,
+    }  # fmt: skip
+    assert samples["jwt_sidecar_requests_in_flight"] == {(): 0}
+    hits, misses = (samples[f"jwt_sidecar_token_cache_{name}_total"][()] for name in ("hits", "misses"))
+    assert (hits, misses) == (4, 2)
+
+
+async def test_the_values_of_labels_are_closed_sets() -> None:
+    """Clients cannot fill the memory of whoever scrapes this."""
+    async with running(routes=ROUTES) as stack:
+        await send_some(stack)
+        for number in range(20):
+            await stack.fetch(stack.good("GET", f"/made-up-{number}?q={number}"))
+            await stack.fetch(request("GET", "/x", token=stack.token(iss=f"https://made-up-{number}.test")))
+            await stack.fetch(request("GET", "/x", token=stack.token(header={"kid": f"made-up-{number}"})))
+            await stack.fetch(stack.good("PROPFIND", "/x", host=f"made-up-{number}.test"))
+        samples = await metrics(stack)
+    allowed = {
+        "route": {"(default)", "(none)", "/public/*", "/admin/*", "/trial/*"},
+        "method": {"GET", "POST", "TRACE", "_OTHER"},
+        "code": {"200", "400", "401", "403", "405"},
+        "issuer": {"main", "none"},
+        "reason": {"allowed", *(reason.code for reason in Reason)},
+        "trigger": {"scheduled", "forced"},
+        "result": {"success", "failure", "allow", "deny", "error", "report"},
+        "why": {"public", "optional", "preflight"},
+        "kind": {"claim", "underscore", "forwarded", "connect", "timeout", "reset", "protocol"},
+        "upstream": {"default"},
+        "state": {"fresh", "stale", "absent", "in_force", "waiting"},
+        "origin": {"file", "posted"},
+        "hash": {stack.sidecar.config.digest},
+        "version": {version("jwt-sidecar")},
+        "python": {platform.python_version()},
+        "le": set(map(str, (*BUCKETS_S, *OVERHEAD_S, *LAG_S, *FETCH_S))) | {"+Inf"},
+    }
+    for name, of_name in samples.items():
+        for labels in of_name:
+            for label, value in labels:
+                assert value in allowed[label], f"{name}: {label}={value}"
+
+
+async def test_the_durations_are_a_histogram() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        slow = asyncio.Event()
+
+        async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
+            await slow.wait()
+            writer.write(response(200))
+
+        stack.backend.handler = handler
+        fetch = asyncio.create_task(stack.fetch(stack.good()))
+        await stack.backend.received(2)
+        assert (await metrics(stack))["jwt_sidecar_requests_in_flight"] == {(): 1}
+        stack.clock.ahead_s += 3
+        slow.set()
+        await fetch
+        buckets = {
+            float(dict(labels)["le"]): value
+            for labels, value in (await metrics(stack))["jwt_sidecar_request_duration_seconds_bucket"].items()
+        }
+    assert list(buckets.values()) == sorted(buckets.values())
+    assert (buckets[2.5], buckets[5.0], buckets[float("inf")]) == (1, 2, 2)
+
+
+async def test_the_keys_are_told() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        stack.clock.ahead_s += 100
+        samples = await metrics(stack)
+        main = (("issuer", "main"),)
+        assert samples["jwt_sidecar_jwks_keys"] == {main: 1}
+        assert state(samples) == "fresh"
+        fetched = samples["jwt_sidecar_jwks_last_success_timestamp_seconds"][main]
+        assert fetched == pytest.approx(stack.clock.wall() - samples["jwt_sidecar_jwks_age_seconds"][main], abs=60)
+        assert samples["jwt_sidecar_jwks_fetch_duration_seconds_count"] == {main: 1}
+        assert 100 <= samples["jwt_sidecar_jwks_age_seconds"][main] < 500
+        assert 0 < samples["jwt_sidecar_jwks_next_refresh_seconds"][main] < 660
+        assert by(samples["jwt_sidecar_jwks_fetches_total"], "trigger", "result") == {("scheduled", "success"): 1}
+        for number in range(3):  # the first makes the sidecar ask, and then not for a while
+            await stack.fetch(request("GET", "/x", token=stack.token(header={"kid": f"made-up-{number}"})))
+        assert (await metrics(stack))["jwt_sidecar_jwks_refresh_suppressed_total"] == {main: 2}
+        stack.clock.ahead_s += 31
+        stack.issuer.on_jwks = Answer(500)
+        stack.sidecar.assembly.sources["main"].refresh()
+        async with patience("a fetch that fails"):
+            while state(samples := await metrics(stack)) == "fresh":
+                await asyncio.sleep(0)
+        assert state(samples) == "stale"
+        stack.clock.ahead_s += 24 * 3600
+        assert state(await metrics(stack)) == "absent"
+
+
+def state(samples: dict[str, dict[Labels, float]]) -> str:
+    """The one state that the keys of `main` are in."""
+    [labels] = [labels for labels, value in samples["jwt_sidecar_jwks_state"].items() if value]
+    return dict(labels)["state"]
+
+
+async def test_what_was_let_in_without_a_token_is_told_by_why() -> None:
+    routes = [{"path": "/public/*", "auth": "none"}, {"path": "/feed", "auth": "optional"}]
+    preflight = [("Origin", "http://a"), ("Access-Control-Request-Method", "PUT")]
+    async with running(routes=routes) as stack:
+        assert (await metrics(stack))["jwt_sidecar_auth_skipped_total"] == {
+            (("why", why),): 0 for why in ("public", "optional", "preflight")
+        }
+        for raw in (
+            request("GET", "/public/x"),
+            stack.good("GET", "/public/x"),
+            request("GET", "/feed"),
+            stack.good("GET", "/feed"),
+            request("OPTIONS", "/x", headers=preflight),
+            request("OPTIONS", "/x"),
+        ):
+            await stack.fetch(raw)
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_auth_skipped_total"], "why") == {("public",): 2, ("optional",): 1, ("preflight",): 1}
+
+
+def test_every_kind_of_route_that_can_let_a_request_in_without_a_token_has_its_why() -> None:
+    assert SKIPPED.keys() == set(Auth) - {Auth.DENY}
+
+
+async def test_headers_that_could_be_forged_are_counted() -> None:
+    forged = [("X-JWT-Sub", "admin"), ("x_jwt_status", "verified"), ("X_Other", "x"), ("X-Real-IP", "192.0.2.1")]
+    async with running() as stack:
+        await stack.fetch(stack.good(headers=forged))
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_headers_stripped_total"], "kind") == {
+        ("claim",): 2, ("underscore",): 1, ("forwarded",): 1,
+    }  # fmt: skip
+
+
+async def test_a_backend_that_fails_is_counted_by_how() -> None:
+    async with running() as stack:
+        for handler in (
+            send(b"no HTTP\r\n\r\n", close=True),
+            send(b"", close=True),
+            send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", close=True),
+        ):
+            stack.backend.handler = handler
+            async with stack.client() as client:
+                await client.send(stack.good("POST", headers=[("Connection", "close")]))
+                await client.closed()
+        stack.backend.handler = never
+        async with stack.client() as client:
+            await client.send(stack.good())
+            await stack.backend.received(4)
+            stack.clock.ahead_s += 61
+            assert (await client.response()).status == 504
+        await stack.backend.go_down()
+        assert (await stack.fetch(stack.good())).status == 502
+        samples = await metrics(stack)
+        assert by(samples["jwt_sidecar_upstream_errors_total"], "upstream", "kind") == {
+            ("default", "protocol"): 1, ("default", "reset"): 2, ("default", "timeout"): 1, ("default", "connect"): 1,
+        }  # fmt: skip
+        assert by(samples["jwt_sidecar_auth_total"], "result")["error",] == 5
+
+
+async def test_the_time_here_and_the_time_at_the_backend_are_told_apart() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+
+        async def slow(_request: Request, writer: asyncio.StreamWriter) -> None:
+            stack.clock.ahead_s += 3
+            writer.write(response(200))
+
+        stack.backend.handler = slow
+        await stack.fetch(stack.good())
+        await stack.fetch(request())  # refused, so the backend is not asked
+        samples = await metrics(stack)
+    assert samples["jwt_sidecar_upstream_request_duration_seconds_count"] == {(("route", "(default)"),): 2}
+    assert samples["jwt_sidecar_upstream_request_duration_seconds_sum"][("route", "(default)"),] > 3
+    assert samples["jwt_sidecar_overhead_seconds_count"] == {(): 2}
+    assert samples["jwt_sidecar_overhead_seconds_sum"][()] < 3
+
+
+async def test_connections_come_and_go() -> None:
+    async with running() as stack:
+        async with stack.client(), stack.client() as second:
+            await second.request(stack.good())
+            async with patience("two connections"):
+                while (await metrics(stack))["jwt_sidecar_connections"] != {(): 2}:
+                    await asyncio.sleep(0)
+        async with patience("no connection"):
+            while (await metrics(stack))["jwt_sidecar_connections"] != {(): 0}:
+                await asyncio.sleep(0)
+
+
+async def test_remembered_tokens_are_told() -> None:
+    async with running() as stack:
+        for _ in range(2):
+            await stack.fetch(stack.good())
+        await stack.fetch(request(token=stack.token(sub="bob")))
+        samples = await metrics(stack)
+    assert samples["jwt_sidecar_token_cache_entries"] == {(): 2}
+    assert samples["jwt_sidecar_token_cache_evictions_total"] == {(): 0}
+
+
+async def test_how_late_the_event_loop_is_is_measured() -> None:
+    telemetry = Telemetry(Clock())
+    watching = asyncio.create_task(telemetry.watch_loop(0.01))
+    await asyncio.sleep(0)
+    time.sleep(0.1)  # holds the loop up, which is what is measured
+    async with patience("a measurement"):
+        while not sum(telemetry.loop_lag.counts):
+            await asyncio.sleep(0)
+    watching.cancel()
+    assert telemetry.loop_lag.sum >= 0.08
+
+
+async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> None:
+    promtool = need("promtool")
+    async with running(routes=ROUTES) as stack:
+        await send_some(stack)
+        scrape = (await stack.health("/metrics")).body
+    process = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate(scrape)
+    assert (process.returncode, said.decode()) == (0, "")
+
+
+async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None:
+    denied = tmp_path / "denied.json"
+    denied.write_text("[]")
+    settings = {"denylist_file": str(denied)}
+    async with (
+        RawBackend() as backend,
+        running(**Keys(tmp_path).settings(backend.url, routes=None), **settings) as stack,
+    ):
+        await stack.fetch(stack.good())
+        names = set(await metrics(stack))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*/*.y*ml"), *ROOT.glob("deploy/grafana/*")]
+    named = {name for page in pages for name in re.findall(r"\bjwt_sidecar_\w+", page.read_text())}
+    assert named
+    assert named <= names | {name.removesuffix("_bucket") for name in names}
+
+
+async def test_a_client_that_left_and_an_answer_that_broke_off_are_counted() -> None:
+    async with running(backend=RawBackend(never)) as stack:
+        async with stack.client() as client:
+            await client.send(stack.good())
+            await stack.backend.received()
+        async with patience("the request to end"):
+            while stack.sidecar.live.telemetry.requests_in_flight:
+                await asyncio.sleep(0)
+        stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", close=True)
+        async with stack.client() as client:
+            await client.send(stack.good())
+            await client.closed()
+        samples = await metrics(stack)
+    assert sum(by(samples["jwt_sidecar_requests_total"], "code").values()) == 2
+    assert by(samples["jwt_sidecar_requests_total"], "code")["0",] == 1
+    assert by(samples["jwt_sidecar_auth_total"], "reason")["upstream_invalid",] == 1
+
+
+# The access log
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+SECRET = "/x?access_token=secret&q=%2F"
+
+
+async def logged(stack: Stack, capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a few requests, with all that must not be in them."""
+    for raw in (
+        stack.good(
+            "GET",
+            SECRET,
+            headers=[
+                ("X-Request-Id", "id-1"),
+                ("traceparent", f"00-{TRACE_ID}-{'b' * 16}-01"),
+                ("Cookie", "a=secret"),
+                ("Referer", "http://x/?secret"),
+            ],
+        ),
+        request("POST", SECRET, token="secret.secret.secret"),
+        request("GET", "/public/a%20b?secret"),
+        request("GET", "/trial/x?secret"),
+        stack.good("GET", '/"quoted"\\x?secret'),
+        stack.good("GET", "/#secret"),
+    ):
+        await stack.fetch(raw)
+    assert stack.sidecar.live.telemetry.access_log is not None
+    stack.sidecar.live.telemetry.access_log.flush()
+    out, err = capfd.readouterr()
+    assert "secret" not in out.partition("/#secret")[0]
+    assert "secret" not in err
+    assert not any(part in out for part in stack.alice.split("."))
+    return out.splitlines()
+
+
+async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json", routes=ROUTES) as stack:
+        lines = [json.loads(line) for line in await logged(stack, capfd)]
+    assert len(lines) == 6
+    first, bad, public, trial, *_ = lines
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first.pop("duration_ms") >= first.pop("upstream_ms") >= 0
+    assert first == {
+        "http.request.method": "GET",
+        "http.route": "(default)",
+        "url.path": "/x",
+        "http.response.status_code": 200,
+        "client.address": "127.0.0.1",
+        "request_id": "id-1",
+        "auth.result": "allow",
+        "auth.issuer": "main",
+        "auth.kid": "ed25519-a",
+        "user.hash": hashlib.sha256(f"{stack.issuer.issuer} alice".encode()).hexdigest()[:16],
+        "trace_id": TRACE_ID,
+    }
+    assert (bad["http.response.status_code"], bad["auth.reason"]) == (401, "token_malformed")
+    assert bad["auth.result"] == "deny"
+    assert not {"auth.issuer", "auth.kid", "user.hash", "upstream_ms"} & bad.keys()
+    assert (public["url.path"], public["http.route"], public.get("auth.reason")) == ("/public/a%20b", "/public/*", None)
+    assert (trial["http.response.status_code"], trial["auth.reason"]) == (200, "token_missing")
+    assert trial["auth.result"] == "report"
+
+
+async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="ecs", routes=ROUTES) as stack:
+        lines = [json.loads(line) for line in await logged(stack, capfd)]
+    assert len(lines) == 6
+    first, bad, _, trial, *_ = lines
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("@timestamp"))
+    assert isinstance(first.pop("event.duration"), int)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", first.pop("ecs.version"))
+    assert first == {
+        "event.dataset": "jwt_sidecar.access",
+        "event.action": "allow",
+        "event.outcome": "success",
+        "http.request.id": "id-1",
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "url.path": "/x",
+        "client.ip": "127.0.0.1",
+        "jwt_sidecar.issuer": "main",
+        "jwt_sidecar.kid": "ed25519-a",
+        "user.hash": hashlib.sha256(f"{stack.issuer.issuer} alice".encode()).hexdigest()[:16],
+        "trace.id": TRACE_ID,
+    }
+    assert (bad["event.outcome"], bad["event.reason"]) == ("failure", "token_malformed")
+    assert (trial["event.outcome"], trial["event.reason"]) == ("success", "token_missing")
+
+
+async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="combined", routes=ROUTES) as stack:
+        lines = await logged(stack, capfd)
+    assert len(lines) == 6
+    form = re.compile(
+        r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}] "
+        r'"(\S+) ([^\s"]+) HTTP/1\.1" (\d{3}) \S+ "[^"]*" "[^"]*".*'
+    )
+    found = [match.groups() for line in lines if (match := form.fullmatch(line)) is not None]
+    assert len(found) == len(lines)
+    assert [found[0][:3], found[1][:3]] == [("GET", "/x", "200"), ("POST", "/x", "401")]
+    assert [line.rpartition(" ")[2] for line in lines[:4]] == ["-", "token_malformed", "-", "report:token_missing"]
+
+
+def test_no_character_of_a_path_ends_a_line_or_a_field() -> None:
+    """Also of those that no request has."""
+    record = Record("id-1", "GET", '/a b\tc"d/\x85\udce9', b"sidecar.test", 1, "127.0.0.1", "http", 0.0)
+    line, combined = json_line(record, 0.0), combined_line(record, 0.0).decode()
+    assert line.isascii()
+    assert json.loads(line)["url.path"] == '/a b\tc"d/\\x85\\udce9'
+    assert combined.split('"')[1] == "GET /a%20b%09c%22d/\\x85\\udce9 HTTP/1.1"
+
+
+@pytest.mark.parametrize("said", ["jsk_0123456789abcdef_" + "a" * 43, "eyJhbGci.eyJzdWIi.c2ln"])
+async def test_what_looks_like_a_secret_is_no_request_id(said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json") as stack:
+        answer = await stack.fetch(stack.good(headers=[("X-Request-Id", said)]))
+        assert answer.get("x-request-id") not in (said, None)
+    assert said not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01"], True),
+        ([f"cc-{TRACE_ID}-00f067aa0ba902b7-01"], True),
+        ([f"cc-{TRACE_ID}-00f067aa0ba902b7-01-what-comes"], True),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01-what-comes"], False),
+        ([f"ff-{TRACE_ID}-00f067aa0ba902b7-01"], False),
+        ([f"00-{'0' * 32}-00f067aa0ba902b7-01"], False),
+        ([f"00-{TRACE_ID}-{'0' * 16}-01"], False),
+        ([f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01"], False),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7"], False),
+        (["secret"], False),
+        ([f"00-{TRACE_ID}-00f067aa0ba902b7-01"] * 2, False),
+    ],
+)
+async def test_a_valid_traceparent_is_logged_and_any_is_passed_on(
+    said: list[str], found: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(access_log="json") as stack:
+        await stack.fetch(stack.good(headers=[("Traceparent", value) for value in said]))
+        assert (await stack.backend.received()).all("traceparent") == said
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    assert line.get("trace_id") == (TRACE_ID if found else None)
+
+
+async def test_a_request_that_could_not_be_read_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json", underscore_headers="reject") as stack:
+        await stack.fetch(request(headers=[("x_other", "secret")]))
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (line["auth.result"], line["auth.reason"]) == ("deny", "request_malformed")
+
+
+async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="off") as stack:
+        await stack.fetch(stack.good())
+        assert stack.sidecar.live.telemetry.access_log is None
+    assert capfd.readouterr().out == ""
+
+
+async def test_the_lines_of_many_requests_are_written_without_being_asked_for(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with running(access_log="json") as stack:
+        for _ in range(50):
+            await stack.fetch(stack.good())
+        lines = 0
+        async with patience("50 lines"):
+            while lines < 50:
+                await asyncio.sleep(0.01)
+                lines += capfd.readouterr().out.count("\n")
+
+
+async def test_bytes_that_are_no_request_leave_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "sidecar.requests"):
+        async with running() as stack:
+            [answer] = await stack.converse(b"GET / HTTP/1.1\r\n" + stack.credentials + b"\x00\r\n\r\n")
+    line = next(record.getMessage() for record in caplog.records if record.name == "sidecar.requests")
+    request_id = answer.get("x-request-id")
+    cause = "A head must not hold control characters."
+    assert line == f"event=refused reason=request_malformed request_id={request_id} peer=127.0.0.1 cause={cause!r}"
+
+
+async def test_the_page_of_metrics_has_all_of_them_with_their_labels() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        families = list(text_string_to_metric_families((await stack.health("/metrics")).body.decode()))
+    rows = re.findall(r"^\| (`jwt_.*?) \| (\w+) \| (.*?) ?\| ", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    told = {
+        name.removesuffix("_total"): (kind, set(re.findall("`(.*?)`", labels)))
+        for names, kind, labels in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert set(told) == {family.name for family in families}
+    for family in families:
+        kind, labels = told[family.name]
+        assert family.type == kind
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == labels

@@ -1,0 +1,309 @@
+"""OpenTelemetry traces: the spans that a real OTLP/HTTP receiver gets, and what the backend is told of the trace."""
+
+import asyncio
+import gzip
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from sidecar.app.explain.explanation import Question, explain
+from tests.peers import patience
+from tests.peers.backend import RawBackend, send
+from tests.peers.issuer import ScriptedIssuer
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, ok, running
+
+TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7"
+PARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
+ROUTES: list[dict[str, Any]] = [{"path": "/public/*", "auth": "none"}, {"path": "/trial/*", "mode": "report"}]
+
+
+@dataclass
+class Collector:
+    """An OTLP/HTTP receiver: the spans that came, and the attributes of their resource."""
+
+    url: str = ""
+    spans: list[Span] = field(default_factory=list)
+    resource: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    messages: int = 0
+
+    async def receive(self, sent: web.Request) -> web.Response:
+        body = await sent.read()
+        self.messages += 1
+        if self.status != 200:
+            return web.Response(status=self.status)
+        assert sent.content_type == "application/x-protobuf"
+        if body[:2] == b"\x1f\x8b":
+            body = gzip.decompress(body)
+        message = ExportTraceServiceRequest()
+        message.ParseFromString(body)
+        for of_resource in message.resource_spans:
+            self.resource = attributes(of_resource.resource)
+            for scope in of_resource.scope_spans:
+                self.spans += scope.spans
+        return web.Response(content_type="application/x-protobuf")
+
+    async def received(self) -> None:
+        """Wait for the next message."""
+        before = self.messages
+        async with patience("spans"):
+            while self.messages == before:
+                await asyncio.sleep(0.01)
+
+    def the(self, kind: int) -> Span:
+        [span] = [span for span in self.spans if span.kind == kind]
+        return span
+
+
+def attributes(of: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in of.attributes}
+
+
+@asynccontextmanager
+async def collector() -> AsyncIterator[Collector]:
+    it = Collector()
+    app = web.Application(client_max_size=10_000_000)
+    app.router.add_post("/v1/traces", it.receive)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        it.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/traces"
+        yield it
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def traced(to: Collector, **settings: Any) -> AsyncIterator[Stack]:
+    """A sidecar that sends its spans there, all of them at its end."""
+    async with running(tracing={"endpoint": to.url}, routes=ROUTES, **settings) as stack:
+        yield stack
+
+
+async def test_a_request_is_a_server_and_a_client_span_in_the_clients_trace() -> None:
+    async with collector() as it, traced(it) as stack:
+        headers = [("traceparent", PARENT), ("tracestate", "vendor=x"), ("baggage", "a=b"), ("b3", "0")]
+        await stack.fetch(stack.good("GET", "/orders/1?access_token=secret", headers=headers))
+        seen = await stack.backend.received()
+        port = stack.backend.address[1]
+    server, client = it.the(Span.SPAN_KIND_SERVER), it.the(Span.SPAN_KIND_CLIENT)
+    assert (server.name, client.name) == ("GET (default)", "GET")
+    assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
+    assert (client.trace_id.hex(), client.parent_span_id) == (TRACE_ID, server.span_id)
+    assert seen.all("traceparent") == [f"00-{TRACE_ID}-{client.span_id.hex()}-01"]
+    assert (seen.get("tracestate"), seen.get("baggage"), seen.get("b3")) == ("vendor=x", "a=b", "0")
+    assert server.start_time_unix_nano <= client.start_time_unix_nano
+    assert client.end_time_unix_nano <= server.end_time_unix_nano
+    assert attributes(server) == {
+        "http.request.method": "GET", "http.response.status_code": 200, "http.route": "(default)",
+        "url.scheme": "http", "url.path": "/orders/1", "server.address": "sidecar.test", "client.address": "127.0.0.1",
+        "network.protocol.version": "1.1", "jwt_sidecar.result": "allow", "jwt_sidecar.issuer": "main",
+    }  # fmt: skip
+    assert attributes(client) == {
+        "http.request.method": "GET", "http.response.status_code": 200, "server.address": "127.0.0.1", "server.port": port,
+        "url.full": f"http://127.0.0.1:{port}/orders/1", "network.protocol.version": "1.1", "jwt_sidecar.upstream": "default",
+    }  # fmt: skip
+    assert {server.status.code, client.status.code} == {0}
+    assert it.resource["service.name"] == "jwt-sidecar"
+
+
+@pytest.mark.parametrize("said", [[], ["secret"], [PARENT, PARENT], [f"00-{'0' * 32}-{PARENT_ID}-01"]])
+async def test_without_one_valid_traceparent_a_trace_begins_here(said: list[str]) -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good(headers=[("traceparent", value) for value in said]))
+        [told] = (await stack.backend.received()).all("traceparent")
+    server = it.the(Span.SPAN_KIND_SERVER)
+    assert (server.parent_span_id, server.trace_id.hex() != TRACE_ID) == (b"", True)
+    assert told.split("-")[1] == server.trace_id.hex()
+
+
+async def test_a_trace_that_is_not_sampled_is_passed_on_and_not_sent() -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good(headers=[("traceparent", PARENT[:-1] + "0")]))
+        told = (await stack.backend.received()).get("traceparent") or ""
+    assert (told.split("-")[1], told[-2:], it.spans) == (TRACE_ID, "00", [])
+
+
+async def test_a_refusal_is_a_server_span_with_its_reason_and_no_error() -> None:
+    async with collector() as it, traced(it) as stack:
+        assert (await stack.fetch(request("PURGE", "/orders", token="a.b.c"))).status == 401
+    [span] = it.spans
+    told = attributes(span)
+    assert (span.name, span.status.code) == ("HTTP (default)", 0)
+    assert (told["http.request.method"], told["http.response.status_code"]) == ("_OTHER", 401)
+    assert (told["jwt_sidecar.result"], told["jwt_sidecar.reason"]) == ("deny", "token_malformed")
+    assert not {"error.type", "jwt_sidecar.issuer"} & told.keys()
+
+
+async def test_a_request_that_cannot_be_read_is_a_span_too() -> None:
+    async with collector() as it, traced(it, underscore_headers="reject") as stack:
+        await stack.fetch(request("GET", "/x", headers=[("x_y", "z")]))
+    [span] = it.spans
+    assert (span.name, attributes(span)["jwt_sidecar.reason"]) == ("GET", "request_malformed")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "server_error", "client_error"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 404, None, "404"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 500, "500", "500"),
+        (b"no HTTP\r\n\r\n", 502, "upstream_invalid", "upstream_invalid"),
+    ],
+)
+async def test_errors_are_those_of_the_conventions(
+    answer: bytes, status: int, server_error: str | None, client_error: str
+) -> None:
+    async with collector() as it, traced(it, backend=RawBackend(send(answer, close=True))) as stack:
+        assert (await stack.fetch(stack.good("POST"))).status == status
+    server, client = it.the(Span.SPAN_KIND_SERVER), it.the(Span.SPAN_KIND_CLIENT)
+    assert attributes(server).get("error.type") == server_error
+    assert attributes(client).get("error.type") == client_error
+    assert (server.status.code, client.status.code) == (2 if server_error else 0, 2)
+    assert attributes(server)["http.response.status_code"] == status
+
+
+async def test_what_a_route_only_reports_is_no_error() -> None:
+    async with collector() as it, traced(it) as stack:
+        assert (await stack.fetch(request("GET", "/trial/x"))).status == 200
+    told = attributes(it.the(Span.SPAN_KIND_SERVER))
+    assert (told["jwt_sidecar.result"], told["jwt_sidecar.reason"]) == ("report", "token_missing")
+    assert it.the(Span.SPAN_KIND_CLIENT).status.code == 0
+
+
+async def test_the_access_log_has_the_id_of_our_trace(capfd: pytest.CaptureFixture[str]) -> None:
+    async with collector() as it, traced(it, access_log="json") as stack:
+        await stack.fetch(stack.good())
+    [trace_id] = re.findall('"trace_id":"(.*?)"', capfd.readouterr().out)
+    assert trace_id == it.the(Span.SPAN_KIND_SERVER).trace_id.hex()
+
+
+async def test_a_collector_that_is_down_holds_nobody_up_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with collector() as it:
+        nobody = Collector(it.url)
+    async with traced(nobody) as stack:
+        for _ in range(3):
+            assert (await stack.fetch(stack.good())).status == 200
+    said = [record.getMessage() for record in caplog.records if "spans" in record.getMessage()]
+    assert said == ["event=spans_lost do='Look at the collector that tracing.endpoint names; requests go on.'"]
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+async def test_a_collector_that_comes_back_is_told_of_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "sidecar.tracing")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    async with collector() as it:
+        it.status = 400
+        async with traced(it) as stack:
+            for status, event in ((400, "spans_lost"), (200, "spans_sent_again"), (400, "spans_lost")):
+                it.status = status
+                caplog.clear()
+                async with patience(event):
+                    while f"event={event}" not in caplog.text:
+                        await stack.fetch(stack.good())
+                        await asyncio.sleep(0.01)
+                for _ in range(3):
+                    await stack.fetch(stack.good())
+                    await it.received()
+                assert caplog.text.count("event=spans") == 1
+
+
+async def test_the_server_span_begins_when_the_head_had_come() -> None:
+    async with collector() as it, traced(it, issuer=ScriptedIssuer(algs=["EdDSA"])) as stack:
+        stack.issuer.hang()
+        late = asyncio.create_task(stack.fetch(stack.good()))
+        async with patience("the request to wait for keys"):
+            while not stack.sidecar.live.telemetry.requests_in_flight:
+                await asyncio.sleep(0)
+        before_ns = time.time_ns()
+        stack.issuer.release()
+        assert (await late).status == 200
+    server, client = it.the(Span.SPAN_KIND_SERVER), it.the(Span.SPAN_KIND_CLIENT)
+    assert server.start_time_unix_nano < before_ns < client.start_time_unix_nano
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("a.test:8443", ("a.test", 8443)),
+        ("a.test", ("a.test", None)),
+        ("[::1]:80", ("[::1]", 80)),
+        ("[::1]", ("[::1]", None)),
+    ],
+)
+async def test_the_host_is_told_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good(host=host))
+    told = attributes(it.the(Span.SPAN_KIND_SERVER))
+    assert (told["server.address"], told.get("server.port")) == expected
+
+
+async def test_an_explanation_is_no_request() -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good())
+        question = Question("GET", "/orders", stack.alice.encode())
+        explanation = await explain(stack.sidecar.assembly, question, stack.clock)
+        assert not [line for line in explanation.head if line.startswith("traceparent")]
+    assert len(it.spans) == 2
+
+
+async def test_a_backend_on_a_socket_is_named_by_its_path(tmp_path: Any) -> None:
+    async with collector() as it, traced(it, backend=RawBackend(ok, unix=tmp_path / "app.sock")) as stack:
+        await stack.fetch(stack.good())
+    told = attributes(it.the(Span.SPAN_KIND_CLIENT))
+    assert (told["server.address"], told["network.transport"]) == (str(tmp_path / "app.sock"), "unix")
+    assert told["url.full"] == "http://localhost/"
+
+
+async def test_spans_are_sent_while_requests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "orders")
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good())
+        async with patience("the spans"):
+            while len(it.spans) < 2:
+                await asyncio.sleep(0.01)
+    assert it.resource["service.name"] == "orders"
+
+
+# The extra
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_opentelemetry_is_imported_only_where_it_is_configured() -> None:
+    serving = "import sys, sidecar.cli.main, sidecar.app.server, sidecar.cli.check, sidecar.app.explain.explanation"
+    assert python(f"{serving}; print('opentelemetry' in sys.modules)") == "False\n"
+
+
+def test_without_the_extra_the_start_says_what_to_install() -> None:
+    text = (
+        "{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1', "
+        "tracing: {endpoint: 'http://127.0.0.1:1/v1/traces'}}"
+    )
+    code = f"""
+import sys
+sys.modules["opentelemetry"] = None  # as if it were not installed
+from sidecar.config import parse
+from sidecar.app.server import CannotStart, build
+try:
+    build(parse({text!r}, environ={{}}))
+except CannotStart as error:
+    print(error)
+"""
+    assert python(code) == "tracing: needs OpenTelemetry; pip install 'jwt-sidecar[otel]'\n"

@@ -1,0 +1,97 @@
+"""What a route demands of verified claims."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.claims import Claims
+from sidecar.policy.access_policy import Policy, granted_scopes
+
+
+def alice(**claims: Any) -> Claims:
+    return Claims("zuplo", {"sub": "alice", **claims})
+
+
+def refusal(policy: Policy, claims: Claims) -> Rejection:
+    with pytest.raises(Rejection) as caught:
+        policy.authorize(claims)
+    return caught.value
+
+
+def test_without_demands_every_verified_token_is_enough() -> None:
+    Policy().authorize(alice())
+
+
+def test_only_the_issuers_of_the_route_are_trusted_there() -> None:
+    Policy(["other", "zuplo"]).authorize(alice())
+    rejection = refusal(Policy(["other"]), alice())
+    assert rejection.reason is Reason.ISSUER_UNKNOWN
+    assert rejection.details == "The token's issuer is not trusted for this path."
+
+
+def test_no_issuer_at_all_is_nobody() -> None:
+    assert refusal(Policy([]), alice()).reason is Reason.ISSUER_UNKNOWN
+
+
+def test_the_issuer_is_judged_before_the_scopes() -> None:
+    assert refusal(Policy(["other"], ["admin"]), alice()).reason is Reason.ISSUER_UNKNOWN
+
+
+def test_a_missing_scope_is_named_to_the_client() -> None:
+    rejection = refusal(Policy(scopes=["read", "admin"]), alice(scope="read"))
+    assert (rejection.reason, rejection.scope) == (Reason.SCOPE_INSUFFICIENT, "read admin")
+    assert rejection.reason.status == 403
+
+
+def test_the_issuer_alone_is_not_enough_where_scopes_are_demanded_too() -> None:
+    assert refusal(Policy(["zuplo"], ["admin"]), alice(scope="read")).reason is Reason.SCOPE_INSUFFICIENT
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"scope": "read admin"}, id="a string of words"),
+        pytest.param({"scope": "admin  other read"}, id="a string with two spaces"),
+        pytest.param({"scope": ["read", "admin"]}, id="a list"),
+        pytest.param({"scope": ["read", "admin", 5, None, {}]}, id="a list with other things"),
+        pytest.param({"scp": "read admin"}, id="scp as a string"),
+        pytest.param({"scp": ["read", "admin"]}, id="scp as a list"),
+        pytest.param({"scopes": ["read", "admin"]}, id="scopes"),
+    ],
+)
+def test_all_scopes_of_the_route_are_enough(claims: dict[str, Any]) -> None:
+    Policy(scopes=["read", "admin"]).authorize(alice(**claims))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({}, id="no claim"),
+        pytest.param({"scope": ""}, id="empty"),
+        pytest.param({"scope": None}, id="null"),
+        pytest.param({"scope": 5}, id="number"),
+        pytest.param({"scope": True}, id="true"),
+        pytest.param({"scope": {"admin": True}}, id="object"),
+        pytest.param({"scope": []}, id="empty list"),
+        pytest.param({"scope": [["admin"]]}, id="nested list"),
+        pytest.param({"scope": ["admin read"]}, id="words in an item"),
+        pytest.param({"scope": "administrator"}, id="longer word"),
+        pytest.param({"scope": "adm"}, id="substring"),
+        pytest.param({"scope": "ADMIN"}, id="case"),
+        pytest.param({"scope": "read,admin"}, id="commas"),
+        pytest.param({"scope": "read\tadmin"}, id="tab"),
+        pytest.param({"scope": "read\u00a0admin"}, id="NBSP"),
+        pytest.param({"scope": "read", "scp": "admin"}, id="only the first claim counts"),
+        pytest.param({"scope": "", "scp": "admin"}, id="only the first claim counts, though empty"),
+        pytest.param({"scope": [], "scp": ["admin"]}, id="only the first claim counts, though an empty list"),
+        pytest.param({"roles": ["admin"], "permissions": ["admin"]}, id="other claims"),
+    ],
+)
+def test_anything_else_is_not_that_scope(claims: dict[str, Any]) -> None:
+    assert refusal(Policy(scopes=["admin"]), alice(**claims)).reason is Reason.SCOPE_INSUFFICIENT
+
+
+def test_granted_scopes_are_words() -> None:
+    assert granted_scopes({"scope": "read admin"}) == {"read", "admin"}
+    assert granted_scopes({}) == frozenset()

@@ -1,0 +1,601 @@
+"""Which rule a request meets; a path that two programs could read differently meets none that one of them would not."""
+
+import re
+import timeit
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import product
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.policy.access_policy import Policy
+from sidecar.policy.routes import MAX_READINGS, REFUSED_METHODS, Auth, Route, Routes, host_name, readings
+
+PUBLIC = Route("/public/*", auth=Auth.NONE)
+ROBOTS = Route("/robots.txt", auth=Auth.NONE)
+CLOSED = Route("/public/closed/*", auth=Auth.DENY)
+ADMIN = Route("/admin/*", policy=Policy(scopes=["admin"]))
+READ = Route("/items/*", methods=["GET", "HEAD"], auth=Auth.OPTIONAL)
+ITEMS = Route("/items/*")
+OTHERWISE = Route("/*", name="(default)")
+ROUTES = Routes([CLOSED, PUBLIC, ROBOTS, ADMIN, READ, ITEMS], OTHERWISE)
+
+
+def match(target: str, method: str = "GET") -> Route:
+    return ROUTES.match(method, target)
+
+
+def refusal(target: str, method: str = "GET") -> Reason:
+    with pytest.raises(Rejection) as caught:
+        match(target, method)
+    return caught.value.reason
+
+
+# Paths with one reading
+
+
+@pytest.mark.parametrize(
+    ("target", "route"),
+    [
+        pytest.param("/", OTHERWISE, id="the root"),
+        pytest.param("/protected", OTHERWISE, id="no rule"),
+        pytest.param("/public", PUBLIC, id="the prefix itself"),
+        pytest.param("/public/", PUBLIC, id="the prefix with a slash"),
+        pytest.param("/public/a/b", PUBLIC, id="below the prefix"),
+        pytest.param("/public/closed", CLOSED, id="first match"),
+        pytest.param("/public/closedx", PUBLIC, id="first match, segment by segment"),
+        pytest.param("/publicx", OTHERWISE, id="path rules: /publicx"),
+        pytest.param("/public-x", OTHERWISE, id="path rules: /public-x"),
+        pytest.param("/PUBLIC/a", OTHERWISE, id="path rules: case"),
+        pytest.param("/a/public/b", OTHERWISE, id="path rules: the prefix later"),
+        pytest.param("/protected?/public/", OTHERWISE, id="path rules: query containing the prefix"),
+        pytest.param("/protected?x=/../public/a", OTHERWISE, id="path rules: dots in the query"),
+        pytest.param("/protected??/public", OTHERWISE, id="path rules: ?-tricks"),
+        pytest.param("/public?/../admin", PUBLIC, id="path rules: a query that climbs"),
+        pytest.param("/public/a?b#c%zz\\", PUBLIC, id="path rules: a query may hold anything"),
+        pytest.param("/?", OTHERWISE, id="empty query"),
+        pytest.param("/robots.txt", ROBOTS, id="exact"),
+        pytest.param("/robots.txt/", OTHERWISE, id="exact: not below"),
+        pytest.param("/robotsxtxt", OTHERWISE, id="exact: to the letter"),
+        pytest.param("/public/...", PUBLIC, id="three dots"),
+        pytest.param("/public/.hidden/..x/x..", PUBLIC, id="dots in names"),
+        pytest.param("/public/a:b@c!$&'()*+,=~_-.", PUBLIC, id="every plain character"),
+    ],
+)
+def test_a_plain_path_meets_the_first_rule_that_covers_it(target: str, route: Route) -> None:
+    assert match(target) is route
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [("GET", READ), ("HEAD", READ), ("POST", ITEMS), ("get", ITEMS), ("OPTIONS", ITEMS), ("FOO", ITEMS)],
+)
+def test_a_rule_for_some_methods_leaves_the_others_to_the_rules_below(method: str, route: Route) -> None:
+    assert match("/items/1", method) is route
+
+
+def test_a_rule_for_everything_covers_everything() -> None:
+    for path in ("/", "/a", "/a/b"):
+        assert OTHERWISE.covers(path)
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+@pytest.mark.parametrize("target", ["/public/a", "/admin", "backend:80", "*"])
+def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        match(target, method)
+    assert caught.value.reason is Reason.METHOD_NOT_ALLOWED
+    assert caught.value.allow is not None
+    assert REFUSED_METHODS.isdisjoint(caught.value.allow.split(", "))
+    assert caught.value.allow == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+# Targets and paths with no reading
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("", id="request target: empty"),
+        pytest.param("*", id="request target: *"),
+        pytest.param("http://other.example/public/a", id="request target: absolute-form"),
+        pytest.param("https://other.example/public/a", id="request target: absolute-form, https"),
+        pytest.param("other.example:80", id="request target: authority-form"),
+        pytest.param("public/a", id="request target: no slash"),
+        pytest.param("?/public/a", id="request target: only a query"),
+        pytest.param("\\public\\a", id="request target: a backslash first"),
+        pytest.param("%2fpublic", id="request target: an encoded slash first"),
+    ],
+)
+def test_a_target_that_is_no_path_is_refused(target: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        match(target)
+    assert caught.value.reason is Reason.REQUEST_MALFORMED
+    assert caught.value.details == "The request target must be a path."
+
+
+@pytest.mark.parametrize("prefix", ["/public", "/admin", ""])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param("/a\\b", id="\\"),
+        pytest.param("/a%00", id="%00"),
+        pytest.param("/a%0d%0aX: y", id="%0d%0a"),
+        pytest.param("/a%1f", id="%1f"),
+        pytest.param("/a%7F", id="%7F"),
+        pytest.param("/a#b", id="#"),
+        pytest.param("/a#?b", id="#?"),
+        pytest.param("/a%", id="%"),
+        pytest.param("/a%2", id="%2"),
+        pytest.param("/a%zz", id="%zz"),
+        pytest.param("/a%u002e", id="%u002e"),
+        pytest.param("/é", id="non-ASCII"),
+        pytest.param("/\udce9", id="a byte >= 0x80"),
+        pytest.param("/a b", id="space"),
+        pytest.param("/a\tb", id="tab"),
+        pytest.param("/a\nb", id="newline"),
+        pytest.param("/a\n", id="newline at the end"),
+        pytest.param("/a`b", id="backtick"),
+        pytest.param("/..;/admin", id="..;"),
+        pytest.param("/.;/admin", id=".;"),
+        pytest.param("/..;a=1", id="..;a=1"),
+        pytest.param("/%2e%2e;/admin", id="%2e%2e;"),
+        pytest.param("/..%3b/admin", id="..%3b"),
+        pytest.param("/%2e%2e%253b/admin", id="%2e%2e%253b"),
+        pytest.param("/%2500", id="%2500"),
+    ],
+)
+def test_a_path_that_is_not_to_be_read_is_refused_under_every_rule(prefix: str, rest: str) -> None:
+    assert refusal(prefix + rest) is Reason.PATH_AMBIGUOUS
+
+
+# Paths with several readings
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("/public/../admin", id=".."),
+        pytest.param("/public/./../admin", id="/./"),
+        pytest.param("/public/a/../../admin", id=".. twice"),
+        pytest.param("/public/..", id=".. at the end"),
+        pytest.param("/public/closed/../a", id=".. out of a closed path"),
+        pytest.param("/public/a/../closed", id=".. into a closed path"),
+        pytest.param("/public/%2e%2e/admin", id="%2e%2e"),
+        pytest.param("/public/%2E./admin", id="%2E."),
+        pytest.param("/public/%252e%252e/admin", id="%252e"),
+        pytest.param("/public//../admin", id="// and .."),
+        pytest.param("/public/a//../../admin", id="// before two .."),
+        pytest.param("//public/a", id="// in front"),
+        pytest.param("//x/admin/a", id="// and a host"),
+        pytest.param("//x/admin", id="// and a host, the prefix itself"),
+        pytest.param("///x/admin", id="/// and a host"),
+        pytest.param("//x//y/admin", id="// and a host, twice"),
+        pytest.param("/%2e//x/admin", id="// and a host behind a dot"),
+        pytest.param("/;//x/admin", id="// and a host behind parameters"),
+        pytest.param("/public//closed", id="// inside"),
+        pytest.param("/public/./closed", id="/./ inside"),
+        pytest.param("/./public", id="/./ in front"),
+        pytest.param("/../public", id=".. above the root"),
+        pytest.param("/%61dmin/a", id="an escape that need not be"),
+        pytest.param("/%70ublic", id="an escape that need not be, public"),
+        pytest.param("/public/clo%73ed", id="an escape inside"),
+        pytest.param("/public%3f/a", id="%3f"),
+        pytest.param("/admin%3fx", id="%3f behind the admin's path"),
+        pytest.param("/admin%23x", id="%23"),
+        pytest.param("/admin%253fx", id="%253f"),
+        pytest.param("/admin;x", id=";"),
+        pytest.param("/admin;x/public", id="; in a segment"),
+        pytest.param("/public;x=1/a", id="; in the public prefix"),
+        pytest.param("/public%2fa", id="%2f"),
+        pytest.param("/public/..%2Fadmin", id="..%2F"),
+        pytest.param("/public/..%5Cadmin", id="..%5C"),
+        pytest.param("/public/..%252fadmin", id="..%252f"),
+        pytest.param("/public/a%2F../closed", id="a%2F.."),
+        pytest.param("/public/a%2Fb/%2e%2e/%2e%2e/x", id="dots that climb over an encoded slash or not"),
+        pytest.param("/public/closed;x", id="; behind a closed path"),
+        pytest.param("/admin%3bx", id="%3b"),
+        pytest.param("/public/;/../../admin", id="a segment of parameters and .."),
+        pytest.param("/robots.txt;x", id="; behind an exact path"),
+        pytest.param("/admin/;x%3fy/..", id="everything at once"),
+        pytest.param("/a;b/../admin%3fx", id="everything at once: parameters, dots, %3f"),
+    ],
+)
+def test_a_path_whose_readings_meet_different_rules_is_refused(target: str) -> None:
+    assert refusal(target) is Reason.PATH_AMBIGUOUS
+    assert refusal(f"{target}?q") is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("target", "route"),
+    [
+        pytest.param("/public/caf%C3%A9", PUBLIC, id="non-ASCII, encoded"),
+        pytest.param("/public/caf%E9", PUBLIC, id="not UTF-8, encoded"),
+        pytest.param("/public/a%20b", PUBLIC, id="space, encoded"),
+        pytest.param("/public/100%25", PUBLIC, id="percent, encoded"),
+        pytest.param("/public/%2541", PUBLIC, id="percent, encoded, before digits"),
+        pytest.param("/public/a/../b", PUBLIC, id="dots inside one rule"),
+        pytest.param("/public//b", PUBLIC, id="// inside one rule"),
+        pytest.param("/public/a;v=1/b", PUBLIC, id="parameters inside one rule"),
+        pytest.param("/public/a%3fb%23c", PUBLIC, id="encoded ? and # inside one rule"),
+        pytest.param("/public/a%3bb", PUBLIC, id="encoded ; inside one rule"),
+        pytest.param("/admin/a/./b", ADMIN, id="a dot inside one rule"),
+        pytest.param("/public/group%2Fname", PUBLIC, id="%2F inside one rule"),
+        pytest.param("/public/group%5cname", PUBLIC, id="%5c inside one rule"),
+        pytest.param("/public/group%252Fname", PUBLIC, id="%252F inside one rule"),
+        pytest.param("/x%2Fy", OTHERWISE, id="%2F where no rule is"),
+        pytest.param('/public/[{^"<>|}]', PUBLIC, id="characters that should be encoded"),
+        pytest.param("/x/../y", OTHERWISE, id="dots where no rule is"),
+        pytest.param("//x/y", OTHERWISE, id="// and a host where no rule is"),
+        pytest.param("//x", OTHERWISE, id="// and a host alone"),
+    ],
+)
+def test_a_path_whose_readings_all_meet_one_rule_is_served_by_it(target: str, route: Route) -> None:
+    assert match(target) is route
+
+
+def test_without_rules_there_is_nothing_to_mistake() -> None:
+    assert Routes([], OTHERWISE).match("GET", "/a/../b;x%3f//c") is OTHERWISE
+
+
+def test_rules_for_other_methods_do_not_make_a_path_ambiguous() -> None:
+    routes = Routes([Route("/a", methods=["POST"]), Route("/b", methods=["POST"])], OTHERWISE)
+    assert routes.match("GET", "/a/../b") is OTHERWISE
+    with pytest.raises(Rejection):
+        routes.match("POST", "/a/../b")
+
+
+def test_a_path_that_is_read_in_more_ways_than_one_has_at_most_2048_characters() -> None:
+    assert match("/public/%61".ljust(2048, "x")) is PUBLIC
+    assert refusal("/public/%61".ljust(2049, "x")) is Reason.PATH_AMBIGUOUS
+    assert match("/public/a".ljust(2049, "x")) is PUBLIC
+
+
+def test_a_path_has_at_most_so_many_readings() -> None:
+    assert match("/public/%" + "25" * (MAX_READINGS - 2) + "61") is PUBLIC
+    assert refusal("/public/%" + "25" * (MAX_READINGS - 1) + "61") is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved"),
+    [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/..", "/"), ("/.", "/")],
+)
+def test_dots_are_resolved_as_rfc_3986_has_it(path: str, resolved: str) -> None:
+    assert readings(path) == {path, resolved}
+
+
+def test_a_path_that_begins_with_slashes_may_begin_with_a_host() -> None:
+    assert readings("//x/y") == {"//x/y", "/x/y", "/y"}
+    assert readings("///x//y") == {"///x//y", "/x/y", "/x//y", "//y", "/y", "/"}
+
+
+def test_a_path_of_many_layers_is_refused_at_once() -> None:
+    assert refusal("/public/%" + "25" * 2000 + "2e") is Reason.PATH_AMBIGUOUS
+
+
+def test_a_rule_may_depend_on_how_a_character_is_written() -> None:
+    routes = Routes([Route("", regex="/a%5B.*", auth=Auth.NONE)], OTHERWISE)
+    with pytest.raises(Rejection):
+        routes.match("GET", "/a[")
+
+
+@pytest.mark.parametrize(
+    "refusing", [Route("/files/*", encoded_slashes=False), Route("/files/*", strip_prefix="/files")]
+)
+@pytest.mark.parametrize("slash", ["%2F", "%2f", "%5c", "%252f", "%25255C"])
+def test_a_rule_may_refuse_encoded_slashes(refusing: Route, slash: str) -> None:
+    routes = Routes([refusing], OTHERWISE)
+    assert routes.match("GET", "/files/a%20b;c") is refusing
+    assert routes.match("GET", f"/other/a{slash}b") is OTHERWISE
+    with pytest.raises(Rejection) as caught:
+        routes.match("GET", f"/files/a{slash}b")
+    assert caught.value.details == "The path has an encoded slash or backslash, which its rule refuses."
+
+
+@pytest.mark.parametrize(
+    ("path", "details"),
+    [
+        ("/a`b", "The path has '`' as it is, which programs read in different ways: encode it."),
+        ("/a\\b", "The path has '\\\\' as it is, which programs read in different ways: encode it."),
+        ("/a%zz", "The path has a % that begins no escape: a % itself is %25."),
+        ("/é", "The path has a character that is no visible ASCII, which programs read in different ways: encode it."),
+    ],
+)
+def test_a_character_that_is_not_read_is_named(path: str, details: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        match(path)
+    assert caught.value.details == details
+
+
+# What programs do to a path, one at a time, in any order and as often as they like. Written here again on purpose.
+
+
+def dots_resolved(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if path.endswith(("/.", "/..")) and kept else "")
+
+
+PROGRAMS: Sequence[Callable[[str], str]] = (
+    unquote,
+    dots_resolved,
+    lambda path: re.sub("/+", "/", path),
+    lambda path: path.replace("\\", "/"),
+    lambda path: unquote(re.sub("(?i)%(2f|5c)", r"%25\1", path)),
+    lambda path: re.sub(r'[\[\]{}^"<>|]', lambda raw: f"%{ord(raw[0]):02X}", path),
+    lambda path: path.split("?")[0],
+    lambda path: path.split("#")[0],
+    lambda path: path.split("\0")[0],
+    lambda path: re.sub(";[^/]*", "", path),
+    lambda path: "/" + path[2:].partition("/")[2] if path.startswith("//") else path,
+    lambda path: "/" + path.lstrip("/").partition("/")[2] if path.startswith("//") else path,
+)
+
+
+def every_reading(path: str) -> set[str]:
+    found, waiting = set[str](), [path]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += [program(one) for program in PROGRAMS]
+    return found
+
+
+PIECES = (
+    *(
+        "/",
+        "//",
+        "public",
+        "closed",
+        "admin",
+        "robots.txt",
+        "a",
+        ".",
+        "..",
+        "...",
+        "%2e",
+        "%2E%2e",
+        "%252e",
+        "%2f",
+        "%5c",
+    ),
+    *(
+        "\\",
+        ";",
+        "..;",
+        ";a=1",
+        "%3b",
+        "%253b",
+        "%3f",
+        "%23",
+        "#",
+        "%",
+        "%00",
+        "%61dmin",
+        "%25",
+        "%2561",
+        "%C3%A9",
+        "x",
+    ),
+)
+PATHS = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "/" + "".join(pieces))
+
+
+def readings_by_every_program(path: str) -> set[str] | None:
+    """As `readings` has them, by every program on every reading; None for a path that is not to be read."""
+    readable = r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]|%[0-9A-Fa-f]{2})*"
+    if len(path) > 2048 or re.fullmatch(readable, path) is None:
+        return None
+    programs = [
+        lambda path: unquote(path, errors="surrogateescape"),
+        lambda path: unquote(re.sub("(?i)%(2f|5c)", r"%25\1", path), errors="surrogateescape"),
+        lambda path: path.replace("\\", "/"),
+        lambda path: re.split("[?#]", path)[0],
+        lambda path: re.sub(";[^/]*", "", path),
+        lambda path: re.sub("^//[^/]*", "", path) or "/",
+        lambda path: re.sub("^//+[^/]*", "", path) or "/",
+        lambda path: re.sub("/{2,}", "/", path),
+        lambda path: dots_resolved(path),
+    ]
+    raw = re.sub(r'[\[\]{}^"<>|]', lambda raw: f"%{ord(raw[0]):02X}", path)
+    found, unread, read = set[str](), {path, raw}, 0
+    while unread:
+        reading = unread.pop()
+        found.add(reading)
+        read += len(reading)
+        if re.search(r"(?i)%(?:[01][0-9a-f]|7f)|/\.{1,2};", reading) or len(found) > 64 or read > 8 * 2048:
+            return None
+        unread |= {program(reading) for program in programs} - found
+    return found
+
+
+@given(st.one_of(PATHS, st.tuples(PATHS, st.integers(1, 400)).map(lambda made: made[0] * made[1])))
+@example("/" * 2000)
+@example("/;" * 1000)
+@example("//a" * 600)
+@example("/.a;/.b//..")
+def test_a_path_is_read_as_by_every_program_on_every_reading(path: str) -> None:
+    try:
+        found = readings(path)
+    except Rejection:
+        found = None
+    assert found == readings_by_every_program(path)
+
+
+def test_a_path_of_slashes_takes_little_more_than_a_path_of_names() -> None:
+    def fastest(path: str) -> float:
+        def ask() -> None:
+            with suppress(Rejection):
+                match(path)
+
+        return min(timeit.repeat(ask, number=20, repeat=20))
+
+    assert fastest("/" * 2000) < 3 * fastest("/%61a" * 400)
+
+
+@given(PATHS)
+@example("/a;x/..%3f/admin")
+@example("/admin%3bx%3f/../../public")
+@example("/public;/a%3b/..%253b/../admin")
+@example("/a/..//x/admin")
+@example("/;///x/admin")
+def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> None:
+    try:
+        served = match(path)
+    except Rejection:
+        return
+    for reading in every_reading(path):
+        assert match_plain(reading) is served, reading
+
+
+def match_plain(path: str) -> Route:
+    """The first rule that covers the path just as it is."""
+    return next((route for route in (CLOSED, PUBLIC, ROBOTS, ADMIN, READ) if route.covers(path)), OTHERWISE)
+
+
+RULE_PATHS = st.sampled_from(["/", "/*", "/a", "/a/*", "/a/b", "/a/b/*", "/a/b/c/*", "/*/b", "/a*", "/a/", "/*b/*"])
+RULES = st.lists(
+    st.one_of(
+        RULE_PATHS.map(Route),
+        st.builds(Route, RULE_PATHS, methods=st.sampled_from([["GET"], ["POST"]])),
+        st.builds(Route, RULE_PATHS, hosts=st.sampled_from([["x"], ["*.x"]])),
+        st.builds(Route, st.just(""), regex=st.sampled_from(["/a/.*", "/[ab]+"])),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=300)
+@given(
+    RULES,
+    st.sampled_from(["/", "/a", "/b", "/a/", "/a/b", "/a/b/", "/a/b/c", "/a/c/b", "/ab", "//", "/a//b", "/x/a/b/c"]),
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([b"x", b"y.x", b"z"]),
+)
+def test_the_first_rule_that_fits_is_met_as_by_looking_at_them_all(
+    rules: list[Route], path: str, method: str, host: bytes
+) -> None:
+    fitting = (
+        route
+        for route in rules
+        if route.covers(path) and (route.methods is None or method in route.methods) and route.serves(host_name(host))
+    )
+    assert Routes(rules, OTHERWISE)._first(method, path, host) is next(fitting, OTHERWISE)
+
+
+def test_two_thousand_rules_take_as_long_as_ten() -> None:
+    def fastest(number: int, path: str) -> float:
+        rules = [Route(f"/api/{one}{below}") for one in range(number // 2) for below in ("", "/x/*")]
+        routes = Routes(rules, OTHERWISE)
+        return min(timeit.repeat(lambda: routes.match("GET", path), number=200, repeat=20))
+
+    for path in ("/api/4", "/api/4/x/y", "/api/none/at/all"):
+        assert fastest(2000, path) < 2 * fastest(10, path)
+    assert Routes([Route(f"/{one}") for one in range(9)], OTHERWISE).match("GET", "/8").path == "/8"
+
+
+def test_a_route_shows_its_name_and_what_it_asks() -> None:
+    assert repr(PUBLIC) == "<Route /public/* none>"
+    assert OTHERWISE.name == "(default)"
+
+
+def test_the_words_of_the_configuration() -> None:
+    assert [Auth(word) for word in ("required", "optional", "api_key", "none", "deny")] == list(Auth)
+
+
+def test_a_route_asks_for_no_more_than_it_is_told() -> None:
+    plain = Route("/x")
+    assert (plain.auth, plain.policy.checks, plain.methods, plain.upstream) == (Auth.REQUIRED, (), None, "default")
+    assert (plain.preflight, plain.preserve_host, plain.report, plain.forward_token) == (True, True, False, False)
+    assert (plain.strip_prefix, plain.max_body, plain.upgrades) == ("", None, {b"websocket"})
+    told = Route("/x", report=True, forward_token=True, preflight=False, preserve_host=False, upgrades=["a"])
+    assert (told.preflight, told.preserve_host, told.report, told.forward_token) == (False, False, True, True)
+    assert told.upgrades == {b"a"}
+
+
+def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
+    names = {
+        b"A.test:80": "a.test",
+        b"a:": "a",
+        b"[::1]:8": "[::1]",
+        b"\xff": "\ufffd",
+        b"a.test.": "a.test",
+        b"a.:80": "a",
+    }
+    assert {host: host_name(host) for host in names} == names
+    named = Route("/x", hosts=["xx"])
+    assert Routes([named], OTHERWISE).match("GET", "/x") is OTHERWISE
+    assert Routes([named], OTHERWISE).match("GET", "/x", b"XX:1") is named
+
+
+@pytest.mark.parametrize("path", ["/" * 2000, "//a" * 600, "/;" * 1000, "//" * 10 + "a" * 1900])
+def test_a_long_path_is_not_read_in_many_ways(path: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        readings(path)
+    assert caught.value.reason is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize("path", ["//" * 10 + "a" * 190, "/a;b" * 500, "//" + "a" * 2000, "/a%20b" * 300])
+def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
+    assert path in readings(path)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Route("/objects/*-*-*-*-*/*-*-*-*-*.x"),
+        Route("/objects/*a*a*a*a*b*/*"),
+        Route("", regex="/objects/(-|--|-a?)*(-*)*x"),
+        Route("", regex="/objects/.*-.*-.*-.*-.*-.*x"),
+        Route("", regex="/(?:.?){300}x"),
+    ],
+)
+def test_no_pattern_tries_a_part_of_a_path_in_more_than_one_way(rule: Route) -> None:
+    """One that did would not come to an end in this life."""
+    for path in ("/objects/" + "-" * 2000, "/objects/" + "-" * 1000 + "/" + "-" * 1000, "/objects/" + "a-" * 1000):
+        assert rule.covers(path) is False
+
+
+def test_a_path_of_many_dashes_takes_as_long_for_many_stars_as_for_one() -> None:
+    def fastest(pattern: str) -> float:
+        route = Route(pattern)
+        return min(timeit.repeat(lambda: route.covers("/objects/" + "-" * 2000), number=10, repeat=20))
+
+    assert fastest("/objects/*-*-*-*-*x") < 10 * fastest("/objects/*x")
+
+
+@pytest.mark.parametrize(
+    ("regex", "path", "fits"),
+    [
+        ("/a/[0-9]+", "/a/12", True),
+        ("/a/[0-9]+", "/a/12/b", False),
+        ("/a/[0-9]+", "/b/a/12", False),
+        ("/a|/b", "/b", True),
+        ("/a|/b", "/bx", False),
+        ("/a/.", "/a/\udce9", True),
+        ("/a/.", "/a/é", True),
+        ("/a/..", "/a/é", False),
+        (r"/a/\d", "/a/٣", False),
+    ],
+)
+def test_a_regular_expression_fits_a_whole_path(regex: str, path: str, fits: bool) -> None:
+    assert Route("", regex=regex).covers(path) is fits
+
+
+def test_stars_stand_for_any_part_of_their_segment() -> None:
+    """As in the plain form of the pattern, which tries everything."""
+    asked = ["/" + "".join(some) for length in range(5) for some in product("ab/", repeat=length)]
+    for path in ("/" + "".join(some) for length in range(6) for some in product("ab*/", repeat=length)):
+        below = "(?:/.*)?" if path.endswith("/*") else ""
+        plain = re.compile("[^/]*".join(map(re.escape, path.removesuffix("/*").split("*"))) + below)
+        route = Route(path)
+        assert [one for one in asked if route.covers(one)] == [one for one in asked if plain.fullmatch(one)], path
