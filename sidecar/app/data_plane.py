@@ -7,6 +7,7 @@ import socket
 import ssl
 
 from sidecar.app.builder.assembly import Assembly
+from sidecar.app.builder.components import listener_settings
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.tls import Renewed, load_server_files, server_context
@@ -41,7 +42,7 @@ class DataPlane:
         tls = self._tls()
         listener = self._listener = Listener(
             live.assembly.handler,
-            config,
+            listener_settings(config),
             self._clock,
             live.deadlines,
             live.resources,
@@ -72,7 +73,7 @@ class DataPlane:
     async def use(self, assembly: Assembly) -> None:
         """Serve by another assembly, from one request to the next."""
         assert self._listener is not None
-        self._listener.use(assembly.handler, assembly.config)
+        self._listener.use(assembly.handler, listener_settings(assembly.config))
 
     def _accept_no_more(self) -> None:
         for server in self._servers:

@@ -57,7 +57,17 @@ class Health:
     async def _metrics(self, _request: web.Request) -> web.Response:
         from sidecar.observability.prometheus import (  # a twentieth of a start, which no request has to wait for
             CONTENT_TYPE,
+            Shown,
             exposition,
         )
 
-        return web.Response(body=exposition(self._live, self._clock), headers={"Content-Type": CONTENT_TYPE})
+        live, assembly = self._live, self._live.assembly
+        shown = Shown(
+            live.telemetry,
+            live.token_cache,
+            assembly.sources.values(),
+            assembly.gateway,
+            assembly.upstreams,
+            assembly.config.digest,
+        )
+        return web.Response(body=exposition(shown, self._clock), headers={"Content-Type": CONTENT_TYPE})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.app.builder.components import backend, iss_names, signature, signing_keys
+from sidecar.app.builder.gateway import api_keys, gateway
 from sidecar.app.builder.key_sources import fetch
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
@@ -14,7 +15,6 @@ from sidecar.common.errors import Rejection, Unusable
 from sidecar.common.tls import client_context, server_context
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
-from sidecar.gateway.gateway import Gateway, api_keys
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.fetcher import Session
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks
@@ -87,7 +87,7 @@ def _files(config: Config, clock: Clock) -> Iterator[_Part]:
         yield _Part("api_keys", (config.api_keys.file,), lambda: asyncio.to_thread(api_keys, config, clock))
     if config.signing is not None:
         alone = config.model_copy(update={"api_keys": None})
-        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(Gateway, alone, clock, {}))
+        yield _Part("signing", (config.signing.keys_file,), lambda: asyncio.to_thread(gateway, alone, clock, {}))
 
 
 def _client_tls(key: str, tls: ClientTls) -> _Part:

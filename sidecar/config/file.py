@@ -14,7 +14,8 @@ from pydantic import Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, WebUrl, is_loopback
-from sidecar.config.gateway import ApiKeys, Signing, check_gateway
+from sidecar.config.gateway import ApiKeys, Signing
+from sidecar.config.gateway_rules import check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer
 from sidecar.config.limits import Limits, Timeouts
@@ -148,7 +149,14 @@ class Config(Struct):
         self._check_probes(section)
         self._check_forward_auth(section)
         check_hidden(self._rules(section))
-        check_gateway(self, section, self._rules(section))
+        check_gateway(
+            section,
+            self._rules(section),
+            upstreams=self.upstreams or {},
+            signing=self.signing,
+            default_upstream=self.default_upstream if self.upstreams else None,
+            forward_token=self.forward_token,
+        )
 
     def _check_listeners(self, section: Section) -> None:
         listeners: list[tuple[tuple[str, ...], Address]] = [(("listen",), self.listen)]

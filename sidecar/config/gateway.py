@@ -1,7 +1,7 @@
 """The gateway half, in the configuration: API keys that are accepted, and tokens of our own that are sent on in their place."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -9,11 +9,6 @@ from sidecar.config.addresses import WebUrl
 from sidecar.config.identity import Prefix, TokenHeaderName
 from sidecar.config.struct import Struct, key
 from sidecar.config.values import ClaimName, ClaimPath, ConfigFile, PositiveSeconds, Text
-from sidecar.config.yaml_source import Section
-
-if TYPE_CHECKING:
-    from sidecar.config.file import Config
-    from sidecar.config.route import Route
 
 OWN_CLAIMS = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "cnf"})
 MIN_TTL_S = 10.0  # a shorter token may have expired by the time that it is read on another machine
@@ -79,37 +74,3 @@ class Signing(Struct):
     token_endpoint: MintedToken | None = key(
         "What POST {issuer}/token gives to the holder of an API key. Left out: nobody can ask for a token.", None
     )
-
-
-def check_gateway(config: "Config", section: Section, rules: Iterable[tuple[Section, "Route"]]) -> None:
-    """What the parts of the gateway say about each other, and about the routes that can be read."""
-    upstreams = config.upstreams or {}
-    minting = {name for name, upstream in upstreams.items() if upstream.token is not None}
-    signing = config.signing
-    for rule, route in rules:
-        if route.auth == "api_key" and "api_keys" not in section:
-            rule.report("needs `api_keys`, with the file that knows their hashes", "auth")
-        if route.auth in ("required", "optional") and "issuers" not in section and "api_keys" in section:
-            text = "asks for a token, and this file has no issuer; add issuers, or auth: api_key"
-            rule.report(text, *(["auth"] if "auth" in rule else []))
-        if route.forward_token and minting and (route.upstream or config.default_upstream) in minting:
-            rule.report("contradicts the `token` of its upstream, which goes in the same place", "forward_token")
-    if config.forward_token and minting:
-        text = (
-            "contradicts the `token` of an upstream, which goes in the same place; set it on routes to other upstreams"
-        )
-        section.report(text, "forward_token")
-    if "signing" not in section:
-        for name in minting:
-            section.report("needs `signing`, with the issuer and the keys that sign", "upstreams", name, "token")
-    elif signing is not None and signing.token_endpoint is None and not _mentions_token(section.get("upstreams")):
-        section.report("signs nothing; give an upstream a `token`, or add token_endpoint", "signing")
-    if signing is not None and signing.token_endpoint is not None and "api_keys" not in section:
-        text = "gives tokens to holders of API keys; add `api_keys`, with the file that knows their hashes"
-        section.report(text, "signing", "token_endpoint")
-
-
-def _mentions_token(upstreams: object) -> bool:
-    """Is there an upstream with a token, be it one with problems?"""
-    found = upstreams.values() if isinstance(upstreams, Section) else ()
-    return any("token" in upstream for upstream in found if isinstance(upstream, Section))

@@ -3,14 +3,24 @@
 import json
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.request_head import RequestHead
+from sidecar.jwt.claims import Claims
 from sidecar.policy.routes import Route
-from sidecar.proxy.exchange import Exchange
 
 MAX_AGE_S = 60  # for verifiers' copies of the keys: for as long they may believe a key that was withdrawn
+
+
+class Request(Protocol):
+    """The request that a page answers. A page that finds out whose it is says so in `claims`, for logs and metrics."""
+
+    claims: Claims | None
+
+    @property
+    def head(self) -> RequestHead:
+        """Its head."""
 
 
 class Reply(NamedTuple):
@@ -29,7 +39,7 @@ class Page(NamedTuple):
     """
 
     route: Route
-    answer: Callable[[Exchange, bytes], Reply]
+    answer: Callable[[Request, bytes], Reply]
     mark: str = "issuer"
     body_bytes: int = 0
     body_s: float = 0.0

@@ -4,9 +4,8 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.gateway.local_endpoints import Page, Reply, cacheable
+from sidecar.gateway.local_endpoints import Page, Reply, Request, cacheable
 from sidecar.policy.routes import Auth, Route
-from sidecar.proxy.exchange import Exchange
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 # Clients in browsers read it from any origin, and ask before with headers of their own.
@@ -38,8 +37,9 @@ class ResourceMetadata:
         path = urlsplit(metadata_url(resource)).path
         self.pages = {path: Page(Route(path, auth=Auth.NONE, name="(metadata)"), self._answer, "metadata")}
 
-    def _answer(self, exchange: Exchange, _body: bytes) -> Reply:
-        if exchange.is_preflight:
+    def _answer(self, request: Request, _body: bytes) -> Reply:
+        head = request.head
+        if head.method == "OPTIONS" and head.could_be_preflight:
             return Reply(204, PREFLIGHT, b"")
-        reply = cacheable(exchange.head, self._document)
+        reply = cacheable(head, self._document)
         return reply._replace(headers={**reply.headers, **CORS})

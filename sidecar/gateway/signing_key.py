@@ -130,21 +130,6 @@ def key_set(keys: Iterable[SigningKey]) -> dict[str, Any]:
     return {"keys": [key.jwk for key in keys]}
 
 
-def key_set_url(issuer: str) -> str:
-    """Where the key set of an issuer is, when nothing else is said."""
-    return f"{issuer.rstrip('/')}/.well-known/jwks.json"
-
-
-def discovery(issuer: str, jwks_uri: str, algorithms: Iterable[str], **more: Any) -> dict[str, Any]:
-    """What an issuer tells about itself (OpenID Connect Discovery 1.0 section 3): as much as verifiers of its tokens need."""
-    return {
-        "issuer": issuer,
-        "jwks_uri": jwks_uri,
-        "id_token_signing_alg_values_supported": sorted(set(algorithms)),
-        **more,
-    }
-
-
 def _public(private_key: PrivateKey) -> tuple[str, dict[str, str]]:
     """The algorithm of a key and the required members of its public JWK (RFC 7518 section 6, RFC 8037 section 2)."""
     match private_key:

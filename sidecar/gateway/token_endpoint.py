@@ -1,77 +1,24 @@
-"""The issuer that we are, at the path of its URL on the proxy's own listener: who it is, its keys, and tokens for API keys.
-
-Its pages are found by their exact path, before any route. The first two are for everybody: they hold public keys.
-"""
+"""Tokens for clients that want them themselves, and bring an API key."""
 
 import json
 from base64 import b64decode
-from typing import Any
-from urllib.parse import parse_qsl, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, unquote_plus
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
-from sidecar.common.watched_file import FollowedFile
 from sidecar.gateway.api_keys import ApiKeys
-from sidecar.gateway.key_ring import KeyRing
-from sidecar.gateway.local_endpoints import Page, Reply, cacheable
-from sidecar.gateway.signing_key import discovery, key_set, key_set_url
+from sidecar.gateway.local_endpoints import Reply, Request
 from sidecar.gateway.token_minter import Mint
 from sidecar.http.request_head import RequestHead
 from sidecar.jwt.claims import Claims
 from sidecar.policy.access_policy import granted_scopes
 from sidecar.policy.routes import Auth, Route
-from sidecar.proxy.exchange import Exchange
 
 MAX_FORM_BYTES = 8 * 1024
 FORM_S = 10.0  # for a form to come
 
-# For logs and metrics, and the form of refusals; requests for these pages match no path.
-PUBLIC_ROUTE = Route("/*", auth=Auth.NONE, name="(issuer)")
+# For logs and metrics, and the form of refusals; requests for this page match no path.
 TOKEN_ROUTE = Route("/*", auth=Auth.API_KEY, name="(token)")
-
-
-class OwnIssuer:
-    """What is served of an issuer. Of its token endpoint only with a mint, for the holders of `api_keys`."""
-
-    def __init__(
-        self,
-        issuer: str,
-        ring: FollowedFile[KeyRing],
-        clock: Clock,
-        api_keys: ApiKeys | None = None,
-        mint: Mint | None = None,
-    ) -> None:
-        self.issuer = issuer
-        self._ring = ring
-        self._clock = clock
-        base = urlsplit(issuer).path.rstrip("/")
-        self.pages = {
-            f"{base}/.well-known/openid-configuration": Page(PUBLIC_ROUTE, self._discovery),
-            f"{base}/.well-known/jwks.json": Page(PUBLIC_ROUTE, self._jwks),
-        }
-        self._tokens = None
-        if mint is not None and api_keys is not None:
-            self._tokens = TokenEndpoint(api_keys, mint, clock)
-            self.pages[f"{base}/token"] = Page(
-                TOKEN_ROUTE, self._tokens.answer, body_bytes=MAX_FORM_BYTES, body_s=FORM_S
-            )
-
-    def __repr__(self) -> str:
-        return f"<OwnIssuer {self.issuer}: {', '.join(self.pages)}>"
-
-    def _discovery(self, exchange: Exchange, _body: bytes) -> Reply:
-        more: dict[str, Any] = {"response_types_supported": [], "subject_types_supported": ["public"]}
-        if self._tokens is not None:
-            more |= {
-                "token_endpoint": f"{self.issuer.rstrip('/')}/token",
-                "grant_types_supported": ["client_credentials"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
-            }
-        algorithms = [timed.key.alg for timed in self._ring.value.keys]
-        return cacheable(exchange.head, discovery(self.issuer, key_set_url(self.issuer), algorithms, **more))
-
-    def _jwks(self, exchange: Exchange, _body: bytes) -> Reply:
-        return cacheable(exchange.head, key_set(self._ring.value.published(self._clock.wall())))
 
 
 class TokenEndpoint:
@@ -82,11 +29,11 @@ class TokenEndpoint:
         self._mint = mint
         self._clock = clock
 
-    def answer(self, exchange: Exchange, body: bytes) -> Reply:
+    def answer(self, request: Request, body: bytes) -> Reply:
         """A token for the holder of the key. Raises Rejection, whose `oauth_error` is one of RFC 6749 section 5.2."""
-        if exchange.method != "POST":
+        if request.head.method != "POST":
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="POST")
-        holder = exchange.claims = self._client(exchange.head)
+        holder = request.claims = self._client(request.head)
         form = _parameters(body)
         if form.get("grant_type") != "client_credentials":
             raise _refused("The grant_type must be client_credentials.", "unsupported_grant_type")

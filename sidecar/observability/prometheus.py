@@ -2,18 +2,19 @@
 
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
+from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.observability.telemetry import UPSTREAM_ERRORS
+from sidecar.jwt.verifier import TokenCache
+from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "jwt_sidecar_"
@@ -22,11 +23,22 @@ STATES = ("fresh", "stale", "absent")
 BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
 
 
+class Shown(NamedTuple):
+    """What is in use at one moment: `config_digest` is the configuration's SHA-256, `upstreams` the names of the backends."""
+
+    telemetry: Telemetry
+    token_cache: TokenCache
+    sources: Collection[JwksSource]
+    gateway: Gateway
+    upstreams: Collection[str]
+    config_digest: str
+
+
 class Collector(registry.Collector):
     """Reads the counters of what is in use, and of its key sources."""
 
-    def __init__(self, live: Live, clock: Clock) -> None:
-        self._live = live
+    def __init__(self, shown: Shown, clock: Clock) -> None:
+        self._shown = shown
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -37,7 +49,7 @@ class Collector(registry.Collector):
         yield from self._keys()
         yield from self._denylist()
         yield from self._gateway()
-        telemetry = self._live.telemetry
+        telemetry = self._shown.telemetry
         yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
         yield _gauge(
             "config_last_reload_successful",
@@ -45,12 +57,12 @@ class Collector(registry.Collector):
             (),
             {(): telemetry.last_reload_successful},
         )
-        digest = self._live.assembly.config.digest
+        digest = self._shown.config_digest
         yield _gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
         yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
 
     def _requests(self) -> Iterator[Metric]:
-        telemetry = self._live.telemetry
+        telemetry = self._shown.telemetry
         yield _counter(
             "requests",
             "Requests that were answered; code 0: the client left.",
@@ -70,7 +82,7 @@ class Collector(registry.Collector):
             ("kind",),
             telemetry.headers_stripped,
         )
-        upstreams = self._live.assembly.upstreams
+        upstreams = self._shown.upstreams
         kinds = (*UPSTREAM_ERRORS.values(), "reset")
         yield _counter(
             "upstream_errors",
@@ -96,7 +108,7 @@ class Collector(registry.Collector):
         yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
 
     def _tokens(self) -> Iterator[Metric]:
-        cache = self._live.token_cache
+        cache = self._shown.token_cache
         yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
         yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
         yield _counter(
@@ -105,7 +117,7 @@ class Collector(registry.Collector):
         yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
 
     def _fetches(self) -> Iterator[Metric]:
-        sources = self._live.assembly.sources.values()
+        sources = self._shown.sources
         yield _counter(
             "jwks_fetches",
             "Fetches of key sets.",
@@ -127,7 +139,7 @@ class Collector(registry.Collector):
 
     def _keys(self) -> Iterator[Metric]:
         now = self._clock.monotonic()
-        sources = self._live.assembly.sources.values()
+        sources = self._shown.sources
         fetched = {source.name: now - source.fetched_at for source in sources if source.fetched_at is not None}
         wall = self._clock.wall()
         yield _gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
@@ -180,9 +192,9 @@ class Collector(registry.Collector):
 
     def _gateway(self) -> Iterator[Metric]:
         now = self._clock.wall()
-        gateway = self._live.assembly.gateway
+        gateway = self._shown.gateway
         yield _counter(
-            "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._live.telemetry.minted
+            "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._shown.telemetry.minted
         )
         states: Counter[str] = Counter()
         if gateway.api_keys is not None:
@@ -229,8 +241,8 @@ def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str
     return family
 
 
-def exposition(live: Live, clock: Clock) -> bytes:
+def exposition(shown: Shown, clock: Clock) -> bytes:
     """The text that Prometheus scrapes."""
     once = CollectorRegistry(auto_describe=False)
-    once.register(Collector(live, clock))
+    once.register(Collector(shown, clock))
     return generate_latest(once)

@@ -7,7 +7,7 @@ query, or an unverified claim.
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,12 +21,20 @@ from opentelemetry.util.types import AttributeValue
 from sidecar.common.clock import Clock
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import METHODS
-from sidecar.proxy.upstream_pool import UpstreamPool
 
 EXPORT_S = 5.0  # for the collector to take spans, at the end too
 QUEUE = 2048  # spans that wait for the collector; more are dropped, and no request waits
 
 log = logging.getLogger("sidecar.tracing")
+
+
+class Upstream(Protocol):
+    """The backend that is asked: where it is, (host, port) or the path of a unix socket, and how it is called."""
+
+    name: str
+    scheme: str
+    authority: bytes
+    address: tuple[str, int] | str
 
 
 class Trace(NamedTuple):
@@ -50,7 +58,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("sidecar")
         self._context = TraceContextTextMapPropagator()
 
-    def asked(self, request: Record, upstream: UpstreamPool) -> bytes:
+    def asked(self, request: Record, upstream: Upstream) -> bytes:
         """The backend is about to be asked: begin both spans; returns the header lines that tell it of the second."""
         server = self._server(request)
         context = trace.set_span_in_context(server)
@@ -167,7 +175,7 @@ def _server_attributes(request: Record, route: str | None) -> Mapping[str, Attri
     return attributes
 
 
-def _client_attributes(request: Record, upstream: UpstreamPool) -> Mapping[str, AttributeValue]:
+def _client_attributes(request: Record, upstream: Upstream) -> Mapping[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
         **_request_method(request),
         "url.full": f"{upstream.scheme}://{upstream.authority.decode()}{request.path}",

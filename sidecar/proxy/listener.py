@@ -5,7 +5,8 @@ import ipaddress
 import logging
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -13,15 +14,25 @@ from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.http.forwarded import Forwarded
 from sidecar.proxy.client_connection import ClientConnection
+from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
-
-if TYPE_CHECKING:
-    from sidecar.config import Config
-    from sidecar.proxy.handler import Handler
 
 NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
 
 log = logging.getLogger("sidecar.listener")
+
+
+class ListenerSettings(NamedTuple):
+    """What the configuration says of clients' connections; `trusted` are the networks of proxies that are believed."""
+
+    request_headers_s: float
+    idle_s: float
+    keep_alive_s: float
+    header_bytes: int
+    headers: int
+    connections: int
+    buffered_bytes: int
+    trusted: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
 class Listener(web.Server):
@@ -29,8 +40,8 @@ class Listener(web.Server):
 
     def __init__(
         self,
-        handler: "Handler",
-        config: "Config",
+        handler: Handler,
+        settings: ListenerSettings,
         clock: Clock,
         deadlines: Deadlines,
         resources: Resources,
@@ -44,22 +55,21 @@ class Listener(web.Server):
         self.is_closing = False
         self._open: set[ClientConnection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
-        self.use(handler, config)
+        self.use(handler, settings)
 
-    def use(self, handler: "Handler", config: "Config") -> None:
+    def use(self, handler: Handler, settings: ListenerSettings) -> None:
         """Serve by these from the next request on; one that is being served keeps the handler that it began with."""
-        timeouts, limits = config.timeouts, config.limits
         self.handler = handler
-        self.request_headers_s = timeouts.request_headers_s
-        self.idle_s = timeouts.idle_s
-        self.keep_alive_s = timeouts.keep_alive_s
-        self.line_bytes = limits.header_bytes
+        self.request_headers_s = settings.request_headers_s
+        self.idle_s = settings.idle_s
+        self.keep_alive_s = settings.keep_alive_s
+        self.line_bytes = settings.header_bytes
         # All headers together: one may be as long as a token, the others are short.
-        self.head_bytes = 2 * limits.header_bytes
-        self.headers = limits.headers
-        self.most_connections = limits.connections
-        self.trusted = config.trusted_proxies
-        self.resources.most_held_bytes = limits.buffered_bytes
+        self.head_bytes = 2 * settings.header_bytes
+        self.headers = settings.headers
+        self.most_connections = settings.connections
+        self.trusted = settings.trusted
+        self.resources.most_held_bytes = settings.buffered_bytes
         self.resources.hold(0)
 
     def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp's own handler is not used

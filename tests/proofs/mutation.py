@@ -84,6 +84,7 @@ TESTS_OF = {
     "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
     "gateway/token_minter": "gateway/test_token_minter.py gateway/test_assertion.py",
     "gateway/token_endpoint": "gateway/test_token_endpoint.py",
+    "gateway/issuer_metadata": "gateway/test_token_endpoint.py",
     "common/watched_file": "gateway/test_api_keys.py gateway/test_rotation.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{

@@ -24,13 +24,13 @@ from sidecar.app.builder.components import (
     tracing,
     trusted,
 )
+from sidecar.app.builder.gateway import gateway
 from sidecar.app.builder.key_sources import key_source, same_keys, same_place
 from sidecar.app.probe import Probe
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.watched_file import FollowedFile
 from sidecar.config import Config
-from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import Session
@@ -94,7 +94,7 @@ class Assembly:
         self.signing_keys = signing_keys(config)
         tokens = token_sources(config)
         self.tracing: Tracing | None = tracing(config, clock) if previous is None else previous.tracing
-        self.gateway = Gateway(config, clock, telemetry.minted)
+        self.gateway = gateway(config, clock, telemetry.minted)
         self.handler = Handler(
             routes(config),
             Verifier(issuers, clock, self.denylist),

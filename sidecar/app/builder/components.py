@@ -30,6 +30,7 @@ from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.forward_auth import ForwardAuth
+from sidecar.proxy.listener import ListenerSettings
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_pool import UpstreamPool
 
@@ -214,6 +215,21 @@ def backend(
         idle_s=timeouts.idle_s,
         head_bytes=config.limits.upstream_header_bytes,
         headers=config.limits.upstream_headers,
+    )
+
+
+def listener_settings(config: Config) -> ListenerSettings:
+    """What holds for the connections of clients."""
+    timeouts, limits = config.timeouts, config.limits
+    return ListenerSettings(
+        request_headers_s=timeouts.request_headers_s,
+        idle_s=timeouts.idle_s,
+        keep_alive_s=timeouts.keep_alive_s,
+        header_bytes=limits.header_bytes,
+        headers=limits.headers,
+        connections=limits.connections,
+        buffered_bytes=limits.buffered_bytes,
+        trusted=config.trusted_proxies,
     )
 
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sidecar.gateway.signing_key import ALGORITHMS, SigningKey, discovery, key_set, key_set_url
+from sidecar.gateway.issuer_metadata import discovery, key_set_url
+from sidecar.gateway.signing_key import ALGORITHMS, SigningKey, key_set
 
 CACHE_CONTROL = "public, max-age=60"  # short, so that a restarted issuer's new keys are soon asked for
 
