@@ -14,26 +14,51 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
-from sidecar.proxy.connection import Connection
+from sidecar.proxy.connection import Connection, Joined
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES
-
-if TYPE_CHECKING:
-    from sidecar.proxy.handler import Handler
-    from sidecar.proxy.listener import Listener
-    from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.handler import Handler
+from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES, Resources
 
 BLANK_LINES = 4  # accepted before a request
 LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
+
+class Listener(Protocol):
+    """Where clients connect, and what holds for all of them."""
+
+    handler: Handler
+    clock: Clock
+    resources: Resources
+    is_closing: bool
+    request_headers_s: float
+    idle_s: float
+    keep_alive_s: float
+    line_bytes: int
+    head_bytes: int
+    headers: int
+
+    @property
+    def trusted(self) -> object:
+        """The networks of proxies that are believed."""
+
+    def opened(self, connection: "ClientConnection") -> bool:
+        """A client has connected; is there room for it?"""
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """A connection has ended."""
+
+    def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
+        """What the backend is to be told about a connection."""
 
 
 class ClientConnection(Connection):
@@ -47,7 +72,7 @@ class ClientConnection(Connection):
         "listener",
     )  # fmt: skip
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: Listener) -> None:
         super().__init__(listener.resources, listener.head_bytes, BLANK_LINES)
         self.listener = listener
         self.exchange: Exchange | None = None
@@ -164,7 +189,7 @@ class ClientConnection(Connection):
         else:
             self._await_request(now)
 
-    def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
+    def enter_tunnel(self, tunnel: Joined) -> bytes:
         """Hand what comes to the tunnel from now on; returns what came behind the request."""
         self.tunnel = tunnel
         self._due = self._head_by = NEVER
@@ -248,7 +273,7 @@ class ClientConnection(Connection):
         reader.begin_body(head.length)
         self._begin(handler, head, raw)
 
-    def _begin(self, handler: "Handler", head: RequestHead, raw: bytes = b"") -> None:
+    def _begin(self, handler: Handler, head: RequestHead, raw: bytes = b"") -> None:
         """Serve a request; `raw` are the bytes of a head that is not known by them."""
         listener = self.listener
         reader = self.reader

@@ -1,14 +1,30 @@
 """What a client's connection and a backend's have in common: how they read, how they send, and what they hold meanwhile."""
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from sidecar.common.deadlines import NEVER
 from sidecar.http.message_reader import HEAD, MessageReader
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resources
 
-if TYPE_CHECKING:
-    from sidecar.proxy.tunnel import Tunnel
+
+class Joined(Protocol):
+    """The tunnel that a connection has become a side of."""
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes from the client."""
+
+    def from_upstream(self, data: bytes) -> None:
+        """Bytes from the backend."""
+
+    def client_writable(self) -> None:
+        """The client has taken all that it was sent."""
+
+    def upstream_writable(self) -> None:
+        """The backend has taken all that it was sent."""
+
+    def ended(self) -> None:
+        """One of the two connections has ended."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -31,7 +47,7 @@ class Connection(asyncio.BufferedProtocol):
         self.memory = resources.memory
         self.reader = MessageReader(head_bytes, blank_lines)
         self.transport: asyncio.Transport
-        self.tunnel: Tunnel | None = None
+        self.tunnel: Joined | None = None
         self.deadline = NEVER
         self.is_open = False
         self.write_paused = False

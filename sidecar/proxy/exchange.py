@@ -8,24 +8,21 @@ from asyncio import Task
 from collections.abc import Callable
 from itertools import count
 from os import urandom
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
 from sidecar.http.grammar import ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE
+from sidecar.http.message_reader import BODY, COMPLETE, MessageReader
 from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
 from sidecar.http.responses import CONTINUE
 from sidecar.observability.record import Record
-
-if TYPE_CHECKING:
-    from sidecar.proxy.client_connection import ClientConnection
-    from sidecar.proxy.handler import Handler
-    from sidecar.proxy.upstream_connection import UpstreamConnection
-    from sidecar.proxy.upstream_pool import UpstreamPool
+from sidecar.observability.telemetry import Telemetry
+from sidecar.proxy.tunnel import ClientSide
+from sidecar.proxy.upstream_connection import UpstreamConnection
 
 # Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
 _id_prefix = urandom(8).hex()
@@ -37,6 +34,66 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 
 def new_id() -> str:
     """A request id for a request that brought none."""
     return f"{_id_prefix}-{next(_id_numbers):x}"
+
+
+class Client(ClientSide, Protocol):
+    """The client's connection, as an exchange sees it."""
+
+    reader: MessageReader
+
+    def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
+        """The client owes a piece of its body, or it does not."""
+
+    def unread_changed(self) -> None:
+        """Some of what waited unread has been taken."""
+
+    def receiver_is_slow(self) -> None:
+        """The backend does not take all at once."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+    def exchange_over(self, keep: bool, now: float) -> None:
+        """The exchange has ended."""
+
+
+class Answers(Protocol):
+    """What writes our own answers."""
+
+    def refuse(self, exchange: "Exchange", rejection: Rejection) -> None:
+        """Answer a request that is refused."""
+
+
+class Rules(Protocol):
+    """What an exchange was taken through, and what decides how it goes on."""
+
+    telemetry: Telemetry
+
+    @property
+    def answers(self) -> Answers:
+        """What answers in place of the backend."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def relay(self, exchange: "Exchange") -> None:
+        """Pass on what is here of the answer."""
+
+    def bug(self, exchange: "Exchange", error: Exception) -> None:
+        """Something here is wrong."""
+
+    def ended(self, exchange: "Exchange", now: float) -> None:
+        """It is over."""
+
+
+class Waiting(Protocol):
+    """Where an exchange gets a connection to the backend, and waits for it."""
+
+    def send(self, exchange: "Exchange") -> None:
+        """Send a request as soon as there is a connection."""
+
+    def withdraw(self, exchange: "Exchange") -> None:
+        """A request waits no more."""
 
 
 class Exchange(Record):
@@ -61,10 +118,10 @@ class Exchange(Record):
     is_over = False
     is_question = False
     keeps_client = False
-    pool: "UpstreamPool | None" = None
+    pool: Waiting | None = None
     raw = b""
     response: ResponseHead | None = None
-    upstream: "UpstreamConnection | None" = None
+    upstream: UpstreamConnection | None = None
     waiting: "Task[None] | None" = None
     _answer_is_deferred = False
     _body = b""
@@ -77,10 +134,10 @@ class Exchange(Record):
         self,
         head: RequestHead,
         forwarded: Forwarded,
-        handler: "Handler",
+        handler: Rules,
         request_id: str,
         started: float,
-        client: "ClientConnection | None" = None,
+        client: Client | None = None,
     ) -> None:
         super().__init__(
             request_id, head.method, head.target, head.host, head.minor, forwarded.peer, forwarded.scheme, started
@@ -138,14 +195,14 @@ class Exchange(Record):
 
     # What its connections tell it.
 
-    def connected(self, upstream: "UpstreamConnection") -> None:
+    def connected(self, upstream: UpstreamConnection) -> None:
         """A connection to the backend is in hand: send the request, with as much of its body as is here."""
         try:
             self._connected(upstream)
         except Exception as error:  # noqa: BLE001
             self.handler.bug(self, error)
 
-    def _connected(self, upstream: "UpstreamConnection") -> None:
+    def _connected(self, upstream: UpstreamConnection) -> None:
         self.upstream = upstream
         now = self.sent = self.handler.now()
         client = self.client
@@ -181,7 +238,7 @@ class Exchange(Record):
     def _keep_body(self, body: bytes) -> None:
         """Keep all of a small body, which may have to be sent again; none when it has been sent for good."""
         assert self.client is not None
-        self.client.listener.resources.hold(len(body) - len(self._body))
+        self.client.resources.hold(len(body) - len(self._body))
         self._body = body
 
     def send_body(self) -> None:

@@ -29,7 +29,7 @@ from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.identity_headers import ANONYMOUS, REPORT, IdentityHeaders
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
-from sidecar.proxy.exchange import Exchange, new_id
+from sidecar.proxy.exchange import Client, Exchange, new_id
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
@@ -37,7 +37,6 @@ from sidecar.proxy.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
     from sidecar.observability.tracing import Tracing
-    from sidecar.proxy.client_connection import ClientConnection
 
 log = logging.getLogger("sidecar.proxy")
 
@@ -85,7 +84,7 @@ class Handler:
         self._forward_auth = forward_auth
 
     def exchange(
-        self, head: RequestHead, forwarded: Forwarded, client: "ClientConnection | None" = None, raw: bytes = b""
+        self, head: RequestHead, forwarded: Forwarded, client: Client | None = None, raw: bytes = b""
     ) -> Exchange:
         """The exchange of a request whose head has come; `raw` are its bytes, if it is not known by them."""
         exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self._clock.monotonic(), client)

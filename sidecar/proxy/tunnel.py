@@ -5,21 +5,48 @@ Frames are counted, never unpacked: only between two frames can the sidecar add 
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol
 
 from sidecar.common.deadlines import NEVER
 from sidecar.http.websocket import Frames, close_frame
-from sidecar.proxy.resources import READ_BYTES
+from sidecar.proxy.connection import Joined
+from sidecar.proxy.resources import READ_BYTES, Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection
-
-if TYPE_CHECKING:
-    from sidecar.proxy.client_connection import ClientConnection
-    from sidecar.proxy.exchange import Exchange
-
-    Side: TypeAlias = ClientConnection | UpstreamConnection
 
 FRAME_ENDS_S = 5.0  # how long a frame that is on its way when the token expires may take to end
 TOKEN_EXPIRED = 4401  # RFC 6455 section 7.4.2: 4000-4999 are for applications; 4401 reads as "401 on a WebSocket"
+
+
+class Side(Protocol):
+    """A connection that is joined to another."""
+
+    resources: Resources
+    write_paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def pause_reading(self, pause: bool) -> None:
+        """Stop reading, or read on."""
+
+
+class ClientSide(Side, Protocol):
+    """The client's connection."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def enter_tunnel(self, tunnel: Joined) -> bytes:
+        """Hand what comes to the tunnel from now on; returns what came behind the request."""
+
+
+class Joining(Protocol):
+    """Whose connections are joined."""
+
+    upstream: UpstreamConnection | None
+
+    def finish(self, *, keep: bool) -> None:
+        """It is over."""
 
 
 class _Direction:
@@ -28,7 +55,7 @@ class _Direction:
     __slots__ = ("_defer", "_frames", "_is_deferred", "_masked", "_sink", "_source", "_unread", "ending", "over")
 
     def __init__(
-        self, source: "Side", sink: "Side", defer: Callable[[Callable[[], None]], None], *, masked: bool, counted: bool
+        self, source: Side, sink: Side, defer: Callable[[Callable[[], None]], None], *, masked: bool, counted: bool
     ) -> None:
         self.ending = self.over = self._is_deferred = False
         self._source = source
@@ -90,8 +117,8 @@ class Tunnel:
 
     def __init__(
         self,
-        exchange: "Exchange",
-        client: "ClientConnection",
+        exchange: Joining,
+        client: ClientSide,
         upstream: UpstreamConnection,
         lasts_s: float,
         *,

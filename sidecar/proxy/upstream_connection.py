@@ -6,16 +6,15 @@ next client's answer.
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER
+from sidecar.http.head_cache import HeadCache
+from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.response_head import ResponseHead, parse_response_head
-from sidecar.proxy.connection import Connection
-from sidecar.proxy.resources import READ_BYTES
-
-if TYPE_CHECKING:
-    from sidecar.proxy.tunnel import Tunnel
-    from sidecar.proxy.upstream_pool import UpstreamPool
+from sidecar.proxy.connection import Connection, Joined
+from sidecar.proxy.resources import READ_BYTES, Resources
 
 CLOSE_S = 5.0  # how long a backend has to take the rest of what was sent to a connection that is closed
 
@@ -33,6 +32,25 @@ class Asker(Protocol):
         """The backend's time is over."""
 
 
+class Pool(Protocol):
+    """Where a connection comes from, and what holds for all that come from there."""
+
+    clock: Clock
+    resources: Resources
+    answer_s: float
+    idle_s: float
+    head_bytes: int
+    headers: int
+    header_policy: ResponseHeaderPolicy
+    heads: HeadCache[ResponseHead]
+
+    def keep(self, connection: "UpstreamConnection", now: float) -> None:
+        """Take a connection back."""
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """A connection has ended."""
+
+
 class UpstreamConnection(Connection):
     """A connection to the backend.
 
@@ -45,7 +63,7 @@ class UpstreamConnection(Connection):
 
     __slots__ = ("asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
 
-    def __init__(self, pool: "UpstreamPool") -> None:
+    def __init__(self, pool: Pool) -> None:
         super().__init__(pool.resources, pool.head_bytes)
         self.pool = pool
         self.asker: Asker | None = None
@@ -171,7 +189,7 @@ class UpstreamConnection(Connection):
         self.reader.die()
         self.count_unread(0)
 
-    def enter_tunnel(self, tunnel: "Tunnel") -> bytes:
+    def enter_tunnel(self, tunnel: Joined) -> bytes:
         """Hand what comes to the tunnel from now on; returns what came already."""
         self.tunnel = tunnel
         early = self.reader.release()
