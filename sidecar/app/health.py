@@ -66,6 +66,7 @@ class Health:
             live.telemetry,
             live.token_cache,
             assembly.sources.values(),
+            assembly.denylist,
             assembly.gateway,
             assembly.upstreams,
             assembly.config.digest,

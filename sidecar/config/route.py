@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StrictBool, StrictInt
 from pydantic.json_schema import SkipJsonSchema
 
+from sidecar.common.path_pattern import regular
 from sidecar.config.addresses import UpstreamUrl
 from sidecar.config.claims import Require
 from sidecar.config.gateway import MintedToken
@@ -15,7 +16,6 @@ from sidecar.config.struct import Struct, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
-from sidecar.policy.path_pattern import regular
 
 MAX_REGEX = 256  # characters; a longer one is a program
 

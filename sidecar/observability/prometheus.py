@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
 from sidecar.gateway.gateway import Gateway
+from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCache
 from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
@@ -29,6 +30,7 @@ class Shown(NamedTuple):
     telemetry: Telemetry
     token_cache: TokenCache
     sources: Collection[JwksSource]
+    denylist: DenyList
     gateway: Gateway
     upstreams: Collection[str]
     config_digest: str
@@ -175,7 +177,7 @@ class Collector(registry.Collector):
         )
 
     def _denylist(self) -> Iterator[Metric]:
-        denylist = self._live.assembly.denylist
+        denylist = self._shown.denylist
         yield _gauge(
             "denylist_entries",
             "Entries of the deny list by their origin (file, posted) and state: in_force, or waiting for their issuer.",

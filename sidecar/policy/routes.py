@@ -10,8 +10,8 @@ from enum import Enum
 from urllib.parse import unquote
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.common.path_pattern import regular, stars
 from sidecar.policy.access_policy import Policy
-from sidecar.policy.path_pattern import regular, stars
 
 # Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
