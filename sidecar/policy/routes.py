@@ -1,42 +1,23 @@
 """path -> Route; refuses paths that two programs could read differently.
 
-The bytes of the path are forwarded as they came. They are matched in every way that a program behind the sidecar might read
-them; where two readings would meet different rules the request is refused, since the backend may follow the other one.
+A path is matched by each of its readings (path_normalization.py). Where two of them meet different rules the request is refused,
+since the backend may follow the other one.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from urllib.parse import unquote
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.path_pattern import regular, stars
 from sidecar.policy.access_policy import Policy
+from sidecar.policy.path_normalization import is_plain, readings
 
-# Segments of RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is `.` or `..`.
-_PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
-_FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
-_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*+")
-# No part of a path by RFC 3986, and sent as they are by many clients; some programs encode them.
-_RAW = re.compile(r'[\[\]{}^"<>|]')
-# %00 ends a string to some; other control characters have no business in a path.
-_FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
-_SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
 # A separator to some programs, and a part of a name to others.
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
-# `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
-_DOT_PARAMETER = re.compile(r"/\.{1,2};")
-# `;x` names a parameter of a segment to a servlet container, which drops it before it looks for the resource.
-_PARAMETER = re.compile(r";[^/]*")
-# `//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2); to a browser's, which Node has, `///x/admin` too.
-_AUTHORITY = re.compile(r"^//[^/]*")
-_LATE_AUTHORITY = re.compile(r"^//+[^/]*")
 MAX_MATCHED = 2048  # characters of a path that a regular expression looks at; each one more costs time
 # CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
-MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
-MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
-MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all of them: long paths have fewer
 
 
 class Auth(Enum):
@@ -122,6 +103,23 @@ class Route:
         """Is more than a comparison needed to know what it covers?"""
         return self._regex is not None or self._stars is not None
 
+    def sent(self, target: str) -> str:
+        """The target that the backend sees: the one that came, byte by byte, without the prefix that the rule strips.
+
+        Raises Rejection where the prefix came in another spelling or is not all of a segment, or where what is left begins with
+        `//`: many take that for a host.
+        """
+        if not self.strip_prefix:
+            return target
+        if not target.startswith(self.strip_prefix):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+        left = target[len(self.strip_prefix) :]
+        if left[:1] in ("", "?"):
+            return "/" + left
+        if left[0] != "/" or left.startswith("//"):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+        return left
+
     def serves(self, host: str) -> bool:
         """Does this rule speak of the host (lower-case, without port)?"""
         return self._hosts is None or host in self._hosts or host.endswith(self._domains)
@@ -155,12 +153,16 @@ class Routes:
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
         path = target.partition("?")[0]
-        if _PLAIN.fullmatch(path) is not None and _FOLDED.search(path) is None:
+        if is_plain(path):
             return self._first(method, path, host)
         found = set(self.meanings(method, target, host).values())
         if len(found) > 1:
             raise Rejection(Reason.PATH_AMBIGUOUS)
         route = found.pop()
+        if route.strip_prefix and self._met_behind(route, method, path, host) != {route}:
+            raise Rejection(
+                Reason.PATH_AMBIGUOUS, "Without the prefix the path could be read as more than one resource."
+            )
         if (not route.encoded_slashes or route.strip_prefix) and _ENCODED_SLASH.search(path) is not None:
             raise Rejection(
                 Reason.PATH_AMBIGUOUS, "The path has an encoded slash or backslash, which its rule refuses."
@@ -170,6 +172,10 @@ class Routes:
     def meanings(self, method: str, target: str, host: bytes = b"") -> dict[str, Route]:
         """The rule that each reading of the path meets. Raises Rejection where the path is not to be read at all."""
         return {reading: self._first(method, reading, host) for reading in readings(target.partition("?")[0])}
+
+    def _met_behind(self, route: Route, method: str, path: str, host: bytes) -> set[Route]:
+        """The rules for what the backend may take the path for that it sees: those of the plain requests for the same."""
+        return {self._first(method, route.strip_prefix + one, host) for one in readings(route.sent(path))}
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
         first = none = len(self.rules)
@@ -212,102 +218,3 @@ class Routes:
 def host_name(host: bytes) -> str:
     """The name in a Host value, as names compare: lower-case, without the port and the root's dot, which nginx drops too."""
     return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).removesuffix(".").lower()
-
-
-def readings(path: str) -> set[str]:
-    """Every path that a program might take this one for, by any of _PROGRAMS in any order.
-
-    Raises Rejection where the path is not to be read at all.
-    """
-    if not path.startswith("/"):
-        raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
-    if len(path) > MAX_READ:
-        raise Rejection(Reason.PATH_AMBIGUOUS)
-    if (start := _READABLE.match(path)) is None or start.end() < len(path):
-        raise Rejection(Reason.PATH_AMBIGUOUS, _unreadable(path[start.end() if start else 0]))
-    found: set[str] = set()
-    unread = {path, _RAW.sub(lambda raw: f"%{ord(raw[0]):02X}", path)}
-    read = 0
-    while unread:
-        reading = unread.pop()
-        found.add(reading)
-        read += len(reading)
-        if (
-            ("%" in reading and _FORBIDDEN_ESCAPE.search(reading) is not None)
-            or (";" in reading and _DOT_PARAMETER.search(reading) is not None)
-            or len(found) > MAX_READINGS
-            or read > MAX_READ_TOGETHER
-        ):
-            raise Rejection(Reason.PATH_AMBIGUOUS)
-        unread |= {program(reading) for sign, program in _PROGRAMS if sign in reading} - found
-    return found
-
-
-def _unreadable(character: str) -> str:
-    if character == "%":
-        return "The path has a % that begins no escape: a % itself is %25."
-    shown = f"{character!r} as it is" if " " < character < "\x7f" else "a character that is no visible ASCII"
-    return f"The path has {shown}, which programs read in different ways: encode it."
-
-
-def _decoded_but_slashes(path: str) -> str:
-    """As by programs to which an encoded slash is a part of a name."""
-    return _decoded(_SLASH.sub(r"%25\1", path))
-
-
-def _decoded(path: str) -> str:
-    return unquote(path, errors="surrogateescape")
-
-
-def _cut(path: str) -> str:
-    """Without what looks like a query or fragment once it is decoded."""
-    return re.split("[?#]", path)[0]
-
-
-def _without_parameters(path: str) -> str:
-    return _PARAMETER.sub("", path)
-
-
-def _without_authority(path: str) -> str:
-    return _AUTHORITY.sub("", path) or "/"
-
-
-def _without_late_authority(path: str) -> str:
-    return _LATE_AUTHORITY.sub("", path) or "/"
-
-
-def _merged(path: str) -> str:
-    return re.sub("/{2,}", "/", path)
-
-
-def _resolved(path: str) -> str:
-    """RFC 3986 section 5.2.4, remove_dot_segments."""
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for segment in segments:
-        if segment == "..":
-            if kept:
-                kept.pop()
-        elif segment != ".":
-            kept.append(segment)
-    if segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
-
-
-# Each with what a path must hold for it to do anything, which is quick to see.
-_PROGRAMS = (
-    ("%", _decoded),
-    ("%2F", _decoded_but_slashes),
-    ("%2f", _decoded_but_slashes),
-    ("%5C", _decoded_but_slashes),
-    ("%5c", _decoded_but_slashes),
-    ("\\", lambda path: path.replace("\\", "/")),
-    ("?", _cut),
-    ("#", _cut),
-    (";", _without_parameters),
-    ("//", _without_authority),
-    ("//", _without_late_authority),
-    ("//", _merged),
-    (".", _resolved),
-)

@@ -253,7 +253,7 @@ class Handler:
         request_line = head.request_line
         credentials = b""
         if route.strip_prefix or route.forward_token or not self.tokens.only_in_headers or self._signature is not None:
-            target = _target(exchange.target, route)
+            target = route.sent(exchange.target).encode()
             if route.forward_token or not self.tokens.only_in_headers:
                 target, credentials = self.tokens.sent_on(target, head.special, route.forward_token)
             if self._signature is not None:
@@ -295,19 +295,3 @@ def _check_length(head: RequestHead, most: int) -> None:
     """Refuse a body that says it is too large. One that does not say is counted on its way."""
     if head.length != CHUNKED and head.length > most:
         raise Rejection(Reason.BODY_TOO_LARGE)
-
-
-def _target(target: str, route: Route) -> bytes:
-    """The target's exact bytes, without the prefix that the route strips.
-
-    Raises Rejection where the prefix came in other spelling, or where what is left begins with `//`: many take that for a host.
-    """
-    if route.strip_prefix:
-        if not target.startswith(route.strip_prefix):
-            raise Rejection(Reason.PATH_AMBIGUOUS)
-        target = target[len(route.strip_prefix) :]
-        if not target.startswith("/"):
-            target = "/" + target
-        elif target.startswith("//"):
-            raise Rejection(Reason.PATH_AMBIGUOUS)
-    return target.encode()

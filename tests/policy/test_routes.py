@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.policy.access_policy import Policy
-from sidecar.policy.routes import MAX_READINGS, REFUSED_METHODS, Auth, Route, Routes, host_name, readings
+from sidecar.policy.path_normalization import MAX_READINGS, readings
+from sidecar.policy.routes import REFUSED_METHODS, Auth, Route, Routes, host_name
 
 PUBLIC = Route("/public/*", auth=Auth.NONE)
 ROBOTS = Route("/robots.txt", auth=Auth.NONE)
@@ -296,6 +297,42 @@ def test_a_rule_may_refuse_encoded_slashes(refusing: Route, slash: str) -> None:
     assert caught.value.details == "The path has an encoded slash or backslash, which its rule refuses."
 
 
+STRIPPED = Route("/api/public/*", strip_prefix="/api", auth=Auth.NONE)
+BEHIND = Routes([STRIPPED, Route("/api/*", auth=Auth.DENY)], OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/public/../../api/public/secret", "/api/public/%2e%2e/%2e%2e/api/public/x", "/api/public/../../../api/public/x",
+        "/api/public//../../../api/public/x", "/api/public/a;/../../../api/public/x", "/api/public/..//../api/public",
+        "/api/public/a/../../../api/public", "/api/public/%252e%252e/../api/public/x",
+    ],
+)  # fmt: skip
+def test_dots_are_judged_as_the_backend_will_see_them_behind_a_stripped_prefix(path: str) -> None:
+    """To the backend the first of them is /api/public/secret, which a plain request cannot reach by this rule."""
+    with pytest.raises(Rejection) as caught:
+        BEHIND.match("GET", path)
+    assert caught.value.reason is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/public", "/api/public/x", "/api/public/a/../b", "/api/public/a//b", "/api/public/a%20b;c"]
+)
+def test_dots_that_stay_below_a_rule_pass_behind_a_stripped_prefix(path: str) -> None:
+    assert BEHIND.match("GET", path) is STRIPPED
+
+
+def test_a_prefix_ends_with_a_segment() -> None:
+    route = Route("", regex="/.*", strip_prefix="/api")
+    assert [route.sent(path) for path in ("/api", "/api?x", "/api/", "/api/x?y")] == ["/", "/?x", "/", "/x?y"]
+    for path in ("/apix", "/API/x", "/%61pi/x", "/api//x", "/x"):
+        with pytest.raises(Rejection) as caught:
+            route.sent(path)
+        assert caught.value.reason is Reason.PATH_AMBIGUOUS
+    assert Route("/x").sent("//x") == "//x"
+
+
 @pytest.mark.parametrize(
     ("path", "details"),
     [
@@ -455,6 +492,27 @@ def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> N
         return
     for reading in every_reading(path):
         assert match_plain(reading) is served, reading
+
+
+@settings(max_examples=300)
+@given(PATHS, st.sampled_from(["/public", "/a", "/public/closed", "/admin"]))
+@example("/public/../../public/closed", "/public")
+@example("/public/x/../../../public", "/public")
+def test_no_program_reads_what_is_left_of_a_path_as_another_rules(path: str, prefix: str) -> None:
+    """What the backend makes of what it sees is open to the plain request for just that."""
+    stripped = Route("/public/*", auth=Auth.NONE, strip_prefix=prefix) if prefix.startswith("/public") else Route(
+        f"{prefix}/*", strip_prefix=prefix
+    )  # fmt: skip
+    rules = [CLOSED, stripped, ROBOTS, ADMIN]
+    routes = Routes(rules, OTHERWISE)
+    try:
+        served = routes.match("GET", path)
+        sent = served.sent(path)
+    except Rejection:
+        return
+    for reading in every_reading(sent):
+        plain = served.strip_prefix + reading
+        assert next((route for route in rules if route.covers(plain)), OTHERWISE) is served, reading
 
 
 def match_plain(path: str) -> Route:
