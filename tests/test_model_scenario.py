@@ -264,7 +264,11 @@ async def test_spoofed_headers_are_stripped_where_no_token_is_needed(target: str
         answer = await stack.fetch(protected(None, target, *SPOOFED))
         assert (answer.status, answer.json()) == (200, GRANTED)
         seen = await stack.backend.received()
-        assert identity(seen) == {"x-jwt-status": "report" if target == "/trial/x" else "anonymous"}
+        assert identity(seen) == (
+            {"x-jwt-status": "report", "x-jwt-report": "token_missing"}
+            if target == "/trial/x"
+            else {"x-jwt-status": "anonymous"}
+        )
         assert b"mallory" not in seen.head
 
 
@@ -298,7 +302,11 @@ async def test_a_report_route_lets_pass_what_it_would_refuse_and_says_so() -> No
     async with model() as stack:
         for token in (None, "x", stack.token(exp=1), stack.alice):
             assert (await stack.fetch(protected(token, "/trial/x"))).status == 200
-        assert [identity(seen) for seen in stack.backend.requests] == [{"x-jwt-status": "report"}] * 4
+        told = [identity(seen) for seen in stack.backend.requests]
+        assert [seen["x-jwt-status"] for seen in told] == ["report"] * 4
+        codes = ["token_missing", "token_malformed", "token_expired", "scope_insufficient"]
+        assert [seen["x-jwt-report"] for seen in told] == codes
+        assert [seen.get("x-jwt-sub") for seen in told] == [None, None, None, "alice"]
         await stack.fetch(protected(stack.token(scope="admin"), "/trial/x"))
         assert identity(stack.backend.requests[4])["x-jwt-status"] == "verified"
 

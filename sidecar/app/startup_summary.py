@@ -24,12 +24,19 @@ def summary(config: Config) -> Iterator[str]:
     ):
         if rules := [route for route in config.routes if route.auth == auth]:
             yield f"{words}: {_named(rules)}"
-    if reported := [route for route in config.routes if route.mode == "report"]:
-        yield f"report only, refused requests are let in (until you write mode: enforce): {_named(reported)}"
-    narrower = [route for route in config.routes if route.auth == "required" and route.mode == "enforce"]
-    named = f"{_named(narrower)}, and " if narrower else ""
+    everything = ["everything that no rule names"]
+    reported = [_named(rules)] if (rules := [route for route in config.routes if config.reports(route)]) else []
+    if config.reports():
+        reported += everything
+    if reported:
+        yield f"report only, refused requests are let in (until you write mode: enforce): {', and '.join(reported)}"
+    narrower = [route for route in config.routes if route.auth == "required" and not config.reports(route)]
+    named = [_named(narrower)] if narrower else []
+    if not config.reports():
+        named += everything
     needed = "protected, a valid token is needed" if config.issuers else "closed, as no issuer is named"
-    yield f"{needed}: {named}everything that no rule names"
+    if named:
+        yield f"{needed}: {', and '.join(named)}"
     if config.forward_auth is not None:
         peers = ", ".join(map(str, config.trusted_proxies))
         yield f"forward-auth at {config.forward_auth.path} ({config.forward_auth.original}), asked by {peers}"

@@ -93,7 +93,14 @@ class Config(Struct):
     )
     assertion: Assertion | None = key("A signed proof of the claims for the backend. Left out: none.", None)
     signature: Signature | None = key("A signature over each request to the backend. Left out: none.", None)
-    forward_token: StrictBool = key("Send the token on; the backend has no need of it any more.", False)
+    mode: Literal["enforce", "report"] = key(
+        "report: what would be refused for its token is counted, logged and let in, wherever no rule says enforce.",
+        "enforce",
+    )
+    forward_token: StrictBool = key(
+        "Send the token on; the backend has no need of it any more. Where the mode is report: true, unless false is written.",
+        False,
+    )
     access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
     tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
@@ -121,6 +128,21 @@ class Config(Struct):
     def default_upstream(self) -> str:
         """The name of the upstream for requests whose route names none; there may be none of this name beside forward_auth."""
         return "default" if "default" in self.upstreams else next(iter(self.upstreams), "default")
+
+    def reports(self, rule: Route | None = None) -> bool:
+        """Does this rule, or without one what no rule names, only report? Not where nothing is asked for, or nobody gets in."""
+        if rule is None:
+            return self.mode == "report"
+        return (rule.mode or self.mode) == "report" and rule.auth not in ("none", "deny")
+
+    def sends_token(self, rule: Route | None = None) -> bool:
+        """Does the token go on to the backend? While a rule only reports, the backend may be what still checks it."""
+        if rule is not None and (rule.forward_token is not None or rule.auth == "api_key"):
+            return rule.forward_token is True
+        if "forward_token" in self.model_fields_set:
+            return self.forward_token
+        upstream = self.upstreams.get((rule and rule.upstream) or self.default_upstream)
+        return self.reports(rule) and (upstream is None or upstream.token is None)
 
     @property
     def token_sources(self) -> tuple[TokenSource, ...]:

@@ -110,7 +110,9 @@ class Route(Struct):
     preflight: Literal["forward", "reject"] = key(
         "CORS preflights come without a token: forward lets them through, reject asks for one.", "forward"
     )
-    mode: Literal["enforce", "report"] = key("report: what would be refused is counted, logged and let in.", "enforce")
+    mode: Literal["enforce", "report"] | None = key(
+        "report: what would be refused is counted, logged and let in. Left out: the file's mode.", None
+    )
     encoded_slashes: Literal["pass", "reject"] = key(
         "%2F, %5C in a path. pass: as they came, if every reading meets this rule; never with strip_prefix. reject: a 400.",
         "pass",
@@ -118,7 +120,9 @@ class Route(Struct):
     upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
     strip_prefix: PathPrefix | None = key("Taken off the path before it is sent on.", None)
     host: Literal["preserve", "upstream"] = key("The Host that the upstream sees: the client's or its own.", "preserve")
-    forward_token: StrictBool | None = key("As the file's forward_token, for these requests.", None)
+    forward_token: StrictBool | None = key(
+        "Send the token on. Left out: the file's forward_token, or true where the mode is report.", None
+    )
     max_body_bytes: Annotated[StrictInt, Field(ge=0)] | None = key("A larger body is a 413. Left out: any size.", None)
     upgrades: tuple[Annotated[str, AfterValidator(_upgrade)], ...] = key(
         "Protocols that a connection may change to once its request was verified.", ("websocket",)
@@ -138,6 +142,8 @@ class Route(Struct):
             section.report("contradicts auth: api_key: an API key never reaches a backend; remove it", "forward_token")
         if self.auth == "none" and self.mode == "report":
             section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
+        if self.auth == "deny" and self.mode == "report":
+            section.report("contradicts auth: deny, which lets nobody in; remove one of the two", "mode")
         if self.strip_prefix and self.path and not f"{self.path}/".startswith(f"{self.strip_prefix}/"):
             section.report(f"is no prefix of {self.path}; these paths do not begin with it", "strip_prefix")
 

@@ -28,7 +28,6 @@ MAX_ALL_BYTES = 16 * 1024  # all of them together
 
 VERIFIED = b"X-JWT-Status: verified\r\n"
 ANONYMOUS = b"X-JWT-Status: anonymous\r\n"
-REPORT = b"X-JWT-Status: report\r\n"
 
 _SAFE = " " + punctuation.replace("%", "")  # letters and digits are always safe to `quote`
 _SAFE_IN_LIST = _SAFE.replace(",", "")

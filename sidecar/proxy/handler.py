@@ -7,6 +7,7 @@ goes on where it stopped, by the same rules.
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from traceback import extract_tb
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.verifier import Verifier, digest
 from sidecar.observability.telemetry import Telemetry
-from sidecar.policy.identity_headers import ANONYMOUS, REPORT, IdentityHeaders
+from sidecar.policy import report_mode
+from sidecar.policy.identity_headers import ANONYMOUS, IdentityHeaders
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.exchange import Client, Exchange, new_id
@@ -233,8 +235,19 @@ class Handler:
         except Rejection as rejection:
             if not route.report:
                 raise
-            exchange.refused(rejection, reported=True)
-            return REPORT
+            return self.let_in(exchange, rejection)
+
+    def let_in(self, exchange: Exchange, rejection: Rejection) -> bytes:
+        """The identity headers of a request that its route would refuse, and only reports. Raises what is not covered by that."""
+        reason = rejection.reason
+        if reason not in report_mode.COVERED:
+            raise rejection
+        exchange.refused(rejection, reported=True)
+        verified = b""
+        if exchange.claims is not None and reason is not Reason.CLAIMS_TOO_LARGE:
+            with suppress(Rejection):  # they do not fit: the first reason is told
+                verified = self.identity.lines(exchange.claims)
+        return report_mode.identity_lines(reason, verified)
 
     def _verified(self, exchange: Exchange, awaited: KeysAwaited | None) -> Claims | None:
         """The verified claims of the token that a request brings, None without one. Raises Rejection and KeysAwaited."""

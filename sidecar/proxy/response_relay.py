@@ -156,5 +156,7 @@ class ResponseRelay:
         Tunnel(exchange, client, upstream, lasts_s, websocket=protocol == b"websocket").begin()
 
     def _lasts_s(self, exchange: Exchange) -> float:
-        """How long the request's token is still good; NEVER to end without one, or without exp."""
+        """How long the request's token is still good; NEVER to end without one, without exp, or where a route only reports."""
+        if exchange.route is not None and exchange.route.report:
+            return NEVER
         return NEVER if exchange.claims is None else exchange.claims.valid_until - self._clock.wall()

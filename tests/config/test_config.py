@@ -74,7 +74,7 @@ def test_the_smallest_file_has_every_default() -> None:
 def test_a_route_has_every_default() -> None:
     (route,) = file("routes: [{path: /a}]").routes
     assert (route.path, route.methods, route.auth, route.issuers) == ("/a", None, "required", None)
-    assert (route.require, route.mode, route.upstream, route.forward_token) == (None, "enforce", None, None)
+    assert (route.require, route.mode, route.upstream, route.forward_token) == (None, None, None, None)
 
 
 def test_a_route_keeps_what_the_file_says() -> None:

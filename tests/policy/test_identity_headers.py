@@ -17,7 +17,6 @@ from sidecar.policy.identity_headers import (
     ANONYMOUS,
     MAX_ALL_BYTES,
     MAX_HEADER_BYTES,
-    REPORT,
     VERIFIED,
     IdentityHeaders,
     encode,
@@ -214,10 +213,9 @@ def test_the_headers_are_rendered_once_for_a_token() -> None:
 
 
 def test_every_request_says_how_it_came() -> None:
-    assert [line.decode() for line in (VERIFIED, ANONYMOUS, REPORT)] == [
+    assert [line.decode() for line in (VERIFIED, ANONYMOUS)] == [
         "X-JWT-Status: verified\r\n",
         "X-JWT-Status: anonymous\r\n",
-        "X-JWT-Status: report\r\n",
     ]
 
 

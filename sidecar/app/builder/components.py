@@ -272,17 +272,22 @@ def routes(config: Config) -> Routes:
             auth=Auth(route.auth),
             policy=policy(route),
             preflight=route.preflight == "forward",
-            report=route.mode == "report",
+            report=config.reports(route),
             upstream=route.upstream or config.default_upstream,
             strip_prefix=route.strip_prefix or "",
             preserve_host=route.host == "preserve",
             max_body=route.max_body_bytes,
             upgrades=route.upgrades,
             encoded_slashes=route.encoded_slashes == "pass",
-            forward_token=route.auth != "api_key"
-            and (config.forward_token if route.forward_token is None else route.forward_token),
+            forward_token=config.sends_token(route),
         )
         for route in config.routes
     ]
-    otherwise = Route("/*", upstream=config.default_upstream, forward_token=config.forward_token, name="(default)")
+    otherwise = Route(
+        "/*",
+        report=config.reports(),
+        upstream=config.default_upstream,
+        forward_token=config.sends_token(),
+        name="(default)",
+    )
     return Routes(listed, otherwise)

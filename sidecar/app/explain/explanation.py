@@ -27,7 +27,7 @@ from sidecar.jwt.compact_jws import without_tokens
 from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.verifier import Examination, Verifier
 from sidecar.observability.telemetry import Telemetry
-from sidecar.policy.identity_headers import ANONYMOUS, REPORT
+from sidecar.policy.identity_headers import ANONYMOUS
 from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.handler import Handler, check_head
@@ -129,15 +129,19 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         return Explanation([_failed("request", rejection)], rejection)
     steps.append(Step("ok", "route", _about_route(assembly, route)))
     refusal: Rejection | None = None
-    identity = REPORT
+    identity = b""
     try:
         identity = await _authenticated(handler, exchange, _enforced(route))
     except Rejection as rejection:
         refusal = rejection
     steps += _checks(route, watched, exchange.claims, refusal, identity, clock.wall())
-    if refusal is not None and not route.report:
-        return Explanation(steps, refusal)
     if refusal is not None:
+        try:
+            if not route.report:
+                raise refusal
+            identity = handler.let_in(exchange, refusal)
+        except Rejection:
+            return Explanation(steps, refusal)
         steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
     upstream = assembly.upstreams.get(route.upstream)
     if upstream is None:

@@ -1,0 +1,193 @@
+"""Report mode: whatever a rule would refuse reaches the backend as if there were no rules, and is told."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from sidecar.common.errors import Reason
+from sidecar.config import ConfigError, parse
+from sidecar.policy import report_mode
+from tests.peers.backend import RawBackend, Request
+from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.tokens import flip, payload_of, unb64
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+ADMIN = {"path": "/admin/*", "require": {"scopes": ["admin"]}}
+BASE = {"issuers": {"main": {"issuer": "https://i.test/", "audiences": ["a"]}}, "upstream": "http://127.0.0.1:1"}
+
+
+def config(**settings: Any) -> Any:
+    return parse(json.dumps(BASE | settings))
+
+
+async def told(stack: Stack, raw: bytes) -> dict[str, str | None]:
+    """What the backend is told of a request that is let in."""
+    number = len(stack.backend.requests) + 1
+    answer = await stack.fetch(raw)
+    assert answer.status == 200, answer.raw
+    seen = await stack.backend.received(number)
+    names = ("X-JWT-Status", "X-JWT-Report", "X-JWT-Sub", "X-JWT-Claims", "Authorization", "Cookie")
+    return {name: seen.get(name.lower()) for name in names if seen.get(name.lower()) is not None}
+
+
+async def test_a_request_with_a_bad_token_goes_on_with_it_and_the_code() -> None:
+    async with running(mode="report") as stack:
+        for token, code in (
+            (None, "token_missing"),
+            ("opaque-session-id", "token_malformed"),
+            (stack.token(exp=1), "token_expired"),
+            (stack.token(aud="another"), "audience_mismatch"),
+            (stack.token(iss="https://nobody.test/"), "issuer_unknown"),
+            (flip(stack.alice, 2), "signature_invalid"),
+        ):
+            expected = {"X-JWT-Status": "report", "X-JWT-Report": code}
+            expected |= {} if token is None else {"Authorization": f"Bearer {token}"}
+            assert await told(stack, request("GET", "/x", token=token)) == expected
+
+
+async def test_verified_claims_go_along_where_a_rule_would_refuse() -> None:
+    async with running(mode="report", routes=[ADMIN]) as stack:
+        seen = await told(stack, stack.good("GET", "/admin/x"))
+        assert (seen["X-JWT-Status"], seen["X-JWT-Report"]) == ("report", "scope_insufficient")
+        assert (seen["X-JWT-Sub"], seen["Authorization"]) == ("alice", f"Bearer {stack.alice}")
+        assert json.loads(unb64(seen["X-JWT-Claims"] or ""))["sub"] == payload_of(stack.alice)["sub"]
+
+
+async def test_a_good_request_is_verified_and_keeps_its_token() -> None:
+    async with running(mode="report") as stack:
+        seen = await told(stack, stack.good())
+        assert (seen["X-JWT-Status"], seen["X-JWT-Sub"]) == ("verified", "alice")
+        assert (seen.get("X-JWT-Report"), seen["Authorization"]) == (None, f"Bearer {stack.alice}")
+
+
+async def test_a_revoked_token_passes_without_claims() -> None:
+    async with running(mode="report") as stack:
+        token = stack.token(jti="lost")
+        await stack.fetch(request("GET", "/", token=token))
+        stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "jti": "lost"})
+        seen = await told(stack, request("GET", "/", token=token))
+        assert seen == {
+            "X-JWT-Status": "report",
+            "X-JWT-Report": "token_revoked",
+            "Authorization": f"Bearer {token}",
+        }
+
+
+async def test_an_issuer_without_keys_stops_nobody() -> None:
+    issuer = ScriptedIssuer(algs=["EdDSA"])
+    issuer.on_jwks = Answer(500)
+    async with running(mode="report", issuer=issuer) as stack:
+        seen = await told(stack, stack.good())
+        assert seen["X-JWT-Report"] == "jwks_unavailable"
+
+
+async def test_claims_that_do_not_fit_stay_behind() -> None:
+    async with running(mode="report") as stack:
+        token = stack.token(sub="a" * 5000)
+        seen = await told(stack, request("GET", "/", token=token))
+        assert (seen["X-JWT-Report"], seen.get("X-JWT-Sub")) == ("claims_too_large", None)
+
+
+async def test_what_is_no_question_of_tokens_and_rules_is_refused_all_the_same() -> None:
+    routes = [{"path": "/closed/*", "auth": "deny"}, {"path": "/small/*", "max_body_bytes": 2}, {"path": "/a/*"}, ADMIN]
+    async with running(mode="report", routes=routes) as stack:
+        twice = [("Authorization", f"Bearer {stack.alice}"), ("Authorization", "Bearer other")]
+        for raw, code in (
+            (stack.good("GET", "/closed/x"), "route_denied"),
+            (stack.good("POST", "/small/x", body=b"long"), "body_too_large"),
+            (stack.good("GET", "/a/..%2fadmin/x"), "path_ambiguous"),
+            (request("GET", "/x", headers=twice), "token_ambiguous"),
+            (request("GET", "/x", token="e30." + "e" * 20_000 + ".x"), "token_too_large"),
+            (stack.good("GET", "/x", headers=[("X Y", "z")]), "request_malformed"),
+            (stack.good("CONNECT", "/x"), "method_not_allowed"),
+        ):
+            answer = await stack.fetch(raw)
+            assert (answer.json()["code"], answer.get("x-jwt-sidecar")) == (code, "rejected")
+        assert stack.backend.requests == []
+
+
+def test_every_reason_is_either_covered_or_about_the_request_itself() -> None:
+    others = set(Reason) - report_mode.COVERED
+    assert {reason.code for reason in others if reason.status in (401, 403)} == {"token_too_large", "route_denied"}
+    assert {reason.code for reason in report_mode.COVERED if reason.status >= 500} == {"jwks_unavailable"}
+
+
+@pytest.mark.parametrize(("settings", "forwarded"), [({}, True), ({"forward_token": False}, False)])
+async def test_the_file_may_say_that_no_token_is_sent_on(settings: dict[str, Any], forwarded: bool) -> None:
+    async with running(mode="report", **settings) as stack:
+        for raw in (stack.good(), request("GET", "/", token=stack.token(exp=1))):
+            assert ("Authorization" in await told(stack, raw)) is forwarded
+
+
+async def test_a_rule_may_enforce_in_a_file_that_reports_and_the_other_way_round() -> None:
+    for file, rule, statuses in (("report", "enforce", [200, 401]), ("enforce", "report", [401, 200])):
+        async with running(mode=file, routes=[{"path": "/x", "mode": rule}]) as stack:
+            assert [(await stack.fetch(request("GET", path))).status for path in ("/", "/x")] == statuses
+
+
+async def test_cookies_and_queries_keep_their_tokens_too() -> None:
+    places = [{"cookie": "session"}, {"query": "token"}]
+    async with running(mode="report", token_from=places) as stack:
+        seen = await told(stack, request("GET", "/", headers=[("Cookie", "a=b; session=junk")]))
+        assert (seen["X-JWT-Report"], seen["Cookie"]) == ("token_malformed", "a=b; session=junk")
+        await stack.fetch(request("GET", "/?token=junk&x=1"))
+        assert stack.backend.requests[1].target == "/?token=junk&x=1"
+
+
+async def test_clients_cannot_say_what_was_reported() -> None:
+    async with running(mode="report") as stack:
+        seen = await told(stack, stack.good(headers=[("X-JWT-Report", "nothing"), ("X_JWT_Report", "nothing")]))
+        assert "X-JWT-Report" not in seen
+
+
+async def test_a_websocket_outlives_its_token_where_the_rule_only_reports() -> None:
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    backends: list[asyncio.StreamWriter] = []
+
+    async def switched(_seen: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(switch)
+        backends.append(writer)
+        await asyncio.Event().wait()
+
+    handshake = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    handshake.append(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="))
+    routes = [{"path": "/enforced", "mode": "enforce"}]
+    async with (
+        running(mode="report", backend=RawBackend(switched), routes=routes) as stack,
+        stack.client() as reported,
+        stack.client() as enforced,
+    ):
+        token = stack.token(exp=time.time() - 59)  # good for a second, by the skew of 60
+        for client, path in ((reported, "/reported"), (enforced, "/enforced")):
+            await client.send(request("GET", path, token=token, headers=handshake))
+            assert (await client.response()).status == 101
+        assert await enforced.closed() == b"\x88\x0f\x11\x31token expired"
+        backends[0].write(b"\x81\x01x")
+        assert await reported.read(3) == b"\x81\x01x"
+
+
+@pytest.mark.parametrize(
+    ("settings", "route", "forwarded"),
+    [
+        ({}, {}, False),
+        ({}, {"mode": "report"}, True),
+        ({"mode": "report"}, {}, True),
+        ({"mode": "report"}, {"mode": "enforce"}, False),
+        ({"mode": "report"}, {"forward_token": False}, False),
+        ({"mode": "report", "forward_token": False}, {}, False),
+        ({"mode": "report", "forward_token": False}, {"forward_token": True}, True),
+        ({"forward_token": True}, {}, True),
+    ],
+)
+def test_when_a_token_is_sent_on(settings: dict[str, Any], route: dict[str, Any], forwarded: bool) -> None:
+    file = config(**settings, routes=[{"path": "/x", **route}])
+    assert file.sends_token(file.routes[0]) is forwarded
+
+
+def test_a_rule_that_lets_nobody_in_cannot_report() -> None:
+    with pytest.raises(ConfigError, match="mode: contradicts auth: deny, which lets nobody in"):
+        config(routes=[{"path": "/x", "auth": "deny", "mode": "report"}])
