@@ -11,6 +11,7 @@ from sidecar.config import json_schema
 
 PAGE = (Path(__file__).parent.parent / "docs" / "codes.md").read_text()
 SECTIONS = dict(re.findall(r"^### `([a-z_]+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+SERVED = Path(__file__).parent.parent / "sidecar" / "app" / "admin" / "static" / "codes.json"
 KEYS = set(re.findall(r'"([a-z_]+)": \{', json.dumps(json_schema())))
 
 
@@ -32,3 +33,24 @@ def test_the_keys_that_it_names_exist() -> None:
     named = {word for key in re.findall(r"`([a-z_.]+_[a-z_.]+)(?:: [^`]*)?`", PAGE) for word in key.split(".")}
     others = {reason.code for reason in Reason} | {"request_id", "client_id", "large_client_header_buffers"}
     assert {word for word in named - others if not word.startswith("jwt_sidecar_")} <= KEYS
+
+
+def for_the_admin_page() -> str:
+    """What the page of the admin listener shows of each code, as JSON."""
+    told = {}
+    for reason in Reason:
+        _, *points = re.split(r"^- ", SECTIONS[reason.code].strip(), flags=re.MULTILINE)
+        words = [" ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", point).split()) for point in points]
+        told[reason.code] = {"status": reason.status, "error": reason.error, "details": reason.details or None} | {
+            name.lower(): text
+            for name, text in (re.fullmatch(r"\*\*(\w+):\*\* (.*)", point).groups() for point in words)
+        }
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+
+def test_the_admin_page_says_the_same() -> None:
+    assert SERVED.read_text() == for_the_admin_page(), "write it anew: python -m tests.test_codes_page"
+
+
+if __name__ == "__main__":
+    SERVED.write_text(for_the_admin_page())

@@ -14,7 +14,10 @@ class Probe:
     """GETs one path of a backend, over a connection of its own and with nothing in it from whoever asks.
 
     One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
+    `last_status` is the answer before, None until somebody has asked.
     """
+
+    last_status: int | None = None
 
     def __init__(self, pool: UpstreamPool, path: str, timeout_s: float, signature: Signature | None) -> None:
         self._pool = pool
@@ -33,6 +36,7 @@ class Probe:
             status = await self._ask()
         finally:
             answer.set_result(status)
+            self.last_status = status
             self._answer = None
         return status
 

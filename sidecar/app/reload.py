@@ -11,7 +11,7 @@ from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import files_read
 from sidecar.app.state import Live
 from sidecar.common.errors import Unusable, unforeseen
-from sidecar.config import Config, ConfigError, load
+from sidecar.config import Config, ConfigError, Problem, load
 from sidecar.config.addresses import is_loopback
 
 POLL_S = 2.0  # between two looks at the files
@@ -65,6 +65,7 @@ class Reload:
         self._live = live
         self._exchanged = exchanged
         self._watch = self._new_watch()
+        live.file.path = file
 
     async def follow(self, poll_s: float = POLL_S) -> None:
         """For ever: look at the files, and reload when they have changed or when `asked` is set."""
@@ -80,34 +81,42 @@ class Reload:
         """Take the file as it is now into use, whole; or keep what is in use, and say in the log why."""
         watch = self._watch = self._new_watch()  # before anything is read, so that a change meanwhile is seen
         try:
-            config = await asyncio.to_thread(load, self._file)
-            watch.add(files_read(config))
-            config = with_fixed(self._live.assembly.config, config)
+            read = await asyncio.to_thread(load, self._file)
+            watch.add(files_read(read))
+            config = with_fixed(self._live.assembly.config, read)
             await self._live.exchange(config)
-        except (ConfigError, Unusable) as error:
-            return self._kept(str(error))
+        except ConfigError as error:
+            return self._kept(error.problems, error.text)
+        except Unusable as error:
+            return self._kept([Problem("", 0, 0, "", str(error))])
         except Exception as error:  # noqa: BLE001  # a bug; whatever a file holds, it ends nothing that runs
-            return self._kept(f"{self._file}: {unforeseen(error)}")
+            return self._kept([Problem("", 0, 0, "", f"{self._file}: {unforeseen(error)}")])
         await self._exchanged(self._live.assembly)
-        self._live.telemetry.reloaded("success")
+        self._live.reloaded(restart_needed(read, config))
         log.info("event=config_reloaded file=%s", self._file)
         return True
 
-    def _kept(self, problems: str) -> bool:
-        for problem in problems.splitlines():
-            log.error("event=config_kept problem=%r do='Mend it; until then what was read before is in use.'", problem)
-        self._live.telemetry.reloaded("failure")
+    def _kept(self, problems: list[Problem], text: str = "") -> bool:
+        for problem in problems:
+            log.error(
+                "event=config_kept problem=%r do='Mend it; until then what was read before is in use.'", str(problem)
+            )
+        self._live.not_reloaded(problems, text)
         return False
 
     def _new_watch(self) -> Watch:
         return Watch([self._file, *files_read(self._live.assembly.config)])
 
 
+def restart_needed(running: Config, config: Config) -> tuple[str, ...]:
+    """The keys of FIXED that two configurations have not in common."""
+    return tuple(key for key in FIXED if attrgetter(key)(config) != attrgetter(key)(running))
+
+
 def with_fixed(running: Config, config: Config) -> Config:
     """The new configuration, with what cannot change while it runs as it is. Raises Unusable."""
-    for key in FIXED:
-        if attrgetter(key)(config) != attrgetter(key)(running):
-            log.warning("event=restart_needed key=%s do='Restart to change it; the rest of the file is in use.'", key)
+    for key in restart_needed(running, config):
+        log.warning("event=restart_needed key=%s do='Restart to change it; the rest of the file is in use.'", key)
     health = config.health.model_copy(update={"listen": running.health.listen})
     admin = config.admin.model_copy(update={"listen": running.admin.listen})
     fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers, "tracing": running.tracing}

@@ -82,6 +82,7 @@ class Sidecar:
             raise CannotStart(str(error)) from error
         self.health_address = await self._serve("health", self.health.app(), config.health.listen)
         self.admin_address = await self._serve("admin", self.admin.app(), config.admin.listen)
+        self.live.listens = url(self.proxy_address, "http" if config.tls is None else "https")
         self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
@@ -130,10 +131,10 @@ def build(
     return Sidecar(config, clock or Clock(), file, forker)
 
 
-def url(address: tuple[str, int]) -> str:
+def url(address: tuple[str, int], scheme: str = "http") -> str:
     """An address as a URL for people."""
     host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def announce(sidecar: Sidecar) -> None:

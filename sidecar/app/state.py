@@ -3,14 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from sidecar.app.builder.assembly import Assembly, SourceOf
 from sidecar.app.builder.key_sources import key_source
+from sidecar.app.history import History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
-from sidecar.config import Config, Timeouts
+from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCache
 from sidecar.observability.access_log import LINES, AccessLog
@@ -22,11 +24,34 @@ FIRST_KEYS_S = 5.0  # a reload waits so long for the keys of new issuers, so tha
 log = logging.getLogger("sidecar.live")
 
 
+class ConfigurationFile:
+    """What became of the configuration's file: `loaded_at` is when what is in use was read, as a Unix time.
+
+    `refused` is the file that was not taken into use the last time, None while what it holds is in use. `restart_needed` are
+    keys of the file in use that have changed and wait for a restart.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.path: Path | None = None
+        self.loaded_at = now
+        self.refused: Refused | None = None
+        self.restart_needed: tuple[str, ...] = ()
+
+
+class Refused(NamedTuple):
+    """A file that was not taken into use at a Unix time, for these problems; `text` is what could be read of it."""
+
+    at: float
+    problems: list[Problem]
+    text: str
+
+
 class Live:
     """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
 
-    Whoever answers operators holds a Live, and reads it anew each time it is asked. `failed` ends when work that runs for ever
-    has ended: a bug, with which the sidecar would slowly go wrong. Raises Unusable.
+    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens` is the URL at which clients are
+    served. `failed` ends when work that runs for ever has ended: a bug, with which the sidecar would slowly go wrong. Raises
+    Unusable.
     """
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
@@ -35,6 +60,10 @@ class Live:
         self._access_log = AccessLog(LINES["json"])
         self.telemetry = Telemetry(clock, self._log_as(config.access_log))
         self.assembly = Assembly(config, clock, self.deadlines, self.resources, self.telemetry, None, source_of)
+        self.started_at = clock.wall()
+        self.file = ConfigurationFile(self.started_at)
+        self.listens = ""
+        self.history = History(self.telemetry, clock)
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
         self.cache_of_workers: TokenCache | None = None
@@ -57,6 +86,7 @@ class Live:
         """Fetch keys, and do all else that is done in the background."""
         self.background(self.deadlines.watch(), "deadlines")
         self.background(self.telemetry.watch_loop(), "event loop lag")
+        self.background(self.history.watch(lambda: self.assembly), "history")
         self._keep_fresh(self.assembly)
 
     def background(self, work: Coroutine[Any, Any, None], owner: object) -> None:
@@ -73,6 +103,7 @@ class Live:
         if self.draining_since is None:
             self.draining_since = self._clock.monotonic()
             self.telemetry.draining = True
+            self.history.note("draining", "sidecar", "warn", "the sidecar began to drain")
             log.info("event=draining")
 
     async def exchange(self, config: Config) -> None:
@@ -94,6 +125,21 @@ class Live:
             self._tasks.pop(owner).cancel()
         for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
             upstream.retire()
+
+    def reloaded(self, restart_needed: tuple[str, ...]) -> None:
+        """The file was read again, and what it holds is in use, but for keys that need a restart."""
+        self.telemetry.reloaded("success")
+        file = self.file
+        file.loaded_at, file.refused, file.restart_needed = self._clock.wall(), None, restart_needed
+        self.history.note(
+            "configuration", "", "note", f"the configuration {self.assembly.config.digest} was taken into use"
+        )
+
+    def not_reloaded(self, problems: list[Problem], text: str) -> None:
+        """The file was read again and refused."""
+        self.telemetry.reloaded("failure")
+        self.file.refused = Refused(self._clock.wall(), problems, text)
+        self.history.note("configuration", "", "bad", f"a changed configuration was refused: {problems[0]}")
 
     def _keep_fresh(self, assembly: Assembly) -> None:
         for owner in assembly.kept_fresh:

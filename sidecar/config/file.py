@@ -42,10 +42,14 @@ AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
 
 
 class ConfigError(Exception):
-    """The file cannot be used. `problems` holds all that is wrong with it in the order of its lines; str() is one line each."""
+    """The file cannot be used. `problems` holds all that is wrong with it in the order of its lines; str() is one line each.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `text` is the file's, as far as it could be read.
+    """
+
+    def __init__(self, problems: Iterable[Problem], text: str = "") -> None:
         self.problems = sorted(problems)
+        self.text = text
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -60,6 +64,8 @@ class Config(Struct):
 
     digest: SkipJsonSchema[str] = ""
     """The first characters of the SHA-256 of the file."""
+    written: SkipJsonSchema[str] = Field("", repr=False)
+    """The text of the file; it may hold secrets."""
     listen: ListenAddress = key("Where clients are served.", Address("0.0.0.0", 8080))  # noqa: S104
     tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
     health: Health = key("What a cluster may see, on a port of its own.", Health())
@@ -326,11 +332,11 @@ def parse(
     if not isinstance(read.root, Section):
         if not read.problems:
             read.report("must be a mapping of keys; the smallest has `issuers` and `upstream`", ())
-        raise ConfigError(read.problems)
+        raise ConfigError(read.problems, text)
     config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
     if read.problems:
-        raise ConfigError(read.problems)
-    return config.model_copy(update={"digest": sha256(text.encode()).hexdigest()[:DIGEST]})
+        raise ConfigError(read.problems, text)
+    return config.model_copy(update={"digest": sha256(text.encode()).hexdigest()[:DIGEST], "written": text})
 
 
 def json_schema() -> dict[str, Any]:

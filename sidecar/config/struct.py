@@ -46,8 +46,8 @@ class Struct(BaseModel):
 
     @classmethod
     def keys(cls) -> set[str]:
-        """The keys that the file may have here: not what is said of the struct itself, its own key, its line and its digest."""
-        return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line", "digest"}
+        """The keys that the file may have here: not what is said of the struct itself, its own key, its line, digest and text."""
+        return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line", "digest", "written"}
 
     def check(self, section: Section) -> None:
         """Report what is wrong between keys. A field that was reported already is None, whatever its type says."""

@@ -49,7 +49,7 @@ _SYNTAX = (
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong with the file: where, and what it is and could be."""
+    """One thing wrong with the file: where, and what it is and could be. Line 0: no line in particular."""
 
     source: str
     line: int
@@ -58,6 +58,8 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
+        if not self.line:
+            return self.text
         where = f"{self.source}:{self.line}:{self.column}"
         return f"{where}: {self.path}: {self.text}" if self.path else f"{where}: {self.text}"
 

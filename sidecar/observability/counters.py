@@ -13,6 +13,31 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight", Auth.API_KEY: "preflight"}
+PAUSE_S = 300.0  # without a refusal of a kind, after which the next one is news
+
+
+@dataclass(slots=True)
+class Spell:
+    """Refusals of one kind: their `count`, the time of the last, and since when they come without a pause of PAUSE_S.
+
+    Times are Unix times.
+    """
+
+    count: int = 0
+    since: float = 0.0
+    last: float = 0.0
+
+    def add(self, at: float) -> None:
+        """One more."""
+        self.count += 1
+        if at > self.last + PAUSE_S:
+            self.since = at
+        self.last = at
+
+    def __add__(self, other: "Spell") -> "Spell":
+        earlier, later = sorted((self, other), key=lambda spell: spell.last)
+        since = later.since if later.since > earlier.last + PAUSE_S else min(earlier.since, later.since)
+        return Spell(self.count + other.count, since, later.last)
 
 
 @dataclass(eq=False)
@@ -22,7 +47,7 @@ class Counts:
     `requests` are by route, method and status, `decisions` by issuer, result and reason. The results are allow, deny, error (a
     5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
     without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind,
-    `minted` tokens of our own by audience.
+    `minted` tokens of our own by audience. `spells` are refusals by route, issuer, code, and whether they were only reported.
     `overhead` is what a request waits here before the backend is asked, `loop_lag` how late the event loop runs what is due.
     """
 
@@ -32,6 +57,7 @@ class Counts:
     headers_stripped: dict[str, int] = field(default_factory=lambda: Counter(claim=0, underscore=0, forwarded=0))
     upstream_errors: dict[tuple[str, str], int] = field(default_factory=Counter)
     minted: dict[str, int] = field(default_factory=dict)
+    spells: dict[tuple[str, str, str, bool], Spell] = field(default_factory=dict)
     durations: dict[str, Histogram] = field(default_factory=dict)
     upstream_durations: dict[str, Histogram] = field(default_factory=dict)
     overhead: Histogram = field(default_factory=lambda: Histogram(OVERHEAD_S))

@@ -161,7 +161,7 @@ class Collector(registry.Collector):
             "jwks_state",
             "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
             ("issuer", "state"),
-            {(source.name, state): state == _state(source) for source in sources for state in STATES},
+            {(source.name, state): state == source.state for source in sources for state in STATES},
         )
         yield _gauge(
             "jwks_next_refresh_seconds",
@@ -213,12 +213,6 @@ class Collector(registry.Collector):
             ("file",),
             {file.path.name: file.problem is None for file in gateway.files},
         )
-
-
-def _state(source: JwksSource) -> str:
-    if not source.usable:
-        return "absent"
-    return "fresh" if source.last_error is None else "stale"
 
 
 def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:

@@ -74,6 +74,11 @@ class Record:
         return path if path.isprintable() else path.encode("ascii", "backslashreplace").decode()
 
     @property
+    def host_shown(self) -> str:
+        """The Host for people: as the path, with no token in it and on one line."""
+        return without_tokens(self.host.decode("ascii", "backslashreplace"))
+
+    @property
     def trace_id(self) -> str | None:
         """The trace that this request belongs to: ours, or the client's by one valid `traceparent`. None without one."""
         if self.span_trace_id is not None:

@@ -11,13 +11,15 @@ from sidecar.observability.record import Record
 
 KEPT = 100
 MAX_PATH = 500  # characters of a path; clients choose them
+MAX_HOST = 255  # characters of a host; a name of DNS has no more
 
 
 class Refusal(NamedTuple):
     """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
 
-    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`
-    and `path` are empty where bytes never became a request. `cause` says which rule a message breaks, if it is one about those.
+    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`,
+    `path` and `host` are empty where bytes never became a request. `cause` says which rule a message breaks, if it is one about
+    those.
     """
 
     at: float
@@ -33,9 +35,10 @@ class Refusal(NamedTuple):
     peer: str
     reported: bool
     cause: str
+    host: str = ""
 
 
-Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool, str]
+Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool, str, str]
 """A Refusal that can be sent: the name of its Reason in place of that."""
 
 
@@ -66,6 +69,7 @@ class Refusals:
                 request.peer,
                 request.reported,
                 request.cause,
+                request.host_shown[:MAX_HOST],
             )
         )
 
@@ -92,9 +96,9 @@ class Refusals:
         """The newest first."""
         return reversed(self._last)
 
-    def after(self, number: int) -> Iterator[Refusal]:
-        """Those that came after so many of `total`, the newest first."""
-        return islice(self, max(0, self.total - number))
+    def after(self, number: int, most: int = KEPT) -> Iterator[Refusal]:
+        """The last `most` of those that came after so many of `total`, the newest first."""
+        return islice(self, min(most, max(0, self.total - number)))
 
     def find(self, request_id: str) -> Refusal | None:
         """The newest refusal with this id, if it is among the last."""

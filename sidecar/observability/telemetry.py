@@ -8,7 +8,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason
 from sidecar.common.histogram import Histogram
 from sidecar.observability.access_log import AccessLog
-from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts
+from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts, Spell
 from sidecar.observability.record import Record
 from sidecar.observability.rejection_log import Refusals
 
@@ -25,6 +25,7 @@ log = logging.getLogger("sidecar.requests")
 
 
 MAX_OUTCOMES = 1024
+MAX_SPELLS = 2000
 
 
 class _Outcome(NamedTuple):
@@ -86,6 +87,7 @@ class Telemetry(Counts):
                 kind = "reset" if request.broken_off else UPSTREAM_ERRORS[rejected]
                 self.upstream_errors[request.route.upstream, kind] += 1
             self.refusals.add(request, rejected, outcome.request[0])
+            self._spell((outcome.request[0], request.issuer, rejected.code, request.reported))
         if self.access_log is not None:
             self.access_log.write(request, duration_s)
 
@@ -118,7 +120,16 @@ class Telemetry(Counts):
         decision = ("none", reason.result, reason.code)
         self.decisions[decision] = self.decisions.get(decision, 0) + 1
         self.refusals.add_unread(reason, request_id, peer, NO_ROUTE, cause)
+        self._spell((NO_ROUTE, "none", reason.code, False))
         log.info("event=refused reason=%s request_id=%s peer=%s cause=%r", reason.code, request_id, peer, cause)
+
+    def _spell(self, kind: tuple[str, str, str, bool]) -> None:
+        spell = self.spells.get(kind)
+        if spell is None:
+            if len(self.spells) >= MAX_SPELLS:  # reloads make routes anew
+                del self.spells[min(self.spells, key=lambda one: self.spells[one].last)]
+            spell = self.spells[kind] = Spell()
+        spell.add(self._clock.wall())
 
     async def watch_loop(self, every_s: float = LAG_EVERY_S) -> None:
         """Measure `loop_lag` for ever."""

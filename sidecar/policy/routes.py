@@ -143,6 +143,11 @@ class Routes:
                 (self._below if route.is_prefix else self._exact).setdefault(route.path, []).append(place)
         self._deepest = max((path.count("/") for path in self._below), default=-1)
 
+    @property
+    def all(self) -> tuple[Route, ...]:
+        """Every rule in its order; the last is the one for what no rule names."""
+        return (*self.rules, self._otherwise)
+
     def match(self, method: str, target: str, host: bytes = b"") -> Route:
         """The rule for a request: the first whose path, methods and hosts all fit.
 

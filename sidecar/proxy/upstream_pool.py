@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER, Deadlines
@@ -17,6 +17,19 @@ from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
 KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely hang up first
+
+
+class PoolUse(NamedTuple):
+    """Connections that are `open`, those of them that are `idle`, those that are `opening`, and requests that are `waiting`.
+
+    There are `most` connections at most.
+    """
+
+    open: int
+    idle: int
+    opening: int
+    waiting: int
+    most: int
 
 
 class UpstreamPool:
@@ -71,6 +84,11 @@ class UpstreamPool:
 
     def __repr__(self) -> str:
         return f"<UpstreamPool {self.name} {self.address}: {len(self._open)} connections, {len(self._idle)} idle>"
+
+    @property
+    def use(self) -> PoolUse:
+        """How busy it is."""
+        return PoolUse(len(self._open), len(self._idle), len(self._opening), len(self._waiting), self._most)
 
     def send(self, exchange: Exchange) -> None:
         """Send a request by a connection that is idle, or by a new one, or by the next that comes free."""

@@ -217,6 +217,7 @@ async def test_a_refusal_is_told_by_its_request_id() -> None:
             "request_id": "id-1",
             "method": "GET",
             "path": "/admin/x",
+            "host": "sidecar.test",
             "route": "/admin/*",
             "mode": "enforce",
             "status": 403,
@@ -274,6 +275,9 @@ async def test_the_status_tells_only_refusals_that_are_new() -> None:
         for after, paths in ((0, ["/2", "/1", "/0"]), (2, ["/2"]), (3, []), (7, []), ("9" * 18, [])):
             told = (await get(stack, f"/status?after={after}")).json()
             assert (told["refusals"], [refusal["path"] for refusal in told["last"]]) == (3, paths)
+        for most, paths in ((0, []), (1, ["/2"]), (2, ["/2", "/1"])):
+            told = (await get(stack, f"/status?most={most}")).json()
+            assert [refusal["path"] for refusal in told["last"]] == paths
         for after in ("", "-1", "a", "%D9%A3", "9" * 19, "9" * 5000):
             assert (await get(stack, f"/status?after={after}")).status == 400
 

@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from sidecar.app.admin.configuration import configuration
 from sidecar.app.admin.issuers import issuers, refreshed
 from sidecar.app.admin.page import FILES, page
-from sidecar.app.admin.status import refusal, traffic
+from sidecar.app.admin.refusals import GROUPED_BY, fits, groups, refusal
+from sidecar.app.admin.routes import routes
+from sidecar.app.admin.status import status
+from sidecar.app.admin.timeline import timeline
+from sidecar.app.admin.upstreams import upstreams
 from sidecar.app.explain.explanation import CannotExplain, Question, explain
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
@@ -24,6 +29,7 @@ from sidecar.common.errors import Unusable
 from sidecar.config.addresses import is_loopback
 from sidecar.gateway.signing_key import key_set
 from sidecar.jwt.compact_jws import strict_json_object
+from sidecar.observability.rejection_log import KEPT
 
 MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny list
 KEY_SET_CACHE_CONTROL = (
@@ -49,6 +55,10 @@ class Admin:
         for path in FILES:
             app.router.add_get(path, page)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/timeline", self._timeline)
+        app.router.add_get("/routes", self._routes)
+        app.router.add_get("/upstreams", self._upstreams)
+        app.router.add_get("/configuration", self._configuration)
         app.router.add_get("/issuers", self._issuers)
         app.router.add_post("/jwks/refresh", self._refresh)
         app.router.add_post("/jwks/refresh/{issuer}", self._refresh)
@@ -94,20 +104,23 @@ class Admin:
         return is_loopback(name) or name in (self._host.lower(), here[0] if here else None)
 
     async def _status(self, request: web.Request) -> web.Response:
-        """All that the page shows. `after`: only refusals that are newer than so many of their total."""
-        after = request.query.get("after", "0")
-        if re.fullmatch(r"[0-9]{1,18}", after) is None:  # Python reads no number of thousands of digits
-            raise _Refused(400, "after must be a number.")
-        telemetry = self._live.telemetry
-        return web.json_response(
-            {
-                "last_reload_successful": telemetry.last_reload_successful,
-                "traffic": traffic(telemetry),
-                "issuers": issuers(self._live.assembly, self._clock),
-                "refusals": telemetry.refusals.total,
-                "last": [refusal(kept) for kept in telemetry.refusals.after(int(after))],
-            }
-        )
+        """The first that an operator asks. `after`: only refusals that are newer than so many of their total, `most` of them."""
+        after, most = _number(request, "after", 0), _number(request, "most", KEPT)
+        return web.json_response(status(self._live, self._clock, after, most))
+
+    async def _timeline(self, request: web.Request) -> web.Response:
+        """`after`: only what is newer than this Unix time."""
+        return web.json_response(timeline(self._live.history, _number(request, "after", 0)))
+
+    async def _routes(self, _request: web.Request) -> web.Response:
+        return web.json_response({"routes": routes(self._live.assembly, self._live.history)})
+
+    async def _upstreams(self, _request: web.Request) -> web.Response:
+        live = self._live
+        return web.json_response({"upstreams": upstreams(live.assembly, live.telemetry, live.history)})
+
+    async def _configuration(self, _request: web.Request) -> web.Response:
+        return web.json_response(configuration(self._live.assembly.config, self._live.file))
 
     async def _issuers(self, _request: web.Request) -> web.Response:
         return web.json_response({"issuers": issuers(self._live.assembly, self._clock)})
@@ -125,8 +138,17 @@ class Admin:
         retry = {"Retry-After": str(ceil(cooldown_s))} if status == 429 else {}
         return web.json_response({"issuers": results}, status=status, headers=retry)
 
-    async def _rejections(self, _request: web.Request) -> web.Response:
-        return web.json_response({"rejections": [refusal(kept) for kept in self._live.telemetry.refusals]})
+    async def _rejections(self, request: web.Request) -> web.Response:
+        """The last refusals, or with `by` all of them in groups; with `code`, `issuer`, `route` or `mode` only these."""
+        wanted = {name: request.query[name] for name in (*GROUPED_BY, "mode") if name in request.query}
+        telemetry = self._live.telemetry
+        if "by" not in request.query:
+            told = [refusal(kept) for kept in telemetry.refusals]
+            return web.json_response({"rejections": [one for one in told if fits(one, wanted)]})
+        by = request.query["by"].split(",")
+        if not set(by) <= set(GROUPED_BY):
+            raise _Refused(400, f"by must name some of: {', '.join(GROUPED_BY)}, with commas between them.")
+        return web.json_response({"groups": groups(telemetry, self._live.history.minute(), by, wanted)})
 
     async def _rejection(self, request: web.Request) -> web.Response:
         kept = self._live.telemetry.refusals.find(request.match_info["request_id"])
@@ -173,6 +195,14 @@ class Admin:
     async def _drain(self, _request: web.Request) -> web.Response:
         self._live.drain()
         return web.json_response({"draining": True, "in_flight": self._live.telemetry.requests_in_flight})
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    """A whole number of the query. Raises _Refused."""
+    number = request.query.get(name, str(default))
+    if re.fullmatch(r"[0-9]{1,18}", number) is None:  # Python reads no number of thousands of digits
+        raise _Refused(400, f"{name} must be a number.")
+    return int(number)
 
 
 async def _members(request: web.Request, defaults: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def _issuer(issuer: Issuer, source: JwksSource, clock: Clock) -> dict[str, Any]:
         "issuer": issuer.issuer,
         "aliases": issuer.issuer_aliases,
         "keys_from": issuer.keys_from,
-        "state": "absent" if not source.usable else "fresh" if source.last_error is None else "stale",
+        "state": source.state,
         "usable": source.usable,
         "usable_for_s": None if jwks is None else _s(max(0.0, source.trusted_until - now)),
         "fetched_at": None if age_s is None else iso_time(clock.wall() - age_s),

@@ -8,6 +8,7 @@ FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
+    "/codes": ("codes.json", "application/json"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 FOLDER = Path(__file__).with_name("static")

@@ -1,48 +1,81 @@
-"""What is going on, for operators: the last refusals, and the counts that the page makes its rates of."""
+"""What is going on at a glance: which process this is, what is wrong, and what it counts."""
 
+import platform
+import socket
 from collections import Counter
+from importlib.metadata import version
 from typing import Any
 
-from sidecar.common.clock import iso_time
+from sidecar.app.admin.issuers import issuers
+from sidecar.app.admin.problems import problems
+from sidecar.app.admin.refusals import refusal
+from sidecar.app.admin.upstreams import add_up
+from sidecar.app.history import Counted, quantile
+from sidecar.app.state import Live
+from sidecar.common.clock import Clock, iso_time
 from sidecar.observability.counters import BUCKETS_S
-from sidecar.observability.rejection_log import Refusal
-from sidecar.observability.telemetry import Telemetry
+
+VERSION = version("jwt-sidecar")
 
 
-def refusal(kept: Refusal) -> dict[str, Any]:
-    """One refusal. `method` and `path` are null where the bytes never became a request."""
+def status(live: Live, clock: Clock, after: int, most: int) -> dict[str, Any]:
+    """All of it, and of the refusals the last `most` that came after so many of their total."""
+    refusals = live.telemetry.refusals
+    minute = live.history.minute()
     return {
-        "time": iso_time(kept.at),
-        "request_id": kept.request_id,
-        "method": kept.method or None,
-        "path": kept.path or None,
-        "route": kept.route,
-        "mode": "report" if kept.reported else "enforce",
-        "status": kept.status,
-        "code": kept.reason.code,
-        "error": kept.reason.error,
-        "details": kept.details or None,
-        "cause": kept.cause or None,
-        "issuer": kept.issuer,
-        "claims": kept.claims,
-        "peer": kept.peer,
+        "sidecar": _sidecar(live, clock),
+        "last_reload_successful": live.telemetry.last_reload_successful,
+        "problems": problems(live, minute, clock),
+        "traffic": _traffic(live, minute),
+        "issuers": issuers(live.assembly, clock),
+        "refusals": refusals.total,
+        "last": [refusal(kept) for kept in refusals.after(after, most)],
     }
 
 
-def traffic(telemetry: Telemetry) -> dict[str, Any]:
-    """Counts since the start. `durations` are the counts of each bucket up to a bound in seconds, and one of what was slower."""
+def _sidecar(live: Live, clock: Clock) -> dict[str, Any]:
+    now = clock.wall()
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "host": socket.gethostname(),
+        "time": iso_time(now),
+        "started_at": iso_time(live.started_at),
+        "uptime_s": round(now - live.started_at, 3),
+        "listens": live.listens,
+        "workers": live.telemetry.workers,
+        "draining": live.telemetry.draining,
+        "configuration": {
+            "file": None if live.file.path is None else str(live.file.path),
+            "hash": live.assembly.config.digest,
+            "loaded_at": iso_time(live.file.loaded_at),
+        },
+    }
+
+
+def _traffic(live: Live, minute: Counted) -> dict[str, Any]:
+    """Counts since the start and in the last minute; `refused` and `reported` are by code."""
+    telemetry = live.telemetry
     refused: Counter[str] = Counter()
     reported: Counter[str] = Counter()
     for (_, result, reason), number in telemetry.decisions.items():
         if result != "allow":
             (reported if result == "report" else refused)[reason] += number
-    routes = [histogram.counts for histogram in telemetry.durations.values()]
+    durations = add_up(minute.durations.values())
     return {
         "requests": sum(telemetry.requests.values()),
         "in_flight": telemetry.requests_in_flight,
+        "connections": telemetry.connections,
         "draining": telemetry.draining,
         "refused": refused,
         "reported": reported,
         "bounds_s": BUCKETS_S,
-        "durations": [sum(bucket) for bucket in zip([0] * (len(BUCKETS_S) + 1), *routes, strict=True)],
+        "durations": add_up(histogram.counts for histogram in telemetry.durations.values()),
+        "minute": {
+            "seconds": round(minute.seconds, 3),
+            "requests": sum(minute.requests.values()),
+            "refused": sum(number for (*_, reported), number in minute.refused.items() if not reported),
+            "p50_s": quantile(0.5, durations),
+            "p99_s": quantile(0.99, durations),
+        },
     }

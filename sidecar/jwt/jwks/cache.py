@@ -112,6 +112,13 @@ class JwksSource:
         """Are there keys that may still be believed?"""
         return self.jwks is not None and self._clock.monotonic() < self.trusted_until
 
+    @property
+    def state(self) -> str:
+        """fresh, stale (the last fetch failed, and the keys of an earlier one serve) or absent (none may be believed)."""
+        if not self.usable:
+            return "absent"
+        return "fresh" if self.last_error is None else "stale"
+
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
         if self._max_stale_s > LONG_STALE_S:

@@ -1,0 +1,168 @@
+"""What is wrong at this moment, in sentences: the first thing that an operator asks."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sidecar.app.admin.timeline import event
+from sidecar.app.history import Counted, upstream_health
+from sidecar.app.state import Live
+from sidecar.common.clock import Clock, iso_time
+from sidecar.common.errors import Reason
+from sidecar.observability.counters import Spell
+
+NOTEWORTHY = 0.05  # of the requests of the last minute: refusals for one reason that are more than noise
+FEW = 5  # refusals in a minute that are noise whatever their share
+MOST = 0.5
+BEFORE_S = 120.0  # what has changed so shortly before something began may be its cause
+OURS = {reason.code for reason in (Reason.INTERNAL_ERROR, Reason.OVERLOADED, Reason.SIGNING_UNAVAILABLE)}
+UPSTREAM = {reason.code for reason in Reason if reason.code.startswith("upstream_")}
+
+
+class Problem(NamedTuple):
+    """What is wrong: how bad (bad, warn or note), with what, whose name, in words, and since which Unix time if that is known."""
+
+    level: str
+    what: str
+    name: str
+    text: str
+    since: float | None = None
+
+
+def problems(live: Live, minute: Counted, clock: Clock) -> list[dict[str, Any]]:
+    """All that is wrong, the worst first, and each with what changed shortly before it began."""
+    found = [
+        *_of_the_sidecar(live),
+        *_of_issuers(live, clock),
+        *_of_upstreams(live, minute),
+        *_of_refusals(live, minute),
+    ]
+    found.sort(key=lambda problem: ("bad", "warn", "note").index(problem.level))
+    return [
+        {
+            "level": problem.level,
+            "what": problem.what,
+            "name": problem.name,
+            "text": problem.text,
+            "since": None if problem.since is None else iso_time(problem.since),
+            "before": _before(live, problem),
+        }
+        for problem in found
+    ]
+
+
+def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
+    """The last change of something else before it began."""
+    since = problem.since
+    if since is None:
+        return None
+    changes = (
+        one
+        for one in live.history.events
+        if since - BEFORE_S <= one.at <= since and (one.what, one.name) != (problem.what, problem.name)
+    )
+    last = max(changes, key=lambda one: one.at, default=None)
+    return None if last is None else event(last)
+
+
+def _of_the_sidecar(live: Live) -> Iterator[Problem]:
+    telemetry, file = live.telemetry, live.file
+    if telemetry.draining:
+        yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves on until it is stopped.")
+    if not telemetry.workers:
+        yield Problem("bad", "sidecar", "", "No worker serves.")
+    if file.refused is not None:
+        count = _number(len(file.refused.problems), "problem")
+        text = f"A changed configuration was refused ({count}); the one before is in use."
+        yield Problem("bad", "configuration", "", text, file.refused.at)
+    for key in file.restart_needed:
+        yield Problem("note", "configuration", key, f"{key} has changed in the file, and waits for a restart.")
+    for followed in live.assembly.gateway.files:
+        if followed.problem is not None:
+            yield Problem("bad", "file", followed.path.name, f"{followed.problem}; what was read before is in use.")
+
+
+def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
+    for name, source in live.assembly.sources.items():
+        state = live.history.states.get(("issuer", name))
+        since = state.since if state is not None and state.state == source.state else None
+        why = f": {source.last_error}" if source.last_error else ""
+        if source.state == "absent" and source.jwks is None and source.last_error is None:
+            yield Problem("note", "issuer", name, f"The first keys of {name} have not come yet.")
+        elif source.state == "absent":
+            yield Problem("bad", "issuer", name, f"{name} has no usable keys, so its tokens get 503{why}", since)
+        elif source.state == "stale":
+            left_s = source.trusted_until - clock.monotonic()
+            text = (
+                f"The keys of {name} could not be fetched{why}. Those that are here serve for {_minutes(left_s)} more."
+            )
+            yield Problem("warn", "issuer", name, text, since)
+        offset_s = source.clock_offset_s or 0.0
+        if abs(offset_s) > live.assembly.config.issuers[name].clock_skew_s / 2:
+            way = "ahead of" if offset_s > 0 else "behind"
+            yield Problem(
+                "warn",
+                "issuer",
+                name,
+                f"The clock of {name} is {abs(offset_s):.0f} s {way} this one; one of the two is wrong.",
+            )
+
+
+def _of_upstreams(live: Live, minute: Counted) -> Iterator[Problem]:
+    for name, pool in live.assembly.upstreams.items():
+        health, why = upstream_health(name, minute, live.assembly)
+        state = live.history.states.get(("upstream", name))
+        since = state.since if state is not None and state.state == health else None
+        if since is None:
+            since = min((spell.since for kind, spell in _of_upstream(live, name)), default=None)
+        url = live.assembly.config.upstreams[name].url
+        if health == "failing":
+            text = f"The upstream {name} ({url}) fails most requests: {why} in the last minute."
+            yield Problem("bad", "upstream", name, text, since)
+        elif health == "errors":
+            yield Problem("warn", "upstream", name, f"The upstream {name} ({url}) failed some requests: {why}.", since)
+        if pool.use.waiting:
+            text = (
+                f"{_number(pool.use.waiting, 'request')} waiting for one of the {pool.use.most} connections to {name}."
+            )
+            yield Problem("warn", "upstream", name, text)
+
+
+def _of_upstream(live: Live, name: str) -> Iterator[tuple[tuple[str, str, str, bool], Spell]]:
+    routes = {route.name for route in live.assembly.handler.routes.all if route.upstream == name}
+    for kind, spell in live.telemetry.spells.items():
+        if kind[0] in routes and kind[2] in UPSTREAM:
+            yield kind, spell
+
+
+def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
+    """Codes that are refused more than a little, by issuer."""
+    requests = sum(minute.requests.values())
+    numbers: Counter[tuple[str, str, bool]] = Counter()
+    spells: dict[tuple[str, str, bool], Spell] = {}
+    routes: dict[tuple[str, str, bool], list[str]] = {}
+    for kind, number in minute.refused.items():
+        route, issuer, code, reported = kind
+        if number <= 0 or code in UPSTREAM:  # those are said of the upstream
+            continue
+        key = (issuer, code, reported)
+        numbers[key] += number
+        spells[key] = spells[key] + live.telemetry.spells[kind] if key in spells else live.telemetry.spells[kind]
+        routes.setdefault(key, []).append(route)
+    for (issuer, code, reported), number in numbers.most_common():
+        if code not in OURS and (number < FEW or number < NOTEWORTHY * requests):
+            continue
+        whose = "" if issuer == "none" else f" of {issuer}"
+        where = routes[issuer, code, reported]
+        text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
+        text += f", on {where[0]}." if len(where) == 1 else f", on {len(where)} routes."
+        level = "note" if reported else "bad" if code in OURS or number >= MOST * requests else "warn"
+        yield Problem(level, "refusals", code, text, spells[issuer, code, reported].since)
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,233 @@
+"""The last hour in steps of ten seconds, and what changed in it: since when it is so, and what happened just before.
+
+Nothing here is done for a request: every ten seconds the counts are compared with what they were.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+
+from sidecar.app.builder.assembly import Assembly
+from sidecar.common.clock import Clock
+from sidecar.observability.counters import BUCKETS_S
+from sidecar.observability.telemetry import Telemetry
+
+STEP_S = 10.0
+STEPS = 360
+RECENT = 6  # steps that are the last minute
+MOST_KINDS = 20  # of refusals in one step; the others are counted together
+EVENTS = 100
+OTHERS = "(others)"
+FAILING = 0.5  # of what a backend was asked: so many errors, and it fails
+
+Key = TypeVar("Key")
+Kind = tuple[str, str, str, bool]
+"""Route, issuer and code of a refusal, and whether it was only reported."""
+
+
+class Event(NamedTuple):
+    """Something changed at a Unix time: what, whose name, how good it is (good, note, warn or bad), and in words."""
+
+    at: float
+    what: str
+    name: str
+    level: str
+    text: str
+
+
+class Step(NamedTuple):
+    """What was counted in the ten seconds from a Unix time on. `durations` are by the buckets of BUCKETS_S."""
+
+    at: float
+    requests: int
+    refused: dict[Kind, int]
+    durations: list[int]
+
+
+class Counted(NamedTuple):
+    """Counts at one moment, or between two; histograms by route as the counts of their buckets.
+
+    `seconds` are those since the epoch, or between the two.
+    """
+
+    seconds: float
+    requests: dict[str, int]
+    refused: dict[Kind, int]
+    durations: dict[str, list[int]]
+    upstream_durations: dict[str, list[int]]
+    upstream_errors: dict[tuple[str, str], int]
+
+    def since(self, before: "Counted") -> "Counted":
+        """What came after another moment."""
+        return Counted(
+            self.seconds - before.seconds,
+            _less(self.requests, before.requests),
+            _less(self.refused, before.refused),
+            {name: _fewer(counts, before.durations.get(name)) for name, counts in self.durations.items()},
+            {
+                name: _fewer(counts, before.upstream_durations.get(name))
+                for name, counts in self.upstream_durations.items()
+            },
+            _less(self.upstream_errors, before.upstream_errors),
+        )
+
+
+class State(NamedTuple):
+    """How something is, and since which Unix time."""
+
+    state: str
+    since: float
+
+
+class History:
+    """What was counted in the last STEPS, and the last EVENTS. `states` are those of issuers and upstreams, by both names."""
+
+    def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
+        self.steps: deque[Step] = deque(maxlen=STEPS)
+        self.events: deque[Event] = deque(maxlen=EVENTS)
+        self.states: dict[tuple[str, str], State] = {}
+        self._telemetry = telemetry
+        self._clock = clock
+        self._before: deque[Counted] = deque([self.now()], maxlen=RECENT)
+        self._keys: dict[str, set[str]] = {}
+        self.note("started", "sidecar", "note", "the sidecar started")
+
+    def note(self, what: str, name: str, level: str, text: str) -> None:
+        """Keep that something has changed just now."""
+        self.events.append(Event(self._clock.wall(), what, name, level, text))
+
+    async def watch(self, assembly: Callable[[], Assembly]) -> None:
+        """Take a step for ever, where ten seconds begin by the clock, so that those of several processes fit together."""
+        while True:
+            await asyncio.sleep(STEP_S - self._clock.wall() % STEP_S)
+            self.step(assembly())
+
+    def step(self, assembly: Assembly) -> None:
+        """Ten seconds are over."""
+        now = self.now()
+        new = now.since(self._before[-1])
+        durations = list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *new.durations.values(), strict=True)))
+        at = (round(now.seconds / STEP_S) - 1) * STEP_S
+        self.steps.append(Step(at, sum(new.requests.values()), _most(new.refused), durations))
+        self.look(assembly)
+        self._before.append(now)
+
+    def now(self) -> Counted:
+        """The counts as they are."""
+        telemetry = self._telemetry
+        requests: Counter[str] = Counter()
+        for (route, _, _), number in telemetry.requests.items():
+            requests[route] += number
+        return Counted(
+            self._clock.wall(),
+            requests,
+            {kind: spell.count for kind, spell in telemetry.spells.items()},
+            {name: histogram.counts.copy() for name, histogram in telemetry.durations.items()},
+            {name: histogram.counts.copy() for name, histogram in telemetry.upstream_durations.items()},
+            dict(telemetry.upstream_errors),
+        )
+
+    def minute(self) -> Counted:
+        """What was counted in the last minute, or since the start."""
+        return self.now().since(self._before[0])
+
+    def look(self, assembly: Assembly) -> None:
+        """Keep what has changed with issuers and upstreams."""
+        minute = self.minute()
+        seen: dict[tuple[str, str], State] = {}
+        for name, source in assembly.sources.items():
+            seen["issuer", name] = self._now("issuer", name, source.state, source.last_error or "")
+            self._look_at_keys(name, {key.kid or "no kid" for key in source.jwks.keys} if source.jwks else set())
+        for name in assembly.upstreams:
+            health, why = upstream_health(name, minute, assembly)
+            if health == "idle" and ("upstream", name) in self.states:
+                seen["upstream", name] = self.states["upstream", name]  # what it was when it was asked last
+            else:
+                seen["upstream", name] = self._now("upstream", name, health, why)
+        self.states = seen
+        self._keys = {name: kids for name, kids in self._keys.items() if name in assembly.sources}
+
+    def _now(self, what: str, name: str, state: str, why: str) -> State:
+        before = self.states.get((what, name))
+        if before is not None and before.state == state:
+            return before
+        level, text = WORDS[state]
+        if before is not None or level in ("warn", "bad"):
+            self.note(what, name, level, f"{what} {name} {text}" + (f": {why}" if why and level != "good" else ""))
+        return State(state, self._clock.wall())
+
+    def _look_at_keys(self, name: str, kids: set[str]) -> None:
+        before = self._keys.get(name)
+        if before and before != kids:
+            changes = [*(f"+ {kid}" for kid in sorted(kids - before)), *(f"- {kid}" for kid in sorted(before - kids))]
+            self.note("issuer", name, "note", f"issuer {name} changed its keys: {', '.join(changes[:MOST_KINDS])}")
+        if kids:
+            self._keys[name] = kids
+
+
+WORDS = {
+    "fresh": ("good", "has fresh keys"),
+    "stale": ("warn", "cannot be asked for its keys, and those that are here still serve"),
+    "absent": ("bad", "has no usable keys"),
+    "idle": ("note", "was not asked"),
+    "good": ("good", "answers"),
+    "errors": ("warn", "fails some requests"),
+    "failing": ("bad", "fails most requests"),
+}
+
+
+def upstream_health(name: str, minute: Counted, assembly: Assembly) -> tuple[str, str]:
+    """How a backend did in the last minute: idle, good, errors or failing; and its errors in words."""
+    errors = {
+        kind: number for (upstream, kind), number in minute.upstream_errors.items() if upstream == name and number
+    }
+    why = ", ".join(f"{number} {kind}" for kind, number in errors.items())
+    failed = sum(errors.values())
+    answered = sum(sum(counts) for counts in upstream_durations(name, minute, assembly))
+    if failed:
+        return ("failing" if failed >= FAILING * (answered + failed) else "errors"), why
+    return ("good" if answered else "idle"), why
+
+
+def upstream_durations(name: str, counted: Counted, assembly: Assembly) -> Iterator[list[int]]:
+    """The durations of a backend's answers, by its routes."""
+    for route in {route.name for route in assembly.handler.routes.all if route.upstream == name}:
+        if route in counted.upstream_durations:
+            yield counted.upstream_durations[route]
+
+
+def quantile(part: float, counts: Iterable[int]) -> float | None:
+    """The duration that so large a part stays below, as Prometheus estimates it: evenly spread within its bucket.
+
+    None without any, and the last bound where it is beyond.
+    """
+    counts = list(counts)
+    wanted = part * sum(counts)
+    if not wanted:
+        return None
+    below, low = 0, 0.0
+    for count, high in zip(counts, BUCKETS_S, strict=False):
+        if below + count >= wanted:
+            return low + (high - low) * (wanted - below) / count
+        below, low = below + count, high
+    return BUCKETS_S[-1]
+
+
+def _less(now: Mapping[Key, int], before: Mapping[Key, int]) -> dict[Key, int]:
+    return {key: number - before.get(key, 0) for key, number in now.items()}
+
+
+def _fewer(now: list[int], before: list[int] | None) -> list[int]:
+    return now if before is None else [one - other for one, other in zip(now, before, strict=True)]
+
+
+def _most(refused: dict[Kind, int]) -> dict[Kind, int]:
+    """The kinds that came most often, and of the others only the codes."""
+    found = Counter({kind: number for kind, number in refused.items() if number > 0})
+    if len(found) <= MOST_KINDS:
+        return dict(found)
+    most = Counter(dict(found.most_common(MOST_KINDS)))
+    for (_, _, code, reported), number in (found - most).items():
+        most[OTHERS, OTHERS, code, reported] += number
+    return dict(most)

@@ -1,0 +1,352 @@
+"""What operators are told of the whole: what is wrong, since when, what has changed; rules, backends and the configuration."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.app.admin.configuration import shown
+from sidecar.app.history import MOST_KINDS, STEP_S
+from sidecar.common.clock import iso_time
+from tests.app.test_admin_answers import TIME, get
+from tests.peers.backend import RawBackend, send
+from tests.peers.tokens import AUDIENCE
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+ROUTES: list[dict[str, Any]] = [
+    {"path": "/public/*", "auth": "none"},
+    {"path": "/admin/*", "methods": ["GET"], "require": {"scopes": ["admin"]}},
+    {"path": "/trial/*", "mode": "report"},
+]
+
+
+async def told(stack: Stack, target: str) -> Any:
+    answer = await get(stack, target)
+    assert answer.status == 200
+    return answer.json()
+
+
+async def problems(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await told(stack, "/status"))["problems"]
+    return found
+
+
+def step(stack: Stack) -> None:
+    """Ten seconds are over."""
+    stack.clock.ahead_s += STEP_S
+    stack.sidecar.live.history.step(stack.sidecar.assembly)
+
+
+# What this is
+
+
+async def test_the_process_is_told_apart_from_others(tmp_path: Path) -> None:
+    async with running(file=tmp_path / "config.yaml") as stack:
+        sidecar = (await told(stack, "/status"))["sidecar"]
+        assert sidecar["host"]
+        assert sidecar["listens"] == f"http://127.0.0.1:{stack.sidecar.proxy_address[1]}"
+        assert (sidecar["workers"], sidecar["draining"]) == (1, False)
+        assert all(TIME.fullmatch(sidecar[name]) for name in ("time", "started_at"))
+        assert 0 <= sidecar["uptime_s"] < 60
+        assert sidecar["configuration"]["file"] == str(tmp_path / "config.yaml")
+        assert sidecar["configuration"]["hash"] == stack.sidecar.assembly.config.digest
+
+
+# What is wrong
+
+
+async def test_nothing_is_wrong_with_a_sidecar_that_serves() -> None:
+    async with running(routes=ROUTES) as stack:
+        for _ in range(20):
+            await stack.fetch(stack.good())
+        await stack.fetch(request("GET", "/x"))  # one refusal is no problem
+        assert await problems(stack) == []
+
+
+async def test_a_wrong_audience_after_a_reload_is_told_with_what_was_changed_before(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with running(file=file) as stack:
+        await stack.fetch(stack.good())
+        step(stack)
+        file.write_text(file.read_text().replace(AUDIENCE, "another"))
+        assert stack.sidecar.reload is not None
+        await stack.sidecar.reload.reload()
+        began = stack.clock.wall()
+        for _ in range(10):
+            await stack.fetch(stack.good())
+        [problem] = await problems(stack)
+    assert problem["level"] == "bad"
+    assert (problem["what"], problem["name"]) == ("refusals", "audience_mismatch")
+    assert "10 requests" in problem["text"]
+    assert problem["text"].endswith("refused: audience_mismatch, on (default).")
+    assert iso_time(began) <= problem["since"] <= iso_time(began + 30)
+    assert problem["before"]["what"] == "configuration"
+    assert problem["before"]["text"].endswith(f"{stack.sidecar.assembly.config.digest} was taken into use")
+
+
+async def test_an_issuer_that_is_down_is_told_with_how_long_its_keys_serve() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        step(stack)
+        await stack.issuer.go_down()
+        await stack.sidecar.assembly.sources["main"].fetch_now()
+        step(stack)
+        [problem] = await problems(stack)
+        assert (problem["level"], problem["what"], problem["name"]) == ("warn", "issuer", "main")
+        assert problem["text"].startswith("The keys of main could not be fetched: http://127.0.0.1:")
+        assert problem["text"].endswith("min more.")
+        assert TIME.fullmatch(problem["since"])
+        stack.clock.ahead_s += 24 * 3600
+        [problem] = await problems(stack)
+        assert (problem["level"], problem["since"]) == ("bad", None)
+        assert problem["text"].startswith("main has no usable keys, so its tokens get 503: ")
+
+
+async def test_a_backend_that_fails_is_told_and_not_what_was_refused_for_it() -> None:
+    async with running(backend=RawBackend(send(b"no HTTP\r\n\r\n"))) as stack:
+        for _ in range(6):
+            await stack.fetch(stack.good())
+        [problem] = await problems(stack)
+        [upstream] = (await told(stack, "/upstreams"))["upstreams"]
+    assert (problem["level"], problem["what"], problem["name"]) == ("bad", "upstream", "default")
+    assert (
+        problem["text"]
+        == f"The upstream default ({stack.backend.url}) fails most requests: 6 protocol in the last minute."
+    )
+    assert (upstream["health"], upstream["errors"]["protocol"], upstream["minute"]["answered"]) == ("failing", 6, 0)
+
+
+async def test_what_would_be_refused_is_a_note() -> None:
+    async with running(routes=ROUTES) as stack:
+        for _ in range(6):
+            await stack.fetch(request("GET", "/trial/x"))
+        [problem] = await problems(stack)
+    assert (problem["level"], problem["name"]) == ("note", "token_missing")
+    assert problem["text"] == "6 requests in the last minute would be refused: token_missing, on /trial/*."
+
+
+async def test_a_drain_is_told() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        stack.sidecar.live.drain()
+        [problem] = await problems(stack)
+        assert problem["text"].startswith("The sidecar drains")
+        assert (await told(stack, "/timeline"))["events"][-1]["what"] == "draining"
+
+
+# Refusals in groups
+
+
+async def test_refusals_are_grouped_by_what_is_asked_for() -> None:
+    async with running(routes=ROUTES) as stack:
+        for raw in (
+            request("GET", "/x"),
+            request("GET", "/admin/x"),
+            stack.good("GET", "/admin/x"),
+            request("GET", "/trial/x"),
+        ):
+            await stack.fetch(raw)
+        by_code = (await told(stack, "/rejections?by=code"))["groups"]
+        assert all(TIME.fullmatch(group.pop(name)) for group in by_code for name in ("since", "last"))
+        assert by_code == [
+            {"code": "token_missing", "mode": "enforce", "count": 2, "last_minute": 2},
+            {"code": "scope_insufficient", "mode": "enforce", "count": 1, "last_minute": 1},
+            {"code": "token_missing", "mode": "report", "count": 1, "last_minute": 1},
+        ]
+        by_route = (await told(stack, "/rejections?by=route,issuer&code=token_missing&mode=enforce"))["groups"]
+        assert [(group["route"], group["issuer"], group["count"]) for group in by_route] == [
+            ("(default)", "none", 1),
+            ("/admin/*", "none", 1),
+        ]
+        assert (await get(stack, "/rejections?by=peer")).status == 400
+        listed = (await told(stack, "/rejections?route=/admin/*&code=token_missing"))["rejections"]
+        assert [refusal["path"] for refusal in listed] == ["/admin/x"]
+
+
+async def test_a_group_begins_anew_after_five_minutes_without_a_refusal() -> None:
+    async with running() as stack:
+        since = []
+        for pause_s in (0, 290, 310):
+            stack.clock.ahead_s += pause_s
+            await stack.fetch(request("GET", "/x"))
+            [group] = (await told(stack, "/rejections?by=code"))["groups"]
+            since.append(group["since"])
+    assert since[0] == since[1] < since[2]
+    assert group["count"] == 3
+
+
+async def test_a_minute_later_a_group_is_still_there_and_its_last_minute_is_not() -> None:
+    async with running() as stack:
+        await stack.fetch(request("GET", "/x"))
+        for _ in range(7):
+            step(stack)
+        [group] = (await told(stack, "/rejections?by=code"))["groups"]
+        assert (group["count"], group["last_minute"]) == (1, 0)
+        assert (await told(stack, "/status"))["traffic"]["minute"]["requests"] == 0
+
+
+# The time axis
+
+
+async def test_steps_say_what_came_in_them() -> None:
+    async with running(routes=ROUTES) as stack:
+        for raw in (stack.good(), request("GET", "/x"), request("GET", "/trial/x")):
+            await stack.fetch(raw)
+        step(stack)
+        step(stack)
+        timeline = await told(stack, "/timeline")
+        first, second = timeline["steps"]
+        assert timeline["step_s"] == STEP_S
+        assert (first["requests"], second["requests"]) == (3, 0)
+        assert sorted((one["route"], one["code"], one["mode"], one["count"]) for one in first["refused"]) == [
+            ("(default)", "token_missing", "enforce", 1),
+            ("/trial/*", "token_missing", "report", 1),
+        ]
+        assert 0 < first["p50_s"] < 10
+        assert second["p50_s"] is None
+        assert timeline["events"][0]["text"] == "the sidecar started"
+        later = await told(stack, f"/timeline?after={int(stack.clock.wall() - 1.5 * STEP_S)}")
+        assert later["steps"] == [second]
+        assert later["events"] == []
+
+
+async def test_a_step_holds_few_kinds_and_counts_the_others_together() -> None:
+    async with running(routes=[{"path": f"/{number}", "auth": "deny"} for number in range(MOST_KINDS + 10)]) as stack:
+        async with stack.client() as client:
+            for number in range(MOST_KINDS + 10):
+                await client.request(request("GET", f"/{number}"))
+        step(stack)
+        [only] = (await told(stack, "/timeline"))["steps"]
+    assert len(only["refused"]) == MOST_KINDS + 1
+    assert sum(one["count"] for one in only["refused"]) == MOST_KINDS + 10
+    assert only["refused"][-1] | {"count": 10} == only["refused"][-1] | {"route": "(others)", "issuer": "(others)"}
+
+
+async def test_new_keys_an_outage_and_its_end_are_events() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        step(stack)
+        source = stack.sidecar.assembly.sources["main"]
+        for act in (stack.issuer.rotate, stack.issuer.go_down, stack.issuer.come_back):
+            done = act()
+            if done is not None:
+                await done
+            await source.fetch_now()
+            step(stack)
+        events = [event["text"].partition(" http")[0] for event in (await told(stack, "/timeline"))["events"]]
+    assert events == [
+        "the sidecar started",
+        "issuer main changed its keys: + ed25519-b, - ed25519-a",
+        "issuer main cannot be asked for its keys, and those that are here still serve:",
+        "issuer main has fresh keys",
+    ]
+
+
+# Rules and backends
+
+
+async def test_rules_are_told_with_what_came_to_them(tmp_path: Path) -> None:
+    async with running(routes=ROUTES, file=tmp_path / "config.yaml") as stack:
+        for raw in (stack.good("GET", "/admin/x"), request("GET", "/trial/x"), stack.good()):
+            await stack.fetch(raw)
+        await stack.converse(b"no HTTP\r\n\r\n")
+        public, admin, trial, default, none = (await told(stack, "/routes"))["routes"]
+    minute = admin.pop("minute")
+    assert 0 < minute.pop("p50_s") <= minute.pop("p99_s")
+    assert minute == {"requests": 1, "refused": 1, "reported": 0}
+    assert admin == {
+        "name": "/admin/*", "line": 1, "methods": ["GET"], "hosts": None, "issuers": None, "mode": "enforce",
+        "auth": "required", "upstream": "default", "requests": 1, "refused": 1, "reported": 0,
+    }  # fmt: skip
+    assert (public["auth"], public["requests"], public["minute"]["p50_s"]) == ("none", 0, None)
+    assert (trial["mode"], trial["refused"], trial["reported"]) == ("report", 0, 1)
+    assert (default["name"], default["requests"], default["line"]) == ("(default)", 1, None)
+    assert (none["name"], none["refused"], none["auth"]) == ("(none)", 1, None)
+
+
+async def test_backends_are_told_with_their_connections_and_probes() -> None:
+    probes = {"backend": {"path": "/health"}}
+    async with running(health={"listen": "127.0.0.1:0", "probes": probes}) as stack:
+        [upstream] = (await told(stack, "/upstreams"))["upstreams"]
+        assert (upstream["health"], upstream["probes"]) == (
+            "idle",
+            [{"name": "backend", "path": "/health", "status": None}],
+        )
+        await stack.fetch(stack.good())
+        await stack.health("/probe/backend")
+        [upstream] = (await told(stack, "/upstreams"))["upstreams"]
+    assert upstream["connections"] == {"open": 1, "idle": 1, "opening": 0, "waiting": 0, "most": 1000} | {
+        "most": stack.sidecar.assembly.config.limits.upstream_connections
+    }
+    assert (upstream["url"], upstream["health"], upstream["minute"]["answered"]) == (stack.backend.url, "good", 1)
+    assert upstream["probes"] == [{"name": "backend", "path": "/health", "status": 200}]
+
+
+# The configuration
+
+
+async def test_a_refused_file_is_told_with_its_problems_and_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with running(file=file) as stack:
+        assert (await told(stack, "/configuration"))["refused"] is None
+        file.write_text(
+            "issuers:\n  main:\n    issuer: https://a.test/ # a note\n    audience: my-secret\nupstream: 7\n"
+        )
+        assert stack.sidecar.reload is not None
+        await stack.sidecar.reload.reload()
+        stack.secrets.errors.clear()
+        configuration = await told(stack, "/configuration")
+        [problem] = await problems(stack)
+    refused = configuration["refused"]
+    assert [(one["line"], one["path"]) for one in refused["problems"]] == [
+        (2, "issuers.main.audiences"), (4, "issuers.main.audience"), (5, "upstream"),
+    ]  # fmt: skip
+    assert refused["lines"] == [
+        "issuers:",
+        "  main:",
+        "    issuer: https://a.test/",
+        "    audience: ***",
+        "upstream: ***",
+    ]
+    assert problem["text"] == "A changed configuration was refused (3 problems); the one before is in use."
+    assert "".join(configuration["lines"]).startswith('{"listen": "127.0.0.1:0"')
+
+
+async def test_what_waits_for_a_restart_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with running(file=file) as stack:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"workers": 3}))
+        assert stack.sidecar.reload is not None
+        await stack.sidecar.reload.reload()
+        assert (await told(stack, "/configuration"))["restart_needed"] == ["workers"]
+        [problem] = await problems(stack)
+        assert problem["text"] == "workers has changed in the file, and waits for a restart."
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("upstream: http://a:1 # secret", ["upstream: http://a:1"]),
+        ("# secret\nupstream: 'http://a:1' # secret", ["", "upstream: 'http://a:1'"]),
+        ("a: https://me:secret@h/x?y=secret#f", ["a: https://***@h/x?***"]),
+        ("a: '${B:-secret} ${C}'", ["a: '${B:-***} ${C}'"]),
+        (
+            "jwks_headers: {Authorization: secret, X: [secret, secret]}",
+            ["jwks_headers: {Authorization: ***, X: [***, ***]}"],
+        ),
+        ("jwks_headers:\n  A: |\n    secret\n    secret\nb: c", ["jwks_headers:", "  A: ***", "", "", "b: c"]),
+        ("a: eyJhIjoxfQ.eyJi.c2VjcmV0", ["a: ***"]),
+        ("a: b#c", ["a: b#c"]),
+        ("? [a]\n: b", ["? [a]", ": b"]),
+        ("a: &a [b, *a]", ["a: &a [b, *a]"]),
+        ("a: 'b # c'", ["a: 'b # c'"]),
+        ("", []),
+        ("a: [secret", []),
+        ("\x00", []),
+    ],
+)
+def test_no_secret_of_a_file_is_shown(text: str, lines: list[str]) -> None:
+    assert shown(text) == lines
+    assert "secret" not in "".join(shown(text))
