@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import listener_settings
+from sidecar.app.sockets import BACKLOG, bound, listening_sockets
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.tls import Renewed, load_server_files, server_context
 from sidecar.config import Address
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
 from sidecar.proxy.listener import Listener
-
-BACKLOG = 1024
 
 log = logging.getLogger("sidecar.data_plane")
 
@@ -32,10 +30,10 @@ class DataPlane:
         self._servers: list[asyncio.Server] = []
         self._accepting: list[asyncio.Task[None]] = []
 
-    async def listen(self, port: int | None = None) -> tuple[str, int]:
-        """Accept connections at the configured address; where that is. Raises OSError, and Unusable for TLS.
+    async def listen(self, shared: list[Address] | None = None) -> list[Address]:
+        """Accept connections at the configured addresses; where those are. Raises Unusable.
 
-        With `port` on this one instead of the configured, shared with other processes.
+        With `shared` at these instead, together with other processes.
         """
         config = self._live.assembly.config
         live = self._live
@@ -48,17 +46,14 @@ class DataPlane:
             live.resources,
             "http" if tls is None else "https",
         )
-        self._sockets = listening_sockets(
-            config.listen.host, config.listen.port if port is None else port, shared=port is not None
-        )
+        self._sockets = listening_sockets("listen", shared or config.listen, shared=shared is not None)
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             if tls is None:
                 self._servers.append(await loop.create_server(listener, sock=listening, backlog=BACKLOG))
             else:
                 self._accepting.append(loop.create_task(listener.accept_tls(listening, tls)))
-        host, bound = self._sockets[0].getsockname()[:2]
-        return host, bound
+        return bound(self._sockets)
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self._live.assembly.config.tls
@@ -105,28 +100,7 @@ class DataPlane:
             await self._listener.shutdown()
 
 
-def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.socket]:
-    """A socket for each address of the host; `shared` with other processes. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            sockets.append(socket.create_server(address[:2], family=family, backlog=BACKLOG, reuse_port=shared))
-            sockets[-1].setblocking(False)
-    except OSError:
-        for opened in sockets:
-            opened.close()
-        raise
-    return sockets
-
-
 async def _look_again(renewed: Renewed) -> None:
     while True:
         await asyncio.sleep(FILE_POLL_S)
         renewed()
-
-
-def cannot_listen(key: str, address: Address, error: OSError) -> str:
-    """Why there is no listener at the address, where the configuration names it, and what to do."""
-    why = os.strerror(error.errno or 0)
-    return f"{key}: cannot listen on {address.host}:{address.port}: {why}; choose another, or port 0 for a free one"

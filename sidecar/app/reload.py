@@ -121,7 +121,7 @@ def with_fixed(running: Config, config: Config) -> Config:
     admin = config.admin.model_copy(update={"listen": running.admin.listen})
     fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers, "tracing": running.tracing}
     config = config.model_copy(update={**fixed, "health": health, "admin": admin})
-    if config.error_detail == "full" and not is_loopback(config.listen.host):
+    if config.error_detail == "full" and not all(is_loopback(address.host) for address in config.listen):
         raise Unusable("error_detail: full is for a listener on loopback, and `listen` changes with a restart only")
     if config.workers > 1 and config.assertion is not None and config.assertion.key_file is None:
         raise Unusable("assertion: needs a key_file with several workers, and `workers` changes with a restart only")

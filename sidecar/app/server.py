@@ -12,13 +12,13 @@ from pathlib import Path
 
 from aiohttp import http_parser, web
 
-from sidecar import config as settings
 from sidecar.app.admin.app import Admin
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.data_plane import BACKLOG, DataPlane, cannot_listen
+from sidecar.app.data_plane import DataPlane
 from sidecar.app.health import Health
 from sidecar.app.http_runner import QuietRunner
 from sidecar.app.reload import Reload
+from sidecar.app.sockets import BACKLOG, bound, listening_sockets
 from sidecar.app.startup_summary import summary
 from sidecar.app.state import Live
 from sidecar.app.workers.fork import Forker
@@ -26,7 +26,7 @@ from sidecar.app.workers.supervisor import Workers
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
 from sidecar.config import Config
-from sidecar.config.addresses import is_loopback
+from sidecar.config.addresses import Address, is_loopback
 
 log = logging.getLogger("sidecar.server")
 
@@ -54,11 +54,17 @@ class Sidecar:
             raise CannotStart(str(error)) from error
         self.health = Health(self.live, clock)
         self.admin = Admin(self.live, config.admin.listen.host, clock)
-        self.proxy_address = self.health_address = self.admin_address = ("", 0)
+        self.proxy_addresses: list[Address] = []
+        self.health_address = self.admin_address = Address("", 0)
         self.workers = None if forker is None else Workers(self.live, forker, config.workers)
         self.plane = self.workers or DataPlane(self.live, clock)
         self.reload = None if file is None else Reload(file, self.live, self.plane.use)
         self._runners: list[web.AppRunner] = []
+
+    @property
+    def proxy_address(self) -> Address:
+        """The first of the addresses at which clients are served."""
+        return self.proxy_addresses[0]
 
     @property
     def assembly(self) -> Assembly:
@@ -75,30 +81,27 @@ class Sidecar:
             )
         try:
             await self.live.prepare()
-            self.proxy_address = await self.plane.listen()
-        except OSError as error:
-            raise CannotStart(cannot_listen("listen", config.listen, error)) from error
+            self.proxy_addresses = await self.plane.listen()
+            self.health_address = await self._serve("health", self.health.app(), config.health.listen)
+            self.admin_address = await self._serve("admin", self.admin.app(), config.admin.listen)
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        self.health_address = await self._serve("health", self.health.app(), config.health.listen)
-        self.admin_address = await self._serve("admin", self.admin.app(), config.admin.listen)
-        self.live.listens = url(self.proxy_address, "http" if config.tls is None else "https")
+        scheme = "http" if config.tls is None else "https"
+        self.live.listens = ", ".join(f"{scheme}://{address}" for address in self.proxy_addresses)
         self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
 
-    async def _serve(self, name: str, app: web.Application, address: settings.Address) -> tuple[str, int]:
+    async def _serve(self, name: str, app: web.Application, address: Address) -> Address:
         if self.workers is not None:
             app.middlewares.insert(0, self.workers.for_all)
         runner = QuietRunner(app, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        try:
-            await web.TCPSite(runner, address.host, address.port, backlog=BACKLOG).start()
-        except OSError as error:
-            raise CannotStart(cannot_listen(f"{name}.listen", address, error)) from error
-        host, port = runner.addresses[0][:2]
-        return host, port
+        sockets = listening_sockets(f"{name}.listen", [address])
+        for listening in sockets:
+            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        return bound(sockets)[0]
 
     async def drain(self) -> None:
         """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight.
@@ -131,22 +134,17 @@ def build(
     return Sidecar(config, clock or Clock(), file, forker)
 
 
-def url(address: tuple[str, int], scheme: str = "http") -> str:
-    """An address as a URL for people."""
-    host, port = address
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
 def announce(sidecar: Sidecar) -> None:
     """Say what is protected, and where the listeners are."""
     for line in summary(sidecar.config):
         print(line, file=sys.stderr)
-    for name, address in (
-        ("proxy", sidecar.proxy_address),
-        ("health", sidecar.health_address),
-        ("admin", sidecar.admin_address),
+    for name, addresses in (
+        ("proxy", sidecar.proxy_addresses),
+        ("health", [sidecar.health_address]),
+        ("admin", [sidecar.admin_address]),
     ):
-        print(f"listening {name} {url(address)}", file=sys.stderr, flush=True)
+        for address in addresses:
+            print(f"listening {name} http://{address}", file=sys.stderr, flush=True)
 
 
 async def serve(

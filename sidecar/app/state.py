@@ -49,7 +49,7 @@ class Refused(NamedTuple):
 class Live:
     """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
 
-    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens` is the URL at which clients are
+    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens` has the URLs at which clients are
     served. `failed` ends when work that runs for ever has ended: a bug, with which the sidecar would slowly go wrong. Raises
     Unusable.
     """

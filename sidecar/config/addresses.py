@@ -6,7 +6,14 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, PlainValidator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from sidecar.config.values import STRING
 
@@ -27,10 +34,11 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def clashes(self, other: "Address") -> bool:
-        """Would the system refuse to bind both? `0.0.0.0` and `::` take the port on every address of their kind."""
-        same_kind = (":" in self.host) == (":" in other.host)
-        everywhere = same_kind and {self.host, other.host} & {"0.0.0.0", "::"}  # noqa: S104
-        return self.port == other.port != 0 and bool(self.host == other.host or everywhere)
+        """Would the system refuse to bind both? `::` takes the port on every address, `0.0.0.0` on every one of IPv4."""
+        if self.port != other.port or self.port == 0:
+            return False
+        hosts = {self.host, other.host}
+        return len(hosts) == 1 or "::" in hosts or ("0.0.0.0" in hosts and not any(":" in host for host in hosts))  # noqa: S104
 
 
 def is_loopback(host: str | None) -> bool:
@@ -49,15 +57,19 @@ def _address(value: object) -> Address:
         )
     host, port = match[1] or match[2], int(match[3])
     if match[1] or re.fullmatch("[0-9.]+", host):
-        _ip_address(host)
+        host = _ip_address(host)
     if port > 65535:
         raise ValueError("{input} ends in a port above 65535; 0 stands for a free one")
     return Address(host, port)
 
 
-def _ip_address(host: str) -> None:
+def _addresses(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    return handler(value) if isinstance(value, list) else (_address(value),)
+
+
+def _ip_address(host: str) -> str:
     try:
-        ipaddress.ip_address(host)
+        return str(ipaddress.ip_address(host))
     except ValueError:
         raise ValueError("{input} begins with an IP address that does not exist") from None
 
@@ -134,6 +146,12 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 ListenAddress = Annotated[Address, PlainValidator(_address), STRING]
+ListenAddresses = Annotated[
+    tuple[ListenAddress, ...],
+    Field(min_length=1),
+    WrapValidator(_addresses),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
+]
 ResourceUrl = Annotated[str, AfterValidator(_resource_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 ServerName = Annotated[str, AfterValidator(_server_name)]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config.addresses import Address, ListenAddress, Network, UpstreamUrl, WebUrl, is_loopback
+from sidecar.config.addresses import Address, ListenAddresses, Network, UpstreamUrl, WebUrl, is_loopback
 from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
@@ -66,7 +66,10 @@ class Config(Struct):
     """The first characters of the SHA-256 of the file."""
     written: SkipJsonSchema[str] = Field("", repr=False)
     """The text of the file; it may hold secrets."""
-    listen: ListenAddress = key("Where clients are served.", Address("0.0.0.0", 8080))  # noqa: S104
+    listen: ListenAddresses = key(
+        "Where clients are served; a list for several addresses. [::]:8080 serves IPv4 and IPv6.",
+        (Address("0.0.0.0", 8080),),  # noqa: S104
+    )
     tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
     health: Health = key("What a cluster may see, on a port of its own.", Health())
     admin: Admin = key("The listener for operators; loopback, as it has no other protection.", Admin())
@@ -187,22 +190,27 @@ class Config(Struct):
         )
 
     def _check_listeners(self, section: Section) -> None:
-        listeners: list[tuple[tuple[str, ...], Address]] = [(("listen",), self.listen)]
+        several = isinstance(section.get("listen"), list)
+        listeners: list[tuple[tuple[str | int, ...], Address]] = [
+            (("listen", item) if several else ("listen",), address) for item, address in enumerate(self.listen or ())
+        ]
         listeners += [(("health", "listen"), self.health.listen)] if self.health else []
         listeners += [(("admin", "listen"), self.admin.listen)] if self.admin else []
-        bound: dict[tuple[str, ...], Address] = {}
+        bound: list[tuple[tuple[str | int, ...], Address]] = []
         for keys, address in listeners:
             if address is None:
                 continue
-            for other, taken in bound.items():
+            for other, taken in bound:
                 if address.clashes(taken):
                     # Said of the one that the file has, when the other is a default.
                     at, of = (keys, other) if keys[0] in section else (other, keys)
-                    section.report(f"takes the port of {'.'.join(of)}; choose another, or 0 for a free one", *at)
-            bound[keys] = address
+                    section.report(
+                        f"takes the port of {'.'.join(map(str, of))}; choose another, or 0 for a free one", *at
+                    )
+            bound.append((keys, address))
 
     def _check_error_detail(self, section: Section) -> None:
-        if self.error_detail == "full" and self.listen and not is_loopback(self.listen.host):
+        if self.error_detail == "full" and not all(is_loopback(address.host) for address in self.listen or ()):
             text = (
                 "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
             )

@@ -140,6 +140,8 @@ class FileSchema(GenerateJsonSchema):
             return f"{dft:g}s"
         if isinstance(dft, Address):
             return str(dft)
+        if isinstance(dft, tuple) and dft and isinstance(dft[0], Address):
+            return str(dft[0])
         if isinstance(dft, dict):
             return {header: ".".join(claim) for header, claim in dft.items()}
         if isinstance(dft, tuple) and dft and isinstance(dft[0], Struct):

@@ -147,16 +147,21 @@ class Listener(web.Server):
     def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
         """What the backend is to be told about this connection."""
         peer = transport.get_extra_info("peername")
-        address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
+        address = _peer_address(peer[0]) if isinstance(peer, tuple) else ""
         return Forwarded(address, self.scheme, self._is_trusted(address))
 
     def _is_trusted(self, address: str) -> bool:
         if not self.trusted or not address:
             return False
         parsed = ipaddress.ip_address(address)
-        if parsed.version == 6 and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self.trusted)
+
+
+def _peer_address(host: str) -> str:
+    """A client's address without its zone, and that of an IPv4 client at `[::]` as IPv4."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return str(mapped or address)
 
 
 async def _never_called(_request: web.BaseRequest) -> web.StreamResponse:

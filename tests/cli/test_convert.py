@@ -58,7 +58,7 @@ def test_a_whole_configuration_of_envoy(name: str) -> None:
     read = parse(result.text(name), environ={})
     assert [(issuer.audiences, issuer.refresh_interval_s) for issuer in read.issuers.values()] == [(("bench",), 600.0)]
     assert read.identity_headers == {"X-JWT-Sub": ("sub",), "X-JWT-Scope": ("scope",)}
-    assert read.listen.port
+    assert read.listen[0].port
     assert read.upstreams["default"].port
     assert [(route.path, route.auth) for route in read.routes] == [("/*", "required")]
 

@@ -45,7 +45,7 @@ def test_a_file_is_known_by_its_digest(tmp_path: Path) -> None:
 
 def test_the_smallest_file_has_every_default() -> None:
     config = file("")
-    assert (config.listen, config.health.listen) == (Address("0.0.0.0", 8080), Address("0.0.0.0", 8081))
+    assert (config.listen, config.health.listen) == ((Address("0.0.0.0", 8080),), Address("0.0.0.0", 8081))
     assert config.admin.listen == Address("127.0.0.1", 9901)
     assert config.identity_headers == {"X-JWT-Sub": ("sub",), "X-JWT-Iss": ("iss",), "X-JWT-Scope": ("scope",)}
     assert (config.claims_header, config.forward_token, config.access_log) == ("X-JWT-Claims", False, "json")
@@ -114,16 +114,21 @@ def test_durations_are_seconds(text: str, seconds: float) -> None:
     ],
 )
 def test_listen_is_host_and_port(text: str, address: Address) -> None:
-    assert file(f"listen: {text}").listen == address
+    assert file(f"listen: {text}").listen == (address,)
     assert str(address) == text.strip("'")
 
 
+def test_listen_takes_several_addresses_and_one_spelling_of_each() -> None:
+    config = file("listen: ['127.0.0.1:80', '[0:0::0]:81']")
+    assert [str(address) for address in config.listen] == ["127.0.0.1:80", "[::]:81"]
+
+
 @pytest.mark.parametrize(
-    ("one", "other"), [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.2:1"), ("0.0.0.0:1", "[::]:1")]
+    ("one", "other"), [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.2:1"), ("0.0.0.0:1", "[::1]:1")]
 )
 def test_listeners_that_can_both_be_bound_are_accepted(one: str, other: str) -> None:
     config = file(f"listen: '{one}'\nadmin: {{listen: '{other}'}}")
-    assert (str(config.listen), str(config.admin.listen)) == (one, other)
+    assert (str(config.listen[0]), str(config.admin.listen)) == (one, other)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +251,7 @@ listen: "127.0.0.1:${{PORT}}"
     assert (config.limits.headers, config.limits.connections, config.limits.in_flight) == (5, 7, 5)
     assert config.forward_token is True
     assert config.realm == "a: [b] $ ${N} $x d"
-    assert config.listen.port == 81
+    assert config.listen[0].port == 81
 
 
 def test_the_structs_are_frozen() -> None:
@@ -342,7 +347,7 @@ def test_every_key_of_the_schema_is_described_and_none_may_be_null() -> None:
 
 def test_the_example_loads_and_is_what_dev_runs() -> None:
     config = load(EXAMPLE, environ={})
-    assert [str(address) for address in (config.listen, config.health.listen, config.admin.listen)] == [
+    assert [str(address) for address in (*config.listen, config.health.listen, config.admin.listen)] == [
         "127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:9901",
     ]  # fmt: skip
     assert config.issuers["zuplo"].issuer == "http://127.0.0.1:9400/__zuplo/issuer"

@@ -20,7 +20,7 @@ def test_the_backend_is_reached_through_the_sidecar_alone() -> None:
     backend = SERVICES["backend"]
     assert backend["network_mode"] == "service:jwt-sidecar"
     assert "ports" not in backend
-    assert [port.rpartition(":")[2] for port in SIDECAR["ports"]] == [str(SETTINGS.listen.port)]
+    assert [port.rpartition(":")[2] for port in SIDECAR["ports"]] == [str(SETTINGS.listen[0].port)]
     upstream = SETTINGS.upstreams["default"]
     assert (upstream.host, upstream.port) == ("127.0.0.1", 9292)  # where the example listens
 
@@ -52,7 +52,7 @@ def test_the_gateway_has_a_sidecar_of_its_own_to_send_to() -> None:
     gateway, orders = (yaml.safe_load(COMPOSE["configs"][name]["content"]) for name in ("gateway", "orders"))
     assert SERVICES["orders-backend"]["network_mode"] == "service:orders"
     assert SERVICES["orders"]["ports"] == []
-    assert gateway["upstreams"]["orders"]["url"] == f"http://orders:{SETTINGS.listen.port}"
+    assert gateway["upstreams"]["orders"]["url"] == f"http://orders:{SETTINGS.listen[0].port}"
     assert [issuer["issuer"] for issuer in orders["issuers"].values()] == [gateway["signing"]["issuer"]]
     assert orders["issuers"]["gateway"]["audiences"] == [gateway["upstreams"]["orders"]["token"]["audience"]]
 

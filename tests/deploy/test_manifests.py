@@ -114,7 +114,7 @@ def test_neither_start_nor_life_waits_for_an_issuer_or_the_backend(rendering: Re
 def test_the_service_leads_to_the_sidecar(rendering: Rendering) -> None:
     service = rendering.of_kind("Service")["spec"]
     labels = rendering.of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert [port["targetPort"] for port in service["ports"]] == [rendering.config.listen.port]
+    assert [port["targetPort"] for port in service["ports"]] == [rendering.config.listen[0].port]
     assert service["selector"].items() <= labels.items()
 
 
@@ -176,7 +176,7 @@ def test_only_the_sidecars_ports_are_let_in_and_prometheus_finds_one(
     assert policy["policyTypes"] == ["Ingress"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     proxy, health = policy["ingress"]
-    assert proxy == {"ports": [{"port": settings.listen.port, "protocol": "TCP"}]}
+    assert proxy == {"ports": [{"port": settings.listen[0].port, "protocol": "TCP"}]}
     assert health["ports"] == [{"port": settings.health.listen.port, "protocol": "TCP"}]
     assert health["from"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items()

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sidecar.config import Config
+from sidecar.config import Address, Config
 from sidecar.jwt.denylist import Entry
 from sidecar.jwt.verifier import TokenCache
 from sidecar.observability.counters import Counts
@@ -39,7 +39,7 @@ class Shared(msgspec.Struct, tag=True):
 
 
 class Use(msgspec.Struct, tag=True):
-    """Serve by this configuration: the first on `port`, each later one in place of the one before. Asks for a Reply.
+    """Serve by this configuration: the first at these addresses, each later one in place of the one before. Asks for a Reply.
 
     It is pickled, which is safe in this direction only: what the supervisor says is believed, what a worker says is not.
     """
@@ -47,12 +47,12 @@ class Use(msgspec.Struct, tag=True):
     config: bytes
     keys: list[Keys]
     shared: Shared
-    port: int
+    addresses: list[Address]
 
     @classmethod
-    def of(cls, config: Config, keys: list[Keys], shared: Shared, port: int) -> "Use":
+    def of(cls, config: Config, keys: list[Keys], shared: Shared, addresses: list[Address]) -> "Use":
         """The message about a configuration."""
-        return cls(pickle.dumps(config), keys, shared, port)
+        return cls(pickle.dumps(config), keys, shared, addresses)
 
     def configuration(self) -> Config:
         """What `of` was told."""

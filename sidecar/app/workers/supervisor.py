@@ -15,10 +15,12 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.app.builder.assembly import Assembly
+from sidecar.app.sockets import bound, reserved_sockets
 from sidecar.app.state import Live
 from sidecar.app.workers.channel import Channel, Count, Counted, Finish, Keys, Message, Refresh, Reply, Shared, Use
 from sidecar.app.workers.fork import Forker
 from sidecar.common.errors import Reason, Unusable
+from sidecar.config import Address
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCache
 from sidecar.observability.counters import BUCKETS_S, Counts, total
@@ -92,20 +94,18 @@ class Workers:
         self._gone = Counted(Counts(), TokenCache(), {}, 0, [])
         self._shared = self._to_share()
         self._sharing = asyncio.Lock()
-        self._reserved: socket.socket | None = None
-        self._port = 0
+        self._reserved: list[socket.socket] = []
         self._ending = False
 
-    async def listen(self) -> tuple[str, int]:
-        """Begin all workers; where they accept connections. Raises OSError and Unusable."""
-        config = self._live.assembly.config
+    async def listen(self) -> list[Address]:
+        """Begin all workers; where they accept connections. Raises Unusable."""
         self._live.telemetry.workers = 0
-        self._reserved = await asyncio.to_thread(_reserve, config.listen.host, config.listen.port)
-        host, self._port = self._reserved.getsockname()[:2]
+        # They hold the ports without listening, so that workers come and go.
+        self._reserved = await asyncio.to_thread(reserved_sockets, "listen", self._live.assembly.config.listen)
         self._follow(self._live.assembly)
         for worker in await asyncio.gather(*(self._begin() for _ in range(self._number))):
             self._live.background(self._keep(worker), f"worker {id(worker)}")
-        return host, self._port
+        return bound(self._reserved)
 
     async def _begin(self) -> _Worker:
         """A worker that serves. Raises Unusable."""
@@ -182,7 +182,7 @@ class Workers:
 
     def _use(self, assembly: Assembly) -> Use:
         keys = [keys_of(source) for name, source in assembly.sources.items() if assembly.config.issuers[name].fetched]
-        return Use.of(assembly.config, keys, self._to_share(), self._port)
+        return Use.of(assembly.config, keys, self._to_share(), bound(self._reserved))
 
     async def use(self, assembly: Assembly) -> None:
         """Let every worker serve by another assembly. One that cannot is replaced."""
@@ -251,8 +251,8 @@ class Workers:
         for worker in list(self._workers):
             worker.channel.close()
         self._forker.close()
-        if self._reserved is not None:
-            self._reserved.close()
+        for reserved in self._reserved:
+            reserved.close()
 
 
 def keys_of(source: JwksSource) -> Keys:
@@ -266,21 +266,6 @@ def keys_of(source: JwksSource) -> Keys:
         source._forced_at,
         source._failures,
     )
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """A socket that holds the port and does not listen, so that workers come and go and the port stays. Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as alone:  # another sidecar there would share it without a word
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(address)
-    reserved = socket.socket(family, kind, protocol)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
-    return reserved
 
 
 def _sum(all_counted: list[Counted]) -> Counted:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.app.builder.key_sources import key_source
-from sidecar.app.data_plane import DataPlane, cannot_listen
+from sidecar.app.data_plane import DataPlane
 from sidecar.app.state import Live
 from sidecar.app.workers.channel import (
     Channel,
@@ -141,7 +141,7 @@ class Worker:
                 self._live.failed.add_done_callback(self._failed)
                 self._plane = DataPlane(self._live, self._clock)
                 self._share(message.shared)
-                await self._plane.listen(message.port)
+                await self._plane.listen(message.addresses)
             else:
                 assert self._plane is not None
                 await self._live.exchange(config)
@@ -149,8 +149,6 @@ class Worker:
                 await self._plane.use(self._live.assembly)
         except Unusable as error:
             self._say(Reply(why=str(error)))
-        except OSError as error:
-            self._say(Reply(why=cannot_listen("listen", config.listen._replace(port=message.port), error)))
         else:
             self._say(Reply())
 

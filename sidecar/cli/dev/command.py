@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sidecar.app.server import CannotStart, Sidecar, serve, url
+from sidecar.app.server import CannotStart, Sidecar, serve
 from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.issuer import Handler, Issuer, answer_for
-from sidecar.config import Config
+from sidecar.config import Address, Config
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
 from sidecar.jwt.jwks.fetcher import is_loopback
 
@@ -69,7 +69,7 @@ async def _embed_issuers(config: Config, embedded: Embedded, running: AsyncExitS
     for (host, port), issuers in addresses.items():
         if await _listens(host, port):
             outcomes |= dict.fromkeys(issuers, TAKEN)
-            embedded.others.append(url((host, port)))
+            embedded.others.append(f"http://{Address(host, port)}")
         else:
             await _serve(answer_for(issuers.values()), host, port, running)
             outcomes |= dict.fromkeys(issuers, "embedded")
@@ -92,7 +92,7 @@ async def _embed_backends(config: Config, embedded: Embedded, running: AsyncExit
         else:
             await _serve(Backend(config.claims_header).answer, host, port, running)
             outcome = "embedded"
-        embedded.report.append(("backend", url((host, port)), f"{', '.join(names)}, {outcome}"))
+        embedded.report.append(("backend", f"http://{Address(host, port)}", f"{', '.join(names)}, {outcome}"))
 
 
 async def _serve(handler: Handler, host: str, port: int, running: AsyncExitStack) -> None:
@@ -120,10 +120,10 @@ async def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _url(address: tuple[str, int]) -> str:
+def _url(address: Address) -> str:
     """The URL that reaches a listener; one that listens everywhere is reached on loopback."""
-    host, port = address
-    return url(({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port))  # noqa: S104
+    everywhere = address.host in ("0.0.0.0", "::")  # noqa: S104
+    return f"http://{address._replace(host='127.0.0.1') if everywhere else address}"
 
 
 def _overview(config: Config, config_path: str, embedded: Embedded, sidecar: Sidecar) -> str:

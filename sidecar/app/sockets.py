@@ -1,0 +1,58 @@
+"""Sockets to listen on, one for each address of a host. `[::]` is IPv4 too, whatever this system's default is."""
+
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from sidecar.common.errors import Unusable
+from sidecar.config import Address
+
+BACKLOG = 1024
+
+
+def listening_sockets(key: str, addresses: Iterable[Address], *, shared: bool = False) -> list[socket.socket]:
+    """Sockets that listen; `shared` with other processes. `key` is where the configuration names them. Raises Unusable."""
+    sockets = _bound(key, addresses, shared=shared)
+    for opened in sockets:
+        opened.listen(BACKLOG)
+    return sockets
+
+
+def reserved_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
+    """Sockets that hold their ports for other processes of ours, and do not listen. Raises Unusable."""
+    for alone in _bound(key, addresses):  # another sidecar there would share its port without a word
+        alone.close()
+    return _bound(key, addresses, shared=True)
+
+
+def bound(sockets: Iterable[socket.socket]) -> list[Address]:
+    """Where they are, which port 0 does not say."""
+    return [Address(*opened.getsockname()[:2]) for opened in sockets]
+
+
+def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        try:
+            flags = socket.AI_PASSIVE
+            for found in dict.fromkeys(socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=flags)):
+                sockets.append(socket.socket(*found[:3]))
+                _bind(sockets[-1], found[4], shared=shared)
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+            text = f"{key}: cannot listen on {address}: {why}; choose another, or port 0 for a free one"
+            raise Unusable(text) from error
+    return sockets
+
+
+def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> None:
+    opened.setblocking(False)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+    opened.bind(address)
