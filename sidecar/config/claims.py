@@ -70,47 +70,6 @@ class Subjects(Struct):
         _not_empty(section, "exact, prefix, glob")
 
 
-class TokenRules(Struct):
-    """What every token of an issuer must be."""
-
-    audiences: Audiences = key("A token must be for one of these; the word any accepts tokens for other services.")
-    audience_match: Literal["any", "all"] = key("any: one of the audiences is enough. all: every one of them.", "any")
-    audience_claims: NonEmpty[ClaimName] = key("Where audiences are: the first of these that a token has.", ("aud",))
-    clock_skew_s: Seconds = key("How far clocks may differ, for exp, nbf and iat.", 60.0, "clock_skew")
-    require_exp: StrictBool = key("Refuse tokens that never expire.", True)
-    max_token_lifetime_s: PositiveSeconds | None = key(
-        "Refuse tokens that are good for longer than this. Left out: for however long.", None, "max_token_lifetime"
-    )
-    required_claims: tuple[ClaimPath, ...] = key("Claims that a token must have.", ())
-    reject_claims: tuple[ClaimPath, ...] = key("Claims that a token must not have, such as nonce of ID tokens.", ())
-    subjects: Subjects | None = key("Which sub it is believed for. Left out: every one.", None)
-    accepted_typ: NonEmpty[Text] = key(
-        "The kinds of token (typ) that are accepted; absent stands for none given.", ("JWT", "at+jwt", "absent")
-    )
-    reject_bound_tokens: StrictBool = key(
-        "Refuse tokens that only the holder of a key may use (DPoP, mutual TLS).", True
-    )
-
-    lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
-        "Which of sub and jti may be a whole number, which then counts as text.", ()
-    )
-    allow_padding: StrictBool = key(
-        "Accept tokens whose parts are padded with =, as those of AWS load balancers are.", False
-    )
-
-    def check(self, section: Section) -> None:
-        """No check about what is not looked at."""
-        if section.get("audiences") == "any":
-            for asked in ("audience_match", "audience_claims"):
-                if asked in section:
-                    section.report(
-                        "contradicts audiences: any, which looks at no audience; remove one of the two", asked
-                    )
-        if self.require_exp is False and "max_token_lifetime" in section:
-            text = "contradicts require_exp: false: a token without exp has no lifetime; remove one of the two"
-            section.report(text, "max_token_lifetime")
-
-
 class Scopes(Struct):
     """Which scopes a token must have. A list in its place means all."""
 
@@ -178,13 +137,59 @@ class Require(Struct):
         "The token must have all of these; {any: [...], all: [...]} asks for one of several.", Scopes()
     )
     roles: Annotated[Roles, *_list_means_all(Text)] = key(
-        "The same for roles, from the first of roles, realm_access.roles and groups.", Roles()
+        "The same for roles, from where the issuer has them (its role_claims).", Roles()
     )
     claims: Annotated[Mapping[ClaimKey, Condition], Field(min_length=1)] = key("Claim: what it must be.", {})
 
     def check(self, section: Section) -> None:
         """At least one demand."""
         _not_empty(section, "scopes, roles, claims")
+
+
+class TokenRules(Struct):
+    """What every token of an issuer must be."""
+
+    audiences: Audiences = key("A token must be for one of these; the word any accepts tokens for other services.")
+    audience_match: Literal["any", "all"] = key("any: one of the audiences is enough. all: every one of them.", "any")
+    audience_claims: NonEmpty[ClaimName] = key("Where audiences are: the first of these that a token has.", ("aud",))
+    clock_skew_s: Seconds = key("How far clocks may differ, for exp, nbf and iat.", 60.0, "clock_skew")
+    require_exp: StrictBool = key("Refuse tokens that never expire.", True)
+    max_token_lifetime_s: PositiveSeconds | None = key(
+        "Refuse tokens that are good for longer than this. Left out: for however long.", None, "max_token_lifetime"
+    )
+    required_claims: tuple[ClaimPath, ...] = key("Claims that a token must have.", ())
+    reject_claims: tuple[ClaimPath, ...] = key("Claims that a token must not have, such as nonce of ID tokens.", ())
+    subjects: Subjects | None = key("Which sub it is believed for. Left out: every one.", None)
+    accepted_typ: NonEmpty[Text] = key(
+        "The kinds of token (typ) that are accepted; absent stands for none given.", ("JWT", "at+jwt", "absent")
+    )
+    reject_bound_tokens: StrictBool = key(
+        "Refuse tokens that only the holder of a key may use (DPoP, mutual TLS).", True
+    )
+    role_claims: NonEmpty[ClaimPath] | None = key(
+        "Where roles are: all of these together. Left out: the first that a token has of "
+        "roles, realm_access.roles, groups, cognito:groups, role and urn:zitadel:iam:org:project:roles.",
+        None,
+    )
+    require: Require | None = key("What all of its tokens must hold, as on a route.", None)
+    lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
+        "Which of sub and jti may be a whole number, which then counts as text.", ()
+    )
+    allow_padding: StrictBool = key(
+        "Accept tokens whose parts are padded with =, as those of AWS load balancers are.", False
+    )
+
+    def check(self, section: Section) -> None:
+        """No check about what is not looked at."""
+        if section.get("audiences") == "any":
+            for asked in ("audience_match", "audience_claims"):
+                if asked in section:
+                    section.report(
+                        "contradicts audiences: any, which looks at no audience; remove one of the two", asked
+                    )
+        if self.require_exp is False and "max_token_lifetime" in section:
+            text = "contradicts require_exp: false: a token without exp has no lifetime; remove one of the two"
+            section.report(text, "max_token_lifetime")
 
 
 def _not_empty(section: Section, keys: str) -> None:

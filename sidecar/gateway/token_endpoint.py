@@ -11,7 +11,7 @@ from sidecar.gateway.local_endpoints import Reply, Request
 from sidecar.gateway.token_minter import Mint
 from sidecar.http.request_head import RequestHead
 from sidecar.jwt.claims import Claims
-from sidecar.policy.access_policy import granted_scopes
+from sidecar.policy.granted import granted_scopes
 from sidecar.policy.routes import Auth, Route
 
 MAX_FORM_BYTES = 8 * 1024

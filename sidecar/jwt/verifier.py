@@ -1,12 +1,13 @@
 """token -> Claims: remembers verified tokens, asks jose for the signature.
 
-The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list.
+The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list, and
+what the issuer's `require` asks for.
 Nothing is fetched for a token that could not be valid, and no claim but `iss` is looked at before the signature is verified.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cachetools import LRUCache
 
@@ -21,18 +22,28 @@ from sidecar.jwt.jwks.key_set import Jwks
 
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
+REQUIRED = "required "  # before the names of the checks of an issuer's policy
 ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
 
 
+class Policy(Protocol):
+    """What verified claims must hold beyond `ClaimRules`: checks by name, each of which raises Rejection."""
+
+    @property
+    def checks(self) -> Sequence[tuple[str, Callable[[Claims], None]]]: ...
+
+
 class Issuer:
-    """One trusted issuer: what its tokens must be signed with and what they must claim.
+    """One trusted issuer: what its tokens must be signed with and what they must claim, by `rules` and then by `policy`.
 
     `aliases` are other `iss` values of the same issuer.
     `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
     `allow_padding`: the parts of its tokens may be padded with `=`.
     """
 
-    __slots__ = ("accepted_typ", "algorithms", "aliases", "allow_padding", "issuer", "name", "rules", "source")
+    __slots__ = (
+        "accepted_typ", "algorithms", "aliases", "allow_padding", "issuer", "name", "policy", "rules", "source",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,8 +56,10 @@ class Issuer:
         aliases: Collection[str] = (),
         *,
         allow_padding: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         self.name = name
+        self.policy = policy
         self.aliases = tuple(aliases)
         self.issuer = issuer
         self.algorithms = frozenset(algorithms)
@@ -194,6 +207,9 @@ class Verifier:
             claims = known.claims
         else:
             claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+            for name, check in () if issuer.policy is None else issuer.policy.checks:
+                begin(REQUIRED + name)
+                check(claims)
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
         self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None

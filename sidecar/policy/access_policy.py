@@ -1,23 +1,22 @@
 """May these verified claims use this route?"""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, Path, find, named
 from sidecar.policy.claim_conditions import Condition, condition
-
-SCOPE_CLAIMS = ("scope", "scp", "scopes")  # RFC 8693 section 4.2, and the names other issuers use
-ROLE_CLAIMS = (("roles",), ("realm_access", "roles"), ("groups",))  # RFC 9068 section 2.2.3.1, Keycloak
+from sidecar.policy.granted import granted_roles, granted_scopes
 
 
 class Policy:
-    """What a route demands of a token, made once from the configuration.
+    """What a route, or an issuer for all of its tokens, demands of verified claims; made once from the configuration.
 
     One of these issuers (None: any that is configured); all of `scopes` and one of `any_scope`; all of `roles` and one of
-    `any_role`; and of each claim in `claims` what its operators say (see policy/claim_conditions.py).
+    `any_role`; and of each claim in `claims` what its operators say (see policy/claim_conditions.py). `role_claims`
+    are the places of roles by the name of the issuer, where they are not those that most have.
 
-    `checks` are those that the route asks for, by name, in their order.
+    `checks` are those that are asked for, by name, in their order.
     """
 
     def __init__(
@@ -29,11 +28,13 @@ class Policy:
         roles: Collection[str] = (),
         any_role: Collection[str] = (),
         claims: Mapping[Path, Mapping[str, Any]] | None = None,
+        role_claims: Mapping[str, Sequence[Path]] | None = None,
     ) -> None:
         self.issuers = issuers
         self.scopes, self.any_scope = frozenset(scopes), frozenset(any_scope)
         self.roles, self.any_role = frozenset(roles), frozenset(any_role)
         self.claims = claims or {}
+        self._role_claims = role_claims or {}
         self._scope_parameter = " ".join((*scopes, *any_scope))
         checks: list[tuple[str, Callable[[Claims], None]]] = []
         if issuers is not None:
@@ -61,8 +62,12 @@ class Policy:
             raise Rejection(Reason.SCOPE_INSUFFICIENT, scope=self._scope_parameter)
 
     def _check_roles(self, claims: Claims) -> None:
-        if not _enough(self.roles, self.any_role, granted_roles(claims.claims)):
+        if not _enough(self.roles, self.any_role, self.roles_of(claims)):
             raise Rejection(Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")
+
+    def roles_of(self, claims: Claims) -> frozenset[str]:
+        """The roles of a token, from where its issuer has them."""
+        return granted_roles(claims.claims, self._role_claims.get(claims.issuer))
 
 
 def _claim_check(path: Path, wanted: Condition) -> Callable[[Claims], None]:
@@ -77,29 +82,3 @@ def _claim_check(path: Path, wanted: Condition) -> Callable[[Claims], None]:
 
 def _enough(every: frozenset[str], one_of: frozenset[str], granted: frozenset[str]) -> bool:
     return every <= granted and (not one_of or not one_of.isdisjoint(granted))
-
-
-def granted_scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes of a token, from the first of SCOPE_CLAIMS that it has: a string of words, or a list of strings."""
-    for name in SCOPE_CLAIMS:
-        value = claims.get(name)
-        if isinstance(value, str):
-            return frozenset(value.split(" "))
-        if isinstance(value, list):
-            return _strings(value)
-    return frozenset()
-
-
-def granted_roles(claims: dict[str, Any]) -> frozenset[str]:
-    """The roles of a token, from the first of ROLE_CLAIMS that it has: a list of strings, or one (a role may hold spaces)."""
-    for path in ROLE_CLAIMS:
-        value = find(claims, path)
-        if isinstance(value, str):
-            return frozenset((value,))
-        if isinstance(value, list):
-            return _strings(value)
-    return frozenset()
-
-
-def _strings(items: list[Any]) -> frozenset[str]:
-    return frozenset(item for item in items if isinstance(item, str))

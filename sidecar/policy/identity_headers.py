@@ -2,7 +2,8 @@
 
 A string keeps its printable ASCII; every other byte of its UTF-8 form, `%`, and a space at either end are percent-encoded.
 Booleans are `true` and `false`, integers keep all their digits, a list of scalars is joined by `,` (percent-encoded inside an
-item), objects and nested lists are base64url(JSON). A claim that is missing, null or empty adds no header.
+item), objects and nested lists are base64url(JSON). A claim that is missing, null or empty adds no header. The claim
+`scope` stands for the scopes in whichever form the issuer writes them: words with spaces between them.
 
 ENCODINGS holds the other ways to write a scalar or an item of a list: all of it as base64url, or its UTF-8 as it is but for
 control characters, `%` and edge spaces.
@@ -20,6 +21,7 @@ from urllib.parse import quote
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, Path, find
+from sidecar.policy.granted import scopes_in_one_form
 
 log = logging.getLogger("sidecar.identity")
 
@@ -28,6 +30,8 @@ MAX_ALL_BYTES = 16 * 1024  # all of them together
 
 VERIFIED = b"X-JWT-Status: verified\r\n"
 ANONYMOUS = b"X-JWT-Status: anonymous\r\n"
+
+_SCOPE = ("scope",)
 
 _SAFE = " " + punctuation.replace("%", "")  # letters and digits are always safe to `quote`
 _SAFE_IN_LIST = _SAFE.replace(",", "")
@@ -117,6 +121,8 @@ class IdentityHeaders:
     def _text(self, header: IdentityHeader, claims: Mapping[str, Any]) -> str | None:
         if not header.template:
             path = header.claim
+            if path == _SCOPE:
+                return encode(scopes_in_one_form(claims), self._encoding)
             return encode(claims.get(path[0]) if len(path) == 1 else find(claims, path), self._encoding)
         pieces = [piece if isinstance(piece, str) else _scalar(find(claims, piece)) for piece in header.template]
         known = [piece for piece in pieces if piece]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.app.explain.explanation import Question, explain
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection
 from sidecar.config import parse
@@ -166,6 +167,24 @@ async def test_an_empty_aud_hides_no_other_place_of_the_audience(clock: HandCloc
         await only_the_right_one(sidecar, shaped(clock, aud=[], client_id=AUDIENCE))
         said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, aud=[], client_id="another")())
         assert said.reason.code == "audience_mismatch"
+
+
+@in_its_time
+async def test_an_issuer_asks_more_of_its_own_tokens(clock: HandClock) -> None:
+    """As for Amazon Cognito, whose ID tokens are by the same key."""
+    require = {"claims": {"token_use": {"equals": "access"}}, "scopes": ["read"], "roles": ["admin"]}
+    good = {"token_use": "access", "scp": ["read"], "resource_access": {"api": {"roles": ["admin"]}}}
+    key = tokens.public_jwk("EdDSA")
+    async with sidecar_of(clock, key, require=require, role_claims=["resource_access.api.roles"]) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, **good))
+        verifier = sidecar.assembly.handler.verifier
+        for wrong, code in (({"token_use": "id"}, "claim_mismatch"), ({"scp": []}, "scope_insufficient")):
+            assert (await refusal(verifier, shaped(clock, **{**good, **wrong})())).reason.code == code
+        said = await refusal(verifier, shaped(clock, **{**good, "resource_access": {}, "roles": ["admin"]})())
+        assert said.details == "The token lacks a role this needs."
+        question = Question("GET", "/", shaped(clock, **{**good, "token_use": "id"})().encode())
+        told = str(await explain(sidecar.assembly, question, clock))
+        assert 'required claim token_use claim_mismatch: expected {"equals": "access"}; found: id' in told
 
 
 # Their keys

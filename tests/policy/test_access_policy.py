@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
-from sidecar.policy.access_policy import Policy, granted_scopes
+from sidecar.policy.access_policy import Policy
+from sidecar.policy.granted import granted_scopes
 
 
 def alice(**claims: Any) -> Claims:
@@ -83,8 +84,7 @@ def test_all_scopes_of_the_route_are_enough(claims: dict[str, Any]) -> None:
         pytest.param({"scope": "read\tadmin"}, id="tab"),
         pytest.param({"scope": "read\u00a0admin"}, id="NBSP"),
         pytest.param({"scope": "read", "scp": "admin"}, id="only the first claim counts"),
-        pytest.param({"scope": "", "scp": "admin"}, id="only the first claim counts, though empty"),
-        pytest.param({"scope": [], "scp": ["admin"]}, id="only the first claim counts, though an empty list"),
+        pytest.param({"scope": "", "scp": "read", "scopes": "admin"}, id="only the first that is not empty"),
         pytest.param({"roles": ["admin"], "permissions": ["admin"]}, id="other claims"),
     ],
 )
@@ -95,3 +95,8 @@ def test_anything_else_is_not_that_scope(claims: dict[str, Any]) -> None:
 def test_granted_scopes_are_words() -> None:
     assert granted_scopes({"scope": "read admin"}) == {"read", "admin"}
     assert granted_scopes({}) == frozenset()
+
+
+@pytest.mark.parametrize("empty", ["", [], None])
+def test_an_empty_claim_hides_no_other_place_of_the_scopes(empty: object) -> None:
+    assert granted_scopes({"scope": empty, "scp": ["read", "admin"]}) == {"read", "admin"}

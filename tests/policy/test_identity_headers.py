@@ -248,3 +248,32 @@ def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool)
     assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
     with pytest.raises(Rejection):  # and again: a refusal is not remembered as an empty set of headers
         identity.lines(claims)
+
+
+# Scopes
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"scope": "read write"},
+        {"scope": ["read", "write"]},
+        {"scp": "read write"},
+        {"scp": ["read", "write"]},
+        {"scopes": ["read", "write"]},
+        {"scope": "", "scp": [], "scopes": "read write"},
+    ],
+    ids=str,
+)
+def test_scopes_have_one_form_whoever_issues_them(claims: dict[str, Any]) -> None:
+    assert headers(claims, {"X-JWT-Scope": ("scope",)}) == ["X-JWT-Scope: read write"]
+
+
+def test_no_backend_reads_two_scopes_where_the_token_has_one() -> None:
+    (line,) = headers({"scp": ["read write", "all"]}, {"X-JWT-Scope": ("scope",)})
+    assert decode_text(line.removeprefix("X-JWT-Scope: ")).split(" ") == ["read%20write", "all"]
+
+
+@pytest.mark.parametrize("claims", [{}, {"scope": "", "scp": []}, {"permissions": ["read"]}], ids=str)
+def test_without_scopes_there_is_no_header_of_them(claims: dict[str, Any]) -> None:
+    assert headers(claims, {"X-JWT-Scope": ("scope",)}) == []

@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
-from sidecar.policy.access_policy import Policy, granted_roles
+from sidecar.policy.access_policy import Policy
+from sidecar.policy.granted import granted_roles
 
 
 def alice(**claims: Any) -> Claims:
@@ -55,17 +56,40 @@ def test_any_and_all_must_both_hold(scope: str, enough: bool) -> None:
         ({"realm_access": {"roles": ["a"]}}, {"a"}),
         ({"realm_access.roles": ["a"]}, {"a"}),
         ({"groups": ["a", 5, None, ["b"]]}, {"a"}),
-        ({"roles": [], "groups": ["a"]}, set()),
-        ({"roles": "", "groups": ["a"]}, {""}),
-        ({"roles": {"a": 1}, "groups": ["b"]}, {"b"}),
+        ({"roles": [], "groups": ["a"]}, {"a"}),
+        ({"roles": "", "groups": ["a"]}, {"a"}),
+        ({"roles": {"a": 1, "c": False, "d": None, "e": {}}, "groups": ["b"]}, {"a"}),
+        ({"roles": {}, "groups": ["b"]}, {"b"}),
+        ({"cognito:groups": ["a"]}, {"a"}),
+        ({"role": "a"}, {"a"}),
+        ({"urn:zitadel:iam:org:project:roles": {"a": {"1": "x.example"}, "b": {"1": "x.example"}}}, {"a", "b"}),
         ({"roles": None, "realm_access": {"roles": ["a"]}, "groups": ["b"]}, {"a"}),
         ({"realm_access": ["roles"]}, set()),
-        ({"role": ["a"], "scope": "a"}, set()),
+        ({"permissions": ["a"], "scope": "a"}, set()),
         ({}, set()),
     ],
 )
 def test_roles_are_in_the_first_claim_that_holds_some(claims: dict[str, Any], roles: set[str]) -> None:
     assert granted_roles(claims) == roles
+
+
+@pytest.mark.parametrize(
+    ("claims", "roles"),
+    [
+        ({"realm_access": {"roles": ["a"]}, "resource_access": {"api": {"roles": ["b"]}}}, {"a", "b"}),
+        ({"realm_access": {"roles": []}, "resource_access": {"api": {"roles": ["b"]}}}, {"b"}),
+        ({"resource_access": {"other": {"roles": ["b"]}}, "roles": ["c"]}, set()),
+    ],
+)
+def test_the_places_that_an_issuer_names_count_together(claims: dict[str, Any], roles: set[str]) -> None:
+    places = [("realm_access", "roles"), ("resource_access", "api", "roles")]
+    assert granted_roles(claims, places) == roles
+    policy = Policy(roles=["b"], role_claims={"zuplo": places})
+    if "b" in roles:
+        policy.authorize(alice(**claims))
+    else:
+        assert refusal(policy, alice(**claims)).reason is Reason.CLAIM_MISMATCH
+    assert refusal(policy, Claims("another", {"resource_access": {"api": {"roles": ["b"]}}})).reason.status == 403
 
 
 def test_all_roles_and_one_of_several_are_enough() -> None:
@@ -78,7 +102,7 @@ def test_one_kind_of_demand_is_enough_to_refuse(demand: dict[str, list[str]]) ->
     assert refusal(Policy(**demand), alice(roles=["c"])).reason is Reason.CLAIM_MISMATCH  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("roles", [[], ["a"], ["b"], ["b", "c"], "a", "a b", None, 5, {"a": 1, "b": 1}, [["a", "b"]]])
+@pytest.mark.parametrize("roles", [[], ["a"], ["b"], ["b", "c"], "a", "a b", None, 5, {"a": 1}, [["a", "b"]]])
 def test_a_missing_role_is_refused(roles: object) -> None:
     rejection = refusal(Policy(roles=["a"], any_role=["b", "c"]), alice(roles=roles))
     assert (rejection.reason, rejection.details) == (Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")

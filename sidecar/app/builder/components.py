@@ -1,7 +1,8 @@
 """A part of the configuration -> the object that it stands for. Each function makes one; none opens anything but files."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path as File
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
 from sidecar.common.tls import Renewed, client_context
 from sidecar.config import Config
+from sidecar.config.claims import Require
 from sidecar.config.secret import shared_secret
 from sidecar.gateway.assertion import AssertedIdentity
 from sidecar.gateway.gateway import Gateway
@@ -21,7 +23,7 @@ from sidecar.gateway.signing_key import SigningKey, own_key
 from sidecar.gateway.token_minter import Mint
 from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, fold
 from sidecar.http.responses import Form
-from sidecar.jwt.claims import ClaimRules, Subjects
+from sidecar.jwt.claims import ClaimRules, Path, Subjects
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.token_extractor import TokenHeader, TokenSources
 from sidecar.jwt.verifier import Issuer
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from sidecar.observability.tracing import Tracing
 
 
-def files_read(config: Config) -> list[Path]:
+def files_read(config: Config) -> list[File]:
     """The files that an assembly of this configuration reads once: with another content it is another assembly.
 
     Those of keys, certificates, bearer tokens and the deny list are looked at again by whoever uses them.
@@ -80,6 +82,9 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
         issuer.accepted_typ,
         issuer.issuer_aliases,
         allow_padding=issuer.allow_padding,
+        policy=None
+        if issuer.require is None
+        else policy(issuer.require, role_claims={issuer.name: issuer.role_claims}),
     )
 
 
@@ -240,18 +245,22 @@ def _renewed(tls: settings.ClientTls) -> Renewed:
     )
 
 
-def policy(route: settings.Route) -> Policy:
-    """What a route demands of verified claims."""
-    require = route.require
+def policy(
+    require: Require | None,
+    issuers: Sequence[str] | None = None,
+    role_claims: Mapping[str, Sequence[Path] | None] = MappingProxyType({}),
+) -> Policy:
+    """What a route or an issuer demands of verified claims; `role_claims` are those of the issuers by their names."""
     if require is None:
-        return Policy(route.issuers)
+        return Policy(issuers)
     return Policy(
-        route.issuers,
+        issuers,
         require.scopes.all,
         any_scope=require.scopes.any,
         roles=require.roles.all,
         any_role=require.roles.any,
         claims={path: condition.operators() for path, condition in require.claims.items()},
+        role_claims={name: paths for name, paths in role_claims.items() if paths is not None},
     )
 
 
@@ -263,6 +272,7 @@ def forward_auth(config: Config) -> ForwardAuth | None:
 
 def routes(config: Config) -> Routes:
     """The rules in their order, and the one for what no rule names: a valid token, the default upstream."""
+    role_claims = {name: issuer.role_claims for name, issuer in config.issuers.items()}
     listed = [
         Route(
             route.path or "",
@@ -270,7 +280,7 @@ def routes(config: Config) -> Routes:
             hosts=route.hosts,
             methods=route.methods,
             auth=Auth(route.auth),
-            policy=policy(route),
+            policy=policy(route.require, route.issuers, role_claims),
             preflight=route.preflight == "forward",
             report=config.reports(route),
             upstream=route.upstream or config.default_upstream,

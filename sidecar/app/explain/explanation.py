@@ -12,7 +12,7 @@ from copy import copy
 from typing import NamedTuple
 
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.explain.words import Words, about_claims_of_route, about_token, shown
+from sidecar.app.explain.words import Words, about_policy, about_token, shown
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection, Unusable
@@ -263,7 +263,7 @@ def _checks(
     if claims is None:
         return
     for name, check in route.policy.checks:
-        words = about_claims_of_route(name, route.policy, claims)
+        words = about_policy(name, route.policy, claims)
         try:
             check(claims)
         except Rejection as rejection:

@@ -4,8 +4,9 @@ import json
 from typing import Any, NamedTuple
 
 from sidecar.jwt.claims import LATEST_DATE, ClaimRules, Claims, ago, find
-from sidecar.jwt.verifier import Examination, Verifier
-from sidecar.policy.access_policy import Policy, granted_roles, granted_scopes
+from sidecar.jwt.verifier import REQUIRED, Examination, Verifier
+from sidecar.policy.access_policy import Policy
+from sidecar.policy.granted import granted_scopes
 
 MOST_SHOWN = 100  # characters of a value
 
@@ -63,6 +64,8 @@ def about_token(name: str, seen: Examination, verifier: Verifier, now: float) ->
             return Words("", "matches" if seen.key is not None else f"does not match kid {shown(header.get('kid'))}")
         case "denylist":
             return Words("", "is on it" if verifier.denylist.denies(issuer.name, claims) else "not on it")
+    if name.startswith(REQUIRED) and isinstance(issuer.policy, Policy):
+        return about_policy(name.removeprefix(REQUIRED), issuer.policy, Claims(issuer.name, claims))
     return _about_claims(name, issuer.rules, claims, now)
 
 
@@ -98,14 +101,14 @@ def _about_claims(name: str, rules: ClaimRules, claims: dict[str, Any], now: flo
     return Words("", "")
 
 
-def about_claims_of_route(name: str, policy: Policy, claims: Claims) -> Words:
+def about_policy(name: str, policy: Policy, claims: Claims) -> Words:
     """The words for the policy's check of this name."""
     if name == "issuers" and policy.issuers is not None:
         return Words(f"one of: {one_of(policy.issuers)}", claims.issuer)
     if name == "scopes":
         return Words(_demand(policy.scopes, policy.any_scope), one_of(sorted(granted_scopes(claims.claims))))
     if name == "roles":
-        return Words(_demand(policy.roles, policy.any_role), one_of(sorted(granted_roles(claims.claims))))
+        return Words(_demand(policy.roles, policy.any_role), one_of(sorted(policy.roles_of(claims))))
     path = next(path for path in policy.claims if name == f"claim {'.'.join(path)}")
     return Words(json.dumps(policy.claims[path]), shown(find(claims.claims, path)))
 
