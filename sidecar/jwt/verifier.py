@@ -72,9 +72,10 @@ class Issuer:
 class Examination:
     """How far one token has come: the checks that have begun, by name, and what they found. None: not reached."""
 
-    __slots__ = ("begun", "issuer", "jws", "key")
+    __slots__ = ("begun", "issuer", "jws", "key", "token")
 
     def __init__(self) -> None:
+        self.token: bytes | None = None
         self.begun: list[str] = []
         self.jws: Jws | None = None
         self.issuer: Issuer | None = None
@@ -164,10 +165,13 @@ class Verifier:
     def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
         """Verify a token from the beginning. Raises Rejection, and KeysAwaited when its key may be on its way.
 
-        `seen` is told of each check as it begins. `awaited` are the keys that were waited for.
+        With `seen` it is only examined: `seen` is told of each check as it begins, and nothing is counted or remembered.
+        `awaited` are the keys that were waited for.
         """
-        self.misses += awaited is None
+        examined = seen is not None
+        self.misses += awaited is None and not examined
         seen = seen or Examination()
+        seen.token = token
         begin = seen.begun.append
         begin("shape")
         jws = seen.jws = parse(token, allow_padding=self._allow_padding)
@@ -201,6 +205,8 @@ class Verifier:
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
+        if examined:
+            return Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
         remembered_by = digest(token)
         known = self._remembered.get(remembered_by)
         if known is not None and known.key == key:  # by another request that waited for the same keys

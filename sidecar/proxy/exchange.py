@@ -19,6 +19,7 @@ from sidecar.http.message_reader import BODY, COMPLETE, MessageReader
 from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
 from sidecar.http.responses import CONTINUE
+from sidecar.jwt.verifier import Examination
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.tunnel import ClientSide
@@ -97,7 +98,9 @@ class Waiting(Protocol):
 
 
 class Exchange(Record):
-    """A request with the head that came, and what goes on for it. Without a `client` it is a question of `explain`.
+    """A request with the head that came, and what goes on for it.
+
+    Without a `client` it is a question of `explain`, and its `examination` is told how far its token comes.
 
     - `forwarded` is what the backend is told about the client, `request` the head for the backend without its framing.
     - `id_line` is the header line of the request's id, towards both sides.
@@ -112,23 +115,18 @@ class Exchange(Record):
     body_sent = False
     chunked_answer = False
     collected = b""
-    deadline = NEVER
-    ends = NEVER
+    examination: Examination | None = None
     interim_answers = 0
     is_over = False
     is_question = False
     keeps_client = False
-    pool: Waiting | None = None
     raw = b""
     response: ResponseHead | None = None
-    upstream: UpstreamConnection | None = None
-    waiting: "Task[None] | None" = None
     _answer_is_deferred = False
     _body = b""
     _body_bytes = 0
     _body_is_deferred = False
     _is_whole = False
-    _then: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -148,6 +146,11 @@ class Exchange(Record):
         self.handler = handler
         self.client = client
         self.request = b""
+        self.deadline = self.ends = NEVER
+        self.pool: Waiting | None = None
+        self.upstream: UpstreamConnection | None = None
+        self.waiting: Task[None] | None = None
+        self._then: Callable[[], None] | None = None
 
     @property
     def may_keep_client(self) -> bool:

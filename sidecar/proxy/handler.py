@@ -208,34 +208,38 @@ class Handler:
 
     def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
         """The identity headers for this request on this route. Raises Rejection, and KeysAwaited unless they were `awaited`."""
+        try:
+            return self.judge(exchange, route, awaited)
+        except Rejection as rejection:
+            if not route.report:
+                raise
+            return self.let_in(exchange, rejection)
+
+    def judge(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
+        """The same, also where the route only reports what it would refuse."""
         if route.auth is Auth.NONE:
             return ANONYMOUS
         if route.auth is Auth.DENY:
             raise Rejection(Reason.ROUTE_DENIED)
         if exchange.method == "OPTIONS" and route.preflight and exchange.is_preflight:
             return ANONYMOUS
-        try:
-            special = exchange.head.special
-            if route.auth is Auth.API_KEY:
-                assert self._api_keys is not None
-                claims = self._api_keys.authenticate(special)
-            else:
-                token_digest = exchange.head.token_digest
-                verified = None if token_digest is None else self.verifier.known(token_digest)
-                if verified is None:
-                    verified = self._verified(exchange, awaited)
-                if verified is None:
-                    if route.auth is Auth.OPTIONAL:
-                        return ANONYMOUS
-                    raise Rejection(Reason.TOKEN_MISSING)
-                claims = verified
-            exchange.claims = claims
-            route.policy.authorize(claims)
-            return self.identity.lines(claims)
-        except Rejection as rejection:
-            if not route.report:
-                raise
-            return self.let_in(exchange, rejection)
+        special = exchange.head.special
+        if route.auth is Auth.API_KEY:
+            assert self._api_keys is not None
+            claims = self._api_keys.authenticate(special)
+        else:
+            token_digest = exchange.head.token_digest
+            verified = None if token_digest is None else self.verifier.known(token_digest)
+            if verified is None:
+                verified = self._verified(exchange, awaited)
+            if verified is None:
+                if route.auth is Auth.OPTIONAL:
+                    return ANONYMOUS
+                raise Rejection(Reason.TOKEN_MISSING)
+            claims = verified
+        exchange.claims = claims
+        route.policy.authorize(claims)
+        return self.identity.lines(claims)
 
     def let_in(self, exchange: Exchange, rejection: Rejection) -> bytes:
         """The identity headers of a request that its route would refuse, and only reports. Raises what is not covered by that."""
@@ -255,6 +259,8 @@ class Handler:
         token = self.tokens.take(head.special, exchange.target)
         if token is None:
             return None
+        if exchange.examination is not None:
+            return self.verifier.verify(token, exchange.examination, awaited)
         token_digest = digest(token)
         if self.tokens.only_in_headers:
             head.token_digest = token_digest
@@ -285,7 +291,7 @@ class Handler:
             exchange.forwarded.lines(exchange.host or host, head),
             exchange.id_line,
         )
-        if self.tracing is not None:
+        if self.tracing is not None and exchange.client is not None:
             built += self.tracing.asked(exchange, upstream)
         if (protocol := exchange.upgrade) is not None:
             built += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol

@@ -1,29 +1,35 @@
 """What is known of a request on its way, for logs and metrics; what its head says is in tests/http."""
 
 import re
-from typing import Any, cast
 
 import pytest
 
+from sidecar.app.builder.assembly import Assembly
 from sidecar.common.clock import Clock
+from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection
+from sidecar.config import parse
 from sidecar.http.forwarded import Forwarded
 from sidecar.jwt.claims import Claims
+from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.routes import Route
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.handler import Handler, new_id
+from sidecar.proxy.handler import new_id
+from sidecar.proxy.resources import Resources
 from tests.http.heads import read
 
-
-class WithClock:
-    """All that a request asks of the handler when it comes."""
-
-    _clock = Clock()
+CONFIG = """
+issuers:
+  main: {issuer: https://issuer.test, audiences: [api]}
+upstream: http://127.0.0.1:9
+"""
 
 
 def arrived(*lines: str, first: str = "POST / HTTP/1.1") -> Exchange:
     """A request with these header lines, as it comes to the handler."""
-    return Handler.exchange(cast(Any, WithClock()), read(*lines, first=first), Forwarded("192.0.2.1", "https", False))
+    clock = Clock()
+    assembly = Assembly(parse(CONFIG), clock, Deadlines(clock), Resources(), Telemetry(clock))
+    return assembly.handler.exchange(read(*lines, first=first), Forwarded("192.0.2.1", "https", False))
 
 
 def test_on_arrival_nothing_is_known_of_a_request_but_its_head() -> None:

@@ -8,7 +8,6 @@ are shown as far as they matter, of secrets and of the token itself nothing.
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from copy import copy
 from typing import NamedTuple
 
 from sidecar.app.builder.assembly import Assembly
@@ -110,12 +109,12 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
 async def explain(assembly: Assembly, question: Question, clock: Clock) -> Explanation:
     """What the proxy of an assembly would do with a request."""
     steps: list[Step] = []
-    handler = copy(assembly.handler)
-    handler.tracing = None
-    watched = handler.verifier = _Watched(assembly.handler.verifier)
+    handler = assembly.handler
+    examination = Examination()
     try:
         head = _head(assembly, question)
         exchange = handler.exchange(head, Forwarded("127.0.0.1", "http", trusted=False))
+        exchange.examination = examination
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
         if (page := handler.pages.get(head.target.partition("?")[0])) is not None:
@@ -131,10 +130,10 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     refusal: Rejection | None = None
     identity = b""
     try:
-        identity = await _authenticated(handler, exchange, _enforced(route))
+        identity = await _judged(handler, exchange, route)
     except Rejection as rejection:
         refusal = rejection
-    steps += _checks(route, watched, exchange.claims, refusal, identity, clock.wall())
+    steps += _checks(route, handler.verifier, examination, exchange.claims, refusal, identity, clock.wall())
     if refusal is not None:
         try:
             if not route.report:
@@ -156,30 +155,13 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
     return Explanation(steps, None, place, told)
 
 
-class _Watched(Verifier):
-    """A verifier with nothing remembered; keeps how far its one token came."""
-
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier.issuers, verifier.clock, verifier.denylist)
-        self.token: bytes | None = None
-        self.seen = Examination()
-        self.claims: Claims | None = None
-
-    def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
-        """As a Verifier does."""
-        self.token = token
-        self.seen = seen or Examination()
-        self.claims = super().verify(token, self.seen, awaited)
-        return self.claims
-
-
-async def _authenticated(handler: Handler, exchange: Exchange, route: Route) -> bytes:
+async def _judged(handler: Handler, exchange: Exchange, route: Route) -> bytes:
     """The identity headers, also where their keys have to be waited for. Raises Rejection."""
     try:
-        return handler.authenticate(exchange, route)
+        return handler.judge(exchange, route)
     except KeysAwaited as keys:
         await keys.landed()
-        return handler.authenticate(exchange, route, keys)
+        return handler.judge(exchange, route, keys)
 
 
 def _head(assembly: Assembly, question: Question) -> RequestHead:
@@ -214,13 +196,6 @@ def _bytes_of(config: Config, question: Question) -> bytes:
     return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (question.method.encode(), target, b"\r\n".join(lines))
 
 
-def _enforced(route: Route) -> Route:
-    """The same rule, saying why it refuses although it only reports."""
-    enforced = copy(route)
-    enforced.report = False
-    return enforced
-
-
 def _readings(handler: Handler, exchange: Exchange) -> Iterator[Step]:
     """Each way to read the path and the rule that it meets, where there is more than one way."""
     try:
@@ -242,17 +217,23 @@ def _about_route(assembly: Assembly, route: Route) -> str:
 
 
 def _checks(
-    route: Route, watched: _Watched, claims: Claims | None, refusal: Rejection | None, identity: bytes, now: float
+    route: Route,
+    verifier: Verifier,
+    examination: Examination,
+    claims: Claims | None,
+    refusal: Rejection | None,
+    identity: bytes,
+    now: float,
 ) -> Iterator[Step]:
     """A step for each check of a token or key that began; where one refused, it is the last."""
-    if watched.token is not None:
-        yield Step("ok", "token", f"{len(watched.token)} bytes")
-        begun = watched.seen.begun
+    if examination.token is not None:
+        yield Step("ok", "token", f"{len(examination.token)} bytes")
+        begun = examination.begun
         for name in begun[:-1] if claims is None else begun:
-            yield Step("ok", name, about_token(name, watched.seen, watched, now).found)
+            yield Step("ok", name, about_token(name, examination, verifier, now).found)
         if claims is None:
             assert refusal is not None
-            yield _failed(begun[-1], refusal, about_token(begun[-1], watched.seen, watched, now))
+            yield _failed(begun[-1], refusal, about_token(begun[-1], examination, verifier, now))
     elif claims is not None:
         yield Step("ok", "api key", f"{claims.kid} of {shown(claims.claims['sub'])}")
     elif refusal is not None:
