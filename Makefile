@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 FUZZ_S ?= 1800
 TRAFFIC_S ?= 1800
+TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander image-test \
+.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -46,6 +47,19 @@ fuzz-core: .venv/installed-dev
 # make traffic TRAFFIC_S=60 TRAFFIC=--forgiving
 traffic: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.traffic --seconds $(TRAFFIC_S) $(TRAFFIC)
+
+# A wheel whose modules on a request's way are compiled (docs/performance.md), for the interpreter that makes it.
+wheel: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
+	$(BIN)/python deploy/compiled.py --quiet bdist_wheel
+
+# The data plane's tests on compiled modules: make test-compiled TESTS=tests/proxy
+test-compiled: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
+	rm -rf build/compiled && mkdir -p build/compiled
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory build/compiled
+	cd build/compiled && $(CURDIR)/$(BIN)/python deploy/compiled.py --quiet build_ext --inplace
+	cd build/compiled && $(CURDIR)/$(BIN)/python -m pytest -rs $(TESTS)
 
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.real.screenshots

@@ -70,7 +70,8 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
     signing_input, _, signature = token.rpartition(b".")
     header_segment, _, payload_segment = signing_input.partition(b".")
     if padded:
-        header_segment, payload_segment, signature = map(_unpadded, (header_segment, payload_segment, signature))
+        header_segment, payload_segment = _unpadded(header_segment), _unpadded(payload_segment)
+        signature = _unpadded(signature)
     if len(header_segment) > MAX_HEADER_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than is accepted.")
     header = _headers.get(header_segment)

@@ -1,6 +1,6 @@
 """Heads as bytes, and how they are read with the memory of lines empty and full."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sidecar.http.grammar import ProtocolError
@@ -31,10 +31,16 @@ def answered(*lines: str | bytes, first: str | bytes = "HTTP/1.1 200 OK") -> Res
     return parse_response_head(head(first, *lines), ResponseHeaderPolicy(), HEADERS)
 
 
+def attributes(head: RequestHead | ResponseHead) -> Iterable[str]:
+    """The names of all that a head says. A compiled class has no slots."""
+    kind = type(head)
+    return getattr(kind, "__slots__", None) or kind.__mypyc_attrs__  # type: ignore[attr-defined]
+
+
 def facts(parse: Callable[[], RequestHead | ResponseHead]) -> dict[str, object] | str:
     """All that is read, or the sentence of the refusal."""
     try:
         found = parse()
     except ProtocolError as error:
         return error.rule
-    return {name: getattr(found, name) for name in type(found).__slots__}
+    return {name: getattr(found, name) for name in attributes(found)}

@@ -23,7 +23,7 @@ from sidecar.http import header_policy
 from sidecar.http.chunked import MAX_CHUNKS
 from sidecar.http.grammar import split_field
 from sidecar.http.request_head import RequestHead
-from tests.http.heads import policy
+from tests.http.heads import attributes, policy
 from tests.http.streams import LINE_BYTES, Message, Outcome, Reading, byte_by_byte, facts, somewhere
 from tests.proofs import reference, subject, verdict
 from tests.proofs.running import memory_mib
@@ -226,7 +226,7 @@ def compare_message(found: Message, expected: reference.Message) -> None:
 
 def heads_alike(one: Message, other: Message) -> bool:
     """Was the same read of two heads?"""
-    return all(getattr(one.head, name) == getattr(other.head, name) for name in type(one.head).__slots__)
+    return all(getattr(one.head, name) == getattr(other.head, name) for name in attributes(one.head))
 
 
 def run(seconds: float, seed: str, first: int, last: float) -> int:

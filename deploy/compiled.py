@@ -1,0 +1,29 @@
+"""Builds the package with the modules on a request's way compiled by mypyc: `python deploy/compiled.py bdist_wheel`.
+
+Run it where pyproject.toml is, which says everything else about the package.
+"""
+
+import asyncio
+from pathlib import Path
+
+from mypyc.build import mypycify
+from setuptools import setup
+
+COMPILED = (
+    "common/deadlines", "common/histogram",
+    "http/chunked", "http/forwarded", "http/framing", "http/grammar", "http/head_cache", "http/header_policy",
+    "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket",
+    "jwt/claims", "jwt/compact_jws", "jwt/verifier",
+    "policy/access_policy", "policy/identity_headers", "policy/routes",
+    "gateway/assertion",
+    "observability/record",
+    "proxy/client_connection", "proxy/connection", "proxy/exchange", "proxy/forward_auth", "proxy/handler",
+    "proxy/local_answers", "proxy/resources", "proxy/response_relay", "proxy/tunnel", "proxy/upstream_connection",
+    "proxy/upstream_pool",
+)  # fmt: skip
+
+# A compiled class is laid out behind its base. That is sound where the base has no fields of its own.
+assert asyncio.BufferedProtocol.__basicsize__ == object.__basicsize__
+
+paths = [str(Path("sidecar", f"{name}.py")) for name in COMPILED]
+setup(ext_modules=mypycify(paths, opt_level="3", debug_level="0", group_name="jwt_sidecar"))
