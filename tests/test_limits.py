@@ -13,7 +13,7 @@ from sidecar.jwt.jwks import cache as jwks
 from sidecar.jwt.jwks import jwk as keys
 from sidecar.jwt.jwks import key_set
 from sidecar.policy import identity_headers as identity
-from sidecar.policy import routes
+from sidecar.policy import path_normalization, routes
 from sidecar.proxy import (
     client_connection,
     listener,
@@ -71,7 +71,7 @@ from sidecar.proxy import (
         pytest.param(listener.NOT_ACCEPTED_S, 1.0, id="listener.NOT_ACCEPTED_S"),
         pytest.param(upstream_connection.CLOSE_S, 5.0, id="upstream_connection.CLOSE_S"),
         pytest.param(routes.MAX_MATCHED, 2048, id="routes.MAX_MATCHED"),
-        pytest.param(routes.MAX_READINGS, 64, id="routes.MAX_READINGS"),
+        pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
         pytest.param(verifier.REMEMBERED_TOKENS, 1024, id="verifier.REMEMBERED_TOKENS"),

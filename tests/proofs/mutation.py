@@ -91,6 +91,7 @@ TESTS_OF = {
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
     },
     "http/grammar": "http",
+    "http/head_cache": "http/test_header_policy.py http proxy/test_equal_heads.py proxy/test_without_memories.py",
     **{f"http/{name}": f"http/test_{name}.py {CALLS}" for name in ("message_reader", "request_head", "response_head")},
     "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
@@ -101,13 +102,18 @@ TESTS_OF = {
     ),
     **{
         f"proxy/{name}": f"proxy observability/test_telemetry.py {CALLS}"
-        for name in ("exchange", "resources", "response_relay", "upstream_connection")
+        for name in ("connection", "exchange", "resources", "response_relay", "upstream_connection")
     },
     **{
         f"proxy/{name}": f"proxy observability/test_telemetry.py app/test_reload.py app/test_server.py {CALLS}"
         for name in ("client_connection", "listener", "upstream_pool")
     },
     "proxy/tunnel": "proxy/test_tunnel.py proxy",
+    "proxy/forward_auth": "proxy/test_forward_auth.py",
+    "proxy/local_answers": (
+        "gateway/test_api_keys.py gateway/test_token_endpoint.py gateway/test_resource_metadata.py proxy "
+        "observability/test_telemetry.py"
+    ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "
         "observability/test_telemetry.py observability/test_tracing.py"
