@@ -1,11 +1,16 @@
 """What a cluster may see, on a port that a kubelet can reach: probes and metrics. It changes nothing."""
 
 import asyncio
+import logging
 
 from aiohttp import web
 
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
+
+START_S = 30.0  # how long readiness waits for the first keys of every issuer
+
+log = logging.getLogger("sidecar.health")
 
 
 class Health:
@@ -14,6 +19,7 @@ class Health:
     def __init__(self, live: Live, clock: Clock) -> None:
         self._live = live
         self._clock = clock
+        self._waits_until = clock.monotonic() + START_S
         self._has_been_ready = False
 
     def app(self) -> web.Application:
@@ -22,6 +28,7 @@ class Health:
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/startupz", self._alive)
         app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/readyz/upstream", self._ready_with_upstream)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/probe/{name}", self._probe)
         return app
@@ -36,9 +43,15 @@ class Health:
         if not self._live.telemetry.workers:
             return web.Response(status=503, text="no worker serves\n")
         # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
-        if not self._has_been_ready and (names := self._live.assembly.awaited_issuers()):
-            return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")
-        self._has_been_ready = True
+        if not self._has_been_ready:
+            late = self._clock.monotonic() >= self._waits_until
+            if names := self._live.assembly.awaited_issuers(late=late):
+                return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")
+            if late and (names := self._live.assembly.awaited_issuers(late=False)):
+                log.warning(
+                    "event=ready_without issuers=%s do='Their tokens get a 503; see last_error.'", ",".join(names)
+                )
+            self._has_been_ready = True
         health = self._live.assembly.config.health
         if health.fail_ready_when_stale and self._live.assembly.stale():
             return web.Response(status=503, text="no issuer's keys may be believed any more\n")
@@ -47,6 +60,16 @@ class Health:
         if failed := [name for name, status in zip(health.ready_probes, statuses, strict=True) if status >= 400]:
             return web.Response(status=503, text=f"failing probes: {', '.join(failed)}\n")
         return web.Response(text="ok\n")
+
+    async def _ready_with_upstream(self, request: web.Request) -> web.Response:
+        """For a pod: ready, and the backends beside it (on loopback or a unix socket) accept a connection."""
+        ready = await self._ready(request)
+        if (
+            ready.status == 200
+            and max(await asyncio.gather(*(one.status() for one in self._live.assembly.beside)), default=0) >= 400
+        ):
+            return web.Response(status=503, text="the backend accepts no connection\n")
+        return ready
 
     async def _probe(self, request: web.Request) -> web.Response:
         probe = self._live.assembly.probes.get(request.match_info["name"])

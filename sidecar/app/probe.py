@@ -9,19 +9,22 @@ from sidecar.policy.request_signature import Signature
 from sidecar.proxy.upstream_connection import UpstreamConnection
 from sidecar.proxy.upstream_pool import UpstreamPool
 
+CONNECT_S = 0.9  # a kubelet waits 1 s for the whole answer
+
 
 class Probe:
     """GETs one path of a backend, over a connection of its own and with nothing in it from whoever asks.
 
+    Without a path it only connects: a backend that accepts a connection is there.
     One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
     `last_status` is the answer before, None until somebody has asked.
     """
 
     last_status: int | None = None
 
-    def __init__(self, pool: UpstreamPool, path: str, timeout_s: float, signature: Signature | None) -> None:
+    def __init__(self, pool: UpstreamPool, path: str | None, timeout_s: float, signature: Signature | None) -> None:
         self._pool = pool
-        self._path = path.encode()
+        self._path = None if path is None else path.encode()
         self._timeout_s = timeout_s
         self._signature = signature
         self._answer: asyncio.Future[int] | None = None
@@ -44,9 +47,12 @@ class Probe:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._pool.connect()
+                if self._path is None:
+                    connection.abandon()
+                    return 200
                 question = _Question(connection)
                 try:
-                    connection.start(question, self._head(), head_only=False)
+                    connection.start(question, self._head(self._path), head_only=False)
                     return await question.status
                 finally:
                     connection.abandon()
@@ -55,13 +61,13 @@ class Probe:
         except TimeoutError:
             return Reason.UPSTREAM_TIMEOUT.status
 
-    def _head(self) -> bytes:
+    def _head(self, path: bytes) -> bytes:
         identity = ANONYMOUS
         if self._signature is not None:
-            identity += self._signature.line("GET", self._path, identity)
+            identity += self._signature.line("GET", path, identity)
         host = self._pool.authority
         return b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: jwt-sidecar\r\n%bConnection: close\r\n\r\n" % (
-            self._path,
+            path,
             host,
             identity,
         )

@@ -88,7 +88,9 @@ class Issuer(TokenRules):
     removed_key_grace_s: Seconds = key(
         "How long a key is trusted after it was taken out of the set.", 0.0, "removed_key_grace"
     )
-    required: StrictBool = key("Not ready before its keys were loaded once.", True)
+    required: StrictBool | None = key(
+        "Not ready before its keys were loaded once. Left out: for 30s at most, if other issuers' keys are there.", None
+    )
 
     @property
     def keys_from(self) -> str:

@@ -1,5 +1,7 @@
 """The probes that a cluster may see: what each of them depends on, and what not."""
 
+from typing import Any
+
 import pytest
 
 from tests.peers.backend import never
@@ -120,3 +122,53 @@ async def test_bytes_that_are_no_http_are_answered_without_quoting_them(listener
             answer = await client.response()
             rest = await client.closed()
         assert (answer.status, answer.json(), rest) == (400, {"error": "Invalid request"}, b"")
+
+
+def one_of_two(up: ScriptedIssuer, down: ScriptedIssuer, **settings: Any) -> dict[str, Any]:
+    return {
+        "up": {"issuer": up.issuer, "audiences": [AUDIENCE]},
+        "down": {"issuer": down.issuer, "audiences": [AUDIENCE]} | settings,
+    }
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"required": True}, 503)])
+async def test_one_issuer_of_several_keeps_no_pod_from_serving_for_longer_than_30_s(
+    settings: dict[str, Any], status: int
+) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as up, ScriptedIssuer(algs=["EdDSA"]) as down:
+        await down.go_down()
+        async with running(issuers=one_of_two(up, down, **settings)) as stack:
+            assert (await stack.fetch(request(token=up.token("EdDSA")))).status == 200
+            answer = await stack.health("/readyz")
+            assert (answer.status, answer.body) == (503, b"waiting for the keys of: down\n")
+            stack.clock.ahead_s += 30
+            assert (await stack.health("/readyz")).status == status
+            await up.drop_connections()
+
+
+async def test_without_any_keys_it_is_never_ready() -> None:
+    issuer = ScriptedIssuer(algs=["EdDSA"])
+    issuer.on_jwks = Answer(500)
+    async with running(issuer=issuer) as stack:
+        stack.clock.ahead_s += 3600
+        assert (await stack.health("/readyz")).status == 503
+
+
+async def test_a_pod_is_ready_while_the_backend_beside_it_accepts_connections() -> None:
+    async with running() as stack:
+        await ready(stack)
+        assert (await stack.health("/readyz/upstream")).status == 200
+        await stack.backend.go_down()
+        answer = await stack.health("/readyz/upstream")
+        assert (answer.status, answer.body) == (503, b"the backend accepts no connection\n")
+        assert (await stack.health("/readyz")).status == 200
+        await stack.backend.come_back()
+        assert (await stack.health("/readyz/upstream")).status == 200
+        stack.sidecar.live.telemetry.draining = True
+        assert (await stack.health("/readyz/upstream")).body == b"draining\n"
+
+
+async def test_a_backend_elsewhere_is_not_part_of_the_pod() -> None:
+    async with running(upstream="http://192.0.2.1:80", timeouts={"connect": "1ms"}) as stack:
+        await stack.fetch(stack.good())  # until the keys have come
+        assert (await stack.health("/readyz/upstream")).status == 200

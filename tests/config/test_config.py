@@ -55,7 +55,7 @@ def test_the_smallest_file_has_every_default() -> None:
     assert (issuer.name, issuer.issuer, issuer.audiences) == ("main", "https://idp.example/", ("api",))
     assert (issuer.jwks_uri, issuer.jwks_file, issuer.allow_http) == (None, None, False)
     assert ", ".join(issuer.algorithms) == ALGORITHMS
-    assert (issuer.clock_skew_s, issuer.require_exp, issuer.required) == (60.0, True, True)
+    assert (issuer.clock_skew_s, issuer.require_exp, issuer.required) == (60.0, True, None)
     assert (issuer.refresh_interval_s, issuer.max_stale_s) == (600.0, 3600.0)
     timeouts = config.timeouts
     assert (timeouts.connect_s, timeouts.response_headers_s, timeouts.idle_s) == (2.0, 60.0, 300.0)

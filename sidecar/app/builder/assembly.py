@@ -26,11 +26,12 @@ from sidecar.app.builder.components import (
 )
 from sidecar.app.builder.gateway import gateway
 from sidecar.app.builder.key_sources import key_source, same_keys, same_place
-from sidecar.app.probe import Probe
+from sidecar.app.probe import CONNECT_S, Probe
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.watched_file import FollowedFile
 from sidecar.config import Config
+from sidecar.config.addresses import is_loopback
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import Session
@@ -76,6 +77,11 @@ class Assembly:
             for name, upstream in config.upstreams.items()
         }
         signs = signature(config, clock)
+        self.beside = [
+            Probe(backend(config, upstream, clock, deadlines, resources), None, CONNECT_S, None)
+            for upstream in config.upstreams.values()
+            if upstream.scheme == "unix" or is_loopback(upstream.host)
+        ]
         self.probes = {
             name: Probe(
                 # A pool of its own: a backend without a free connection is busy, not ill.
@@ -148,10 +154,12 @@ class Assembly:
         """What has to look outside again and again."""
         return [*self.sources.values(), self.denylist, *self.gateway.files]
 
-    def awaited_issuers(self) -> list[str]:
-        """The names of required issuers whose first keys have not come."""
-        issuers = self.config.issuers.items()
-        return sorted(name for name, issuer in issuers if issuer.required and self.sources[name].jwks is None)
+    def awaited_issuers(self, *, late: bool) -> list[str]:
+        """The issuers whose first keys readiness waits for; when it is late, only the required ones, if any keys are there."""
+        missing = [name for name, source in self.sources.items() if source.jwks is None]
+        without_them = late and len(missing) < len(self.sources)
+        waits = (True,) if without_them else (True, None)
+        return sorted(name for name in missing if self.config.issuers[name].required in waits)
 
     def stale(self) -> bool:
         """May no issuer's keys be believed any more?"""
