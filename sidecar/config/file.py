@@ -17,7 +17,7 @@ from sidecar.config.addresses import Address, ListenAddresses, Network, Upstream
 from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
-from sidecar.config.issuer import Issuer
+from sidecar.config.issuer import Issuer, check_issuers
 from sidecar.config.limits import Limits, Timeouts
 from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
 from sidecar.config.route import Route, Upstream, check_hidden
@@ -219,18 +219,7 @@ class Config(Struct):
     def _check_issuers(self, section: Section) -> None:
         if "issuers" not in section and "api_keys" not in section:
             section.report("is missing; name at least one issuer whose tokens are accepted, or API keys", "issuers")
-        seen: dict[str, tuple[str | int, ...]] = {}
-        for name, issuer in (self.issuers or {}).items():
-            aliases = enumerate(issuer.issuer_aliases or ())
-            places: dict[tuple[str | int, ...], str] = {("issuer",): issuer.issuer}
-            places |= {("issuer_aliases", number): alias for number, alias in aliases}
-            for place, iss in places.items():
-                if iss in seen:
-                    other, *where = seen[iss]
-                    text = f"is also the issuer of {other} (line {section.line('issuers', other, *where)})"
-                    section.report(f"{text}; a token must lead to one of them", "issuers", name, *place)
-                elif iss:
-                    seen[iss] = (name, *place)
+        check_issuers(section, self.issuers or {})
 
     def _check_upstreams(self, section: Section) -> None:
         names = _names(section, "upstreams")

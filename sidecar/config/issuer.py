@@ -1,6 +1,7 @@
 """An issuer in the configuration: whose tokens, with which keys, judged how."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, StrictBool, model_validator
@@ -61,8 +62,17 @@ class Issuer(TokenRules):
 
     name: SkipJsonSchema[str]
     preset: PresetName | None = key("An issuer that is known: fills in where its keys are and how it signs.", None)
-    issuer: IssuerId = key("The exact `iss` of its tokens; its keys are looked for there if no key below says where.")
+    issuer: IssuerId = key(
+        "The exact `iss` of its tokens; its keys are looked for there if no key below says where. "
+        "In the path, {tid} stands for the token's own claim tid, for an issuer of many tenants."
+    )
     issuer_aliases: tuple[IssuerId, ...] = key("Other `iss` values of the same issuer.", ())
+    assume_issuer: StrictBool = key(
+        "It is the issuer of tokens without `iss`, too; for the one issuer of a file.", False
+    )
+    signer: Text | None = key(
+        "What `signer` in the header of its tokens must be, as AWS load balancers write it.", None
+    )
     jwks_uri: WebUrl | None = key(
         "Its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).", None
     )
@@ -151,8 +161,33 @@ class Issuer(TokenRules):
             parts = web_url(url)
         except ValueError:
             parts = None
+        if self.jwks_uri is None and "{" in url:
+            section.report("stands for many issuers, where no keys can be discovered; add jwks_uri or jwks_file", place)
+            return
         if parts is None or (self.jwks_uri is None and "?" in url):
             section.report("is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file", place)
         elif parts.scheme == "http" and self.allow_http is False and not is_loopback(parts.hostname):
             text = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
             section.report(text, place)
+
+
+def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
+    """Report what the issuers of a file say about each other: a token must lead to one of them."""
+    seen: dict[str, tuple[str | int, ...]] = {}
+    for name, issuer in issuers.items():
+        if issuer.assume_issuer and len(issuers) > 1:
+            section.report(
+                "has assume_issuer, which is for a file with one issuer: a token without iss could be of any",
+                "issuers",
+                name,
+            )
+        aliases = enumerate(issuer.issuer_aliases or ())
+        places: dict[tuple[str | int, ...], str] = {("issuer",): issuer.issuer}
+        places |= {("issuer_aliases", number): alias for number, alias in aliases}
+        for place, iss in places.items():
+            if iss in seen:
+                other, *where = seen[iss]
+                text = f"is also the issuer of {other} (line {section.line('issuers', str(other), *where)})"
+                section.report(f"{text}; a token must lead to one of them", "issuers", name, *place)
+            elif iss:
+                seen[iss] = (name, *place)

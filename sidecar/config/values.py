@@ -31,6 +31,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_PLACE = re.compile(r"https?://[^/?#{}]+/(?:[^?#{}]*/)?\{([A-Za-z0-9_.:-]+)\}(?:/[^?#{}]*)?")  # a segment of a path
 _ROUTE = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/*]*")  # pchar of RFC 3986, and * for patterns
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
@@ -104,7 +105,23 @@ def _audiences(value: object) -> object:
 def _issuer(value: str) -> str:
     if not value or re.search(r"[\s\x00-\x1f\x7f]", value):
         raise ValueError("must be the `iss` of the tokens to the letter: not empty, without white space")
+    if "*" in value:
+        raise ValueError(
+            "{input} is no pattern: no host is ever guessed; a claim of the token may stand in the path, as {tid}"
+        )
+    if re.search("[{}]", value):
+        _issuer_template(value)
     return value
+
+
+def _issuer_template(value: str) -> None:
+    place = _PLACE.fullmatch(value)
+    if place is None:
+        raise ValueError(
+            "{input} is no template: {claim} stands once, for one whole segment of the path, such as {tid}"
+        )
+    if place[1] == "tenantid":
+        raise ValueError("{input} is how Entra's discovery document writes it; the claim is {tid} (see preset entra)")
 
 
 def file_path(value: object, info: ValidationInfo) -> Path:

@@ -20,6 +20,7 @@ from sidecar.common.errors import Unusable
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
+from sidecar.jwt.issuer_names import IssuerNames
 
 POLL_S = 5.0  # between two looks at the file
 ENTRIES_AT_A_TIME = (
@@ -93,8 +94,9 @@ class Filed(NamedTuple):
 class DenyList:
     """What is refused although its signature and its claims are good. `changes` grows whenever that may have changed.
 
-    `names` is the iss of each configured issuer -> its name. `path` None: there is no file. Entries of issuers that are not
-    configured are kept, and wait for them. `before`: the list in use so far, whose file need not be read again.
+    `names` is the iss of each configured issuer, or the template of many, -> its name. `path` None: there is no file. Entries of
+    issuers that are not configured are kept, and wait for them. `before`: the list in use so far, whose file need not be read
+    again.
     """
 
     def __init__(
@@ -108,10 +110,7 @@ class DenyList:
         self.path = path
         self.found_good_at: float | None = None  # when the file was last seen, and was as it had been read; monotonic
         self._clock = clock
-        self._names = names or {}
-        self._spellings: dict[str, list[str]] = {}
-        for iss, name in self._names.items():
-            self._spellings.setdefault(name, []).append(iss)
+        self._names = IssuerNames(names or {})
         self._filed = Filed(Table(), Counter(), set())
         if before is not None and before.path == path:
             self._filed, self.found_good_at = before._filed, before.found_good_at
@@ -141,7 +140,7 @@ class DenyList:
         if not self._filed.kinds and not self._added:
             return False
         now, issued = self._clock.wall(), claims.get("iat", 0)
-        for iss in self._spellings.get(issuer, ()):
+        for iss in self._names.spellings(issuer, claims.get("iss")):
             for claim, kind in _KINDS:
                 value = _text(claims.get(claim)) if claim else ""
                 if claim and not value:
@@ -158,7 +157,7 @@ class DenyList:
         """Take an operator's entry; one about the same takes its place. Raises Unusable."""
         entry = Entry.read(document)
         if entry.iss not in self._names:
-            raise Unusable(f"iss is not that of a configured issuer; one of: {', '.join(self._names)}")
+            raise Unusable(f"iss is not that of a configured issuer; one of: {', '.join(self._names.texts)}")
         if len(self._added) >= MAX_ADDED:
             raise Unusable(f"{MAX_ADDED} entries were added; put them into the file")
         self._put(entry)
@@ -168,7 +167,8 @@ class DenyList:
     def _put(self, entry: Entry) -> None:
         """In place of one about the same, under whichever name of the issuer."""
         iss, *rest = entry.about
-        for spelling in self._spellings.get(self._names.get(iss, ""), [iss]):
+        name = self._names.name_of(iss)
+        for spelling in [iss] if name is None else self._names.spellings(name, iss):
             self._take_out((spelling, *rest))
         self._added[entry.about] = entry
         self._posted[iss] += 1
@@ -191,7 +191,7 @@ class DenyList:
 
     def tell_waiting(self) -> None:
         """Say in the log what operators have added and what is not in force, if there is such."""
-        if issuers := {entry.iss for entry in self._added.values()} - self._names.keys():
+        if issuers := {entry.iss for entry in self._added.values() if entry.iss not in self._names}:
             do = "No issuer of the configuration has their iss: they are kept, and hold again when one does."
             log.warning("event=denylist_waiting issuers=%r do=%r", sorted(issuers), do)
 

@@ -2,20 +2,24 @@
 
 The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list, and
 what the issuer's `require` asks for.
-Nothing is fetched for a token that could not be valid, and no claim but `iss` is looked at before the signature is verified.
+Nothing is fetched for a token that could not be valid, and before the signature is verified no claim is looked at but `iss`, and
+the one that fills its template.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cachetools import LRUCache
+from jose.backends.base import Key
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import ClaimRules, Claims
 from sidecar.jwt.compact_jws import PADDED, Jws, parse
 from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.issuer_names import IssuerTemplate, is_template
 from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
 from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
@@ -24,6 +28,10 @@ REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
 REQUIRED = "required "  # before the names of the checks of an issuer's policy
 ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
+
+
+_PLACE = re.compile(r"\{[^{}]*\}")
+Keys = list[tuple[VerificationKey, Key]]
 
 
 class Policy(Protocol):
@@ -36,13 +44,15 @@ class Policy(Protocol):
 class Issuer:
     """One trusted issuer: what its tokens must be signed with and what they must claim, by `rules` and then by `policy`.
 
-    `aliases` are other `iss` values of the same issuer.
+    `aliases` are other `iss` values of the same issuer; it and they may be templates (jwt/issuer_names.py). `assumed`: it is the
+    issuer of tokens that have no `iss`. `signer` is what the header's member of this name must be.
     `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
     `allow_padding`: the parts of its tokens may be padded with `=`.
     """
 
     __slots__ = (
-        "accepted_typ", "algorithms", "aliases", "allow_padding", "issuer", "name", "policy", "rules", "source",
+        "accepted_typ", "algorithms", "aliases", "allow_padding", "assumed", "issuer", "name", "policy", "rules", "signer",
+        "source", "templates",
     )  # fmt: skip
 
     def __init__(
@@ -57,8 +67,13 @@ class Issuer:
         *,
         allow_padding: bool = False,
         policy: Policy | None = None,
+        assumed: bool = False,
+        signer: str | None = None,
     ) -> None:
         self.name = name
+        self.assumed = assumed
+        self.signer = signer
+        self.templates = tuple(IssuerTemplate(iss) for iss in (issuer, *aliases) if is_template(iss))
         self.policy = policy
         self.aliases = tuple(aliases)
         self.issuer = issuer
@@ -67,6 +82,20 @@ class Issuer:
         self.source = source
         self.allow_padding = allow_padding
         self.accepted_typ = frozenset(map(_media_type, accepted_typ))
+
+    def keys_of_tenant(self, keys: Keys, claims: Mapping[str, Any]) -> Keys:
+        """Those that are published for the tenant of this token. Raises Rejection when there are none.
+
+        A key set of many tenants says of each key whose tokens it signs: the `issuer` of its JWK is the token's `iss`, or what
+        the first of the templates is for this token; `{...}` in it stands for the tenant, whatever it is called there.
+        """
+        first = self.templates[0]
+        tenant, primary = str(claims.get(first.claim)), first.filled_by(claims)
+        allowed = (None, primary, claims.get("iss"))
+        fitting = [pair for pair in keys if (pair[0].issuer and _PLACE.sub(tenant, pair[0].issuer)) in allowed]
+        if not fitting:
+            raise Rejection(Reason.KEY_UNKNOWN, "The issuer publishes this key for the tokens of another tenant.")
+        return fitting
 
 
 class Examination:
@@ -122,6 +151,8 @@ class Verifier:
         self._by_iss: Mapping[str, Issuer] = {
             iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
         }
+        self._templates = [(template, issuer) for issuer in issuers for template in issuer.templates]
+        self._assumed = next((issuer for issuer in issuers if issuer.assumed), None)
         self._allow_padding = any(issuer.allow_padding for issuer in issuers)
         self.clock = clock
         self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
@@ -185,12 +216,16 @@ class Verifier:
         begin("typ")
         if typ not in issuer.accepted_typ:
             raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
+        if issuer.signer is not None and jws.header.get("signer") != issuer.signer:
+            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names another signer than is trusted here.")
         begin("algorithm")
         if algorithm not in issuer.algorithms:
             raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
         begin("key")
         source = issuer.source
         candidates = source.keys_for(kid, algorithm, awaited, thumbprint)
+        if issuer.templates:
+            candidates = issuer.keys_of_tenant(candidates, jws.payload)
         jwks = source.jwks
         assert jwks is not None
         begin("signature")
@@ -225,8 +260,12 @@ class Verifier:
     def _issuer(self, jws: Jws) -> Issuer:
         iss = jws.payload.get("iss")
         if iss is None:
+            if self._assumed is not None:
+                return self._assumed
             raise Rejection(Reason.ISSUER_UNKNOWN, "The token has no iss claim.")
         issuer = self._by_iss.get(iss) if isinstance(iss, str) else None
+        if issuer is None:
+            issuer = next((of for template, of in self._templates if template.filled_by(jws.payload) == iss), None)
         if issuer is None:
             raise Rejection(Reason.ISSUER_UNKNOWN)
         return issuer

@@ -304,6 +304,18 @@ INSECURE = "lets anyone on the way pose as the other side; where that is meant, 
              "6:3: issuers.a.jwks_headers: is for keys that are fetched, and those of secret_file are not"),
         case("token for a key in PEM", "public_key_file: a\n  jwks_bearer_token_file: b",
              "6:27: issuers.a.jwks_bearer_token_file: is for keys that are fetched, and those of public_key_file are not"),
+        case("wildcard", "issuer_aliases: ['https://*.idp.example/']",
+             "5:20: issuers.a.issuer_aliases.0: 'https://*.idp.example/' is no pattern: no host is ever guessed; a claim of the "
+             "token may stand in the path, as {tid}"),
+        case("template in the host", "issuer_aliases: ['https://{tid}.idp.example/']",
+             "5:20: issuers.a.issuer_aliases.0: 'https://{tid}.idp.example/' is no template: {claim} stands once, for one whole "
+             "segment of the path, such as {tid}"),
+        case("template of a part of a segment", "issuer_aliases: ['https://idp.example/a{tid}/']",
+             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/a{tid}/' is no template: {claim} stands once, for one whole "
+             "segment of the path, such as {tid}"),
+        case("the document's tenantid", "issuer_aliases: ['https://idp.example/{tenantid}/v2.0']",
+             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/{tenantid}/v2.0' is how Entra's discovery document writes "
+             "it; the claim is {tid} (see preset entra)"),
         case("alias with a blank", "issuer_aliases: [a b]",
              "5:20: issuers.a.issuer_aliases.0: must be the `iss` of the tokens to the letter: not empty, without white space"),
         case("alias of itself", "issuer_aliases: [b, https://idp.example/]",
@@ -409,3 +421,20 @@ def test_the_directory_of_snapshots_is_off_unless_named(tmp_path: Path) -> None:
     assert parse(text_of("required: true")).jwks_snapshot_dir is None
     found = parse(text_of("required: true") + "jwks_snapshot_dir: keys\n", base=tmp_path)
     assert found.jwks_snapshot_dir == tmp_path / "keys"
+
+
+def test_a_template_needs_a_place_of_keys() -> None:
+    text = f"issuers: {{a: {{issuer: 'https://idp.example/{{tid}}/', audiences: any}}}}\n{UPSTREAM}"
+    assert problems(text) == [
+        "1:23: issuers.a.issuer: stands for many issuers, where no keys can be discovered; add jwks_uri or jwks_file"
+    ]
+
+
+def test_one_of_several_issuers_cannot_be_assumed() -> None:
+    text = f"""issuers:
+  a: {{issuer: https://a/, audiences: any, assume_issuer: true}}
+  b: {{issuer: https://b/, audiences: any}}
+{UPSTREAM}"""
+    assert problems(text) == [
+        "2:3: issuers.a: has assume_issuer, which is for a file with one issuer: a token without iss could be of any"
+    ]

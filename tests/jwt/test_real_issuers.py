@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.app.explain.explanation import Question, explain
 from sidecar.app.server import Sidecar, build
-from sidecar.common.errors import Rejection
+from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
@@ -185,6 +185,86 @@ async def test_an_issuer_asks_more_of_its_own_tokens(clock: HandClock) -> None:
         question = Question("GET", "/", shaped(clock, **{**good, "token_use": "id"})().encode())
         told = str(await explain(sidecar.assembly, question, clock))
         assert 'required claim token_use claim_mismatch: expected {"equals": "access"}; found: id' in told
+
+
+TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"
+MANY = {"issuer": "https://login.test/{tid}/v2.0", "issuer_aliases": ["https://sts.test/{tid}/"]}
+
+
+def of_tenant(clock: HandClock, iss: str = "https://login.test/{}/v2.0", **shape: Any) -> Token:
+    return shaped(clock, iss=iss.format(TENANT), tid=TENANT, **shape)
+
+
+@pytest.mark.parametrize("iss", ["https://login.test/{}/v2.0", "https://sts.test/{}/"])
+@in_its_time
+async def test_an_issuer_of_many_tenants_is_bound_to_the_tenant_of_the_token(iss: str, clock: HandClock) -> None:
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), **MANY) as sidecar:
+        token = of_tenant(clock, iss)
+        await only_the_right_one(sidecar, token)
+        await only_the_right_one(sidecar, shaped(clock, iss=iss.format(OTHER), tid=OTHER))
+        wrong: list[dict[str, Any]] = [
+            {"tid": OTHER}, {"tid": tokens.ABSENT}, {"tid": [TENANT]}, {"iss": iss}, {"tid": "{tid}", "iss": iss},
+            {"tid": "", "iss": iss.format("")}, {"tid": "a/b", "iss": iss.format("a/b")}, {"tid": "..", "iss": iss.format("..")},
+            {"iss": iss.format(TENANT) + "/"}, {"iss": iss.format(TENANT).replace("://", "://evil.")},
+        ]  # fmt: skip
+        for over in wrong:
+            said = await refusal(sidecar.assembly.handler.verifier, token(**over))
+            assert said.reason.code == "issuer_unknown", over
+
+
+@pytest.mark.parametrize(
+    ("of_key", "good"),
+    [
+        (None, True), ("https://login.test/{tenantid}/v2.0", True), (f"https://login.test/{TENANT}/v2.0", True),
+        (f"https://login.test/{OTHER}/v2.0", False), ("https://evil.test/{tenantid}/v2.0", False), ("elsewhere", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("iss", ["https://login.test/{}/v2.0", "https://sts.test/{}/"])
+@in_its_time
+async def test_a_key_that_is_published_for_one_tenant_signs_for_no_other(
+    iss: str, of_key: str | None, good: bool, clock: HandClock
+) -> None:
+    """As in Entra's key set for all tenants, where each key names its issuer."""
+    async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), "issuer": of_key}, **MANY) as sidecar:
+        if good:
+            await only_the_right_one(sidecar, of_tenant(clock, iss))
+            return
+        said = await refusal(sidecar.assembly.handler.verifier, of_tenant(clock, iss)())
+        assert said.details == "The issuer publishes this key for the tokens of another tenant."
+
+
+@in_its_time
+async def test_what_is_taken_back_of_one_tenant_is_not_of_another(clock: HandClock) -> None:
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), **MANY) as sidecar:
+        verifier = sidecar.assembly.handler.verifier
+        with pytest.raises(Unusable, match=r"one of: https://login.test/\{tid\}/v2.0, https://sts.test/\{tid\}/"):
+            verifier.denylist.add({"iss": "https://other.test/", "sub": "alice"})
+        verifier.denylist.add({"iss": f"https://sts.test/{TENANT}/", "sub": "alice"})
+        for iss in ("https://login.test/{}/v2.0", "https://sts.test/{}/"):
+            assert (await refusal(verifier, of_tenant(clock, iss)())).reason.code == "token_revoked"
+            await verified(verifier, shaped(clock, iss=iss.format(OTHER), tid=OTHER)().encode())
+
+
+@in_its_time
+async def test_the_one_issuer_may_be_assumed_when_a_token_names_none(clock: HandClock) -> None:
+    """As for PingFederate and SPIFFE."""
+    token = shaped(clock, iss=tokens.ABSENT)
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
+        assert (await refusal(sidecar.assembly.handler.verifier, token())).details == "The token has no iss claim."
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), assume_issuer=True) as sidecar:
+        await only_the_right_one(sidecar, token)
+        for odd in ("", [ISS], 5, ISS.rstrip("/")):
+            assert (await refusal(sidecar.assembly.handler.verifier, token(iss=odd))).reason.code == "issuer_unknown"
+
+
+@in_its_time
+async def test_a_load_balancer_that_shares_its_keys_is_known_by_its_signer(clock: HandClock) -> None:
+    header = {"kid": tokens.kid("EdDSA"), "signer": "arn:ours"}
+    async with sidecar_of(clock, tokens.public_jwk("EdDSA"), signer="arn:ours") as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, header=header))
+        for wrong in ({"signer": "arn:theirs"}, {"signer": ["arn:ours"]}, {"signer": None}):
+            said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={**header, **wrong})())
+            assert said.details == "The token's header names another signer than is trusted here."
 
 
 # Their keys

@@ -53,7 +53,7 @@ def files_read(config: Config) -> list[File]:
 
 
 def iss_names(config: Config) -> dict[str, str]:
-    """Every `iss` that may be in a token -> the name of its issuer."""
+    """Every `iss` that may be in a token, or the template of many, -> the name of its issuer."""
     return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
 
 
@@ -82,6 +82,8 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
         issuer.accepted_typ,
         issuer.issuer_aliases,
         allow_padding=issuer.allow_padding,
+        assumed=issuer.assume_issuer,
+        signer=issuer.signer,
         policy=None
         if issuer.require is None
         else policy(issuer.require, role_claims={issuer.name: issuer.role_claims}),

@@ -92,10 +92,10 @@ class VerificationKey:
 
     `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
     algorithms are: a token verified by one was verified by the other. `thumbprints` are those of its certificate that its JWK
-    tells, `x5t` and `x5t#S256`.
+    tells, `x5t` and `x5t#S256`. `issuer` is whose tokens it signs, in a set of many tenants.
     """
 
-    __slots__ = ("_identity", "_material", "by_algorithm", "kid", "thumbprints")
+    __slots__ = ("_identity", "_material", "by_algorithm", "issuer", "kid", "thumbprints")
 
     def __init__(
         self,
@@ -103,8 +103,10 @@ class VerificationKey:
         material: dict[str, str] | bytes,
         algorithms: Collection[str],
         thumbprints: dict[str, str] | None = None,
+        issuer: str | None = None,
     ) -> None:
         self.kid = kid
+        self.issuer = issuer
         self.thumbprints = thumbprints or {}
         try:
             self.by_algorithm: dict[str, Key] = {}
@@ -117,7 +119,7 @@ class VerificationKey:
             raise UnusableKey("its numbers make no key") from error
         self._material = material
         told = sha256(material).digest() if isinstance(material, bytes) else tuple(sorted(material.items()))
-        self._identity = (kid, told, tuple(algorithms))
+        self._identity = (kid, told, tuple(algorithms), issuer)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VerificationKey) and self._identity == other._identity
@@ -135,7 +137,8 @@ class VerificationKey:
         assert isinstance(self._material, dict)
         named = {} if self.kid is None else {"kid": self.kid}
         bound = {"alg": next(iter(self.by_algorithm))} if len(self.by_algorithm) == 1 else {}
-        return {**self._material, **named, **bound, **self.thumbprints}
+        owned = {} if self.issuer is None else {"issuer": self.issuer}
+        return {**self._material, **named, **bound, **self.thumbprints, **owned}
 
     def __repr__(self) -> str:
         return f"<VerificationKey {self.kid!r}: {', '.join(self.by_algorithm)}>"
@@ -181,7 +184,10 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     thumbprints = {
         name: text for name, text in told if isinstance(text, str) and text.isascii() and len(text) <= MAX_KID_LENGTH
     }
-    return VerificationKey(kid, public, algorithms, thumbprints)
+    issuer = member.get("issuer")
+    if issuer is not None and (not isinstance(issuer, str) or _SURROGATE.search(issuer)):
+        raise UnusableKey("its issuer is not text")
+    return VerificationKey(kid, public, algorithms, thumbprints, issuer)
 
 
 def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:

@@ -1,0 +1,74 @@
+"""Which issuer the `iss` of a token is of: to the letter, or by a template that a claim of the token fills.
+
+One provider with many tenants writes another `iss` for each. `https://login.example/{tid}/v2.0` stands for the `iss` in which the
+token's own claim `tid` stands at that place, one segment of the path. Nothing else is ever a pattern, and the host never is.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_TEMPLATE = re.compile(r"([^{}]*)\{([^{}]+)\}([^{}]*)")
+_SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")
+
+
+class IssuerTemplate:
+    """An `iss` with one place for a claim of the token."""
+
+    __slots__ = ("_after", "_before", "claim", "text")
+
+    def __init__(self, text: str) -> None:
+        parts = _TEMPLATE.fullmatch(text)
+        assert parts is not None, "the configuration has seen to that"
+        self.text = text
+        self._before, self.claim, self._after = parts.groups()
+
+    def filled(self, value: object) -> str | None:
+        """The `iss` with this value in its place; None for what is no segment of a path."""
+        if not isinstance(value, str) or _SEGMENT.fullmatch(value) is None:
+            return None
+        return f"{self._before}{value}{self._after}"
+
+    def filled_by(self, claims: Mapping[str, Any]) -> str | None:
+        """The same with the claim of a token."""
+        return self.filled(claims.get(self.claim))
+
+    def value_in(self, iss: str) -> str | None:
+        """What stands in its place in an `iss`; None when the `iss` is not of this template."""
+        value = iss.removeprefix(self._before).removesuffix(self._after)
+        return value if self.filled(value) == iss else None
+
+
+def is_template(iss: str) -> bool:
+    """Is there a place for a claim in it?"""
+    return "{" in iss
+
+
+class IssuerNames:
+    """Every `iss` and template of the configured issuers, each with the name of its issuer."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.texts = tuple(names)
+        self._names = {iss: name for iss, name in names.items() if not is_template(iss)}
+        self._spellings: dict[str, list[str]] = {}
+        for iss, name in self._names.items():
+            self._spellings.setdefault(name, []).append(iss)
+        self._templates = [(IssuerTemplate(text), name) for text, name in names.items() if is_template(text)]
+
+    def __contains__(self, iss: str) -> bool:
+        return self.name_of(iss) is not None
+
+    def name_of(self, iss: str) -> str | None:
+        """The name of the issuer that this `iss` is of; None when it is of none."""
+        if iss in self._names:
+            return self._names[iss]
+        return next((name for template, name in self._templates if template.value_in(iss) is not None), None)
+
+    def spellings(self, name: str, iss: object) -> list[str]:
+        """Every `iss` that means the same as this one of the issuer of this name."""
+        exact = self._spellings.get(name, [])
+        templates = [template for template, of in self._templates if of == name]
+        if not templates or not isinstance(iss, str):
+            return exact
+        values = {value for template in templates if (value := template.value_in(iss)) is not None}
+        return exact + [text for template in templates for value in values if (text := template.filled(value))]
