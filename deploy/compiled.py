@@ -13,7 +13,7 @@ COMPILED = (
     "common/deadlines", "common/histogram",
     "http/chunked", "http/forwarded", "http/framing", "http/grammar", "http/head_cache", "http/header_policy",
     "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket",
-    "jwt/claims", "jwt/compact_jws", "jwt/verifier",
+    "jwt/claims", "jwt/compact_jws", "jwt/issuer", "jwt/verifier",
     "policy/access_policy", "policy/identity_headers", "policy/routes",
     "gateway/assertion",
     "observability/record",

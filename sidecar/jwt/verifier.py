@@ -6,20 +6,18 @@ Nothing is fetched for a token that could not be valid, and before the signature
 the one that fills its template.
 """
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from cachetools import LRUCache
-from jose.backends.base import Key
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import PADDED, Jws, parse
 from sidecar.jwt.denylist import DenyList
-from sidecar.jwt.issuer_names import IssuerTemplate, is_template
+from sidecar.jwt.issuer import Issuer, media_type
 from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
 from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
@@ -27,75 +25,6 @@ from sidecar.jwt.jwks.key_set import Jwks
 REMEMBERED_TOKENS = 1024  # about 2 KB each
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
 REQUIRED = "required "  # before the names of the checks of an issuer's policy
-ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
-
-
-_PLACE = re.compile(r"\{[^{}]*\}")
-Keys = list[tuple[VerificationKey, Key]]
-
-
-class Policy(Protocol):
-    """What verified claims must hold beyond `ClaimRules`: checks by name, each of which raises Rejection."""
-
-    @property
-    def checks(self) -> Sequence[tuple[str, Callable[[Claims], None]]]: ...
-
-
-class Issuer:
-    """One trusted issuer: what its tokens must be signed with and what they must claim, by `rules` and then by `policy`.
-
-    `aliases` are other `iss` values of the same issuer; it and they may be templates (jwt/issuer_names.py). `assumed`: it is the
-    issuer of tokens that have no `iss`. `signer` is what the header's member of this name must be.
-    `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
-    `allow_padding`: the parts of its tokens may be padded with `=`.
-    """
-
-    __slots__ = (
-        "accepted_typ", "algorithms", "aliases", "allow_padding", "assumed", "issuer", "name", "policy", "rules", "signer",
-        "source", "templates",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        issuer: str,
-        algorithms: Collection[str],
-        rules: ClaimRules,
-        source: JwksSource,
-        accepted_typ: Collection[str] = ACCEPTED_TYP,
-        aliases: Collection[str] = (),
-        *,
-        allow_padding: bool = False,
-        policy: Policy | None = None,
-        assumed: bool = False,
-        signer: str | None = None,
-    ) -> None:
-        self.name = name
-        self.assumed = assumed
-        self.signer = signer
-        self.templates = tuple(IssuerTemplate(iss) for iss in (issuer, *aliases) if is_template(iss))
-        self.policy = policy
-        self.aliases = tuple(aliases)
-        self.issuer = issuer
-        self.algorithms = frozenset(algorithms)
-        self.rules = rules
-        self.source = source
-        self.allow_padding = allow_padding
-        self.accepted_typ = frozenset(map(_media_type, accepted_typ))
-
-    def keys_of_tenant(self, keys: Keys, claims: Mapping[str, Any]) -> Keys:
-        """Those that are published for the tenant of this token. Raises Rejection when there are none.
-
-        A key set of many tenants says of each key whose tokens it signs: the `issuer` of its JWK is the token's `iss`, or what
-        the first of the templates is for this token; `{...}` in it stands for the tenant, whatever it is called there.
-        """
-        first = self.templates[0]
-        tenant, primary = str(claims.get(first.claim)), first.filled_by(claims)
-        allowed = (None, primary, claims.get("iss"))
-        fitting = [pair for pair in keys if (pair[0].issuer and _PLACE.sub(tenant, pair[0].issuer)) in allowed]
-        if not fitting:
-            raise Rejection(Reason.KEY_UNKNOWN, "The issuer publishes this key for the tokens of another tenant.")
-        return fitting
 
 
 class Examination:
@@ -240,17 +169,17 @@ class Verifier:
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
+        claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+        if issuer.policy is not None:
+            for name, check in issuer.policy.checks:
+                begin(REQUIRED + name)
+                check(claims)
         if examined:
-            return Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+            return claims
         remembered_by = digest(token)
         known = self._remembered.get(remembered_by)
         if known is not None and known.key == key:  # by another request that waited for the same keys
             claims = known.claims
-        else:
-            claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
-            for name, check in () if issuer.policy is None else issuer.policy.checks:
-                begin(REQUIRED + name)
-                check(claims)
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
         self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None
@@ -292,14 +221,9 @@ def _header(jws: Jws) -> tuple[str, str | None, str]:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
     if algorithm in SAME_ALGORITHM:
         algorithm = SAME_ALGORITHM[algorithm]
-    return algorithm, kid, _media_type(typ)
+    return algorithm, kid, media_type(typ)
 
 
 def _thumbprint(jws: Jws) -> str | None:
     """That of the certificate of the key, if the header tells one. Only a hint: anything else is not looked at."""
     return next((told for name in THUMBPRINTS if isinstance(told := jws.header.get(name), str)), None)
-
-
-def _media_type(typ: str) -> str:
-    """A `typ` for comparing: in any case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
-    return typ.lower().removeprefix("application/")

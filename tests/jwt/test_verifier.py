@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sidecar.common.errors import Rejection
 from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.verifier import REMEMBERED_S, REMEMBERED_TOKENS, Issuer, TokenCache, Verifier
+from sidecar.jwt.verifier import REMEMBERED_S, REMEMBERED_TOKENS, TokenCache, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock, in_its_time
 from tests.peers.tokens import ABSENT, b64

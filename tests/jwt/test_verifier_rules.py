@@ -7,9 +7,10 @@ import pytest
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import ClaimRules
 from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.verifier import ACCEPTED_TYP, Examination, Issuer, Verifier
+from sidecar.jwt.verifier import Examination, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.tokens import ABSENT

@@ -24,9 +24,9 @@ from sidecar.gateway.token_minter import Mint
 from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, fold
 from sidecar.http.responses import Form
 from sidecar.jwt.claims import ClaimRules, Path, Subjects
+from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.token_extractor import TokenHeader, TokenSources
-from sidecar.jwt.verifier import Issuer
 from sidecar.policy.access_policy import Policy
 from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
 from sidecar.policy.request_signature import Signature
