@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.deploy.conftest import DEPLOY, Manifests
+from tests.deploy.pod_security import PROBES
 
 KUSTOMIZE = DEPLOY / "kustomize"
 Kustomize = Callable[[Path], Manifests]
@@ -31,8 +32,10 @@ def deployment(name: str, labels: dict[str, str] | None = None, kind: str = "Dep
     }
 
 
-def service(name: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
-    ports = [{"port": 80, "targetPort": "http"}]
+def service(
+    name: str, labels: dict[str, str] | None = None, ports: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    ports = ports or [{"name": "http", "port": 80, "targetPort": "http"}]
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -45,14 +48,20 @@ def service(name: str, labels: dict[str, str] | None = None) -> dict[str, Any]:
 def overlay(kustomize: Kustomize, tmp_path: Path) -> Overlay:
     """``overlay(manifest, ..., components=[...])``: kind/name -> what becomes of them with the two lines."""
 
-    def render(*manifests: dict[str, Any], components: tuple[str, ...] = ("component",)) -> dict[str, dict[str, Any]]:
+    def render(
+        *manifests: dict[str, Any],
+        components: tuple[str, ...] = ("component",),
+        literals: tuple[str, ...] = ("application=orders",),
+        generator: dict[str, Any] | None = None,
+    ) -> dict[str, dict[str, Any]]:
         (tmp_path / "found.yaml").write_text(yaml.safe_dump_all(manifests))
         (tmp_path / "config.yaml").write_text("issuers: {}\n")
         where = [os.path.relpath(KUSTOMIZE / name, tmp_path) for name in components]
         kustomization = {
             "resources": ["found.yaml"],
             "components": where,
-            "configMapGenerator": [{"name": "jwt-sidecar", "files": ["config.yaml"]}],
+            "configMapGenerator": [{"name": "jwt-sidecar", "files": ["config.yaml"], "literals": list(literals)}],
+            "generatorOptions": generator or {},
         }
         (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         return {f"{item['kind']}/{item['metadata']['name']}": item for item in kustomize(tmp_path)}
@@ -70,15 +79,19 @@ def test_every_backend_gets_one_and_what_is_labelled_does_not(overlay: Overlay) 
     found = overlay(
         deployment("shop"),
         service("shop"),
+        deployment("logs", kind="DaemonSet"),
         deployment("mails", kind="StatefulSet"),
         deployment("postgres", out, kind="StatefulSet"),
         service("postgres", out),
     )
     assert containers(found["Deployment/shop"]) == (["jwt-sidecar"], ["shop"])
+    assert containers(found["DaemonSet/logs"]) == (["jwt-sidecar"], ["logs"])
     assert containers(found["StatefulSet/mails"]) == (["jwt-sidecar"], ["mails"])
     assert containers(found["StatefulSet/postgres"]) == ([], ["postgres"])
-    assert found["Service/shop"]["spec"]["ports"] == [{"port": 80, "targetPort": 8080}]
-    assert found["Service/postgres"]["spec"]["ports"] == [{"port": 80, "targetPort": "http"}]
+    assert found["Service/shop"]["spec"]["ports"] == [
+        {"name": "http", "port": 80, "targetPort": 8080, "appProtocol": "http"}
+    ]
+    assert found["Service/postgres"]["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
 
 
 def test_it_starts_before_the_init_containers_that_were_there(overlay: Overlay) -> None:
@@ -111,3 +124,87 @@ def test_another_configuration_is_another_configmap(kustomize: Kustomize, overla
     assert name(first) != name(second)
     assert {f"ConfigMap/{name(first)}"} <= first.keys()
     assert {f"ConfigMap/{name(second)}"} <= second.keys()
+
+
+def test_a_rollout_of_argo_gets_one_where_that_loses_nothing(overlay: Overlay) -> None:
+    rollout = deployment("shop", kind="Rollout") | {"apiVersion": "argoproj.io/v1alpha1"}
+    assert containers(overlay(rollout)["Rollout/shop"]) == (["jwt-sidecar"], ["shop"])
+    rollout["spec"]["template"]["spec"]["volumes"] = [{"name": "uploads", "emptyDir": {}}]
+    with pytest.raises(AssertionError, match="testing value /spec/template/spec/volumes failed"):
+        overlay(rollout)
+
+
+@pytest.mark.parametrize("generator", [{}, {"disableNameSuffixHash": True}])
+def test_two_applications_in_one_namespace_share_no_object_and_no_pod(
+    overlay: Overlay, generator: dict[str, Any]
+) -> None:
+    components = ("component", "network-policy", "network-policy-egress", "pod-monitor")
+    one, other = (
+        overlay(deployment(name), components=components, literals=(f"application={name}",), generator=generator)
+        for name in ("orders", "shop")
+    )
+    assert one.keys() & other.keys() == set()
+    assert len(one) == len(other) == 5  # with the same configuration, too
+    labels = one["Deployment/orders"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        item["spec"].get("podSelector") or item["spec"]["selector"] for item in other.values() if "spec" in item
+    ]
+    assert len(selectors) == 4
+    assert not any(selector["matchLabels"].items() <= labels.items() for selector in selectors)
+
+
+def test_without_the_name_of_the_application_nothing_is_built(overlay: Overlay) -> None:
+    with pytest.raises(AssertionError, match=r"fieldPath `data.application` is missing"):
+        overlay(deployment("orders"), literals=())
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [{"port": 80, "targetPort": 9292}],
+        [{"name": "metrics", "port": 9, "targetPort": 9}, {"name": "http", "port": 80, "targetPort": 9292}],
+    ],
+)
+def test_a_service_whose_port_would_have_to_be_guessed_is_refused(
+    overlay: Overlay, ports: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(AssertionError, match="testing value /spec/ports/0/name failed"):
+        overlay(deployment("orders"), service("orders", ports=ports))
+
+
+def test_of_several_ports_only_http_leads_to_the_sidecar(overlay: Overlay) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": "web"}, {"name": "metrics", "port": 9, "targetPort": 9}]
+    found = overlay(deployment("orders"), service("orders", ports=ports), service("orders-internal", ports=ports))
+    for name in ("orders", "orders-internal"):
+        http, metrics = found[f"Service/{name}"]["spec"]["ports"]
+        assert (http["targetPort"], http["appProtocol"], metrics) == (8080, "http", ports[1])
+
+
+def test_the_backend_serves_on_while_its_pod_leaves(overlay: Overlay) -> None:
+    [backend] = overlay(deployment("orders"))["Deployment/orders"]["spec"]["template"]["spec"]["containers"]
+    assert backend["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+
+
+def test_hooks_of_the_backends_own_are_not_lost(overlay: Overlay) -> None:
+    hooks = {"preStop": {"exec": {"command": ["sleep", "7"]}}}
+    containers = [{"name": "orders", "image": "orders", "lifecycle": hooks}]
+    with pytest.raises(AssertionError, match="testing value /spec/template/spec/containers/0/lifecycle failed"):
+        overlay(deployment("orders", containers=containers))
+    found = overlay(deployment("orders", {"jwt-sidecar/pre-stop": "own"}, containers=containers))
+    assert found["Deployment/orders"]["spec"]["template"]["spec"]["containers"][0]["lifecycle"] == hooks
+
+
+def test_other_ports_are_followed_everywhere(overlay: Overlay) -> None:
+    found = overlay(
+        deployment("orders"),
+        service("orders"),
+        components=("component", "network-policy", "pod-monitor", "ports"),
+        literals=("application=orders", "port=9080", "health_port=9081"),
+    )
+    sidecar = found["Deployment/orders"]["spec"]["template"]["spec"]["initContainers"][0]
+    assert [port["containerPort"] for port in sidecar["ports"]] == [9080, 9081]
+    assert {sidecar[probe]["httpGet"]["port"] for probe in PROBES} == {sidecar["ports"][1]["name"]}
+    assert found["Service/orders"]["spec"]["ports"][0]["targetPort"] == 9080
+    ingress = found["NetworkPolicy/orders-jwt-sidecar"]["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in ingress] == [9080, 9081]
+    assert found["PodMonitor/orders-jwt-sidecar"]["spec"]["podMetricsEndpoints"][0]["portNumber"] == 9081

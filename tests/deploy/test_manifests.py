@@ -18,7 +18,7 @@ from tests.deploy.pod_security import PROBES, violations
 
 RENDERED = [*OVERLAYS, *CI_VALUES]
 BARE = ["backend"]  # the overlay without a sidecar
-VERSIONS = ["1.29", "1.32", "1.37"]
+VERSIONS = ["1.30", "1.34", "1.37"]
 DRAIN = ["jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml"]
 NO_SCHEMA = {"PodMonitor"}  # of kinds that operators bring
 
@@ -80,6 +80,23 @@ def test_the_check_of_pod_security_sees_every_container(group: str, renderings: 
     assert rules == {"allowPrivilegeEscalation", "capabilities.drop", "runAsNonRoot", "seccompProfile"}
 
 
+@pytest.mark.parametrize("name", ["openshift", "openshift-values.yaml"])
+def test_openshift_chooses_the_user(name: str, renderings: dict[str, Manifests]) -> None:
+    [pod] = [item["spec"]["template"]["spec"] for item in renderings[name] if item["kind"] == "Deployment"]
+    assert not {"runAsUser", "runAsGroup"} & pod["initContainers"][0]["securityContext"].keys()
+
+
+@pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
+def test_where_egress_is_denied_the_sidecar_may_look_up_names_and_fetch_keys(
+    name: str, renderings: dict[str, Manifests]
+) -> None:
+    [policy] = [item["spec"] for item in renderings[name] if item["metadata"]["name"].endswith("jwt-sidecar-egress")]
+    names, issuers = policy["egress"]
+    assert policy["policyTypes"] == ["Egress"]
+    assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
+    assert issuers == {"ports": [{"port": 443, "protocol": "TCP"}]}
+
+
 def test_every_root_is_read_only(rendering: Rendering) -> None:
     containers = [*rendering.pod.get("initContainers", []), *rendering.pod["containers"]]
     assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
@@ -103,22 +120,30 @@ def test_the_backend_listens_on_loopback_where_the_sidecar_looks_for_it(renderin
 
 
 def test_neither_start_nor_life_waits_for_an_issuer_or_the_backend(rendering: Rendering) -> None:
-    port = rendering.config.health.listen.port
     assert {probe: rendering.sidecar[probe]["httpGet"] for probe in PROBES} == {
-        "startupProbe": {"path": "/startupz", "port": port},
-        "readinessProbe": {"path": "/readyz", "port": port},
-        "livenessProbe": {"path": "/livez", "port": port},
+        "startupProbe": {"path": "/startupz", "port": "jwt-health"},
+        "readinessProbe": {"path": "/readyz/upstream", "port": "jwt-health"},
+        "livenessProbe": {"path": "/livez", "port": "jwt-health"},
     }
+
+
+def test_the_ports_of_the_container_are_those_of_the_configuration(rendering: Rendering) -> None:
+    assert rendering.sidecar["ports"] == [
+        {"name": "jwt-sidecar", "containerPort": rendering.config.listen[0].port},
+        {"name": "jwt-health", "containerPort": rendering.config.health.listen.port},
+    ]
 
 
 def test_the_service_leads_to_the_sidecar(rendering: Rendering) -> None:
     service = rendering.of_kind("Service")["spec"]
     labels = rendering.of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert [port["targetPort"] for port in service["ports"]] == [rendering.config.listen[0].port]
+    assert [(port["targetPort"], port["appProtocol"]) for port in service["ports"]] == [
+        (rendering.config.listen[0].port, "http")
+    ]
     assert service["selector"].items() <= labels.items()
 
 
-def test_ports_are_numbers(rendering: Rendering) -> None:
+def test_ports_are_numbers_for_whoever_is_not_the_kubelet(rendering: Rendering) -> None:
     def found(node: Any) -> Iterator[Any]:
         for key, value in node.items() if isinstance(node, dict) else []:
             if key in ("port", "targetPort", "containerPort", "portNumber"):
@@ -126,9 +151,9 @@ def test_ports_are_numbers(rendering: Rendering) -> None:
         for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
             yield from found(child)
 
-    ports = list(found(rendering.manifests))
+    ports = list(found([item for item in rendering.manifests if item["kind"] != "ConfigMap"]))
     assert len(ports) >= 7
-    assert [port for port in ports if not isinstance(port, int)] == []
+    assert {port for port in ports if not isinstance(port, int)} == {"jwt-health"}  # of the container's own probes
 
 
 def test_the_configuration_is_mounted_as_a_directory_that_follows_its_configmap(rendering: Rendering) -> None:
@@ -153,8 +178,9 @@ def test_the_scheduler_knows_what_it_takes_and_no_cpu_limit_slows_it(rendering: 
 
 
 def test_the_sidecar_drains_and_the_pod_outlives_its_requests(rendering: Rendering) -> None:
-    sleep = rendering.pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    sleep = rendering.pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     timeouts = rendering.config.timeouts
+    assert sleep >= timeouts.drain_delay_s  # the backend is there for as long as the sidecar serves on
     assert rendering.sidecar["lifecycle"]["preStop"]["exec"]["command"] == DRAIN
     assert rendering.pod["terminationGracePeriodSeconds"] > sleep + timeouts.drain_delay_s + timeouts.shutdown_s
 
@@ -167,7 +193,7 @@ def test_a_configuration_error_is_in_the_pods_status(rendering: Rendering) -> No
 def test_only_the_sidecars_ports_are_let_in_and_prometheus_finds_one(
     name: str, renderings: dict[str, Manifests]
 ) -> None:
-    kinds = {item["kind"]: item for item in renderings[name]}
+    kinds = {item["kind"]: item for item in reversed(renderings[name])}  # of the policies the first
     labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
     policy = kinds["NetworkPolicy"]["spec"]
     monitor = kinds["PodMonitor"]["spec"]

@@ -11,17 +11,17 @@
   restartPolicy: Always
   {{- end }}
   ports:
-    - containerPort: {{ include "jwt-sidecar.port" (list $values.config.listen 8080) }}
-    - containerPort: {{ $health }}
+    - {name: jwt-sidecar, containerPort: {{ include "jwt-sidecar.port" (list $values.config.listen 8080) }}}
+    - {name: jwt-health, containerPort: {{ $health }}}
   startupProbe:
-    httpGet: {path: /startupz, port: {{ $health }}}
+    httpGet: {path: /startupz, port: jwt-health}
     periodSeconds: 1
     failureThreshold: 60
   readinessProbe:
-    httpGet: {path: /readyz, port: {{ $health }}}
+    httpGet: {path: /readyz/upstream, port: jwt-health}
     periodSeconds: 2
   livenessProbe:
-    httpGet: {path: /livez, port: {{ $health }}}
+    httpGet: {path: /livez, port: jwt-health}
     periodSeconds: 10
   lifecycle:
     preStop:
@@ -35,8 +35,10 @@
     {{- toYaml $values.resources | nindent 4 }}
   securityContext:
     runAsNonRoot: true
+    {{- if not $values.openshift }}
     runAsUser: 65532
     runAsGroup: 65532
+    {{- end }}
     allowPrivilegeEscalation: false
     readOnlyRootFilesystem: true
     capabilities:
@@ -57,7 +59,7 @@
 {{- define "jwt-sidecar.volumes" -}}
 - name: jwt-sidecar
   configMap:
-    name: {{ .Release.Name }}-jwt-sidecar
+    name: {{ include "jwt-sidecar.name" . }}
 {{- with (index .Values "jwt-sidecar").volumes }}
 {{ toYaml . }}
 {{- end }}
@@ -65,7 +67,28 @@
 
 {{/* Labels for the pod, by which the NetworkPolicy and the PodMonitor find it. */}}
 {{- define "jwt-sidecar.labels" -}}
-jwt-sidecar/release: {{ .Release.Name }}
+jwt-sidecar/application: {{ include "jwt-sidecar.name" . | trimSuffix "-jwt-sidecar" }}
+{{- end }}
+
+{{/* The name of every object: the release's and the chart's, since a release may have several charts with a sidecar each. */}}
+{{- define "jwt-sidecar.name" -}}
+{{- $application := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
+{{- printf "%s-jwt-sidecar" ($application | trunc 51 | trimSuffix "-") -}}
+{{- end }}
+
+{{/*
+The `lifecycle` of the backend's container: it serves on while the cluster learns that its pod is leaving. Without this it has stopped
+listening by the time the last requests come through the sidecar (502). Needs no shell in the image.
+*/}}
+{{- define "jwt-sidecar.backendLifecycle" -}}
+preStop:
+  sleep:
+    seconds: 5
+{{- end }}
+
+{{/* terminationGracePeriodSeconds: the backend's preStop (5 s), its own end, the sidecar's shutdown (30 s), and a little room. */}}
+{{- define "jwt-sidecar.gracePeriod" -}}
+45
 {{- end }}
 
 {{/* The port that a Service leads to: a number, since names of native sidecars' ports are not found before Kubernetes 1.32. */}}
@@ -73,7 +96,9 @@ jwt-sidecar/release: {{ .Release.Name }}
 {{- include "jwt-sidecar.port" (list (index .Values "jwt-sidecar").config.listen 8080) -}}
 {{- end }}
 
-{{/* The port of a listener, as the configuration has it: (list "0.0.0.0:8080" 8080). */}}
+{{/* The port of a listener, as the configuration has it: (list "0.0.0.0:8080" 8080), or of the first of several addresses. */}}
 {{- define "jwt-sidecar.port" -}}
-{{- if first . }}{{ first . | splitList ":" | last }}{{ else }}{{ last . }}{{ end -}}
+{{- $listen := first . -}}
+{{- if kindIs "slice" $listen }}{{ $listen = first $listen }}{{ end -}}
+{{- if $listen }}{{ $listen | splitList ":" | last }}{{ else }}{{ last . }}{{ end -}}
 {{- end }}

@@ -6,7 +6,7 @@ The configuration. With this annotation of the pod a change of it is rolled out;
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ .Release.Name }}-jwt-sidecar
+  name: {{ include "jwt-sidecar.name" . }}
 data:
   config.yaml: |
     {{- toYaml (index .Values "jwt-sidecar").config | nindent 4 }}
@@ -19,7 +19,7 @@ data:
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  name: {{ .Release.Name }}-jwt-sidecar
+  name: {{ include "jwt-sidecar.name" . }}
 spec:
   podSelector:
     matchLabels:
@@ -36,6 +36,29 @@ spec:
         - namespaceSelector:
             matchLabels:
               kubernetes.io/metadata.name: {{ $values.networkPolicy.metricsNamespace }}
+{{- if $values.networkPolicy.egress }}
+---
+# Names are looked up, and key sets fetched by https. For a namespace in which egress is denied by default; the policy is for the whole pod.
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "jwt-sidecar.name" . }}-egress
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "jwt-sidecar.labels" . | nindent 6 }}
+  policyTypes: [Egress]
+  egress:
+    - ports:
+        - {port: 53, protocol: UDP}
+        - {port: 53, protocol: TCP}
+      to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+    - ports:
+        - {port: 443, protocol: TCP}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -45,7 +68,7 @@ spec:
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
-  name: {{ .Release.Name }}-jwt-sidecar
+  name: {{ include "jwt-sidecar.name" . }}
 spec:
   selector:
     matchLabels:
