@@ -18,6 +18,7 @@ from sidecar.app.data_plane import DataPlane
 from sidecar.app.health import Health
 from sidecar.app.http_runner import QuietRunner
 from sidecar.app.reload import Reload
+from sidecar.app.running import own_socket
 from sidecar.app.sockets import BACKLOG, bound, listening_sockets
 from sidecar.app.startup_summary import summary
 from sidecar.app.state import Live
@@ -88,6 +89,7 @@ class Sidecar:
             raise CannotStart(str(error)) from error
         scheme = "http" if config.tls is None else "https"
         self.live.listens = ", ".join(f"{scheme}://{address}" for address in self.proxy_addresses)
+        self.live.health, self.live.admin = f"http://{self.health_address}", f"http://{self.admin_address}"
         self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
@@ -101,6 +103,8 @@ class Sidecar:
         sockets = listening_sockets(f"{name}.listen", [address])
         for listening in sockets:
             await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        if name == "admin" and (own := own_socket()) is not None:
+            await web.SockSite(runner, own).start()
         return bound(sockets)[0]
 
     async def drain(self) -> None:
@@ -109,6 +113,7 @@ class Sidecar:
         The delay began when draining did: after a `/drain` long ago nobody is left who has to be told.
         """
         timeouts = self.assembly.config.timeouts
+        self.live.stopping = True
         self.live.drain()
         if self.workers is not None:
             await self.workers.share()

@@ -3,8 +3,12 @@
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
+from errno import EADDRINUSE
 from typing import Any
+from urllib.parse import urlsplit
 
+from sidecar.app.running import CannotAsk, running
 from sidecar.common.errors import Unusable
 from sidecar.config import Address
 
@@ -44,6 +48,8 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
                 opened.close()
             why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             text = f"{key}: cannot listen on {address}: {why}; choose another, or port 0 for a free one"
+            if error.errno == EADDRINUSE:
+                text += _who_has(address.port)
             raise Unusable(text) from error
     return sockets
 
@@ -56,3 +62,15 @@ def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> N
     if opened.family == socket.AF_INET6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
     opened.bind(address)
+
+
+def _who_has(port: int) -> str:
+    """Which other sidecar has this port, and what to do about it; nothing where it is none."""
+    for one in [one for one in running() if one.pid != os.getpid()]:
+        with suppress(CannotAsk, KeyError, TypeError):
+            about = one.ask("GET", "/sidecar")
+            if port in {urlsplit(url).port for url in (*about["listens"].split(", "), about["health"], about["admin"])}:
+                file = about["configuration"]["file"] or "without a file, as dev is"
+                pid = one.pid
+                return f". Another sidecar has it (pid {pid}, {file}): end it, or ask it with jwt-sidecar status --pid {pid}"
+    return ""

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from sidecar.app.builder.assembly import Assembly, SourceOf
 from sidecar.app.builder.key_sources import key_source
-from sidecar.app.history import History
+from sidecar.app.history import Counted, History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.config import Config, Problem, Timeouts
@@ -25,7 +25,8 @@ log = logging.getLogger("sidecar.live")
 
 
 class ConfigurationFile:
-    """What became of the configuration's file: `loaded_at` is when what is in use was read, as a Unix time.
+    """What became of the configuration's file: `loaded_at` is when what is in use was read, as a Unix time, and `counted` what
+    had been counted by then.
 
     `refused` is the file that was not taken into use the last time, None while what it holds is in use. `restart_needed` are
     keys of the file in use that have changed and wait for a restart.
@@ -34,6 +35,7 @@ class ConfigurationFile:
     def __init__(self, now: float) -> None:
         self.path: Path | None = None
         self.loaded_at = now
+        self.counted: Counted
         self.refused: Refused | None = None
         self.restart_needed: tuple[str, ...] = ()
 
@@ -49,9 +51,9 @@ class Refused(NamedTuple):
 class Live:
     """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
 
-    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens` has the URLs at which clients are
-    served. `failed` ends when work that runs for ever has ended: a bug, with which the sidecar would slowly go wrong. Raises
-    Unusable.
+    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens`, `health` and `admin` are the URLs
+    of the listeners. `failed` ends when work that runs for ever has ended: a bug, with which the sidecar would slowly go
+    wrong. Raises Unusable.
     """
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
@@ -62,10 +64,12 @@ class Live:
         self.assembly = Assembly(config, clock, self.deadlines, self.resources, self.telemetry, None, source_of)
         self.started_at = clock.wall()
         self.file = ConfigurationFile(self.started_at)
-        self.listens = ""
+        self.listens = self.health = self.admin = ""
         self.history = History(self.telemetry, clock)
+        self.file.counted = self.history.now()
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
+        self.stopping = False
         self.cache_of_workers: TokenCache | None = None
         self._clock = clock
         self._source_of = source_of
@@ -106,6 +110,17 @@ class Live:
             self.history.note("draining", "sidecar", "warn", "the sidecar began to drain")
             log.info("event=draining")
 
+    def undrain(self) -> bool:
+        """Take a drain back. Not once the process is ending: then it says no."""
+        if self.stopping:
+            return False
+        if self.draining_since is not None:
+            self.draining_since = None
+            self.telemetry.draining = False
+            self.history.note("draining", "sidecar", "good", "the sidecar drains no more")
+            log.info("event=not_draining")
+        return True
+
     async def exchange(self, config: Config) -> None:
         """Go on with another configuration, from one request to the next. Raises Unusable: then nothing has changed.
 
@@ -131,6 +146,7 @@ class Live:
         self.telemetry.reloaded("success")
         file = self.file
         file.loaded_at, file.refused, file.restart_needed = self._clock.wall(), None, restart_needed
+        file.counted = self.history.now()
         self.history.note(
             "configuration", "", "note", f"the configuration {self.assembly.config.digest} was taken into use"
         )

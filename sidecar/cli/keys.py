@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from sidecar.common.errors import Unusable
 from sidecar.gateway.api_keys import NEVER, ApiKey, Entries
 from sidecar.gateway.key_file import members, moment, rfc3339
-from sidecar.gateway.key_ring import ALWAYS, KeyRing, rotated
+from sidecar.gateway.key_ring import ALWAYS, KeyRing, TimedKey, rotated
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -47,6 +47,10 @@ def disable(options: argparse.Namespace) -> None:
         entries = Entries.read(_content(keys))
         if options.id not in entries:
             raise Unusable(f"{options.file}: no key has the id {options.id}; jwt-sidecar keys list shows them")
+        left = [known for known, _ in entries.values() if known.state(time.time()) == "on" and known.id != options.id]
+        if not left and not options.last:
+            text = f"{options.id} is the last key of {options.file} that is on: without it every request with a key is refused"
+            raise Unusable(f"{text}; make another with jwt-sidecar keys new first, or say --last if that is meant")
         keys[:] = [
             (known._replace(enabled=False) if known.id == options.id else known).document()
             for known, _ in entries.values()
@@ -71,8 +75,21 @@ def withdraw(options: argparse.Namespace) -> None:
         left = [timed for timed in ring if timed.key.kid != options.kid]
         if len(left) == len(ring):
             raise Unusable(f"{options.file}: no key has the kid {options.kid}; jwt-sidecar keys list shows them")
+        _check_signer_left(ring, left, options)
         keys[:] = [timed.document() for timed in left]
     print(f"{options.kid} is no longer published nor used.", file=sys.stderr)
+
+
+def _check_signer_left(ring: Sequence[TimedKey], left: Sequence[TimedKey], options: argparse.Namespace) -> None:
+    """Refuse to take away the last key that signs, unless that is meant. Raises Unusable."""
+    now = time.time()
+    signed = {timed.key.alg for timed in KeyRing(ring).signers(now)}
+    still = {timed.key.alg for timed in KeyRing(left).signers(now)} if left else set()
+    if (lost := signed - still) and not options.last:
+        text = (
+            f"{options.kid} is the last key that signs {', '.join(sorted(lost))} now: without it no such token is made"
+        )
+        raise Unusable(f"{text}; add one with jwt-sidecar keys rotate --ahead 0s first, or say --last if that is meant")
 
 
 def show(options: argparse.Namespace) -> None:

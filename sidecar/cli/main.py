@@ -1,4 +1,4 @@
-"""The command line: `jwt-sidecar run|check|dev|explain|keys|drain`. Imports only what the command needs.
+"""The command line: what each command does, and the exit code. Imports only what the command needs.
 
 Exit codes: 0 ended cleanly, 1 failed while running, 2 configuration or usage.
 """
@@ -11,93 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sidecar.cli.arguments import Command, parser
 from sidecar.cli.quick_imports import quick_imports
 
 if TYPE_CHECKING:
+    from sidecar.app.explain.explanation import Question
+    from sidecar.app.running import Running
     from sidecar.config import Config
 
 FAILED = 1
 USAGE = 2
-_DRAIN = "tell the running one to drain, as a preStop hook does: not ready any more, still serving"
-_IMPORT = "the configuration of Envoy's jwt_authn or of Istio as one of ours; what has no equivalent is named above it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
-    return command(options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jwt-sidecar",
-        description="A reverse proxy beside one backend: verifies the JWT of every request and says why when it refuses.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, function, words in (
-        ("run", run, "the proxy"),
-        ("check", check, "every problem of the configuration at once"),
-        ("dev", dev, "the proxy with an embedded issuer and backend, a token and ready curl lines"),
-        ("explain", explain, "what would happen to a request, check by check; its token comes from a file or stdin"),
-    ):
-        command = commands.add_parser(name, help=words, description=words)
-        command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
-        command.set_defaults(command=function)
-        if name == "check":
-            command.add_argument(
-                "--online", action="store_true", help="also fetch every key set and connect to every upstream"
-            )
-        if name == "explain":
-            command.add_argument("--path", required=True, help="the path, with the query if there is one")
-            command.add_argument("--method", default="GET", help="the method (GET)")
-            command.add_argument("--host", default="localhost", help="the Host that the client names (localhost)")
-            command.add_argument("--token-file", metavar="FILE", help="the token; without it stdin, or no token at all")
-    command = commands.add_parser("drain", help=_DRAIN, description=_DRAIN)
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("-c", "--config", metavar="FILE", help="the configuration that says where its admin listener is")
-    where.add_argument("--admin", metavar="URL", help="or the URL of that (http://127.0.0.1:9901)")
-    command.set_defaults(command=drain)
-    command = commands.add_parser("import", help=_IMPORT, description=_IMPORT)
-    command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
-    command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
-    command.set_defaults(command=import_)
-    words = "makes and changes the files of API keys and of signing keys"
-    _add_keys(commands.add_parser("keys", help=words, description=words).add_subparsers(required=True, metavar="WHAT"))
-    return parser
-
-
-def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    for name, words in (
-        ("new", "add an API key, and print it: the one time that it is shown"),
-        ("list", "what a file of either kind holds, without any secret"),
-        ("disable", "switch an API key off"),
-        ("rotate", "add a signing key, published at once, that takes over later; without a key before it, at once"),
-        ("withdraw", "take a signing key out at once, with all that it signed"),
-    ):
-        command = commands.add_parser(name, help=words, description=words)
-        command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
-        command.set_defaults(command=keys, what=name)
-        match name:
-            case "new":
-                command.add_argument("name", metavar="NAME", help="whose key it is: the sub of tokens")
-                command.add_argument("--scope", action="append", default=[], help="a scope that it has; again for more")
-                command.add_argument(
-                    "--claim", action="append", default=[], metavar="NAME=VALUE", help="a claim; JSON or text"
-                )
-                command.add_argument("--expires", metavar="WHEN", help="90d, or 2026-12-31T23:59:59Z (never)")
-            case "disable":
-                command.add_argument("id", metavar="ID", help="the key's id, as list shows it")
-            case "rotate":
-                command.add_argument(
-                    "--algorithm", choices=("EdDSA", "RS256", "ES256"), default="EdDSA", help="(EdDSA)"
-                )
-                command.add_argument(
-                    "--ahead", default="15m", help="until it signs, for verifiers to learn of it (15m)"
-                )
-                command.add_argument("--keep", default="1h", help="from then until the one before is gone (1h)")
-            case "withdraw":
-                command.add_argument("kid", metavar="KID", help="the key's kid, as list shows it")
+    options = parser(COMMANDS).parse_args(arguments)
+    command: Command = options.command
+    try:
+        return command(options)
+    except BrokenPipeError:  # who reads has seen enough, as `head` has
+        sys.stdout = None
+        return FAILED
 
 
 def run(options: argparse.Namespace) -> int:
@@ -178,26 +112,59 @@ def keys(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """`explain`: exit 0 when the request would be accepted, 1 when it would be refused, 2 when it cannot be told."""
+    if options.id is not None:
+        return _ask(options, _explain_refusal)
+    if options.config is None:
+        print("jwt-sidecar: -c FILE is missing: the configuration that decides", file=sys.stderr)
+        return USAGE
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.app.explain.explanation import CannotExplain, Question, explain_alone
+    from sidecar.app.explain.explanation import CannotExplain, explain_alone
+    from sidecar.cli.curl import NotUnderstood
     from sidecar.common.clock import Clock
 
+    logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
     try:
-        token = _token(options.token_file)
+        explanation = _value_in_loop(explain_alone(config, _question(options), Clock()))
     except OSError as error:
         print(f"{options.token_file}: {error.strerror}", file=sys.stderr)
         return USAGE
-    logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
-    question = Question(options.method, options.path, token, options.host)
-    try:
-        explanation = _value_in_loop(explain_alone(config, question, Clock()))
-    except CannotExplain as error:
+    except (CannotExplain, NotUnderstood) as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return USAGE
     print(explanation)
     return 0 if explanation.rejection is None else FAILED
+
+
+def _question(options: argparse.Namespace) -> "Question":
+    """The request that the options describe. Raises NotUnderstood, and OSError for a token that cannot be read."""
+    from sidecar.app.explain.explanation import Question
+    from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
+
+    if options.path is not None and not options.path.startswith("/"):
+        raise NotUnderstood(f"--path {options.path}: a path begins with /, as in /{options.path}")
+    if options.curl is not None:
+        request = of_curl(sys.stdin.read() if options.curl == "-" else options.curl)
+        token = _token(options.token_file) if options.token_file is not None else None
+    else:
+        request = Request("GET", options.path, "localhost", ()) if options.url is None else of_url(options.url)
+        token = _token(options.token_file)
+    return Question(
+        options.method or request.method, request.path, token, options.host or request.host, request.headers
+    )
+
+
+def _explain_refusal(one: "Running", options: argparse.Namespace) -> int:
+    """What is kept of a refusal, with its cause and its cure."""
+    from urllib.parse import quote
+
+    kept = one.ask("GET", f"/rejections/{quote(options.id, safe='')}")
+    advice = one.ask("GET", "/codes").get(kept["code"], {})
+    for name, value in (kept | {"cause_in_general": advice.get("cause"), "do": advice.get("operator")}).items():
+        if value not in (None, [], ""):
+            print(f"{name:<17} {', '.join(value) if isinstance(value, list) else value}")
+    return FAILED if kept["mode"] == "enforce" else 0
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -225,24 +192,70 @@ def import_(options: argparse.Namespace) -> int:
 
 def drain(options: argparse.Namespace) -> int:
     """`drain`: exit 0 when it drains, 1 when nobody answered, 2 when it is not known where to ask."""
-    from sidecar.cli.drain import DEFAULT, CannotDrain, admin_url
     from sidecar.cli.drain import drain as ask
 
+    return _ask(options, lambda one, _: print(ask(one, undrain=options.undrain)))
+
+
+def status(options: argparse.Namespace) -> int:
+    """`status`: exit 0, or 1 when nobody answered."""
+    return _ask(options, _status)
+
+
+def _status(one: "Running", _options: argparse.Namespace) -> None:
+    from sidecar.cli.status import status as lines
+
+    told = one.ask("GET", "/status?most=0")
+    print("\n".join(lines(told, one.ask("GET", "/routes")["routes"], one.ask("GET", "/upstreams")["upstreams"])))
+
+
+def report(options: argparse.Namespace) -> int:
+    """`report`: exit 0 when everything in report mode is safe to enforce, 1 when not."""
+    return _ask(options, _report)
+
+
+def _report(one: "Running", _options: argparse.Namespace) -> int:
+    from sidecar.cli.status import report as lines
+
+    told = one.ask("GET", "/report")
+    print("\n".join(lines(told)))
+    return 0 if told["safe"] else FAILED
+
+
+def probe(options: argparse.Namespace) -> int:
+    """`probe`: exit 0 when it is ready, 1 when not, or when nobody answers."""
+    return _ask(options, _probe)
+
+
+def _probe(one: "Running", options: argparse.Namespace) -> int:
+    from sidecar.app.running import health
+
+    good, said = health(options.health or one.ask("GET", "/sidecar")["health"], "/livez" if options.live else "/readyz")
+    print(said)
+    return 0 if good else FAILED
+
+
+def completion(options: argparse.Namespace) -> int:
+    """`completion`: the script for a shell."""
+    import shtab
+
+    print(shtab.complete(parser(COMMANDS), options.shell))
+    return 0
+
+
+def _ask(options: argparse.Namespace, work: "Callable[[Running, argparse.Namespace], int | None]") -> int:
+    """Let a command ask the running sidecar; exit 1 when it does not answer, 2 when nobody can know where it is."""
+    from sidecar.app.running import CannotAsk
+    from sidecar.cli.running import chosen
+
     try:
-        admin = DEFAULT if options.admin is None else options.admin
-        if options.config is not None:
-            config = _load(options.config)
-            if config is None:
-                return USAGE
-            admin = admin_url(*config.admin.listen)
-        print(ask(admin))
+        return work(chosen(options), options) or 0
     except ValueError as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return USAGE
-    except CannotDrain as error:
+    except CannotAsk as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return FAILED
-    return 0
 
 
 def _token(file: str | None) -> bytes | None:
@@ -288,3 +301,18 @@ def _value_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
         from uvloop import new_event_loop as loop_factory
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)
+
+
+COMMANDS: dict[str, Command] = {
+    "run": run,
+    "check": check,
+    "dev": dev,
+    "explain": explain,
+    "status": status,
+    "report": report,
+    "probe": probe,
+    "drain": drain,
+    "import": import_,
+    "keys": keys,
+    "completion": completion,
+}

@@ -305,7 +305,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError([Problem(str(path), 1, 1, "", f"cannot be read: {error.strerror}")]) from None
+        raise ConfigError([Problem(str(path), 0, 0, "", f"{path}: cannot be read: {error.strerror}")]) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -79,8 +81,62 @@ async def test_the_command_asks_the_admin_listener(stack: Stack, capsys: pytest.
     host, port = stack.sidecar.admin_address
     assert await run("--admin", f"http://{host}:{port}") == 0
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("draining: not ready any more, still serving (0 requests in flight)\n", "")
+    whom = f"pid {os.getpid()}, {stack.sidecar.live.listens}"
+    told = f"draining: not ready any more, still serving (0 requests in flight): {whom}\n"
+    assert (said.out, said.err) == (f"{told}jwt-sidecar drain --undrain takes it back\n", "")
     assert stack.sidecar.live.telemetry.draining
+    assert await run("--undrain", "--admin", f"http://{host}:{port}") == 0
+    assert capsys.readouterr().out == f"ready again, not draining any more: {whom}\n"
+    assert not stack.sidecar.live.telemetry.draining
+    assert (await stack.health("/readyz")).status == 200
+
+
+async def test_the_end_of_a_process_cannot_be_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(timeouts={"drain_delay": "20s"}) as stack:
+        ending = asyncio.create_task(stack.sidecar.drain())
+        await asyncio.sleep(0)
+        host, port = stack.sidecar.admin_address
+        assert await run("--undrain", "--admin", f"http://{host}:{port}") == 1
+        assert "It is stopping, and that cannot be taken back." in capsys.readouterr().err
+        ending.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
+@pytest.mark.parametrize("now", ["{", None, '{"admin": {"listen": "127.0.0.1:1"}}'])
+async def test_a_running_one_is_found_whatever_its_file_says_by_now(
+    now: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file.write_text(json.dumps(configuration(issuer, backend)))
+        async with started(file, issuer, backend) as program:
+            file.unlink() if now is None else file.write_text(now)
+            assert await run("-c", str(file)) == 0
+            said = capsys.readouterr().out
+            assert f": pid {program.process.pid}, " in said
+            assert str(file) in said
+            assert (await program.health("/readyz")).status == 503
+            assert await run("--undrain", "--pid", str(program.process.pid)) == 0
+            assert (await program.health("/readyz")).status == 200
+            program.process.terminate()
+            assert await program.ended() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
+async def test_of_several_one_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.yaml"
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file.write_text(json.dumps(configuration(issuer, backend)))
+        async with started(file, issuer, backend) as one, started(file, issuer, backend) as other:
+            assert await run() == 1
+            said = capsys.readouterr().err
+            assert said.startswith("jwt-sidecar: several sidecars run here; name one of them: ")
+            for program in (one, other):
+                assert f"--pid {program.process.pid} (" in said
+                assert (await program.health("/readyz")).status == 200
+            for program in (one, other):
+                program.process.terminate()
+                assert await program.ended() == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
@@ -94,7 +150,7 @@ async def test_the_command_reads_where_that_is(
     assert stack.sidecar.live.telemetry.draining
     file.write_text(json.dumps(settings))
     assert await run("-c", str(file)) == 2
-    assert capsys.readouterr().err.startswith("jwt-sidecar: admin.listen has port 0, ")
+    assert "its admin.listen has port 0, so only the start says which one it is" in capsys.readouterr().err
     file.write_text("{}")
     assert await run("-c", str(file)) == 2
 

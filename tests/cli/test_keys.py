@@ -248,3 +248,28 @@ def test_the_list_of_signing_keys_tells_what_each_does_and_no_secret(file: Path,
         ["ES256", "retired"],
     ]
     assert not [jwk for jwk in document["keys"] if jwk["d"] in told]
+
+
+# The last key
+
+
+def test_the_last_key_that_is_on_is_only_switched_off_if_that_is_meant(file: Path, capsys: Out) -> None:
+    keys("new", file, "alice")
+    (entry,) = [entry for entry, _ in Entries.read(file.read_bytes()).values()]
+    before = file.read_bytes()
+    assert keys("disable", file, entry.id) == 2
+    assert f"{entry.id} is the last key of {file} that is on" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert keys("disable", file, entry.id, "--last") == 0
+
+
+def test_the_last_key_that_signs_is_only_withdrawn_if_that_is_meant(file: Path, capsys: Out) -> None:
+    keys("rotate", file)
+    keys("rotate", file, "--ahead", "20m")
+    first, second = ring(file).keys
+    before = file.read_bytes()
+    assert keys("withdraw", file, first.key.kid) == 2
+    assert f"{first.key.kid} is the last key that signs EdDSA now" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert keys("withdraw", file, second.key.kid) == 0
+    assert keys("withdraw", file, first.key.kid, "--last") == 0

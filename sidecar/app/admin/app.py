@@ -18,8 +18,9 @@ from sidecar.app.admin.configuration import configuration
 from sidecar.app.admin.issuers import issuers, refreshed
 from sidecar.app.admin.page import FILES, page
 from sidecar.app.admin.refusals import GROUPED_BY, fits, groups, refusal
+from sidecar.app.admin.report import report
 from sidecar.app.admin.routes import routes
-from sidecar.app.admin.status import status
+from sidecar.app.admin.status import about, status
 from sidecar.app.admin.timeline import timeline
 from sidecar.app.admin.upstreams import upstreams
 from sidecar.app.explain.explanation import CannotExplain, Question, explain
@@ -55,6 +56,8 @@ class Admin:
         for path in FILES:
             app.router.add_get(path, page)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/sidecar", self._sidecar)
+        app.router.add_get("/report", self._report)
         app.router.add_get("/timeline", self._timeline)
         app.router.add_get("/routes", self._routes)
         app.router.add_get("/upstreams", self._upstreams)
@@ -67,6 +70,7 @@ class Admin:
         app.router.add_post("/explain", self._explain)
         app.router.add_post("/denylist", self._deny)
         app.router.add_post("/drain", self._drain)
+        app.router.add_post("/undrain", self._undrain)
         app.router.add_get("/.well-known/jwks.json", self._jwks)
         return app
 
@@ -107,6 +111,13 @@ class Admin:
         """The first that an operator asks. `after`: only refusals that are newer than so many of their total, `most` of them."""
         after, most = _number(request, "after", 0), _number(request, "most", KEPT)
         return web.json_response(status(self._live, self._clock, after, most))
+
+    async def _sidecar(self, _request: web.Request) -> web.Response:
+        return web.json_response(about(self._live, self._clock))
+
+    async def _report(self, _request: web.Request) -> web.Response:
+        """What rules in report mode would have refused, and which of them can be enforced."""
+        return web.json_response(report(self._live, self._clock))
 
     async def _timeline(self, request: web.Request) -> web.Response:
         """`after`: only what is newer than this Unix time."""
@@ -195,6 +206,11 @@ class Admin:
     async def _drain(self, _request: web.Request) -> web.Response:
         self._live.drain()
         return web.json_response({"draining": True, "in_flight": self._live.telemetry.requests_in_flight})
+
+    async def _undrain(self, _request: web.Request) -> web.Response:
+        if not self._live.undrain():
+            raise _Refused(409, "It is stopping, and that cannot be taken back.")
+        return web.json_response({"draining": False})
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

@@ -1,5 +1,6 @@
 """What is going on at a glance: which process this is, what is wrong, and what it counts."""
 
+import os
 import platform
 import socket
 from collections import Counter
@@ -23,7 +24,7 @@ def status(live: Live, clock: Clock, after: int, most: int) -> dict[str, Any]:
     refusals = live.telemetry.refusals
     minute = live.history.minute()
     return {
-        "sidecar": _sidecar(live, clock),
+        "sidecar": about(live, clock),
         "last_reload_successful": live.telemetry.last_reload_successful,
         "problems": problems(live, minute, clock),
         "traffic": _traffic(live, minute),
@@ -33,9 +34,11 @@ def status(live: Live, clock: Clock, after: int, most: int) -> dict[str, Any]:
     }
 
 
-def _sidecar(live: Live, clock: Clock) -> dict[str, Any]:
+def about(live: Live, clock: Clock) -> dict[str, Any]:
+    """Which process this is."""
     now = clock.wall()
     return {
+        "pid": os.getpid(),
         "version": VERSION,
         "python": platform.python_version(),
         "host": socket.gethostname(),
@@ -43,6 +46,8 @@ def _sidecar(live: Live, clock: Clock) -> dict[str, Any]:
         "started_at": iso_time(live.started_at),
         "uptime_s": round(now - live.started_at, 3),
         "listens": live.listens,
+        "health": live.health,
+        "admin": live.admin,
         "workers": live.telemetry.workers,
         "draining": live.telemetry.draining,
         "configuration": {

@@ -32,6 +32,7 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.handler import Handler, check_head
 from sidecar.proxy.resources import Resources
 
+CREDENTIALS = frozenset({"authorization", "cookie", "x-api-key"})
 _HMAC = re.compile(r"v1=[0-9a-f]+")
 
 
@@ -40,12 +41,13 @@ class CannotExplain(Exception):
 
 
 class Question(NamedTuple):
-    """A request to be explained. `token` None: it brings none."""
+    """A request to be explained. `token` None: it brings none, unless one is among the `headers`."""
 
     method: str
     path: str
     token: bytes | None
     host: str = "localhost"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
         """Could a client send it? Raises CannotExplain."""
@@ -53,6 +55,9 @@ class Question(NamedTuple):
         for name, text in (("method", self.method), ("path", self.path), ("host", self.host)):
             if not text or re.search(r"[\x00-\x20\x7f]", text):
                 raise CannotExplain(f"the {name} must not be empty, and hold no blanks and control characters")
+        for name, text in self.headers:
+            if re.search(r"[\x00-\x1f\x7f]", name + text):
+                raise CannotExplain(f"the header {shown(name)} must be one line of text")
         if re.search(rb"[\x00-\x1f\x7f]", token):
             raise CannotExplain("the token is more than one line of text")
 
@@ -97,7 +102,7 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
         raise CannotExplain(str(error)) from error
     try:
         await assembly.denylist.load()
-        if question.token is not None:
+        if question.token is not None or question.headers:
             await asyncio.gather(*(source.fetch_now() for source in assembly.sources.values()))
         return await explain(assembly, question, clock)
     except Unusable as error:
@@ -151,7 +156,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         except Rejection as rejection:
             return Explanation([*steps, _failed("head", rejection)], rejection)
         place = f"{route.upstream} ({assembly.config.upstreams[route.upstream].url})"
-    told = _masked(built.decode("latin-1"), question.token, exchange.claims).removesuffix("\r\n").split("\r\n")
+    told = _masked(built.decode("latin-1"), question, exchange.claims).removesuffix("\r\n").split("\r\n")
     return Explanation(steps, None, place, told)
 
 
@@ -182,6 +187,7 @@ def _bytes_of(config: Config, question: Question) -> bytes:
     """The request on the wire, its token in the first place where the configuration looks for one; an API key in its own."""
     target = question.path.encode("utf-8", "surrogateescape")
     lines = [b"Host: " + question.host.encode()]
+    lines += [f"{name}: {text}".encode() for name, text in question.headers]
     if (token := question.token) is not None:
         place, keys = config.token_sources[0], config.api_keys
         if keys is not None and LIKE_A_KEY.fullmatch(token) is not None:
@@ -268,10 +274,13 @@ def _said(rejection: Rejection) -> str:
     return f"{reason.status} {reason.code}: {rejection.details or reason.error}"
 
 
-def _masked(head: str, token: bytes | None, claims: Claims | None) -> str:
+def _masked(head: str, question: Question, claims: Claims | None) -> str:
     """The head for the upstream without the token, without its payload and without our own signatures."""
-    if token:
-        head = head.replace(token.decode("latin-1"), "***")
+    if question.token:
+        head = head.replace(question.token.decode("latin-1"), "***")
+    for name, text in question.headers:
+        if name.lower() in CREDENTIALS:
+            head = head.replace(text, "***")
     if claims is not None:
         head = head.replace(
             claims.payload_segment.decode(), f"(base64url of the claims {', '.join(map(shown, claims.claims))})"

@@ -170,6 +170,8 @@ class Worker:
         self._live.assembly.denylist.have_added(shared.denied)
         if shared.draining:
             self._live.drain()
+        else:
+            self._live.undrain()
 
     def _counted(self) -> Counted:
         assert self._live is not None

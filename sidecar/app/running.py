@@ -1,0 +1,131 @@
+"""The sidecars that run here, found without any configuration: each answers operators on a socket of its own, too.
+
+The socket's name is in Linux's abstract namespace. It needs no directory, so that a read-only container has it; nothing of it is
+left when its process ends; and the kernel says whose it is. Elsewhere there is none, and the admin listener is asked.
+"""
+
+import http.client
+import json
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+NAME = "jwt-sidecar"
+DEFAULT = "http://127.0.0.1:9901"  # where the admin listener is unless the configuration says otherwise
+ANSWER_S = 5.0
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class CannotAsk(Exception):
+    """Nobody can be asked, or did not answer; the text says why and what to do."""
+
+
+class Running:
+    """A sidecar that can be asked. `connect` opens a connection to it; `pid` is its process where that is known."""
+
+    def __init__(self, where: str, connect: Callable[[], socket.socket], pid: int | None = None) -> None:
+        self.where = where
+        self.pid = pid
+        self._connect = connect
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Its answer, from JSON. Raises CannotAsk with what it says against it."""
+        connection = http.client.HTTPConnection("localhost", timeout=ANSWER_S)
+        try:
+            connection.sock = self._connect()
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            said = json.loads(answer.read(MOST_BYTES))
+            status = answer.status
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise CannotAsk(f"{self.where}: no sidecar answers there; is that its admin.listen?") from error
+        finally:
+            connection.close()
+        if status >= 400:
+            raise CannotAsk(f"{self.where}: {said.get('error', status) if isinstance(said, dict) else status}")
+        return said
+
+
+def at(url: str) -> Running:
+    """The one whose admin listener is at a URL. ValueError for no such URL."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not re.fullmatch(r".+:[1-9][0-9]{0,4}", parts.netloc):
+        raise ValueError(f"{url} is not the URL of an admin listener, such as {DEFAULT}")
+    return Running(url, lambda: socket.create_connection((parts.hostname or "", parts.port or 0), ANSWER_S))
+
+
+def own_socket() -> socket.socket | None:
+    """What this process answers on, beside its admin listener. None where there are no such names."""
+    if sys.platform != "linux":
+        return None
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    own.bind(f"\0{NAME}/{os.getpid()}/{os.urandom(4).hex()}")
+    own.setblocking(False)
+    return own
+
+
+def running() -> list[Running]:
+    """All that run in this container (or on this machine) and are ours to ask: of the same user, or of any to root."""
+    found = []
+    for name in sorted(set(_names())):
+        try:
+            with _connected(name) as connection:
+                pid, uid = _owner(connection)
+        except OSError:
+            continue  # it has just ended
+        if pid and (os.geteuid() in (0, uid) or uid == 0):  # no pid: it is in another container of this pod
+            found.append(Running(f"pid {pid}", lambda name=name: _connected(name), pid))  # type: ignore[misc]
+    return found
+
+
+def _names() -> Iterator[str]:
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                name = line.split()[-1]
+                if name.startswith(f"@{NAME}/"):
+                    yield "\0" + name[1:]
+    except OSError:
+        return
+
+
+def _connected(name: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_S)
+    try:
+        connection.connect(name)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _owner(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user who listen at the other end, by the kernel's word."""
+    pid, uid, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return pid, uid
+
+
+def health(listener: str, path: str) -> tuple[bool, str]:
+    """Is the answer of a health listener at this URL a good one, and what does it say? Raises CannotAsk, or ValueError."""
+    parts = urlsplit(listener)
+    if parts.scheme != "http" or parts.hostname is None:
+        raise ValueError(f"{listener} is not the URL of a health listener, such as http://127.0.0.1:8081")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname, parts.hostname)  # noqa: S104
+    connection = http.client.HTTPConnection(host, parts.port or 80, timeout=ANSWER_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status == 200, answer.read(MOST_BYTES).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        raise CannotAsk(f"{listener}: no sidecar answers there; is that its health.listen?") from error
+    finally:
+        connection.close()

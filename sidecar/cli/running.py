@@ -1,0 +1,71 @@
+"""Which running sidecar a command is about: the only one here, or the one that its options name."""
+
+import argparse
+import os
+from typing import Any
+
+from sidecar.app.running import DEFAULT, CannotAsk, Running, at, running
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options that name one, where several run."""
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--pid", type=int, help="the one with this process id, where several run")
+    which.add_argument("-c", "--config", metavar="FILE", help="the one that runs with this file, where several run")
+    which.add_argument("--admin", metavar="URL", help=f"the one whose admin listener is there ({DEFAULT})")
+
+
+def chosen(options: argparse.Namespace) -> Running:
+    """The one to ask. Raises CannotAsk, and ValueError for options that name none."""
+    if options.admin is not None:
+        return at(options.admin)
+    found = running()
+    if options.pid is not None:
+        found = [one for one in found if one.pid == options.pid]
+        if not found:
+            raise CannotAsk(f"--pid {options.pid}: no sidecar of yours runs with this process id")
+    elif options.config is not None:
+        found = [one for one in found if _runs_with(one, options.config)]
+        if not found:
+            return at(_admin_url(options.config))
+    if len(found) > 1:
+        raise CannotAsk(f"several sidecars run here; name one of them: {'; '.join(map(_named, found))}")
+    return found[0] if found else at(DEFAULT)
+
+
+def who(about: dict[str, Any]) -> str:
+    """A running sidecar in words; `about` is what it says of itself."""
+    file = about["configuration"]["file"]
+    return f"pid {about['pid']}, {about['listens']}" + (f", {file}" if file else "")
+
+
+def _named(one: Running) -> str:
+    try:
+        return f"--pid {one.pid} ({who(one.ask('GET', '/sidecar'))})"
+    except CannotAsk:
+        return f"--pid {one.pid} (does not answer)"
+
+
+def _runs_with(one: Running, file: str) -> bool:
+    try:
+        used = one.ask("GET", "/sidecar")["configuration"]["file"]
+    except CannotAsk:
+        return False
+    return used is not None and os.path.realpath(used) == os.path.realpath(file)
+
+
+def _admin_url(file: str) -> str:
+    """Where the file says that the admin listener is. ValueError when nobody can know."""
+    from sidecar.config import ConfigError, load
+
+    try:
+        host, port = load(file).admin.listen
+    except ConfigError as error:
+        raise ValueError(f"no sidecar runs with {file} here, and the file cannot say where one is:\n{error}") from None
+    if port == 0:
+        raise ValueError(
+            f"no sidecar runs with {file} here; its admin.listen has port 0, so only the start says which one it is: "
+            "name it with --admin"
+        )
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,203 @@
+"""The commands that ask a running sidecar: status, report, probe, explain --id; and those that only tell."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
+from sidecar.cli.main import main
+from tests.peers.backend import RawBackend
+from tests.peers.issuer import ScriptedIssuer
+from tests.peers.program import configuration, started
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+Said = pytest.CaptureFixture[str]
+
+
+async def run(stack: Stack, *arguments: str) -> int:
+    host, port = stack.sidecar.admin_address
+    return await asyncio.to_thread(main, [*arguments, "--admin", f"http://{host}:{port}"])
+
+
+async def test_status_says_what_runs_what_is_wrong_and_what_it_does(capsys: Said) -> None:
+    routes = [{"path": "/public/*", "auth": "none"}]
+    async with running(routes=routes) as stack:
+        for _ in range(25):
+            await stack.fetch(request("GET", "/x"))
+        await stack.fetch(stack.good())
+        assert await run(stack, "status") == 0
+        said = capsys.readouterr().out
+        assert f"proxy {stack.sidecar.live.listens}" in said
+        assert "26 requests in the last minute, 25 refused" in said
+        assert "since the start refused: 25 token_missing" in said
+        lines = [line.split() for line in said.splitlines()]
+        assert ["/public/*", "none", "enforce", "0", "0", "0"] in lines
+        assert ["(default)", "required", "enforce", "26", "25", "0"] in lines
+        assert ["default", stack.backend.url, "good", "1", "1", "0", "1000"] in lines
+        assert any(line[:3] == ["main", "1", "fresh"] for line in lines)
+        assert "BAD  25 requests in the last minute refused: token_missing, on (default)." in said
+
+
+async def test_report_says_what_is_safe_to_enforce_by_numbers(capsys: Said) -> None:
+    routes = [{"path": "/a/*"}, {"path": "/b/*"}, {"path": "/c/*", "mode": "enforce"}]
+    async with running(mode="report", routes=routes) as stack:
+        async with stack.client() as client:
+            for _ in range(300):
+                assert (await client.request(stack.good("GET", "/a/x"))).status == 200
+        await stack.fetch(request("GET", "/b/x", token=stack.token(aud="another")))
+        assert await run(stack, "report") == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert (
+            "/a/*: safe to enforce: none of 300 requests would be refused (fewer than 1 in 100, with 95 % certainty)"
+            in lines
+        )
+        at = lines.index("/b/*: not yet: of 1 requests 1 would be refused")
+        assert lines[at + 1].startswith("         1  audience_mismatch")
+        assert "(default): too few to know: 0 requests, none of which would be refused; 300 are needed" in lines
+        assert not [line for line in lines if line.startswith("/c/*")]
+        assert lines[-1] == "not safe to enforce yet"
+
+
+async def test_report_begins_anew_with_a_new_configuration(tmp_path: Path, capsys: Said) -> None:
+    file = tmp_path / "config.yaml"
+    async with running(mode="report", file=file) as stack:
+        await stack.fetch(request("GET", "/"))
+        assert stack.sidecar.reload is not None
+        assert await stack.sidecar.reload.reload()
+        assert await run(stack, "report") == 1
+        assert "too few to know: 0 requests" in capsys.readouterr().out
+
+
+async def test_without_report_mode_there_is_nothing_to_report(stack: Stack, capsys: Said) -> None:
+    assert await run(stack, "report") == 0
+    assert capsys.readouterr().out == "No rule is in report mode: what is refused is refused.\n"
+
+
+@pytest.fixture
+async def stack() -> Any:
+    async with running() as stack:
+        yield stack
+
+
+async def test_probe_says_ready_by_its_exit_code(stack: Stack, capsys: Said) -> None:
+    assert await run(stack, "probe") == 0
+    stack.sidecar.live.drain()
+    assert [await run(stack, "probe"), await run(stack, "probe", "--live")] == [1, 0]
+    assert capsys.readouterr().out == "ok\ndraining\nok\n"
+    host, port = stack.sidecar.health_address
+    assert await asyncio.to_thread(main, ["probe", "--health", f"http://{host}:{port}"]) == 1
+    assert await asyncio.to_thread(main, ["probe", "--health", "http://127.0.0.1:1"]) == 1
+    assert await asyncio.to_thread(main, ["probe", "--health", "nonsense"]) == 2
+
+
+async def test_a_refusal_is_told_by_its_request_id_with_its_cure(stack: Stack, capsys: Said) -> None:
+    refused = await stack.fetch(request("GET", "/x", token=stack.token(aud="another")))
+    assert await run(stack, "explain", "--id", refused.json()["request_id"]) == 1
+    told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert (told["code"], told["path"], told["status"]) == ("audience_mismatch", "/x", "401")
+    assert "audiences" in told["do"]
+    assert await run(stack, "explain", "--id", "no/such") == 1
+    assert "None of the last refusals has this request id." in capsys.readouterr().err
+
+
+# A request as a client knows it
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("curl http://api.example/a?b=c", ("GET", "/a?b=c", "api.example", ())),
+        (
+            "curl -sS -XPUT 'http://api.example:8080/a' -H 'Authorization: Bearer x' -H 'Content-Length: 3'",
+            ("PUT", "/a", "api.example:8080", (("Authorization", "Bearer x"),)),
+        ),
+        (
+            "curl 'https://api.example/' \\\n  -H 'accept: */*' \\\n  -b 's=x; a=b' \\\n  --data-raw $'it\\'s' --compressed",
+            ("POST", "/", "api.example", (("accept", "*/*"), ("Cookie", "s=x; a=b"))),
+        ),
+        ("curl -G api.example/s -d q=1 -d r=2", ("GET", "/s?q=1&r=2", "api.example", ())),
+        ("curl -I -k --max-time 3 https://user:pw@api.example", ("HEAD", "/", "api.example", ())),
+        ("curl -i -H'Host: other' http://127.0.0.1:8080/x", ("GET", "/x", "other", ())),
+        ("--url=http://a/b --json '{}' -o /dev/null", ("POST", "/b", "a", ())),
+    ],
+)
+def test_a_curl_line_is_read_as_it_is_pasted(line: str, told: Any) -> None:
+    assert of_curl(line) == Request(*told)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [("curl -H x", "names no URL"), ("curl 'x", "open quote"), ("curl ftp://a/b", "not a URL")]
+)
+def test_what_is_no_curl_line_is_said(line: str, why: str) -> None:
+    with pytest.raises(NotUnderstood, match=why):
+        of_curl(line)
+
+
+def test_a_url_is_a_get() -> None:
+    assert of_url("http://api.example/a") == Request("GET", "/a", "api.example", ())
+    assert of_url("api.example").path == "/"
+
+
+async def test_explain_takes_a_url_and_a_curl_line(tmp_path: Path, capsys: Said) -> None:
+    file = tmp_path / "config.yaml"
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        routes = [{"path": "/admin/*", "hosts": ["api.example"], "require": {"scopes": ["admin"]}}]
+        file.write_text(json.dumps(configuration(issuer, backend) | {"routes": routes}))
+        token = tmp_path / "token"
+        token.write_text(issuer.token("EdDSA", scope="admin"))
+        explain = ["explain", "-c", str(file)]
+        url = ["--url", "http://api.example/admin/x", "--token-file", str(token)]
+        assert await asyncio.to_thread(main, [*explain, *url]) == 0
+        curl = f"curl http://api.example/admin/x -H 'Authorization: Bearer {issuer.token('EdDSA', scope='read')}'"
+        assert await asyncio.to_thread(main, [*explain, "--curl", curl]) == 1
+        said = capsys.readouterr().out
+        assert said.count("routes.0 ") == 2
+        assert said.endswith("rejected: 403 scope_insufficient: The token lacks a scope this needs.\n")
+        assert await asyncio.to_thread(main, [*explain, "--path", "orders", "--token-file", str(token)]) == 2
+        assert capsys.readouterr().err == "jwt-sidecar: --path orders: a path begins with /, as in /orders\n"
+        assert await asyncio.to_thread(main, ["explain", "--path", "/x"]) == 2
+        assert "-c FILE is missing" in capsys.readouterr().err
+
+
+# What only tells
+
+
+def test_the_version_is_told(capsys: Said) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("jwt-sidecar 0.")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_the_commands(shell: str, capsys: Said) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "undrain" in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
+async def test_a_taken_port_names_the_sidecar_that_has_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        settings = configuration(issuer, backend)
+        file.write_text(json.dumps(settings))
+        async with started(file, issuer, backend) as one:
+            other = tmp_path / "other.yaml"
+            other.write_text(json.dumps(settings | {"listen": f"127.0.0.1:{one.addresses['proxy'][1]}"}))
+            command = (sys.executable, "-m", "sidecar", "run", "-c", str(other))
+            second = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+            said = (await second.communicate())[1].decode()
+            assert second.returncode == 1
+            assert said.startswith(f"jwt-sidecar: listen: cannot listen on 127.0.0.1:{one.addresses['proxy'][1]}: ")
+            assert f"Another sidecar has it (pid {one.process.pid}, {file})" in said
+            one.process.terminate()
+            assert await one.ended() == 0
