@@ -80,7 +80,7 @@ def check(options: argparse.Namespace) -> int:
     print(f"{options.config}: no problems found")
     for file in unseen(config):
         print(f"not here, so not looked at: {file}")
-    places = ", ".join(source.header or source.cookie or source.query or "" for source in config.token_sources)
+    places = ", ".join(map(str, config.token_sources))
     for issuer in config.issuers.values():
         if issuer.preset is not None:
             print(f"issuers.{issuer.name}, with preset {issuer.preset}:")

@@ -21,13 +21,14 @@ def stars(pattern: str, *, below: bool) -> Fits:
     def fits(path: str) -> bool:
         found = path.split("/", len(segments)) if below else path.split("/")
         enough = len(found) >= len(segments) if below else len(found) == len(segments)
-        return enough and all(map(_segment_fits, segments, found))
+        return enough and all(map(parts_fit, segments, found))
 
     return fits
 
 
-def _segment_fits(texts: list[str], segment: str) -> bool:
-    """Are these texts in the segment, in their order, the first one at its start and the last one at its end?
+def parts_fit(texts: list[str], segment: str) -> bool:
+    """Are these texts, what a pattern has between its `*`, in the segment, in their order, the first one at its start
+    and the last one at its end?
 
     The first place where a text between two `*` stands is as good as any later one, so none is tried twice.
     """

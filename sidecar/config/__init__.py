@@ -8,6 +8,7 @@ JSON Schema.
 from sidecar.config.addresses import Address
 from sidecar.config.file import Config, ConfigError, json_schema, load, parse
 from sidecar.config.gateway import ApiKeys, MintedToken, Signing
+from sidecar.config.identity import TokenSource
 from sidecar.config.issuer import Issuer
 from sidecar.config.limits import Limits, Timeouts
 from sidecar.config.listeners import Admin, Health, ResourceMetadata
@@ -32,6 +33,7 @@ __all__ = [
     "Route",
     "Signing",
     "Timeouts",
+    "TokenSource",
     "Upstream",
     "json_schema",
     "load",

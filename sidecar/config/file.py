@@ -85,8 +85,12 @@ class Config(Struct):
     upstream: UpstreamUrl | None = key("The backend; short for upstreams: {default: {url: ...}}.", None)
     upstreams: dict[Name, Upstream] = key("Several backends, by a name for routes and logs.", {})
     token_from: NonEmpty[TokenSource] = key(
-        "Where requests bring their token; exactly one may come. Left out: also the headers of the issuers' presets.",
+        "Where requests bring their token. Left out: also the headers of the issuers' presets.",
         (TokenSource(header="Authorization", prefix="Bearer"),),
+    )
+    several_tokens: Literal["reject", "first"] = key(
+        "Of tokens that differ in two places of token_from. reject: a 400. first: that of the first place counts.",
+        "reject",
     )
     underscore_headers: Literal["drop", "reject", "allow"] = key(
         "Of clients' headers with _, which many backends read as -. reject: 400. allow: sent on, unless they look like another.",
@@ -247,7 +251,7 @@ class Config(Struct):
     def _check_token_sources(self, section: Section) -> None:
         seen: list[tuple[str, str]] = []
         for place, source in self._token_places(section):
-            for kind, name in (("cookie", source.cookie), ("query", source.query)):
+            for kind, name in (("cookie", source.cookie), ("query", source.query), ("subprotocol", source.subprotocol)):
                 if name and (kind, name) in seen:
                     place.report("is in this list twice", kind)
                 elif name:

@@ -8,6 +8,7 @@ from pydantic import (
     AfterValidator,
     GetPydanticSchema,
     PlainValidator,
+    StrictBool,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
 )
@@ -38,11 +39,16 @@ _WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110 section 
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")  # the unreserved characters of RFC 3986
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
+PLACES = ("header", "cookie", "query", "subprotocol")
+"""The keys of TokenSource that say where a token is: exactly one of them is written."""
+
 Template = tuple[str | tuple[str, ...], ...]
 """Texts, and the paths of claims that are put between them."""
 
 
 def _token_header(name: str) -> str:
+    if fold(name) == "sec-websocket-protocol":
+        raise ValueError("is read where `subprotocol` names what the token is offered behind")
     if fold(name) in RESERVED_HEADERS - {"authorization"} | _FORWARDED:
         raise ValueError(
             "is reserved: this header means something else to HTTP or the proxy; a cookie is named by `cookie`"
@@ -60,6 +66,14 @@ def _prefix(value: str) -> str:
 def _cookie(name: str) -> str:
     if not _WORD.fullmatch(name):
         raise ValueError("is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only")
+    if not name.strip("*"):
+        raise ValueError("would be every cookie; name more of it than a *")
+    return name
+
+
+def _subprotocol(name: str) -> str:
+    if not _WORD.fullmatch(name):
+        raise ValueError("is not the name of a subprotocol: letters, digits and !#$%&'*+-.^_`|~ only, such as bearer")
     return name
 
 
@@ -101,9 +115,22 @@ class TokenSource(Struct):
     prefix: Prefix | None = key(
         "The word before the token, in any case. Left out: Bearer for Authorization, and none for other headers.", None
     )
-    cookie: Annotated[str, AfterValidator(_cookie)] | None = key("Or a cookie; browsers send it unasked.", None)
+    cookie: Annotated[str, AfterValidator(_cookie)] | None = key(
+        "Or a cookie; browsers send it unasked. A * in its name stands for any characters.", None
+    )
+    pieces: StrictBool = key(
+        "The cookie may come in numbered pieces: NAME.0 and NAME.1, also with -, _ or __, or ASP.NET's NAMEC1 and NAMEC2.",
+        False,
+    )
+    json_member: Text | None = key(
+        "The cookie holds JSON, percent-encoded or as base64url behind base64-, and this member of it is the token.",
+        None,
+    )
     query: Annotated[str, AfterValidator(_parameter)] | None = key(
         "Or a parameter of the query; other programs write it into their logs.", None
+    )
+    subprotocol: Annotated[str, AfterValidator(_subprotocol)] | None = key(
+        "Or the subprotocol behind this one that a browser's WebSocket offers: new WebSocket(url, [NAME, token]).", None
     )
 
     @property
@@ -113,15 +140,22 @@ class TokenSource(Struct):
             return "Bearer" if self.header is not None and self.header.lower() == "authorization" else ""
         return self.prefix
 
+    def __str__(self) -> str:
+        """The place for people."""
+        return self.header or self.cookie or self.query or self.subprotocol or ""
+
     def check(self, section: Section) -> None:
-        """One place each."""
-        named = [place for place in ("header", "cookie", "query") if place in section]
+        """One place each, and what else is said of it."""
+        named = [place for place in PLACES if place in section]
         if not named:
-            section.report("names no place; one of: header, cookie, query")
+            section.report(f"names no place; one of: {', '.join(PLACES)}")
         for other in named[1:]:
             section.report(f"is another place than {named[0]}; write it as an item of its own", other)
-        if "prefix" in section and "header" not in section:
-            section.report("is for headers alone", "prefix")
+        for more, place in (("prefix", "header"), ("pieces", "cookie"), ("json_member", "cookie")):
+            if more in section and place not in section:
+                section.report(f"is for {place}s alone", more)
+        if self.pieces and self.cookie and self.cookie.endswith("*"):
+            section.report("would be part of the * at the end of the name; end the name with more than a *", "pieces")
 
 
 class IdentityHeader(Struct):

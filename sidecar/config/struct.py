@@ -146,7 +146,7 @@ class FileSchema(GenerateJsonSchema):
         if isinstance(dft, dict):
             return {header: ".".join(claim) for header, claim in dft.items()}
         if isinstance(dft, tuple) and dft and isinstance(dft[0], Struct):
-            return [struct.model_dump(by_alias=True, exclude_none=True) for struct in dft]
+            return [struct.model_dump(by_alias=True, exclude_defaults=True) for struct in dft]
         return super().encode_default(dft)
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:

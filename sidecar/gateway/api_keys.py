@@ -18,7 +18,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.common.watched_file import FollowedFile
 from sidecar.gateway.key_file import members, moment, rfc3339
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.token_extractor import TokenHeader
+from sidecar.jwt.token_places import TokenHeader
 
 ISSUER = "api_keys"  # the word for them where the names of issuers stand: in logs and metrics
 LIKE_A_KEY = re.compile(rb"jsk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")

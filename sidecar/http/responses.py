@@ -185,6 +185,9 @@ def interim(head: ResponseHead) -> bytes:
     return head.lines + b"\r\n"
 
 
-def switching(head: ResponseHead, protocol: bytes) -> bytes:
-    """A 101 of a backend as it goes on."""
-    return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (head.lines, protocol)
+def switching(head: ResponseHead, protocol: bytes, subprotocol: bytes = b"") -> bytes:
+    """A 101 of a backend as it goes on; with a `subprotocol` of ours, if there is one, where it names none."""
+    lines = head.lines
+    if subprotocol and b"\r\nsec-websocket-protocol:" not in lines.lower():
+        lines = b"%bSec-WebSocket-Protocol: %b\r\n" % (lines, subprotocol)
+    return b"%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (lines, protocol)

@@ -108,6 +108,7 @@ class Exchange(Record):
     - `response` is the head of the answer once the final one has come; `keeps_client`: the client's connection goes on behind it.
     - `body_sent`: all of the request's body has gone out. `ends` is when the answer ends with its token (monotonic seconds).
     - `deadline` is until when it waits for a connection of the backend.
+    - `subprotocol` is what a WebSocket's client is answered with where its backend names none (RFC 6455 section 4.2.2).
     - `is_question`: a front proxy asks about another request. `collected` is the body of a request for a page of our own.
     """
 
@@ -122,6 +123,7 @@ class Exchange(Record):
     keeps_client = False
     raw = b""
     response: ResponseHead | None = None
+    subprotocol = b""
     _answer_is_deferred = False
     _body = b""
     _body_bytes = 0

@@ -275,6 +275,8 @@ class Handler:
             target = route.sent(exchange.target).encode()
             if route.forward_token or not self.tokens.only_in_headers:
                 target, credentials = self.tokens.sent_on(target, head.special, route.forward_token)
+                if not route.forward_token:
+                    exchange.subprotocol = self.tokens.marker(head.special)
             if self._signature is not None:
                 identity += self._signature.line(exchange.method, target, identity)
             request_line = b"%b %b HTTP/1.1" % (exchange.method.encode(), target)

@@ -151,7 +151,7 @@ class ResponseRelay:
         if protocol is None or head.upgrade not in (None, protocol):
             raise ProtocolError("A 101 must go on with the protocol that was asked for.")
         exchange.status = 101
-        client.write(switching(head, protocol))
+        client.write(switching(head, protocol, exchange.subprotocol))
         lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
         Tunnel(exchange, client, upstream, lasts_s, websocket=protocol == b"websocket").begin()
 

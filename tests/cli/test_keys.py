@@ -15,7 +15,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.watched_file import FollowedFile
 from sidecar.gateway.api_keys import ApiKeys, Entries
 from sidecar.gateway.key_ring import KeyRing
-from sidecar.jwt.token_extractor import TokenHeader
+from sidecar.jwt.token_places import TokenHeader
 
 Out = pytest.CaptureFixture[str]
 

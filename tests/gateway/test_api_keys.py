@@ -12,7 +12,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.common.watched_file import FollowedFile
 from sidecar.gateway.api_keys import NEVER, ApiKey, ApiKeys, Entries
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.token_extractor import TokenHeader
+from sidecar.jwt.token_places import TokenHeader
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.gateway import Keys
 from tests.peers.raw import Response

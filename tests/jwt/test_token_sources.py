@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config import json_schema, parse
-from sidecar.jwt.token_extractor import AUTHORIZATION, TokenHeader, TokenSources
+from sidecar.jwt.token_extractor import AUTHORIZATION, TokenSources
+from sidecar.jwt.token_places import TokenCookie, TokenHeader, TokenParameter
 from tests.peers.wire import WEBSOCKET, request
 from tests.proxy.conftest import running
 
 X_TOKEN = TokenHeader("X-Token")
-EVERYWHERE = TokenSources([AUTHORIZATION, X_TOKEN], ["session"], ["access_token"])
+SESSION = TokenCookie("session")
+ACCESS_TOKEN = TokenParameter("access_token")
+EVERYWHERE = TokenSources([AUTHORIZATION, X_TOKEN, SESSION, ACCESS_TOKEN])
 
 
 def take(sources: TokenSources, target: str = "/", **headers: list[bytes]) -> bytes | None:
@@ -56,7 +59,7 @@ def test_a_prefix_is_a_word_and_no_pattern() -> None:
 
 def test_without_a_prefix_all_of_the_header_is_the_token() -> None:
     assert take(TokenSources([X_TOKEN]), x_token=[b"Bearer a.b.c"]) == b"Bearer a.b.c"
-    assert take(TokenSources([X_TOKEN]), x_token=[b""]) == b""
+    assert take(TokenSources([X_TOKEN]), x_token=[b""]) is None
 
 
 @pytest.mark.parametrize(
@@ -73,15 +76,32 @@ def test_without_a_prefix_all_of_the_header_is_the_token() -> None:
         pytest.param("/", {"cookie": [b"Session=a; sessions=b; xsession=c"]}, None, id="cookies of other names"),
         pytest.param("/", {"cookie": [b"x=session=a"]}, None, id="cookie whose value looks like it"),
         pytest.param("/", {"cookie": [b"session=a=b"]}, b"a=b", id="cookie with = in its value"),
-        pytest.param("/", {"cookie": [b"session="]}, b"", id="empty cookie"),
-        pytest.param("/", {"cookie": [b"session"]}, b"", id="cookie without ="),
+        pytest.param("/", {"cookie": [b"session="]}, None, id="empty cookie"),
+        pytest.param("/", {"cookie": [b"session"]}, None, id="cookie without ="),
         pytest.param("/?access_token=a", {}, b"a", id="query"),
         pytest.param("/?x=1&access_token=a&y", {}, b"a", id="query among others"),
         pytest.param("/?x=1;access_token=a;y", {}, b"a", id="query between semicolons"),
         pytest.param("/?access%5Ftoken=a", {}, b"a", id="query whose name is escaped"),
         pytest.param("/?access_token=%61", {}, b"%61", id="query whose value is escaped"),
-        pytest.param("/?access_token=", {}, b"", id="query: empty"),
-        pytest.param("/?access_token", {}, b"", id="query: without ="),
+        pytest.param("/?access_token=", {}, None, id="query: empty"),
+        pytest.param("/?access_token", {}, None, id="query: without ="),
+        pytest.param("/", {"authorization": [b"Bearer a", b"Bearer a"]}, b"a", id="the same Authorization twice"),
+        pytest.param("/", {"authorization": [b"", b"Bearer a"]}, b"a", id="an empty Authorization first"),
+        pytest.param("/", {"x_token": [b"", b""]}, None, id="two empty headers"),
+        pytest.param("/", {"cookie": [b"session=a; session=a"]}, b"a", id="the same cookie twice"),
+        pytest.param("/", {"cookie": [b"session=a; session="]}, b"a", id="an empty cookie beside it"),
+        pytest.param("/", {"cookie": [b"session=a", b"session=a"]}, b"a", id="the same cookie in two headers"),
+        pytest.param("/?access_token=a&access_token=a", {}, b"a", id="the same parameter twice"),
+        pytest.param("/?access_token=&access_token=a", {}, b"a", id="an empty parameter first"),
+        pytest.param(
+            "/", {"authorization": [b"Bearer a"], "cookie": [b"session="]}, b"a", id="an empty cookie beside a header"
+        ),
+        pytest.param(
+            "/?access_token=a",
+            {"authorization": [b"Bearer a"], "x_token": [b"a"], "cookie": [b"session=a"]},
+            b"a",
+            id="the same token in every place",
+        ),
         pytest.param("/access_token=a", {}, None, id="in the path"),
         pytest.param("/?Access_Token=a&access_tokens=b&x=access_token=c", {}, None, id="parameters of other names"),
         pytest.param("/?access_token=\udcff", {}, b"\xff", id="query with a byte that is no text"),
@@ -95,17 +115,16 @@ def test_the_token_is_found_in_each_place(target: str, headers: dict[str, list[b
 @pytest.mark.parametrize(
     ("target", "headers"),
     [
-        pytest.param("/", {"authorization": [b"Bearer a", b"Bearer a"]}, id="duplicate Authorization"),
-        pytest.param("/", {"x_token": [b"a", b"a"]}, id="duplicate header"),
-        pytest.param("/", {"x_token": [b"", b""]}, id="duplicate header: empty"),
-        pytest.param("/", {"cookie": [b"session=a; session=a"]}, id="duplicate cookie"),
-        pytest.param("/", {"cookie": [b"session=a; session="]}, id="duplicate cookie: the second empty"),
+        pytest.param("/", {"authorization": [b"Bearer a", b"Bearer b"]}, id="duplicate Authorization"),
+        pytest.param("/", {"authorization": [b"Basic x", b"Bearer b"]}, id="duplicate Authorization: another scheme"),
+        pytest.param("/", {"x_token": [b"a", b"b"]}, id="duplicate header"),
+        pytest.param("/", {"cookie": [b"session=a; session=b"]}, id="duplicate cookie"),
         pytest.param("/", {"cookie": [b"session=a", b"session=b"]}, id="duplicate cookie: in two headers"),
-        pytest.param("/?access_token=a&access_token=a", {}, id="duplicate parameter"),
+        pytest.param("/?access_token=a&access_token=b", {}, id="duplicate parameter"),
         pytest.param("/?access_token=a;access_token=b", {}, id="duplicate parameter: semicolon"),
         pytest.param("/?access_token=a&access%5ftoken=b", {}, id="duplicate parameter: escaped"),
         pytest.param("/", {"authorization": [b"Bearer a"], "x_token": [b"b"]}, id="two headers"),
-        pytest.param("/", {"authorization": [b"Bearer a"], "cookie": [b"session=a"]}, id="header and cookie"),
+        pytest.param("/", {"authorization": [b"Bearer a"], "cookie": [b"session=b"]}, id="header and cookie"),
         pytest.param("/?access_token=b", {"authorization": [b"Bearer a"]}, id="header and query"),
         pytest.param("/?access_token=b", {"cookie": [b"session=a"]}, id="cookie and query"),
     ],
@@ -119,27 +138,27 @@ def test_more_than_one_token_is_refused(target: str, headers: dict[str, list[byt
 def test_a_place_that_is_not_named_is_not_looked_at() -> None:
     everywhere: dict[str, Any] = {"x_token": [b"a"], "cookie": [b"session=a"], "target": "/?access_token=a"}
     assert take(TokenSources(), **everywhere) is None
-    assert take(TokenSources([X_TOKEN], ["other"], ["other"]), **everywhere) == b"a"
-    assert take(TokenSources([], ["session"]), **everywhere) == b"a"
-    assert take(TokenSources([], [], ["access_token"]), **everywhere) == b"a"
+    assert take(TokenSources([X_TOKEN, TokenCookie("other"), TokenParameter("other")]), **everywhere) == b"a"
+    assert take(TokenSources([SESSION]), **everywhere) == b"a"
+    assert take(TokenSources([ACCESS_TOKEN]), **everywhere) == b"a"
 
 
 def test_one_header_does_not_hide_the_other_places() -> None:
-    assert take(TokenSources(cookies=["session"]), cookie=[b"session=a"]) == b"a"
-    assert take(TokenSources(parameters=["access_token"]), "/?access_token=a") == b"a"
+    assert take(TokenSources([AUTHORIZATION, SESSION]), cookie=[b"session=a"]) == b"a"
+    assert take(TokenSources([AUTHORIZATION, ACCESS_TOKEN]), "/?access_token=a") == b"a"
     assert take(TokenSources([AUTHORIZATION, X_TOKEN]), x_token=[b"a"]) == b"a"
     assert take(TokenSources([]), authorization=[b"Bearer a"]) is None
 
 
 def test_what_separates_cookies_and_parameters_is_not_one_of_them() -> None:
-    assert take(TokenSources([], [";"]), cookie=[b"a; b"]) is None
-    assert take(TokenSources([], [], ["&", ";"]), "/?a&b;c") is None
+    assert take(TokenSources([TokenCookie(";")]), cookie=[b"a; b"]) is None
+    assert take(TokenSources([TokenParameter("&"), TokenParameter(";")]), "/?a&b;c") is None
 
 
 def test_other_places_than_headers_are_known_so_that_their_tokens_can_be_taken_out() -> None:
     assert TokenSources([AUTHORIZATION, X_TOKEN]).only_in_headers is True
-    assert TokenSources(cookies=["session"]).only_in_headers is False
-    assert TokenSources(parameters=["access_token"]).only_in_headers is False
+    assert TokenSources([AUTHORIZATION, SESSION]).only_in_headers is False
+    assert TokenSources([ACCESS_TOKEN]).only_in_headers is False
 
 
 # What is sent on
@@ -195,7 +214,7 @@ PAIRS = st.text("ab=%+ ", max_size=4).filter(lambda pair: not pair.strip().start
 def test_a_query_without_its_token_is_the_query_that_never_had_one(
     pairs: list[tuple[str, str]], data: st.DataObject
 ) -> None:
-    sources = TokenSources([], [], ["t"])
+    sources = TokenSources([TokenParameter("t")])
     query = "".join(pair + separator for pair, separator in pairs)[:-1]
     at = data.draw(st.integers(0, len(pairs)))
     before = "".join(pair + separator for pair, separator in pairs[:at])
@@ -262,9 +281,9 @@ async def test_two_places_that_are_both_looked_at_are_refused() -> None:
             stack.good(headers=[("Cookie", f"session={bob}")]),
             stack.good(headers=[("X-Token", bob)]),
             request("GET", f"/?access_token={bob}", headers=[("Cookie", f"session={stack.alice}")]),
-            request("GET", f"/?access_token={bob}&access_token={bob}"),
-            request("GET", "/", headers=[("X-Token", bob), ("X-Token", bob)]),
-            request("GET", "/", headers=[("Cookie", f"session={bob}; session={bob}")]),
+            request("GET", f"/?access_token={bob}&access_token={stack.alice}"),
+            request("GET", "/", headers=[("X-Token", bob), ("X-Token", stack.alice)]),
+            request("GET", "/", headers=[("Cookie", f"session={bob}; session={stack.alice}")]),
         ):
             answer = await stack.fetch(raw)
             assert (answer.status, answer.json()["code"]) == (400, "token_ambiguous")
@@ -329,7 +348,7 @@ async def test_basic_credentials_beside_a_token_are_ignored_where_both_headers_a
     [
         pytest.param(request("GET", "/optional"), "anonymous", id="absent"),
         pytest.param(request("GET", "/optional?access_token=x"), "token_malformed", id="bad in the query"),
-        pytest.param(request("GET", "/optional?access_token"), "token_malformed", id="empty in the query"),
+        pytest.param(request("GET", "/optional?access_token"), "anonymous", id="empty in the query"),
         pytest.param(
             request("GET", "/optional", headers=[("Cookie", "session=x")]), "token_malformed", id="bad cookie"
         ),

@@ -26,7 +26,8 @@ from sidecar.http.responses import Form
 from sidecar.jwt.claims import ClaimRules, Path, Subjects
 from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.token_extractor import TokenHeader, TokenSources
+from sidecar.jwt.token_extractor import TokenSources
+from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
 from sidecar.policy.access_policy import Policy
 from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
 from sidecar.policy.request_signature import Signature
@@ -92,12 +93,17 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
 
 def token_sources(config: Config) -> TokenSources:
     """Where the token of a request is looked for."""
-    sources = config.token_sources
-    return TokenSources(
-        [TokenHeader(source.header, source.scheme) for source in sources if source.header is not None],
-        [source.cookie for source in sources if source.cookie is not None],
-        [source.query for source in sources if source.query is not None],
-    )
+    return TokenSources(list(map(_place, config.token_sources)), first=config.several_tokens == "first")
+
+
+def _place(source: settings.TokenSource) -> Place:
+    if source.cookie is not None:
+        return TokenCookie(source.cookie, in_pieces=source.pieces, json_member=source.json_member)
+    if source.query is not None:
+        return TokenParameter(source.query)
+    if source.subprotocol is not None:
+        return TokenSubprotocol(source.subprotocol)
+    return TokenHeader(source.header or "", source.scheme)
 
 
 def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:

@@ -9,7 +9,7 @@ from sidecar.gateway.gateway import Gateway
 from sidecar.gateway.issuer_metadata import OwnIssuer
 from sidecar.gateway.key_ring import KeyRing
 from sidecar.gateway.token_minter import Mint
-from sidecar.jwt.token_extractor import TokenHeader
+from sidecar.jwt.token_places import TokenHeader
 
 
 def gateway(config: Config, clock: Clock, counts: dict[str, int]) -> Gateway:

@@ -6,9 +6,11 @@ are shown as far as they matter, of secrets and of the token itself nothing.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.explain.words import Words, about_policy, about_token, shown
@@ -196,7 +198,12 @@ def _bytes_of(config: Config, question: Question) -> bytes:
             scheme = place.scheme.encode() + b" " if place.scheme else b""
             lines.append(b"%b: %b%b" % (place.header.encode(), scheme, token))
         elif place.cookie is not None:
-            lines.append(b"Cookie: %b=%b" % (place.cookie.encode(), token))
+            if place.json_member is not None:
+                document = json.dumps({place.json_member: token.decode("latin-1")})
+                token = quote(document).encode()
+            lines.append(b"Cookie: %b=%b" % (place.cookie.replace("*", "x").encode(), token))
+        elif place.subprotocol is not None:
+            lines.append(b"Sec-WebSocket-Protocol: %b, %b" % (place.subprotocol.encode(), token))
         elif place.query is not None:
             target += b"%b%b=%b" % (b"&" if b"?" in target else b"?", place.query.encode(), token)
     return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (question.method.encode(), target, b"\r\n".join(lines))
