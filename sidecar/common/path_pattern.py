@@ -48,8 +48,11 @@ def parts_fit(texts: list[str], segment: str) -> bool:
     return True
 
 
-def regular(expression: str) -> Fits:
-    """Does a whole path fit a regular expression? RE2 follows all ways through it at once. Raises ValueError."""
+def regular(expression: str, *, any_case: bool = False) -> Fits:
+    """Does a whole path fit a regular expression? RE2 follows all ways through it at once. Raises ValueError.
+
+    `any_case`: whatever the case of its letters.
+    """
     if (brace := _BRACE.search(expression)) is not None:
         raise ValueError(
             f"the {{ at character {brace.start()} repeats nothing; {{1,5}} does, and a brace itself is \\{{"
@@ -60,11 +63,12 @@ def regular(expression: str) -> Fits:
     options.log_errors = False
     options.never_capture = True
     options.max_mem = 1 << 20
+    options.case_sensitive = not any_case
     try:
         compiled = re2.compile(expression, options)
     except re2.error as error:
         raise ValueError(str(error.args[0], "utf-8", "replace")) from None
-    if compiled.programsize > MOST_STEPS:
+    if compiled.programsize > MOST_STEPS and not any_case:
         raise ValueError(f"it repeats too much: {compiled.programsize} steps, and {MOST_STEPS} is the most")
 
     def fits(path: str) -> bool:

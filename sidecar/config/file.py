@@ -135,6 +135,13 @@ class Config(Struct):
     )
     timeouts: Timeouts = key("Against peers that hang.", Timeouts())
     limits: Limits = key("Against overload, honest or not.", Limits())
+    backend_ignores: tuple[Literal["letter_case", "final_slash", "final_dot", "format"], ...] = key(
+        "What backends may ignore in a path: one that is a closed rule's but for that is a 400. An empty list: nothing.",
+        ("letter_case", "final_slash", "final_dot", "format"),
+    )
+    method_override: Literal["drop", "pass"] = key(
+        "X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods.", "drop"
+    )
     routes: tuple[Route, ...] = key("The first that matches decides; what matches none needs a valid token.", ())
 
     @property

@@ -63,6 +63,7 @@ def _regex(value: str) -> str:
         )
     try:
         regular(value)
+        regular(value, any_case=True)
     except ValueError as error:
         raise ValueError(f"{{input}} is not a regular expression of RE2: {error}") from None
     return value
@@ -100,7 +101,9 @@ class Route(Struct):
         "Only requests to these hosts; *.example.com is every name below it. No Host (HTTP/1.0) is none of them. Left out: all.",
         None,
     )
-    methods: NonEmpty[Method] | None = key("Only these; other requests go on to the next rules. Left out: all.", None)
+    methods: NonEmpty[Method] | None = key(
+        "Only these, and HEAD with GET; other requests go on to the next rules. Left out: all.", None
+    )
     auth: Literal["required", "optional", "api_key", "none", "deny"] = key(
         "required: a valid token. optional: or no token. api_key: an API key. none: nothing is looked at. deny: nobody gets in.",
         "required",
@@ -165,14 +168,38 @@ def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
         for rule, route in rules
         if (route.path or route.path_regex) and (route.methods or "methods" not in rule)
     ]
+    earlier: dict[tuple[str, str | None], list[int]] = {}  # by what they cover, and each of their hosts
     for place, (rule, route) in enumerate(readable):
-        left = set(route.methods or [""])  # "" is the methods that no rule can name
+        written = route.path or route.path_regex or ""
+        hosts = route.hosts or (None,)
+        left = set(_with_head(route.methods) or [""])  # "" is the methods that no rule can name
         hiding: list[str] = []
-        for earlier, other in readable[:place]:
-            taken = left & set(other.methods) if other.methods else left
+        # Who covers it all covers its first host.
+        places: set[int] = set()
+        for text in _covering(route):
+            places.update(earlier.get((text, None), ()), earlier.get((text, hosts[0]), ()))
+        for other_rule, other in map(readable.__getitem__, sorted(places)):
+            taken = left & _with_head(other.methods) if other.methods else left
             if other.covers(route) and taken:
                 left = left - taken
-                hiding.append(f"routes.{earlier.path[-1]} (line {earlier.line()})")
-        if not left:
-            text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
-            rule.report(text, "path" if "path" in rule else "path_regex")
+                hiding.append(f"routes.{other_rule.path[-1]} (line {other_rule.line()})")
+            if not left:
+                text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
+                rule.report(text, "path" if "path" in rule else "path_regex")
+                break
+        for host in hosts:
+            earlier.setdefault((written, host), []).append(place)
+
+
+def _covering(route: Route) -> list[str]:
+    """How a rule that covers all its paths may be written."""
+    if route.path is None:
+        return [route.path_regex or ""]
+    segments = route.path.removesuffix("/*").split("/")
+    return [route.path, *("/".join([*segments[:depth], "*"]) for depth in range(1, len(segments) + 1))]
+
+
+def _with_head(methods: Iterable[str] | None) -> frozenset[str]:
+    """A rule for GET is one for HEAD, too."""
+    named = frozenset(methods or ())
+    return named | {"HEAD"} if "GET" in named else named

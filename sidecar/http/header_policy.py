@@ -26,6 +26,8 @@ MEANT_FOR_THE_PROXY = frozenset(
 # A front proxy tells a backend with these where a request came from. From anyone else they are forged.
 FRONT_PROXY_ONLY = frozenset({"x-real-ip", "x-original-url", "x-rewrite-url"})
 FRONT_PROXY_PREFIX = "x-forwarded-"
+# To many frameworks the method of a POST.
+METHOD_OVERRIDE = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})  # W3C Trace Context: forwarded, and read too
 OWN_PREFIX = "x-jwt-"
 
@@ -138,7 +140,7 @@ class RequestHeaderPolicy(HeaderPolicy):
         if name in TRACE_CONTEXT:
             return self._trace_context
         folded = fold(name)
-        ours = folded.startswith(OWN_PREFIX) or folded in self._dropped - HOP_BY_HOP
+        ours = folded.startswith(OWN_PREFIX) or folded in self._dropped - HOP_BY_HOP - METHOD_OVERRIDE
         front_proxys = folded in FRONT_PROXY_ONLY or folded.startswith(FRONT_PROXY_PREFIX)
         if _PLAIN_NAME.fullmatch(name) is None:
             if self._underscores == "reject":

@@ -1,9 +1,11 @@
 """What a path is: every way in which the programs behind a sidecar read it.
 
-The bytes of a path are sent on as they came, and the rules are asked about each of its readings. `READINGS` lists them, each with
-programs that read so; `tests/real/test_paths.py` asks these programs.
+The bytes of a path are sent on as they came, and the rules are asked about each of its readings. `READINGS` lists them, with
+programs that read so where not most of them do; `tests/real/test_paths.py` asks these programs. What some programs do not look
+at, such as the case of letters, is no reading of its own: see `Ignored`.
 """
 
+import posixpath
 import re
 from collections.abc import Callable
 from urllib.parse import unquote
@@ -18,16 +20,62 @@ MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all of them: long paths have f
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
 _READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*+")
-# No part of a path by RFC 3986, and sent as they are by many clients; some programs encode them.
-_RAW = re.compile(r'[\[\]{}^"<>|]')
+# No part of a path by RFC 3986, and sent as they are by many clients. Some programs encode them: all, or all but what IPv6
+# addresses need (Node's url.parse), or those that HTML needs (Node's URL).
+_RAW = tuple(map(re.compile, (r'[\[\]{}^"<>|]', r'[{}^"<>|]', r'[{}"<>]')))
 # %00 ends a string to some; other control characters have no business in a path.
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 _SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
+_DOT_SEGMENT = re.compile(r"(?<=/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
+_DOT_OR_SLASH = re.compile("%(?:2e|2f|5c)", re.IGNORECASE)
+_SMALL_ESCAPE = re.compile("%(?:[a-f][0-9a-f]|[0-9][a-f])", re.IGNORECASE)
 # `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
 _DOT_PARAMETER = re.compile(r"/\.{1,2};")
 _PARAMETER = re.compile(r";[^/]*")
+_LAST_PARAMETER = re.compile(r";[^;/]*(?=/|$)")
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
+
+
+# What programs may not look at in a path.
+LETTER_CASE = "letter_case"  # Express, IIS and ASP.NET; file systems of macOS and Windows
+FINAL_SLASH = "final_slash"  # Express, Rails, Spring before 6
+FINAL_DOT = "final_dot"  # dots and spaces behind a name: file systems of Windows
+FORMAT = "format"  # /x.json is /x to Rails, and to Spring before 5.3
+IGNORABLE = (LETTER_CASE, FINAL_SLASH, FINAL_DOT, FORMAT)
+
+# In small letters, with no dot and no final slash: such a path has one reading, of which nothing can be ignored.
+BARE = re.compile(r"/|(?:/[a-z0-9\-_~!$&'()*+,=:@]+)+")
+_FINAL_DOTS = re.compile(r"(?<=[^/.])[. ]+(?=/|$)")
+_LAST_FORMAT = re.compile(r"(?<=[^/])\.[^/.]*/?$")
+_FORMATS = re.compile(r"(?<=[^/])\.[^/]*/?$")
+
+
+class Ignored:
+    """What the programs behind a sidecar may not look at in a path."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = frozenset(names)
+
+    def form(self, path: str) -> str:
+        """The path without it, but for a format: of all paths that are alike the same."""
+        if LETTER_CASE in self.names:
+            path = path.lower()
+        if FINAL_DOT in self.names:
+            path = _FINAL_DOTS.sub("", path)
+        if FINAL_SLASH in self.names:
+            path = path.rstrip("/") or "/"
+        return path
+
+    def forms(self, path: str) -> set[str]:
+        """The same with and without its format."""
+        form = self.form(path)
+        if FORMAT not in self.names or "." not in form:
+            return {form}
+        return {form, _LAST_FORMAT.sub("", form), _FORMATS.sub("", form)}
+
+
+IGNORED = Ignored(*IGNORABLE)
 
 
 def is_plain(path: str) -> bool:
@@ -47,7 +95,7 @@ def readings(path: str) -> set[str]:
     if (start := _READABLE.match(path)) is None or start.end() < len(path):
         raise Rejection(Reason.PATH_AMBIGUOUS, _unreadable(path[start.end() if start else 0]))
     found: set[str] = set()
-    unread = {path, _RAW.sub(lambda raw: f"%{ord(raw[0]):02X}", path)}
+    unread = {path, *(raw.sub(lambda found: f"%{ord(found[0]):02X}", path) for raw in _RAW)}
     read = 0
     while unread:
         reading = unread.pop()
@@ -80,6 +128,21 @@ def _decoded_but_slashes(path: str) -> str:
     return _decoded(_SLASH.sub(r"%25\1", path))
 
 
+def _dots_decoded(path: str) -> str:
+    """A browser's URL parser, which Node has, takes `/%2e` for a dot segment and leaves other escapes as they are."""
+    return _DOT_SEGMENT.sub(lambda dots: unquote(dots[0]), path)
+
+
+def _dots_and_slashes_decoded(path: str) -> str:
+    """So does Rack::Protection, and with slashes and backslashes, too."""
+    return _DOT_OR_SLASH.sub(lambda escape: unquote(escape[0]), path)
+
+
+def _escapes_in_capitals(path: str) -> str:
+    """Rails and yarl write `%2f` as `%2F`."""
+    return _SMALL_ESCAPE.sub(lambda escape: escape[0].upper(), path)
+
+
 def _backslashes_turned(path: str) -> str:
     return path.replace("\\", "/")
 
@@ -92,6 +155,11 @@ def _cut(path: str) -> str:
 def _without_parameters(path: str) -> str:
     """A servlet container takes `;x` for a parameter of its segment, and drops it before it looks for the resource."""
     return _PARAMETER.sub("", path)
+
+
+def _without_last_parameters(path: str) -> str:
+    """Jetty drops the last one of each segment."""
+    return _LAST_PARAMETER.sub("", path)
 
 
 def _without_authority(path: str) -> str:
@@ -108,14 +176,35 @@ def _merged(path: str) -> str:
     return re.sub("/{2,}", "/", path)
 
 
+def _merged_in_front(path: str) -> str:
+    """Python's http.server leaves the slashes inside."""
+    return "/" + path.lstrip("/")
+
+
+def _normal(path: str) -> str:
+    """POSIX gives two slashes in front a meaning of their own, and so does Python's posixpath; it also drops the last one."""
+    return posixpath.normpath(path)
+
+
 def _resolved(path: str) -> str:
     """RFC 3986 section 5.2.4, remove_dot_segments."""
+    return _without_dots(path, above=False)
+
+
+def _resolved_above(path: str) -> str:
+    """RFC 2396 left `..` that lead above the root; so does Java's URI."""
+    return _without_dots(path, above=True)
+
+
+def _without_dots(path: str, *, above: bool) -> str:
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:
         if segment == "..":
-            if kept:
+            if kept and kept[-1] != "..":
                 kept.pop()
+            elif above:
+                kept.append(segment)
         elif segment != ".":
             kept.append(segment)
     if segments[-1] in (".", ".."):
@@ -130,12 +219,19 @@ READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("%2f", _decoded_but_slashes),
     ("%5C", _decoded_but_slashes),
     ("%5c", _decoded_but_slashes),
+    ("%2", _dots_decoded),
+    ("%", _dots_and_slashes_decoded),
+    ("%", _escapes_in_capitals),
     ("\\", _backslashes_turned),
     ("?", _cut),
     ("#", _cut),
     (";", _without_parameters),
+    (";", _without_last_parameters),
     ("//", _without_authority),
     ("//", _without_late_authority),
     ("//", _merged),
+    ("//", _merged_in_front),
+    ("//", _normal),
     (".", _resolved),
+    ("..", _resolved_above),
 )

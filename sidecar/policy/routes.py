@@ -5,13 +5,13 @@ since the backend may follow the other one.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.common.path_pattern import regular, stars
+from sidecar.common.path_pattern import Fits, regular, stars
 from sidecar.policy.access_policy import Policy
-from sidecar.policy.path_normalization import is_plain, readings
+from sidecar.policy.path_normalization import BARE, IGNORED, LETTER_CASE, Ignored, is_plain, readings
 
 # A separator to some programs, and a part of a name to others.
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
@@ -38,8 +38,9 @@ class Route:
     """
 
     __slots__ = (
-        "_domains", "_hosts", "_regex", "_stars", "auth", "encoded_slashes", "forward_token", "is_prefix", "max_body", "methods",
-        "name", "path", "policy", "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
+        "_domains", "_expression", "_hosts", "_regex", "_stars", "auth", "encoded_slashes", "forward_token",
+        "has_hosts", "has_pattern", "is_prefix", "is_regex", "max_body", "methods", "name", "path", "policy",
+        "preflight", "preserve_host", "report", "strip_prefix", "upgrades", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -65,11 +66,16 @@ class Route:
         self.name = name or regex or path
         self.is_prefix = path.endswith("/*")
         self.path = path[:-2] if self.is_prefix else path
+        self._expression = regex
         self._regex = None if regex is None else regular(regex)
         self._stars = stars(self.path, below=self.is_prefix) if "*" in self.path else None
+        self.is_regex = regex is not None
+        self.has_pattern = self.is_regex or self._stars is not None  # needs more than a comparison
+        self.has_hosts = hosts is not None
         self._hosts = None if hosts is None else frozenset(hosts)
         self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
-        self.methods = None if methods is None else frozenset(methods)
+        # What answers GET answers HEAD, too (RFC 9110 section 9.3.2).
+        self.methods = None if methods is None else frozenset(methods).union(["HEAD"] if "GET" in methods else [])
         self.auth = auth
         self.policy = policy or Policy()
         self.preflight = preflight
@@ -98,10 +104,22 @@ class Route:
             return path == self.path or path.startswith(self.path + "/")
         return path == self.path
 
+    def covers_without(self, ignored: Ignored) -> Fits:
+        """The same for a path without what is `ignored`, where this is a rule with a pattern."""
+        if self._expression is not None:
+            return regular(self._expression, any_case=LETTER_CASE in ignored.names)
+        return stars(ignored.form(self.path), below=self.is_prefix)
+
     @property
-    def has_pattern(self) -> bool:
-        """Is more than a comparison needed to know what it covers?"""
-        return self._regex is not None or self._stars is not None
+    def is_bare(self) -> bool:
+        """Is nothing of its paths of a kind that may be ignored?"""
+        path = self.path or "/" if self._expression is None else self._expression.lower()
+        return path == (self._expression or IGNORED.form(path))
+
+    @property
+    def is_open(self) -> bool:
+        """Does it let everybody in?"""
+        return self.auth is Auth.NONE or self.report
 
     def sent(self, target: str) -> str:
         """The target that the backend sees: the one that came, byte by byte, without the prefix that the rule strips.
@@ -126,22 +144,18 @@ class Route:
 
 
 class Routes:
-    """The rules in their order, and the one for what no rule names."""
+    """The rules in their order, and the one for what no rule names.
 
-    def __init__(self, routes: Sequence[Route], otherwise: Route) -> None:
+    A path that a backend may take for one of another rule is refused: by its readings, or without what is `ignored`.
+    """
+
+    def __init__(self, routes: Sequence[Route], otherwise: Route, ignored: Ignored = IGNORED) -> None:
         self.rules = tuple(routes)
         self._otherwise = otherwise
-        # The places of the rules, so that a request meets few of two thousand: by their path, by the path that all
-        # of theirs are below of, and of the patterns all.
-        self._exact: dict[str, list[int]] = {}
-        self._below: dict[str, list[int]] = {}
-        self._patterns: list[int] = []
-        for place, route in enumerate(self.rules):
-            if route.has_pattern:
-                self._patterns.append(place)
-            else:
-                (self._below if route.is_prefix else self._exact).setdefault(route.path, []).append(place)
-        self._deepest = max((path.count("/") for path in self._below), default=-1)
+        self._ignored = ignored
+        self._index = RouteIndex(self.rules)
+        self._alike = RouteIndex(self.rules, ignored)
+        self._bare = all(route.is_open or route.is_bare for route in self.rules)
 
     @property
     def all(self) -> tuple[Route, ...]:
@@ -158,16 +172,13 @@ class Routes:
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
         path = target.partition("?")[0]
-        if is_plain(path):
+        if self._bare and BARE.fullmatch(path) is not None:
             return self._first(method, path, host)
-        found = set(self.meanings(method, target, host).values())
-        if len(found) > 1:
-            raise Rejection(Reason.PATH_AMBIGUOUS)
-        route = found.pop()
-        if route.strip_prefix and self._met_behind(route, method, path, host) != {route}:
-            raise Rejection(
-                Reason.PATH_AMBIGUOUS, "Without the prefix the path could be read as more than one resource."
-            )
+        found = self.meanings(method, target, host)
+        route = found[path]
+        self._check(route, method, found, host)
+        if route.strip_prefix and not is_plain(path):
+            self._check(route, method, self._behind(route, method, path, host), host)
         if (not route.encoded_slashes or route.strip_prefix) and _ENCODED_SLASH.search(path) is not None:
             raise Rejection(
                 Reason.PATH_AMBIGUOUS, "The path has an encoded slash or backslash, which its rule refuses."
@@ -176,34 +187,87 @@ class Routes:
 
     def meanings(self, method: str, target: str, host: bytes = b"") -> dict[str, Route]:
         """The rule that each reading of the path meets. Raises Rejection where the path is not to be read at all."""
-        return {reading: self._first(method, reading, host) for reading in readings(target.partition("?")[0])}
+        path = target.partition("?")[0]
+        return {
+            reading: self._first(method, reading, host) for reading in ((path,) if is_plain(path) else readings(path))
+        }
 
-    def _met_behind(self, route: Route, method: str, path: str, host: bytes) -> set[Route]:
+    def alike(self, method: str, path: str, host: bytes, route: Route) -> dict[str, Route]:
+        """Rules that a path meets, as a backend may take it, although they do not cover it: each by what it covers instead.
+
+        A rule that names the path to the letter, or lets everybody in, has no such doubt.
+        """
+        if not route.has_pattern and not route.is_prefix and route.path == path:
+            return {}
+        found = {form: self._alike.first(method, form, host) for form in self._ignored.forms(path)}
+        return {
+            form: other
+            for form, other in found.items()
+            if other is not None and other is not route and not other.is_open and not other.covers(path)
+        }
+
+    def _behind(self, route: Route, method: str, path: str, host: bytes) -> dict[str, Route]:
         """The rules for what the backend may take the path for that it sees: those of the plain requests for the same."""
-        return {self._first(method, route.strip_prefix + one, host) for one in readings(route.sent(path))}
+        seen = {route.strip_prefix + reading for reading in readings(route.sent(path))}
+        return {one: self._first(method, one, host) for one in seen}
+
+    def _check(self, route: Route, method: str, meanings: Mapping[str, Route], host: bytes) -> None:
+        """Refuse a path with another meaning than this rule."""
+        if any(other is not route for other in meanings.values()):
+            raise Rejection(Reason.PATH_AMBIGUOUS)
+        if any(self.alike(method, reading, host, route) for reading in meanings):
+            raise Rejection(
+                Reason.PATH_AMBIGUOUS,
+                "Another rule is for this path but for what many programs ignore: the case of letters, a slash or dot at the "
+                "end, or a format such as .json.",
+            )
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
-        first = none = len(self.rules)
+        route = self._index.first(method, path, host) or self._otherwise
+        if route.is_regex and len(path) > MAX_MATCHED:
+            raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
+        return route
+
+
+class RouteIndex:
+    """The first rule that fits, without a look at each of two thousand; with `ignored`, for paths without that.
+
+    The places of the rules are kept by their path, by the path that all of theirs are below of, and of the patterns all.
+    """
+
+    def __init__(self, rules: Sequence[Route], ignored: Ignored | None = None) -> None:
+        self._rules = rules
+        self._exact: dict[str, list[int]] = {}
+        self._below: dict[str, list[int]] = {}
+        self._patterns: list[int] = []
+        self._fits: dict[int, Fits] = {}
+        for place, route in enumerate(rules):
+            if route.has_pattern:
+                self._patterns.append(place)
+                self._fits[place] = route.covers if ignored is None else route.covers_without(ignored)
+            else:
+                path = route.path if ignored is None else ignored.form(route.path) if route.path else ""
+                (self._below if route.is_prefix else self._exact).setdefault(path, []).append(place)
+        self._deepest = max((path.count("/") for path in self._below), default=-1)
+
+    def first(self, method: str, path: str, host: bytes) -> Route | None:
+        """The first of the rules that fits, if one does."""
+        first = none = len(self._rules)
         if not none:
-            return self._otherwise
+            return None
         for places in self._may_fit(path):
             for place in places:
                 if place >= first:
                     break
-                route = self.rules[place]
+                route = self._rules[place]
                 if (
                     (route.methods is None or method in route.methods)
-                    and (not route.has_pattern or route.covers(path))
-                    and (route._hosts is None or route.serves(host_name(host)))
+                    and (not route.has_pattern or self._fits[place](path))
+                    and (not route.has_hosts or route.serves(host_name(host)))
                 ):
                     first = place
                     break
-        if first == none:
-            return self._otherwise
-        route = self.rules[first]
-        if route._regex is not None and len(path) > MAX_MATCHED:
-            raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
-        return route
+        return None if first == none else self._rules[first]
 
     def _may_fit(self, path: str) -> Iterator[list[int]]:
         """The places of all rules that may cover a path. Those that are no patterns do."""

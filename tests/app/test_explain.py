@@ -149,6 +149,8 @@ async def test_the_readings_of_a_path_are_told_with_the_rule_that_each_meets() -
             "note  reading     /closed%2Fx meets (default)",
             "note  reading     /closed/x meets (default)",
         ]
+        _, explanation = await both(stack, "/Closed.json", good(stack))
+        assert "note  reading     /closed meets /closed (backend_ignores)" in explanation.lines
         _, explanation = await both(stack, "/plain", good(stack))
         assert "reading" not in str(explanation)
 

@@ -1,10 +1,13 @@
 """Each rule of the configuration file that refuses, by its place in the file and in its words."""
 
+import timeit
 from typing import Any
 
 import pytest
 
 from sidecar.config import Config, ConfigError, Issuer, parse
+from sidecar.config.route import Route, check_hidden
+from sidecar.config.yaml_source import Section
 
 ISSUERS = "issuers: {main: {issuer: https://idp.example/, audiences: [api]}}\n"
 UPSTREAM = "upstream: http://127.0.0.1:9292\n"
@@ -433,6 +436,14 @@ HIDDEN = [
     pytest.param([("/*",), ("/*",)], "routes.0 (line 4)", id="everything twice"),
     pytest.param([("/a", "GET", "PUT"), ("/a", "GET")], "routes.0 (line 4)", id="one of its methods"),
     pytest.param([("/a",), ("/a", "GET")], "routes.0 (line 4)", id="all methods"),
+    pytest.param([("/a", "GET"), ("/a", "HEAD")], "routes.0 (line 4)", id="HEAD goes with GET"),
+    pytest.param(
+        [("/a", "HEAD"), ("/a", "POST"), ("/a", "GET", "POST"), ("/a", "GET")],
+        "routes.0 (line 4) or routes.2 (line 6)",
+        id="GET is left",
+    ),
+    pytest.param([("/b*",), ("/b*",)], "routes.0 (line 4)", id="one pattern"),
+    pytest.param([("/a/*",), ("/a/b*/c",)], "routes.0 (line 4)", id="a pattern below"),
     pytest.param(
         [("/a/*", "GET"), ("/a", "PUT"), ("/a", "PUT", "GET")],
         "routes.0 (line 4) or routes.1 (line 5)",
@@ -445,6 +456,8 @@ SEEN = [
     pytest.param([("/a/*",), ("/ab",)], id="same letters"),
     pytest.param([("/a/*",), ("/*",)], id="wider"),
     pytest.param([("/a", "GET"), ("/a",)], id="other methods"),
+    pytest.param([("/a", "HEAD"), ("/a", "GET")], id="GET does not go with HEAD"),
+    pytest.param([("/a*/*",), ("/ab/c",)], id="a pattern is not looked into"),
     pytest.param([("/a", "GET"), ("/a", "GET", "PUT")], id="one method more"),
     pytest.param([("/a", "GET"), ("/b", "PUT"), ("/a", "GET", "PUT")], id="method of another path"),
 ]
@@ -502,6 +515,31 @@ def test_a_route_that_earlier_ones_hide_is_refused(rules: list[tuple[str, ...]],
 @pytest.mark.parametrize("rules", SEEN)
 def test_a_route_that_any_request_reaches_is_accepted(rules: list[tuple[str, ...]]) -> None:
     assert len(parse(ISSUERS + UPSTREAM + routes(rules)).routes) == len(rules)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "hidden"),
+    [
+        ([None, ["a"]], True), ([["a", "b"], ["b"]], True), ([["b", "a"], ["a", "b"]], True), ([["a"], ["a", "b"]], False),
+        ([["a"], ["b"]], False), ([["a"], None], False),
+    ],
+)  # fmt: skip
+def test_a_rule_is_hidden_by_one_for_all_of_its_hosts(hosts: list[list[str] | None], hidden: bool) -> None:
+    rules = [f"- {{path: /x{', hosts: ' + str(names) if names else ''}}}" for names in hosts]
+    text = ISSUERS + UPSTREAM + "\n".join(["routes:", *rules])
+    if hidden:
+        assert "is never reached" in problems(text)[0]
+    else:
+        assert len(parse(text).routes) == 2
+
+
+def test_twice_as_many_rules_take_little_more_than_twice_as_long() -> None:
+    def fastest(number: int) -> float:
+        no_file: Any = None
+        made = [(Section(no_file, ("routes", one)), Route(path=f"/a/b{one}/*")) for one in range(number)]
+        return min(timeit.repeat(lambda: check_hidden(made), number=1, repeat=5))
+
+    assert fastest(4000) < 8 * fastest(1000)
 
 
 def test_all_problems_are_told_together_and_checks_between_keys_go_on_beside_wrong_ones() -> None:

@@ -1,5 +1,6 @@
 """Which rule a request meets; a path that two programs could read differently meets none that one of them would not."""
 
+import posixpath
 import re
 import timeit
 from collections.abc import Callable, Sequence
@@ -13,7 +14,16 @@ from hypothesis import strategies as st
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.policy.access_policy import Policy
-from sidecar.policy.path_normalization import MAX_READINGS, readings
+from sidecar.policy.path_normalization import (
+    FINAL_DOT,
+    FINAL_SLASH,
+    FORMAT,
+    IGNORABLE,
+    LETTER_CASE,
+    MAX_READINGS,
+    Ignored,
+    readings,
+)
 from sidecar.policy.routes import REFUSED_METHODS, Auth, Route, Routes, host_name
 
 PUBLIC = Route("/public/*", auth=Auth.NONE)
@@ -77,6 +87,14 @@ def test_a_plain_path_meets_the_first_rule_that_covers_it(target: str, route: Ro
 )
 def test_a_rule_for_some_methods_leaves_the_others_to_the_rules_below(method: str, route: Route) -> None:
     assert match("/items/1", method) is route
+
+
+def test_a_rule_for_get_is_one_for_head() -> None:
+    read, alone = Route("/x", methods=["GET"], auth=Auth.NONE), Route("/x", methods=["HEAD"])
+    assert Routes([read, ITEMS], OTHERWISE).match("HEAD", "/x") is read
+    assert Routes([alone, read], OTHERWISE).match("HEAD", "/x") is alone
+    assert Routes([alone, read], OTHERWISE).match("GET", "/x") is read
+    assert Routes([Route("/x", methods=["POST"])], OTHERWISE).match("HEAD", "/x") is OTHERWISE
 
 
 def test_a_rule_for_everything_covers_everything() -> None:
@@ -263,15 +281,38 @@ def test_a_path_has_at_most_so_many_readings() -> None:
 
 @pytest.mark.parametrize(
     ("path", "resolved"),
-    [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/..", "/"), ("/.", "/")],
+    [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/.", "/")],
 )
 def test_dots_are_resolved_as_rfc_3986_has_it(path: str, resolved: str) -> None:
     assert readings(path) == {path, resolved}
 
 
+def test_dots_above_the_root_are_dropped_or_kept() -> None:
+    assert readings("/a/../../b") == {"/a/../../b", "/b", "/../b"}
+    assert readings("/..") == {"/..", "/../", "/"}
+
+
 def test_a_path_that_begins_with_slashes_may_begin_with_a_host() -> None:
     assert readings("//x/y") == {"//x/y", "/x/y", "/y"}
     assert readings("///x//y") == {"///x//y", "/x/y", "/x//y", "//y", "/y", "/"}
+
+
+@pytest.mark.parametrize(
+    ("path", "reading"),
+    [
+        pytest.param("/a%41/%2e/b", "/a%41/b", id="a browser's URL parser"),
+        pytest.param("/a%41%2f%5C%2e", "/a%41/\\.", id="Rack::Protection"),
+        pytest.param("/a%2fb%c3%A9", "/a%2Fb%C3%A9", id="Rails"),
+        pytest.param("//a//b", "/a//b", id="Python's http.server"),
+        pytest.param("//a//b/../c/", "//a/c", id="POSIX"),
+        pytest.param("/a;b;c/d;e", "/a;b/d", id="Jetty"),
+        pytest.param("/[|<", "/%5B%7C%3C", id="raw characters: all"),
+        pytest.param("/[|<", "/[%7C%3C", id="raw characters: without brackets"),
+        pytest.param("/[|<", "/[|%3C", id="raw characters: HTML's"),
+    ],
+)
+def test_a_path_has_the_readings_of_real_programs(path: str, reading: str) -> None:
+    assert reading in readings(path)
 
 
 def test_a_path_of_many_layers_is_refused_at_once() -> None:
@@ -295,6 +336,108 @@ def test_a_rule_may_refuse_encoded_slashes(refusing: Route, slash: str) -> None:
     with pytest.raises(Rejection) as caught:
         routes.match("GET", f"/files/a{slash}b")
     assert caught.value.details == "The path has an encoded slash or backslash, which its rule refuses."
+
+
+CASES = Routes(
+    [ROBOTS, PUBLIC, ADMIN, ITEMS, Route("/files/*/x", auth=Auth.DENY), Route("", regex="/r/[a-z]+", auth=Auth.DENY)],
+    Route("/*", auth=Auth.OPTIONAL),
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/Admin", id="letter case"),
+        pytest.param("/ADMIN/x", id="letter case, below"),
+        pytest.param("/FILES/a/X", id="letter case, a pattern"),
+        pytest.param("/R/ABC", id="letter case, a regular expression"),
+        pytest.param("/files/a/x/", id="a slash at the end"),
+        pytest.param("/files/a/x//", id="slashes at the end"),
+        pytest.param("/r/abc/", id="a slash at the end, a regular expression"),
+        pytest.param("/admin.", id="a dot at the end"),
+        pytest.param("/admin./x", id="a dot at the end of a segment"),
+        pytest.param("/admin%20", id="a space at the end"),
+        pytest.param("/admin.json", id="a format"),
+        pytest.param("/admin.tar.gz", id="two formats"),
+        pytest.param("/r/abc.html", id="a format, a regular expression"),
+        pytest.param("/Admin.json/", id="all of them"),
+        pytest.param("/Admin.Json%2e", id="all of them, encoded"),
+    ],
+)
+def test_a_path_that_is_another_rules_but_for_what_programs_ignore_is_refused(path: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        CASES.match("GET", path)
+    assert caught.value.reason is Reason.PATH_AMBIGUOUS
+    assert "many programs ignore" in (caught.value.details or "") or "%" in path or "//" in path
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        pytest.param("/PUBLIC/x", None, id="another rule lets everybody in"),
+        pytest.param("/Robots.TXT", None, id="another rule lets everybody in, to the letter"),
+        pytest.param("/robots.txt", ROBOTS, id="the rule has a format"),
+        pytest.param("/robots", None, id="the rule has a format, and the path none"),
+        pytest.param("/public/Admin.json", PUBLIC, id="below one rule"),
+        pytest.param("/admin/A.json/", ADMIN, id="below the same rule"),
+        pytest.param("/admin/...", ADMIN, id="a name of dots"),
+        pytest.param("/.admin", None, id="a dot in front"),
+        pytest.param("/x.json", None, id="no other rule"),
+        pytest.param("/", None, id="the root"),
+    ],
+)
+def test_a_path_that_is_like_no_closed_rules_meets_its_own(path: str, route: Route | None) -> None:
+    assert CASES.match("GET", path) is (route or CASES._otherwise)
+
+
+def test_a_rule_that_names_a_path_to_the_letter_decides() -> None:
+    named = [Route(path, auth=Auth.NONE) for path in ("/Admin", "/admin/", "/admin.json", "/admin.")]
+    for rules in ([*named, ADMIN], [Route("/admin", auth=Auth.DENY), *named]):
+        routes = Routes(rules, OTHERWISE)
+        assert [routes.match("GET", route.path) for route in named] == named
+
+
+def test_a_rule_whose_own_path_has_what_programs_ignore_is_met_by_paths_without_it() -> None:
+    for rule in ("/Admin", "/Admin/*", "/admin/", "/ADMIN*"):
+        routes = Routes([Route(rule, auth=Auth.DENY), Route("/*", auth=Auth.NONE)], OTHERWISE)
+        with pytest.raises(Rejection):
+            routes.match("GET", "/admin")
+    regex = Routes([Route("", regex="/A.*", auth=Auth.DENY), Route("/*", auth=Auth.NONE)], OTHERWISE)
+    with pytest.raises(Rejection):
+        regex.match("GET", "/admin")
+
+
+def test_other_methods_and_hosts_and_rules_that_only_report_are_no_doubt() -> None:
+    for other in (
+        Route("/admin", auth=Auth.DENY, methods=["POST"]),
+        Route("/admin", auth=Auth.DENY, hosts=["x"]),
+        Route("/admin", auth=Auth.DENY, report=True),
+    ):
+        assert Routes([other], OTHERWISE).match("GET", "/Admin") is OTHERWISE
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        (LETTER_CASE, ["/Admin", "/aDMIN"]), (FINAL_SLASH, ["/admin/"]), (FINAL_DOT, ["/admin.", "/admin.."]),
+        (FORMAT, ["/admin.json"]),
+    ],
+)  # fmt: skip
+def test_what_no_backend_ignores_may_be_said(name: str, paths: list[str]) -> None:
+    closed = [Route("/admin", auth=Auth.DENY)]
+    exact = Routes(closed, OTHERWISE, Ignored(*(other for other in IGNORABLE if other not in (name, FORMAT))))
+    alone = Routes(closed, OTHERWISE, Ignored(name))
+    for path in paths:
+        assert exact.match("GET", path) is OTHERWISE
+        with pytest.raises(Rejection):
+            alone.match("GET", path)
+
+
+def test_what_is_ignored_is_ignored_behind_a_stripped_prefix_too() -> None:
+    routes = Routes([Route("/api/open/*", strip_prefix="/api"), Route("/api/admin", auth=Auth.DENY)], OTHERWISE)
+    for path in ("/api/open/../Admin", "/api/open/../../admin.json"):
+        with pytest.raises(Rejection):
+            routes.match("GET", path)
 
 
 STRIPPED = Route("/api/public/*", strip_prefix="/api", auth=Auth.NONE)
@@ -351,11 +494,11 @@ def test_a_character_that_is_not_read_is_named(path: str, details: str) -> None:
 # What programs do to a path, one at a time, in any order and as often as they like. Written here again on purpose.
 
 
-def dots_resolved(path: str) -> str:
+def dots_resolved(path: str, *, above: bool = False) -> str:
     kept: list[str] = []
     for segment in path.split("/")[1:]:
         if segment == "..":
-            kept = kept[:-1]
+            kept = [*kept, ".."] if above and set(kept) <= {".."} else kept[:-1]
         elif segment != ".":
             kept.append(segment)
     return "/" + "/".join(kept) + ("/" if path.endswith(("/.", "/..")) and kept else "")
@@ -372,6 +515,12 @@ PROGRAMS: Sequence[Callable[[str], str]] = (
     lambda path: path.split("#")[0],
     lambda path: path.split("\0")[0],
     lambda path: re.sub(";[^/]*", "", path),
+    lambda path: re.sub(r"(?i)%(?:2e|2f|5c)", lambda escape: unquote(escape[0]), path),
+    lambda path: re.sub("(?i)%[0-9a-f]{2}", lambda escape: escape[0].upper(), path),
+    lambda path: re.sub("/(?:%2[Ee]|[.]){1,2}(?![^/])", lambda dots: unquote(dots[0]), path),
+    lambda path: re.sub(";[^;/]*(?![^/])", "", path),
+    lambda path: "/" + path.lstrip("/"),
+    lambda path: posixpath.normpath(path) if "//" in path else path,
     lambda path: "/" + path[2:].partition("/")[2] if path.startswith("//") else path,
     lambda path: "/" + path.lstrip("/").partition("/")[2] if path.startswith("//") else path,
 )
@@ -438,13 +587,23 @@ def readings_by_every_program(path: str) -> set[str] | None:
         lambda path: path.replace("\\", "/"),
         lambda path: re.split("[?#]", path)[0],
         lambda path: re.sub(";[^/]*", "", path),
+        lambda path: re.sub(r"(?i)%(?:2e|2f|5c)", lambda escape: unquote(escape[0]), path),
+        lambda path: re.sub("(?i)%[0-9a-f]{2}", lambda escape: escape[0].upper(), path),
+        lambda path: re.sub("/(?:%2[Ee]|[.]){1,2}(?![^/])", lambda dots: unquote(dots[0]), path),
+        lambda path: re.sub(";[^;/]*(?![^/])", "", path),
+        lambda path: "/" + path.lstrip("/"),
+        lambda path: posixpath.normpath(path) if "//" in path else path,
+        lambda path: dots_resolved(path, above=True),
         lambda path: re.sub("^//[^/]*", "", path) or "/",
         lambda path: re.sub("^//+[^/]*", "", path) or "/",
         lambda path: re.sub("/{2,}", "/", path),
         lambda path: dots_resolved(path),
     ]
-    raw = re.sub(r'[\[\]{}^"<>|]', lambda raw: f"%{ord(raw[0]):02X}", path)
-    found, unread, read = set[str](), {path, raw}, 0
+    raw = [
+        "".join(f"%{ord(one):02X}" if one in encoded else one for one in path)
+        for encoded in ('[]{}^"<>|', '{}^"<>|', '{}"<>')
+    ]
+    found, unread, read = set[str](), {path, *raw}, 0
     while unread:
         reading = unread.pop()
         found.add(reading)

@@ -202,6 +202,21 @@ async def test_bytes_of_the_query_that_are_no_utf_8_are_sent_on_as_they_came() -
             assert stack.backend.requests == []
 
 
+@pytest.mark.parametrize(
+    "name", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override", "X_HTTP_METHOD_OVERRIDE"]
+)
+async def test_a_method_in_a_header_is_dropped_where_rules_name_methods(name: str) -> None:
+    """To many frameworks the request would be a DELETE, which met the rule for a POST."""
+    for routes, settings, comes in (
+        ([{"path": "/x", "methods": ["POST"]}], {}, False),
+        ([{"path": "/x", "methods": ["POST"]}], {"method_override": "pass"}, True),
+        ([{"path": "/x"}], {}, True),
+    ):
+        async with running(routes=routes, underscore_headers="allow", **settings) as stack:
+            await stack.fetch(stack.good("POST", "/x", headers=[(name, "DELETE")], body=b""))
+            assert (stack.backend.requests[-1].get(name) == "DELETE") is comes
+
+
 # Bodies
 
 

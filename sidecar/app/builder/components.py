@@ -21,7 +21,7 @@ from sidecar.gateway.local_endpoints import Page
 from sidecar.gateway.resource_metadata import ResourceMetadata, metadata_url
 from sidecar.gateway.signing_key import SigningKey, own_key
 from sidecar.gateway.token_minter import Mint
-from sidecar.http.header_policy import HOP_BY_HOP, RequestHeaderPolicy, fold
+from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy, fold
 from sidecar.http.responses import Form
 from sidecar.jwt.claims import ClaimRules, Path, Subjects
 from sidecar.jwt.issuer import Issuer
@@ -30,6 +30,7 @@ from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
 from sidecar.policy.access_policy import Policy
 from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
+from sidecar.policy.path_normalization import Ignored
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.forward_auth import ForwardAuth
@@ -115,8 +116,11 @@ def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:
         read |= {config.api_keys.header.lower()}
     if config.signing is not None:
         read |= {"authorization"}  # ours goes there, and no other beside it
+    dropped = HOP_BY_HOP | set(map(fold, own))
+    if config.method_override == "drop" and any(route.methods for route in config.routes):
+        dropped |= METHOD_OVERRIDE
     return RequestHeaderPolicy(
-        HOP_BY_HOP | set(map(fold, own)),
+        dropped,
         read=read,
         underscores=config.underscore_headers,
         traced=config.tracing is not None,  # then ours take their place
@@ -308,4 +312,4 @@ def routes(config: Config) -> Routes:
         forward_token=config.sends_token(),
         name="(default)",
     )
-    return Routes(listed, otherwise)
+    return Routes(listed, otherwise, Ignored(*config.backend_ignores))

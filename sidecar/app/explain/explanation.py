@@ -218,6 +218,11 @@ def _readings(handler: Handler, exchange: Exchange) -> Iterator[Step]:
     if len(meanings) > 1:
         for reading, route in sorted(meanings.items()):
             yield Step("note", "reading", f"{shown(without_tokens(reading))} meets {route.name}")
+    met = meanings[exchange.target.partition("?")[0]]
+    for reading in sorted(meanings):
+        alike = handler.routes.alike(exchange.method, reading, exchange.host, met)
+        for form, route in sorted(alike.items()):
+            yield Step("note", "reading", f"{shown(without_tokens(form))} meets {route.name} (backend_ignores)")
 
 
 def _about_route(assembly: Assembly, route: Route) -> str:
