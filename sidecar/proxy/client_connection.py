@@ -318,6 +318,7 @@ class ClientConnection(Connection):
             return
         self._due = self.now() + LINGER_S
         if self.transport.can_write_eof():
+            self.is_open = False
             with suppress(OSError):  # the client has left by a reset, of which the loop has not heard yet
                 self.transport.write_eof()
         elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given

@@ -97,6 +97,11 @@ class _Direction:
         if not self._is_deferred and not self._sink.write_paused:
             self._source.pause_reading(False)
 
+    def flush(self) -> None:
+        """Pass on at once what waits for its turn: its sender has ended."""
+        data, self._unread = self._unread, b""
+        self._sink.write(data)
+
     def end(self) -> None:
         """Say that the token has expired, as soon as no frame is under way."""
         self.ending = True
@@ -174,6 +179,8 @@ class Tunnel:
         """One of the two connections has ended."""
         for timer in self._timers:
             timer.cancel()
+        self._out.flush()
+        self._back.flush()
         self._upstream.close()
         self._exchange.upstream = None  # it closes by itself, once it has taken the rest
         self._exchange.finish(keep=False)

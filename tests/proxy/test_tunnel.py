@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.websocket import Frames, close_frame
+from sidecar.http.websocket import MAX_FRAMES, Frames, close_frame
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock, in_its_time_with_sockets
-from tests.peers.wire import WEBSOCKET
+from tests.peers.wire import WEBSOCKET, reset
 from tests.proxy.conftest import Client, Stack, running
 from tests.proxy.test_connection import come_to, connections, gone_from, paused
 
@@ -246,6 +246,16 @@ async def test_the_end_of_the_backend_ends_the_client() -> None:
         tunnel.writer.write(b"last")
         tunnel.writer.close()
         assert await tunnel.client.closed() == b"last"
+
+
+async def test_frames_that_wait_for_their_turn_reach_the_client_when_the_backend_ends() -> None:
+    async with joined() as tunnel:
+        frames = frame(0) * 10 * MAX_FRAMES
+        tunnel.writer.write(frames)
+        reset(tunnel.writer)
+        begun = await tunnel.client.read(2 * MAX_FRAMES)
+        await tunnel.client.send(frame(1, masked=True))  # nobody takes it: that is how the sidecar hears of the end
+        assert begun + await tunnel.client.closed() == frames
 
 
 async def test_the_end_of_the_client_ends_the_backend() -> None:
