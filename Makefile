@@ -75,13 +75,14 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 
+# --no-deps, because the lock leaves out what python-jose names and nothing imports (docs/python-jose.md).
 # compileall, because without .pyc files the start takes three times as long, and PYTHONDONTWRITEBYTECODE would keep it so.
 .venv/installed: requirements.txt pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m compileall -q sidecar
 	touch $@
 
 .venv/installed-dev: tests/requirements.txt .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.txt
 	touch $@

@@ -4,13 +4,11 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from jose.backends.base import Key
-
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import ClaimRules, Claims
 from sidecar.jwt.issuer_names import IssuerTemplate, is_template
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import VerificationKey
+from sidecar.jwt.jwks.jwk import Key, VerificationKey
 
 ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
 

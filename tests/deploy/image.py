@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,13 @@ from sidecar.gateway.signing_key import key_set
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "image"
-BASE = "localhost/debian:bookworm-slim"
+BASE = "localhost/debian:trixie-slim"
 IMAGE = "localhost/jwt-sidecar:test"
+AGAIN = "localhost/jwt-sidecar:again"
+EPOCH = 1767225600
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 PACKAGES = ("debootstrap", "buildah", "podman", "runc")
-LARGEST_MB = 80
+LARGEST_MB = 85
 STORES = ["--root", str(BUILD / "storage"), "--runroot", str(BUILD / "run")]
 BUILDAH = ["buildah", *STORES]
 PODMAN = ["podman", *STORES, "--runtime", "runc", "--cgroup-manager", "cgroupfs"]
@@ -54,7 +58,7 @@ def build() -> None:
     environ = os.environ | {"TMPDIR": str(BUILD)}
     if BASE not in said(*BUILDAH, "images", "--format", "{{.Name}}:{{.Tag}}"):
         shutil.rmtree(BUILD / "base", ignore_errors=True)
-        said("debootstrap", "--variant=minbase", "bookworm", str(BUILD / "base"))
+        said("debootstrap", "--variant=minbase", "trixie", str(BUILD / "base"))
         said("tar", "-C", str(BUILD / "base"), "-cf", str(BUILD / "base.tar"), ".")
         container = said(*BUILDAH, "from", "scratch")
         said(*BUILDAH, "add", container, str(BUILD / "base.tar"), "/", env=environ)
@@ -63,11 +67,34 @@ def build() -> None:
     volumes = [f"--volume={AUTHORITIES}:/machine.crt:ro", f"--volume={BUILD}/pip.conf:/etc/pip.conf:ro"]
     ignored = ["--ignorefile", "deploy/Dockerfile.dockerignore", "--file", "deploy/Dockerfile"]
     arguments = ["--isolation=chroot", "--pull-never", "--no-cache", f"--build-arg=BASE={BASE}", *volumes, *ignored]
-    said(*BUILDAH, "build", *arguments, "--tag", IMAGE, ".", cwd=ROOT, env=environ)
+    arguments += [f"--build-arg=VERSION={VERSION}", "--build-arg=REVISION=test", f"--timestamp={EPOCH}"]
+    for tag in (IMAGE, AGAIN):
+        said(*BUILDAH, "build", *arguments, "--tag", tag, ".", cwd=ROOT, env=environ)
 
 
-def unpacked() -> int:
-    """Bytes of all files in the image. None of them is a shell, a package manager or a module that was not compiled."""
+def digest(image: str) -> str:
+    """Of the layers: the same for the same files."""
+    return said(*BUILDAH, "inspect", "--type", "image", "--format", "{{.OCIv1.RootFS.DiffIDs}}", image)
+
+
+def told(root: Path) -> int:
+    """What scanners find: the system, Debian's packages, Python's, and a bill of all of them. How many there are."""
+    assert "VERSION_CODENAME=trixie" in (root / "etc/os-release").read_text()
+    debian = {path.name for path in (root / "var/lib/dpkg/status.d").iterdir()}
+    assert {"libc6", "libssl3t64", "libstdc++6", "libpython3.13-stdlib", "ca-certificates"} <= debian, debian
+    bom = json.loads((root / "usr/share/sbom/jwt-sidecar.cdx.json").read_text())
+    names = {component["name"] for component in bom["components"]}
+    assert debian | {"aiohttp", "cryptography", "google-re2", "python-jose", "jwt-sidecar"} <= names
+    assert not {"ecdsa", "rsa", "pyasn1", "six"} & names  # docs/python-jose.md
+    assert all(component["purl"].startswith(("pkg:deb/debian/", "pkg:pypi/")) for component in bom["components"])
+    assert bom["metadata"]["component"]["version"] == VERSION
+    return len(names)
+
+
+def unpacked() -> tuple[int, int]:
+    """Bytes of all files in the image, and how many packages it tells of.
+
+    No file is a shell, a package manager or a module that was not compiled."""
     container = said(*BUILDAH, "from", "--pull-never", IMAGE)
     root = Path(said(*BUILDAH, "mount", container))
     files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -76,12 +103,13 @@ def unpacked() -> int:
     assert len(modules) > 500
     assert [module for module in modules if not compiled(module).exists()] == []
     size = sum(path.stat().st_size for path in files)
+    packages = told(root)
     said(*BUILDAH, "rm", container)
-    return size
+    return size, packages
 
 
 def compiled(module: Path) -> Path:
-    return module.parent / "__pycache__" / f"{module.stem}.cpython-311.pyc"
+    return module.parent / "__pycache__" / f"{module.stem}.cpython-313.pyc"
 
 
 @contextmanager
@@ -136,7 +164,10 @@ def main() -> None:
     if missing or os.geteuid() != 0:
         sys.exit(f"needs root and the Debian packages {' '.join(PACKAGES)}; missing: {' '.join(missing) or 'root'}")
     build()
-    size = unpacked()
+    size, packages = unpacked()
+    assert digest(IMAGE) == digest(AGAIN), "two builds of the same sources are not the same"
+    labels = json.loads(said(*BUILDAH, "inspect", "--type", "image", IMAGE))["OCIv1"]["config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == VERSION
     issuer = Issuer("https://issuer.test", audience="api")
     directory = BUILD / "config"
     directory.mkdir(exist_ok=True)
@@ -157,7 +188,8 @@ def main() -> None:
         said(*PODMAN, "stop", "--time", "45", "jwt-sidecar")
         exit_code = of("jwt-sidecar")["State"]["ExitCode"]
         assert exit_code == 0, exit_code
-    print(f"unpacked: {size / 1e6:.1f} MB in one layer, no shell")
+    print(f"unpacked: {size / 1e6:.1f} MB in one layer, no shell; {packages} packages in its bill of materials")
+    print(f"two builds in a row: the same layer, {digest(IMAGE)}")
     print(f"authorities that vouch for https issuers: {authorities}")
     print(f"container start to /readyz 200: {(running['ready'] - started) * 1000:.0f} ms")
     print(f"processor time by then: {ticks / os.sysconf('SC_CLK_TCK') * 1000:.0f} ms")

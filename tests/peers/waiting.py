@@ -1,10 +1,8 @@
 """The verifier and its key sets as they are asked in tests: by whoever waits for the keys, as the proxy does."""
 
-from jose.backends.base import Key
-
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
-from sidecar.jwt.jwks.jwk import VerificationKey
+from sidecar.jwt.jwks.jwk import Key, VerificationKey
 from sidecar.jwt.verifier import Examination, Verifier
 
 

@@ -12,12 +12,11 @@ from contextlib import suppress
 from traceback import extract_tb
 
 from cachetools import TTLCache
-from jose.backends.base import Key
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.histogram import Histogram
-from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, VerificationKey
+from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, Key, VerificationKey
 from sidecar.jwt.jwks.key_set import MAX_KEYS_TRIED, Fetch, FetchFailed, Jwks, KeySet, TooManyKeys
 from sidecar.jwt.jwks.retired_keys import RemovedKeys
 from sidecar.jwt.jwks.snapshot import Snapshot, SnapshotUnusable

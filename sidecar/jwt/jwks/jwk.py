@@ -2,14 +2,14 @@
 
 python-jose chooses by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve. Here each
 key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), and jose is only ever handed one
-constructed `Key` for one of them.
+constructed key for one of them. No other module imports it.
 """
 
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jose import jwk
-from jose.backends.base import Key
+from jose.backends.base import Key as JoseKey
 from jose.backends.cryptography_backend import CryptographyRSAKey
 from jose.exceptions import JOSEError
 
@@ -42,6 +42,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log an
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
+class Key(Protocol):
+    """What the rest of the program knows of a key of python-jose (docs/python-jose.md)."""
+
+    def verify(self, msg: bytes, sig: bytes) -> bool:
+        """True when `sig` is this key's signature of `msg`."""
+
+
 class PssKey(CryptographyRSAKey):  # type: ignore[misc]
     """RSASSA-PSS as RFC 7518 section 3.5 has it: MGF1 and a salt as long as the hash."""
 
@@ -62,7 +69,7 @@ class PssKey(CryptographyRSAKey):  # type: ignore[misc]
         return True
 
 
-class Ed25519Key(Key):  # type: ignore[misc]
+class Ed25519Key(JoseKey):  # type: ignore[misc]
     """EdDSA with Ed25519 (RFC 8037 section 3.1)."""
 
     def __init__(self, key: dict[str, Any], algorithm: str) -> None:
@@ -88,7 +95,7 @@ class UnusableKey(Exception):
 
 
 class VerificationKey:
-    """One key: its `kid` (or None), and a jose `Key` for each algorithm that it may be used with.
+    """One key: its `kid` (or None), and a `Key` for each algorithm that it may be used with.
 
     `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
     algorithms are: a token verified by one was verified by the other. `thumbprints` are those of its certificate that its JWK

@@ -5,9 +5,7 @@ import json
 from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
-from jose.backends.base import Key
-
-from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, verification_key
+from sidecar.jwt.jwks.jwk import Key, UnusableKey, VerificationKey, verification_key
 
 MAX_KEYS = 1000  # of one set that are used; the largest seen in the field is about ten
 KEYS_IN_A_TURN = 20  # one takes 0.02 to 0.2 ms

@@ -1,0 +1,75 @@
+"""The seam to python-jose: what of it is used, by whom, and what of its own dependencies is not (docs/python-jose.md)."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOT_SHIPPED = ("ecdsa", "pyasn1", "rsa", "six")
+SEAM = Path("sidecar/jwt/jwks/jwk.py")
+USED = {
+    "jose.jwk",
+    "jose.backends.base.Key",
+    "jose.backends.cryptography_backend.CryptographyRSAKey",
+    "jose.exceptions.JOSEError",
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The full names of what a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_one_module_knows_python_jose() -> None:
+    using = {
+        file.relative_to(ROOT): found
+        for file in (ROOT / "sidecar").rglob("*.py")
+        if (found := {name for name in imported(file) if name.partition(".")[0] == "jose"})
+    }
+    assert using == {SEAM: USED}
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "deploy/requirements-otel.txt", "tests/requirements.txt"])
+def test_what_nothing_imports_is_in_no_lock(lock: str) -> None:
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
+    assert "python-jose" in pinned
+    assert not pinned & {*NOT_SHIPPED}
+
+
+BLOCKED = f"""
+import importlib, pkgutil, sys
+for name in {NOT_SHIPPED}:
+    sys.modules[name] = None  # an import of it is an ImportError
+import sidecar
+for module in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.skipif(find_spec("opentelemetry") is None, reason="tracing imports the extra otel")
+def test_the_whole_program_is_imported_without_them() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", NOT_SHIPPED)
+def test_nothing_imports_them_directly(name: str) -> None:
+    used = [
+        str(file.relative_to(ROOT))
+        for folder in ("sidecar", "tests", "benchmarks", "deploy")
+        for file in (ROOT / folder).rglob("*.py")
+        if ".tools" not in file.parts and any(name == found.partition(".")[0] for found in imported(file))
+    ]
+    assert used == []
