@@ -83,7 +83,8 @@ class UpstreamConnection(Connection):
             self.tunnel.from_upstream(data)
             return
         if self.asker is None:
-            self.abort()  # nobody asked for this
+            if self.is_open:  # TLS may still read while it closes, and an abort within that fails
+                self.abort()  # nobody asked for this
             return
         self.spoken = True
         reader = self.reader

@@ -10,10 +10,10 @@ import trustme
 
 from sidecar.app.server import CannotStart
 from tests.peers import patience
-from tests.peers.backend import RawBackend, Request, echo
+from tests.peers.backend import RawBackend, Request, echo, send
 from tests.peers.raw import RawClient, fetch
 from tests.peers.tls import authority, client_tls, server_tls
-from tests.peers.wire import Truncated
+from tests.peers.wire import Truncated, response
 from tests.proxy.conftest import ok, running
 
 ON_EVERY_LOOP = True
@@ -68,6 +68,16 @@ async def test_much_goes_both_ways_over_tls_and_nothing_is_held_afterwards(tmp_p
                 answer = await fetch(stack.sidecar.proxy_address, raw, tls=client_tls())
                 assert answer.body == much
             assert stack.sidecar.live.resources.held_bytes == 0
+
+
+async def test_what_comes_behind_an_answer_over_tls_harms_neither_the_answer_nor_the_next(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
+    async with RawBackend(send(response(200, b"whole") + b"x" * 200_000), tls=server_tls()) as backend:
+        url = f"https://127.0.0.1:{backend.address[1]}"
+        upstreams = {"default": {"url": url, "tls": {"ca_file": str(tmp_path / "ca.crt")}}}
+        async with running(upstream=None, upstreams=upstreams) as stack, stack.client() as client:
+            for _ in range(3):
+                assert (await client.request(stack.good())).body == b"whole"
 
 
 async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tmp_path: Path) -> None:
