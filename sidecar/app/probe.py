@@ -17,6 +17,7 @@ class Probe:
 
     Without a path it only connects: a backend that accepts a connection is there.
     One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
+    When who asked leaves before the answer, one of those who share it asks again.
     `last_status` is the answer before, None until somebody has asked.
     """
 
@@ -27,21 +28,22 @@ class Probe:
         self._path = None if path is None else path.encode()
         self._timeout_s = timeout_s
         self._signature = signature
-        self._answer: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[int | None] | None = None
 
     async def status(self) -> int:
         """The backend's status; 502 when there is none, 504 when it does not come in time."""
-        if self._answer is not None:
-            return await asyncio.shield(self._answer)
+        while self._answer is not None:
+            shared = await asyncio.shield(self._answer)
+            if shared is not None:
+                return shared
         answer = self._answer = asyncio.get_running_loop().create_future()
-        status = Reason.UPSTREAM_UNREACHABLE.status
+        status = None
         try:
-            status = await self._ask()
+            self.last_status = status = await self._ask()
+            return status
         finally:
-            answer.set_result(status)
-            self.last_status = status
             self._answer = None
-        return status
+            answer.set_result(status)
 
     async def _ask(self) -> int:
         try:

@@ -112,6 +112,19 @@ async def test_who_asks_meanwhile_shares_the_answer() -> None:
         assert await probe(stack) == 200, "and the next one is asked again"
 
 
+async def test_who_shares_an_answer_does_not_lose_it_when_the_first_to_ask_leaves() -> None:
+    async with running(health=HEALTH) as stack:
+        stack.backend.handler = never
+        shared = stack.sidecar.assembly.probes["backend"]
+        first, *others = [asyncio.create_task(shared.status()) for _ in range(4)]
+        await stack.backend.received()
+        stack.backend.handler = ok
+        first.cancel()
+        assert await asyncio.gather(*others) == [200] * 3
+        assert first.cancelled()
+        assert stack.backend.connections == 2
+
+
 async def test_a_busy_backend_is_not_an_ill_one() -> None:
     async with running(health=HEALTH, limits={"upstream_connections": 1}) as stack, stack.client() as client:
         stack.backend.handler = never
