@@ -11,7 +11,7 @@ def summary(config: Config) -> Iterator[str]:
     """The lines. What weakens the protection ends with what to do about it."""
     for issuer in config.issuers.values():
         audiences = "any audience" if issuer.audiences is None else " or ".join(issuer.audiences)
-        yield f"issuer {issuer.name}: {issuer.issuer}, tokens for {audiences}, keys from {_keys(issuer)}"
+        yield f"issuer {issuer.name}: {issuer.issuer}, tokens for {audiences}, keys from {_keys(issuer)}{_more(issuer)}"
         yield from (f"  weak: {text}" for text in _weaknesses(issuer))
     if config.signing is not None:
         endpoint = ", and gives tokens to holders of API keys" if config.signing.token_endpoint is not None else ""
@@ -45,6 +45,11 @@ def summary(config: Config) -> Iterator[str]:
         yield f"upstream {upstream.name}: {upstream.url}{minted}"
         if upstream.tls.insecure_skip_verify:
             yield "  weak: whoever answers there is believed (insecure_skip_verify); name its authority in ca_file"
+
+
+def _more(issuer: Issuer) -> str:
+    number = len(issuer.more_keys)
+    return f" and {number} more {'place' if number == 1 else 'places'}" if number else ""
 
 
 def _keys(issuer: Issuer) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sidecar.app.builder.components import backend, iss_names, signature, signing_keys
 from sidecar.app.builder.gateway import api_keys, gateway
-from sidecar.app.builder.key_sources import fetch
+from sidecar.app.builder.key_sources import all_algorithms, fetch
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Rejection, Unusable
@@ -16,7 +16,7 @@ from sidecar.common.tls import client_context, server_context
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
 from sidecar.jwt.denylist import DenyList
-from sidecar.jwt.jwks.fetcher import Session
+from sidecar.jwt.jwks.key_server import Session
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks
 from sidecar.proxy.resources import Resources
 
@@ -98,14 +98,17 @@ def _client_tls(key: str, tls: ClientTls) -> _Part:
 def _keys(config: Config, clock: Clock, session: Session, *, online: bool) -> Iterator[_Part]:
     for name, issuer in config.issuers.items():
         if online or not issuer.fetched:
-            files = issuer.jwks_file, issuer.public_key_file, issuer.secret_file
+            places = (issuer, *issuer.more_keys)
+            files = tuple(
+                file for place in places for file in (place.jwks_file, place.public_key_file, place.secret_file)
+            )
             yield _Part(f"issuers.{name}", files, partial(_key_set, issuer, clock, session))
         elif issuer.jwks_tls is not None:
             yield _client_tls(f"issuers.{name}.jwks_tls", issuer.jwks_tls)
 
 
 async def _key_set(issuer: Issuer, clock: Clock, session: Session) -> Jwks:
-    return Jwks.of((await fetch(issuer, clock, session)()).document, issuer.algorithms)
+    return Jwks.of((await fetch(issuer, clock, session)()).document, all_algorithms(issuer))
 
 
 def _backends(config: Config, clock: Clock) -> Iterator[_Part]:

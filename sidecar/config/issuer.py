@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config.addresses import WebUrl, is_loopback, web_url
+from sidecar.config.addresses import is_loopback, web_url
 from sidecar.config.claims import TokenRules
-from sidecar.config.presets import PRESETS, SECRET_SOURCES, SOURCES, PresetName, filled_in
-from sidecar.config.secret import SecretFile, SecretVariable
+from sidecar.config.key_place import SECRET_SOURCES, SOURCES, KeyPlace, MoreKeys
+from sidecar.config.presets import PRESETS, PresetName, filled_in
 from sidecar.config.struct import key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import (
@@ -43,21 +44,12 @@ def _header_value(value: str) -> str:
     return value
 
 
-def _key_set(value: dict[str, Any]) -> dict[str, Any]:
-    keys = value.get("keys")
-    if not isinstance(keys, list):
-        raise ValueError("is no JWK Set: it has no list of keys")
-    if any(isinstance(member, dict) and member.keys() & {"d", "k"} for member in keys):
-        raise ValueError("holds a private key or a secret (d or k); only the public members of a key belong here")
-    return value
-
-
 RequestHeaders = dict[
     Annotated[HeaderToken, AfterValidator(_request_header)], Annotated[str, AfterValidator(_header_value)]
 ]
 
 
-class Issuer(TokenRules):
+class Issuer(KeyPlace, TokenRules):
     """Who signs tokens, and what these must be."""
 
     name: SkipJsonSchema[str]
@@ -73,15 +65,10 @@ class Issuer(TokenRules):
     signer: Text | None = key(
         "What `signer` in the header of its tokens must be, as AWS load balancers write it.", None
     )
-    jwks_uri: WebUrl | None = key(
-        "Its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).", None
+    more_keys: tuple[MoreKeys, ...] = key(
+        "Other places of its keys, all of which count: another policy, or the secret of tokens from before a migration.",
+        (),
     )
-    jwks_file: ConfigFile | None = key("A file with its key set instead, read again when it changes.", None)
-    jwks_inline: Annotated[dict[str, Any], AfterValidator(_key_set)] | None = key("Its key set, written here.", None)
-    public_key_file: ConfigFile | None = key("A file with its one public key (PEM), read again when it changes.", None)
-    kid: Text | None = key("The kid of that public key. Left out: its tokens may name any.", None)
-    secret_file: SecretFile | None = key("A file with the secret it shares with this proxy, for HS256 to HS512.", None)
-    secret_env: SecretVariable | None = key("The environment variable with that secret instead.", None)
     jwks_tls: ClientTls | None = key("How to know the server of its keys.", None)
     jwks_headers: RequestHeaders = key("Headers for requests for its keys, to the server that this file names.", {})
     jwks_bearer_token_file: ConfigFile | None = key("A token for these requests, read again for each.", None)
@@ -103,14 +90,14 @@ class Issuer(TokenRules):
     )
 
     @property
-    def keys_from(self) -> str:
-        """Which key of the file, or preset, says where the keys are; `discovery` when none does."""
-        return next((source for source in SOURCES if getattr(self, source) is not None), "discovery")
+    def fetched(self) -> bool:
+        """Do any of the keys come over HTTP?"""
+        return any(place.keys_from in ("jwks_uri", "discovery") for place in (self, *self.more_keys))
 
     @property
-    def fetched(self) -> bool:
-        """Do the keys come over HTTP?"""
-        return self.keys_from in ("jwks_uri", "discovery")
+    def fetched_once(self) -> bool:
+        """May one process fetch the keys for all workers? No secret is told to another, and each knows which kids it wants."""
+        return self.fetched and not any(place.by_kid or place.secret for place in (self, *self.more_keys))
 
     @property
     def token_header(self) -> str | None:
@@ -124,12 +111,9 @@ class Issuer(TokenRules):
 
     def check(self, section: Section) -> None:
         """One place for the keys, reached in a way that nobody can tamper with, and algorithms that fit them."""
-        super().check(section)
+        TokenRules.check(self, section)
+        KeyPlace.check(self, section)
         written = [source for source in SOURCES if source in section]
-        for other in written[1:]:
-            section.report(f"contradicts {written[0]}; keep one of the two", other)
-        if "kid" in section and "public_key_file" not in section:
-            section.report("is that of public_key_file, which is not here", "kid")
         self._check_algorithms(section, secret=bool(written and written[0] in SECRET_SOURCES))
         if written and written[0] != "jwks_uri":
             for asked in ("jwks_tls", "jwks_headers", "jwks_bearer_token_file"):
@@ -155,6 +139,8 @@ class Issuer(TokenRules):
         place, url = "jwks_uri", self.jwks_uri
         if "jwks_uri" not in section:
             place, url = "issuer", self.jwks_uri or self.issuer
+        for number, place_of_keys in enumerate(self.more_keys or ()):
+            self._check_plain_http(section, place_of_keys.jwks_uri, "more_keys", number, "jwks_uri")
         if not url:
             return
         try:
@@ -166,9 +152,14 @@ class Issuer(TokenRules):
             return
         if parts is None or (self.jwks_uri is None and "?" in url):
             section.report("is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file", place)
-        elif parts.scheme == "http" and self.allow_http is False and not is_loopback(parts.hostname):
+        else:
+            self._check_plain_http(section, url, place)
+
+    def _check_plain_http(self, section: Section, url: str | None, *place: str | int) -> None:
+        parts = urlsplit(url or "")
+        if parts.scheme == "http" and self.allow_http is False and not is_loopback(parts.hostname or ""):
             text = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
-            section.report(text, place)
+            section.report(text, *place)
 
 
 def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:

@@ -9,11 +9,8 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, WithJsonSchema
 
 from sidecar.config.addresses import web_url
+from sidecar.config.key_place import SECRET_SOURCES, SOURCES
 from sidecar.config.values import SECRET_ALGORITHMS, nearest
-
-SOURCES = ("jwks_uri", "jwks_file", "jwks_inline", "public_key_file", "secret_file", "secret_env")
-"""The keys of an issuer that say where its keys are: at most one of them is written."""
-SECRET_SOURCES = ("secret_file", "secret_env")
 
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where a cluster puts a pod's own credentials
 

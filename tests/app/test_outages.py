@@ -20,7 +20,7 @@ from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
 from sidecar.jwt.jwks.cache import COOLDOWN_S, RETRY_MOST_EMPTY_S, UNKNOWN_KIDS, WAIT_S, JwksSource
-from sidecar.jwt.jwks.fetcher import TOTAL_S
+from sidecar.jwt.jwks.key_server import TOTAL_S
 from sidecar.jwt.jwks.key_set import KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend

@@ -27,7 +27,7 @@ FILES = {
     "public_key_file": (
         issued("public_key_file: here"),
         UPSTREAM,
-        "issuers.idp: FILE: it holds no public key in PEM, such as openssl pkey -pubout writes",
+        "issuers.idp: FILE: it holds no public key or certificate in PEM, such as openssl pkey -pubout writes",
     ),
     "jwks_tls": (
         issued("jwks_uri: 'https://idp.example/keys', jwks_tls: {ca_file: here}"),

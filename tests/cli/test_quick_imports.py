@@ -66,10 +66,12 @@ KEYS_THROUGH_A_PROXY = """
 import asyncio
 from sidecar.cli.quick_imports import quick_imports
 with quick_imports():
-    from sidecar.jwt.jwks.fetcher import RemoteKeySet, Session
+    from sidecar.jwt.jwks.fetcher import RemoteKeySet
+    from sidecar.jwt.jwks.key_server import KeyServer, Session
 async def fetch():
     session = Session()
-    print((await RemoteKeySet(session, "http://idp.test/", "http://idp.test/keys", True)()).document)
+    server = KeyServer(session, "http://idp.test/keys")
+    print((await RemoteKeySet(server, "http://idp.test/", "http://idp.test/keys", True)()).document)
     await session.close()
 asyncio.run(fetch())
 """

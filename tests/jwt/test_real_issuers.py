@@ -6,10 +6,14 @@ import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.app.explain.explanation import Question, explain
 from sidecar.app.server import Sidecar, build
@@ -34,10 +38,13 @@ def clock() -> HandClock:
 
 
 @asynccontextmanager
-async def sidecar_of(clock: HandClock, *keys: Any, **issuer: Any) -> AsyncIterator[Sidecar]:
+async def sidecar_of(
+    clock: HandClock, *keys: Any, jwks_snapshot_dir: str | None = None, **issuer: Any
+) -> AsyncIterator[Sidecar]:
     """The objects of a configuration with one issuer, whose keys, if given here, are read from a file; without listeners."""
     settings = {"issuer": ISS, "audiences": [AUDIENCE], **({"jwks_file": "keys.json"} if keys else {}), **issuer}
     config = {"upstream": "http://127.0.0.1:1", "access_log": "off", "issuers": {"main": settings}}
+    config |= {} if jwks_snapshot_dir is None else {"jwks_snapshot_dir": jwks_snapshot_dir}
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "keys.json").write_text(json.dumps({"keys": keys}))
         sidecar = build(parse(json.dumps(config), base=Path(directory)), clock)
@@ -350,3 +357,140 @@ async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog:
             last = shaped(clock, header={"kid": "more-599"})
             await verified(sidecar.assembly.handler.verifier, last(name="b").encode())
             assert '100 keys behind the first 1000, which are all that are used ("more-600", ' in caplog.text
+
+
+class Files(ScriptedIssuer):
+    """Serves what is in `files` by path, and nothing else."""
+
+    files: dict[str, Answer]
+
+    def _answer_to(self, target: str) -> Answer:
+        return self.files.get(target, Answer(404))
+
+
+def certificate(alg: str, name: str = "a") -> str:
+    """A certificate of a key, as Google publishes them: signed by itself, and long expired."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sidecar.test")])
+    key, then = tokens.key(alg, name), datetime(2020, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, then, then + timedelta(days=1))
+    return made.sign(key, None if alg == "EdDSA" else SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("written", [certificate, lambda alg, name="a": tokens.public_pem(alg, name).decode()])
+@in_its_time
+async def test_keys_may_be_pem_by_kid(alg: str, written: Callable[..., str], clock: HandClock) -> None:
+    """As for Google's service accounts, and Firebase's session cookies."""
+    document = {tokens.kid(alg): written(alg), "another": written(alg, "b")}
+    async with sidecar_of(clock, jwks_inline=document) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, alg))
+        named = shaped(clock, alg, header={"kid": "another"})
+        assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
+        await verified(sidecar.assembly.handler.verifier, named(name="b").encode())
+        assert (
+            await refusal(sidecar.assembly.handler.verifier, shaped(clock, alg, header={"kid": "c"})())
+        ).reason.code == ("key_unknown")
+
+
+@in_its_time_with_sockets
+async def test_each_key_may_have_a_url_of_its_own(clock: HandClock) -> None:
+    """As for AWS's load balancers."""
+    async with Files() as issuer:
+        pem = Answer(200, tokens.public_pem("ES256"))
+        issuer.files = {f"/{tokens.kid('ES256')}": pem, "/forbidden": Answer(403), "/broken": Answer(500)}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            assert len(issuer.requests) == 0
+            await only_the_right_one(sidecar, shaped(clock, "ES256"))
+            assert len(issuer.requests) == 1
+            for odd in ("../admin", "a/b", "", "a?b", "a" * 65, "%2e"):
+                assert (
+                    await refusal(verifier, shaped(clock, "ES256", header={"kid": odd})())
+                ).reason.code == "key_unknown"
+            assert len(issuer.requests) == 1
+            for absent in ("none", "forbidden"):
+                clock.advance(31)
+                assert (
+                    await refusal(verifier, shaped(clock, "ES256", header={"kid": absent})())
+                ).reason.code == "key_unknown"
+            clock.advance(31)
+            said = await refusal(verifier, shaped(clock, "ES256", header={"kid": "broken"})())
+            assert said.reason.code == "jwks_unavailable"
+            await verified(verifier, shaped(clock, "ES256")().encode())
+            del issuer.files[f"/{tokens.kid('ES256')}"]
+            await source.fetch_now()
+            assert (await refusal(verifier, shaped(clock, "ES256")())).reason.code == "key_unknown"
+
+
+@in_its_time
+async def test_a_spiffe_bundle_is_a_key_set(clock: HandClock) -> None:
+    svid = {**tokens.public_jwk("ES256"), "use": "jwt-svid"}
+    x509_svid = {**tokens.public_jwk("ES256", "b"), "use": "x509-svid", "x5c": ["MIIB"]}
+    bundle = {"keys": [x509_svid, svid], "spiffe_sequence": 12, "spiffe_refresh_hint": 300}
+    async with sidecar_of(clock, jwks_inline=bundle) as sidecar:
+        await only_the_right_one(sidecar, shaped(clock, "ES256"))
+        other = shaped(clock, "ES256", header={"kid": tokens.kid("ES256", "b")})
+        assert (await refusal(sidecar.assembly.handler.verifier, other(name="b"))).reason.code == "key_unknown"
+        assert sidecar.assembly.sources["main"].skipped == ()
+
+
+@in_its_time_with_sockets
+async def test_a_bundle_says_when_it_is_to_be_fetched_again(clock: HandClock) -> None:
+    async with ScriptedIssuer() as issuer:
+        bundle = {"keys": [tokens.public_jwk("ES256")], "spiffe_refresh_hint": 300}
+        issuer.on_jwks = Answer.json(bundle)
+        async with sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+            source = sidecar.assembly.sources["main"]
+            assert 270 <= source.next_fetch_at - clock.monotonic() <= 330
+
+
+SECRET = b"a secret of an issuer before its migration"
+
+
+def by_secret(clock: HandClock, alg: str = "HS256", header: Any = None) -> Token:
+    def made(name: str = "a", **over: Any) -> str:
+        payload = tokens.claims(**{"now": clock.wall(), "iss": ISS, "exp": 2**33, **over})
+        return tokens.sign(SECRET if name == "a" else b"forger" * 8, alg, header or {}, payload)
+
+    return made
+
+
+@in_its_time
+async def test_one_issuer_may_have_several_places_of_keys(tmp_path: Path, clock: HandClock) -> None:
+    """As Supabase while it migrates to ES256, and Azure AD B2C with its policies."""
+    Path(tmp_path, "secret").write_bytes(SECRET)
+    Path(tmp_path, "policy.json").write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
+    more = [{"secret_file": str(tmp_path / "secret")}, {"jwks_file": str(tmp_path / "policy.json")}]
+    async with sidecar_of(clock, tokens.public_jwk("ES256"), more_keys=more) as sidecar:
+        for header in ({}, {"kid": "any"}, {"kid": tokens.kid("ES256")}):
+            await only_the_right_one(sidecar, by_secret(clock, header=header))
+        await only_the_right_one(sidecar, shaped(clock, "ES256"))
+        await only_the_right_one(sidecar, shaped(clock, "RS256"))
+        verifier = sidecar.assembly.handler.verifier
+        for alg, name in (("ES256", "p-256-a"), ("RS256", "rsa-a")):  # a public key is never taken for a secret
+            forged = tokens.sign(tokens.public_pem(alg), "HS256", {"kid": name}, tokens.claims(iss=ISS, exp=2**33))
+            assert (await refusal(verifier, forged)).reason.code == "signature_invalid"
+
+
+@in_its_time
+async def test_keys_of_one_place_alone_replace_nothing(tmp_path: Path, clock: HandClock) -> None:
+    policy = Path(tmp_path, "policy.json")
+    policy.write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
+    async with sidecar_of(clock, tokens.public_jwk("ES256"), more_keys=[{"jwks_file": str(policy)}]) as sidecar:
+        policy.unlink()
+        source = sidecar.assembly.sources["main"]
+        await source.fetch_now()
+        assert source.last_error == f"{policy}: No such file or directory"
+        await only_the_right_one(sidecar, shaped(clock, "ES256"))
+        await only_the_right_one(sidecar, shaped(clock, "RS256"))
+
+
+@in_its_time_with_sockets
+async def test_a_snapshot_never_holds_the_secret_of_an_issuer(tmp_path: Path, clock: HandClock) -> None:
+    Path(tmp_path, "secret").write_bytes(SECRET)
+    async with ScriptedIssuer(algs=["ES256"]) as issuer:
+        settings = {"jwks_uri": issuer.jwks_uri, "more_keys": [{"secret_file": str(tmp_path / "secret")}]}
+        async with sidecar_of(clock, jwks_snapshot_dir=str(tmp_path), **settings) as sidecar:
+            await only_the_right_one(sidecar, by_secret(clock))
+            saved = json.loads((tmp_path / "main.json").read_text())
+            assert [key["kid"] for key in saved["keys"]] == [tokens.kid("ES256")]

@@ -73,7 +73,8 @@ TESTS_OF = {
     "jwt/jwks/key_set": (
         "jwt/jwks/test_key_set.py jwt/jwks/test_jwk.py jwt/jwks/test_cache.py jwt/jwks/test_local_keys.py"
     ),
-    "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py jwt/jwks/test_local_keys.py",
+    "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py",
+    "jwt/jwks/key_server": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py",
     "jwt/jwks/cache": (
         "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py app/test_admin_answers.py "
         "app/test_reload.py app/test_outages.py"

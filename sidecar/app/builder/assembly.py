@@ -34,7 +34,7 @@ from sidecar.config import Config
 from sidecar.config.addresses import is_loopback
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.fetcher import Session
+from sidecar.jwt.jwks.key_server import Session
 from sidecar.jwt.verifier import Verifier
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.handler import Handler

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
+from sidecar.app.builder.key_sources import all_algorithms
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
@@ -78,7 +79,7 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
     return Issuer(
         issuer.name,
         issuer.issuer,
-        issuer.algorithms,
+        all_algorithms(issuer),
         rules,
         source,
         issuer.accepted_typ,

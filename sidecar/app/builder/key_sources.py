@@ -1,7 +1,7 @@
 """An issuer of the configuration -> where its keys come from, and for how long they are good."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from sidecar.common.clock import Clock
 from sidecar.common.tls import client_context, system_context
 from sidecar.config import Issuer
 from sidecar.config.claims import TokenRules
-from sidecar.config.presets import SOURCES
+from sidecar.config.key_place import SOURCES, KeyPlace
 from sidecar.config.secret import shared_secret
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.fetcher import FILE_POLL_S, FileKeySet, FixedKeySet, RemoteKeySet
-from sidecar.jwt.jwks.jwk import public_key, secret_key
+from sidecar.jwt.jwks.fetcher import FILE_POLL_S, FileKeySet, FixedKeySet, KeysByKid, RemoteKeySet, SeveralKeySets
+from sidecar.jwt.jwks.jwk import ALGORITHMS, SECRET_ALGORITHMS, public_key, secret_key
+from sidecar.jwt.jwks.key_server import KeyServer
 from sidecar.jwt.jwks.key_set import Fetch, Jwks
 from sidecar.jwt.jwks.snapshot import Snapshot
 
@@ -27,17 +28,23 @@ def key_source(
     snapshot = None
     if snapshot_dir is not None and issuer.fetched:
         snapshot = Snapshot(snapshot_dir / f"{issuer.name}.json", issuer.issuer, issuer.jwks_uri or "discovery")
+    brings = fetch(issuer, clock, session)
     return JwksSource(
         issuer.name,
-        fetch(issuer, clock, session),
-        issuer.algorithms,
+        brings,
+        all_algorithms(issuer),
         clock,
-        refresh_interval_s=FILE_POLL_S if issuer.keys_from.endswith("_file") else issuer.refresh_interval_s,
+        refresh_interval_s=issuer.refresh_interval_s if issuer.fetched or not _files(issuer) else FILE_POLL_S,
         max_stale_s=issuer.max_stale_s,
         removed_key_grace_s=issuer.removed_key_grace_s,
         clock_skew_s=issuer.clock_skew_s,
         snapshot=snapshot,
+        want=brings.want if isinstance(brings, KeysByKid) else None,
     )
+
+
+def _files(issuer: Issuer) -> bool:
+    return any(place.keys_from.endswith("_file") for place in (issuer, *issuer.more_keys))
 
 
 def same_keys(one: Issuer, other: Issuer) -> bool:
@@ -48,43 +55,63 @@ def same_keys(one: Issuer, other: Issuer) -> bool:
 
 def same_place(one: Issuer, other: Issuer) -> bool:
     """Are the keys of both of the same issuer, from the same file or server, and known in the same way?"""
-    names = ("issuer", *SOURCES, "kid", "jwks_tls", "allow_http")
+    names = ("issuer", *SOURCES, "kid", "more_keys", "jwks_tls", "allow_http")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:
     """What brings an issuer's keys."""
-    if issuer.jwks_file is not None:
-        return FileKeySet(issuer.jwks_file)
-    if issuer.jwks_inline is not None:
-        return FixedKeySet(issuer.jwks_inline)
-    if issuer.public_key_file is not None:
-        return FileKeySet(issuer.public_key_file, partial(_of_pem, issuer))
-    if issuer.secret_file is not None:
-        return FileKeySet(issuer.secret_file, lambda content: _of_secret(issuer, shared_secret(content)))
-    if issuer.secret_env is not None:
-        return FixedKeySet(_of_secret(issuer, issuer.secret_env.get_secret_value()))
+    places = [(_of_place(issuer, issuer, clock, session), algorithms(issuer, issuer))]
+    places += [(_of_place(place, issuer, clock, session), algorithms(place, issuer)) for place in issuer.more_keys]
+    return places[0][0] if len(places) == 1 else SeveralKeySets(places)
+
+
+def algorithms(place: KeyPlace, issuer: Issuer) -> Collection[str]:
+    """The algorithms that the keys of one of an issuer's places may be used with: a secret never with those of public keys."""
+    if place.secret:
+        return SECRET_ALGORITHMS if not issuer.secret else issuer.algorithms
+    return ALGORITHMS if issuer.secret else issuer.algorithms
+
+
+def all_algorithms(issuer: Issuer) -> frozenset[str]:
+    """Those of all of an issuer's places."""
+    return frozenset(name for place in (issuer, *issuer.more_keys) for name in algorithms(place, issuer))
+
+
+def _of_place(place: KeyPlace, issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:
+    allowed = algorithms(place, issuer)
+    if place.jwks_file is not None:
+        return FileKeySet(place.jwks_file)
+    if place.jwks_inline is not None:
+        return FixedKeySet(place.jwks_inline)
+    if place.public_key_file is not None:
+        return FileKeySet(place.public_key_file, partial(_of_pem, place.kid, allowed))
+    if place.secret_file is not None:
+        return FileKeySet(place.secret_file, lambda content: _of_secret(shared_secret(content), allowed))
+    if place.secret_env is not None:
+        return FixedKeySet(_of_secret(place.secret_env.get_secret_value(), allowed))
     context: Callable[[], ssl.SSLContext] = system_context
     server_name, tls = None, issuer.jwks_tls
     if tls is not None:
         server_name = tls.server_name
         context = partial(client_context, tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify)
-    return RemoteKeySet(
+    server = KeyServer(
         session,
-        issuer.issuer,
-        issuer.jwks_uri,
-        issuer.allow_http,
+        issuer.jwks_uri or issuer.issuer,
         headers=issuer.jwks_headers,
         bearer_token_file=issuer.jwks_bearer_token_file,
         tls=context,
         server_name=server_name,
         wall=clock.wall,
     )
+    if place.jwks_uri is not None and place.by_kid:
+        return KeysByKid(server, place.jwks_uri, allowed)
+    return RemoteKeySet(server, issuer.issuer, place.jwks_uri, issuer.allow_http)
 
 
-def _of_pem(issuer: Issuer, pem: bytes) -> Jwks:
-    return Jwks([public_key(pem, issuer.kid, issuer.algorithms)], any_kid=issuer.kid is None)
+def _of_pem(kid: str | None, allowed: Collection[str], pem: bytes) -> Jwks:
+    return Jwks([public_key(pem, kid, allowed)], any_kid=kid is None)
 
 
-def _of_secret(issuer: Issuer, secret: bytes) -> Jwks:
-    return Jwks([secret_key(secret, issuer.algorithms)], any_kid=True)
+def _of_secret(secret: bytes, allowed: Collection[str]) -> Jwks:
+    return Jwks([secret_key(secret, allowed)], any_kid=True)

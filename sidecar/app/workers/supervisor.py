@@ -161,7 +161,7 @@ class Workers:
 
     def _follow(self, assembly: Assembly) -> None:
         for name, source in assembly.sources.items():
-            if assembly.config.issuers[name].fetched:
+            if assembly.config.issuers[name].fetched_once:
                 source.on_landed = partial(self._landed, source)
 
     def _landed(self, source: JwksSource) -> None:
@@ -181,7 +181,9 @@ class Workers:
     # Configuration, and what operators do
 
     def _use(self, assembly: Assembly) -> Use:
-        keys = [keys_of(source) for name, source in assembly.sources.items() if assembly.config.issuers[name].fetched]
+        keys = [
+            keys_of(source) for name, source in assembly.sources.items() if assembly.config.issuers[name].fetched_once
+        ]
         return Use.of(assembly.config, keys, self._to_share(), bound(self._reserved))
 
     async def use(self, assembly: Assembly) -> None:

@@ -26,7 +26,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
 from sidecar.config import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.fetcher import Session
+from sidecar.jwt.jwks.key_server import Session
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
 
 log = logging.getLogger("sidecar.worker")
@@ -153,7 +153,7 @@ class Worker:
             self._say(Reply())
 
     def _source(self, issuer: Issuer, clock: Clock, session: Session, snapshot_dir: Path | None) -> JwksSource:
-        if not issuer.fetched:
+        if not issuer.fetched_once:
             return key_source(issuer, clock, session, snapshot_dir)
         source = SharedSource(issuer, clock, self._say)
         if issuer.name in self._keys:

@@ -14,7 +14,7 @@ from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.issuer import Handler, Issuer, answer_for
 from sidecar.config import Address, Config
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
-from sidecar.jwt.jwks.fetcher import is_loopback
+from sidecar.jwt.jwks.key_server import is_loopback
 
 HEADER_BYTES = 64 * 1024  # the claims header of a large token is beyond aiohttp's 8190
 TAKEN = "not embedded: something already listens there"

@@ -58,7 +58,8 @@ class JwksSource:
     believed. Both are plain attributes, since every request reads them. `on_landed` is called after each fetch.
 
     A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
-    is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning.
+    is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning. `want`
+    is told of kids that are not here, where a fetch has to ask for each; it says whether there may be such a key.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class JwksSource:
         removed_key_grace_s: float = 0.0,
         clock_skew_s: float = 60.0,
         snapshot: Snapshot | None = None,
+        want: Callable[[str], bool] | None = None,
         spread: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
@@ -95,6 +97,7 @@ class JwksSource:
         self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
         self._warned_at = float("-inf")
         self._snapshot = snapshot
+        self._want = want
         self._spread = spread
         self._failures = 0
         self._forced_at = float("-inf")
@@ -169,6 +172,8 @@ class JwksSource:
             self.suppressed += 1
             raise Rejection(Reason.KEY_UNKNOWN)
         if awaited is None:
+            if self._want is not None and not self._want(kid):
+                raise Rejection(Reason.KEY_UNKNOWN)
             flight = self._flight or self._force()
             if flight is not None:
                 raise KeysAwaited(flight)
@@ -322,7 +327,7 @@ class JwksSource:
         if self._snapshot is None:
             return
         try:
-            self._snapshot.write([key.jwk() for key in jwks.keys], self._clock.wall())
+            self._snapshot.write([key.jwk() for key in jwks.keys if key.public], self._clock.wall())
         except OSError as error:
             self._warn(f"snapshot_not_written why={error.strerror!r}", "Let this process write to jwks_snapshot_dir.")
 

@@ -1,58 +1,23 @@
-"""How a key set is had: over HTTP with discovery, or from a file. Everything that can go wrong is a FetchFailed."""
+"""How a key set is had: from a server, from a file, or from several places. Everything that can go wrong is a FetchFailed."""
 
 import asyncio
 import json
 import re
-import ssl
-import time
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
-from importlib.metadata import version
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
-import aiohttp
+from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
+from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, is_loopback, shown
+from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, told
 
-from sidecar.common.errors import Unusable
-from sidecar.common.tls import system_context
-from sidecar.jwt.jwks.jwk import UnusableKey
-from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet, told
-
-MAX_BODY_BYTES = 1024 * 1024  # of a key set or a discovery document
-_TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024**2} MiB"
 MOST_TOLD = 200  # characters of what a discovery document says
-TOTAL_S = 5.0  # for one document, from connecting to its last byte
 FILE_POLL_S = 5.0
 
-# Some key servers answer 406 to JSON alone (kube-apiserver), and some firewalls refuse the names of HTTP libraries.
-HEADERS = {
-    "Accept": "application/jwk-set+json, application/json, */*;q=0.1",
-    "User-Agent": f"jwt-sidecar/{version('jwt-sidecar')}",
-}
+MOST_KIDS, MOST_WANTED = 16, 8  # keys with URLs of their own: that are kept, and that are asked for anew at once
 
+_KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAY_BE_FETCHED = "https; from an issuer on loopback http there, too"
-
-_TOKEN = re.compile(r"[!-~]+")
-_MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
-
-
-class Session:
-    """The HTTP client for key sets, opened by the first who needs it. It never sends what a client of ours sent."""
-
-    def __init__(self) -> None:
-        self._opened: aiohttp.ClientSession | None = None
-
-    def __call__(self) -> aiohttp.ClientSession:
-        """The client."""
-        if self._opened is None:
-            self._opened = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS)
-        return self._opened
-
-    async def close(self) -> None:
-        """End its connections."""
-        if self._opened is not None:
-            await self._opened.close()
 
 
 class RemoteKeySet:
@@ -61,35 +26,13 @@ class RemoteKeySet:
     Without a `jwks_uri` the discovery document is asked for at each refresh; where there is none (404) the set is expected at
     `{issuer}/.well-known/jwks.json`, or else where the OAuth 2.0 metadata says (RFC 8414). The `issuer` of either document must
     be the configured one to the letter (section 4.3).
-
-    `headers`, the token in `bearer_token_file` and `server_name` are for the configured server alone: a discovery document may
-    name another, which has no right to them. `tls` makes the context of a connection, `wall` says what time it is.
     """
 
-    def __init__(
-        self,
-        session: Callable[[], aiohttp.ClientSession],
-        issuer: str,
-        jwks_uri: str | None,
-        allow_http: bool,
-        total_s: float = TOTAL_S,
-        *,
-        headers: Mapping[str, str] | None = None,
-        bearer_token_file: Path | None = None,
-        tls: Callable[[], ssl.SSLContext] = system_context,
-        server_name: str | None = None,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._session = session
+    def __init__(self, server: KeyServer, issuer: str, jwks_uri: str | None, allow_http: bool) -> None:
+        self._server = server
         self._issuer = issuer
         self._jwks_uri = jwks_uri
         self._allow_http = allow_http
-        self._total_s = total_s
-        self._headers = headers or {}
-        self._bearer_token_file = bearer_token_file
-        self._tls = tls
-        self._server_name = server_name
-        self._wall = wall
 
     async def __call__(self) -> KeySet:
         """Fetch the key set. Raises FetchFailed, with each place that was asked and what it said."""
@@ -98,11 +41,11 @@ class RemoteKeySet:
         base, tried = self._issuer.rstrip("/"), ""
         try:
             return await self._discovered(f"{base}/.well-known/openid-configuration")
-        except _NotFound as error:
+        except NotFound as error:
             tried = str(error)
         try:
             return await self._get(f"{base}/.well-known/jwks.json")
-        except _NotFound as error:
+        except NotFound as error:
             tried = f"{tried}; {error}"
         except FetchFailed as error:
             raise FetchFailed(f"{tried}; {error}") from error
@@ -112,7 +55,7 @@ class RemoteKeySet:
             raise FetchFailed(f"{tried}; {error}") from error
 
     async def _discovered(self, place: str) -> KeySet:
-        """The key set that the metadata of an issuer names. Raises _NotFound where there is no metadata."""
+        """The key set that the metadata of an issuer names. Raises NotFound where there is no metadata."""
         document = (await self._get(place)).document
         named = document.get("issuer") if isinstance(document, dict) else None
         if not isinstance(document, dict) or named != self._issuer:
@@ -124,7 +67,7 @@ class RemoteKeySet:
             raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
         try:
             return await self._get(jwks_uri)
-        except _NotFound as error:
+        except NotFound as error:
             raise FetchFailed(str(error)) from error
 
     def _may_fetch(self, url: str) -> bool:
@@ -140,58 +83,10 @@ class RemoteKeySet:
         return parts.scheme in ("https", "http")
 
     async def _get(self, url: str) -> KeySet:
-        """A document and what its server says of it."""
-        try:
-            async with asyncio.timeout(self._total_s):
-                encrypted = "https" in (urlsplit(url).scheme, urlsplit(egress_proxy(url) or "").scheme)
-                context = await asyncio.to_thread(self._tls) if encrypted else True
-                return await self._get_following(url, context)
-        except TimeoutError:
-            raise FetchFailed(f"{shown(url)}: no complete answer within {self._total_s:g} s") from None
-        except Unusable as error:
-            raise FetchFailed(str(error)) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchFailed(f"{shown(url)}: {_in_our_words(error)}") from error
-
-    async def _get_following(self, url: str, context: ssl.SSLContext | bool, redirects: int = 1) -> KeySet:
-        ours = urlsplit(url)[:2] == urlsplit(self._jwks_uri or self._issuer)[:2]
-        async with self._session().get(
-            url,
-            allow_redirects=False,
-            proxy=egress_proxy(url),
-            ssl=context,
-            headers=self._credentials() if ours else {},
-            server_hostname=self._server_name if ours else None,
-        ) as response:
-            if response.status in (301, 302, 307, 308) and redirects:
-                target = urljoin(url, response.headers.get("Location", ""))
-                if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                    raise FetchFailed(f"{shown(url)}: redirects to another origin, which is not followed")
-                return await self._get_following(target, context, redirects - 1)
-            if response.status == 404:
-                raise _NotFound(f"{shown(url)}: status 404")
-            if response.status != 200:
-                raise FetchFailed(f"{shown(url)}: status {response.status}")
-            offset_s = clock_offset_s(response.headers.get("Date", ""), response.headers.get("Age", ""), self._wall())
-            body = bytearray()
-            async for chunk in response.content.iter_any():  # counted after decompression: a bomb stops here
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise FetchFailed(f"{shown(url)}: {_TOO_LARGE}")
-            return KeySet(
-                decode_json(bytes(body), shown(url)), max_age(response.headers.get("Cache-Control", "")), offset_s
-            )
-
-    def _credentials(self) -> Mapping[str, str]:
-        if self._bearer_token_file is None:
-            return self._headers
-        try:
-            token = self._bearer_token_file.read_text("ascii").strip()
-        except (OSError, ValueError):
-            token = ""
-        if not _TOKEN.fullmatch(token):
-            raise FetchFailed(f"{self._bearer_token_file}: no bearer token could be read from it")
-        return {**self._headers, "Authorization": f"Bearer {token}"}
+        answer = await self._server.get(url)
+        document = decode_json(answer.body, shown(url))
+        max_age_s = refresh_hint(document) if answer.max_age_s is None else answer.max_age_s
+        return KeySet(document, max_age_s, answer.clock_offset_s)
 
 
 class FileKeySet:
@@ -208,7 +103,7 @@ class FileKeySet:
         """Read the file. Raises FetchFailed."""
         try:
             if self._path.stat().st_size > MAX_BODY_BYTES:
-                raise FetchFailed(f"{self._path}: {_TOO_LARGE}")
+                raise FetchFailed(f"{self._path}: {TOO_LARGE}")
             body = self._path.read_bytes()
         except OSError as error:
             raise FetchFailed(f"{self._path}: {error.strerror}") from error
@@ -231,29 +126,73 @@ class FixedKeySet:
         return self._key_set
 
 
-class _NotFound(FetchFailed):
-    pass
+class SeveralKeySets:
+    """The keys of several places as one set: each place with the algorithms that its keys may be used with.
+
+    All must be there: with a part of the keys good tokens would be refused, and nobody could tell them from forged ones.
+    """
+
+    def __init__(self, places: Sequence[tuple[Fetch, Collection[str]]]) -> None:
+        self._places = places
+
+    async def __call__(self) -> KeySet:
+        """Fetch them all. Raises FetchFailed."""
+        found = await asyncio.gather(*(self._one(*place) for place in self._places), return_exceptions=True)
+        sets: list[tuple[Jwks, KeySet]] = []
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+            sets.append(one)
+        keys = dict.fromkeys(key for jwks, _ in sets for key in jwks.keys)
+        skipped = [text for jwks, _ in sets for text in jwks.skipped]
+        ages = [key_set.max_age_s for _, key_set in sets if key_set.max_age_s is not None]
+        offset_s = next((key_set.clock_offset_s for _, key_set in sets if key_set.clock_offset_s is not None), None)
+        return KeySet(Jwks(list(keys), skipped), min(ages, default=None), offset_s)
+
+    async def _one(self, fetch: Fetch, algorithms: Collection[str]) -> tuple[Jwks, KeySet]:
+        key_set = await fetch()
+        return await Jwks.of_in_turns(key_set.document, algorithms), key_set
 
 
-def _in_our_words(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return "its certificate is not trusted"
-        case aiohttp.ClientConnectorSSLError():
-            return "no TLS connection could be agreed on"
-        case aiohttp.ClientConnectorDNSError():
-            return "its host name cannot be resolved"
-        case aiohttp.ClientProxyConnectionError():
-            return "no connection to the egress proxy"
-        case aiohttp.ClientHttpProxyError():
-            return f"the egress proxy refused with status {error.status}"
-        case aiohttp.ClientConnectorError():
-            return "no connection"
-        case aiohttp.InvalidURL() | UnicodeError():  # a label of the host that is too long is neither
-            return "not a URL"
-        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
-            return "the connection broke off"
-    return "not a valid HTTP answer"
+class KeysByKid:
+    """Public keys in PEM, each at a URL of its own with its kid in it, as AWS's load balancers have them.
+
+    Which keys there are is known from tokens alone. So a kid that a token names is asked for with the next fetch, and kept when
+    there is such a key; it has to look like one, and few are asked for at once.
+    """
+
+    def __init__(self, server: KeyServer, jwks_uri: str, algorithms: Collection[str]) -> None:
+        self._server = server
+        self._jwks_uri = jwks_uri
+        self._algorithms = algorithms
+        self._kids: dict[str, None] = {}
+        self._wanted: dict[str, None] = {}
+
+    def want(self, kid: str) -> bool:
+        """Ask for this kid, too, with the next fetch. False for what is no kid of these."""
+        if _KID.fullmatch(kid) is None:
+            return False
+        if len(self._wanted) < MOST_WANTED:
+            self._wanted[kid] = None
+        return True
+
+    async def __call__(self) -> KeySet:
+        """Fetch the keys that are known, and those that were asked for. Raises FetchFailed."""
+        kids = [*self._kids, *self._wanted][:MOST_KIDS]
+        self._wanted = {}
+        keys = [key for kid in kids if (key := await self._key(kid)) is not None]
+        self._kids = dict.fromkeys(key.kid for key in keys if key.kid is not None)
+        return KeySet(Jwks(keys), None)
+
+    async def _key(self, kid: str) -> VerificationKey | None:
+        url = self._jwks_uri.replace("{kid}", kid)
+        try:
+            answer = await self._server.get(url)
+            return public_key(answer.body, kid, self._algorithms)
+        except Refused:  # some storage servers answer 403 for what is not there
+            return None
+        except UnusableKey as error:
+            raise FetchFailed(f"{shown(url)}: {error}") from error
 
 
 def decode_json(body: bytes, where: str) -> object:
@@ -265,46 +204,13 @@ def decode_json(body: bytes, where: str) -> object:
     return document
 
 
-def max_age(cache_control: str) -> float | None:
-    """Seconds that the sender calls its answer fresh (RFC 9111 section 5.2.2); 0 for `no-store` and `no-cache`."""
-    if re.search(r"no-store|no-cache", cache_control, re.IGNORECASE):
-        return 0.0
-    found = _MAX_AGE.search(cache_control)
-    return float(found[1]) if found else None
-
-
-def clock_offset_s(date: str, age: str, now: float) -> float | None:
-    """How far the clock of a server is ahead of `now` (Unix time), from the headers of its answer; None without a Date.
-
-    A cache on the way keeps the `Date` and tells the answer's `Age` (RFC 9111 section 4.2.3).
-    """
-    try:
-        made = parsedate_to_datetime(date).timestamp()
-        return made + (int(age) if age.isdecimal() else 0) - now
-    except (ValueError, OverflowError):
-        return None
+def refresh_hint(document: object) -> float | None:
+    """Seconds after which a SPIFFE bundle asks to be fetched again (SPIFFE Trust Domain and Bundle section 4.1.2)."""
+    hint = document.get("spiffe_refresh_hint") if isinstance(document, dict) else None
+    return float(hint) if type(hint) is int and 0 <= hint < 2**31 else None
 
 
 def metadata_url(base: str) -> str:
     """Where OAuth 2.0 metadata of an issuer without a slash at its end is: RFC 8414 section 3.1."""
     scheme, authority, path = urlsplit(base)[:3]
     return f"{scheme}://{authority}/.well-known/oauth-authorization-server{path}"
-
-
-def shown(url: str) -> str:
-    """A URL for logs and people: its query may hold a credential."""
-    return url.partition("?")[0]
-
-
-def egress_proxy(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; never one for loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname
-    if host is None or is_loopback(host) or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
-
-
-def is_loopback(host: str) -> bool:
-    """Does this host name or address mean this machine, without asking a name server?"""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None

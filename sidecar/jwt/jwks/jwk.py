@@ -39,6 +39,7 @@ THUMBPRINTS = (
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log and no message to a worker can hold it
+_USES = ("sig", "jwt-svid")  # RFC 7517 section 4.2, and the JWT-SVID specification of SPIFFE section 5
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
@@ -139,6 +140,11 @@ class VerificationKey:
         """The family of the key (RFC 7518 section 6.1)."""
         return "oct" if isinstance(self._material, bytes) else self._material["kty"]
 
+    @property
+    def public(self) -> bool:
+        """Is it a public key, and no secret?"""
+        return isinstance(self._material, dict)
+
     def jwk(self) -> dict[str, Any]:
         """The key as a member of a key set: what `verification_key` makes this very key of. Of public keys only."""
         assert isinstance(self._material, dict)
@@ -168,7 +174,7 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
         raise UnusableKey("its kid is not a short string")
     if kid is not None and _SURROGATE.search(kid):
         raise UnusableKey("its kid is not Unicode text: it holds half of a surrogate pair")
-    if member.get("use", "sig") != "sig":
+    if member.get("use", "sig") not in _USES:
         raise UnusableKey("its use is not sig")
     operations = member.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
@@ -209,13 +215,18 @@ def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:
 
 
 def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> VerificationKey:
-    """The public key of a PEM file (RFC 7468 section 13), held to all that a JWK is. Raises UnusableKey."""
+    """The public key or certificate of a PEM file (RFC 7468 sections 13 and 5), held to all that a JWK is. Raises UnusableKey.
+
+    Of a certificate only the key counts: whoever names it here, or publishes it for its kid, says that it may be used.
+    """
     if b"PRIVATE KEY-----" in pem:
         raise UnusableKey("it holds a private key; keep that where tokens are signed: openssl pkey -pubout")
     try:
-        key = load_pem_public_key(pem)
+        key = _certified(pem) if b"BEGIN CERTIFICATE" in pem else load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UnusableKey("it holds no public key in PEM, such as openssl pkey -pubout writes") from error
+        raise UnusableKey(
+            "it holds no public key or certificate in PEM, such as openssl pkey -pubout writes"
+        ) from error
     match key:
         case rsa.RSAPublicKey():
             numbers = key.public_numbers()
@@ -235,6 +246,12 @@ def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> Verific
         case _:
             raise UnusableKey("it is not RSA, EC or Ed25519")
     return verification_key(member if kid is None else {**member, "kid": kid}, allowed)
+
+
+def _certified(pem: bytes) -> Any:
+    from cryptography.x509 import load_pem_x509_certificate  # no start has to wait for it
+
+    return load_pem_x509_certificate(pem).public_key()
 
 
 def _base64url_uint(number: int, size: int | None = None) -> str:

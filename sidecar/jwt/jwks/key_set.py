@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
-from sidecar.jwt.jwks.jwk import Key, UnusableKey, VerificationKey, verification_key
+from sidecar.jwt.jwks.jwk import Key, UnusableKey, VerificationKey, public_key, verification_key
 
 MAX_KEYS = 1000  # of one set that are used; the largest seen in the field is about ten
 KEYS_IN_A_TURN = 20  # one takes 0.02 to 0.2 ms
@@ -133,15 +133,27 @@ class Jwks:
         return f"<Jwks of {len(self.keys)} keys>"
 
 
+class Pem(NamedTuple):
+    """A member of a set that has PEM by kid, as Google writes it."""
+
+    kid: str
+    text: str
+
+
 def _members(document: object) -> list[object]:
-    members = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(members, list):
-        raise FetchFailed("the document is not a JWK Set: it has no list of keys")
-    return members
+    if isinstance(document, dict):
+        members = document.get("keys")
+        if isinstance(members, list):  # a SPIFFE bundle has certificates of services beside the keys of tokens
+            return [one for one in members if not (isinstance(one, dict) and one.get("use") == "x509-svid")]
+        if document and all(isinstance(text, str) and text.startswith("-----BEGIN ") for text in document.values()):
+            return [Pem(kid, text) for kid, text in document.items()]
+    raise FetchFailed("the document is not a JWK Set: it has no list of keys")
 
 
 def _read(position: int, member: object, allowed: Collection[str]) -> VerificationKey | str:
     try:
+        if isinstance(member, Pem):
+            return public_key(member.text.encode(), member.kid, allowed)
         return verification_key(member, allowed)
     except UnusableKey as error:
         return f"key {position}{_algorithm(member)}: {error}"

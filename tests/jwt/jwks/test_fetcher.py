@@ -17,7 +17,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from sidecar.app.server import build
 from sidecar.common.tls import system_context
 from sidecar.config import parse
-from sidecar.jwt.jwks.fetcher import TOTAL_S, FileKeySet, RemoteKeySet, is_loopback, max_age
+from sidecar.jwt.jwks.fetcher import FileKeySet, RemoteKeySet
+from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, is_loopback, max_age
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
@@ -53,7 +54,8 @@ async def fetch(
     total_s: float = TOTAL_S,
     tls: Callable[[], ssl.SSLContext] = system_context,
 ) -> KeySet:
-    return await RemoteKeySet(lambda: session, issuer, jwks_uri, allow_http, total_s=total_s, tls=tls)()
+    server = KeyServer(lambda: session, jwks_uri or issuer, total_s, tls=tls)
+    return await RemoteKeySet(server, issuer, jwks_uri, allow_http)()
 
 
 class NoNames(AbstractResolver):

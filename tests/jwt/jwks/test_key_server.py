@@ -15,7 +15,7 @@ import trustme
 
 from sidecar.app.server import Sidecar, build
 from sidecar.config import parse
-from sidecar.jwt.jwks.fetcher import clock_offset_s, egress_proxy
+from sidecar.jwt.jwks.key_server import clock_offset_s, egress_proxy
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send

@@ -25,7 +25,7 @@ ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
         pytest.param({"keys": "x"}, id='{"keys":"x"}'),
         pytest.param({"KEYS": [tokens.public_jwk()]}, id="another case"),
         pytest.param({"error": "not found"}, id='{"error":..}'),
-        pytest.param({"a": "-----BEGIN CERTIFICATE-----"}, id="Firebase-style mapping"),
+        pytest.param({"a": "-----BEGIN CERTIFICATE-----", "b": 5}, id="PEM by kid, and something else"),
         pytest.param([tokens.public_jwk()], id="a bare list of keys"),
         pytest.param(tokens.public_jwk(), id="a bare key"),
     ],

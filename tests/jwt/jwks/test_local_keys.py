@@ -315,7 +315,7 @@ def pem(key: Any) -> bytes:
     return encoded
 
 
-NO_PEM = "it holds no public key in PEM, such as openssl pkey -pubout writes"
+NO_PEM = "it holds no public key or certificate in PEM, such as openssl pkey -pubout writes"
 PRIVATE = "it holds a private key; keep that where tokens are signed: openssl pkey -pubout"
 
 

@@ -1,0 +1,88 @@
+"""Where keys are, in the configuration."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from sidecar.config.addresses import web_url
+from sidecar.config.secret import SecretFile, SecretVariable
+from sidecar.config.struct import Struct, key
+from sidecar.config.values import ConfigFile, Text
+from sidecar.config.yaml_source import Section
+
+_BY_KID = re.compile(r"https?://[^/?#{}]+/[^?#{}]*\{kid\}[^?#{}]*")
+
+SOURCES = ("jwks_uri", "jwks_file", "jwks_inline", "public_key_file", "secret_file", "secret_env")
+"""The keys that say where keys are: at most one of them is written."""
+SECRET_SOURCES = ("secret_file", "secret_env")
+
+
+def _key_set(value: dict[str, Any]) -> dict[str, Any]:
+    keys = value.get("keys")
+    if value and all(isinstance(pem, str) and pem.startswith("-----BEGIN ") for pem in value.values()):
+        if any("PRIVATE KEY-----" in pem for pem in value.values()):
+            raise ValueError("holds a private key; only public keys and certificates belong here")
+        return value
+    if not isinstance(keys, list):
+        raise ValueError("is no JWK Set: it has no list of keys")
+    if any(isinstance(member, dict) and member.keys() & {"d", "k"} for member in keys):
+        raise ValueError("holds a private key or a secret (d or k); only the public members of a key belong here")
+    return value
+
+
+def _keys_url(url: str) -> str:
+    web_url(url.replace("{kid}", "kid"))
+    if {"{", "}"} & set(url) and not _BY_KID.fullmatch(url):
+        raise ValueError("{input} has braces; {kid} may stand once in its path, for keys with a URL of their own each")
+    return url
+
+
+KeysUrl = Annotated[str, AfterValidator(_keys_url)]
+
+
+class KeyPlace(Struct):
+    """One place of keys."""
+
+    jwks_uri: KeysUrl | None = key(
+        "Its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).", None
+    )
+    jwks_file: ConfigFile | None = key("A file with its key set instead, read again when it changes.", None)
+    jwks_inline: Annotated[dict[str, Any], AfterValidator(_key_set)] | None = key("Its key set, written here.", None)
+    public_key_file: ConfigFile | None = key("A file with its one public key (PEM), read again when it changes.", None)
+    kid: Text | None = key("The kid of that public key. Left out: its tokens may name any.", None)
+    secret_file: SecretFile | None = key("A file with the secret it shares with this proxy, for HS256 to HS512.", None)
+    secret_env: SecretVariable | None = key("The environment variable with that secret instead.", None)
+
+    @property
+    def keys_from(self) -> str:
+        """Which key of the file, or preset, says where the keys are; `discovery` when none does."""
+        return next((source for source in SOURCES if getattr(self, source) is not None), "discovery")
+
+    @property
+    def secret(self) -> bool:
+        """Is it a secret, and no public key?"""
+        return self.keys_from in SECRET_SOURCES
+
+    @property
+    def by_kid(self) -> bool:
+        """Has each key a URL of its own?"""
+        return "{kid}" in (self.jwks_uri or "")
+
+    def check(self, section: Section) -> None:
+        """One place."""
+        written = [source for source in SOURCES if source in section]
+        for other in written[1:]:
+            section.report(f"contradicts {written[0]}; keep one of the two", other)
+        if "kid" in section and "public_key_file" not in section:
+            section.report("is that of public_key_file, which is not here", "kid")
+
+
+class MoreKeys(KeyPlace):
+    """One more place of an issuer's keys."""
+
+    def check(self, section: Section) -> None:
+        """A place."""
+        super().check(section)
+        if not any(source in section for source in SOURCES):
+            section.report(f"names no place of keys; one of: {', '.join(SOURCES)}")
