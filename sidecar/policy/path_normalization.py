@@ -28,14 +28,11 @@ _FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
 _SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(r"(?<=/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 _DOT_OR_SLASH = re.compile("%(?:2e|2f|5c)", re.IGNORECASE)
-_SMALL_ESCAPE = re.compile("%(?:[a-f][0-9a-f]|[0-9][a-f])", re.IGNORECASE)
 # `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
 _DOT_PARAMETER = re.compile(r"/\.{1,2};")
-_PARAMETER = re.compile(r";[^/]*")
-_LAST_PARAMETER = re.compile(r";[^;/]*(?=/|$)")
+_PARAMETER = re.compile(r";[^;/]*(?=/|$)")
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
-
 
 # What programs may not look at in a path.
 LETTER_CASE = "letter_case"  # Express, IIS and ASP.NET; file systems of macOS and Windows
@@ -138,11 +135,6 @@ def _dots_and_slashes_decoded(path: str) -> str:
     return _DOT_OR_SLASH.sub(lambda escape: unquote(escape[0]), path)
 
 
-def _escapes_in_capitals(path: str) -> str:
-    """Rails and yarl write `%2f` as `%2F`."""
-    return _SMALL_ESCAPE.sub(lambda escape: escape[0].upper(), path)
-
-
 def _backslashes_turned(path: str) -> str:
     return path.replace("\\", "/")
 
@@ -153,13 +145,8 @@ def _cut(path: str) -> str:
 
 
 def _without_parameters(path: str) -> str:
-    """A servlet container takes `;x` for a parameter of its segment, and drops it before it looks for the resource."""
+    """A servlet container takes `;x` for a parameter of its segment, and drops it: Jetty the last one, Tomcat and Spring all."""
     return _PARAMETER.sub("", path)
-
-
-def _without_last_parameters(path: str) -> str:
-    """Jetty drops the last one of each segment."""
-    return _LAST_PARAMETER.sub("", path)
 
 
 def _without_authority(path: str) -> str:
@@ -221,12 +208,10 @@ READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("%5c", _decoded_but_slashes),
     ("%2", _dots_decoded),
     ("%", _dots_and_slashes_decoded),
-    ("%", _escapes_in_capitals),
     ("\\", _backslashes_turned),
     ("?", _cut),
     ("#", _cut),
     (";", _without_parameters),
-    (";", _without_last_parameters),
     ("//", _without_authority),
     ("//", _without_late_authority),
     ("//", _merged),
