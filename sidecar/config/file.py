@@ -14,6 +14,7 @@ from pydantic import Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddresses, Network, UpstreamUrl, WebUrl, is_loopback
+from sidecar.config.cors import Cors
 from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
@@ -124,6 +125,10 @@ class Config(Struct):
     )
     resource_metadata: ResourceMetadata | None = key(
         "Tells clients that were refused where to get a token (RFC 9728). Left out: nothing is told.", None
+    )
+    cors: Cors | None = key(
+        "Lets pages of other origins read refusals, and answers their preflights. Left out: a refusal has no CORS headers.",
+        None,
     )
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
     close_on_expiry: Literal["websocket", "all", "off"] = key(

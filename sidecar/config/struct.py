@@ -28,6 +28,7 @@ _MISSING = {
     "audiences": "list the `aud` values that mean this backend, or write `audiences: any` to switch the check off",
     "issuer": "it is the `iss` of the tokens to the letter, such as https://idp.example/",
     "issuers": "name at least one issuer whose tokens are accepted",
+    "origins": "list the origins of the pages that may read refusals, such as https://app.example.com",
     "path": "such as /health",
     "secret_file": "such as /run/secrets/signature",
     "url": "such as http://127.0.0.1:9292",

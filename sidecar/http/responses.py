@@ -93,12 +93,15 @@ def refusal(
     rejection: Rejection,
     request_id: str,
     form: Form,
-    connection: bytes = b"",
+    more_lines: bytes = b"",
     *,
     head_only: bool = False,
     where: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The answer to a request that is refused; `connection` as from `connection_line`, `head_only` for HEAD."""
+    """The answer to a request that is refused.
+
+    `more_lines` are those about the connection, as from `connection_line`, and about CORS; `head_only` is for HEAD.
+    """
     if where is not None and form.detail == "full":
         head, rest, _, _ = _refusal(rejection, form)
         content = body(rejection, request_id, form, where)
@@ -114,7 +117,7 @@ def refusal(
             made = _made[key] = _refusal(rejection, form)
         head, rest, before, after = made
         content = b"%b%b%b" % (before, request_id.encode(), after)
-    head = b"%b%d\r\nX-Request-Id: %b\r\n%b%b\r\n" % (head, len(content), request_id.encode(), rest, connection)
+    head = b"%b%d\r\nX-Request-Id: %b\r\n%b%b\r\n" % (head, len(content), request_id.encode(), rest, more_lines)
     return head if head_only else head + content
 
 

@@ -16,6 +16,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.gateway.api_keys import LIKE_A_KEY
 from sidecar.gateway.gateway import Gateway
 from sidecar.gateway.local_endpoints import Page
+from sidecar.http.cors import Cors
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.framing import CHUNKED
 from sidecar.http.head_cache import HeadCache
@@ -64,6 +65,7 @@ class Handler:
         close_on_expiry: str,
         pages: Mapping[str, Page] | None = None,
         forward_auth: ForwardAuth | None = None,
+        cors: Cors | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
         self.routes = routes
@@ -71,7 +73,7 @@ class Handler:
         self.identity = identity
         self.upstreams = upstreams
         self.telemetry = telemetry
-        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature)
+        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors)
         self.tokens = tokens
         self.header_policy = header_policy
         self.heads: HeadCache[RequestHead] = HeadCache()
@@ -84,6 +86,7 @@ class Handler:
         self._api_keys = gateway.api_keys
         self._mints = gateway.mints
         self._forward_auth = forward_auth
+        self.cors = cors
 
     def exchange(
         self, head: RequestHead, forwarded: Forwarded, client: Client | None = None, raw: bytes = b""
@@ -115,6 +118,8 @@ class Handler:
                 return
             if self._forward_auth is not None and self._forward_auth.asks(head, exchange.forwarded):
                 exchange.ask_about(*self._forward_auth.asked_about(head))
+            elif self.cors is not None and exchange.is_preflight and self.answers.preflight(exchange):
+                return
             route = head.route
             if route is None or exchange.is_question:
                 route = self.routes.match(exchange.method, exchange.target, exchange.host)

@@ -4,23 +4,33 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.gateway.api_keys import ApiKeys
 from sidecar.gateway.local_endpoints import Page
 from sidecar.gateway.token_endpoint import TOKEN_ROUTE
+from sidecar.http.cors import Cors
 from sidecar.http.responses import Form, accepted, connection_line, local, refusal
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.request_signature import Signature
-from sidecar.policy.routes import Auth
+from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.exchange import Exchange, new_id
 
+PREFLIGHT_ROUTE = Route("/*", name="(preflight)")  # for logs and metrics
 UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
 
 
 class LocalAnswers:
     """Writes them, and ends the exchange with them. `form` is how refusals look, `signature` what signs identity headers."""
 
-    def __init__(self, form: Form, telemetry: Telemetry, api_keys: ApiKeys | None, signature: Signature | None) -> None:
+    def __init__(
+        self,
+        form: Form,
+        telemetry: Telemetry,
+        api_keys: ApiKeys | None,
+        signature: Signature | None,
+        cors: Cors | None,
+    ) -> None:
         self._form = form
         self._telemetry = telemetry
         self._api_keys = api_keys
         self._signature = signature
+        self._cors = cors
 
     def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
         """Answer a request that is refused.
@@ -44,9 +54,11 @@ class LocalAnswers:
                 form = form._replace(scheme="Basic", oauth=True)
             elif route.auth is Auth.API_KEY and self._api_keys is not None:
                 form = form._replace(scheme=self._api_keys.scheme)
-        connection = connection_line(keep, exchange.minor)
+        lines = connection_line(keep, exchange.minor)
+        if self._cors is not None:
+            lines += self._cors.refusal(exchange.head.values("origin"))
         head_only = exchange.head.method == "HEAD"
-        client.write(refusal(rejection, exchange.id, form, connection, head_only=head_only, where=where))
+        client.write(refusal(rejection, exchange.id, form, lines, head_only=head_only, where=where))
         exchange.finish(keep=keep)
 
     def refuse_unread(self, reason: Reason, peer: str, cause: str) -> bytes:
@@ -56,7 +68,10 @@ class LocalAnswers:
         retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
         rejection = Rejection(reason, retry_after_s=retry_after_s, cause=cause)
         where = {"cause": cause} if cause and self._form.detail == "full" else None
-        return refusal(rejection, request_id, self._form, connection_line(False, 1), where=where)
+        lines = connection_line(False, 1)
+        if self._cors is not None:
+            lines += self._cors.refusal([])
+        return refusal(rejection, request_id, self._form, lines, where=where)
 
     def reply(self, exchange: Exchange, page: Page) -> None:
         """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
@@ -71,6 +86,22 @@ class LocalAnswers:
         connection = connection_line(keep, exchange.minor)
         client.write(local(status, headers, content, page.mark, exchange.id, connection, head_only=head_only))
         exchange.finish(keep=keep)
+
+    def preflight(self, exchange: Exchange) -> bool:
+        """Answer a CORS preflight in place of the backend, if its origin is one of those that are known here."""
+        client = exchange.client
+        assert client is not None
+        assert self._cors is not None
+        headers = self._cors.preflight(exchange.head)
+        if headers is None:
+            return False
+        exchange.route = PREFLIGHT_ROUTE
+        exchange.status = 204
+        keep = exchange.may_keep_client
+        connection = connection_line(keep, exchange.minor)
+        client.write(local(204, headers, b"", "preflight", exchange.id, connection, head_only=False))
+        exchange.finish(keep=keep)
+        return True
 
     def accept(self, exchange: Exchange, identity: bytes) -> None:
         """Answer a front proxy's question with the identity headers."""

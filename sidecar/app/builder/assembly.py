@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import config as settings
 from sidecar.app.builder.components import (
     backend,
+    cors,
     form,
     forward_auth,
     header_policy,
@@ -112,6 +113,7 @@ class Assembly:
             header_policy=header_policy(config, tokens),
             signature=signs,
             form=form(config),
+            cors=cors(config),
             in_flight=config.limits.in_flight,
             close_on_expiry=config.close_on_expiry,
             gateway=self.gateway,

@@ -22,6 +22,7 @@ from sidecar.gateway.local_endpoints import Page
 from sidecar.gateway.resource_metadata import ResourceMetadata, metadata_url
 from sidecar.gateway.signing_key import SigningKey, own_key
 from sidecar.gateway.token_minter import Mint
+from sidecar.http.cors import Cors
 from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy, fold
 from sidecar.http.responses import Form
 from sidecar.jwt.claims import ClaimRules, Path, Subjects
@@ -196,6 +197,14 @@ def form(config: Config) -> Form:
     """How refusals look."""
     metadata = None if config.resource_metadata is None else metadata_url(config.resource_metadata.resource)
     return Form(config.realm, config.error_format == "problem", config.error_detail, resource_metadata=metadata)
+
+
+def cors(config: Config) -> Cors | None:
+    """Whose pages may read refusals, if any may."""
+    wanted = config.cors
+    if wanted is None:
+        return None
+    return Cors(wanted.origins, credentials=wanted.credentials, max_age_s=wanted.max_age_s)
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:

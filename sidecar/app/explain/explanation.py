@@ -126,6 +126,8 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
         if (page := handler.pages.get(head.target.partition("?")[0])) is not None:
             return Explanation(steps, None, f"nobody: it is a page of our own, {page.route.name}, asked for")
+        if handler.cors is not None and exchange.is_preflight and handler.cors.preflight(head) is not None:
+            return Explanation(steps, None, "nobody: it is a CORS preflight of an allowed origin, answered here")
         try:
             route = exchange.route = handler.routes.match(exchange.method, exchange.target, exchange.host)
         except Rejection as rejection:

@@ -1,0 +1,71 @@
+"""CORS for answers of our own (the Fetch standard, section 3.2): what lets a page of another origin read a refusal.
+
+A backend's answers are its own to mark. Whoever may not read an answer may still send the request: tokens decide about that.
+"""
+
+from collections.abc import Collection
+
+from sidecar.http.grammar import TOKEN, options
+from sidecar.http.request_head import RequestHead
+
+ANY = "*"
+MOST_HEADERS_BYTES = 4096  # of the names of headers that a preflight asks for
+# What a page may read besides the few headers that it always may.
+EXPOSED = b"WWW-Authenticate, Retry-After, Allow, X-Request-Id, X-JWT-Sidecar"
+
+
+class Cors:
+    """Knows the `origins` whose pages may read our answers, ANY alone for all of them.
+
+    `credentials`: also to requests that the browser sends with cookies. A preflight's answer is good for `max_age_s`.
+    """
+
+    def __init__(self, origins: Collection[str], *, credentials: bool = False, max_age_s: float = 600.0) -> None:
+        assert not (credentials and ANY in origins), "every page could read what a browser's cookies are good for"
+        self._any = ANY in origins
+        self._origins = frozenset(origin.encode() for origin in origins)
+        self._credentials = b"Access-Control-Allow-Credentials: true\r\n" if credentials else b""
+        self._max_age_s = max_age_s
+
+    def _allowed(self, origins: list[bytes]) -> bytes | None:
+        """What the allowed origin is called in an answer; None where it is not allowed."""
+        if self._any:
+            return b"*"
+        return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
+
+    def refusal(self, origins: list[bytes]) -> bytes:
+        """The header lines of a refusal; `origins` are what the request's `Origin` headers say."""
+        vary = b"" if self._any else b"Vary: Origin\r\n"  # also where there is none: a cache has to know
+        allowed = self._allowed(origins)
+        if allowed is None:
+            return vary
+        return b"Access-Control-Allow-Origin: %b\r\n%bAccess-Control-Expose-Headers: %b\r\n%b" % (
+            allowed,
+            self._credentials,
+            EXPOSED,
+            vary,
+        )
+
+    def preflight(self, head: RequestHead) -> dict[str, str] | None:
+        """The headers that answer a preflight; None where its origin is not allowed, or it asks for what is no header."""
+        allowed = self._allowed(head.values("origin"))
+        methods, headers = head.values("access-control-request-method"), head.values("access-control-request-headers")
+        asked = options(headers)
+        if (
+            allowed is None
+            or len(methods) != 1
+            or sum(map(len, headers)) > MOST_HEADERS_BYTES
+            or not all(TOKEN.fullmatch(name) for name in (*methods, *asked))
+        ):
+            return None
+        answer = {
+            "Access-Control-Allow-Origin": allowed.decode("latin-1"),
+            "Access-Control-Allow-Methods": methods[0].decode(),
+            "Access-Control-Max-Age": f"{self._max_age_s:.0f}",
+            "Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+        }
+        if asked:
+            answer["Access-Control-Allow-Headers"] = b", ".join(sorted(asked)).decode()
+        if self._credentials:
+            answer["Access-Control-Allow-Credentials"] = "true"
+        return answer

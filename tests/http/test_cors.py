@@ -1,0 +1,88 @@
+"""CORS for answers of our own: whose pages may read them, and what a preflight is answered."""
+
+import pytest
+
+from sidecar.http.cors import EXPOSED, Cors
+from sidecar.http.header_policy import RequestHeaderPolicy
+from sidecar.http.request_head import RequestHead, parse_request_head
+
+APP = "https://app.example.com"
+SAYS = b"Access-Control-Expose-Headers: " + EXPOSED + b"\r\n"
+NAMED = Cors([APP, "http://localhost:3000"])
+
+
+def preflight(*lines: str) -> RequestHead:
+    head = "".join(f"{line}\r\n" for line in ("OPTIONS /x HTTP/1.1", "Host: h", *lines, ""))
+    return parse_request_head(head.encode(), RequestHeaderPolicy(()), 8192, 100)
+
+
+@pytest.mark.parametrize("origin", [APP, "http://localhost:3000"])
+def test_a_page_of_a_named_origin_may_read_a_refusal(origin: str) -> None:
+    allow = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
+    assert NAMED.refusal([origin.encode()]) == allow + SAYS + b"Vary: Origin\r\n"
+    credentials = Cors([origin], credentials=True)
+    assert b"Access-Control-Allow-Credentials: true\r\n" in credentials.refusal([origin.encode()])
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        [], [b"https://evil.example"], [b"null"], [b""], [b"https://app.example.com.evil.example"], [b"http://app.example.com"],
+        [b"https://APP.example.com"], [b"https://app.example.com:443"], [b"https://app.example.com/"], [b"*"],
+        [b"https://app.example.com", b"https://app.example.com"], [b"https://app.example.com https://evil.example"],
+    ],
+)  # fmt: skip
+def test_no_other_page_may_and_caches_know_that_it_depends(origins: list[bytes]) -> None:
+    assert NAMED.refusal(origins) == b"Vary: Origin\r\n"
+
+
+@pytest.mark.parametrize("origins", [[], [b"https://a.example"], [b"null"]])
+def test_every_page_may_where_all_are_named(origins: list[bytes]) -> None:
+    assert Cors(["*"]).refusal(origins) == b"Access-Control-Allow-Origin: *\r\n" + SAYS
+
+
+def test_all_pages_and_credentials_never_go_together() -> None:
+    with pytest.raises(AssertionError):
+        Cors(["*"], credentials=True)
+
+
+def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
+    asked = preflight(
+        f"Origin: {APP}", "Access-Control-Request-Method: PATCH", "Access-Control-Request-Headers: authorization, X-A"
+    )
+    vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+    assert Cors([APP], credentials=True, max_age_s=60).preflight(asked) == {
+        "Access-Control-Allow-Origin": APP,
+        "Access-Control-Allow-Methods": "PATCH",
+        "Access-Control-Allow-Headers": "authorization, x-a",
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Max-Age": "60",
+        "Vary": vary,
+    }
+    plain = preflight("Origin: https://any.example", "Access-Control-Request-Method: GET")
+    assert Cors(["*"]).preflight(plain) == {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Methods": "GET",
+        "Access-Control-Max-Age": "600",
+        "Vary": vary,
+    }
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(["Origin: https://evil.example", "Access-Control-Request-Method: GET"], id="another origin"),
+        pytest.param([f"Origin: {APP}", "Access-Control-Request-Method: G T"], id="no method"),
+        pytest.param([f"Origin: {APP}", *["Access-Control-Request-Method: GET"] * 2], id="two methods"),
+        pytest.param(
+            [f"Origin: {APP}", "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: a b"],
+            id="no header",
+        ),
+        pytest.param(
+            [f"Origin: {APP}", "Access-Control-Request-Method: GET", f"Access-Control-Request-Headers: {'a' * 5000}"],
+            id="too many headers",
+        ),
+    ],
+)
+def test_other_preflights_are_the_backends(lines: list[str]) -> None:
+    assert NAMED.preflight(preflight(*lines)) is None

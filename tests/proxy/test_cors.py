@@ -1,0 +1,129 @@
+"""With `cors`, a page of another origin can read why it was refused; without, a refusal stays as it is."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.app.explain.explanation import Question, explain
+from sidecar.observability.counters import Counts
+from tests.peers.backend import RawBackend, send
+from tests.peers.issuer import Answer
+from tests.peers.raw import Response
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+APP, EVIL = "https://app.example.com", "https://evil.example"
+CORS = {"origins": [APP]}
+ALLOWED = {
+    "access-control-allow-origin": APP,
+    "access-control-expose-headers": "WWW-Authenticate, Retry-After, Allow, X-Request-Id, X-JWT-Sidecar",
+}
+ROUTES: list[dict[str, Any]] = [
+    {"path": "/public/*", "auth": "none"},
+    {"path": "/closed", "auth": "deny"},
+    {"path": "/strict", "preflight": "reject"},
+    {"path": "/admin", "require": {"scopes": ["admin"]}},
+]
+PREFLIGHT = [("Access-Control-Request-Method", "PUT"), ("Access-Control-Request-Headers", "authorization")]
+
+
+def about_cors(answer: Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers if name.lower().startswith("access-control-")}
+
+
+async def refused(stack: Stack, kind: str, origin: str) -> Response:
+    """A refusal of this kind."""
+    headers = [("Origin", origin)]
+    match kind:
+        case "400":
+            return await stack.fetch(request("GET", "/%zz", headers=headers))
+        case "401":
+            return await stack.fetch(request("GET", "/", headers=headers))
+        case "403":
+            return await stack.fetch(stack.good(target="/admin", headers=headers))
+        case "405":
+            return await stack.fetch(request("TRACE", "/", headers=headers))
+        case "502":
+            await stack.backend.go_down()
+            return await stack.fetch(stack.good(headers=headers))
+    stack.issuer.on_jwks = Answer(500)
+    return await stack.fetch(stack.good(headers=headers))
+
+
+@pytest.mark.parametrize("kind", ["400", "401", "403", "405", "502", "503"])
+async def test_a_page_of_a_named_origin_can_read_every_refusal(kind: str) -> None:
+    async with running(routes=ROUTES, cors=CORS) as stack:
+        answer = await refused(stack, kind, APP)
+        assert (answer.status, about_cors(answer), answer.get("vary")) == (int(kind), ALLOWED, "Origin")
+
+
+@pytest.mark.parametrize("kind", ["401", "502", "503"])
+async def test_no_other_page_can(kind: str) -> None:
+    async with running(routes=ROUTES, cors=CORS) as stack:
+        answer = await refused(stack, kind, EVIL)
+        assert (answer.status, about_cors(answer), answer.get("vary")) == (int(kind), {}, "Origin")
+
+
+async def test_without_cors_a_refusal_stays_as_it_is() -> None:
+    async with running(routes=ROUTES) as stack:
+        answer = await refused(stack, "401", APP)
+        assert (about_cors(answer), answer.get("vary")) == ({}, None)
+
+
+async def test_bytes_that_are_no_request_are_refused_with_the_word_for_caches() -> None:
+    async with running(cors=CORS) as stack:
+        assert (await stack.fetch(b"GET / HTTP/1.1\r\nbad line\r\n\r\n")).get("vary") == "Origin"
+
+
+async def test_what_the_backend_answers_is_its_own_to_mark() -> None:
+    answered = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAccess-Control-Allow-Origin: https://own.example\r\n\r\n"
+    async with running(backend=RawBackend(send(answered)), cors=CORS) as stack:
+        answer = await stack.fetch(stack.good(headers=[("Origin", APP)]))
+        assert about_cors(answer) == {"access-control-allow-origin": "https://own.example"}
+
+
+@pytest.mark.parametrize("path", ["/", "/public/x", "/closed", "/strict", "/admin", "/%zz"])
+async def test_a_preflight_of_a_named_origin_is_answered_here_whatever_its_rule_says(path: str) -> None:
+    """So that the page learns from the refusal of the request itself what is wrong."""
+    async with running(routes=ROUTES, cors=CORS | {"credentials": True, "max_age": "60s"}) as stack:
+        async with stack.client() as client:
+            await client.send(request("OPTIONS", path, headers=[("Origin", APP), *PREFLIGHT]))
+            answer = await client.response("OPTIONS")
+            await client.send(stack.good())
+            assert (answer.status, (await client.response()).status) == (204, 200)
+        assert about_cors(answer) == {
+            "access-control-allow-origin": APP,
+            "access-control-allow-methods": "PUT",
+            "access-control-allow-headers": "authorization",
+            "access-control-allow-credentials": "true",
+            "access-control-max-age": "60",
+        }
+        assert (answer.get("x-jwt-sidecar"), answer.get("content-length")) == ("preflight", None)
+        assert [received.method for received in stack.backend.requests] == ["GET"]
+        counts: Counts = stack.sidecar.assembly.handler.telemetry
+        assert counts.requests["(preflight)", "OPTIONS", 204] == 1
+        assert counts.skipped["preflight"] == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/", 200, id="of another origin: the backend's"),
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/strict", 401, id="of another origin, where that needs a token"),
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/closed", 403, id="of another origin, where nobody gets in"),
+        pytest.param([("Origin", APP)], "/", 401, id="an OPTIONS that is no preflight"),
+        pytest.param([("Origin", APP), *PREFLIGHT, ("Content-Length", "0")], "/", 204, id="with an empty body"),
+    ],
+)
+async def test_other_options_are_judged_by_their_rule(headers: list[tuple[str, str]], path: str, status: int) -> None:
+    async with running(routes=ROUTES, cors=CORS) as stack:
+        answer = await stack.fetch(request("OPTIONS", path, headers=headers))
+        assert answer.status == status
+        assert len(stack.backend.requests) == (status == 200)
+
+
+async def test_explain_says_who_answers_a_preflight() -> None:
+    async with running(routes=ROUTES, cors=CORS) as stack:
+        question = Question("OPTIONS", "/", None, headers=(("Origin", APP), *PREFLIGHT))
+        told = str(await explain(stack.sidecar.assembly, question, stack.clock))
+        assert "nobody: it is a CORS preflight of an allowed origin, answered here" in told
