@@ -26,7 +26,8 @@ REQUEST_ID = re.compile(rb"(?=[A-Za-z0-9._-]{1,128}\Z)(?!.*(?:jsk_|eyJ.*\.)).+")
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
+_DEFAULT_PORT = {"http": re.compile(rb":(?:80)?\Z"), "https": re.compile(rb":(?:443)?\Z")}  # RFC 9110 section 4.2.3
 _READ_HERE = frozenset({SPECIAL, NOTED})
 _USUAL_CONNECTION = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
 _PROTOCOL = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
@@ -213,12 +214,11 @@ def _target(head: RequestHead) -> str:
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         return ""  # CONNECT has its own form; of the others the rules about paths speak
-    if absolute[1].encode().lower() != head.host.lower():
-        head.target = target.replace(
-            absolute[1], absolute[1].rpartition("@")[2]
-        )  # a target is logged, a password is not
+    scheme, authority, rest = absolute.groups()
+    port = _DEFAULT_PORT[scheme.lower()]
+    if port.sub(b"", authority.encode().lower()) != port.sub(b"", head.host.lower()):
+        head.target = target.replace(authority, authority.rpartition("@")[2])  # a target is logged, a password is not
         return "The request target names another host than the Host header."
-    rest = absolute[2]
     head.target = rest if rest.startswith("/") else "/" + rest
     return ""
 

@@ -248,8 +248,35 @@ def test_a_target_that_names_the_host_is_read_as_a_path(target: str, is_read_as:
 
 
 @pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        ("http://a.test:80", "a.test"),
+        ("http://A.test", "a.TEST:80"),
+        ("HTTPS://a.test:443", "a.test"),
+        ("http://a.test:", "a.test"),
+        ("http://a.test", "a.test:"),
+        ("http://a.test:80", "a.test:"),
+        ("http://a.test:81", "a.test:81"),
+        ("http://[::1]:80", "[::1]"),
+        ("http://[::80]", "[::80]:80"),
+    ],
+)
+def test_the_default_port_is_as_good_as_none(authority: str, host: str) -> None:
+    found = parse(f"GET {authority}/x HTTP/1.1", f"Host: {host}")
+    assert (found.target, found.host, found.problem) == ("/x", host.encode(), "")
+
+
+@pytest.mark.parametrize(
     "target",
-    ["http://other.test/x", "http://sidecar.test:80/x", "http://sidecar.test.evil/x", "http://sidecar.test\\/"],
+    [
+        "http://other.test/x",
+        "http://sidecar.test:443/x",
+        "https://sidecar.test:80/x",
+        "http://sidecar.test:8080/x",
+        "http://sidecar.test::80/x",
+        "http://sidecar.test.evil/x",
+        "http://sidecar.test\\/",
+    ],
 )
 def test_a_target_that_names_another_host_is_refused(target: str) -> None:
     found = read(first=f"GET {target} HTTP/1.1")

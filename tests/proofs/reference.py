@@ -168,10 +168,25 @@ def _request_length(start: tuple[bytes, bytes, int], fields: list[tuple[bytes, b
         raise _Refused("host")
     if target == b"*" and method == b"OPTIONS":
         raise _Refused("asterisk")
-    if is_absolute(target) and authority(target).lower() != b"".join(hosts).lower():
+    if is_absolute(target) and not _is_same_host(target, b"".join(hosts)):
         raise _Refused("authority")
     length = _length(minor, fields)
     return 0 if length == "until the end" else length
+
+
+def _is_same_host(target: bytes, host: bytes) -> bool:
+    """Does a target name this host, where no port, an empty one and that of its scheme are the same?"""
+    usual = b"443" if target[:5].lower() == b"https" else b"80"
+    one, other = (
+        (name, b"" if port == usual else port)
+        for name, port in (_split_port(authority(target).lower()), _split_port(host.lower()))
+    )
+    return one == other
+
+
+def _split_port(host: bytes) -> tuple[bytes, bytes]:
+    name, colon, port = host.rpartition(b":")
+    return (name, port) if colon and _only(port, DIGITS) else (host, b"")
 
 
 def is_absolute(target: bytes) -> bool:
