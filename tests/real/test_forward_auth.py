@@ -1,6 +1,8 @@
 """nginx, Caddy, Traefik and Envoy ask the sidecar, with the configurations of deploy/forward-auth, and send requests on."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -20,8 +22,8 @@ from sidecar.cli.dev.issuer import Issuer
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
-from tests.peers.raw import Response, fetch
-from tests.peers.wire import Truncated, request, response
+from tests.peers.raw import RawClient, Response, fetch
+from tests.peers.wire import WEBSOCKET, Truncated, request, response
 from tests.real.conftest import StartSidecar
 from tests.real.process import run
 
@@ -45,6 +47,7 @@ ROUTES = [
     {"path": "/hosted/*", "hosts": ["open.test"], "auth": "none"},
 ]
 Seen = list[tuple[str, str]]
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 @dataclass
@@ -87,9 +90,17 @@ def identity(seen: Seen) -> dict[str, str]:
 
 
 async def tell(request: Request, writer: asyncio.StreamWriter) -> None:
-    """Answer with the headers that came."""
+    """Answer with the headers that came; a WebSocket gets its bytes back, too."""
     await request.read()
     told = [(":method", request.method), (":path", request.target), *request.headers]
+    if request.get("upgrade") is not None:
+        accepted = base64.b64encode(hashlib.sha1((request.get("sec-websocket-key") or "").encode() + GUID).digest())
+        lines = [b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: websocket"]
+        lines += [b"Sec-WebSocket-Accept: " + accepted, b"X-Seen: " + json.dumps(request.headers).encode()]
+        writer.write(b"\r\n".join([*lines, b"", b""]))
+        while data := await request.reader.read(1024):
+            writer.write(data)
+        return
     writer.write(response(200, b"" if request.method == "HEAD" else json.dumps(told).encode()))
 
 
@@ -265,8 +276,39 @@ async def test_the_method_of_the_client_counts(front: Front, alice: str) -> None
     assert (await front.ask("/written/x", "DELETE", token=alice, headers=forged))[0].status == 403
 
 
-async def test_rights_that_are_missing_are_403(front: Front, alice: str) -> None:
-    assert (await front.ask("/admin/x", token=alice))[0].status == 403
+async def test_rights_that_are_missing_are_403_and_the_challenge_says_which(front: Front, alice: str) -> None:
+    answer, _ = await front.ask("/admin/x", token=alice)
+    assert answer.status == 403
+    assert len(answer.all("www-authenticate")) == 1
+    assert 'error="insufficient_scope"' in (answer.get("www-authenticate") or "")
+    assert 'scope="admin"' in (answer.get("www-authenticate") or "")
+
+
+async def test_a_websocket_passes_with_a_token_and_its_identity(front: Front, alice: str) -> None:
+    async with RawClient.to(("127.0.0.1", front.port)) as client:
+        forged = ("X-JWT-Sub", "mallory")
+        answer = await client.request(
+            request("GET", "/live", host="api.test", token=alice, headers=[*WEBSOCKET, forged])
+        )
+        assert (answer.status, (answer.get("upgrade") or "").lower()) == (101, "websocket")
+        seen = [(name, value) for name, value in json.loads(answer.get("x-seen") or "[]")]
+        assert identity(seen)["x-jwt-sub"] == "alice"
+        assert "authorization" not in {name.lower() for name, _ in seen}
+        await client.send(b"\x81\x85\x00\x00\x00\x00hello")
+        assert await client.read(11) == b"\x81\x85\x00\x00\x00\x00hello"
+
+
+async def test_a_websocket_without_a_token_is_refused(front: Front) -> None:
+    assert (await front.ask("/live", headers=WEBSOCKET))[0].status == 401
+
+
+async def test_what_is_sent_on_is_what_was_asked_about(front: Front, alice: str) -> None:
+    """Traefik resolves dots first; the others send the bytes of the client, which the sidecar judges."""
+    answer, seen = await front.ask("/public/../orders/1", token=alice)
+    if front.name == "traefik":
+        assert (answer.status, dict(seen)[":path"]) == (200, "/orders/1")
+    else:
+        assert answer.status in (400, 403, 500)
 
 
 @pytest.mark.parametrize(
