@@ -16,7 +16,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Form(NamedTuple):
     """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
 
-    `detail` is "minimal", "code" or "full", `scheme` that of challenges, `resource_metadata` the URL that they name (RFC 9728).
+    `plain` is one sentence instead of JSON. `detail` is "minimal", "code" or "full", `scheme` that of challenges,
+    `resource_metadata` the URL that they name (RFC 9728).
     """
 
     realm: str = "jwt-sidecar"
@@ -24,6 +25,7 @@ class Form(NamedTuple):
     detail: str = "code"
     scheme: str = "Bearer"
     oauth: bool = False
+    plain: bool = False
     resource_metadata: str | None = None
 
 
@@ -63,6 +65,9 @@ def body(
     reason = rejection.reason
     fields: dict[str, str | int]
     details = rejection.details if form.detail != "minimal" else ""
+    if form.plain:
+        sentence = f"{reason.error}: {details}" if details else reason.error
+        return f"{sentence} ({reason.code}, request {request_id})".encode()
     if form.oauth:
         fields = {"error": rejection.oauth_error or ("invalid_client" if reason.status == 401 else "invalid_request")}
         if details:
@@ -126,12 +131,18 @@ _HOLE = "\0"  # where the request id comes in, which holds nothing that JSON wou
 _made: dict[tuple[object, ...], tuple[bytes, bytes, bytes, bytes]] = {}
 
 
+def _content_type(form: Form) -> str:
+    if form.plain:
+        return "text/plain; charset=utf-8"
+    return "application/problem+json" if form.problem and not form.oauth else "application/json"
+
+
 def _refusal(rejection: Rejection, form: Form) -> tuple[bytes, bytes, bytes, bytes]:
     """The parts of a refusal, made once: its head up to the length, its head behind the id; its body before and behind the id."""
     reason = rejection.reason
     lines = [
         f"HTTP/1.1 {reason.status} {PHRASES[reason.status]}",
-        f"Content-Type: application/{'problem+json' if form.problem and not form.oauth else 'json'}",
+        f"Content-Type: {_content_type(form)}",
         "Cache-Control: no-store",
         "X-JWT-Sidecar: rejected",
         "Content-Length: ",
@@ -143,7 +154,8 @@ def _refusal(rejection: Rejection, form: Form) -> tuple[bytes, bytes, bytes, byt
         rest.append(f"Retry-After: {max(1, round(rejection.retry_after_s))}\r\n")
     if rejection.allow is not None:
         rest.append(f"Allow: {rejection.allow}\r\n")
-    before, _, after = body(rejection, _HOLE, form).partition(json.dumps(_HOLE)[1:-1].encode())
+    hole = _HOLE if form.plain else json.dumps(_HOLE)[1:-1]
+    before, _, after = body(rejection, _HOLE, form).partition(hole.encode())
     return "\r\n".join(lines).encode("ascii"), "".join(rest).encode("ascii"), before, after
 
 

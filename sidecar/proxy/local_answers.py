@@ -1,5 +1,7 @@
 """What the sidecar answers itself: refusals, pages of its own, and the answers to front proxies."""
 
+import re
+
 from sidecar.common.errors import Reason, Rejection
 from sidecar.gateway.api_keys import ApiKeys
 from sidecar.gateway.local_endpoints import Page
@@ -12,6 +14,7 @@ from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.exchange import Exchange, new_id
 
 PREFLIGHT_ROUTE = Route("/*", name="(preflight)")  # for logs and metrics
+GRPC = re.compile(rb"application/grpc(?:[+;]|$)", re.IGNORECASE).match
 UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_FAILED})
 
 
@@ -54,6 +57,8 @@ class LocalAnswers:
                 form = form._replace(scheme="Basic", oauth=True)
             elif route.auth is Auth.API_KEY and self._api_keys is not None:
                 form = form._replace(scheme=self._api_keys.scheme)
+        if exchange.is_question and any(map(GRPC, exchange.head.values("content-type"))):
+            form = form._replace(plain=True)  # a front proxy makes it the message of the call's status
         lines = connection_line(keep, exchange.minor)
         if self._cors is not None:
             lines += self._cors.refusal(exchange.head.values("origin"))

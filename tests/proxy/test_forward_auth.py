@@ -237,3 +237,30 @@ async def test_the_signature_is_of_the_original_request(tmp_path: Any) -> None:
 def test_the_sidecar_of_the_example_loads(form: str) -> None:
     text = (Path(__file__).parents[2] / "deploy/forward-auth/sidecar.yaml").read_text()
     assert parse(text.replace("original: x-original", f"original: {form}"), environ={}).upstreams == {}
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "Application/gRPC;x=y"])
+async def test_a_grpc_call_is_refused_with_a_sentence_that_becomes_the_message_of_its_status(kind: str) -> None:
+    async with asked_by("path") as stack:
+        stale = stack.token(exp=1)
+        for token, said in (
+            (None, b"No token provided (token_missing, request %b)"),
+            (stale, b"Invalid token: The token expired "),
+        ):
+            headers = [("Content-Type", kind)]
+            answer = await stack.fetch(question("path", "POST", "/shop.Orders/Get", token=token, headers=headers))
+            assert (answer.status, answer.get("content-type")) == (401, "text/plain; charset=utf-8")
+            request_id = (answer.get("x-request-id") or "").encode()
+            assert answer.body.startswith(said.replace(b"%b", request_id))
+            assert request_id in answer.body
+
+
+async def test_other_questions_and_other_requests_are_refused_in_json() -> None:
+    async with asked_by("path") as stack:
+        grpc = [("Content-Type", "application/grpc")]
+        for raw in (
+            question("path", "POST", "/x", headers=[("Content-Type", "application/grpc-web")]),
+            question("path", "POST", "/x"),
+            request("POST", "/x", headers=grpc),
+        ):
+            assert (await stack.fetch(raw)).json()["code"] == "token_missing"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
@@ -364,3 +365,5 @@ async def test_grpc_passes_with_the_identity_and_its_trailers(front: Front, alic
             assert dict(seen)[":path"] == "/shop.Orders/Get"
         else:  # as gRPC says it: UNAUTHENTICATED
             assert (told["body"], told["headers"]["grpc-status"]) == ("", "16")
+            sentence = "No token provided (token_missing, request "
+            assert unquote(told["headers"]["grpc-message"]).startswith(sentence)

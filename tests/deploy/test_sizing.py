@@ -1,0 +1,63 @@
+"""The limits of the shipped configuration fit the limit of the shipped pod, by the figures of docs/sizing.md."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar import config
+from sidecar.config.limits import Limits
+from tests.deploy.conftest import DEPLOY
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sizing.md").read_text()
+UNITS = {"byte": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20}
+PARTS = {
+    "the process": 1,
+    "bodies and heads that wait for a slow peer": "buffered_bytes",
+    "a connection of a client": "connections",
+    "a request at work or a WebSocket, with its connection to the backend": "in_flight",
+}
+
+
+def figure(part: str) -> float:
+    """Bytes of one of a thing, by the page."""
+    found = re.search(rf"^\| {re.escape(part)} \| ([0-9.]+) (byte|bytes|KiB|MiB) \|", PAGE, re.MULTILINE)
+    assert found, part
+    return float(found[1]) * UNITS[found[2]]
+
+
+def needed(limits: Limits) -> float:
+    """Bytes of a process at its limits."""
+    return sum(figure(part) * (getattr(limits, of) if isinstance(of, str) else of) for part, of in PARTS.items())
+
+
+def memory(container: dict[str, Any]) -> int:
+    return int(container["resources"]["limits"]["memory"].removesuffix("Mi")) << 20
+
+
+def test_the_defaults_fit_the_shipped_pods() -> None:
+    [native] = yaml.safe_load((DEPLOY / "kustomize/component/sidecar.yaml").read_text())["spec"]["template"]["spec"][
+        "initContainers"
+    ]
+    values = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/values.yaml").read_text())
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["jwt-sidecar"]
+    unit = re.search(r"^MemoryMax=(\d+)M$", (DEPLOY / "systemd/jwt-sidecar.service").read_text(), re.MULTILINE)
+    assert unit
+    limits = [memory(native), memory(values), int(compose["mem_limit"].removesuffix("m")) << 20, int(unit[1]) << 20]
+    assert needed(Limits()) <= min(limits)
+
+
+def test_the_page_shows_the_sum() -> None:
+    assert f"**{needed(Limits()) / (1 << 20):.0f} MiB**" in PAGE
+
+
+def test_the_example_does_not_go_beyond_the_defaults() -> None:
+    assert needed(config.load(DEPLOY.parent / "config.yaml", environ={}).limits) <= needed(Limits())
+
+
+@pytest.mark.parametrize("limit", [name for name in PARTS.values() if isinstance(name, str)])
+def test_each_limit_counts(limit: str) -> None:
+    more = Limits().model_copy(update={limit: 2 * getattr(Limits(), limit)})
+    assert needed(more) > needed(Limits())

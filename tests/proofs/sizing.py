@@ -1,0 +1,154 @@
+"""`make sizing`: what one more of each thing takes in memory, for docs/sizing.md.
+
+Each is measured as the resident memory of a `jwt-sidecar run` with many of them less that without, divided by their number.
+"""
+
+import asyncio
+import contextlib
+import json
+import resource
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from sidecar.cli.dev.issuer import Issuer
+from sidecar.gateway.signing_key import key_set
+from tests.peers.raw import fetch
+from tests.peers.wire import request
+from tests.proofs.running import AUDIENCE, Sidecar, memory_mib, running
+
+SETTLE_S = 2.0
+MANY = {"connection": 4000, "WebSocket": 1000, "request in flight": 900}
+HANDSHAKE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+@contextlib.asynccontextmanager
+async def silent() -> AsyncIterator[str]:
+    """A backend that accepts every upgrade, and answers nothing else but GET /."""
+
+    for_ever = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"pgrade: websocket" in head:
+                    accept = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+                    writer.write(
+                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+                    )
+                    await for_ever.wait()
+                if not head.startswith(b"GET / "):
+                    await for_ever.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+
+
+async def opened(proxy: Sidecar, raw: bytes, number: int, answered: bool) -> list[asyncio.StreamWriter]:
+    """So many connections, each with one request sent; `answered` waits for its answer's head."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection(*proxy.proxy)
+        writer.write(raw)
+        if answered:
+            await reader.readuntil(b"\r\n\r\n")
+        writers.append(writer)
+
+    for _ in range(0, number, 50):
+        await asyncio.gather(*(one() for _ in range(50)))
+    return writers
+
+
+async def of_connections(url: str, issuer: Issuer, name: str) -> float:
+    """KiB of each connection of a kind, in a process that has had none before."""
+    token = issuer.mint("EdDSA", sub="alice")
+    raw = {
+        "connection": request(token=token),
+        "WebSocket": request(token=token, headers=HANDSHAKE),
+        "request in flight": request(target="/never", token=token),
+    }[name]
+    with running(url, issuer) as proxy:
+        for _ in range(20):
+            await fetch(proxy.proxy, request(token=token))
+        await asyncio.sleep(SETTLE_S)
+        without = memory_mib(proxy.pid, "VmRSS")
+        writers = await opened(proxy, raw, MANY[name], answered=name != "request in flight")
+        await asyncio.sleep(SETTLE_S)
+        found = (memory_mib(proxy.pid, "VmRSS") - without) * 1024 / MANY[name]
+        for writer in writers:
+            writer.transport.abort()
+        return found
+
+
+async def of_tokens(proxy: Sidecar, issuer: Issuer, number: int) -> float:
+    """KiB of a token that is remembered."""
+    raws = [request(token=issuer.mint("EdDSA", sub=f"user-{at}")) for at in range(number)]
+    for _ in range(300):
+        await fetch(proxy.proxy, raws[0])
+    without = memory_mib(proxy.pid, "VmRSS")
+    for raw in raws:
+        assert (await fetch(proxy.proxy, raw)).status == 200
+    return (memory_mib(proxy.pid, "VmRSS") - without) * 1024 / number
+
+
+async def at_rest(url: str, issuer: Issuer, **settings: Any) -> float:
+    """MiB of a process that has served a first request."""
+    with running(url, issuer, **settings) as proxy:
+        assert (await fetch(proxy.proxy, request(token=issuer.mint("EdDSA", sub="alice")))).status == 200
+        await asyncio.sleep(SETTLE_S)
+        return memory_mib(proxy.pid, "VmRSS")
+
+
+async def measure() -> None:
+    """Print a line for each."""
+    issuer = Issuer("https://issuer.test", audience=AUDIENCE)
+    async with silent() as url:
+        base = await at_rest(url, issuer)
+        print(f"the process: {base:.0f} MiB", flush=True)
+        for kind in MANY:
+            print(f"{kind}: {await of_connections(url, issuer, kind):.1f} KiB", flush=True)
+        with running(url, issuer) as proxy:
+            print(f"token: {await of_tokens(proxy, issuer, 1000):.1f} KiB", flush=True)
+        routes = [{"path": f"/team-{at}/*", "require": {"scopes": [f"team-{at}"]}} for at in range(2000)]
+        print(f"route: {(await at_rest(url, issuer, routes=routes) - base) * 1024 / 2000:.1f} KiB", flush=True)
+        with tempfile.TemporaryDirectory() as name:
+            denied = Path(name, "denied.json")
+            denied.write_text(json.dumps([{"iss": issuer.issuer, "jti": f"{at:032x}"} for at in range(200_000)]))
+            more = await at_rest(url, issuer, denylist_file=str(denied)) - base
+            print(f"denial: {more * 1024 * 1024 / 200_000:.0f} bytes, and what reading the list takes", flush=True)
+            keys = Path(name, "keys.json")
+            keys.write_text(json.dumps(key_set(issuer.keys)))
+            more_issuers = {
+                f"tenant-{at}": {"issuer": f"https://{at}.test/", "audiences": ["a"], "jwks_file": str(keys)}
+                for at in range(200)
+            }
+            more_issuers["main"] = {"issuer": issuer.issuer, "audiences": [AUDIENCE], "jwks_file": str(keys)}
+            more = await at_rest(url, issuer, issuers=more_issuers) - base
+            print(f"issuer of {len(issuer.keys)} keys: {more * 1024 / 200:.0f} KiB", flush=True)
+
+
+def main() -> int:
+    """Measure."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
