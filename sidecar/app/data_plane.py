@@ -10,7 +10,7 @@ from sidecar.app.builder.components import listener_settings
 from sidecar.app.sockets import BACKLOG, bound, listening_sockets
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
-from sidecar.common.tls import Renewed, load_server_files, server_context
+from sidecar.common.tls import Renewed, certificate_time, load_server_files, server_context
 from sidecar.config import Address
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
 from sidecar.proxy.listener import Listener
@@ -62,7 +62,10 @@ class DataPlane:
         files = tls.cert_file, tls.key_file, tls.client_ca_file
         context = server_context(*files)
         self.certificate = Renewed(lambda: load_server_files(context, *files), files)
+        self._live.certificates.append(self.certificate)
         self._live.background(_look_again(self.certificate), "certificate")
+        if (why := certificate_time(tls.cert_file, self._clock.wall())) is not None:
+            log.warning("event=certificate_not_valid why=%r do='Renew it: no client trusts it.'", why)
         return context
 
     async def use(self, assembly: Assembly) -> None:

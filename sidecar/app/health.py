@@ -77,21 +77,15 @@ class Health:
             return web.Response(status=404, text="no probe of this name\n")
         return web.Response(status=await probe.status())
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        from sidecar.observability.prometheus import (  # a twentieth of a start, which no request has to wait for
-            CONTENT_TYPE,
-            Shown,
-            exposition,
-        )
+    async def _metrics(self, request: web.Request) -> web.Response:
+        from sidecar.app.usage import (
+            shown,
+        )  # with prometheus_client a twentieth of a start, which no request has to wait for
+        from sidecar.observability.prometheus import exposition
 
-        live, assembly = self._live, self._live.assembly
-        shown = Shown(
-            live.telemetry,
-            live.token_cache,
-            assembly.sources.values(),
-            assembly.denylist,
-            assembly.gateway,
-            assembly.upstreams,
-            assembly.config.digest,
-        )
-        return web.Response(body=exposition(shown, self._clock), headers={"Content-Type": CONTENT_TYPE})
+        accept = request.headers.get("Accept", "")
+        # A thread: a scrape of many routes would hold up the requests behind it.
+        text, content_type = await asyncio.to_thread(exposition, shown(self._live), self._clock, accept)
+        response = web.Response(body=text, headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response

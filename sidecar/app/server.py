@@ -124,10 +124,10 @@ class Sidecar:
         await self.plane.finish()
         await self.stop()
 
-    async def stop(self) -> None:
-        """End at once."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End; `at_once` also where spans wait to be sent."""
         await self.plane.stop()
-        await self.live.stop()
+        await self.live.stop(at_once=at_once)
         for runner in self._runners:
             await runner.cleanup()
 
@@ -143,13 +143,10 @@ def announce(sidecar: Sidecar) -> None:
     """Say what is protected, and where the listeners are."""
     for line in summary(sidecar.config):
         print(line, file=sys.stderr)
-    for name, addresses in (
-        ("proxy", sidecar.proxy_addresses),
-        ("health", [sidecar.health_address]),
-        ("admin", [sidecar.admin_address]),
-    ):
-        for address in addresses:
-            print(f"listening {name} http://{address}", file=sys.stderr, flush=True)
+    live = sidecar.live
+    for name, urls in (("proxy", live.listens.split(", ")), ("health", [live.health]), ("admin", [live.admin])):
+        for url in urls:
+            print(f"listening {name} {url}", file=sys.stderr, flush=True)
 
 
 async def serve(
@@ -188,4 +185,4 @@ async def serve(
         cut.cancel()
         draining.cancel()
     finally:
-        await sidecar.stop()
+        await sidecar.stop(at_once=at_once.is_set())

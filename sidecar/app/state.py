@@ -12,6 +12,7 @@ from sidecar.app.builder.key_sources import key_source
 from sidecar.app.history import Counted, History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
+from sidecar.common.tls import Renewed
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCache
@@ -60,7 +61,9 @@ class Live:
         self.deadlines = Deadlines(clock, tick_s=_tick_s(config.timeouts))
         self.resources = Resources()
         self._access_log = AccessLog(LINES["json"])
-        self.telemetry = Telemetry(clock, self._log_as(config.access_log))
+        self.telemetry = Telemetry(clock, self._log_as(config))
+        self._access_log.counts = self.telemetry
+        self.certificates: list[Renewed] = []
         self.assembly = Assembly(config, clock, self.deadlines, self.resources, self.telemetry, None, source_of)
         self.started_at = clock.wall()
         self.file = ConfigurationFile(self.started_at)
@@ -135,7 +138,7 @@ class Live:
         new.take_over(old)
         self.assembly = new
         self.deadlines.tick_s = _tick_s(config.timeouts)
-        self.telemetry.access_log = self._log_as(config.access_log)
+        self.telemetry.access_log = self._log_as(config)
         for owner in {*old.kept_fresh} - {*new.kept_fresh}:
             self._tasks.pop(owner).cancel()
         for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
@@ -163,20 +166,21 @@ class Live:
                 self.background(owner.keep_fresh(), owner)
         self._sources.update(assembly.sources.values())
 
-    async def stop(self) -> None:
-        """End everything at once."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End everything; `at_once` also where spans wait to be sent."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for source in list(self._sources):
             await source.stop()
-        await self.assembly.close()
+        await self.assembly.close(at_once=at_once)
         self._access_log.close()
 
-    def _log_as(self, form: str) -> AccessLog | None:
-        if form == "off":
+    def _log_as(self, config: Config) -> AccessLog | None:
+        if config.access_log == "off":
             return None
-        self._access_log.line = LINES[form]
+        self._access_log.line = LINES[config.access_log]
+        self._access_log.one_of = config.access_log_sample
         return self._access_log
 
 

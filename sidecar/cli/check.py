@@ -12,7 +12,7 @@ from sidecar.app.builder.key_sources import all_algorithms, fetch
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Rejection, Unusable
-from sidecar.common.tls import client_context, server_context
+from sidecar.common.tls import certificate_time, client_context, server_context
 from sidecar.config import Config, Issuer, Upstream
 from sidecar.config.tls import ClientTls
 from sidecar.jwt.denylist import DenyList
@@ -69,7 +69,7 @@ def _files(config: Config, clock: Clock) -> Iterator[_Part]:
     tls = config.tls
     if tls is not None:
         files = tls.cert_file, tls.key_file, tls.client_ca_file
-        yield _Part("tls", files, lambda: asyncio.to_thread(server_context, *files))
+        yield _Part("tls", files, lambda: asyncio.to_thread(_server_tls, *files))
     for name, upstream in config.upstreams.items():
         if upstream.scheme == "https":
             yield _client_tls(f"upstreams.{name}.tls", upstream.tls)
@@ -105,6 +105,12 @@ def _keys(config: Config, clock: Clock, session: Session, *, online: bool) -> It
             yield _Part(f"issuers.{name}", files, partial(_key_set, issuer, clock, session))
         elif issuer.jwks_tls is not None:
             yield _client_tls(f"issuers.{name}.jwks_tls", issuer.jwks_tls)
+
+
+def _server_tls(cert_file: Path, key_file: Path | None, client_ca_file: Path | None) -> None:
+    server_context(cert_file, key_file, client_ca_file)
+    if (why := certificate_time(cert_file, Clock().wall())) is not None:
+        raise Unusable(why)
 
 
 async def _key_set(issuer: Issuer, clock: Clock, session: Session) -> Jwks:

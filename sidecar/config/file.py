@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, StrictInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import Address, ListenAddresses, Network, UpstreamUrl, WebUrl, is_loopback
@@ -116,6 +116,9 @@ class Config(Struct):
         False,
     )
     access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
+    access_log_sample: Annotated[StrictInt, Field(ge=0)] = key(
+        "Of requests that are let in, a line for one of so many; 0: none. Those that are refused have all theirs.", 1
+    )
     tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())

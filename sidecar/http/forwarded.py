@@ -1,5 +1,8 @@
 """What the backend is told about the client's end of the connection: X-Forwarded-* and Forwarded (RFC 7239)."""
 
+from collections.abc import Callable
+from ipaddress import ip_address
+
 from sidecar.http.request_head import RequestHead
 
 
@@ -9,15 +12,36 @@ class Forwarded:
     `X-Forwarded-For`, `-Proto` and `-Host` are written anew; only what a peer of `trusted_proxies` said is kept and extended.
     """
 
-    __slots__ = ("_lines", "_peer", "_scheme", "peer", "scheme", "trusted")
+    __slots__ = ("_is_trusted", "_lines", "_peer", "_scheme", "peer", "scheme", "trusted")
 
-    def __init__(self, peer: str, scheme: str, trusted: bool) -> None:
+    def __init__(
+        self, peer: str, scheme: str, trusted: bool, is_trusted: Callable[[str], bool] = lambda _address: False
+    ) -> None:
         self.peer = peer
         self.scheme = scheme
         self.trusted = trusted
+        self._is_trusted = is_trusted
         self._peer = peer.encode("ascii", "ignore")
         self._scheme = scheme.encode()
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self._peer, self._scheme)
+
+    def client(self, head: RequestHead) -> tuple[str, str]:
+        """The address and the scheme of the client itself, as far as trusted proxies have told of it.
+
+        The last address that is not one of theirs: what stands before it anybody can write.
+        """
+        address = self.peer
+        said = b",".join(head.special.get("x-forwarded-for", ())).decode("latin-1").split(",") if self.trusted else []
+        for text in reversed(said):
+            try:
+                told = ip_address(_without_port(text.strip()))
+            except ValueError:
+                break
+            address = str(told)
+            if not self._is_trusted(address):
+                break
+        scheme = head.special.get("x-forwarded-proto", [b""])[-1].decode("latin-1").lower() if self.trusted else ""
+        return address, scheme if scheme in ("http", "https") else self.scheme
 
     def lines(self, host: bytes, head: RequestHead) -> bytes:
         """The header lines for one request to `host`."""
@@ -37,3 +61,10 @@ class Forwarded:
             element = b"for=%b;proto=%b" % (node, self._scheme)
             lines += b"Forwarded: %b\r\n" % b", ".join((*special["forwarded"], element))
         return lines + head.from_front_proxy
+
+
+def _without_port(text: str) -> str:
+    """The address of what some proxies write with a port: 192.0.2.7:1234, [2001:db8::7]:1234."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text

@@ -48,7 +48,7 @@ class RequestHead:
       case. `expects_continue`: it waits to be invited to send its body (RFC 9110 section 10.1.1).
     - `request_id` is empty unless it brings a valid one.
     - `problem` says why it is not accepted although it can be read; `unmet_expectation`: it expects something else than that.
-    - `traceparent` and `tracestate` are what exactly one such header says, None otherwise.
+    - `traceparent` is what exactly one such header says, None otherwise; `tracestate` what all of its lines say.
     - `route` and `token_digest` are found out once by the one handler that a head belongs to: both follow from the head alone.
     """
 
@@ -97,7 +97,8 @@ class RequestHead:
         self.upgrade: bytes | None = None
         self.expects_continue = False
         self.traceparent = _only(special, "traceparent")
-        self.tracestate = _only(special, "tracestate")
+        states = special.get("tracestate")
+        self.tracestate = None if states is None else b",".join(states)  # a list, in as many lines as there are
         self.route: Any = None
         self.token_digest: bytes | None = None
 

@@ -116,7 +116,7 @@ class DenyList:
             self._filed, self.found_good_at = before._filed, before.found_good_at
         self._added: dict[tuple[str, ...], Entry] = {}
         self._posted: Counter[str] = Counter()  # of them, by iss
-        self._problem: str | None = None
+        self.problem: str | None = None
 
     def __len__(self) -> int:
         """How many are in force."""
@@ -222,13 +222,13 @@ class DenyList:
             try:
                 await self.load()
             except Unusable as error:
-                if str(error) != self._problem:
+                if str(error) != self.problem:
                     log.error(
                         "event=denylist_kept why=%r do='The entries read before are used: mend the file.'", str(error)
                     )
-                self._problem = str(error)
+                self.problem = str(error)
             else:
-                self._problem = None
+                self.problem = None
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -14,11 +14,14 @@ from stat import S_ISFIFO, S_ISREG
 
 import msgspec
 
+from sidecar.observability.counters import Counts
 from sidecar.observability.record import Record
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
 FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
 CLOSE_S = 1.0  # for the rest, at the end
+CLIENT_LEFT = 499  # nginx's word for a client that left before the answer
+OUTCOMES = {"allow": "success", "report": "success", "left": "unknown"}
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines whose reader is slow
 
 log = logging.getLogger("sidecar.access_log")
@@ -29,12 +32,18 @@ _encode = msgspec.json.encode
 class AccessLog:
     """Writes one line for each ended request to `descriptor`; `line` makes it, and may be changed.
 
+    Of requests that were let in it writes one of `one_of`, or none with 0; those that were refused, or would have been, all.
+    `counts` is told of lines that are lost.
+
     Others may write there too: to anything but a file it writes whole lines, so few that they stay together. Lines that cannot be
     written are lost, and no request waits for them; their number is logged once others can be.
     """
 
     def __init__(self, line: Callable[[Record, float], bytes], descriptor: int = 1) -> None:
         self.line = line
+        self.one_of = 1
+        self.counts = Counts()
+        self._passed_over = 0
         self._given = descriptor
         self._descriptor = _never_blocking(descriptor)
         self._room = _room(self._descriptor)
@@ -47,8 +56,13 @@ class AccessLog:
 
     def write(self, request: Record, duration_s: float) -> None:
         """Take the line of a request that took `duration_s`."""
+        if self.one_of != 1 and request.rejected is None:
+            self._passed_over += 1
+            if not self.one_of or self._passed_over < self.one_of:
+                return
+            self._passed_over = 0
         if self._bytes > MAX_WAITING_BYTES:
-            self._lost += 1
+            self._lose(1)
             return
         line = self.line(request, duration_s)
         self._waiting.append(line)
@@ -80,7 +94,7 @@ class AccessLog:
                     errorcode.get(error.errno or 0, "unknown"),
                 )
             self._failed = True
-            self._lost += lines.count(b"\n", written)
+            self._lose(lines.count(b"\n", written))
             written = len(lines)
         else:
             if lines:
@@ -96,7 +110,7 @@ class AccessLog:
         while self._blocked and self._room is not None and self._room.poll(max(0.0, ends - time.monotonic()) * 1000):
             self.flush()
         self._unblock()
-        self._lost += b"".join(self._waiting).count(b"\n")
+        self._lose(b"".join(self._waiting).count(b"\n"))
         self._waiting, self._bytes = [], 0
         self._say_lost()
         if self._descriptor != self._given:
@@ -117,6 +131,10 @@ class AccessLog:
         if self._blocked:
             get_running_loop().remove_writer(self._descriptor)
             self._blocked = False
+
+    def _lose(self, lines: int) -> None:
+        self._lost += lines
+        self.counts.lost_lines += lines
 
     def _say_lost(self) -> None:
         if self._lost:
@@ -166,6 +184,8 @@ class _JsonLine(
         "path": "url.path",
         "status": "http.response.status_code",
         "peer": "client.address",
+        "scheme": "url.scheme",
+        "version": "network.protocol.version",
         "result": "auth.result",
         "route": "http.route",
         "issuer": "auth.issuer",
@@ -178,13 +198,15 @@ class _JsonLine(
     """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
 
     time: str
-    method: str
-    path: str
+    method: str | msgspec.UnsetType
+    path: str | msgspec.UnsetType
     status: int
     duration_ms: float
     peer: str
     request_id: str
     result: str
+    scheme: str | None = None
+    version: str | None = None
     route: str | None = None
     upstream_ms: float | None = None
     issuer: str | None = None
@@ -200,13 +222,15 @@ def json_line(request: Record, duration_s: float) -> bytes:
     claims = request.claims
     line = _JsonLine(
         _now(),
-        request.method,
-        request.path,
-        request.status,
+        request.method or msgspec.UNSET,
+        request.path or msgspec.UNSET,
+        request.status or CLIENT_LEFT,
         round(duration_s * 1000, 3),
         request.peer,
         request.id,
         request.result,
+        request.scheme or None,
+        f"1.{request.minor}" if request.method else None,
         None if request.route is None else request.route.name,
         round((request.answered - request.sent) * 1000, 3) if request.answered else None,
         None if claims is None else claims.issuer,
@@ -228,13 +252,22 @@ def ecs_line(request: Record, duration_s: float) -> bytes:
         "event.dataset": "jwt_sidecar.access",
         "event.duration": int(duration_s * 1e9),
         "event.action": result,
-        "event.outcome": "success" if result in ("allow", "report") else "failure",
+        "event.outcome": OUTCOMES.get(result, "failure"),
+        "event.category": ["web"],
+        "event.kind": "event",
+        "event.type": ["access", "denied" if result == "deny" else "allowed"],
         "http.request.id": request.id,
-        "http.request.method": request.method,
-        "http.response.status_code": request.status,
-        "url.path": request.path,
+        "http.response.status_code": request.status or CLIENT_LEFT,
+        "client.address": request.peer,
         "client.ip": request.peer,
     }
+    if request.method:
+        fields |= {
+            "http.request.method": request.method,
+            "http.version": f"1.{request.minor}",
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+        }
     if request.claims is not None:
         fields["jwt_sidecar.issuer"] = request.claims.issuer
         fields["jwt_sidecar.kid"] = request.claims.kid
@@ -255,9 +288,11 @@ def combined_line(request: Record, _duration_s: float) -> bytes:
     """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
     peer = request.peer or "-"
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    path = request.path.translate(_NO_FIELD_ENDS)
+    asked = "-"
+    if request.method:
+        asked = f"{request.method} {request.path.translate(_NO_FIELD_ENDS)} HTTP/1.{request.minor}"
     reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
-    return f'{peer} - - [{when}] "{request.method} {path} HTTP/1.1" {request.status} - "-" "-" {reason}\n'.encode()
+    return f'{peer} - - [{when}] "{asked}" {request.status or CLIENT_LEFT} - "-" "-" {reason}\n'.encode()
 
 
 LINES: dict[str, Callable[[Record, float], bytes]] = {

@@ -2,12 +2,13 @@
 
 import platform
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest, registry
+from prometheus_client import CollectorRegistry, ProcessCollector, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 
 from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
@@ -15,17 +16,20 @@ from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCache
-from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
+from sidecar.observability.telemetry import NO_ROUTE, UPSTREAM_ERRORS, Telemetry
+from sidecar.observability.usage import Usage
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MAX_ROUTES = 100  # of the configuration that have a label of their own
+OTHERS = "(others)"
 PREFIX = "jwt_sidecar_"
 ISSUER = ("issuer",)
+DEFAULT_ROUTE = "(default)"
 STATES = ("fresh", "stale", "absent")
 BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
 
 
 class Shown(NamedTuple):
-    """What is in use at one moment: `config_digest` is the configuration's SHA-256, `upstreams` the names of the backends."""
+    """What is in use at one moment: `config_digest` is the configuration's SHA-256, `upstreams` and `routes` are names."""
 
     telemetry: Telemetry
     token_cache: TokenCache
@@ -33,15 +37,22 @@ class Shown(NamedTuple):
     denylist: DenyList
     gateway: Gateway
     upstreams: Collection[str]
+    routes: Collection[str]
     config_digest: str
+    usage: Usage
 
 
 class Collector(registry.Collector):
-    """Reads the counters of what is in use, and of its key sources."""
+    """Reads the counters of what is in use, and of its key sources; in another thread than they are counted in.
+
+    The first MAX_ROUTES of the configuration have a label of their own, all others one together: whoever scrapes this need not
+    know how many rules there are.
+    """
 
     def __init__(self, shown: Shown, clock: Clock) -> None:
         self._shown = shown
         self._clock = clock
+        self._labels = {*list(dict.fromkeys(shown.routes))[:MAX_ROUTES], DEFAULT_ROUTE, NO_ROUTE}
 
     def collect(self) -> Iterator[Metric]:
         """The metrics at this moment."""
@@ -51,6 +62,7 @@ class Collector(registry.Collector):
         yield from self._keys()
         yield from self._denylist()
         yield from self._gateway()
+        yield from self._shown.usage.collect()
         telemetry = self._shown.telemetry
         yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
         yield _gauge(
@@ -65,17 +77,26 @@ class Collector(registry.Collector):
 
     def _requests(self) -> Iterator[Metric]:
         telemetry = self._shown.telemetry
+        requests, spells = dict(telemetry.requests), dict(telemetry.spells)
         yield _counter(
             "requests",
             "Requests that were answered; code 0: the client left.",
             ("route", "method", "code"),
-            {(route, method, str(status)): number for (route, method, status), number in telemetry.requests.items()},
+            self._added(((route, method, str(status)), number) for (route, method, status), number in requests.items()),
         )
         yield _counter(
             "auth",
             "Decisions by the issuer of the verified token, the result (allow, deny, error, report) and the reason.",
             ("issuer", "result", "reason"),
-            telemetry.decisions,
+            dict(telemetry.decisions),
+        )
+        yield _counter(
+            "refused",
+            "Requests that were refused, or with mode report would have been, by the route, the issuer and the reason.",
+            ("route", "issuer", "reason", "mode"),
+            self._added(
+                ((*kind[:3], "report" if kind[3] else "enforce"), spell.count) for kind, spell in spells.items()
+            ),
         )
         yield _counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
         yield _counter(
@@ -93,12 +114,15 @@ class Collector(registry.Collector):
             {(name, kind): telemetry.upstream_errors[name, kind] for name in upstreams for kind in kinds},
         )
         yield _histogram(
-            "request_duration_seconds", "From a request's head to its answer's end.", telemetry.durations, "route"
+            "request_duration_seconds",
+            "From a request's head to its answer's end.",
+            self._merged(telemetry.durations),
+            "route",
         )
         yield _histogram(
             "upstream_request_duration_seconds",
             "From asking the backend to its answer's head.",
-            telemetry.upstream_durations,
+            self._merged(telemetry.upstream_durations),
             "route",
         )
         yield _histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
@@ -108,6 +132,20 @@ class Collector(registry.Collector):
         yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
         yield _gauge("workers", "Processes that serve clients.", (), {(): telemetry.workers})
         yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
+
+    def _added(self, values: Iterable[tuple[tuple[str, ...], int]]) -> Mapping[tuple[str, ...], int]:
+        """Counts by labels of which the first is a route."""
+        found: Counter[tuple[str, ...]] = Counter()
+        for (route, *rest), number in values:
+            found[route if route in self._labels else OTHERS, *rest] += number
+        return found
+
+    def _merged(self, values: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
+        found: dict[str, Histogram] = {}
+        for route, histogram in dict(values).items():
+            label = route if route in self._labels else OTHERS
+            found[label] = found[label] + histogram if label in found else histogram
+        return found
 
     def _tokens(self) -> Iterator[Metric]:
         cache = self._shown.token_cache
@@ -124,7 +162,7 @@ class Collector(registry.Collector):
             "jwks_fetches",
             "Fetches of key sets.",
             ("issuer", "trigger", "result"),
-            {(source.name, *labels): number for source in sources for labels, number in source.fetches.items()},
+            {(source.name, *labels): number for source in sources for labels, number in dict(source.fetches).items()},
         )
         yield _histogram(
             "jwks_fetch_duration_seconds",
@@ -225,7 +263,7 @@ def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, flo
 
 def _samples(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
     """`values` by their labels: a tuple, or a text where there is one label."""
-    for labels, value in values.items():
+    for labels, value in dict(values).items():
         family.add_metric((labels,) if isinstance(labels, str) else labels, value)
     return family
 
@@ -237,8 +275,10 @@ def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str
     return family
 
 
-def exposition(shown: Shown, clock: Clock) -> bytes:
-    """The text that Prometheus scrapes."""
+def exposition(shown: Shown, clock: Clock, accept: str = "") -> tuple[bytes, str]:
+    """What Prometheus scrapes, and its content type: OpenMetrics where it is accepted."""
     once = CollectorRegistry(auto_describe=False)
     once.register(Collector(shown, clock))
-    return generate_latest(once)
+    ProcessCollector(registry=once)
+    encode, content_type = choose_encoder(accept)
+    return encode(once), content_type

@@ -17,7 +17,7 @@ class Record:
     """What is known of a request, and what became of it.
 
     - `peer` is the address at the client's end of the connection, `scheme` http or https, `minor` the 1 of HTTP/1.1.
-    - `traceparent` and `tracestate` are what exactly one such header said, None otherwise.
+    - `traceparent` is what exactly one such header said, None otherwise; `tracestate` what all of its lines said.
     - `spans` are what tracing keeps here, with the id of their trace in `span_trace_id`.
     - `started`, `sent` (to the backend) and `answered` (by it) are monotonic times in seconds, 0 before they have come.
     - `status` is that of the answer, 0 before it has begun; `broken_off`: the backend hung up.
@@ -62,9 +62,12 @@ class Record:
 
     @property
     def result(self) -> str:
-        """What was decided: allow, deny, error (a 5xx: no fault of the client), or report (let in: its route only reports)."""
+        """What became of it: allow, deny, error (a 5xx), report (let in: its route only reports).
+
+        Or left: the client was gone before the answer began.
+        """
         if self.rejected is None:
-            return "allow"
+            return "allow" if self.status else "left"
         return "report" if self.reported else self.rejected.result
 
     @property

@@ -5,7 +5,7 @@ import logging
 from typing import NamedTuple
 
 from sidecar.common.clock import Clock
-from sidecar.common.errors import Reason
+from sidecar.common.errors import Reason, Rejection
 from sidecar.common.histogram import Histogram
 from sidecar.observability.access_log import AccessLog
 from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts, Spell
@@ -121,6 +121,11 @@ class Telemetry(Counts):
         self.decisions[decision] = self.decisions.get(decision, 0) + 1
         self.refusals.add_unread(reason, request_id, peer, NO_ROUTE, cause)
         self._spell((NO_ROUTE, "none", reason.code, False))
+        if self.access_log is not None:
+            unread = Record(request_id, "", "", b"", 1, peer, "", 0.0)
+            unread.refused(Rejection(reason, cause=cause))
+            unread.status = reason.status
+            self.access_log.write(unread, 0.0)
         log.info("event=refused reason=%s request_id=%s peer=%s cause=%r", reason.code, request_id, peer, cause)
 
     def _spell(self, kind: tuple[str, str, str, bool]) -> None:

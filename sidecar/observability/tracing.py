@@ -5,8 +5,11 @@ resource, the sampler, headers for the collector - comes from OpenTelemetry's ow
 query, or an unverified claim.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Thread
 from typing import NamedTuple, Protocol
 
 from opentelemetry import trace
@@ -22,7 +25,9 @@ from sidecar.common.clock import Clock
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import METHODS
 
+MAX_METHOD = 64  # characters of one that nobody knows
 EXPORT_S = 5.0  # for the collector to take spans, at the end too
+CLIENT_LEFT = "client_left"
 QUEUE = 2048  # spans that wait for the collector; more are dropped, and no request waits
 
 log = logging.getLogger("sidecar.tracing")
@@ -82,6 +87,8 @@ class Tracing:
             if request.answered:
                 client.set_attribute("http.response.status_code", request.status)
             failed = request.rejected.code if request.rejected is not None and not request.reported else None
+            if request.result == "left":
+                failed = CLIENT_LEFT
             _conclude(client, failed, request.status, 400)
             client.end()
         if request.status:
@@ -93,15 +100,30 @@ class Tracing:
             server.set_attribute("jwt_sidecar.issuer", request.claims.issuer)
         _conclude(
             server,
-            request.rejected.code if request.result == "error" and request.rejected else None,
+            CLIENT_LEFT
+            if request.result == "left"
+            else request.rejected.code
+            if request.result == "error" and request.rejected
+            else None,
             request.status,
             500,
         )
         server.end()
 
-    def close(self) -> None:
-        """Send what is left; takes no longer than EXPORT_S. Blocks."""
-        self._provider.shutdown()
+    async def close(self) -> None:
+        """Send what is left; takes no longer than EXPORT_S, whatever the collector does."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # nobody has waited so long
+                loop.call_soon_threadsafe(ended.set)
+
+        Thread(
+            target=shut_down, name="spans", daemon=True
+        ).start()  # a thread of asyncio's own would be waited for at the end
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), EXPORT_S)
 
     def _server(self, request: Record) -> trace.Span:
         said = {"traceparent": request.traceparent, "tracestate": request.tracestate}
@@ -169,9 +191,9 @@ def _server_attributes(request: Record, route: str | None) -> Mapping[str, Attri
     if request.host:
         host, _, port = request.host.decode("ascii", "replace").rpartition(":")
         if port.isdigit():
-            attributes |= {"server.address": host, "server.port": int(port)}
+            attributes |= {"server.address": host.strip("[]"), "server.port": int(port)}
         else:
-            attributes["server.address"] = request.host.decode("ascii", "replace")
+            attributes["server.address"] = request.host.decode("ascii", "replace").strip("[]")
     return attributes
 
 
@@ -190,7 +212,9 @@ def _client_attributes(request: Record, upstream: Upstream) -> Mapping[str, Attr
 
 
 def _request_method(request: Record) -> Mapping[str, AttributeValue]:
-    return {"http.request.method": request.method if request.method in METHODS else "_OTHER"}
+    if request.method in METHODS:
+        return {"http.request.method": request.method}
+    return {"http.request.method": "_OTHER", "http.request.method_original": request.method[:MAX_METHOD]}
 
 
 def _conclude(span: trace.Span, failed: str | None, status: int, errors_from: int) -> None:

@@ -94,6 +94,8 @@ class Handler:
         """The exchange of a request whose head has come; `raw` are its bytes, if it is not known by them."""
         exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self._clock.monotonic(), client)
         exchange.raw = raw
+        if forwarded.trusted:
+            exchange.peer, exchange.scheme = forwarded.client(head)
         if head.traceparent is not None:
             exchange.traceparent, exchange.tracestate = head.traceparent, head.tracestate
         return exchange

@@ -12,11 +12,13 @@ from aiohttp import web
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
+from sidecar.common.tls import FAILED_HANDSHAKES, failed_handshake
 from sidecar.http.forwarded import Forwarded
 from sidecar.proxy.client_connection import ClientConnection
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
 
+SAID_AGAIN_S = 60.0  # between two lines about failed handshakes of one cause
 NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
 
 log = logging.getLogger("sidecar.listener")
@@ -55,6 +57,7 @@ class Listener(web.Server):
         self.is_closing = False
         self._open: set[ClientConnection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._said: dict[str, float] = {}
         self.use(handler, settings)
 
     def use(self, handler: Handler, settings: ListenerSettings) -> None:
@@ -98,7 +101,7 @@ class Listener(web.Server):
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, peer = await loop.sock_accept(listening)
             except OSError as error:  # no descriptor is left, or the client is gone already
                 log.warning("event=not_accepted error=%s do='Raise the limit of open files.'", error.strerror)
                 await asyncio.sleep(NOT_ACCEPTED_S)
@@ -108,11 +111,13 @@ class Listener(web.Server):
                 continue
             connection = self()
             self._count(connection)
-            task = loop.create_task(self._handshake(connection, accepted, context))
+            task = loop.create_task(self._handshake(connection, accepted, context, str(peer[0])))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
-    async def _handshake(self, connection: ClientConnection, accepted: socket.socket, context: ssl.SSLContext) -> None:
+    async def _handshake(
+        self, connection: ClientConnection, accepted: socket.socket, context: ssl.SSLContext, peer: str
+    ) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.request_headers_s
@@ -121,6 +126,22 @@ class Listener(web.Server):
             self.closed(connection)  # nobody else says so before the handshake has ended
             if not isinstance(error, OSError):  # ssl.SSLError is one too; nothing but this handshake has failed
                 raise
+            self._handshake_failed(failed_handshake(error), peer)
+
+    def _handshake_failed(self, cause: str, peer: str) -> None:
+        """Count it; in the log is one line of each cause in a minute."""
+        handshakes = self.handler.telemetry.handshakes
+        handshakes[cause] = handshakes.get(cause, 0) + 1
+        now = self.clock.monotonic()
+        if now >= self._said.get(cause, now):
+            self._said[cause] = now + SAID_AGAIN_S
+            log.warning(
+                "event=handshake_failed cause=%s peer=%s number=%d do=%r",
+                cause,
+                peer,
+                handshakes[cause],
+                FAILED_HANDSHAKES[cause],
+            )
 
     def _count(self, connection: ClientConnection) -> None:
         if connection not in self._open:
@@ -148,7 +169,7 @@ class Listener(web.Server):
         """What the backend is to be told about this connection."""
         peer = transport.get_extra_info("peername")
         address = _peer_address(peer[0]) if isinstance(peer, tuple) else ""
-        return Forwarded(address, self.scheme, self._is_trusted(address))
+        return Forwarded(address, self.scheme, self._is_trusted(address), self._is_trusted)
 
     def _is_trusted(self, address: str) -> bool:
         if not self.trusted or not address:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER, Deadlines
 from sidecar.common.errors import Reason, Rejection
+from sidecar.common.tls import why_not_connected
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.response_head import ResponseHead
@@ -123,14 +124,13 @@ class UpstreamPool:
                         ssl=None if self._tls is None else self._tls(),
                         server_hostname=self._server_name,
                     )
-        except ssl.SSLCertVerificationError:
-            raise Rejection(
-                Reason.UPSTREAM_UNREACHABLE, "The certificate of the service behind this proxy is not trusted."
-            ) from None
+        except ssl.SSLCertVerificationError as error:
+            details = "The certificate of the service behind this proxy is not trusted."
+            raise Rejection(Reason.UPSTREAM_UNREACHABLE, details, cause=why_not_connected(error)) from None
         except TimeoutError:
             raise Rejection(Reason.UPSTREAM_TIMEOUT, "The service behind this proxy accepts no connection.") from None
-        except OSError:
-            raise Rejection(Reason.UPSTREAM_UNREACHABLE) from None
+        except OSError as error:
+            raise Rejection(Reason.UPSTREAM_UNREACHABLE, cause=why_not_connected(error)) from None
         if not connection.is_open:  # gone as soon as it was there
             raise Rejection(Reason.UPSTREAM_UNREACHABLE)
         self._open.add(connection)

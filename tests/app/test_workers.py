@@ -282,10 +282,10 @@ async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
         process = await start(file)
         async with patience("the program to give up"):
             _, err = await process.communicate()
-        assert (process.returncode, err.decode()) == (
-            1,
+        assert process.returncode == 1
+        assert err.decode().startswith(
             f"jwt-sidecar: listen: cannot listen on {host}:{port}: Address already in use; "
-            "choose another, or port 0 for a free one\n",
+            "choose another, or port 0 for a free one"
         )
 
 
@@ -298,4 +298,4 @@ async def test_what_a_worker_cannot_use_is_said_at_the_start(tmp_path: Path) -> 
         async with patience("the program to give up"):
             _, err = await process.communicate()
         assert process.returncode == 1
-        assert f"jwt-sidecar: {tmp_path}/missing.crt: no certificate with its key in PEM" in err.decode()
+        assert f"jwt-sidecar: {tmp_path}/missing.crt: cannot be read: No such file or directory" in err.decode()

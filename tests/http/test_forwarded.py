@@ -50,3 +50,28 @@ def test_the_peer_and_its_scheme_can_be_had() -> None:
 def test_a_peer_is_named_in_ascii() -> None:
     lines = Forwarded("fe80::1%\xe9th", "http", False).lines(b"h", read())
     assert lines.startswith(b"X-Forwarded-For: fe80::1%th\r\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ([], ("192.0.2.1", "http")),
+        (["X-Forwarded-For: 203.0.113.9"], ("203.0.113.9", "http")),
+        (["X-Forwarded-For: 198.51.100.66, 203.0.113.9, 192.0.2.2"], ("203.0.113.9", "http")),
+        (["X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 192.0.2.2"], ("203.0.113.9", "http")),
+        (["X-Forwarded-For: 203.0.113.9, nonsense"], ("192.0.2.1", "http")),
+        (["X-Forwarded-For: 203.0.113.9:1234"], ("203.0.113.9", "http")),
+        (["X-Forwarded-For: [2001:db8::7]:1234"], ("2001:db8::7", "http")),
+        (["X-Forwarded-For: 192.0.2.3, 192.0.2.2"], ("192.0.2.3", "http")),
+        (["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"], ("203.0.113.9", "https")),
+        (["X-Forwarded-Proto: gopher"], ("192.0.2.1", "http")),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_no_proxys(said: list[str], client: tuple[str, str]) -> None:
+    forwarded = Forwarded("192.0.2.1", "http", True, lambda address: address.startswith("192.0.2."))
+    assert forwarded.client(read(*said)) == client
+
+
+def test_who_is_not_trusted_cannot_say_who_asks() -> None:
+    said = read("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
+    assert Forwarded("192.0.2.1", "http", False).client(said) == ("192.0.2.1", "http")

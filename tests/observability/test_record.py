@@ -21,6 +21,8 @@ def test_of_a_request_that_has_just_come_nothing_is_said_but_what_it_brought() -
 def test_a_refusal_is_kept_in_plain_values() -> None:
     for reported, result in ((False, "deny"), (True, "report")):
         record = arrived()
+        assert record.result == "left"
+        record.status = 200
         assert record.result == "allow"
         record.refused(Rejection(Reason.REQUEST_MALFORMED, "A sentence.", cause="A rule."), reported=reported)
         assert (record.rejected, record.details, record.cause) == (Reason.REQUEST_MALFORMED, "A sentence.", "A rule.")

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sidecar.app.explain.explanation import Question, explain
 from tests.peers import patience
-from tests.peers.backend import RawBackend, send
+from tests.peers.backend import RawBackend, never, send
 from tests.peers.issuer import ScriptedIssuer
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, ok, running
@@ -240,8 +241,8 @@ async def test_the_server_span_begins_when_the_head_had_come() -> None:
     [
         ("a.test:8443", ("a.test", 8443)),
         ("a.test", ("a.test", None)),
-        ("[::1]:80", ("[::1]", 80)),
-        ("[::1]", ("[::1]", None)),
+        ("[::1]:80", ("::1", 80)),
+        ("[::1]", ("::1", None)),
     ],
 )
 async def test_the_host_is_told_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
@@ -307,3 +308,36 @@ except CannotStart as error:
     print(error)
 """
     assert python(code) == "tracing: needs OpenTelemetry; pip install 'jwt-sidecar[otel]'\n"
+
+
+async def test_several_lines_of_tracestate_are_one_list() -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good(headers=[("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "b=2")]))
+        assert (await stack.backend.received()).get("tracestate") == "a=1,b=2"
+
+
+async def test_a_method_that_nobody_knows_is_told_as_it_was() -> None:
+    async with collector() as it, traced(it) as stack:
+        await stack.fetch(stack.good("PROPFIND"))
+    told = attributes(it.the(Span.SPAN_KIND_SERVER))
+    assert (told["http.request.method"], told["http.request.method_original"]) == ("_OTHER", "PROPFIND")
+
+
+async def test_a_client_that_left_is_an_error_of_its_own() -> None:
+    async with collector() as it, traced(it, backend=RawBackend(never)) as stack:
+        async with stack.client() as client:
+            await client.send(stack.good())
+            await stack.backend.received()
+        async with patience("the request to end"):
+            while stack.sidecar.live.telemetry.requests_in_flight:
+                await asyncio.sleep(0.01)
+    for kind in (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT):
+        assert attributes(it.the(kind))["error.type"] == "client_left"
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.observability.tracing.EXPORT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+        it = Collector(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces")
+        async with patience("the end"), traced(it) as stack:
+            await stack.fetch(stack.good())

@@ -43,7 +43,7 @@ def test_on_arrival_nothing_is_known_of_a_request_but_its_head() -> None:
     )
     assert (request.route, request.claims, request.issuer, request.authorized) == (None, None, "none", False)
     assert (request.rejected, request.details, request.reported, request.status) == (None, "", False, 0)
-    assert (request.sent, request.answered, request.broken_off, request.result) == (0.0, 0.0, False, "allow")
+    assert (request.sent, request.answered, request.broken_off, request.result) == (0.0, 0.0, False, "left")
     assert 0 < request.started <= Clock().monotonic()
 
 
@@ -68,6 +68,8 @@ def test_why_a_request_is_refused_is_kept(reported: bool) -> None:
 
 def test_what_was_decided() -> None:
     request = arrived()
+    assert request.result == "left"
+    request.status = 200
     assert request.result == "allow"
     request.refused(Rejection(Reason.TOKEN_EXPIRED))
     assert request.result == "deny"

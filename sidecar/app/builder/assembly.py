@@ -3,7 +3,6 @@
 One assembly belongs to one configuration. Whoever holds the `handler` of an assembly holds all of it.
 """
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,12 +166,13 @@ class Assembly:
         """May no issuer's keys be believed any more?"""
         return bool(self.sources) and not any(source.usable for source in self.sources.values())
 
-    async def close(self) -> None:
-        """End everything that the objects have opened."""
+    async def close(self, *, at_once: bool = False) -> None:
+        """End everything that the objects have opened; `at_once` without waiting for spans to be sent."""
         for upstream in self.upstreams.values():
             upstream.close()
         for source in self.sources.values():
             await source.stop()
         await self._session.close()
-        if self.tracing is not None:
-            await asyncio.to_thread(self.tracing.close)
+        if self.tracing is not None and not at_once:
+            tracing, self.tracing = self.tracing, None
+            await tracing.close()

@@ -1,0 +1,64 @@
+"""What is in use now as the plain values that metrics are made of."""
+
+from pathlib import Path
+
+from sidecar.app.state import Live
+from sidecar.observability.prometheus import Shown
+from sidecar.observability.usage import Usage
+
+
+def shown(live: Live) -> Shown:
+    """All that a scrape tells."""
+    assembly = live.assembly
+    return Shown(
+        live.telemetry,
+        live.token_cache,
+        list(assembly.sources.values()),
+        assembly.denylist,
+        assembly.gateway,
+        list(assembly.upstreams),
+        [route.name for route in assembly.handler.routes.all],
+        assembly.config.digest,
+        _usage(live),
+    )
+
+
+def _usage(live: Live) -> Usage:
+    """With several workers the limits are those of all of them together."""
+    assembly, telemetry = live.assembly, live.telemetry
+    limits, workers = assembly.config.limits, max(1, telemetry.workers)
+    return Usage(
+        connections_limit=limits.connections * workers,
+        in_flight_limit=limits.in_flight * workers,
+        buffered_bytes=live.resources.held_bytes,
+        buffered_bytes_limit=limits.buffered_bytes * workers,
+        pools={name: upstream.use for name, upstream in assembly.upstreams.items()},
+        draining=telemetry.draining,
+        files=_files(live),
+        handshakes=dict(telemetry.handshakes),
+        lost_lines=telemetry.lost_lines,
+        loaded_at=live.file.loaded_at,
+    )
+
+
+def _files(live: Live) -> dict[str, bool]:
+    """Each file that is looked at again and again, by its name: could it be used when it was read last?"""
+    assembly, config = live.assembly, live.assembly.config
+    good = {file.path: file.problem is None for file in assembly.gateway.files}
+    if config.denylist_file is not None:
+        good[config.denylist_file] = assembly.denylist.problem is None
+    for name, issuer in config.issuers.items():
+        file = issuer.jwks_file or issuer.public_key_file or issuer.secret_file
+        if file is not None:
+            good[file] = assembly.sources[name].last_error is None
+    for renewed in live.certificates:
+        good |= dict.fromkeys(renewed.files, renewed.problem is None)
+    if live.file.path is not None:
+        good[live.file.path] = live.file.refused is None
+    return {_name(path, good): one for path, one in good.items()}
+
+
+def _name(path: Path, others: dict[Path, bool]) -> str:
+    """The name alone where it is the only one of its kind, as the rest of the path says where it is mounted."""
+    alone = sum(other.name == path.name for other in others) == 1
+    return path.name if alone else str(path)

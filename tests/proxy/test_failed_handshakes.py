@@ -1,0 +1,226 @@
+"""TLS that fails, on either side: its cause for the operator, counted and logged; and files that are mended."""
+
+import asyncio
+import datetime
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from sidecar.common.errors import Unusable
+from sidecar.common.tls import certificate_time, server_context
+from tests.peers import patience
+from tests.peers.backend import RawBackend
+from tests.peers.raw import RawClient, fetch
+from tests.peers.tls import authority, client_tls, server_tls
+from tests.peers.wire import Truncated
+from tests.proxy.conftest import Stack, ok, running
+from tests.proxy.test_tls import write
+
+ON_EVERY_LOOP = True
+GONE = (ssl.SSLError, ConnectionError, Truncated, asyncio.IncompleteReadError)
+
+
+async def counted(stack: Stack, cause: str, number: int = 1) -> None:
+    async with patience(f"a handshake that failed: {cause}"):
+        while stack.sidecar.live.telemetry.handshakes.get(cause, 0) < number:
+            assert stack.sidecar.live.telemetry.handshakes.keys() <= {cause}
+            await asyncio.sleep(0.01)
+
+
+def showing(**validity: Any) -> ssl.SSLContext:
+    """A client with a certificate of the authority, or of a stranger."""
+    context = client_tls()
+    authority().issue_cert("client.example", **validity).configure_cert(context)
+    return context
+
+
+def stranger() -> ssl.SSLContext:
+    context = client_tls()
+    trustme.CA().issue_cert("client.example").configure_cert(context)
+    return context
+
+
+def expired() -> ssl.SSLContext:
+    return showing(not_after=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+
+
+@pytest.mark.parametrize(
+    ("client", "cause"),
+    [(client_tls, "no_certificate"), (stranger, "certificate_untrusted"), (expired, "certificate_expired")],
+)
+async def test_why_a_clients_certificate_is_refused(
+    client: Any, cause: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
+    (tmp_path / "clients.crt").write_bytes(authority().cert_pem.bytes())
+    async with running(tls=tls | {"client_ca_file": str(tmp_path / "clients.crt")}) as stack:
+        for number in (1, 2):
+            with pytest.raises(GONE):
+                await fetch(stack.sidecar.proxy_address, stack.good(), tls=client())
+            await counted(stack, cause, number)
+    told = [record.getMessage() for record in caplog.records if "event=handshake_failed" in record.getMessage()]
+    assert len(told) == 1
+    assert f"cause={cause} peer=127.0.0.1 number=1 do=" in told[0]
+
+
+async def test_plain_http_at_the_port_of_tls_is_told(tmp_path: Path) -> None:
+    async with running(tls=write(tmp_path, authority().issue_cert("127.0.0.1"))) as stack:
+        async with RawClient.to(stack.sidecar.proxy_address) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.closed()
+        await counted(stack, "plain_http")
+
+
+async def test_a_client_that_does_not_trust_the_certificate_is_told(tmp_path: Path) -> None:
+    async with running(tls=write(tmp_path, trustme.CA().issue_cert("127.0.0.1"))) as stack:
+
+        def refuse() -> None:  # a blocking socket, which sends what OpenSSL has to say before it fails
+            with (
+                socket.create_connection(stack.sidecar.proxy_address) as raw,
+                pytest.raises(ssl.SSLCertVerificationError),
+            ):
+                client_tls().wrap_socket(raw, server_hostname="127.0.0.1")
+
+        await asyncio.to_thread(refuse)
+        await counted(stack, "refused_by_client")
+
+
+async def test_a_client_hears_that_http_1_1_is_spoken(tmp_path: Path) -> None:
+    async with running(tls=write(tmp_path, authority().issue_cert("127.0.0.1"))) as stack:
+        context = client_tls()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        async with RawClient.to(stack.sidecar.proxy_address, tls=context) as client:
+            assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+
+
+# Files
+
+
+def pem(folder: Path) -> tuple[Path, Path]:
+    write(folder, authority().issue_cert("127.0.0.1"))
+    return folder / "tls.crt", folder / "tls.key"
+
+
+def why(cert: Path, key: Path | None) -> str:
+    with pytest.raises(Unusable) as caught:
+        server_context(cert, key, None)
+    return str(caught.value)
+
+
+def test_each_way_in_which_files_cannot_be_used_has_its_sentence(tmp_path: Path) -> None:
+    cert, key = pem(tmp_path)
+    good_cert, good_key = cert.read_bytes(), key.read_bytes()
+    assert why(cert, tmp_path / "none.key") == f"{tmp_path}/none.key: cannot be read: No such file or directory"
+    loaded = load_pem_private_key(good_key, None)
+    key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+    assert why(cert, key).startswith(f"{key}: the key is encrypted")
+    key.write_bytes(trustme.CA().issue_cert("a").private_key_pem.bytes())
+    assert why(cert, key) == f"{key}: the key is not that of the certificate in {cert}"
+    key.write_bytes(b"nonsense")
+    assert why(cert, key) == f"{key}: no private key in PEM could be read from it"
+    key.write_bytes(good_key)
+    cert.write_bytes(authority().cert_pem.bytes() + good_cert)
+    assert why(cert, key).startswith(f"{cert}: the chain is in the wrong order")
+    cert.write_bytes(b"nonsense")
+    assert why(cert, None) == f"{cert}: no certificate with its key in PEM could be read from it"
+
+
+def test_a_certificate_has_its_time(tmp_path: Path) -> None:
+    cert, _ = pem(tmp_path)
+    assert certificate_time(cert, datetime.datetime.now(datetime.UTC).timestamp()) is None
+    assert "the certificate expired at " in (certificate_time(cert, 1e11) or "")
+    assert "the certificate is not valid before " in (certificate_time(cert, 0.0) or "")
+
+
+async def test_a_key_that_could_not_be_read_for_a_moment_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cert, key = pem(tmp_path)
+    async with running(tls={"cert_file": str(cert), "key_file": str(key)}) as stack:
+        certificate = stack.sidecar.plane.certificate
+        assert certificate is not None
+        new = authority().issue_cert("127.0.0.1")
+        cert.write_bytes(new.cert_chain_pems[0].bytes())
+        kept = key.rename(tmp_path / "elsewhere")
+        for _ in range(2):
+            certificate()
+        assert certificate.problem == f"{key}: cannot be read: No such file or directory"
+        kept.write_bytes(new.private_key_pem.bytes())
+        kept.rename(key)
+        certificate()
+        assert certificate.problem is None
+    told = [record.getMessage().partition(" ")[0] for record in caplog.records if "certificate" in record.getMessage()]
+    assert told == ["event=certificate_not_renewed", "event=certificate_renewed"]
+
+
+# Backends
+
+
+async def test_a_backend_of_another_authority_is_told() -> None:
+    async with (
+        RawBackend(ok, tls=server_tls()) as backend,
+        running(upstream=f"https://127.0.0.1:{backend.address[1]}") as stack,
+    ):
+        assert (await stack.fetch(stack.good())).status == 502
+        [kept] = stack.sidecar.live.telemetry.refusals
+        assert kept.cause.startswith("The backend's certificate is of an authority that is not in")
+
+
+async def test_a_backend_that_speaks_plain_http_is_told() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with (
+        await asyncio.start_server(plain, "127.0.0.1", 0) as server,
+        running(upstream=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as stack,
+    ):
+        assert (await stack.fetch(stack.good())).status == 502
+        [kept] = stack.sidecar.live.telemetry.refusals
+        assert kept.cause.startswith("The backend speaks no TLS there, plain http perhaps")
+
+
+@pytest.mark.parametrize(
+    ("name", "validity", "cause"),
+    [
+        (
+            "127.0.0.1",
+            {"not_after": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)},
+            "The backend's certificate has expired.",
+        ),
+        ("other.example", {}, "The backend's certificate is for another"),
+    ],
+)
+async def test_what_is_wrong_with_a_backends_certificate_is_told(
+    name: str, validity: Any, cause: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert(name, **validity).configure_cert(context)
+    async with RawBackend(ok, tls=context) as backend:
+        upstream = {"url": f"https://127.0.0.1:{backend.address[1]}", "tls": {"ca_file": str(tmp_path / "ca.crt")}}
+        async with running(upstream=None, upstreams={"default": upstream}) as stack:
+            assert (await stack.fetch(stack.good())).status == 502
+            [kept] = stack.sidecar.live.telemetry.refusals
+            assert kept.cause.startswith(cause)
+
+
+async def test_a_backend_that_does_not_listen_is_told() -> None:
+    async with running(upstream="http://127.0.0.1:9") as stack:
+        await stack.fetch(stack.good())
+        [kept] = stack.sidecar.live.telemetry.refusals
+        assert kept.cause == "Nothing listens at the backend's address."
