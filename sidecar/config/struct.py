@@ -100,8 +100,8 @@ def _report(section: Section, error: ErrorDetails) -> None:
             text = str(context["error"])
         case "literal_error":
             choices = re.findall("'([^']*)'", context["expected"])
-            near = "" if path[-1] == "auth" else nearest(str(value), choices)  # a slip may not lead to an open door
-            text = f"{{input}} is not one of: {', '.join(choices)}{near}"
+            # All are named, and none is suggested: a slip may not lead to the one that opens a door.
+            text = f"{{input}} is not one of: {', '.join(choices)}"
         case "string_type":
             text = (
                 "must be text; put {input} in quotes" if isinstance(value, int | float) else "must be text, not {input}"

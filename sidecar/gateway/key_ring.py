@@ -49,7 +49,7 @@ class KeyRing:
 
     def __init__(self, keys: Iterable[TimedKey]) -> None:
         self.keys = tuple(keys)
-        self.kids = frozenset(timed.key.kid for timed in self.keys)
+        self._by_kid = {timed.key.kid: timed for timed in self.keys}
 
     @classmethod
     def read(cls, content: bytes, _before: object = None) -> "KeyRing":
@@ -60,12 +60,12 @@ class KeyRing:
                 keys.append(TimedKey.read(document))
             except ValueError as error:
                 raise ValueError(f"key {number}: {error}") from None
-        if len((ring := cls(keys)).kids) < len(keys):
+        if len((ring := cls(keys))._by_kid) < len(keys):
             raise ValueError("has the same key twice")
         return ring
 
     def __repr__(self) -> str:
-        return f"<KeyRing of {', '.join(self.kids)}>"
+        return f"<KeyRing of {', '.join(self._by_kid)}>"
 
     def signer(self, algorithm: str, now: float) -> TimedKey:
         """The key that signs: of those whose time has come the last one. Raises Rejection (signing_unavailable)."""
@@ -78,6 +78,11 @@ class KeyRing:
         """The key that signs now, for each algorithm that has one."""
         due = {timed.key.alg for timed in self.keys if timed.sign_from <= now < timed.retire_at}
         return [self.signer(algorithm, now) for algorithm in sorted(due)]
+
+    def publishes(self, kid: str, now: float) -> bool:
+        """Do the keys that are published verify what this one signed?"""
+        timed = self._by_kid.get(kid)
+        return timed is not None and timed.publish_from <= now < timed.retire_at
 
     def published(self, now: float) -> list[SigningKey]:
         """The keys whose signatures are to be believed, and those that will sign soon."""

@@ -73,7 +73,7 @@ class Mint:
         now = self._clock.wall()
         ring = self._ring()
         known: Minted | None = claims.minted.get(self)
-        if known is not None and known.since <= now < known.reused_until and known.kid in ring.kids:
+        if known is not None and known.since <= now < known.reused_until and ring.publishes(known.kid, now):
             return known
         minted = claims.minted[self] = self._mint(claims, ring, now)
         return minted

@@ -49,7 +49,7 @@ REFUSED = [
     case("short", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, ttl: 9s}')}",
          "3:71: upstreams.a.token.ttl: must be at least 10s, or the token has expired before it is read"),
     case("algorithm", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, algorithm: HS256}')}",
-         "3:77: upstreams.a.token.algorithm: 'HS256' is not one of: EdDSA, RS256, ES256; did you mean RS256?"),
+         "3:77: upstreams.a.token.algorithm: 'HS256' is not one of: EdDSA, RS256, ES256"),
     case("claim of the signer", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, claims: {exp: exp}}')}",
          "3:75: upstreams.a.token.claims.exp: is set by the signer, whoever the token is for"),
     case("no claims", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, claims: {}}')}",

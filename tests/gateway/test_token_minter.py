@@ -176,3 +176,29 @@ def test_a_token_of_a_key_that_was_withdrawn_is_not_sent_again() -> None:
     with pytest.raises(Rejection) as caught:
         its.mint.line(alice)
     assert caught.value.reason is Reason.SIGNING_UNAVAILABLE
+
+
+def test_a_token_is_not_sent_again_once_its_key_is_no_longer_published() -> None:
+    """The key's times may be changed after it signed: then its tokens live longer than it does."""
+    its = Minting(TimedKey(FIRST))
+    claims = keyed()
+    first = its.mint.minted(claims)
+    assert first.expires == EPOCH + 300
+    its.ring = KeyRing([TimedKey(FIRST, retire_at=EPOCH + 100), TimedKey(SECOND, sign_from=EPOCH + 50)])
+    its.clock.advance(99)
+    assert its.mint.minted(claims) is first
+    its.clock.advance(1)
+    assert its.mint.minted(claims).kid == SECOND.kid
+    its.ring = KeyRing([TimedKey(SECOND, publish_from=EPOCH + 200, sign_from=EPOCH + 200), TimedKey(FIRST)])
+    assert its.mint.minted(claims).kid == FIRST.kid
+
+
+def test_a_token_that_ends_with_its_original_is_not_sent_again_once_its_key_has_retired() -> None:
+    its = Minting(TimedKey(FIRST), ttl_s=3600)
+    claims = keyed(until=EPOCH + 900)
+    assert its.mint.minted(claims).kid == FIRST.kid
+    its.ring = KeyRing([TimedKey(FIRST, retire_at=EPOCH + 100)])
+    its.clock.advance(100)
+    with pytest.raises(Rejection) as caught:
+        its.mint.minted(claims)
+    assert caught.value.reason is Reason.SIGNING_UNAVAILABLE
