@@ -74,7 +74,8 @@ from sidecar.proxy import (
         pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
-        pytest.param(verifier.REMEMBERED_TOKENS, 1024, id="verifier.REMEMBERED_TOKENS"),
+        pytest.param(verifier.REMEMBERED_TOKENS, 10_000, id="verifier.REMEMBERED_TOKENS"),
+        pytest.param(verifier.REMEMBERED_BYTES, 33_554_432, id="verifier.REMEMBERED_BYTES"),
         pytest.param(verifier.REMEMBERED_S, 300.0, id="verifier.REMEMBERED_S"),
     ],
 )

@@ -15,7 +15,7 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.tls import Renewed
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.verifier import TokenCache
+from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.access_log import LINES, AccessLog
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.resources import Resources
@@ -73,14 +73,14 @@ class Live:
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
         self.stopping = False
-        self.cache_of_workers: TokenCache | None = None
+        self.cache_of_workers: TokenCacheUse | None = None
         self._clock = clock
         self._source_of = source_of
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._sources: WeakSet[JwksSource] = WeakSet()
 
     @property
-    def token_cache(self) -> TokenCache:
+    def token_cache(self) -> TokenCacheUse:
         """How remembering tokens goes, here or in all workers."""
         return self.cache_of_workers or self.assembly.handler.verifier.cache
 

@@ -19,7 +19,7 @@ from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway
 from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
 from sidecar.config.issuer import Issuer, check_issuers
-from sidecar.config.limits import Limits, Timeouts
+from sidecar.config.limits import Limits, Timeouts, TokenCache
 from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
 from sidecar.config.route import Route, Upstream, check_hidden
 from sidecar.config.struct import FileSchema, Struct, key
@@ -150,6 +150,7 @@ class Config(Struct):
     method_override: Literal["drop", "pass"] = key(
         "X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods.", "drop"
     )
+    token_cache: TokenCache = key("Verified tokens that are remembered.", TokenCache())
     routes: tuple[Route, ...] = key("The first that matches decides; what matches none needs a valid token.", ())
 
     @property

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, StrictInt
 
 from sidecar.config.struct import Struct, key
-from sidecar.config.values import PositiveSeconds, Seconds
+from sidecar.config.values import Bytes, PositiveSeconds, Seconds, Size
 
 Count = Annotated[StrictInt, Field(ge=1)]
 
@@ -20,6 +20,13 @@ class Timeouts(Struct):
     keep_alive_s: PositiveSeconds = key("For a client's next request; load balancers wait 60s.", 75.0, "keep_alive")
     drain_delay_s: Seconds = key("Still accepting after SIGTERM, until routers know of it.", 5.0, "drain_delay")
     shutdown_s: Seconds = key("For the requests in flight after that.", 30.0, "shutdown")
+
+
+class TokenCache(Struct):
+    """How many verified tokens are remembered. What an entry takes is in docs/performance.md."""
+
+    entries: Count = key("Tokens; users whose token is in use at the same time.", 10000)
+    most_bytes: Bytes = key("Memory for them, about; whichever is reached first counts.", Size(32 << 20), "bytes")
 
 
 class Limits(Struct):

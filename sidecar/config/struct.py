@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
 
 from sidecar.config.addresses import Address
-from sidecar.config.values import nearest
+from sidecar.config.values import Size, nearest
 from sidecar.config.yaml_source import Section
 
 _MISSING = {
@@ -140,7 +140,7 @@ class FileSchema(GenerateJsonSchema):
         """A default as the file writes it. The floats of the configuration are all durations."""
         if isinstance(dft, float):
             return f"{dft:g}s"
-        if isinstance(dft, Address):
+        if isinstance(dft, Address | Size):
             return str(dft)
         if isinstance(dft, tuple) and dft and isinstance(dft[0], Address):
             return str(dft[0])

@@ -28,6 +28,8 @@ RESERVED_HEADERS = frozenset(
 )  # fmt: skip
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = re.compile(r"([1-9][0-9]{0,8})(KiB|MiB|GiB)")
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
@@ -70,6 +72,25 @@ def _seconds(value: object) -> float:
     if match is None:
         raise ValueError("{input} is not a duration; write a whole number with its unit: 500ms, 60s, 5m or 1h")
     return int(match[1]) * _UNITS[match[2]]
+
+
+class Size(int):
+    """A number of bytes; as text with its unit, as the file writes it."""
+
+    def __str__(self) -> str:
+        unit = next((unit for unit in reversed(_SIZES) if self % _SIZES[unit] == 0), None)
+        return f"{int(self)}" if unit is None else f"{self // _SIZES[unit]}{unit}"
+
+
+def _bytes(value: object) -> int:
+    if type(value) is int and value > 0:  # bool is an int to Python
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            "{input} is not a size; write a whole number of bytes, or one with its unit: 512KiB, 32MiB or 1GiB"
+        )
+    return int(match[1]) * _SIZES[match[2]]
 
 
 def _above_zero(seconds: float) -> float:
@@ -247,6 +268,13 @@ NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 Text = Annotated[str, AfterValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Seconds = Annotated[float, PlainValidator(_seconds), _DURATION_SCHEMA]
 PositiveSeconds = Annotated[float, PlainValidator(_seconds), AfterValidator(_above_zero), _DURATION_SCHEMA]
+Bytes = Annotated[
+    int,
+    PlainValidator(_bytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}(KiB|MiB|GiB)$"}]}
+    ),
+]
 Algorithm = Annotated[
     str, AfterValidator(_algorithm), WithJsonSchema({"enum": [*ALGORITHMS, ED25519, *SECRET_ALGORITHMS]})
 ]

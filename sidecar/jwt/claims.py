@@ -174,7 +174,15 @@ class ClaimRules:
             check(claims, now)
         # Numbers or missing: the checks of exp, nbf and iat have seen to that.
         starts = max(claims.get("nbf", 0.0), claims.get("iat", 0.0))
-        return starts - self.clock_skew_s, claims.get("exp", float("inf")) + self.clock_skew_s
+        return starts - self.clock_skew_s, self.ends(claims)
+
+    def ends(self, claims: dict[str, Any]) -> float:
+        """The Unix time when a token of these claims has expired, skew included; its `exp` has been checked."""
+        return float(claims.get("exp", float("inf")) + self.clock_skew_s)
+
+    def expired(self, valid_until: float, now: float) -> Rejection:
+        """The refusal of a token that was valid until then, skew included."""
+        return _expired(now - (valid_until - self.clock_skew_s))
 
     def _check_exp(self, claims: dict[str, Any], now: float) -> None:
         expires = _numeric_date(claims, "exp")
@@ -182,7 +190,7 @@ class ClaimRules:
             if self.require_exp:
                 raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
         elif now >= expires + self.clock_skew_s:  # at exp itself it is already expired: section 4.1.4
-            raise Rejection(Reason.TOKEN_EXPIRED, f"The token expired {ago(now - expires)} ago.")
+            raise _expired(now - expires)
 
     def _check_nbf(self, claims: dict[str, Any], now: float) -> None:
         not_before = _numeric_date(claims, "nbf")
@@ -254,6 +262,10 @@ class ClaimRules:
             raise Rejection(
                 Reason.CLAIM_INVALID, "The token is bound to a key of its client and is no plain bearer token."
             )
+
+
+def _expired(ago_s: float) -> Rejection:
+    return Rejection(Reason.TOKEN_EXPIRED, f"The token expired {ago(ago_s)} ago.")
 
 
 def _fits(pieces: Sequence[str], text: str) -> bool:

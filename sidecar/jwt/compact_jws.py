@@ -29,7 +29,7 @@ _RUN = re.compile(r"[A-Za-z0-9_-]+(?:(?:=|%3[Dd]){0,2}(?:\.|%2[Ee])[A-Za-z0-9_-]
 
 
 class Jws(NamedTuple):
-    """The parts of one token; nothing in it is verified."""
+    """The parts of one token; nothing in it is verified. `values`: its payload has no more values than that."""
 
     header: dict[str, Any]
     payload: dict[str, Any]
@@ -37,6 +37,7 @@ class Jws(NamedTuple):
     signing_input: bytes
     signature: bytes
     padded: bool = False
+    values: int = 0
 
 
 def without_tokens(text: str) -> str:
@@ -78,11 +79,13 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
     if header is None:
         header = _read_header(header_segment)
     try:
-        payload = strict_json_object(base64url(payload_segment))
+        text = base64url(payload_segment)
+        payload = strict_json_object(text)
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's payload is not a base64url JSON object.") from None
     try:
-        return Jws(header, payload, payload_segment, signing_input, base64url(signature), padded)
+        values = text.count(b",") + text.count(b"[") + text.count(b"{")
+        return Jws(header, payload, payload_segment, signing_input, base64url(signature), padded, values)
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None
 

@@ -7,10 +7,7 @@ the one that fills its template.
 """
 
 from collections.abc import Collection, Mapping
-from hashlib import sha256
 from typing import NamedTuple
-
-from cachetools import LRUCache
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
@@ -18,11 +15,15 @@ from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import PADDED, Jws, parse
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import Issuer, media_type
-from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
+from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
+from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
 
-REMEMBERED_TOKENS = 1024  # about 2 KB each
+REMEMBERED_TOKENS = 10_000
+REMEMBERED_BYTES = 32 * 1024 * 1024
+EXPIRED_BYTES = 900  # of a token that had expired when it was verified: nothing of its payload is kept
+NEVER_ACCEPTED = float("-inf")
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
 REQUIRED = "required "  # before the names of the checks of an issuer's policy
 
@@ -41,40 +42,50 @@ class Examination:
 
 
 class _Remembered:
-    """A verified token: its claims, and the key that vouches for it as long as its issuer publishes that key.
+    """A token whose signature was verified: its claims, and the key that vouches for it as long as its issuer publishes that key.
 
-    `denials` is the state of the deny list that it was compared with.
+    It is accepted before `until`, a Unix time; never, if it had expired when it was verified. `denials` is the state of the deny
+    list that it was compared with, `size` about how many bytes it takes to remember it.
     """
 
-    __slots__ = ("claims", "denials", "jwks", "key", "source", "until")
+    __slots__ = ("claims", "denials", "issuer", "jwks", "key", "size", "until")
 
     def __init__(
-        self, claims: Claims, source: JwksSource, jwks: Jwks, key: VerificationKey, until: float, denials: int
+        self, claims: Claims, issuer: Issuer, jwks: Jwks, key: VerificationKey, until: float, denials: int, size: int
     ) -> None:
         self.claims = claims
         self.denials = denials
-        self.source = source
+        self.issuer = issuer
         self.jwks = jwks
         self.key = key
+        self.size = size
         self.until = until
 
 
-class TokenCache(NamedTuple):
+class TokenCacheUse(NamedTuple):
     """What a verifier says of the tokens that it remembers; `entries` is how many it does."""
 
     hits: int = 0
     misses: int = 0
     evictions: int = 0
     entries: int = 0
+    bytes: int = 0
 
 
 class Verifier:
     """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified.
 
-    `evictions` counts those that were forgotten because there were too many.
+    It remembers so many `entries`, which take so many bytes.
     """
 
-    def __init__(self, issuers: Collection[Issuer], clock: Clock, denylist: DenyList | None = None) -> None:
+    def __init__(
+        self,
+        issuers: Collection[Issuer],
+        clock: Clock,
+        denylist: DenyList | None = None,
+        entries: int = REMEMBERED_TOKENS,
+        most_bytes: int = REMEMBERED_BYTES,
+    ) -> None:
         self.issuers = issuers
         self.denylist = DenyList(clock) if denylist is None else denylist
         self._by_iss: Mapping[str, Issuer] = {
@@ -84,15 +95,20 @@ class Verifier:
         self._assumed = next((issuer for issuer in issuers if issuer.assumed), None)
         self._allow_padding = any(issuer.allow_padding for issuer in issuers)
         self.clock = clock
-        self._remembered: LRUCache[bytes, _Remembered] = LRUCache(REMEMBERED_TOKENS)
+        self._remembered: TokenCache[_Remembered] = TokenCache(entries, most_bytes)
         self.hits = 0
         self.misses = 0
-        self.evictions = 0
 
     @property
-    def cache(self) -> TokenCache:
+    def cache(self) -> TokenCacheUse:
         """How remembering goes."""
-        return TokenCache(self.hits, self.misses, self.evictions, len(self._remembered))
+        remembered = self._remembered
+        return TokenCacheUse(self.hits, self.misses, remembered.evictions, len(remembered), int(remembered.currsize))
+
+    def count_from(self, before: "Verifier") -> None:
+        """Go on counting where another verifier stops."""
+        self.hits, self.misses = before.hits, before.misses
+        self._remembered.evictions = before._remembered.evictions
 
     def __repr__(self) -> str:
         return f"<Verifier of {', '.join(self._by_iss)}: {len(self._remembered)} tokens remembered>"
@@ -103,33 +119,57 @@ class Verifier:
 
     def known(self, digest: bytes) -> Claims | None:
         """The same for the token with this digest."""
-        if digest not in self._remembered:  # an exception, or its `get`, would cost more
+        known = self._vouched_for(digest)
+        if known is None:
             return None
-        known = self._remembered[digest]
-        source = known.source
-        if known.jwks is not source.jwks:
-            if source.jwks is None or known.key not in source.jwks:
-                del self._remembered[digest]  # its key was withdrawn
-                return None
-            known.jwks = source.jwks
         if known.denials != self.denylist.changes:
             if self.denylist.denies(known.claims.issuer, known.claims.claims):
                 return None
             known.denials = self.denylist.changes
         now = self.clock.wall()
-        if not known.claims.valid_from <= now < known.until or self.clock.monotonic() >= source.trusted_until:
+        if not known.claims.valid_from <= now < known.until:
             return None
         self.hits += 1
         return known.claims
 
-    def verify(self, token: bytes, seen: Examination | None = None, awaited: KeysAwaited | None = None) -> Claims:
+    def _vouched_for(self, digest: bytes) -> _Remembered | None:
+        """What is remembered of the token with this digest, if its key can be trusted now."""
+        if digest not in self._remembered:  # an exception, or its `get`, would cost more
+            return None
+        known = self._remembered[digest]
+        source = known.issuer.source
+        if known.jwks is not source.jwks:
+            if source.jwks is None or known.key not in source.jwks:
+                del self._remembered[digest]  # its key was withdrawn
+                return None
+            known.jwks = source.jwks
+        return known if self.clock.monotonic() < source.trusted_until else None
+
+    def _refuse_expired(self, remembered_by: bytes) -> None:
+        """Refuse a token that is remembered and has expired: its signature needs no second look. Raises Rejection."""
+        known = self._vouched_for(remembered_by)
+        now = self.clock.wall()
+        if known is not None and now >= known.claims.valid_until:
+            self.hits += 1
+            raise known.issuer.rules.expired(known.claims.valid_until, now)
+
+    def verify(
+        self,
+        token: bytes,
+        seen: Examination | None = None,
+        awaited: KeysAwaited | None = None,
+        remembered_by: bytes | None = None,
+    ) -> Claims:
         """Verify a token from the beginning. Raises Rejection, and KeysAwaited when its key may be on its way.
 
         With `seen` it is only examined: `seen` is told of each check as it begins, and nothing is counted or remembered.
-        `awaited` are the keys that were waited for.
+        `awaited` are the keys that were waited for, `remembered_by` is the token's digest where that is known.
         """
         examined = seen is not None
-        self.misses += awaited is None and not examined
+        remembered_by = remembered_by or digest(token)
+        if not examined:
+            self._refuse_expired(remembered_by)
+            self.misses += awaited is None
         seen = seen or Examination()
         seen.token = token
         begin = seen.begun.append
@@ -165,7 +205,15 @@ class Verifier:
         else:
             raise Rejection(Reason.SIGNATURE_INVALID)
         now = self.clock.wall()
-        valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
+        try:
+            valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
+        except Rejection as rejection:
+            if rejection.reason is Reason.TOKEN_EXPIRED and not examined:
+                ended = Claims(issuer.name, {}, valid_until=issuer.rules.ends(jws.payload), kid=key.kid)
+                self._remembered.keep(
+                    remembered_by, _Remembered(ended, issuer, jwks, key, NEVER_ACCEPTED, 0, EXPIRED_BYTES)
+                )
+            raise
         begin("denylist")
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
@@ -176,14 +224,12 @@ class Verifier:
                 check(claims)
         if examined:
             return claims
-        remembered_by = digest(token)
         known = self._remembered.get(remembered_by)
-        if known is not None and known.key == key:  # by another request that waited for the same keys
+        if known is not None and known.key == key and now < known.until:  # by another that waited for the same keys
             claims = known.claims
         until = min(valid_until, now + REMEMBERED_S)
-        remembered = _Remembered(claims, source, jwks, key, until, self.denylist.changes)
-        self.evictions += len(self._remembered) == REMEMBERED_TOKENS and known is None
-        self._remembered[remembered_by] = remembered
+        remembered = _Remembered(claims, issuer, jwks, key, until, self.denylist.changes, entry_bytes(jws))
+        self._remembered.keep(remembered_by, remembered)
         return claims
 
     def _issuer(self, jws: Jws) -> Issuer:
@@ -198,11 +244,6 @@ class Verifier:
         if issuer is None:
             raise Rejection(Reason.ISSUER_UNKNOWN)
         return issuer
-
-
-def digest(token: bytes) -> bytes:
-    """What a token is remembered by: the token itself is not kept."""
-    return sha256(token).digest()
 
 
 def _header(jws: Jws) -> tuple[str, str | None, str]:

@@ -15,7 +15,7 @@ from sidecar.common.histogram import Histogram
 from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.verifier import TokenCache
+from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.telemetry import NO_ROUTE, UPSTREAM_ERRORS, Telemetry
 from sidecar.observability.usage import Usage
 
@@ -32,7 +32,7 @@ class Shown(NamedTuple):
     """What is in use at one moment: `config_digest` is the configuration's SHA-256, `upstreams` and `routes` are names."""
 
     telemetry: Telemetry
-    token_cache: TokenCache
+    token_cache: TokenCacheUse
     sources: Collection[JwksSource]
     denylist: DenyList
     gateway: Gateway
@@ -155,6 +155,7 @@ class Collector(registry.Collector):
             "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): cache.evictions}
         )
         yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
+        yield _gauge("token_cache_bytes", "About how much memory they take.", (), {(): cache.bytes})
 
     def _fetches(self) -> Iterator[Metric]:
         sources = self._shown.sources

@@ -25,8 +25,9 @@ from sidecar.http.request_head import RequestHead
 from sidecar.http.responses import Form
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.jwks.cache import KeysAwaited
+from sidecar.jwt.token_cache import digest
 from sidecar.jwt.token_extractor import TokenSources
-from sidecar.jwt.verifier import Verifier, digest
+from sidecar.jwt.verifier import Verifier
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy import report_mode
 from sidecar.policy.identity_headers import ANONYMOUS, IdentityHeaders
@@ -271,7 +272,7 @@ class Handler:
         token_digest = digest(token)
         if self.tokens.only_in_headers:
             head.token_digest = token_digest
-        return self.verifier.known(token_digest) or self.verifier.verify(token, awaited=awaited)
+        return self.verifier.known(token_digest) or self.verifier.verify(token, None, awaited, token_digest)
 
     def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
         """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""

@@ -18,7 +18,7 @@ from sidecar.common.errors import Reason, Rejection, Unusable
 from sidecar.common.histogram import Histogram
 from sidecar.config import Config, parse
 from sidecar.jwt.jwks.key_set import MAX_KEYS
-from sidecar.jwt.verifier import TokenCache
+from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.counters import Counts
 from tests.peers import patience
 from tests.peers.clock import HandClock
@@ -314,7 +314,7 @@ async def test_why_a_worker_could_not_begin_is_said() -> None:
 
 
 def counted(**of_counts: Any) -> Counted:
-    return Counted(Counts(**of_counts), TokenCache(), {}, 0, [])
+    return Counted(Counts(**of_counts), TokenCacheUse(), {}, 0, [])
 
 
 REFUSAL = (0.0, "id", "GET", "/", "/*", "none", (), 401, "TOKEN_MISSING", "", "", False)
@@ -327,14 +327,14 @@ REFUSAL = (0.0, "id", "GET", "/", "/*", "none", (), 401, "TOKEN_MISSING", "", ""
         counted(loop_lag=Histogram(Counts().loop_lag.bounds, [1])),
         counted(durations={"/*": Histogram((1.0,))}),
         counted(upstream_durations={"/*": Histogram((1.0,))}),
-        Counted(Counts(), TokenCache(), {}, 1, [(*REFUSAL[:8], "NO_SUCH_REASON", *REFUSAL[9:])]),
-        Counted(Counts(), TokenCache(), {}, 101, [REFUSAL] * 101),
+        Counted(Counts(), TokenCacheUse(), {}, 1, [(*REFUSAL[:8], "NO_SUCH_REASON", *REFUSAL[9:])]),
+        Counted(Counts(), TokenCacheUse(), {}, 101, [REFUSAL] * 101),
     ],
     ids=["overhead", "loop_lag", "durations", "upstream_durations", "reason", "refusals"],
 )
 async def test_what_cannot_have_been_counted_is_not_added_up(wrong: Counted) -> None:
     worker = _Worker(lambda *_: None)
-    good = Counted(Counts(), TokenCache(), {}, 1, [REFUSAL])
+    good = Counted(Counts(), TokenCacheUse(), {}, 1, [REFUSAL])
     worker.received(Reply(counted=good))
     with pytest.raises(ValueError, match=r"histogram|refusals"):
         worker.received(Reply(counted=wrong))

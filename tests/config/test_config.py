@@ -105,6 +105,11 @@ def test_durations_are_seconds(text: str, seconds: float) -> None:
     assert file(f"timeouts: {{drain_delay: {text}}}").timeouts.drain_delay_s == seconds
 
 
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("512KiB", 524288), ("32MiB", 33554432), ("1GiB", 1 << 30)])
+def test_sizes_are_bytes(text: str, size: int) -> None:
+    assert file(f"token_cache: {{bytes: {text}}}").token_cache.most_bytes == size
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
@@ -383,6 +388,7 @@ def test_the_example_shows_every_key_with_its_default(section: str, key: str, en
         "Issuer": example["issuers"]["zuplo"],
         "Route": example["routes"][0] | example["routes"][1],
         "Require": example["routes"][1]["require"],
+        "TokenCache": example["token_cache"],
     }
     place = places.get(section, {})
     if key not in place:

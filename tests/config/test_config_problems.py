@@ -85,6 +85,7 @@ STRICTER_THAN_YAML = [
 ]
 
 ADDRESS = "is not host:port; write 127.0.0.1:8080, '[::1]:8080', or 0.0.0.0:8080 for all interfaces"
+SIZE = "not a size; write a whole number of bytes, or one with its unit: 512KiB, 32MiB or 1GiB"
 DURATION = "is not a duration; write a whole number with its unit: 500ms, 60s, 5m or 1h"
 RESERVED = "is reserved: this header means something else to the proxy or the backend; choose another name"
 CLAIM = "is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
@@ -179,6 +180,10 @@ IN_THE_FILE = [
     case("number true", "limits: {headers: true}", "3:19: limits.headers: must be a whole number, not true"),
     case("fraction", "limits: {headers: 1.0}", "3:19: limits.headers: must be a whole number, not 1.0"),
     case("leading zero", "limits: {headers: 0123}", "3:19: limits.headers: must be a whole number, not '0123'"),
+    case("size without unit", "token_cache: {bytes: 32 MB}",
+         f"3:22: token_cache.bytes: '32 MB' is {SIZE}"),
+    case("no size", "token_cache: {bytes: 0}",
+         f"3:22: token_cache.bytes: 0 is {SIZE}"),
     case("duration without unit", "timeouts: {idle: 60}", f"3:18: timeouts.idle: 60 {DURATION}"),
     case("sexagesimal", "timeouts: {idle: 1:30}", f"3:18: timeouts.idle: '1:30' {DURATION}"),
     case("negative duration", "timeouts: {idle: -1s}", f"3:18: timeouts.idle: '-1s' {DURATION}"),

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.verifier import REMEMBERED_S, REMEMBERED_TOKENS, TokenCache, Verifier
+from sidecar.jwt.verifier import REMEMBERED_S, TokenCacheUse, Verifier
+from sidecar.policy.identity_headers import IdentityHeaders
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock, in_its_time
 from tests.peers.tokens import ABSENT, b64
@@ -77,6 +80,10 @@ class Issuers:
         source.jwks = key_set(keys, *algorithms)
         source.trusted_until = float("inf")
         return Issuer(name, iss, algorithms, rules, source)
+
+    def remembering(self, **bounds: int) -> Verifier:
+        """Another verifier of the same issuers, with bounds of its own."""
+        return Verifier(self.verifier.issuers, self.clock, **bounds)
 
     def publish(self, *keys: Any, name: str = "main") -> None:
         """Replace the keys of an issuer at once."""
@@ -661,7 +668,7 @@ async def test_a_token_that_is_verified_again_has_the_claims_that_it_had(issuers
 
 
 def test_nothing_is_counted_before_anything_has_happened() -> None:
-    assert tuple(TokenCache()) == (0, 0, 0, 0)
+    assert tuple(TokenCacheUse()) == (0, 0, 0, 0, 0)
 
 
 @in_its_time
@@ -669,15 +676,92 @@ async def test_only_so_many_tokens_are_remembered_and_the_least_used_go_first(
     issuers: Issuers, clock: HandClock
 ) -> None:
     first, second = good("EdDSA", jti="1"), good("EdDSA", jti="2")
-    await issuers.verify(first)
-    await issuers.verify(second)
-    for n in range(REMEMBERED_TOKENS - 1):
-        assert issuers.cached(first)
-        await issuers.verify(good("EdDSA", jti=f"-{n}"))
-    assert issuers.cached(first)
-    assert issuers.cached(second) is None
-    assert repr(issuers.verifier).endswith(f": {REMEMBERED_TOKENS} tokens remembered>")
-    assert (issuers.verifier.cache.entries, issuers.verifier.evictions) == (REMEMBERED_TOKENS, 1)
+    few = issuers.remembering(entries=20)
+    for token in (first, second):
+        few.verify(sent(token))
+    for n in range(19):
+        assert few.cached(sent(first))
+        few.verify(sent(good("EdDSA", jti=f"-{n}")))
+    assert few.cached(sent(first))
+    assert few.cached(sent(second)) is None
+    assert repr(few).endswith(": 20 tokens remembered>")
+    assert (few.cache.entries, few.cache.evictions) == (20, 1)
+
+
+@in_its_time
+async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issuers, clock: HandClock) -> None:
+    few = issuers.remembering(most_bytes=20_000)
+    small, large = good("EdDSA", jti="1"), good("EdDSA", groups=["g" * 10] * 100)
+    few.verify(sent(small))
+    few.verify(sent(large))
+    assert few.cached(sent(small))
+    assert few.cached(sent(large))
+    assert few.cache.bytes <= 20_000
+    few.verify(sent(good("EdDSA", groups=["h" * 10] * 100)))
+    assert few.cached(sent(large)) is None
+    assert few.cache.bytes <= 20_000
+    few.verify(sent(good("EdDSA", groups=["i" * 10] * 400)))  # larger than all may be
+    assert few.cache.entries == 1
+
+
+@in_its_time
+async def test_what_a_remembered_token_takes_is_about_what_is_counted(issuers: Issuers, clock: HandClock) -> None:
+    for groups in (0, 30, 300):
+        verifier = issuers.remembering()
+        made = [sent(good("EdDSA", jti=f"{n}", groups=[f"group-{n}-{g}" for g in range(groups)])) for n in range(50)]
+        identity = IdentityHeaders({"X-JWT-Sub": ("sub",)}, "X-JWT-Claims")
+        identity.lines(verifier.verify(sent(good("EdDSA"))))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        counted = -verifier.cache.bytes
+        for token in made:
+            with suppress(Rejection):  # too large for headers
+                identity.lines(verifier.verify(token))
+        taken = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        counted += verifier.cache.bytes
+        assert 0.7 * taken < counted < 2 * taken, f"{groups} groups"
+
+
+@in_its_time
+async def test_an_expired_token_that_keeps_coming_is_verified_once(issuers: Issuers, clock: HandClock) -> None:
+    token = good("EdDSA", exp=NOW - 3600)
+    assert await issuers.refusal(token) == "token_expired"
+    clock.advance(60)
+    with pytest.raises(Rejection, match="token_expired") as caught:
+        await issuers.verify(token)
+    assert caught.value.details == "The token expired 61 min ago."
+    assert tuple(issuers.verifier.cache)[:2] == (1, 1)
+
+
+@in_its_time
+async def test_a_token_that_was_good_and_has_expired_is_not_verified_again(issuers: Issuers, clock: HandClock) -> None:
+    token = good("EdDSA", exp=NOW + 10)
+    await issuers.verify(token)
+    clock.advance(70)
+    with pytest.raises(Rejection) as caught:
+        await issuers.verify(token)
+    assert (caught.value.reason.code, caught.value.details) == ("token_expired", "The token expired 60 s ago.")
+    assert issuers.verifier.misses == 1
+
+
+@in_its_time
+async def test_an_expired_token_is_never_accepted_unseen_whatever_the_clock_does(
+    issuers: Issuers, clock: HandClock
+) -> None:
+    token = good("EdDSA", exp=NOW - 3600, iat=NOW - 9000, aud="another")
+    assert await issuers.refusal(token) == "token_expired"
+    clock.advance(-7200)
+    assert await issuers.refusal(token) == "audience_mismatch"
+
+
+@in_its_time
+async def test_what_is_remembered_of_an_expired_token_ends_with_its_key(issuers: Issuers, clock: HandClock) -> None:
+    token = good("EdDSA", exp=NOW - 3600)
+    assert await issuers.refusal(token) == "token_expired"
+    issuers.publish(tokens.public_jwk("RS256"))
+    assert issuers.cached(token) is None
+    assert issuers.verifier.cache.entries == 0
 
 
 @in_its_time

@@ -103,7 +103,7 @@ class Assembly:
         self.gateway = gateway(config, clock, telemetry.minted)
         self.handler = Handler(
             routes(config),
-            Verifier(issuers, clock, self.denylist),
+            Verifier(issuers, clock, self.denylist, config.token_cache.entries, config.token_cache.most_bytes),
             identity(config, self.signing_keys, clock, telemetry.minted),
             self.upstreams,
             telemetry,
@@ -148,7 +148,7 @@ class Assembly:
         own, before = self.handler.verifier, old.handler.verifier
         # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
         before.denylist = self.denylist
-        own.hits, own.misses, own.evictions = before.hits, before.misses, before.evictions
+        own.count_from(before)
 
     @property
     def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:

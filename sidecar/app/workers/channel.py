@@ -14,7 +14,7 @@ import msgspec
 
 from sidecar.config import Address, Config
 from sidecar.jwt.denylist import Entry
-from sidecar.jwt.verifier import TokenCache
+from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.counters import Counts
 from sidecar.observability.rejection_log import Plain
 
@@ -78,7 +78,7 @@ class Counted(msgspec.Struct):
     """What a worker has counted. `refusals` are the last of `refused`, `suppressed` is by issuer."""
 
     counts: Counts
-    cache: TokenCache
+    cache: TokenCacheUse
     suppressed: dict[str, int]
     refused: int
     refusals: list[Plain]

@@ -22,7 +22,7 @@ from sidecar.app.workers.fork import Forker
 from sidecar.common.errors import Reason, Unusable
 from sidecar.config import Address
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.verifier import TokenCache
+from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.counters import BUCKETS_S, Counts, total
 from sidecar.observability.rejection_log import KEPT
 
@@ -91,7 +91,7 @@ class Workers:
         self._forker = forker
         self._number = number
         self._workers: set[_Worker] = set()
-        self._gone = Counted(Counts(), TokenCache(), {}, 0, [])
+        self._gone = Counted(Counts(), TokenCacheUse(), {}, 0, [])
         self._shared = self._to_share()
         self._sharing = asyncio.Lock()
         self._reserved: list[socket.socket] = []
@@ -275,7 +275,7 @@ def _sum(all_counted: list[Counted]) -> Counted:
     caches = [counted.cache for counted in all_counted]
     return Counted(
         total([counted.counts for counted in all_counted]),
-        TokenCache(*map(sum, zip(*caches, strict=True))),
+        TokenCacheUse(*map(sum, zip(*caches, strict=True))),
         {name: sum(one.get(name, 0) for one in suppressed) for name in set().union(*suppressed)},
         sum(counted.refused for counted in all_counted),
         sorted((one for counted in all_counted for one in counted.refusals), key=lambda one: one[0])[-KEPT:],

@@ -1,0 +1,55 @@
+"""Verified tokens that are remembered by their digest, within two bounds: so many entries, and about so many bytes."""
+
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+from cachetools import LRUCache
+
+from sidecar.jwt.compact_jws import Jws
+
+# What an entry takes, measured (docs/performance.md): its objects; its payload, as signed and in the header for the backend;
+# and each value in it.
+_ENTRY_BYTES = 900
+_PAYLOAD_TIMES = 2.8
+_VALUE_BYTES = 64
+
+
+class Entry(Protocol):
+    """What is remembered of a token."""
+
+    size: int
+
+
+Remembered = TypeVar("Remembered", bound=Entry)
+
+
+def digest(token: bytes) -> bytes:
+    """What a token is remembered by: the token itself is not kept."""
+    return sha256(token).digest()
+
+
+def entry_bytes(jws: Jws) -> int:
+    """About how many bytes it takes to remember a token."""
+    return int(_ENTRY_BYTES + _PAYLOAD_TIMES * len(jws.payload_segment) + _VALUE_BYTES * jws.values)
+
+
+class TokenCache(LRUCache[bytes, Remembered]):
+    """Digest -> what is remembered of a token. Where there is no room the least recently used go; `evictions` counts them."""
+
+    def __init__(self, entries: int, most_bytes: int) -> None:
+        super().__init__(most_bytes, getsizeof=lambda entry: entry.size)
+        self._entries = entries
+        self.evictions = 0
+
+    def keep(self, remembered_by: bytes, entry: Remembered) -> None:
+        """Remember a token, unless it alone is larger than all may be."""
+        if entry.size > self.maxsize:
+            return
+        if len(self) >= self._entries and remembered_by not in self:
+            self.popitem()
+        self[remembered_by] = entry
+
+    def popitem(self) -> tuple[bytes, Remembered]:
+        """Forget the least recently used token."""
+        self.evictions += 1
+        return super().popitem()
