@@ -206,7 +206,8 @@ def _status(one: "Running", _options: argparse.Namespace) -> None:
     from sidecar.cli.status import status as lines
 
     told = one.ask("GET", "/status?most=0")
-    print("\n".join(lines(told, one.ask("GET", "/routes")["routes"], one.ask("GET", "/upstreams")["upstreams"])))
+    lists = (one.ask("GET", f"/{name}")[name] for name in ("issuers", "upstreams", "routes"))
+    print("\n".join(lines(told, *lists)))
 
 
 def report(options: argparse.Namespace) -> int:

@@ -6,7 +6,9 @@ from typing import Any
 MARKS = {"bad": "BAD ", "warn": "WARN", "note": "note"}
 
 
-def status(told: dict[str, Any], routes: list[dict[str, Any]], upstreams: list[dict[str, Any]]) -> Iterator[str]:
+def status(
+    told: dict[str, Any], issuers: list[dict[str, Any]], upstreams: list[dict[str, Any]], routes: list[dict[str, Any]]
+) -> Iterator[str]:
     """The lines for what runs, what is wrong, and what it does."""
     about, traffic = told["sidecar"], told["traffic"]
     file = about["configuration"]
@@ -40,7 +42,7 @@ def status(told: dict[str, Any], routes: list[dict[str, Any]], upstreams: list[d
                 ago(one["next_refresh_s"]),
                 one["last_error"] or "",
             )
-            for one in told["issuers"]
+            for one in issuers
         ],
     )
     yield ""

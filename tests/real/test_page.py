@@ -1,15 +1,21 @@
 """The page of the admin listener in a real Chromium: what it shows, by mouse and by keyboard, on a phone, in light and dark."""
 
+import asyncio
+import os
 import re
+import socket
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
+from sidecar.app.history import STEP_S
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.issuer import Answer, ScriptedIssuer
@@ -27,6 +33,10 @@ ROUTES: list[dict[str, Any]] = [
     {"path": "/trial/*", "mode": "report"},
 ]
 MARKUP = "<img/src=x/onerror=document.title=1>"
+AXE = Path(__file__).with_name("browser") / "node_modules" / "axe-core" / "axe.min.js"
+SCROLLED_ASIDE = """[...document.querySelectorAll("main *")].filter(
+  (one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth && getComputedStyle(one).overflowX === "auto"
+).map((one) => one.className)"""
 CONTRAST = """() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
   const over = ([r, g, b, a = 1], ground) => [r, g, b].map((c, at) => c * a + ground[at] * (1 - a));
@@ -86,10 +96,12 @@ async def looking(browser: "Browser", stack: Stack, *, ending: str = "", **optio
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.add(request.url))
+        await page.emulate_media(reduced_motion="reduce")
         await page.goto(origin)
         await page.get_by_text("serving", exact=True).wait_for()
+        await page.locator("#events li").first.wait_for()
         yield page
-        assert await page.title() == "jwt-sidecar"
+        assert re.fullmatch(r"(\(\d+\) )?jwt-sidecar", await page.title())
         assert [url for url in asked if not url.startswith(origin)] == []
         assert not any("eyJ" in url for url in asked)
         assert await page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
@@ -97,9 +109,31 @@ async def looking(browser: "Browser", stack: Stack, *, ending: str = "", **optio
 
 
 async def shown(page: "Page", selector: str, pattern: str) -> str:
-    """Return the text of an element as soon as it fits."""
-    found = page.locator(selector).filter(has_text=re.compile(pattern))
-    return (await found.first.inner_text()).strip()
+    """Return the text of an element as soon as it fits, its blanks and lines as single blanks."""
+    async with patience(f"{selector} with {pattern}"):
+        while True:
+            for text in await page.locator(selector).all_inner_texts():
+                text = re.sub(r"\s+", " ", text).strip()
+                if re.search(pattern, text):
+                    return text
+            await page.wait_for_timeout(20)
+
+
+async def refused(page: "Page") -> list[str]:
+    """What the heads of the listed refusals say, without their time."""
+    texts = await page.locator("#refusal-list summary").all_inner_texts()
+    return [re.sub(r"\s+", " ", text).strip().partition(" ")[2] for text in texts]
+
+
+async def sees(page: "Page", section: str) -> None:
+    """Go to a section: what it shows is asked for then."""
+    await page.get_by_role("navigation").get_by_role("link", name=section, exact=True).click()
+
+
+def step(stack: Stack) -> None:
+    """Ten seconds are over."""
+    stack.clock.ahead_s += STEP_S
+    stack.sidecar.live.history.step(stack.sidecar.assembly)
 
 
 async def test_the_issuers_with_their_keys_and_what_is_wrong_with_them(browser: "Browser") -> None:
@@ -112,83 +146,244 @@ async def test_the_issuers_with_their_keys_and_what_is_wrong_with_them(browser: 
         async with running(issuers=trusted) as stack:
             await stack.fetch(request("GET", "/", token=issuer.token("EdDSA")))
             async with looking(browser, stack, ending="status of 502 (Bad Gateway)") as page:
-                main, down = await page.locator(".card").all()
+                await shown(page, "#issuers-count", "^1 of 2 issuers with a problem$")
+                down, main = await page.locator("#issuer-list > li").all()
+                assert await down.locator(".badge").inner_text() == "no usable keys"
+                error = "Last fetch failed: http://127.0.0.1:9/.well-known/openid-configuration: no connection"
+                assert await down.locator(".error").inner_text() == error
+                sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
+                assert sections.index("issuers") < sections.index("traffic"), "something is wrong with one of them"
+
+                await main.locator("summary").click()
                 text = re.sub(r"\s+", " ", await main.inner_text())
                 assert "ed25519-a OKP EdDSA" in text
                 assert r"p\u202e256 EC ES256" in text
                 assert re.search(
                     r"Age \d s .*Next refresh in \d+ min .*Clock offset 4\d s behind .*1 good, 0 failed", text
                 )
-                assert await down.locator(".badge").inner_text() == "no usable keys"
-                error = "Last fetch failed: http://127.0.0.1:9/.well-known/openid-configuration: no connection"
-                assert await down.locator(".error").inner_text() == error
-
                 elsewhere = {"issuer": issuer.issuer, "jwks_uri": "http://127.0.0.1:9/\u202e"}
                 issuer.on_discovery = Answer.json(elsewhere)
                 await page.get_by_role("button", name="Refresh keys of main").click()
-                await shown(page, ".card [data-is=result]", "^failed$")
-                await shown(page, ".card .badge", "^stale$")
+                await shown(page, "[data-is=result]", "^failed, ")
+                await shown(page, "#issuer-list .badge", "^stale$")
                 assert r"http://127.0.0.1:9/\u202e: no connection" in await main.locator(".error").inner_text()
                 issuer.on_discovery = None
                 await page.get_by_role("button", name="Refresh keys of main").click()
-                await shown(page, ".card [data-is=result]", "^asked a moment ago, again in [23]\\d s$")
+                await shown(page, "[data-is=result]", "^asked a moment ago, again in [23]\\d s$")
 
                 issuer.rotate()
                 stack.sidecar.assembly.sources["main"].refresh(force=True)
-                await shown(page, ".card .keys", "ed25519-b")
-                await shown(page, ".card .badge", "^fresh$")
+                await shown(page, "#issuer-list .keys", "ed25519-b")
+                await shown(page, "#issuer-list .badge", "^fresh$")
 
 
-async def test_rates_latencies_and_reasons_move(browser: "Browser") -> None:
+async def test_the_head_says_which_process_this_is(browser: "Browser", tmp_path: Path) -> None:
+    async with running(file=tmp_path / "config.yaml") as stack, looking(browser, stack) as page:
+        head = await page.locator(".who").inner_text()
+        assert socket.gethostname() in head
+        assert f"version {version('jwt-sidecar')}, up " in head
+        assert stack.sidecar.assembly.config.digest in head
+
+
+async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         assert await page.locator("#p50").inner_text() == "\u2013"
-        assert await page.locator("#reasons").is_hidden()
+        assert await page.locator("#refusals-chart rect").count() == 0
         for number in range(60):
             await stack.fetch(stack.good() if number % 3 else request("GET", "/trial/x" if number % 2 else "/x"))
         rate = float(await shown(page, "#requests", r"^[1-9][\d.]*$"))
-        refused = float(await shown(page, "#refused", r"^[1-9][\d.]*$"))
-        assert 0 < refused < rate <= 60
-        assert re.fullmatch(r"(< )?[\d.]+ ms", await page.locator("#p50").inner_text())
-        assert (await shown(page, "#total", "60")) == "60"
-        rows = [re.split(r"\s+", row.strip()) for row in await page.locator("#reasons tbody tr").all_inner_texts()]
-        assert sorted(rows) == [["token_missing", "10", "10"], ["token_missing", "let", "in", "10", "10"]]
-        assert "," in (await page.locator("#requests-line").get_attribute("points") or "")
+        refusals = float(await shown(page, "#refused", r"^[1-9][\d.]*$"))
+        assert 0 < refusals < rate <= 60
+        assert re.fullmatch(r"[\d.]+ m?s", await page.locator("#p50").inner_text())
+        assert "60 since the start" in await page.locator(".tile").last.inner_text()
+
+        step(stack)
+        await page.locator("#refusals-chart rect").first.wait_for()
+        assert await page.locator("#refusals-chart rect").count() == 1, "what only would be refused is no refusal"
+        name = await page.locator("#refusals-chart").get_attribute("aria-label") or ""
+        assert re.match(
+            r"Refusals in the last 15 minutes: at most 1\.0 per second at \S+, now [\d.]+\. token_missing\.$", name
+        )
+        assert await page.locator("#legend").inner_text() == "token_missing\n10"
+        await page.get_by_text("The same as a table").click()
+        row = re.split(r"\s+", await page.locator("#timeline-table tbody tr").first.inner_text())
+        assert row[1:] == ["60", "token_missing", "10"]
+        assert await page.get_by_text("the sidecar started").is_visible()
+        await page.get_by_label("1 h").check()
+        assert await page.get_by_role("heading", name="Time axis, last hour").is_visible()
 
 
 async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_text(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         assert await page.get_by_text("Nothing has been refused since the start.").is_visible()
         await stack.fetch(request("GET", f"/{MARKUP}?secret", headers=[("X-Request-Id", "id-1")]))
-        item = page.locator(".refusals li").first
-        await item.wait_for()
-        assert MARKUP in await item.locator("summary").inner_text()
+        await sees(page, "Refusals")
+        await shown(page, "#refusal-list summary", "onerror")
         await stack.fetch(request("GET", "/trial/x", headers=[("X-Request-Id", "id-2")]))
-        await stack.fetch(request("POST", "/orders/%E2%80%AE1", token=stack.token(exp=1)))
-        await shown(page, ".refusals li:first-child", "token_expired")
-        texts = [
-            re.sub(r"\s+", " ", text).strip() for text in await page.locator(".refusals summary").all_inner_texts()
-        ]
-        assert [text.partition(" ")[2] for text in texts] == [
+        await stack.fetch(request("POST", "/orders/%E2%80%AE1", host="orders.test", token=stack.token(exp=1)))
+        await page.mouse.move(0, 0)
+        await shown(page, "#refusal-list li:first-child", "token_expired")
+        assert await refused(page) == [
             "token_expired POST /orders/%E2%80%AE1 401",
             "token_missing GET /trial/x let in, 200",
             f"token_missing GET /{MARKUP} 401",
         ]
-        await page.locator(".refusals summary").first.click()
-        assert await page.get_by_text(re.compile(r"^The token expired \d+ d ago\.$")).is_visible()
-
-        await page.get_by_label("Filter").fill("ID-2")
-        assert await page.locator(".refusals li:visible").count() == 1
-        await page.get_by_label("Filter").fill("nothing like it")
-        assert await page.get_by_text("No refusal among the last fits the filter.").is_visible()
-        await stack.fetch(request("GET", "/late"))
-        await page.locator(".refusals li").filter(has_text="/late").wait_for(state="attached")
-        assert await page.locator(".refusals li:visible").count() == 0
+        await page.locator("#refusal-list summary").first.click()
+        await page.get_by_text(re.compile(r"^The token expired \d+ d ago\.$")).wait_for()
+        text = re.sub(r"\s+", " ", await page.locator("#refusal-list li").first.inner_text())
+        assert "Host orders.test Route (default)" in text
         assert await page.locator("img").count() == 1, "the icon"
+
+        await page.get_by_label("Search").first.fill("ID-2")
+        await shown(page, "#refusal-list", "^(?!.*orders).*trial")
+        assert await page.locator("#refusal-list li").count() == 1
+        await page.get_by_label("Search").first.fill("nothing like it")
+        await page.get_by_text("None of the last refusals fits what you have chosen.").wait_for()
+
+
+async def test_nothing_moves_while_it_is_read(browser: "Browser") -> None:
+    async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
+        await sees(page, "Refusals")
+        for path in ("/1", "/2"):
+            await stack.fetch(request("GET", path))
+        await shown(page, "#refusal-list", "/2")
+        first = page.locator("#refusal-list summary").first
+        for number, reading, done in (
+            (3, page.locator("#refusal-list li").nth(1).hover, lambda: page.mouse.move(0, 0)),
+            (5, first.click, first.click),
+        ):
+            await reading()
+            before = await refused(page)
+            box = await page.locator("#refusal-list li").first.bounding_box()
+            for path in (f"/{number}", f"/{number + 1}"):
+                await stack.fetch(request("GET", path))
+            await page.get_by_role("button", name="Show 2 newer").wait_for()
+            assert await refused(page) == before
+            assert await page.locator("#refusal-list li").first.bounding_box() == box
+            await done()
+            await page.mouse.move(0, 0)
+            await shown(page, "#refusal-list li:first-child", f"/{number + 1}")
+            assert await page.get_by_role("button", name=re.compile("newer")).count() == 0
+
+        await page.locator("#refusal-list summary").first.click()
+        await stack.fetch(request("GET", "/7"))
+        await page.get_by_role("button", name="Show 1 newer").click()
+        await shown(page, "#refusal-list li:first-child", "/7")
+
+
+async def test_a_paused_page_changes_nothing_and_asks_nothing(browser: "Browser") -> None:
+    async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
+        await stack.fetch(request("GET", "/1"))
+        await sees(page, "Refusals")
+        await shown(page, "#refusal-list", "/1")
+        await page.get_by_role("button", name="Pause").click()
+        assert await page.get_by_text(
+            re.compile(r"^Paused at \d\d:\d\d\. Nothing on this page changes\.$")
+        ).is_visible()
+        await page.wait_for_load_state("networkidle")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        text = await page.locator("main").inner_text()
+        await stack.fetch(request("GET", "/2"))
+        await page.wait_for_timeout(2500)  # two looks
+        assert await page.locator("main").inner_text() == text
+        assert asked == []
+        await page.get_by_role("button", name="Resume").click()
+        await shown(page, "#refusal-list", "/2")
+
+
+async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None:
+    async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
+        for raw in (
+            request("GET", "/x"),
+            request("GET", "/admin/1"),
+            stack.good("GET", "/admin/2"),
+            stack.good("GET", "/admin/3"),
+        ):
+            await stack.fetch(raw)
+        step(stack)
+        await sees(page, "Refusals")
+        await shown(page, "#groups tbody", "scope_insufficient")
+        rows = [re.sub(r"\s+", " ", text.strip()) for text in await page.locator("#groups tbody tr").all_inner_texts()]
+        assert sorted(re.sub(r" ?Cause and cure| \d\d:\d\d:\d\d .*", "", row) for row in rows) == [
+            "scope_insufficient main 2 2", "token_missing none 2 2",
+        ]  # fmt: skip
+        await page.get_by_role("button", name="Code scope_insufficient: show only these").click()
+        await shown(page, "#refusal-list", "^(?!.*token_missing)")
+        assert await refused(page) == ["scope_insufficient GET /admin/3 403", "scope_insufficient GET /admin/2 403"]
+        assert await page.locator("#groups tbody tr").count() == 1
+        await shown(page, "#legend", "^scope_insufficient 2$")
+        await page.get_by_label("route", exact=True).check()
+        await shown(page, "#groups tbody", "/admin/\\*")
+        await page.get_by_role("button", name="No longer only code scope_insufficient").click()
+        await shown(page, "#groups tbody", "token_missing")
+        for name in ("code", "issuer"):
+            await page.get_by_label(name, exact=True).uncheck()
+        await shown(page, "#groups thead", "^Route")
+        assert await page.locator("#groups tbody tr").count() == 2
+
+        await sees(page, "Routes")
+        await page.get_by_role("button", name="what no rule names: show its refusals").click()
+        await shown(page, "#refusal-list", "^(?!.*admin)")
+        assert await refused(page) == ["token_missing GET /x 401"]
+
+
+async def test_a_code_opens_its_cause_and_its_cure(browser: "Browser") -> None:
+    async with running() as stack, looking(browser, stack) as page:
+        await stack.fetch(request("GET", "/x"))
+        await sees(page, "Refusals")
+        why = page.get_by_role("button", name="Cause and cure of token_missing")
+        await why.click()
+        assert await why.get_attribute("aria-expanded") == "true"
+        text = await page.locator("#groups .cure").inner_text()
+        assert text.startswith("Cause\nThe route needs a token and none came where one is looked for")
+        assert "The operator\nIf tokens come in another header" in text
+        assert await page.locator("#groups .cure code").first.inner_text() == "Authorization"
+        await why.click()
+        assert await page.locator("#groups .cure").count() == 0
+        await page.locator("#refusal-list summary").click()
+        await page.locator("#refusal-list").get_by_role("button", name="Cause and cure").click()
+        assert (await page.locator("#refusal-list .cure").inner_text()).startswith("Cause")
+
+
+async def test_a_refusal_is_copied_as_commands_that_work(browser: "Browser", tmp_path: Path, need: Need) -> None:
+    need("curl")
+    file = tmp_path / "it's config.yaml"
+    path = "/admin/it's;$(touch%20x)/[1]/../{2}"
+    async with running(routes=ROUTES, file=file) as stack:
+        options = {"permissions": ["clipboard-read", "clipboard-write"]}
+        async with looking(browser, stack, **options) as page:
+            await stack.fetch(stack.good("PUT", path, host="orders.test"))
+            await stack.fetch(stack.good("PUT", "/admin/it's;$(touch%20x)", host="orders.test"))
+            await sees(page, "Refusals")
+            await shown(page, "#refusal-list", "touch")
+            await page.locator("#refusal-list summary").first.click()
+            copied = {}
+            for name in ("Copy as curl", "Copy as explain"):
+                await page.get_by_role("button", name=name).click()
+                await page.get_by_role("button", name="Copied").wait_for()
+                copied[name] = await page.evaluate("navigator.clipboard.readText()")
+                assert "eyJ" not in copied[name]
+        (tmp_path / "token.txt").write_text(stack.alice)
+        environ = {**os.environ, "TOKEN": stack.alice, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        for name, expected in (
+            ("Copy as curl", '"code":"scope_insufficient"'),
+            ("Copy as explain", "scope_insufficient"),
+        ):
+            process = await asyncio.create_subprocess_exec(
+                "bash", "-c", copied[name], cwd=tmp_path, env=environ, stdout=PIPE, stderr=PIPE
+            )
+            async with patience(name):
+                out, _ = await process.communicate()
+            assert expected in out.decode().replace(": ", ":").replace('code" ', 'code"'), copied[name]
+        assert sorted(found.name for found in tmp_path.iterdir()) == [file.name, "token.txt"]
 
 
 async def test_a_pasted_token_is_explained_and_not_kept(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
-        await page.get_by_label("Token").fill(f"Authorization: Bearer {stack.alice[:40]}\n  {stack.alice[40:]}\n")
+        await page.get_by_label("Token or API key").fill(
+            f"Authorization: Bearer {stack.alice[:40]}\n  {stack.alice[40:]}\n"
+        )
         await page.get_by_label("Path").fill("/admin/x")
         await page.get_by_role("button", name="Explain", exact=True).click()
         verdict = await shown(page, "#verdict", "^Refused")
@@ -212,41 +407,54 @@ async def test_a_pasted_token_is_explained_and_not_kept(browser: "Browser") -> N
         assert await page.locator("#path:invalid").count() == 1
 
         await page.get_by_role("button", name="Clear").click()
-        assert await page.get_by_label("Token").input_value() == ""
+        assert await page.get_by_label("Token or API key").input_value() == ""
         assert page.url.endswith(f":{stack.sidecar.admin_address[1]}/")
 
-        await page.get_by_label("Token").fill(stack.alice)
+        await page.get_by_label("Token or API key").fill(stack.alice)
         await page.goto("about:blank")
         await page.go_back()
-        assert await page.get_by_label("Token").input_value() == ""
+        assert await page.get_by_label("Token or API key").input_value() == ""
 
 
 async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_seen(browser: "Browser") -> None:
     focused = """() => {
-      const { tagName, id, textContent } = document.activeElement;
+      const { tagName, id, textContent, ariaLabel, labels, value } = document.activeElement;
       const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
-      return [id || textContent.trim().split(/\\s+/).slice(0, 2).join(" "), `${outlineStyle} ${outlineWidth}`];
+      const named = ariaLabel ?? (labels?.length ? `${labels[0].textContent}` : textContent);
+      return [named.trim().split(/\\s+/).slice(0, 2).join(" "), `${outlineStyle} ${outlineWidth}`];
     }"""
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
-        await stack.fetch(request("PUT", "/admin/x"))
-        await page.locator(".refusals li").first.wait_for()
+        await stack.fetch(request("PUT", "/admin/x", host="orders.test"))
+        step(stack)
+        for section in ("Configuration", "Routes", "Upstreams", "Issuers", "Refusals", "What is wrong"):
+            await sees(page, section)
+            await page.wait_for_timeout(300)
+        await shown(page, "#legend", "token_missing")
+        await page.get_by_role("link", name="To what is wrong").focus()
+        await page.keyboard.press("Tab")
         order = []
-        for _ in range(14):
-            await page.keyboard.press("Tab")
+        for _ in range(60):
             name, outline = await page.evaluate(focused)
             assert outline == "solid 2px", name
             order.append(re.sub(r"^\d\d:.*", "the refusal", name))
-            if name.startswith(("1", "0", "2")):
+            if order[-1] == "Clear":
+                break
+            if order[-1] == "the refusal":
                 await page.keyboard.press("Enter")
+            await page.keyboard.press("Tab")
         assert order == [
-            "Traffic", "Issuers", "Refusals", "Explain", "Refresh keys", "filter", "the refusal", "Explain with", "token",
-            "method", "path", "host", "Explain", "Clear",
+            "Pause", "What is", "Traffic", "Refusals", "Issuers", "Upstreams", "Routes", "Configuration", "Explain",
+            "15 min", "token_missing1", "The same", "code", "issuer", "route", "Code token_missing:", "Cause and", "Issuer none:",
+            "Search", "the refusal", "Cause and", "Only like", "Explain with", "Copy as", "Copy as",
+            "main fresh", "as in", "/admin/*: show", "/trial/*: show", "what no", "what could", "The file",
+            "Token or", "Method", "Path", "Host", "Explain", "Clear",
         ]  # fmt: skip
         await page.get_by_role("button", name="Explain with a token").focus()
         await page.keyboard.press("Enter")
-        assert (await page.evaluate(focused))[0] == "token"
+        assert (await page.evaluate(focused))[0] == "Token or"
         assert await page.get_by_label("Method").input_value() == "PUT"
         assert await page.get_by_label("Path").input_value() == "/admin/x"
+        assert await page.locator("#request-host").input_value() == "orders.test"
         await page.keyboard.type("a.b.c")
         for key in ("Tab", "Tab", "Enter"):  # Enter in a field asks
             await page.keyboard.press(key)
@@ -254,10 +462,12 @@ async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_s
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
-async def test_it_fits_the_screen_and_is_readable_in_light_and_dark(
-    browser: "Browser", scheme: Any, width: int
+@pytest.mark.parametrize("width", [360, 768, 1440])
+async def test_it_fits_the_screen_and_everybody_can_use_it(
+    browser: "Browser", scheme: Any, width: int, need: Need, tmp_path: Path
 ) -> None:
+    axe = Path(need(str(AXE), "npm ci --prefix tests/real/browser")).read_text()
+    file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA", "RS256"], path="/a-long-path" * 9) as issuer:
         issuer.keys[0]["kid"] = "k" * 200
         trusted = {
@@ -265,62 +475,105 @@ async def test_it_fits_the_screen_and_is_readable_in_light_and_dark(
             "down": {"issuer": "http://127.0.0.1:9/" + "d" * 200, "audiences": [AUDIENCE]},
         }
         screen: Any = {"width": width, "height": 740}
-        async with running(issuers=trusted, routes=ROUTES) as stack:
+        async with running(issuers=trusted, routes=ROUTES, file=file) as stack:
             for path in ("/x", "/trial/x", "/" + "w" * 400):
-                await stack.fetch(request("GET", path, headers=[("X-Request-Id", "r" * 128)]))
+                for _ in range(4):
+                    await stack.fetch(request("GET", path, host="h" * 200, headers=[("X-Request-Id", "r" * 128)]))
             await stack.fetch(request("GET", "/x", token=issuer.token("RS256", iss=trusted["down"]["issuer"])))
+            step(stack)
+            stack.clock.ahead_s = 0
+            file.write_text(file.read_text().replace("}", ', "' + "u" * 300 + '": 1}', 1))
+            assert stack.sidecar.reload is not None
+            await stack.sidecar.reload.reload()
+            stack.secrets.errors.clear()
             async with looking(browser, stack, viewport=screen, color_scheme=scheme) as page:
-                for item in await page.locator(".refusals summary").all():
+                for section in ("Configuration", "Routes", "Upstreams", "Issuers", "Refusals"):
+                    await sees(page, section)
+                    await page.wait_for_timeout(300)
+                for item in await page.locator(
+                    "#refusal-list summary, #issuer-list li:nth-child(2) summary, #in-use summary"
+                ).all():
                     await item.click()
-                await page.get_by_label("Token").fill(issuer.token("RS256", sub="s" * 300))
+                await page.get_by_role("button", name="Cause and cure of token_missing").first.click()
+                await page.get_by_text("The same as a table").click()
+                await page.get_by_label("Token or API key").fill(issuer.token("RS256", sub="s" * 300))
                 await page.get_by_role("button", name="Explain", exact=True).click()
                 await shown(page, "#verdict", "^Accepted")
                 assert await page.evaluate("document.documentElement.scrollWidth") <= width
-                assert (
-                    await page.evaluate(
-                        "[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth &&"
-                        " getComputedStyle(e).overflowX === 'auto').map(e => e.className)"
-                    )
-                    == []
-                )
+                assert await page.evaluate(SCROLLED_ASIDE) == []
                 assert await page.evaluate(CONTRAST) == []
                 ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
                 assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+                await page.evaluate(axe)
+                found = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
+                assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+async def test_fifty_issuers_and_five_hundred_rules_stay_legible(browser: "Browser") -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer:
+        trusted = {
+            f"issuer-{number}": {"issuer": f"{issuer.issuer}/{number}", "jwks_uri": issuer.jwks_uri, "audiences": "any"}
+            for number in range(50)
+        }
+        rules = [{"path": f"/orders/{number}/*", "require": {"scopes": ["a"]}} for number in range(500)]
+        async with running(issuers=trusted, routes=rules) as stack, looking(browser, stack) as page:
+            for _ in range(3):
+                await stack.fetch(request("GET", "/orders/321/x"))
+            await sees(page, "Issuers")
+            await shown(page, "#issuers-count", "^50 issuers$")
+            assert await page.locator("#issuer-list > li").count() == 8
+            await page.locator("#issuer-search").fill("issuer-42")
+            await shown(page, "#issuer-list", "^issuer-42")
+            assert await page.locator("#issuer-list > li").count() == 1
+            await sees(page, "Routes")
+            await shown(page, "#routes-count", "^500 rules$")
+            await shown(page, "#route-table tbody tr:first-child", "^/orders/321/\\*")
+            assert await page.locator("#route-table tbody tr").count() == 15
+            await page.get_by_role("button", name="Show all 502").click()
+            await page.locator("#route-table tbody tr").nth(501).wait_for()
 
 
 async def test_a_sidecar_that_is_gone_is_said_and_another_one_is_followed(browser: "Browser") -> None:
     async with running() as stack:
         port = stack.sidecar.admin_address[1]
         async with looking(browser, stack, ending="net::ERR_CONNECTION_REFUSED") as page:
+            await sees(page, "Refusals")
             for _ in range(3):
                 await stack.fetch(request("GET", "/first"))
-            await shown(page, ".refusals li", "/first")
+            await shown(page, "#refusal-list", "(/first.*){3}")
             await stack.sidecar.stop()
             await page.get_by_text("not reachable", exact=True).wait_for()
-            assert await page.locator(".refusals li").count() == 3
+            assert await page.locator("#refusal-list li").count() == 3
             async with running(admin={"listen": f"127.0.0.1:{port}"}) as other:
                 await other.fetch(request("GET", "/second"))
                 await page.get_by_text("serving", exact=True).wait_for()
-                assert await page.locator(".refusals li").count() == 1
-                await shown(page, ".refusals li", "/second")
+                await shown(page, "#refusal-list", "/second")
+                assert await page.locator("#refusal-list li").count() == 1
 
 
-async def test_a_reload_is_followed_and_one_that_failed_is_said(browser: "Browser", tmp_path: Path) -> None:
+async def test_a_reload_is_followed_and_one_that_failed_is_told_with_its_lines(
+    browser: "Browser", tmp_path: Path
+) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack, looking(browser, stack) as page:
         assert stack.sidecar.reload is not None
-        assert await page.locator(".card h3").all_inner_texts() == ["main"]
+        await sees(page, "Issuers")
+        await shown(page, "#issuer-list .name", "^main$")
         good = file.read_text()
-        file.write_text("issuers: nothing")
+        file.write_text("issuers:\n  main:\n    issuer: https://a.test/\n    audience: me\n")
         await stack.sidecar.reload.reload()
         assert stack.secrets.errors.pop(0).startswith("event=config_kept")
         stack.secrets.errors.clear()
-        await page.get_by_text("The changed configuration could not be taken into use").wait_for()
+        await page.get_by_text("A changed configuration was refused (3 problems); the one before is in use.").wait_for()
+        await page.get_by_role("link", name="Show configuration").click()
+        await shown(page, "#file-problems", "line 4, issuers.main.audience\\s*unknown key; did you mean audiences?")
+        await shown(page, "#refused-lines", r"4\s*audience: \*\*\*\s*unknown key; did you mean audiences\?")
         file.write_text(good.replace('"main"', '"other"'))
         await stack.sidecar.reload.reload()
-        await shown(page, ".card h3", "^other$")
-        assert await page.locator(".card").count() == 1
-        assert await page.locator("#reload").is_hidden()
+        await page.locator("#refused-file").wait_for(state="hidden")
+        await sees(page, "Issuers")
+        await shown(page, "#issuer-list .name", "^other$")
+        assert await page.locator("#issuer-list > li").count() == 1
 
 
 async def test_the_policy_is_in_force(browser: "Browser") -> None:

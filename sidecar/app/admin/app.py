@@ -8,6 +8,7 @@ must be JSON, which a form cannot send.
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from itertools import islice
 from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,8 +155,9 @@ class Admin:
         wanted = {name: request.query[name] for name in (*GROUPED_BY, "mode") if name in request.query}
         telemetry = self._live.telemetry
         if "by" not in request.query:
-            told = [refusal(kept) for kept in telemetry.refusals]
-            return web.json_response({"rejections": [one for one in told if fits(one, wanted)]})
+            told = (one for one in map(refusal, telemetry.refusals) if fits(one, wanted))
+            last = list(islice(told, _number(request, "most", KEPT)))
+            return web.json_response({"refusals": telemetry.refusals.total, "rejections": last})
         by = request.query["by"].split(",")
         if not set(by) <= set(GROUPED_BY):
             raise _Refused(400, f"by must name some of: {', '.join(GROUPED_BY)}, with commas between them.")

@@ -1,17 +1,16 @@
-"""The page for people at the root of the admin listener: three files and an icon, which need nothing but this listener."""
+"""The page for people at the root of the admin listener: a few files that need nothing but this listener."""
 
 from pathlib import Path
 
 from aiohttp import web
 
+FOLDER = Path(__file__).with_name("static")
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
     "/codes": ("codes.json", "application/json"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
-FOLDER = Path(__file__).with_name("static")
+} | {f"/{module.name}": (module.name, "text/javascript") for module in sorted(FOLDER.glob("*.js"))}
 # Nothing from elsewhere, nothing inline, no form that could put a token into an address, no frame around it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "

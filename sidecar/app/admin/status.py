@@ -7,28 +7,28 @@ from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
-from sidecar.app.admin.issuers import issuers
 from sidecar.app.admin.problems import problems
 from sidecar.app.admin.refusals import refusal
 from sidecar.app.admin.upstreams import add_up
 from sidecar.app.history import Counted, quantile
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock, iso_time
-from sidecar.observability.counters import BUCKETS_S
 
 VERSION = version("jwt-sidecar")
+STATES = ("fresh", "stale", "absent")
 
 
 def status(live: Live, clock: Clock, after: int, most: int) -> dict[str, Any]:
     """All of it, and of the refusals the last `most` that came after so many of their total."""
     refusals = live.telemetry.refusals
     minute = live.history.minute()
+    states = [source.state for source in live.assembly.sources.values()]
     return {
         "sidecar": about(live, clock),
         "last_reload_successful": live.telemetry.last_reload_successful,
         "problems": problems(live, minute, clock),
         "traffic": _traffic(live, minute),
-        "issuers": issuers(live.assembly, clock),
+        "issuers": {state: states.count(state) for state in STATES},
         "refusals": refusals.total,
         "last": [refusal(kept) for kept in refusals.after(after, most)],
     }
@@ -74,8 +74,6 @@ def _traffic(live: Live, minute: Counted) -> dict[str, Any]:
         "draining": telemetry.draining,
         "refused": refused,
         "reported": reported,
-        "bounds_s": BUCKETS_S,
-        "durations": add_up(histogram.counts for histogram in telemetry.durations.values()),
         "minute": {
             "seconds": round(minute.seconds, 3),
             "requests": sum(minute.requests.values()),

@@ -1,0 +1,52 @@
+// What is wrong, in sentences, and where to look for more.
+
+import { $, Rows, element, fromTemplate, mark, say, sayTime } from "./dom.js";
+import { ago, time, wholeSeconds } from "./format.js";
+import { filter } from "./state.js";
+
+const WORDS = { bad: "wrong", warn: "warning", note: "note" };
+const SECTIONS = { issuer: "issuers", upstream: "upstreams", configuration: "configuration", refusals: "refusals" };
+
+const rows = new Rows($("problem-list"), make, show);
+
+function make(problem) {
+  const row = fromTemplate("problem");
+  const section = SECTIONS[problem.what];
+  if (section) {
+    row.more.href = `#${section}`;
+    say(row.more, problem.what === "refusals" ? "Show these refusals" : `Show ${section}`);
+    if (problem.what === "refusals") row.more.addEventListener("click", () => filter.only({ code: problem.name }));
+  } else {
+    row.more.remove();
+  }
+  return row;
+}
+
+function show(row, problem) {
+  mark(row.level, WORDS[problem.level] ?? problem.level, `badge ${problem.level}`);
+  say(row.text, problem.text);
+  row.when.hidden = !problem.since;
+  if (problem.since) sayTime(row.since, problem.since, `Since ${time(problem.since)}, ${ago(problem.since, now)}.`);
+  row.before.hidden = !problem.before;
+  if (problem.before) {
+    const seconds = (new Date(problem.since) - new Date(problem.before.at)) / 1000;
+    const started = problem.before.what === "started";
+    say(row.before, started ? "It has been so since this process started." : `${wholeSeconds(seconds)} before that: ${problem.before.text}.`);
+  }
+}
+
+let now;
+
+export function showProblems({ problems, sidecar, traffic, issuers }) {
+  now = new Date(sidecar.time);
+  rows.update(problems, (problem) => `${problem.what} ${problem.name} ${problem.level}`);
+  $("well").hidden = problems.length > 0;
+  if (!problems.length) {
+    const { requests, refused } = traffic.minute;
+    const keys = issuers.fresh === 1 ? "The keys of the issuer are fresh." : `The keys of all ${issuers.fresh} issuers are fresh.`;
+    const last = requests ? ` ${refused} of ${requests} requests were refused in the last minute.` : " No request came in the last minute.";
+    say($("well"), `Nothing is wrong. ${issuers.fresh ? keys : ""}${last}`);
+  }
+  const worst = problems[0]?.level;
+  document.title = worst === "bad" || worst === "warn" ? `(${problems.filter((one) => one.level !== "note").length}) jwt-sidecar` : "jwt-sidecar";
+}
