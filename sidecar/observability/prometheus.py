@@ -19,6 +19,7 @@ from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.telemetry import NO_ROUTE, UPSTREAM_ERRORS, Telemetry
 from sidecar.observability.usage import Usage
 
+NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that no fetch has to renew
 MAX_ROUTES = 100  # of the configuration that have a label of their own
 OTHERS = "(others)"
 PREFIX = "jwt_sidecar_"
@@ -201,6 +202,16 @@ class Collector(registry.Collector):
             "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
             ("issuer", "state"),
             {(source.name, state): state == source.state for source in sources for state in STATES},
+        )
+        yield _gauge(
+            "jwks_usable_seconds",
+            "How long the keys that are here may still be used if no fetch succeeds.",
+            ISSUER,
+            {
+                source.name: min(NEVER_ENDS_S, max(0.0, source.trusted_until - now))
+                for source in sources
+                if source.jwks is not None
+            },
         )
         yield _gauge(
             "jwks_next_refresh_seconds",

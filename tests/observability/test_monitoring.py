@@ -46,6 +46,31 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_what_to_do(alert: dict[st
     assert len(alert["annotations"]["description"]) > 100
 
 
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_has_its_runbook(alert: dict[str, Any]) -> None:
+    page, _, section = alert["annotations"]["runbook_url"].partition("#")
+    assert section == alert["alert"].lower()
+    text = (DEPLOY.parent / page).read_text()
+    [about] = re.findall(rf"^## {alert['alert']}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert [word for word in ("**Means:**", "**Look:**", "**Do:**") if word not in about] == []
+
+
+def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
+    sections = re.findall(r"^## (\w+)$", (DEPLOY.parent / "docs/runbooks.md").read_text(), re.MULTILINE)
+    assert sections == [alert["alert"] for alert in ALERTS]
+
+
+def test_the_object_for_the_operator_is_the_same() -> None:
+    rule = yaml.safe_load((DEPLOY / "prometheus" / "prometheus-rule.yaml").read_text())
+    assert (rule["kind"], rule["spec"]) == ("PrometheusRule", RULES)
+
+
+def test_no_alert_is_of_a_single_pod_but_that_which_is_about_one() -> None:
+    """Fifty pods that miss one issuer are one page."""
+    per_pod = {alert["alert"] for alert in ALERTS if "instance" in "".join(alert["annotations"].values())}
+    assert per_pod == {"SidecarUnlikeOthers"}
+
+
 def test_every_alert_has_a_time_when_it_fires_and_one_when_it_does_not() -> None:
     tests = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
     checks = [check for test in tests for check in test["promql_expr_test"]]
@@ -66,7 +91,11 @@ async def test_what_they_ask_for_is_in_a_live_scrape() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         scrape = (await stack.health("/metrics")).body.decode()
-    there = set(re.findall(r"^(jwt_sidecar_\w+)", scrape, re.MULTILINE))
+    there = set(re.findall(r"^(?:# TYPE )?(jwt_sidecar_\w+)", scrape, re.MULTILINE))
+    recorded = {
+        rule["record"].partition(":")[0] for group in RULES["groups"] for rule in group["rules"] if "record" in rule
+    }
+    there |= recorded
     texts = [*EXPRESSIONS, (DEPLOY / "prometheus" / "rules.yml").read_text(), json.dumps(DASHBOARD["templating"])]
     asked = {name for text in texts for name in re.findall(r"\bjwt_sidecar_\w+", text)}
     assert len(asked) > 20
