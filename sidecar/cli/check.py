@@ -1,7 +1,8 @@
 """`check`: can everything that the configuration names be used? Its files always, key sets and backends with `--online`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.common.tls import certificate_time, client_context, server_context
 from sidecar.config import Config, Issuer, Upstream
+from sidecar.config.preset_filling import other_spelling
+from sidecar.config.presets import PRESETS
 from sidecar.config.tls import ClientTls
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.key_server import Session
@@ -53,6 +56,46 @@ def unseen(config: Config) -> list[str]:
     clock = Clock()
     parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
     return [f"{part.key}: {file}" for part in parts for file in part.files if file is not None and not file.exists()]
+
+
+def preset_lines(config: Config) -> Iterator[str]:
+    """What each preset came to, with what the file says of its issuer."""
+    places = ", ".join(map(str, config.token_sources))
+    for issuer in config.issuers.values():
+        if issuer.preset is None:
+            continue
+        yield f"issuers.{issuer.name}, with preset {issuer.preset}:"
+        audiences = "any" if issuer.audiences is None else ", ".join(issuer.audiences)
+        if issuer.audience_claims != ("aud",):
+            audiences += f" in {', '.join(issuer.audience_claims)}"
+        told = {
+            "issuer": ", ".join((issuer.issuer, *issuer.issuer_aliases)),
+            "audiences": audiences,
+            "keys from": ", ".join(str(place.jwks_uri or place.keys_from) for place in (issuer, *issuer.more_keys)),
+            "algorithms": ", ".join(issuer.algorithms),
+            "typ": ", ".join(issuer.accepted_typ),
+            "signer": issuer.signer or "",
+            "no iss": "is of this issuer too" if issuer.assume_issuer else "",
+            "subjects": ""
+            if issuer.subjects is None
+            else ", ".join(
+                (*issuer.subjects.exact, *(f"{prefix}*" for prefix in issuer.subjects.prefix), *issuer.subjects.glob)
+            ),
+            "claims": "; ".join(
+                f"{'.'.join(path)} {_said(wanted.operators())}" for path, wanted in issuer.all_claims.items()
+            ),
+            "without": ", ".join(map(".".join, issuer.reject_claims)),
+            "roles in": ", ".join(map(".".join, issuer.role_claims or ())),
+            "token in": places,
+        }
+        yield from (f"  {name}: {text}" for name, text in told.items() if text)
+        if (right := other_spelling(PRESETS[issuer.preset], issuer.issuer)) is not None:
+            which = "many" if issuer.issuer.endswith("/") else "few"
+            yield f"  issuer has a slash too {which}; its tokens have {right}, which is accepted too: write that"
+
+
+def _said(operators: Mapping[str, object]) -> str:
+    return ", ".join(f"{operator} {json.dumps(operand)}" for operator, operand in operators.items())
 
 
 async def _problem(part: _Part) -> str | None:

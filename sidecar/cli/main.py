@@ -70,7 +70,7 @@ def check(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.cli.check import problems_of, unseen
+    from sidecar.cli.check import preset_lines, problems_of, unseen
 
     problems = _value_in_loop(problems_of(config, online=options.online))
     for problem in problems:
@@ -80,13 +80,8 @@ def check(options: argparse.Namespace) -> int:
     print(f"{options.config}: no problems found")
     for file in unseen(config):
         print(f"not here, so not looked at: {file}")
-    places = ", ".join(map(str, config.token_sources))
-    for issuer in config.issuers.values():
-        if issuer.preset is not None:
-            print(f"issuers.{issuer.name}, with preset {issuer.preset}:")
-            print(f"  keys from: {issuer.jwks_uri or issuer.keys_from}")
-            print(f"  algorithms: {', '.join(issuer.algorithms)}")
-            print(f"  token in: {places}")
+    for line in preset_lines(config):
+        print(line)
     return 0
 
 

@@ -178,8 +178,8 @@ class Config(Struct):
         """Where tokens are looked for: `token_from`, or without it where the issuers' presets say, Authorization for others."""
         if "token_from" in self.model_fields_set:
             return self.token_from
-        headers = dict.fromkeys(issuer.token_header or "Authorization" for issuer in self.issuers.values())
-        return tuple(TokenSource(header=header) for header in headers or ("Authorization",))
+        found = dict.fromkeys(source for issuer in self.issuers.values() for source in issuer.token_from)
+        return tuple(found) or (TokenSource(header="Authorization"),)
 
     @model_validator(mode="after")
     def _with_the_short_form(self) -> Self:

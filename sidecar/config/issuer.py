@@ -9,9 +9,12 @@ from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import is_loopback, web_url
-from sidecar.config.claims import TokenRules
+from sidecar.config.claims import Condition, Require, TokenRules
+from sidecar.config.identity import TokenSource
 from sidecar.config.key_place import SECRET_SOURCES, SOURCES, KeyPlace, MoreKeys
-from sidecar.config.presets import PRESETS, PresetName, filled_in
+from sidecar.config.preset_filling import check_preset, filled_in
+from sidecar.config.preset_keys import PresetKeys
+from sidecar.config.presets import PRESETS, PresetName
 from sidecar.config.struct import key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import (
@@ -49,11 +52,13 @@ RequestHeaders = dict[
 ]
 
 
-class Issuer(KeyPlace, TokenRules):
+class Issuer(KeyPlace, PresetKeys, TokenRules):
     """Who signs tokens, and what these must be."""
 
     name: SkipJsonSchema[str]
-    preset: PresetName | None = key("An issuer that is known: fills in where its keys are and how it signs.", None)
+    preset_require: SkipJsonSchema[Require | None] = None
+    """What the preset asks of claims, beside `require`."""
+    preset: PresetName | None = key("An issuer that is known: fills in what only a few users would know.", None)
     issuer: IssuerId = key(
         "The exact `iss` of its tokens; its keys are looked for there if no key below says where. "
         "In the path, {tid} stands for the token's own claim tid, for an issuer of many tenants."
@@ -100,9 +105,18 @@ class Issuer(KeyPlace, TokenRules):
         return self.fetched and not any(place.by_kid or place.secret for place in (self, *self.more_keys))
 
     @property
-    def token_header(self) -> str | None:
-        """The header in which the preset's issuer sends its tokens; None for Authorization."""
-        return PRESETS[self.preset].token_header if self.preset else None
+    def token_from(self) -> tuple[TokenSource, ...]:
+        """Where its tokens come, as far as the preset knows."""
+        places = PRESETS[self.preset].token_from if self.preset else ({"header": "Authorization"},)
+        return tuple(TokenSource(**place) for place in places)
+
+    @property
+    def all_claims(self) -> Mapping[tuple[str, ...], Condition]:
+        """What claims must hold: by the preset and by the file, which has the last word about a claim."""
+        asked = (self.preset_require, self.require)
+        return {
+            path: condition for require in asked if require is not None for path, condition in require.claims.items()
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -111,6 +125,7 @@ class Issuer(KeyPlace, TokenRules):
 
     def check(self, section: Section) -> None:
         """One place for the keys, reached in a way that nobody can tamper with, and algorithms that fit them."""
+        check_preset(section)
         TokenRules.check(self, section)
         KeyPlace.check(self, section)
         written = [source for source in SOURCES if source in section]

@@ -7,7 +7,8 @@ import pytest
 
 from sidecar.cli.main import main
 from sidecar.config import ConfigError, Issuer, parse
-from sidecar.config.presets import PRESETS, SOURCES
+from sidecar.config.key_place import SOURCES
+from sidecar.config.presets import PRESETS
 from tests.peers import tokens
 
 UPSTREAM = "upstream: http://127.0.0.1:9292\n"
@@ -106,28 +107,17 @@ def test_a_preset_fills_in_what_it_knows(
     name: str, iss: str, jwks_uri: str, algorithms: tuple[str, ...], header: str | None
 ) -> None:
     found = preset(name, iss)
-    assert (found.issuer, found.jwks_uri, found.algorithms, found.token_header) == (iss, jwks_uri, algorithms, header)
+    assert (found.issuer, found.jwks_uri, found.algorithms) == (iss, jwks_uri, algorithms)
+    assert found.token_from[0].header == (header or "Authorization")
     assert found.keys_from == "jwks_uri"
     assert found.fetched
 
 
-def test_there_is_a_test_for_every_preset() -> None:
-    assert list(PRESETS) == [
-        "zuplo", "cloudflare_access", "pomerium", "google_iap", "auth0", "keycloak", "kubernetes",
-    ]  # fmt: skip
-
-
-def test_the_kubernetes_preset_knows_a_pods_own_credentials() -> None:
-    found = preset("kubernetes", "https://kubernetes.default.svc")
-    account = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-    assert found.jwks_bearer_token_file == account / "token"
-    assert found.jwks_tls is not None
-    assert found.jwks_tls.ca_file == account / "ca.crt"
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_the_file_says_wins_over_the_preset(name: str) -> None:
-    found = preset(name, "https://idp.example", ", jwks_uri: https://keys.example/, algorithms: [ES384]")
+    asked = {"tenant": "any", "policies": "[a]", "arn": "'a:b:c:d:e'", "repository": "a/b"}
+    more = "".join(f", {key}: {asked.get(key, 'x')}" for key in PRESETS[name].asks)
+    found = preset(name, "https://idp.example", f", jwks_uri: https://keys.example/, algorithms: [ES384]{more}")
     assert (found.jwks_uri, found.algorithms) == ("https://keys.example/", ("ES384",))
 
 
@@ -147,7 +137,8 @@ def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.Captur
     file = tmp_path / "config.yaml"
     file.write_text(
         "issuers:\n"
-        "  edge: {preset: cloudflare_access, issuer: https://team.cloudflareaccess.com, audiences: any}\n"
+        "  edge: {preset: cloudflare_access, issuer: https://team.cloudflareaccess.com/, audiences: any}\n"
+        "  pool: {preset: cognito, user_pool: eu-west-1_Ab, audiences: [app], require: {claims: {tier: {in: [1, 2]}}}}\n"
         "  api: {preset: zuplo, issuer: https://a.example/i, audiences: any, jwks_file: k.json, algorithms: [EdDSA]}\n"
         f"  other: {{issuer: https://idp.example, audiences: any}}\n{UPSTREAM}"
     )
@@ -156,13 +147,29 @@ def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.Captur
         f"{file}: no problems found",
         f"not here, so not looked at: issuers.api: {tmp_path}/k.json",
         "issuers.edge, with preset cloudflare_access:",
+        "  issuer: https://team.cloudflareaccess.com/, https://team.cloudflareaccess.com",
+        "  audiences: any",
         "  keys from: https://team.cloudflareaccess.com/cdn-cgi/access/certs",
         "  algorithms: RS256",
-        "  token in: Cf-Access-Jwt-Assertion, Authorization",
+        "  typ: JWT, at+jwt, absent",
+        "  token in: Cf-Access-Jwt-Assertion, CF_Authorization, Authorization",
+        "  issuer has a slash too many; its tokens have https://team.cloudflareaccess.com, which is accepted too: write that",
+        "issuers.pool, with preset cognito:",
+        "  issuer: https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Ab",
+        "  audiences: app in client_id",
+        "  keys from: https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Ab/.well-known/jwks.json",
+        "  algorithms: RS256",
+        "  typ: JWT, at+jwt, absent",
+        '  claims: token_use equals "access"; tier in [1, 2]',
+        "  roles in: cognito:groups",
+        "  token in: Cf-Access-Jwt-Assertion, CF_Authorization, Authorization",
         "issuers.api, with preset zuplo:",
+        "  issuer: https://a.example/i",
+        "  audiences: any",
         "  keys from: jwks_file",
         "  algorithms: EdDSA",
-        "  token in: Cf-Access-Jwt-Assertion, Authorization",
+        "  typ: JWT, at+jwt, absent",
+        "  token in: Cf-Access-Jwt-Assertion, CF_Authorization, Authorization",
     ]
 
 
@@ -179,6 +186,27 @@ PRESET = f"is not a preset; one of: {', '.join(PRESETS)}"
 )
 def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str]) -> None:
     assert problems(text_of(keys)) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        case("missing tenant", "preset: entra",
+             "5:3: issuers.a.tenant: is missing; preset entra needs the directory (tenant) ID, a list of them, or any"),
+        case("tenant by its domain", "{preset: entra, tenant: contoso.com}",
+             "5:3: issuers.a.tenant: must be IDs of tenants (GUIDs), or any: tokens do not have the tenant's domain"),
+        case("key of another preset", "{preset: okta, user_pool: a}",
+             "5:3: issuers.a.user_pool: is for another preset; one of: cognito"),
+        case("key without preset", "project: a",
+             "5:3: issuers.a.project: is for another preset; one of: firebase, firebase_session, gitlab, supabase"),
+        case("braces in a name", "{preset: firebase, project: '{kid}'}",
+             "5:3: issuers.a.project: '{kid}' is no name or id: letters, digits and ._:/@- only"),
+    ],
+)  # fmt: skip
+def test_what_a_preset_needs_is_said(keys: str, expected: list[str]) -> None:
+    inner = keys.strip("{}") if "'" not in keys else keys[1:-1]
+    text = text_of("\n  ".join(inner.split(", ")))
+    assert [line.split(": ", 1)[1] for line in problems(text)] == [line.split(": ", 1)[1] for line in expected]
 
 
 @pytest.mark.parametrize("iss", ["urn:x y", "app example", "http://[", "ftp://idp.example"])

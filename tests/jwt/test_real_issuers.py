@@ -6,14 +6,10 @@ import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from sidecar.app.explain.explanation import Question, explain
 from sidecar.app.server import Sidecar, build
@@ -24,7 +20,7 @@ from tests.peers import tokens
 from tests.peers.backend import Request
 from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets
 from tests.peers.issuer import Answer, ScriptedIssuer
-from tests.peers.tokens import AUDIENCE
+from tests.peers.tokens import AUDIENCE, certificate
 from tests.peers.waiting import verified
 
 ISS = "https://idp.test/"
@@ -366,14 +362,6 @@ class Files(ScriptedIssuer):
 
     def _answer_to(self, target: str) -> Answer:
         return self.files.get(target, Answer(404))
-
-
-def certificate(alg: str, name: str = "a") -> str:
-    """A certificate of a key, as Google publishes them: signed by itself, and long expired."""
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sidecar.test")])
-    key, then = tokens.key(alg, name), datetime(2020, 1, 1, tzinfo=UTC)
-    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, then, then + timedelta(days=1))
-    return made.sign(key, None if alg == "EdDSA" else SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])

@@ -13,8 +13,10 @@ import json
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -126,6 +128,14 @@ def public_jwk(alg: str = "RS256", name: str = "a", **extra: Any) -> dict[str, A
 def public_pem(alg: str = "RS256", name: str = "a") -> bytes:
     """The public key of `key(alg, name)` in PEM (RFC 7468 section 13)."""
     return key(alg, name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def certificate(alg: str, name: str = "a") -> str:
+    """A certificate of a key, as Google publishes them: signed by itself, and long expired."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sidecar.test")])
+    own, then = key(alg, name), datetime(2020, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(subject, subject, own.public_key(), 1, then, then + timedelta(days=1))
+    return made.sign(own, None if alg == "EdDSA" else hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 # Tokens

@@ -88,10 +88,16 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
         allow_padding=issuer.allow_padding,
         assumed=issuer.assume_issuer,
         signer=issuer.signer,
-        policy=None
-        if issuer.require is None
-        else policy(issuer.require, role_claims={issuer.name: issuer.role_claims}),
+        policy=_policy_of(issuer),
     )
+
+
+def _policy_of(issuer: settings.Issuer) -> Policy | None:
+    """What an issuer demands of all of its tokens, by its preset or by the file."""
+    if not issuer.all_claims and issuer.require is None:
+        return None
+    require = (issuer.require or Require()).model_copy(update={"claims": issuer.all_claims})
+    return policy(require, role_claims={issuer.name: issuer.role_claims})
 
 
 def token_sources(config: Config) -> TokenSources:

@@ -12,6 +12,7 @@ from sidecar.common.tls import client_context, system_context
 from sidecar.config import Issuer
 from sidecar.config.claims import TokenRules
 from sidecar.config.key_place import SOURCES, KeyPlace
+from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.secret import shared_secret
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S, FileKeySet, FixedKeySet, KeysByKid, RemoteKeySet, SeveralKeySets
@@ -49,7 +50,8 @@ def _files(issuer: Issuer) -> bool:
 
 def same_keys(one: Issuer, other: Issuer) -> bool:
     """Would both have the same keys, from the same place, for the same time? What their tokens must say does not matter."""
-    names = Issuer.model_fields.keys() - TokenRules.model_fields.keys() - {"issuer_aliases", "required"}
+    others = {"issuer_aliases", "required", "assume_issuer", "signer", "preset", "preset_require"}
+    names = Issuer.model_fields.keys() - TokenRules.model_fields.keys() - PresetKeys.model_fields.keys() - others
     return all(getattr(one, name) == getattr(other, name) for name in {*names, "clock_skew_s"})
 
 

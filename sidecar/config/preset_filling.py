@@ -1,0 +1,109 @@
+"""A preset and what the file says -> the keys of an issuer.
+
+A preset only fills in what the file leaves out, so whatever is written there wins; what it asks of claims holds beside what the
+file asks of others.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.config.addresses import web_url
+from sidecar.config.key_place import SECRET_SOURCES, SOURCES
+from sidecar.config.preset_keys import PresetKeys
+from sidecar.config.presets import PRESETS, Keys, Preset, url_of
+from sidecar.config.values import SECRET_ALGORITHMS
+from sidecar.config.yaml_source import Section
+
+_GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def filled_in(written: Keys) -> dict[str, Any]:
+    """An issuer's keys with those that its preset or its kind of key decides, where the file does not have them.
+
+    What the preset asks of claims is under `preset_require`.
+    """
+    values: dict[str, Any] = {}
+    name = written.get("preset")
+    preset = PRESETS.get(name) if isinstance(name, str) else None
+    if preset is not None:
+        values = _filled(preset, written)
+        # The credentials of a preset are for its own place of keys, and for nobody else's.
+        if any(source in written for source in SOURCES) or not _is_web_url(values.get("jwks_uri")):
+            values = {key: value for key, value in values.items() if key not in ("jwks_uri", "more_keys")}
+        else:
+            values |= preset.fetch
+        if "require" in values:
+            values["preset_require"] = values.pop("require")
+    if any(source in written for source in SECRET_SOURCES):
+        values["algorithms"] = list(SECRET_ALGORITHMS)
+    return {**values, **written}
+
+
+def check_preset(section: Section) -> None:
+    """Report what is wrong with what the file says beside a preset, and for one that it does not name."""
+    name = section.get("preset")
+    preset = PRESETS.get(name) if isinstance(name, str) else None
+    used = () if preset is None else (*preset.asks, *preset.may)
+    for key in section.keys() & PresetKeys.model_fields.keys() - set(used):
+        users = ", ".join(name for name, one in PRESETS.items() if key in (*one.asks, *one.may))
+        section.report(f"is for another preset; one of: {users}", key, at_key=True)
+    if preset is None:
+        return
+    for key in preset.asks:
+        if key not in section:
+            section.report(f"is missing; preset {name} needs {_ASKED[key]}", key)
+    tenants = section.get("tenant")
+    for tenant in tenants if isinstance(tenants, list) else [tenants]:
+        if isinstance(tenant, str) and tenant != "any" and not _GUID.fullmatch(tenant):
+            section.report("must be IDs of tenants (GUIDs), or any: tokens do not have the tenant's domain", "tenant")
+
+
+_ASKED = {
+    "tenant": "the directory (tenant) ID, a list of them, or any",
+    "policies": "the names of the policies (user flows), such as [B2C_1_signin]",
+    "project": "the name or id of the project",
+    "user_pool": "the user pool's ID, such as eu-west-1_AbCdEfGhI",
+    "arn": "the load balancer's ARN",
+    "repository": "OWNER/NAME, or OWNER/* for all of an owner",
+    "trust_domain": "the trust domain, such as example.org",
+    "client": "the client's ID",
+}
+
+
+def _filled(preset: Preset, written: Keys) -> dict[str, Any]:
+    keys = {**preset.keys, **(preset.more(written) if preset.more else {})}
+    texts = {name: text for name in PresetKeys.model_fields if isinstance(text := written.get(name), str)}
+    texts |= {name: "missing" for name in preset.asks if name not in written}  # is reported
+    pool, arn = texts.get("user_pool", ""), texts.get("arn", "")
+    texts.setdefault("region", pool.partition("_")[0] if pool else arn.split(":")[3] if arn.count(":") > 3 else "")
+    issuer = written.get("issuer") or keys.get("issuer")
+    texts |= {"issuer": issuer if isinstance(issuer, str) else "", "url": url_of(issuer)}
+    filled = {key: _with(texts, value) for key, value in keys.items()}
+    other = other_spelling(preset, issuer)
+    return filled if other is None else {**filled, "issuer_aliases": [*filled.get("issuer_aliases", []), other]}
+
+
+def other_spelling(preset: Preset, issuer: object) -> str | None:
+    """The `iss` as its tokens have it, where it was written with a slash too many or too few at its end."""
+    if not isinstance(issuer, str) or preset.slash is None or issuer.endswith("/") is preset.slash:
+        return None
+    return f"{issuer.rstrip('/')}/" if preset.slash else issuer.rstrip("/")
+
+
+def _with(texts: Mapping[str, str], value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"\{(\w+)\}", lambda place: texts.get(place[1], place[0]), value)
+    if isinstance(value, list):
+        return [_with(texts, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _with(texts, item) for key, item in value.items()}
+    return value
+
+
+def _is_web_url(text: object) -> bool:
+    try:
+        web_url(str(text).replace("{kid}", "kid"))
+    except ValueError:
+        return False
+    return True
