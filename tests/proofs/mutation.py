@@ -225,11 +225,11 @@ class Living:
                 finally:
                     self._answer.flush()
                     os._exit(code)
-            os.waitpid(pid, 0)
+            _, status = os.waitpid(pid, 0)
             self._answer.seek(0)
             told = self._answer.read()
         if not told:
-            raise SystemExit(f"the tests of {self._path} cannot be run")
+            raise SystemExit(f"the tests of {self._path} cannot be run: {os.waitstatus_to_exitcode(status)}")
         self.clean_s, self.usual, outcomes = json.loads(told)
         return dict(outcomes)
 
@@ -267,7 +267,9 @@ class Living:
         self.clean_s = sum(seconds.values())
         functions = self._functions()
         caches = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
-        caches = [one for one in caches if one.__module__.startswith("sidecar.")]
+        clear = [one.cache_clear for one in caches if one.__module__.startswith("sidecar.")]
+        module = next(one for one in sys.modules.values() if getattr(one, "__file__", None) == self._path)
+        clear += [one.clear for name, one in vars(module).items() if type(one) is dict and name[:1] == "_" != name[1:2]]
         swaps = {mutant: swap for mutant in self._every if (swap := _swap(self._original, mutant.code)) is not None}
         kills: Counter[pytest.Item] = Counter()
         by_name = {item.nodeid: item for item in session.items}
@@ -279,8 +281,8 @@ class Living:
         def tried(mutant: Mutant | None) -> Outcome:
             if mutant is None:
                 return self._run(runs)
-            for cache in caches:
-                cache.cache_clear()
+            for memo in clear:
+                memo()
             for code, other in swaps[mutant]:
                 for function in functions.get(code, ()):
                     function.__code__ = other
