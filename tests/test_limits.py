@@ -6,7 +6,7 @@ from sidecar.common import watched_file as followed
 from sidecar.gateway import local_endpoints as pages
 from sidecar.gateway import token_endpoint as issuing
 from sidecar.gateway import token_minter as mint
-from sidecar.http import chunked, header_policy, websocket
+from sidecar.http import chunked, head_cache, header_policy, responses, websocket
 from sidecar.jwt import claims, verifier
 from sidecar.jwt import compact_jws as jws
 from sidecar.jwt.jwks import cache as jwks
@@ -36,6 +36,10 @@ from sidecar.proxy import (
         pytest.param(mint.REUSED, 0.8, id="mint.REUSED"),
         pytest.param(header_policy.MAX_LINES, 4096, id="header_policy.MAX_LINES"),
         pytest.param(header_policy.MAX_LINE_BYTES, 256, id="header_policy.MAX_LINE_BYTES"),
+        pytest.param(head_cache.MAX_HEADS, 256, id="head_cache.MAX_HEADS"),
+        pytest.param(head_cache.MAX_SEEN, 1024, id="head_cache.MAX_SEEN"),
+        pytest.param(head_cache.MAX_HEAD_BYTES, 4096, id="head_cache.MAX_HEAD_BYTES"),
+        pytest.param(responses.MAX_REFUSALS, 1024, id="responses.MAX_REFUSALS"),
         pytest.param(client_connection.BLANK_LINES, 4, id="client_connection.BLANK_LINES"),
         pytest.param(chunked.MAX_SIZE_LINE, 256, id="chunked.MAX_SIZE_LINE"),
         pytest.param(chunked.MAX_TRAILER_LINE, 2048, id="chunked.MAX_TRAILER_LINE"),
@@ -64,6 +68,9 @@ from sidecar.proxy import (
         pytest.param(jwks.WARNING_S, 3600.0, id="jwks.WARNING_S"),
         pytest.param(jwks.JITTER, 0.1, id="jwks.JITTER"),
         pytest.param(resources.READ_BYTES, 65_536, id="resources.READ_BYTES"),
+        pytest.param(resources.LARGE_READ_BYTES, 262_144, id="resources.LARGE_READ_BYTES"),
+        pytest.param(resources.KEEPS_UP, 128, id="resources.KEEPS_UP"),
+        pytest.param(resources.UNSENT_BYTES, 4096, id="resources.UNSENT_BYTES"),
         pytest.param(resources.SMALL_READ_BYTES, 4096, id="resources.SMALL_READ_BYTES"),
         pytest.param(resources.MOST_IN_A_TURN, 16, id="resources.MOST_IN_A_TURN"),
         pytest.param(response_relay.MOST_INTERIM_ANSWERS, 100, id="response_relay.MOST_INTERIM_ANSWERS"),

@@ -33,7 +33,7 @@ class MessageReader:
         self._blank_lines = self._blank_lines_left = blank_lines
         self.buffer: bytes | bytearray = b""  # what waits here
         self._scanned = 0  # bytes of an unfinished head that have been looked at
-        self._left = 0  # of a body: bytes, CHUNKED or UNTIL_CLOSE
+        self._left: int  # of a body: bytes, CHUNKED or UNTIL_CLOSE
         self._chunks: ChunkedDecoder | None = None
 
     def feed(self, data: bytes) -> None:
@@ -59,14 +59,13 @@ class MessageReader:
         if buffer.startswith(b"\r\n"):
             self._drop_blank_lines()
             buffer = self.buffer
-        end = buffer.find(END_OF_HEAD, self._scanned - 3 if self._scanned > 3 else 0)
-        size = end + len(END_OF_HEAD) if end >= 0 else len(buffer)
-        if size + (end < 0) > self._head_bytes:
-            self.state = DEAD
-            raise ProtocolError(f"A head must not be larger than {self._head_bytes} bytes.", too_large=True)
+        end = buffer.find(END_OF_HEAD, max(0, self._scanned - 3))
         if end < 0:
+            self._refuse_larger(len(buffer) + 1)
             self._look_at_unfinished()
             return None
+        size = end + len(END_OF_HEAD)
+        self._refuse_larger(size)
         self._scanned = 0
         self._blank_lines_left = self._blank_lines
         self.state = TAKEN
@@ -134,7 +133,6 @@ class MessageReader:
         """Forget what is here, and what is still to come."""
         self.state = DEAD
         self.buffer = b""
-        self._scanned = 0
 
     def _decoded(self, chunks: ChunkedDecoder) -> bytes:
         data = self.buffer if isinstance(self.buffer, bytes) else bytes(self.buffer)
@@ -176,6 +174,11 @@ class MessageReader:
             self._blank_lines_left -= 1
             self._take(2)
         self._scanned = 0  # the first of these bytes may have come alone
+
+    def _refuse_larger(self, size: int) -> None:
+        if size > self._head_bytes:
+            self.state = DEAD
+            raise ProtocolError(f"A head must not be larger than {self._head_bytes} bytes.", too_large=True)
 
     def _look_at_unfinished(self) -> None:
         """Refuse a head at once that can only be refused: the end of one whose lines do not end in CRLF would never come."""

@@ -71,12 +71,12 @@ class RequestHead:
     ) -> None:
         self.method = method
         self.target = target
-        self.request_line = b""
+        self.request_line: bytes
         self.minor = minor
         self._lines = lines
         self.special = special
         self.stripped = stripped
-        self.problem = ""
+        self.problem: str
         self.unmet_expectation = False
         connection = special.get("connection")
         if connection is not None and connection not in _USUAL_CONNECTION:

@@ -36,8 +36,7 @@ class Frames:
             size = _head_size(head)
             if size is None:
                 self._head = head
-                at = end
-                continue
+                return end
             at += size - begun
             self._head = b""
             self._left = _rest(head, size)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.http.chunked import MAX_CHUNKS
-from sidecar.http.framing import CHUNKED, UNTIL_CLOSE, chunk
+from sidecar.http.framing import CHUNKED, LAST_CHUNK, UNTIL_CLOSE, chunk
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.message_reader import (
@@ -311,7 +311,50 @@ def test_a_body_is_given_in_bounded_steps_and_says_whether_there_is_more() -> No
     assert reader.body() == b"hello"
 
 
+def test_the_pieces_of_a_body_are_bytes_whatever_pieces_they_came_in() -> None:
+    for length, body in ((CHUNKED, chunk(b"hello") + LAST_CHUNK), (5, b"hello")):
+        reader = reader_of(GET + body[:1])
+        reader.feed(body[1:])
+        reader.head()
+        reader.begin_body(length)
+        piece = reader.body()
+        assert (piece, type(piece), reader.state) == (b"hello", bytes, COMPLETE)
+
+
+def test_what_is_left_behind_a_message_is_copied_only_while_it_is_small() -> None:
+    for rest, kind in ((0, bytes), (4096, bytes), (4097, bytearray)):
+        reader = reader_of(GET + b"x" * rest)
+        assert type(reader.head()) is bytes
+        assert (len(reader.buffer), type(reader.buffer)) == (rest, kind)
+
+
+def test_what_comes_in_many_pieces_is_gathered_in_one_place() -> None:
+    reader = reader_of(GET[:1])
+    reader.feed(GET[1:2])
+    place = reader.buffer
+    reader.feed(GET[2:])
+    assert reader.buffer is place
+    assert reader.head() == GET
+
+
 # The end
+
+
+def test_a_message_that_is_known_is_complete_and_the_next_has_its_own_empty_lines() -> None:
+    reader = reader_of(b"\r\n" * BLANK_LINES)
+    assert reader.head() is None
+    reader.skip_known()
+    assert reader.state == COMPLETE
+    reader.next_message()
+    reader.feed(b"\r\n" * BLANK_LINES + GET)
+    assert reader.head() == GET
+
+
+def test_an_answer_does_not_begin_with_an_empty_line() -> None:
+    reader = MessageReader(1000)
+    reader.feed(b"\r\n" + GET)
+    with pytest.raises(ProtocolError, match="Too many empty lines"):
+        reader.head()
 
 
 def test_a_tunnel_gets_exactly_what_came_behind_the_request() -> None:

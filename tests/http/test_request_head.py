@@ -161,6 +161,14 @@ def test_the_trace_context_is_sent_on_and_noted() -> None:
     assert (found.forwarded, found.special["tracestate"]) == (b"", [b"two"])
 
 
+def test_a_trace_has_one_parent_and_its_state_may_come_in_lines() -> None:
+    found = read("Traceparent: one", "tracestate: two")
+    assert (found.traceparent, found.tracestate) == (b"one", b"two")
+    found = read("Traceparent: one", "traceparent: one", "Tracestate: two", "Tracestate: three")
+    assert (found.traceparent, found.tracestate) == (None, b"two,three")
+    assert (read().traceparent, read().tracestate) == (None, None)
+
+
 @pytest.mark.parametrize("connection", ["keep-alive", "Keep-Alive", "close", "Upgrade", "upgrade"])
 def test_what_connection_usually_holds_names_no_header(connection: str) -> None:
     found = read(f"Connection: {connection}", "Close: x", "Accept: x", "X-Real-IP: x")
@@ -358,6 +366,41 @@ def test_a_client_says_whether_it_goes_on_with_its_connection(first: str, lines:
     assert read(*lines, first=first).persists is persists
 
 
+@pytest.mark.parametrize(
+    ("lines", "may_recur"),
+    [
+        ([], True),
+        (["Accept: x"], True),
+        (["Connection: close"], False),
+        (["Upgrade: x"], False),
+        (["X_Y: z"], False),
+        (["X-JWT-Sub: alice"], False),
+    ],
+)
+def test_what_is_counted_and_what_ends_http_is_read_anew_each_time(lines: list[str], may_recur: bool) -> None:
+    assert read(*lines).may_recur is may_recur
+
+
+@pytest.mark.parametrize(
+    ("first", "goes_on"),
+    [
+        ("GET /x?y HTTP/1.1", b"GET /x?y HTTP/1.1"),
+        ("PUT /x HTTP/1.0", b"PUT /x HTTP/1.1"),
+        ("GET http://sidecar.test/x HTTP/1.1", b"GET /x HTTP/1.1"),
+    ],
+)
+def test_a_request_goes_on_as_one_of_http_1_1_to_a_path(first: str, goes_on: bytes) -> None:
+    found = read(first=first)
+    assert (found.request_line, found.problem) == (goes_on, "")
+
+
+def test_nothing_follows_a_request_with_a_problem() -> None:
+    for lines in (["Host: twice"], ["Content-Length: x"]):
+        found = read(*lines)
+        assert found.problem
+        assert not found.persists
+
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ASKS = ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket"]
 HANDSHAKE = [*ASKS, f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13"]
@@ -387,6 +430,11 @@ def test_a_handshake_has_all_of_its_parts(left_out: int) -> None:
 )  # fmt: skip
 def test_a_handshake_has_no_body_and_nothing_twice(more: str) -> None:
     assert upgrade(*HANDSHAKE, more) is None
+
+
+@pytest.mark.parametrize("named", ["Sec-WebSocket-Key", "sec-websocket-version"])
+def test_a_handshake_whose_parts_connection_names_is_none(named: str) -> None:
+    assert upgrade(*HANDSHAKE, f"Connection: {named}") is None
 
 
 @pytest.mark.parametrize("first", ["POST / HTTP/1.1", "GET / HTTP/1.0", "HEAD / HTTP/1.1"])

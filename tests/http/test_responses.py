@@ -11,6 +11,8 @@ import sidecar
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.responses import (
     CONTINUE,
+    DEFAULT_FORM,
+    MAX_REFUSALS,
     PHRASES,
     Form,
     accepted,
@@ -295,6 +297,18 @@ def of_our_own(status: int, content: bytes = b"{}", *, head_only: bool = False) 
     return parse(local(status, {"ETag": "x"}, content, "issuer", "id-1", line, head_only=head_only))
 
 
+def test_what_is_said_about_a_refusal_does_not_depend_on_how_many_came_before() -> None:
+    def said(number: int) -> bytes:
+        rejection = Rejection(Reason.OVERLOADED, f"{number} are too many.", allow="GET", retry_after_s=number)
+        return refusal(rejection, f"id-{number}", DEFAULT_FORM, b"")
+
+    before = [said(number) for number in range(MAX_REFUSALS + 2)]
+    for number in (0, 1, MAX_REFUSALS, MAX_REFUSALS + 1):
+        assert said(number) == before[number]
+        assert f'"details": "{number} are too many."'.encode() in before[number]
+        assert f"Retry-After: {max(1, number)}\r\nAllow: GET\r\n".encode() in before[number]
+
+
 def test_an_answer_of_our_own_is_marked_and_whole() -> None:
     assert of_our_own(200) == (
         "HTTP/1.1 200 OK",
@@ -351,3 +365,8 @@ def test_interim_answers_and_a_switch_of_protocols_are_passed_on() -> None:
     assert switching(switch, b"websocket") == (
         b"HTTP/1.1 101 Go\r\nX: y\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
+    assert switching(switch, b"websocket", b"ours") == (
+        b"HTTP/1.1 101 Go\r\nX: y\r\nSec-WebSocket-Protocol: ours\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    theirs = answered("sec-websocket-protocol: theirs", first="HTTP/1.1 101 Go")
+    assert switching(theirs, b"websocket", b"ours") == switching(theirs, b"websocket")

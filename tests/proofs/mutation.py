@@ -92,8 +92,11 @@ TESTS_OF = {
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
     },
     "http/grammar": "http",
-    "http/head_cache": "http/test_header_policy.py http proxy/test_equal_heads.py proxy/test_without_memories.py",
-    **{f"http/{name}": f"http/test_{name}.py {CALLS}" for name in ("message_reader", "request_head", "response_head")},
+    "http/head_cache": "http/test_head_cache.py",
+    **{
+        f"http/{name}": f"http/test_{name}.py http/test_message_reader.py {CALLS}"
+        for name in ("message_reader", "request_head", "response_head")
+    },
     "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
         "gateway/test_resource_metadata.py policy/test_request_signature.py "

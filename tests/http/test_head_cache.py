@@ -1,0 +1,50 @@
+"""Which heads are remembered: those that come again, not too long, and the newest of them."""
+
+from sidecar.http.head_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_SEEN, HeadCache
+
+
+def raw(number: int) -> bytes:
+    return b"head %d" % number
+
+
+def test_a_head_is_remembered_when_it_comes_again() -> None:
+    heads: HeadCache[str] = HeadCache()
+    heads.offer(raw(1), "first")
+    assert (heads.get(raw(1)), len(heads)) == (None, 0)
+    heads.offer(raw(1), "again")
+    assert (heads.get(raw(1)), heads.get(raw(2)), len(heads)) == ("again", None, 1)
+
+
+def test_a_long_head_is_not_remembered() -> None:
+    heads: HeadCache[str] = HeadCache()
+    for _ in range(2):
+        heads.offer(b"x" * MAX_HEAD_BYTES, "as long as may be")
+        heads.offer(b"x" * (MAX_HEAD_BYTES + 1), "longer")
+    assert (heads.get(b"x" * MAX_HEAD_BYTES), len(heads)) == ("as long as may be", 1)
+
+
+def test_the_oldest_makes_room() -> None:
+    heads: HeadCache[int] = HeadCache()
+    for number in range(MAX_HEADS + 1):
+        for _ in range(2):
+            heads.offer(raw(number), number)
+    assert len(heads) == MAX_HEADS
+    assert [heads.get(raw(number)) for number in (0, 1, MAX_HEADS)] == [None, 1, MAX_HEADS]
+
+
+def test_of_many_heads_that_came_once_nothing_is_known_after_a_while() -> None:
+    heads: HeadCache[int] = HeadCache()
+    for number in range(MAX_SEEN):
+        heads.offer(raw(number), number)
+    heads.offer(raw(0), 0)
+    assert heads.get(raw(0)) == 0, "as many as may be are known to have come"
+    heads.offer(raw(MAX_SEEN), MAX_SEEN)
+    heads.offer(raw(1), 1)
+    assert heads.get(raw(1)) is None, "it makes a new beginning behind one more"
+
+
+def test_a_memory_of_none_remembers_none() -> None:
+    heads: HeadCache[int] = HeadCache(0)
+    for _ in range(3):
+        heads.offer(raw(1), 1)
+    assert (heads.get(raw(1)), len(heads)) == (None, 0)
