@@ -4,14 +4,14 @@ import asyncio
 import logging
 import socket
 import ssl
+from contextlib import suppress
 
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import listener_settings
-from sidecar.app.sockets import BACKLOG, bound, listening_sockets
+from sidecar.app.sockets import BACKLOG
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.tls import Renewed, certificate_time, load_server_files, server_context
-from sidecar.config import Address
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
 from sidecar.proxy.listener import Listener
 
@@ -30,11 +30,9 @@ class DataPlane:
         self._servers: list[asyncio.Server] = []
         self._accepting: list[asyncio.Task[None]] = []
 
-    async def listen(self, shared: list[Address] | None = None) -> list[Address]:
-        """Accept connections at the configured addresses; where those are. Raises Unusable.
-
-        With `shared` at these instead, together with other processes.
-        """
+    async def listen(self, sockets: list[socket.socket]) -> None:
+        """Accept connections at these. Raises Unusable for TLS."""
+        self._sockets = sockets
         config = self._live.assembly.config
         live = self._live
         tls = self._tls()
@@ -46,14 +44,12 @@ class DataPlane:
             live.resources,
             "http" if tls is None else "https",
         )
-        self._sockets = listening_sockets("listen", shared or config.listen, shared=shared is not None)
         loop = asyncio.get_running_loop()
         for listening in self._sockets:
             if tls is None:
                 self._servers.append(await loop.create_server(listener, sock=listening, backlog=BACKLOG))
             else:
                 self._accepting.append(loop.create_task(listener.accept_tls(listening, tls)))
-        return bound(self._sockets)
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self._live.assembly.config.tls
@@ -74,6 +70,9 @@ class DataPlane:
         self._listener.use(assembly.handler, listener_settings(assembly.config))
 
     def _accept_no_more(self) -> None:
+        for listening in self._sockets:
+            with suppress(OSError):
+                listening.shutdown(socket.SHUT_RDWR)  # for every process that holds it
         for server in self._servers:
             server.close()
         for task in self._accepting:

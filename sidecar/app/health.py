@@ -22,16 +22,16 @@ class Health:
         self._waits_until = clock.monotonic() + START_S
         self._has_been_ready = False
 
-    def app(self) -> web.Application:
+    def routes(self) -> list[web.RouteDef]:
         """The listener's routes."""
-        app = web.Application()
-        app.router.add_get("/livez", self._alive)
-        app.router.add_get("/startupz", self._alive)
-        app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/readyz/upstream", self._ready_with_upstream)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/probe/{name}", self._probe)
-        return app
+        return [
+            web.get("/livez", self._alive),
+            web.get("/startupz", self._alive),
+            web.get("/readyz", self._ready),
+            web.get("/readyz/upstream", self._ready_with_upstream),
+            web.get("/metrics", self._metrics),
+            web.get("/probe/{name}", self._probe),
+        ]
 
     async def _alive(self, _request: web.Request) -> web.Response:
         # Never about the issuer or the backend: a restart of this container would mend neither.
@@ -40,8 +40,6 @@ class Health:
     async def _ready(self, _request: web.Request) -> web.Response:
         if self._live.telemetry.draining:
             return web.Response(status=503, text="draining\n")
-        if not self._live.telemetry.workers:
-            return web.Response(status=503, text="no worker serves\n")
         # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
         if not self._has_been_ready:
             late = self._clock.monotonic() >= self._waits_until

@@ -1,8 +1,18 @@
 """The listeners beside the proxy's: aiohttp applications whose error answers and logs quote nothing that a client sent."""
 
 import asyncio
+import logging
+from traceback import extract_tb
 
 from aiohttp import web
+
+from sidecar.app.running import own_socket
+from sidecar.app.sockets import BACKLOG, listening_sockets
+from sidecar.common.errors import Unusable
+from sidecar.config import Address, Config
+from sidecar.config.addresses import is_loopback
+
+log = logging.getLogger("sidecar.listeners")
 
 
 class QuietHandler(web.RequestHandler):
@@ -18,7 +28,8 @@ class QuietHandler(web.RequestHandler):
         """A fixed sentence, and the end of the connection."""
         error = "Invalid request" if status < 500 else "Internal error"
         if status >= 500:
-            self.logger.error("event=bug type=%s", type(exc).__name__)
+            at = extract_tb(exc.__traceback__)[-1] if exc is not None else None
+            self.logger.error("event=bug type=%s at=%s:%s", type(exc).__name__, at and at.filename, at and at.lineno)
         response = web.json_response({"error": error}, status=status)
         response.force_close()
         return response
@@ -43,3 +54,33 @@ class QuietRunner(web.AppRunner):
         """What its sites make connections with."""
         server = super().server
         return None if server is None else QuietServer(server)
+
+
+async def listeners(config: Config, health: web.Application, admin: web.Application) -> list[web.AppRunner]:
+    """Serve the two at their addresses, and operators on this machine at a socket of its own, too. Raises Unusable."""
+    if not is_loopback(config.admin.listen.host):
+        log.warning(
+            "event=admin_exposed listen=%s do='It has no password: let it listen on 127.0.0.1 and use a port forward.'",
+            config.admin.listen.host,
+        )
+    runners: list[web.AppRunner] = []
+    try:
+        for name, app, address in (("health", health, config.health.listen), ("admin", admin, config.admin.listen)):
+            sockets = listening_sockets(f"{name}.listen", [address])
+            if name == "admin" and (own := own_socket()) is not None:
+                sockets.append(own)
+            runner = QuietRunner(app, shutdown_timeout=1.0)
+            runners.append(runner)
+            await runner.setup()
+            for listening in sockets:
+                await web.SockSite(runner, listening, backlog=BACKLOG).start()
+    except Unusable:
+        for opened in runners:
+            await opened.cleanup()
+        raise
+    return runners
+
+
+def where(runner: web.AppRunner) -> Address:
+    """Where it listens, which port 0 does not say."""
+    return Address(*runner.addresses[0][:2])

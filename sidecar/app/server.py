@@ -1,14 +1,13 @@
-"""The composition root: `build` makes the objects from the configuration; a `Sidecar` listens, serves and drains.
-
-The only module that knows all others.
-"""
+"""The composition root: `build` makes the objects from the configuration; a `Sidecar` listens, serves and drains."""
 
 import asyncio
 import logging
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Protocol
 
 from aiohttp import http_parser, web
 
@@ -16,18 +15,16 @@ from sidecar.app.admin.app import Admin
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.data_plane import DataPlane
 from sidecar.app.health import Health
-from sidecar.app.http_runner import QuietRunner
+from sidecar.app.http_runner import listeners, where
 from sidecar.app.reload import Reload
-from sidecar.app.running import own_socket
-from sidecar.app.sockets import BACKLOG, bound, listening_sockets
+from sidecar.app.sockets import bound, listening_sockets
 from sidecar.app.startup_summary import summary
 from sidecar.app.state import Live
-from sidecar.app.workers.fork import Forker
-from sidecar.app.workers.supervisor import Workers
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
 from sidecar.config import Config
-from sidecar.config.addresses import Address, is_loopback
+from sidecar.config.addresses import Address
+from sidecar.jwt.denylist import Entry
 
 log = logging.getLogger("sidecar.server")
 
@@ -36,13 +33,32 @@ class CannotStart(Exception):
     """The sidecar cannot run here; the text says why and what to do."""
 
 
+class Served(Protocol):
+    """What `serve` runs: one sidecar, or the supervisor of several. `failed` ends when going on would be unsafe."""
+
+    config: Config
+    proxy_addresses: list[Address]
+    health_address: Address
+    admin_address: Address
+    failed: "asyncio.Future[None]"
+
+    async def start(self) -> None:
+        """Listen. Raises CannotStart."""
+
+    def ask_reload(self) -> None:
+        """Read the configuration again."""
+
+    async def drain(self) -> None:
+        """End politely."""
+
+    async def stop(self, *, at_once: bool = False) -> None:
+        """End; `at_once` also where something waits to be sent."""
+
+
 class Sidecar:
-    """A running sidecar: the listeners, and what is behind them.
+    """A running sidecar: the listeners, and what is behind them. With `file` its configuration is read again when it changes."""
 
-    With `file` its configuration is read again when it changes, with `forker` clients are served by the workers that it makes.
-    """
-
-    def __init__(self, config: Config, clock: Clock, file: Path | None = None, forker: Forker | None = None) -> None:
+    def __init__(self, config: Config, clock: Clock, file: Path | None = None) -> None:
         if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise CannotStart(
                 "aiohttp has no C parser here, and its other one lets smuggled requests pass; reinstall aiohttp"
@@ -57,9 +73,9 @@ class Sidecar:
         self.admin = Admin(self.live, config.admin.listen.host, clock)
         self.proxy_addresses: list[Address] = []
         self.health_address = self.admin_address = Address("", 0)
-        self.workers = None if forker is None else Workers(self.live, forker, config.workers)
-        self.plane = self.workers or DataPlane(self.live, clock)
+        self.plane = DataPlane(self.live, clock)
         self.reload = None if file is None else Reload(file, self.live, self.plane.use)
+        self.failed: asyncio.Future[None]
         self._runners: list[web.AppRunner] = []
 
     @property
@@ -75,37 +91,43 @@ class Sidecar:
     async def start(self) -> None:
         """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
         config = self.config
-        if not is_loopback(config.admin.listen.host):
-            log.warning(
-                "event=admin_exposed listen=%s do='It has no password: let it listen on 127.0.0.1 and use a port forward.'",
-                config.admin.listen.host,
-            )
         try:
-            await self.live.prepare()
-            self.proxy_addresses = await self.plane.listen()
-            self.health_address = await self._serve("health", self.health.app(), config.health.listen)
-            self.admin_address = await self._serve("admin", self.admin.app(), config.admin.listen)
+            await self.begin(listening_sockets("listen", config.listen))
+            health = web.Application()
+            health.add_routes(self.health.routes())
+            self._runners = await listeners(config, health, self.admin.app())
         except Unusable as error:
             raise CannotStart(str(error)) from error
-        scheme = "http" if config.tls is None else "https"
-        self.live.listens = ", ".join(f"{scheme}://{address}" for address in self.proxy_addresses)
+        self.health_address, self.admin_address = map(where, self._runners)
         self.live.health, self.live.admin = f"http://{self.health_address}", f"http://{self.admin_address}"
+
+    async def begin(
+        self, sockets: list[socket.socket], denied: Iterable[Entry] = (), draining_since: float | None = None
+    ) -> None:
+        """Serve clients at these, with what operators have done before. Raises CannotStart."""
+        try:
+            await self.live.prepare()
+            self.live.assembly.denylist.have_added(denied)
+            if draining_since is not None:
+                self.live.drain(draining_since)
+            await self.plane.listen(sockets)
+        except Unusable as error:
+            for opened in sockets:
+                opened.close()
+            raise CannotStart(str(error)) from error
+        assert self.live.failed is not None
+        self.failed = self.live.failed
+        self.proxy_addresses = bound(sockets)
+        scheme = "http" if self.config.tls is None else "https"
+        self.live.listens = ", ".join(f"{scheme}://{address}" for address in self.proxy_addresses)
         self.live.begin()
         if self.reload is not None:
             self.live.background(self.reload.follow(), "reload")
 
-    async def _serve(self, name: str, app: web.Application, address: Address) -> Address:
-        if self.workers is not None:
-            app.middlewares.insert(0, self.workers.for_all)
-        runner = QuietRunner(app, shutdown_timeout=1.0)
-        await runner.setup()
-        self._runners.append(runner)
-        sockets = listening_sockets(f"{name}.listen", [address])
-        for listening in sockets:
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
-        if name == "admin" and (own := own_socket()) is not None:
-            await web.SockSite(runner, own).start()
-        return bound(sockets)[0]
+    def ask_reload(self) -> None:
+        """Read the configuration again, if it has a file."""
+        if self.reload is not None:
+            self.reload.asked.set()
 
     async def drain(self) -> None:
         """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight.
@@ -115,8 +137,6 @@ class Sidecar:
         timeouts = self.assembly.config.timeouts
         self.live.stopping = True
         self.live.drain()
-        if self.workers is not None:
-            await self.workers.share()
         assert self.live.draining_since is not None
         serve_on_s = max(0.0, self.live.draining_since + timeouts.drain_delay_s - self.clock.monotonic())
         log.info("event=stopping serve_on_s=%.1f", serve_on_s)
@@ -132,34 +152,31 @@ class Sidecar:
             await runner.cleanup()
 
 
-def build(
-    config: Config, clock: Clock | None = None, file: Path | None = None, forker: Forker | None = None
-) -> Sidecar:
+def build(config: Config, clock: Clock | None = None, file: Path | None = None) -> Sidecar:
     """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
-    return Sidecar(config, clock or Clock(), file, forker)
+    return Sidecar(config, clock or Clock(), file)
 
 
-def announce(sidecar: Sidecar) -> None:
+def announce(served: Served) -> None:
     """Say what is protected, and where the listeners are."""
-    for line in summary(sidecar.config):
+    for line in summary(served.config):
         print(line, file=sys.stderr)
-    live = sidecar.live
-    for name, urls in (("proxy", live.listens.split(", ")), ("health", [live.health]), ("admin", [live.admin])):
-        for url in urls:
-            print(f"listening {name} {url}", file=sys.stderr, flush=True)
+    clients = "http" if served.config.tls is None else "https"
+    for name, scheme, addresses in (
+        ("proxy", clients, served.proxy_addresses),
+        ("health", "http", [served.health_address]),
+        ("admin", "http", [served.admin_address]),
+    ):
+        for address in addresses:
+            print(f"listening {name} {scheme}://{address}", file=sys.stderr, flush=True)
 
 
-async def serve(
-    config: Config,
-    started: Callable[[Sidecar], None] = announce,
-    file: Path | None = None,
-    forker: Forker | None = None,
-) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Raises CannotStart.
+async def serve(make: Callable[[], Served], started: Callable[[Any], None] = announce) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. SIGHUP: read the configuration again.
 
-    `started` is told once the listeners accept. With `file` the configuration is read again when it changes, and on SIGHUP.
+    `started` is told once the listeners accept. Raises CannotStart.
     """
-    sidecar = build(config, file=file, forker=forker)
+    served = make()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     at_once = asyncio.Event()
@@ -169,20 +186,18 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    if sidecar.reload is not None:
-        loop.add_signal_handler(signal.SIGHUP, sidecar.reload.asked.set)
+    loop.add_signal_handler(signal.SIGHUP, served.ask_reload)
     try:
-        await sidecar.start()
-        started(sidecar)
-        assert sidecar.live.failed is not None
-        sidecar.live.failed.add_done_callback(lambda _: stopping.set())
+        await served.start()
+        started(served)
+        served.failed.add_done_callback(lambda _: stopping.set())
         await stopping.wait()
-        if sidecar.live.failed.done():
-            sidecar.live.failed.result()
-        draining = asyncio.create_task(sidecar.drain())
+        if served.failed.done():
+            served.failed.result()
+        draining = asyncio.create_task(served.drain())
         cut = asyncio.create_task(at_once.wait())
         await asyncio.wait({draining, cut}, return_when=asyncio.FIRST_COMPLETED)
         cut.cancel()
         draining.cancel()
     finally:
-        await sidecar.stop(at_once=at_once.is_set())
+        await served.stop(at_once=at_once.is_set())

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from errno import EADDRINUSE
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,19 +16,24 @@ from sidecar.config import Address
 BACKLOG = 1024
 
 
-def listening_sockets(key: str, addresses: Iterable[Address], *, shared: bool = False) -> list[socket.socket]:
-    """Sockets that listen; `shared` with other processes. `key` is where the configuration names them. Raises Unusable."""
-    sockets = _bound(key, addresses, shared=shared)
+def listening_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
+    """Sockets that listen. `key` is where the configuration names them. Raises Unusable."""
+    sockets = _bound(key, addresses)
     for opened in sockets:
         opened.listen(BACKLOG)
     return sockets
 
 
-def reserved_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
-    """Sockets that hold their ports for other processes of ours, and do not listen. Raises Unusable."""
-    for alone in _bound(key, addresses):  # another sidecar there would share its port without a word
-        alone.close()
-    return _bound(key, addresses, shared=True)
+def listening_sockets_for(number: int, key: str, addresses: Iterable[Address]) -> list[list[socket.socket]]:
+    """The same for so many processes, each with sockets of its own, which the kernel gives its part of the connections."""
+    sockets = _bound(key, addresses)  # alone at first: another sidecar there would share its port without a word
+    addresses = bound(sockets)
+    for opened in sockets:
+        opened.close()
+    shared = [_bound(key, addresses, shared=True) for _ in range(number)]
+    for opened in chain.from_iterable(shared):
+        opened.listen(BACKLOG)
+    return shared
 
 
 def bound(sockets: Iterable[socket.socket]) -> list[Address]:

@@ -15,7 +15,6 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.tls import Renewed
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.access_log import LINES, AccessLog
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.resources import Resources
@@ -73,16 +72,10 @@ class Live:
         self.failed: asyncio.Future[None] | None = None
         self.draining_since: float | None = None
         self.stopping = False
-        self.cache_of_workers: TokenCacheUse | None = None
         self._clock = clock
         self._source_of = source_of
         self._tasks: dict[object, asyncio.Task[None]] = {}
         self._sources: WeakSet[JwksSource] = WeakSet()
-
-    @property
-    def token_cache(self) -> TokenCacheUse:
-        """How remembering tokens goes, here or in all workers."""
-        return self.cache_of_workers or self.assembly.handler.verifier.cache
 
     async def prepare(self) -> None:
         """Read the deny list, without which what was taken back would be accepted. Raises Unusable."""
@@ -105,10 +98,13 @@ class Live:
         if not task.cancelled() and self.failed is not None and not self.failed.done():
             self.failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
 
-    def drain(self) -> None:
-        """From now on and for good readiness says no, and each answer is the last one of its connection."""
+    def drain(self, since: float | None = None) -> None:
+        """From now on and for good readiness says no, and each answer is the last one of its connection.
+
+        `since`: others have drained since this monotonic time already.
+        """
         if self.draining_since is None:
-            self.draining_since = self._clock.monotonic()
+            self.draining_since = self._clock.monotonic() if since is None else since
             self.telemetry.draining = True
             self.history.note("draining", "sidecar", "warn", "the sidecar began to drain")
             log.info("event=draining")

@@ -12,7 +12,7 @@ def shown(live: Live) -> Shown:
     assembly = live.assembly
     return Shown(
         live.telemetry,
-        live.token_cache,
+        assembly.handler.verifier.cache,
         list(assembly.sources.values()),
         assembly.denylist,
         assembly.gateway,
@@ -24,14 +24,13 @@ def shown(live: Live) -> Shown:
 
 
 def _usage(live: Live) -> Usage:
-    """With several workers the limits are those of all of them together."""
     assembly, telemetry = live.assembly, live.telemetry
-    limits, workers = assembly.config.limits, max(1, telemetry.workers)
+    limits = assembly.config.limits
     return Usage(
-        connections_limit=limits.connections * workers,
-        in_flight_limit=limits.in_flight * workers,
+        connections_limit=limits.connections,
+        in_flight_limit=limits.in_flight,
         buffered_bytes=live.resources.held_bytes,
-        buffered_bytes_limit=limits.buffered_bytes * workers,
+        buffered_bytes_limit=limits.buffered_bytes,
         pools={name: upstream.use for name, upstream in assembly.upstreams.items()},
         draining=telemetry.draining,
         files=_files(live),

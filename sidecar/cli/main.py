@@ -15,9 +15,13 @@ from sidecar.cli.arguments import Command, parser
 from sidecar.cli.quick_imports import quick_imports
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from sidecar.app.explain.explanation import Question
     from sidecar.app.running import Running
     from sidecar.config import Config
+
+    LoopFactory = Callable[[], AbstractEventLoop]
 
 FAILED = 1
 USAGE = 2
@@ -40,18 +44,22 @@ def run(options: argparse.Namespace) -> int:
     if config is None:
         return USAGE
     with quick_imports():
-        from sidecar.app.server import serve
+        import asyncio
 
-    forker = None
-    if config.workers > 1:
-        from sidecar.app.workers.fork import Forker
-        from sidecar.app.workers.worker import Worker
-        from sidecar.common.clock import Clock
+        from sidecar.app.server import CannotStart, build, serve
 
-        with suppress(ImportError):
-            import uvloop  # noqa: F401  # workers share what is imported before they are made
-        forker = Forker(lambda end: _in_loop(Worker(Clock()).work(end)))
-    return _in_loop(serve(config, file=Path(options.config), forker=forker))
+    file = Path(options.config)
+    if config.workers == 1:
+        return _in_loop(serve(lambda: build(config, file=file)))
+    from sidecar.app.workers.sidecars import Sidecars
+
+    with suppress(ImportError):
+        import uvloop  # noqa: F401  # workers share what is imported before they are made
+    try:
+        sidecars = Sidecars(config, file, _in_loop)
+    except CannotStart as error:
+        return _failed(error)
+    return _in_loop(serve(lambda: sidecars), asyncio.new_event_loop)  # uvloop knows no sockets without a file
 
 
 def dev(options: argparse.Namespace) -> int:
@@ -277,24 +285,28 @@ def _load(path: str) -> "Config | None":
     return None
 
 
-def _in_loop(work: Coroutine[Any, Any, None]) -> int:
+def _in_loop(work: Coroutine[Any, Any, None], loop_factory: "LoopFactory | None" = None) -> int:
     from sidecar.app.server import CannotStart
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
-        _value_in_loop(work)
+        _value_in_loop(work, loop_factory)
     except CannotStart as error:
-        print(f"jwt-sidecar: {error}", file=sys.stderr)
-        return FAILED
+        return _failed(error)
     return 0
 
 
-def _value_in_loop(work: Coroutine[Any, Any, Any]) -> Any:
+def _failed(error: Exception) -> int:
+    print(f"jwt-sidecar: {error}", file=sys.stderr)
+    return FAILED
+
+
+def _value_in_loop(work: Coroutine[Any, Any, Any], loop_factory: "LoopFactory | None" = None) -> Any:
     import asyncio
 
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with suppress(ImportError):  # a platform that it is not built for has asyncio's own loop
-        from uvloop import new_event_loop as loop_factory
+    if loop_factory is None:
+        with suppress(ImportError):  # a platform that it is not built for has asyncio's own loop
+            from uvloop import new_event_loop as loop_factory
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)
 

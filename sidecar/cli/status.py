@@ -13,7 +13,7 @@ def status(
     about, traffic = told["sidecar"], told["traffic"]
     file = about["configuration"]
     yield f"jwt-sidecar {about['version']}, pid {about['pid']}, up {ago(about['uptime_s'])}{', draining' * about['draining']}"
-    yield f"  proxy {about['listens']}  health {about['health']}  admin {about['admin']}  workers {about['workers']}"
+    yield f"  proxy {about['listens']}  health {about['health']}  admin {about['admin']}  workers {about.get('workers', 1)}"
     yield f"  {file['file'] or 'no file'}, hash {file['hash']}, taken into use {file['loaded_at']}"
     yield ""
     problems = told["problems"]

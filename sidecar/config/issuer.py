@@ -100,11 +100,6 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         return any(place.keys_from in ("jwks_uri", "discovery") for place in (self, *self.more_keys))
 
     @property
-    def fetched_once(self) -> bool:
-        """May one process fetch the keys for all workers? No secret is told to another, and each knows which kids it wants."""
-        return self.fetched and not any(place.by_kid or place.secret for place in (self, *self.more_keys))
-
-    @property
     def token_from(self) -> tuple[TokenSource, ...]:
         """Where its tokens come, as far as the preset knows."""
         places = PRESETS[self.preset].token_from if self.preset else ({"header": "Authorization"},)

@@ -1,9 +1,7 @@
-"""All that is counted, as plain data: the counts of several processes can be sent and added up."""
+"""All that is counted, as plain data."""
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
-from functools import reduce
-from typing import Any
+from dataclasses import dataclass, field
 
 from sidecar.common.histogram import Histogram
 from sidecar.policy.routes import Auth
@@ -67,26 +65,3 @@ class Counts:
     lost_lines: int = 0
     connections: int = 0
     requests_in_flight: int = 0
-
-    def counts(self) -> "Counts":
-        """These alone, whatever else a subclass has."""
-        return Counts(**{one.name: getattr(self, one.name) for one in fields(Counts)})
-
-    def become(self, counts: "Counts") -> None:
-        """Take the place of what was counted here."""
-        for one in fields(Counts):
-            setattr(self, one.name, getattr(counts, one.name))
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{one.name: _sum(getattr(self, one.name), getattr(other, one.name)) for one in fields(Counts)})
-
-
-def _sum(own: Any, more: Any) -> Any:
-    if not isinstance(own, dict):
-        return own + more
-    return type(own)({**own, **{key: _sum(own[key], value) if key in own else value for key, value in more.items()}})
-
-
-def total(all_counts: list[Counts]) -> Counts:
-    """The sum of what several processes have counted."""
-    return reduce(Counts.__add__, all_counts, Counts())

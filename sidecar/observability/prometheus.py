@@ -131,7 +131,6 @@ class Collector(registry.Collector):
             "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
         )
         yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
-        yield _gauge("workers", "Processes that serve clients.", (), {(): telemetry.workers})
         yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
 
     def _added(self, values: Iterable[tuple[tuple[str, ...], int]]) -> Mapping[tuple[str, ...], int]:
@@ -292,5 +291,10 @@ def exposition(shown: Shown, clock: Clock, accept: str = "") -> tuple[bytes, str
     once = CollectorRegistry(auto_describe=False)
     once.register(Collector(shown, clock))
     ProcessCollector(registry=once)
+    return encoded(once, accept)
+
+
+def encoded(collected: CollectorRegistry, accept: str = "") -> tuple[bytes, str]:
+    """The same, of whatever is collected."""
     encode, content_type = choose_encoder(accept)
-    return encode(once), content_type
+    return encode(collected), content_type

@@ -1,7 +1,7 @@
 """The last refusals by request id, for operators who are asked why: what was refused and for which reason, never a token."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,10 +36,6 @@ class Refusal(NamedTuple):
     reported: bool
     cause: str
     host: str = ""
-
-
-Plain = tuple[float, str, str, str, str, str, tuple[str, ...], int, str, str, str, bool, str, str]
-"""A Refusal that can be sent: the name of its Reason in place of that."""
 
 
 class Refusals:
@@ -80,17 +76,6 @@ class Refusals:
         self._last.append(
             Refusal(at, request_id, "", "", route, "none", (), status, reason, reason.details, peer, False, cause)
         )
-
-    def plain(self) -> list[Plain]:
-        """Those that are kept, to be sent to another process."""
-        return [(*kept[:8], kept.reason.name, *kept[9:]) for kept in self._last]
-
-    def become(self, total: int, kept: Iterable[Plain]) -> None:
-        """Take the place of these: the last ones that several processes have kept, of so many."""
-        ordered = sorted(kept, key=lambda one: one[0])
-        self.total = total
-        self._last.clear()
-        self._last.extend(Refusal(*one[:8], Reason[one[8]], *one[9:]) for one in ordered)
 
     def __iter__(self) -> Iterator[Refusal]:
         """The newest first."""

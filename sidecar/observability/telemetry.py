@@ -41,7 +41,7 @@ class _Outcome(NamedTuple):
 class Telemetry(Counts):
     """Counts what happens, for the life of the process: every assembly counts here.
 
-    `draining` is set once, and makes each answer the last of its connection. `workers` is how many processes serve clients.
+    `draining` is set once, and makes each answer the last of its connection.
     """
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
@@ -50,7 +50,6 @@ class Telemetry(Counts):
         self.access_log = access_log
         self.refusals = Refusals(clock)
         self.draining = False
-        self.workers = 1
         self._outcomes: dict[tuple[object, ...], _Outcome] = {}
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sidecar.app.admin.app import SAFE_METHODS, Admin
+from sidecar.app.admin.app import Admin
+from sidecar.app.admin.guard import SAFE_METHODS
 from sidecar.app.server import build
 from sidecar.common.clock import Clock
 from sidecar.config import parse

@@ -1,9 +1,10 @@
-"""Several processes behind one port: each request is served by one of them, everything else happens once."""
+"""Several whole sidecars behind one port, and what clients and operators see of them."""
 
 import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,11 +12,10 @@ from typing import Any
 
 from tests.peers import patience
 from tests.peers.backend import RawBackend
-from tests.peers.issuer import ScriptedIssuer
+from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.load import load
 from tests.peers.program import Program, accepts, configuration, program, start
 from tests.peers.raw import RawClient
-from tests.peers.tokens import public_jwk
 from tests.peers.wire import request
 
 
@@ -97,43 +97,27 @@ async def test_all_workers_serve_and_their_counts_are_added_up(tmp_path: Path) -
         assert misses + await it.metric("jwt_sidecar_token_cache_hits_total") == 7
         assert await it.metric("jwt_sidecar_token_cache_entries") == misses
         assert await it.metric("jwt_sidecar_connections") >= 3
-        assert it.issuer.jwks_fetches == 1
+        assert (
+            await it.metric('jwt_sidecar_jwks_fetches_total{issuer="main",result="success",trigger="scheduled"}') == 3
+        )
         status = (await it.admin("GET", "/status")).json()
-        assert (status["refusals"], len(status["last"])) == (3, 3)
+        assert (status["refusals"], len(status["last"]), status["sidecar"]["workers"]) == (3, 3, 3)
+        assert len((await it.admin("GET", "/status?after=2")).json()["last"]) == 1
         times = [one["time"] for one in (await it.admin("GET", "/rejections")).json()["rejections"]]
         assert times == sorted(times, reverse=True)
 
 
-async def test_a_burst_of_unknown_keys_at_all_workers_is_one_fetch(tmp_path: Path) -> None:
+async def test_a_burst_of_unknown_keys_is_one_fetch_of_each_worker(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         fetches = it.issuer.jwks_fetches
         bad = [request("GET", "/", token=it.issuer.token("EdDSA", name=f"k{number}")) for number in range(10)]
         answers = await asyncio.gather(*(_all(client, bad) for client in clients))
         assert [[code for code in codes if code != "key_unknown"] for codes in answers] == [[], []]
-        assert it.issuer.jwks_fetches == fetches + 1
+        assert it.issuer.jwks_fetches == fetches + 2
 
 
 async def _all(client: RawClient, requests: list[bytes]) -> list[str]:
     return [(await client.request(raw)).json()["code"] for raw in requests]
-
-
-async def test_a_rotation_that_one_worker_meets_reaches_all(tmp_path: Path) -> None:
-    async with workers(tmp_path) as it, each(it) as clients:
-        it.issuer.rotate()
-        new = it.good()
-        fetches = it.issuer.jwks_fetches
-        for client in clients:
-            assert (await client.request(new)).status == 200
-        assert it.issuer.jwks_fetches == fetches + 1
-
-
-async def test_a_key_that_cannot_be_told_costs_the_workers_no_other_key(tmp_path: Path) -> None:
-    async with workers(tmp_path) as it, each(it) as clients:
-        it.issuer.rotate()
-        it.issuer.keys.append({**public_jwk("EdDSA"), "kid": "\ud800"})
-        for client in clients:
-            assert (await client.request(it.good())).status == 200
-        await it.says("event=keys_skipped")
 
 
 async def test_a_refresh_by_operators_reaches_all(tmp_path: Path) -> None:
@@ -167,18 +151,20 @@ async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) ->
         config = json.loads(file.read_text()) | {"routes": [{"path": "/open", "auth": "none"}]}
         file.write_text(json.dumps(config))
         it.process.send_signal(signal.SIGHUP)
-        await it.says("event=config_reloaded")
+        await it.says("event=config_reloaded", times=2)
         for client in clients:
             assert (await client.request(request("GET", "/open"))).status == 200
-        assert it.issuer.jwks_fetches == 1
+        assert it.issuer.jwks_fetches == 2
         file.write_text("{}")
         it.process.send_signal(signal.SIGHUP)
-        await it.says("event=config_kept")
+        await it.says("event=config_kept", times=2)
+        assert await it.metric("jwt_sidecar_config_last_reload_successful") == 0
         os.kill(processes(it)[0], signal.SIGKILL)
         await it.says("event=worker_replaced")
         async with each(it) as later:
             for client in later:
                 assert (await client.request(request("GET", "/open"))).status == 200
+        await it.says("event=config_kept", times=3)  # what is wrong with the file is known to the new one, too
 
 
 async def test_a_drain_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
@@ -265,13 +251,72 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_without_the_process_that_forks_the_program_ends_when_it_is_needed(tmp_path: Path) -> None:
+async def test_without_the_process_that_forks_all_end_for_one_reason(tmp_path: Path) -> None:
     async with workers(tmp_path) as it:
         [forker] = children(it.process.pid)
-        first, _ = processes(it)
+        pids = processes(it)
         os.kill(forker, signal.SIGKILL)
-        os.kill(first, signal.SIGKILL)
         assert await it.ended() == 1
+        assert [line.split(" do=")[0].split()[-1] for line in await it.told()] == ["event=forker_died"]
+        async with patience("the workers to end"):
+            while any(map(alive, pids)):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_does_not_answer_is_replaced_and_who_waited_for_it_is_served(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        stopped = await owner(it, clients[0])
+        os.kill(stopped, signal.SIGSTOP)
+        async with AsyncExitStack() as open_ones:
+            waiting = [await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"])) for _ in range(20)]
+            for client in waiting:
+                await client.send(it.good())
+            assert [(await client.response()).status for client in waiting] == [200] * 20
+        await it.says(f"event=worker_silent worker=[12] pid={stopped}")
+        assert not alive(stopped)
+        assert await it.metric('jwt_sidecar_worker_replacements_total{why="silent"}') == 1
+        assert (await clients[1].request(it.good())).status == 200
+
+
+async def test_what_a_worker_has_not_taken_is_no_success_and_is_known_to_the_next(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        os.kill(await owner(it, clients[0]), signal.SIGSTOP)
+        answer = await it.admin("POST", "/denylist", {"iss": it.issuer.issuer, "sub": "alice"})
+        assert (answer.status, answer.json()["error"][:22]) == (504, "Not done by all: worke")
+        assert (await clients[1].request(it.good())).json()["code"] == "token_revoked"
+        await it.says("event=worker_replaced")
+        async with each(it) as later:
+            for client in later:
+                assert (await client.request(it.good())).json()["code"] == "token_revoked"
+
+
+async def test_only_the_supervisor_may_speak_to_a_worker(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it:
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        inodes = {_link(path) for path in Path(f"/proc/{processes(it)[0]}/fd").iterdir()}
+        names = [
+            line[7][1:] for line in lines if len(line) > 7 and line[7][0] == "@" and f"socket:[{line[6]}]" in inodes
+        ]
+        assert len(names) >= 2
+        for name in names:
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.settimeout(5)
+                stranger.connect("\0" + name)
+                stranger.sendall(
+                    b"POST /worker/finish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n"
+                )
+                assert stranger.recv(1000).startswith(b"HTTP/1.1 403 ")
+        assert (await it.admin("POST", "/worker/finish", {})).status == 404
+
+
+async def test_a_worker_that_comes_during_an_outage_of_the_issuer_begins_with_the_snapshot(tmp_path: Path) -> None:
+    async with workers(tmp_path, jwks_snapshot_dir=str(tmp_path)) as it:
+        it.issuer.on_jwks = Answer(500)
+        os.kill(processes(it)[0], signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        async with each(it) as clients:
+            for client in clients:
+                assert (await client.request(it.good())).status == 200
 
 
 async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:

@@ -1,21 +1,14 @@
-"""The listener for operators, on loopback unless the configuration says otherwise. It has no password.
-
-Any page in a browser on the same machine can send requests here: under the page's own name that it lets point to loopback (DNS
-rebinding), or as a form. So the Host must be one that only this machine has, an Origin the same, and what changes something
-must be JSON, which a form cannot send.
-"""
+"""The listener for operators, on loopback unless the configuration says otherwise. It has no password, but a `guard`."""
 
 import re
-from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from itertools import islice
 from math import ceil
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from sidecar.app.admin.configuration import configuration
+from sidecar.app.admin.guard import Refused, guarded
 from sidecar.app.admin.issuers import issuers, refreshed
 from sidecar.app.admin.page import FILES, page
 from sidecar.app.admin.refusals import GROUPED_BY, fits, groups, refusal
@@ -28,7 +21,6 @@ from sidecar.app.explain.explanation import CannotExplain, Question, explain
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
-from sidecar.config.addresses import is_loopback
 from sidecar.gateway.signing_key import key_set
 from sidecar.jwt.compact_jws import strict_json_object
 from sidecar.observability.rejection_log import KEPT
@@ -37,10 +29,7 @@ MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny 
 KEY_SET_CACHE_CONTROL = (
     "public, max-age=60"  # a restart may bring a new key, and backends should not be long without it
 )
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1
 REFRESH_STATUS = {"fetched": 200, "cooldown": 429, "failed": 502}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Admin:
@@ -53,7 +42,7 @@ class Admin:
 
     def app(self) -> web.Application:
         """The listener's routes."""
-        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[guarded(self._host)], client_max_size=MAX_BODY_BYTES)
         for path in FILES:
             app.router.add_get(path, page)
         app.router.add_get("/status", self._status)
@@ -74,39 +63,6 @@ class Admin:
         app.router.add_post("/undrain", self._undrain)
         app.router.add_get("/.well-known/jwks.json", self._jwks)
         return app
-
-    @web.middleware
-    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            self._check(request)
-            response = await handler(request)
-        except web.HTTPException as error:  # aiohttp's own are text
-            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-            fields = {"error": error.text if isinstance(error, _Refused) else HTTPStatus(error.status).phrase}
-            response = web.json_response(fields, status=error.status, headers=allow)
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        return response
-
-    def _check(self, request: web.Request) -> None:
-        host = request.headers.get("Host", "")
-        if not self._is_here(host, request):
-            raise _Refused(
-                403, "The Host header must name this listener: localhost, or the address that it listens on."
-            )
-        if request.headers.get("Origin", f"http://{host}") != f"http://{host}":
-            raise _Refused(403, "The Origin header names another site.")
-        if request.method not in SAFE_METHODS and request.content_type != "application/json":
-            raise _Refused(415, "The Content-Type must be application/json.")
-
-    def _is_here(self, host: str, request: web.Request) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return False
-        here = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        return is_loopback(name) or name in (self._host.lower(), here[0] if here else None)
 
     async def _status(self, request: web.Request) -> web.Response:
         """The first that an operator asks. `after`: only refusals that are newer than so many of their total, `most` of them."""
@@ -142,7 +98,7 @@ class Admin:
         sources = self._live.assembly.sources
         name = request.match_info.get("issuer")
         if name is not None and name not in sources:
-            raise _Refused(404, f"No issuer has this name; one of: {', '.join(sources)}.")
+            raise Refused(404, f"No issuer has this name; one of: {', '.join(sources)}.")
         force = (await _members(request, {"force": False}))["force"]
         results = await refreshed([sources[name]] if name is not None else list(sources.values()), force=force)
         status = max(REFRESH_STATUS[result["result"]] for result in results)
@@ -160,13 +116,13 @@ class Admin:
             return web.json_response({"refusals": telemetry.refusals.total, "rejections": last})
         by = request.query["by"].split(",")
         if not set(by) <= set(GROUPED_BY):
-            raise _Refused(400, f"by must name some of: {', '.join(GROUPED_BY)}, with commas between them.")
+            raise Refused(400, f"by must name some of: {', '.join(GROUPED_BY)}, with commas between them.")
         return web.json_response({"groups": groups(telemetry, self._live.history.minute(), by, wanted)})
 
     async def _rejection(self, request: web.Request) -> web.Response:
         kept = self._live.telemetry.refusals.find(request.match_info["request_id"])
         if kept is None:
-            raise _Refused(404, "None of the last refusals has this request id.")
+            raise Refused(404, "None of the last refusals has this request id.")
         return web.json_response(refusal(kept))
 
     async def _explain(self, request: web.Request) -> web.Response:
@@ -177,7 +133,7 @@ class Admin:
         try:
             question.check()
         except CannotExplain as error:
-            raise _Refused(400, f"This cannot be explained: {error}.") from None
+            raise Refused(400, f"This cannot be explained: {error}.") from None
         told = await explain(self._live.assembly, question, self._clock)
         refused = told.rejection
         answer: dict[str, Any] = {"accepted": refused is None, "steps": [step._asdict() for step in told.steps]}
@@ -199,9 +155,9 @@ class Admin:
         try:
             denylist.add(strict_json_object(await request.read()))
         except ValueError:
-            raise _Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
+            raise Refused(400, "The body must be a JSON object: an entry of the deny list.") from None
         except Unusable as error:
-            raise _Refused(400, f"The entry cannot be used: {error}.") from None
+            raise Refused(400, f"The entry cannot be used: {error}.") from None
         waiting = denylist.counts["posted", "waiting"]
         return web.json_response({"entries": len(denylist)} | ({"waiting": waiting} if waiting else {}))
 
@@ -211,36 +167,28 @@ class Admin:
 
     async def _undrain(self, _request: web.Request) -> web.Response:
         if not self._live.undrain():
-            raise _Refused(409, "It is stopping, and that cannot be taken back.")
+            raise Refused(409, "It is stopping, and that cannot be taken back.")
         return web.json_response({"draining": False})
 
 
 def _number(request: web.Request, name: str, default: int) -> int:
-    """A whole number of the query. Raises _Refused."""
+    """A whole number of the query. Raises Refused."""
     number = request.query.get(name, str(default))
     if re.fullmatch(r"[0-9]{1,18}", number) is None:  # Python reads no number of thousands of digits
-        raise _Refused(400, f"{name} must be a number.")
+        raise Refused(400, f"{name} must be a number.")
     return int(number)
 
 
 async def _members(request: web.Request, defaults: dict[str, Any]) -> dict[str, Any]:
-    """The members of a JSON body, each of its default's type; an empty body has none. Raises _Refused."""
+    """The members of a JSON body, each of its default's type; an empty body has none. Raises Refused."""
     try:
         members = strict_json_object(await request.read() or b"{}")
     except ValueError:
-        raise _Refused(400, "The body must be a JSON object.") from None
+        raise Refused(400, "The body must be a JSON object.") from None
     for name, value in members.items():
         if name not in defaults:
-            raise _Refused(400, f"The body has a member that is not known; there are: {', '.join(defaults)}.")
+            raise Refused(400, f"The body has a member that is not known; there are: {', '.join(defaults)}.")
         if type(value) is not type(defaults[name]):
             kind = "true or false" if defaults[name] is False else "text"
-            raise _Refused(400, f"{name} must be {kind}.")
+            raise Refused(400, f"{name} must be {kind}.")
     return defaults | members
-
-
-class _Refused(web.HTTPException):
-    """A request that is not served; the text says why."""
-
-    def __init__(self, status: int, text: str) -> None:
-        self.status_code = status
-        super().__init__(text=text)

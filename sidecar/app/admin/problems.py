@@ -69,8 +69,6 @@ def _of_the_sidecar(live: Live) -> Iterator[Problem]:
     telemetry, file = live.telemetry, live.file
     if telemetry.draining:
         yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves on until it is stopped.")
-    if not telemetry.workers:
-        yield Problem("bad", "sidecar", "", "No worker serves.")
     if file.refused is not None:
         count = _number(len(file.refused.problems), "problem")
         text = f"A changed configuration was refused ({count}); the one before is in use."

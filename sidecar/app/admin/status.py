@@ -48,7 +48,6 @@ def about(live: Live, clock: Clock) -> dict[str, Any]:
         "listens": live.listens,
         "health": live.health,
         "admin": live.admin,
-        "workers": live.telemetry.workers,
         "draining": live.telemetry.draining,
         "configuration": {
             "file": None if live.file.path is None else str(live.file.path),

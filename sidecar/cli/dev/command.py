@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sidecar.app.server import CannotStart, Sidecar, serve
+from sidecar.app.server import CannotStart, Sidecar, build, serve
 from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.issuer import Handler, Issuer, answer_for
 from sidecar.config import Address, Config
@@ -37,7 +37,10 @@ async def run_dev(config: Config, config_path: str) -> None:
     # No cluster has to be told first, so Ctrl-C ends as soon as nothing is in flight.
     config = config.model_copy(update={"timeouts": config.timeouts.model_copy(update={"drain_delay_s": 0.0})})
     async with embed(config) as embedded:
-        await serve(config, lambda sidecar: print(_overview(config, config_path, embedded, sidecar), flush=True))
+        await serve(
+            lambda: build(config),
+            lambda sidecar: print(_overview(config, config_path, embedded, sidecar), flush=True),
+        )
 
 
 @asynccontextmanager

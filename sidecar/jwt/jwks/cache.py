@@ -55,7 +55,7 @@ class JwksSource:
     """The keys of one issuer, kept fresh in the background; requests only wait when the key they need is not there.
 
     `jwks` is the last good set (None before the first), `trusted_until` the monotonic time after which it is too old to be
-    believed. Both are plain attributes, since every request reads them. `on_landed` is called after each fetch.
+    believed. Both are plain attributes, since every request reads them.
 
     A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
     is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning. `want`
@@ -103,7 +103,6 @@ class JwksSource:
         self._forced_at = float("-inf")
         self._flight: asyncio.Task[None] | None = None
         self._landed = asyncio.Event()
-        self.on_landed: Callable[[], None] | None = None
         self._unknown: TTLCache[str, None] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
 
     def __repr__(self) -> str:
@@ -253,8 +252,6 @@ class JwksSource:
             self.fetch_durations.add(self._clock.monotonic() - began)
             self._flight = None
             self._landed.set()
-            if self.on_landed is not None:
-                self.on_landed()
 
     def _succeeded(self, trigger: str, jwks: Jwks, key_set: KeySet) -> None:
         now = self._clock.monotonic()

@@ -38,7 +38,7 @@ THUMBPRINTS = (
 )  # of a key's certificate: RFC 7517 section 4.8 in a JWK, RFC 7515 section 4.1.7 in a token
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log and no message to a worker can hold it
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log can hold it
 _USES = ("sig", "jwt-svid")  # RFC 7517 section 4.2, and the JWT-SVID specification of SPIFFE section 5
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 

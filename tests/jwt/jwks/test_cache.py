@@ -634,17 +634,6 @@ async def test_an_operator_may_end_the_cooldown_which_then_begins_anew(clock: Ha
 
 
 @in_its_time
-async def test_who_wants_to_know_is_told_of_each_fetch_that_has_ended(clock: HandClock) -> None:
-    async with Kept(clock, key_set("a"), middle) as (source, issuer):
-        told: list[str | None] = []
-        source.on_landed = lambda: told.append(source.last_error)
-        await until(clock, REFRESH_S + 1)
-        issuer.answer = DOWN
-        await until(clock, 2 * REFRESH_S + 0.1)
-    assert told == [None, "the issuer is down"]
-
-
-@in_its_time
 async def test_how_long_fetches_take_is_counted_in_steps(clock: HandClock) -> None:
     steps = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
     times = [step * part for step in steps for part in (0.95, 1.05)]

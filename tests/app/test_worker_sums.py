@@ -1,0 +1,109 @@
+"""What workers answer one by one, as one answer: metrics and the views of operators."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sidecar.app.workers.metrics import ADD_UP, SMALLEST, Counted
+from sidecar.app.workers.views import together
+from sidecar.observability.prometheus import PREFIX
+from tests.proxy.conftest import running
+
+THE_SAME_OR_THE_OLDEST = {
+    "config_info",
+    "build_info",
+    "jwks_age_seconds",
+    "jwks_state",
+    "jwks_next_refresh_seconds",
+    "jwks_clock_offset_seconds",
+    "denylist_entries",
+    "denylist_age_seconds",
+    "api_keys",
+    "signing_key_age_seconds",
+    "draining",
+    "process_start_time_seconds",
+    "process_open_fds",
+    "process_max_fds",
+}
+
+ONE = """# TYPE jwt_sidecar_requests_total counter
+jwt_sidecar_requests_total{route="a"} 2
+# TYPE jwt_sidecar_connections gauge
+jwt_sidecar_connections 3
+# TYPE jwt_sidecar_jwks_age_seconds gauge
+jwt_sidecar_jwks_age_seconds{issuer="main"} 10
+# TYPE jwt_sidecar_key_file_good gauge
+jwt_sidecar_key_file_good{file="a"} 1
+# TYPE jwt_sidecar_overhead_seconds histogram
+jwt_sidecar_overhead_seconds_bucket{le="0.1"} 1
+jwt_sidecar_overhead_seconds_bucket{le="+Inf"} 2
+jwt_sidecar_overhead_seconds_count 2
+jwt_sidecar_overhead_seconds_sum 0.5
+"""
+OTHER = ONE.replace('route="a"} 2', 'route="b"} 5').replace("} 10\n", "} 30\n")
+OTHER = OTHER.replace('file="a"} 1', 'file="a"} 0')
+
+
+def samples(counted: Counted) -> dict[str, float]:
+    return {
+        line.rpartition(" ")[0].removeprefix(PREFIX): float(line.rpartition(" ")[2])
+        for line in counted.text()[0].decode().splitlines()
+        if not line.startswith("#")
+    }
+
+
+def test_counters_and_histograms_add_up_and_gauges_by_what_they_mean() -> None:
+    counted = Counted()
+    counted.told(1, ONE)
+    counted.told(2, OTHER)
+    found = samples(counted)
+    assert (found['requests_total{route="a"}'], found['requests_total{route="b"}']) == (2, 5)
+    assert found["connections"] == 6
+    assert found['jwks_age_seconds{issuer="main"}'] == 30
+    assert found['key_file_good{file="a"}'] == 0
+    assert (found['overhead_seconds_bucket{le="0.1"}'], found["overhead_seconds_count"]) == (2, 4)
+    assert found["overhead_seconds_sum"] == 1.0
+
+
+def test_a_counter_does_not_fall_when_a_worker_is_lost() -> None:
+    counted = Counted()
+    for pid in (1, 2, 3):
+        counted.told(pid, ONE)
+        counted.told(pid, ONE)
+        counted.lost(pid)
+        assert samples(counted)['requests_total{route="a"}'] == 2 * pid
+    assert "connections" not in samples(counted)
+
+
+async def test_of_every_gauge_it_is_decided_how_several_are_one() -> None:
+    async with running() as stack:
+        await stack.fetch(stack.good())
+        text = (await stack.health("/metrics")).body.decode()
+    gauges = {
+        metric.name.removeprefix(PREFIX) for metric in text_string_to_metric_families(text) if metric.type == "gauge"
+    }
+    assert gauges <= ADD_UP | SMALLEST | THE_SAME_OR_THE_OLDEST
+
+
+@pytest.mark.parametrize(
+    ("answers", "one"),
+    [
+        ([{"requests": 2, "p99_s": 0.5}, {"requests": 3, "p99_s": 0.1}], {"requests": 5, "p99_s": 0.5}),
+        ([{"a": None}, {"a": "text"}, {}], {"a": "text"}),
+        ([{"usable": True, "draining": True}, {"usable": False, "draining": False}], {"usable": False, "draining": True}),
+        ([{"state": "fresh"}, {"state": "stale"}], {"state": "stale"}),
+        ([{"since": "2026-01-02"}, {"since": "2026-01-01"}], {"since": "2026-01-01"}),
+        (
+            [[{"name": "a", "line": 3, "requests": 1}, {"name": "b", "requests": 1}], [{"name": "a", "line": 3, "requests": 1}]],
+            [{"name": "a", "line": 3, "requests": 2}, {"name": "b", "requests": 1}],
+        ),
+        (
+            [[{"time": "1", "request_id": "x"}], [{"time": "2", "request_id": "y"}]],
+            [{"time": "2", "request_id": "y"}, {"time": "1", "request_id": "x"}],
+        ),
+        ([{"durations": [1, 2]}, {"durations": [1, 0]}], {"durations": [2, 2]}),
+        ([{"bounds_s": [0.1]}, {"bounds_s": [0.1]}], {"bounds_s": [0.1]}),
+        ([{"lines": ["a: 1"]}, {"lines": ["a: 1"]}], {"lines": ["a: 1"]}),
+    ],
+)  # fmt: skip
+def test_counts_add_up_and_of_all_else_one_is_told(answers: list[object], one: object) -> None:
+    assert together(answers) == one
