@@ -23,8 +23,12 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks --access-log both --record
+# Of the compiled wheel, which is what the image runs.
+bench: wheel
+	rm -rf build/bench && $(BIN)/python -m venv build/bench
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
+	build/bench/bin/python -m benchmarks --access-log both --record
 
 # What a request costs in calls, and the budget that a test holds it to: make cost WRITE=--write
 cost: .venv/installed-dev
@@ -51,7 +55,7 @@ traffic: .venv/installed-dev
 # A wheel whose modules on a request's way are compiled (docs/performance.md), for the interpreter that makes it.
 wheel: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
-	$(BIN)/python deploy/compiled.py --quiet bdist_wheel
+	rm -rf dist/*.whl && $(BIN)/python deploy/compiled.py --quiet bdist_wheel
 
 # The data plane's tests on compiled modules: make test-compiled TESTS=tests/proxy
 test-compiled: .venv/installed-dev

@@ -16,6 +16,7 @@ from benchmarks.setting import BULK_BYTES, Setting
 from benchmarks.steady import steady
 from benchmarks.transfer import download, upload
 from benchmarks.wrk import CONNECTIONS, Load, closed_loop, each_once
+from benchmarks.wrk import mix as users
 
 Figures = dict[str, float]
 """What one round says about one proxy: the name of a column, with its unit, and the figure."""
@@ -23,6 +24,7 @@ CPU = "CPU us/request"
 RATE = "requests/s"
 
 OURS = "jwt-sidecar"
+USERS = 10_000
 COLD_TOKENS = 5_000
 MEMORY_TOKENS = 10_000
 MEMORY_REQUESTS = 1_000_000
@@ -95,6 +97,23 @@ def cpu(proxy: Proxy, load: Callable[[], Load], accepted: bool = True) -> Figure
     if not counted.requests or counted.refused != (0 if accepted else counted.requests):
         raise Broken(f"{proxy.peer.name}: {counted.refused} of {counted.requests} requests were refused")
     return {CPU: spent / counted.requests * 1e6, RATE: counted.rate, "CPU %": spent / counted.seconds * 100}
+
+
+def mix(bench: Bench) -> Iterator[Result]:
+    """What a service gets: many users, no two requests alike, access logs on."""
+    bench = replace(bench, access_log=True)
+    setting = bench.setting(name="mix")
+    tokens = setting.issuers[0].tokens(USERS)
+    title = f"The mix: {USERS:,} users by Zipf, path and trace id new in each request, JSON access log"
+    result = Result("mix", title, CPU)
+    with serving(bench.only(*SEVERAL_ISSUERS), setting) as proxies:
+        for proxy in proxies:
+            each_once(proxy.url(), tokens)  # who remembers tokens has seen them
+        yield bench.interleaved(
+            result,
+            proxies,
+            lambda number, proxy: cpu(proxy, lambda: users(proxy.url(), tokens, bench.seconds, number)),
+        )
 
 
 def warm(bench: Bench) -> Iterator[Result]:
@@ -256,7 +275,7 @@ def workers(bench: Bench) -> Iterator[Result]:
 
 
 WORKS: dict[str, Callable[[Bench], Iterator[Result]]] = {
-    work.__name__: work for work in (warm, cold, reject, rich, latency, transfer, memory, start, workers)
+    work.__name__: work for work in (mix, warm, cold, reject, rich, latency, transfer, memory, start, workers)
 }
 LOGGED = ("warm", "cold", "reject", "rich")
 """Those that are measured with access logs on as well."""

@@ -25,6 +25,33 @@ function request()
 end
 """
 
+_MIX = """\
+-- Users by Zipf's law (the n-th as often as 1/n), each with a token of its own; a new path and Traceparent in each request.
+local tokens, sums, total, number = {}, {}, 0, 0
+for line in io.lines("%(path)s") do
+    tokens[#tokens + 1] = "Bearer " .. line
+    total = total + 1 / #tokens
+    sums[#tokens] = total
+end
+math.randomseed(%(seed)d)
+function request()
+    number = number + 1
+    local sought, low, high = math.random() * total, 1, #tokens
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        if sums[middle] < sought then low = middle + 1 else high = middle end
+    end
+    return wrk.format("GET", "/orders/" .. number, {
+        ["Authorization"] = tokens[low],
+        ["Traceparent"] = string.format("00-%%032x-00f067aa0ba902b7-01", number),
+        ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        ["Accept"] = "application/json, text/plain, */*",
+        ["Accept-Encoding"] = "gzip, deflate, br",
+        ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.7",
+    })
+end
+"""
+
 _EACH_ONCE = """\
 -- Sends each line of the file as a token, once, and ends when `expected` answers have come.
 local tokens, sent, answered, refused, expected = {}, 0, 0, 0, %(expected)d
@@ -92,6 +119,15 @@ def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> L
         expected = requests if requests is not None else len(tokens) - CONNECTIONS
         script.write_text(_EACH_ONCE % {"expected": expected, "path": listed})
         return _wrk(["-d3600s", "-s", str(script), url])
+
+
+def mix(url: str, tokens: Sequence[str], seconds: int, seed: int) -> Load:
+    """Requests of many users, as a service gets them."""
+    with tempfile.TemporaryDirectory() as directory:
+        listed, script = Path(directory, "tokens"), Path(directory, "mix.lua")
+        listed.write_text("\n".join(tokens))
+        script.write_text(_MIX % {"path": listed, "seed": seed})
+        return _wrk([f"-d{seconds}s", "-s", str(script), url])
 
 
 def _wrk(arguments: Sequence[str], connections: int = CONNECTIONS) -> Load:

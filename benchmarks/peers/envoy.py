@@ -26,6 +26,21 @@ def version() -> str:
     return f"Envoy {VERSION}"
 
 
+# What jwt-sidecar writes into its line, as far as Envoy knows it.
+LOGGED = {
+    "time": "%START_TIME%",
+    "http.request.method": "%REQ(:METHOD)%",
+    "url.path": "%REQ(:PATH)%",
+    "http.response.status_code": "%RESPONSE_CODE%",
+    "duration_ms": "%DURATION%",
+    "client.address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "upstream_ms": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%",
+    "auth.reason": "%RESPONSE_CODE_DETAILS%",
+    "traceparent": "%REQ(TRACEPARENT)%",
+}
+
+
 def command(cached: bool, setting: Setting, port: int, directory: Path) -> list[str]:
     """One worker thread; no retries, no statistics switched off."""
     (directory / "envoy.json").write_text(json.dumps(_config(setting, port, cached), indent=2))
@@ -51,7 +66,7 @@ def _config(setting: Setting, port: int, cached: bool) -> dict[str, Any]:
         ],
     }
     if setting.access_log:
-        stdout = {"@type": _type("access_loggers.stream.v3.StdoutAccessLog")}
+        stdout = {"@type": _type("access_loggers.stream.v3.StdoutAccessLog"), "log_format": {"json_format": LOGGED}}
         manager["access_log"] = [{"name": "stdout", "typed_config": stdout}]
     listener = {
         "address": _address(port),
@@ -90,7 +105,7 @@ def _provider(issuer: Issuer, setting: Setting, cached: bool) -> dict[str, Any]:
     if setting.claims_header:
         provider["forward_payload_header"] = CLAIMS_HEADER
     if cached:
-        provider["jwt_cache_config"] = {"jwt_cache_size": 10_000}
+        provider["jwt_cache_config"] = {"jwt_cache_size": 25_000}
     return provider
 
 

@@ -119,5 +119,8 @@ class _Version(argparse.Action):
         import platform
         from importlib.metadata import version
 
-        print(f"jwt-sidecar {version('jwt-sidecar')} (Python {platform.python_version()})")
+        from sidecar.http import framing
+
+        compiled = "" if framing.__file__.endswith(".py") else ", compiled"
+        print(f"jwt-sidecar {version('jwt-sidecar')} (Python {platform.python_version()}{compiled})")
         parser.exit()
