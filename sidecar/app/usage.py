@@ -17,7 +17,10 @@ def shown(live: Live) -> Shown:
         assembly.denylist,
         assembly.gateway,
         list(assembly.upstreams),
-        [route.name for route in assembly.handler.routes.all],
+        [
+            route.name
+            for route in (*assembly.handler.routes.all, *(page.route for page in assembly.handler.pages.values()))
+        ],
         assembly.config.digest,
         _usage(live),
     )
