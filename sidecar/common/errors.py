@@ -129,7 +129,16 @@ class Rejection(Exception):
     claim or a library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405.
     `oauth_error` is what a token endpoint calls it (RFC 6749 section 5.2). `cause` is a sentence for operators: which rule the
     message breaks.
+
+    Of the token: `issuer` is the name of its issuer once its signature has held, `kid` what it calls its key once that was looked
+    up, escaped and bounded. `expected` and `found` are for operators who ask, and never for a log: what is found may be a claim
+    that nobody has verified.
     """
+
+    issuer: str | None = None
+    kid: str | None = None
+    expected = ""
+    found = ""
 
     def __init__(
         self,

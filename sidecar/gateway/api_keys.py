@@ -154,5 +154,7 @@ class ApiKeys:
         assert known is not None
         entry, claims = known
         if (state := entry.state(self._clock.wall())) != "on":
-            raise Rejection(Reason.API_KEY_DISABLED if state == "disabled" else Reason.API_KEY_EXPIRED)
+            rejection = Rejection(Reason.API_KEY_DISABLED if state == "disabled" else Reason.API_KEY_EXPIRED)
+            rejection.issuer, rejection.kid = ISSUER, entry.id  # its holder has shown the secret
+            raise rejection
         return claims

@@ -14,6 +14,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import PADDED, Jws, parse
 from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.examination import Examination, tell
 from sidecar.jwt.issuer import Issuer, media_type
 from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
@@ -26,19 +27,6 @@ EXPIRED_BYTES = 900  # of a token that had expired when it was verified: nothing
 NEVER_ACCEPTED = float("-inf")
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
 REQUIRED = "required "  # before the names of the checks of an issuer's policy
-
-
-class Examination:
-    """How far one token has come: the checks that have begun, by name, and what they found. None: not reached."""
-
-    __slots__ = ("begun", "issuer", "jws", "key", "token")
-
-    def __init__(self) -> None:
-        self.token: bytes | None = None
-        self.begun: list[str] = []
-        self.jws: Jws | None = None
-        self.issuer: Issuer | None = None
-        self.key: VerificationKey | None = None
 
 
 class _Remembered:
@@ -151,7 +139,9 @@ class Verifier:
         now = self.clock.wall()
         if known is not None and now >= known.claims.valid_until:
             self.hits += 1
-            raise known.issuer.rules.expired(known.claims.valid_until, now)
+            rejection = known.issuer.rules.expired(known.claims.valid_until, now)
+            rejection.issuer, rejection.kid = known.claims.issuer, known.claims.kid
+            raise rejection
 
     def verify(
         self,
@@ -172,6 +162,15 @@ class Verifier:
             self.misses += awaited is None
         seen = seen or Examination()
         seen.token = token
+        try:
+            return self._verified(token, remembered_by, seen, awaited, examined=examined)
+        except Rejection as rejection:
+            tell(rejection, seen, self.issuers)
+            raise
+
+    def _verified(
+        self, token: bytes, remembered_by: bytes, seen: Examination, awaited: KeysAwaited | None, *, examined: bool
+    ) -> Claims:
         begin = seen.begun.append
         begin("shape")
         jws = seen.jws = parse(token, allow_padding=self._allow_padding)
@@ -185,8 +184,10 @@ class Verifier:
         begin("typ")
         if typ not in issuer.accepted_typ:
             raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
-        if issuer.signer is not None and jws.header.get("signer") != issuer.signer:
-            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names another signer than is trusted here.")
+        if issuer.signer is not None:
+            begin("signer")
+            if jws.header.get("signer") != issuer.signer:
+                raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names another signer than is trusted here.")
         begin("algorithm")
         if algorithm not in issuer.algorithms:
             raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)

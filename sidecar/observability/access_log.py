@@ -15,7 +15,7 @@ from stat import S_ISFIFO, S_ISREG
 import msgspec
 
 from sidecar.observability.counters import Counts
-from sidecar.observability.record import Record
+from sidecar.observability.record import NO_ROUTE, Record
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
 FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
@@ -207,7 +207,7 @@ class _JsonLine(
     result: str
     scheme: str | None = None
     version: str | None = None
-    route: str | None = None
+    route: str = ""
     upstream_ms: float | None = None
     issuer: str | None = None
     kid: str | None = None
@@ -231,10 +231,10 @@ def json_line(request: Record, duration_s: float) -> bytes:
         request.result,
         request.scheme or None,
         f"1.{request.minor}" if request.method else None,
-        None if request.route is None else request.route.name,
+        NO_ROUTE if request.route is None else request.route.name,
         round((request.answered - request.sent) * 1000, 3) if request.answered else None,
-        None if claims is None else claims.issuer,
-        None if claims is None else claims.kid,
+        request.token_issuer if claims is None else claims.issuer,
+        request.token_kid if claims is None else claims.kid,
         None if claims is None else claims.user_hash,
         None if request.rejected is None else request.rejected.code,
         request.cause or None,
@@ -268,10 +268,14 @@ def ecs_line(request: Record, duration_s: float) -> bytes:
             "url.path": request.path,
             "url.scheme": request.scheme,
         }
-    if request.claims is not None:
-        fields["jwt_sidecar.issuer"] = request.claims.issuer
-        fields["jwt_sidecar.kid"] = request.claims.kid
-        fields["user.hash"] = request.claims.user_hash
+    claims = request.claims
+    fields["jwt_sidecar.route"] = NO_ROUTE if request.route is None else request.route.name
+    if claims is not None:
+        fields["user.hash"] = claims.user_hash
+    if (issuer := request.token_issuer if claims is None else claims.issuer) is not None:
+        fields["jwt_sidecar.issuer"] = issuer
+    if (kid := request.token_kid if claims is None else claims.kid) is not None:
+        fields["jwt_sidecar.kid"] = kid
     if request.rejected is not None:
         fields["event.reason"] = request.rejected.code
     if request.cause:

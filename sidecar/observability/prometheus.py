@@ -16,7 +16,8 @@ from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCacheUse
-from sidecar.observability.telemetry import NO_ROUTE, UPSTREAM_ERRORS, Telemetry
+from sidecar.observability.record import NO_ROUTE
+from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
 from sidecar.observability.usage import Usage
 
 NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that no fetch has to renew

@@ -13,6 +13,9 @@ _TRACEPARENT = re.compile(
 )
 
 
+NO_ROUTE = "(none)"  # the route of a request that was refused before it met one
+
+
 class Record:
     """What is known of a request, and what became of it.
 
@@ -22,7 +25,9 @@ class Record:
     - `started`, `sent` (to the backend) and `answered` (by it) are monotonic times in seconds, 0 before they have come.
     - `status` is that of the answer, 0 before it has begun; `broken_off`: the backend hung up.
     - `rejected` is why the request was refused, with the sentence in `details`; or, with `reported`, why it would have been if
-      its route did not only report. `cause` is for operators: which rule the message breaks.
+      its route did not only report. `cause` is for operators: which rule the message breaks. `expected` and `found` are for those
+      who ask, not for logs.
+    - `token_issuer` and `token_kid` are those of a refused token, as far as they are known: see Rejection.
     """
 
     # Most requests need none of these.
@@ -31,6 +36,8 @@ class Record:
     cause = ""
     claims: Claims | None = None
     details = ""
+    expected = ""
+    found = ""
     rejected: Reason | None = None
     reported = False
     route: Route | None = None
@@ -38,6 +45,8 @@ class Record:
     span_trace_id: str | None = None
     spans: object = None
     status = 0
+    token_issuer: str | None = None
+    token_kid: str | None = None
     traceparent: bytes | None = None
     tracestate: bytes | None = None
 
@@ -58,6 +67,10 @@ class Record:
         self.rejected = rejection.reason
         self.details = rejection.details
         self.cause = rejection.cause
+        self.expected = rejection.expected
+        self.found = rejection.found
+        self.token_issuer = rejection.issuer
+        self.token_kid = rejection.kid
         self.reported = reported
 
     @property
@@ -91,8 +104,8 @@ class Record:
 
     @property
     def issuer(self) -> str:
-        """The name of the issuer whose token was verified, "none" without one."""
-        return "none" if self.claims is None else self.claims.issuer
+        """The name of the issuer whose token's signature was verified, "none" without one."""
+        return self.token_issuer or "none" if self.claims is None else self.claims.issuer
 
     @property
     def authorized(self) -> bool:

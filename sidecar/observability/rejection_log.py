@@ -17,9 +17,10 @@ MAX_HOST = 255  # characters of a host; a name of DNS has no more
 class Refusal(NamedTuple):
     """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
 
-    `status` is that of the answer, `issuer` that of the verified token and `claims` are the names of what it claims. `method`,
-    `path` and `host` are empty where bytes never became a request. `cause` says which rule a message breaks, if it is one about
-    those.
+    `status` is that of the answer, `issuer` that of the token whose signature held, `kid` what a token calls its key once that
+    was looked up, and `claims` are the names of what a verified token claims. `method`, `path` and `host` are empty where bytes
+    never became a request. `cause` says which rule a message breaks, if it is one about those; `expected` and `found` say what a
+    check of the token did.
     """
 
     at: float
@@ -36,6 +37,9 @@ class Refusal(NamedTuple):
     reported: bool
     cause: str
     host: str = ""
+    kid: str | None = None
+    expected: str = ""
+    found: str = ""
 
 
 class Refusals:
@@ -66,6 +70,9 @@ class Refusals:
                 request.reported,
                 request.cause,
                 request.host_shown[:MAX_HOST],
+                request.token_kid if claims is None else claims.kid,
+                request.expected,
+                request.found,
             )
         )
 

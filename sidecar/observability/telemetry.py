@@ -9,12 +9,11 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.common.histogram import Histogram
 from sidecar.observability.access_log import AccessLog
 from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts, Spell
-from sidecar.observability.record import Record
+from sidecar.observability.record import NO_ROUTE, Record
 from sidecar.observability.rejection_log import Refusals
 
 LAG_EVERY_S = 1.0
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})  # RFC 9110, 5789
-NO_ROUTE = "(none)"
 UPSTREAM_ERRORS = {
     Reason.UPSTREAM_UNREACHABLE: "connect",
     Reason.UPSTREAM_TIMEOUT: "timeout",
@@ -68,7 +67,7 @@ class Telemetry(Counts):
             request.status,
             request.rejected,
             request.reported,
-            claims and claims.issuer,
+            request.token_issuer if claims is None else claims.issuer,
         )
         outcome = self._outcomes.get(key) or self._outcome(key, request)
         self.requests[outcome.request] += 1

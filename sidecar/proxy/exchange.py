@@ -19,7 +19,7 @@ from sidecar.http.message_reader import BODY, COMPLETE, MessageReader
 from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
 from sidecar.http.responses import CONTINUE
-from sidecar.jwt.verifier import Examination
+from sidecar.jwt.examination import Examination
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.tunnel import ClientSide

@@ -224,7 +224,10 @@ async def test_a_refusal_is_told_by_its_request_id() -> None:
             "error": "Insufficient scope",
             "details": "The token lacks a scope this needs.",
             "cause": None,
+            "expected": None,
+            "found": None,
             "issuer": "main",
+            "kid": "ed25519-a",
             "peer": "127.0.0.1",
         }
 

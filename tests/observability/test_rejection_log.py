@@ -25,8 +25,8 @@ async def test_a_refusal_is_kept_with_its_sentence() -> None:
         [refusal] = kept(stack)
     assert now <= refusal.at <= stack.clock.wall()
     assert refusal == Refusal(
-        refusal.at, "id-1", "POST", "/orders/7", "(default)", "none", (), 401, Reason.TOKEN_EXPIRED,
-        answer.json()["details"], "127.0.0.1", False, "", "sidecar.test",
+        refusal.at, "id-1", "POST", "/orders/7", "(default)", "main", (), 401, Reason.TOKEN_EXPIRED,
+        answer.json()["details"], "127.0.0.1", False, "", "sidecar.test", "ed25519-a",
     )  # fmt: skip
 
 

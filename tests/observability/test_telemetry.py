@@ -446,6 +446,7 @@ async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert isinstance(first.pop("event.duration"), int)
     assert re.fullmatch(r"\d+\.\d+\.\d+", first.pop("ecs.version"))
     assert first == {
+        "jwt_sidecar.route": "(default)",
         "event.dataset": "jwt_sidecar.access",
         "event.action": "allow",
         "event.category": ["web"],

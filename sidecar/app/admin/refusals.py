@@ -27,7 +27,10 @@ def refusal(kept: Refusal) -> dict[str, Any]:
         "error": kept.reason.error,
         "details": kept.details or None,
         "cause": kept.cause or None,
+        "expected": kept.expected or None,
+        "found": kept.found or None,
         "issuer": kept.issuer,
+        "kid": kept.kid,
         "claims": kept.claims,
         "peer": kept.peer,
     }

@@ -7,7 +7,7 @@ from sidecar.app.admin.refusals import MODES
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.history import Counted, History, Kind, quantile
 from sidecar.config import Route
-from sidecar.observability.telemetry import NO_ROUTE
+from sidecar.observability.record import NO_ROUTE
 
 
 def routes(assembly: Assembly, history: History) -> list[dict[str, Any]]:

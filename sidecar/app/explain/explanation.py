@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.explain.words import Words, about_policy, about_token, shown
+from sidecar.app.explain.words import about_policy, about_token
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection, Unusable
@@ -25,8 +25,9 @@ from sidecar.http.grammar import ProtocolError
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import without_tokens
+from sidecar.jwt.examination import Examination, Words, shown
 from sidecar.jwt.jwks.cache import KeysAwaited
-from sidecar.jwt.verifier import Examination, Verifier
+from sidecar.jwt.verifier import Verifier
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.identity_headers import ANONYMOUS
 from sidecar.policy.routes import Auth, Route

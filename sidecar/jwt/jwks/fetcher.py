@@ -64,7 +64,8 @@ class RemoteKeySet:
             )
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
-            raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED})")
+            found = told(shown(jwks_uri) if isinstance(jwks_uri, str) else jwks_uri, MOST_TOLD)
+            raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED}), but {found}")
         try:
             return await self._get(jwks_uri)
         except NotFound as error:

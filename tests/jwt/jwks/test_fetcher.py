@@ -182,7 +182,7 @@ async def test_the_metadata_of_an_oauth_server_must_name_the_configured_issuer(s
         assert issuer.jwks_fetches == 0
         issuer.said = Answer.json({"issuer": issuer.issuer})
         assert (await failure(session, issuer.issuer)).endswith(
-            "has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
+            "has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too), but null"
         )
 
 
@@ -266,7 +266,8 @@ async def test_the_keys_may_be_at_https_or_loopback_alone(
 ) -> None:
     issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": jwks_uri})
     assert await failure(session, issuer.issuer) == (
-        f"{issuer.url}{DISCOVERY}: has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too)"
+        f"{issuer.url}{DISCOVERY}: has no jwks_uri that may be fetched (https; from an issuer on loopback http there, too), "
+        f"but {json.dumps(jwks_uri)}"
     )
 
 

@@ -1,0 +1,155 @@
+"""Operators who ask are told what a refused token said and what was expected; logs and clients are not.
+
+The public reports behind it: people search for hours why a token is refused, since nothing says which audience, issuer or key
+came.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from sidecar.app.explain.explanation import Question, explain
+from tests.app.test_admin_answers import get
+from tests.peers.issuer import Answer
+from tests.peers.raw import Response
+from tests.peers.tokens import public_jwk
+from tests.peers.wire import request
+from tests.proxy.conftest import Stack, running
+
+ISSUERS = {
+    "main": {"issuer": "https://idp.test/", "jwks_inline": {"keys": [public_jwk("EdDSA")]}, "audiences": ["api", "web"]}
+}
+IDP = "https://idp.test/"
+KEY = "ed25519-a"
+ALGORITHMS = "one of: ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512"
+LONG = f"{'k' * 100}... (300 characters)"
+ESCAPE = "\x1b[31m\u202e\r\nGET / "
+
+
+def token_of(stack: Stack, **over: Any) -> str:
+    return stack.token(**{"iss": IDP, "aud": "api", **over})
+
+
+async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
+    """(the answer to a request with this token, what /rejections says of it)."""
+    answer = await stack.fetch(request("GET", "/x", token=token))
+    kept = await get(stack, f"/rejections/{answer.json()['request_id']}")
+    stack.secrets.told(kept.body.decode())
+    return answer, kept.json()
+
+
+@pytest.mark.parametrize(
+    ("over", "code", "expected", "found", "issuer", "kid"),
+    [
+        pytest.param(
+            {"iss": "https://idp.test"}, "issuer_unknown", f"one of: {IDP}", "https://idp.test", "none", None, id="iss: no slash"
+        ),
+        pytest.param({"iss": ["a"]}, "issuer_unknown", f"one of: {IDP}", '["a"]', "none", None, id="iss that is a list"),
+        pytest.param(
+            {"iss": ESCAPE}, "issuer_unknown", f"one of: {IDP}", json.dumps(ESCAPE), "none", None, id="iss with escapes"
+        ),
+        pytest.param(
+            {"iss": "k" * 300}, "issuer_unknown", f"one of: {IDP}", LONG, "none", None, id="long iss"
+        ),
+        pytest.param(
+            {"aud": "someone-else"}, "audience_mismatch", "one of: api, web", "someone-else", "main", KEY, id="another audience"
+        ),
+        pytest.param({"aud": []}, "audience_mismatch", "one of: api, web", "no aud", "main", KEY, id="no audience"),
+        pytest.param(
+            {"header": {"kid": "k" * 300}}, "key_unknown", f"kid {LONG} for EdDSA", f"main has {KEY}", "none",
+            LONG, id="another kid",
+        ),
+        pytest.param(
+            {"header": {"kid": "a\nb"}}, "key_unknown", 'kid "a\\nb" for EdDSA', f"main has {KEY}", "none", '"a\\nb"', id="kid"
+        ),
+        pytest.param(
+            {"header": {"typ": "logout"}}, "token_malformed", "one of: absent, at+jwt, jwt", "logout", "none", None, id="typ"
+        ),
+        pytest.param(
+            {"header": {"alg": "HS256"}}, "algorithm_not_allowed",
+            ALGORITHMS, "HS256", "none", None, id="alg",
+        ),
+        pytest.param({"exp": 1}, "token_expired", None, None, "main", KEY, id="expired"),
+        pytest.param({"nbf": 4_000_000_000}, "token_not_yet_valid", None, None, "main", KEY, id="not yet valid"),
+        pytest.param({"sub": 5}, "claim_invalid", None, None, "main", KEY, id="a claim of a wrong form"),
+    ],
+)  # fmt: skip
+async def test_what_was_found_and_what_was_expected(
+    over: dict[str, Any],
+    code: str,
+    expected: str | None,
+    found: str | None,
+    issuer: str,
+    kid: str | None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async with running(issuers=ISSUERS, access_log="json") as stack:
+        token = token_of(stack, **over)
+        answer, kept = await kept_of(stack, token)
+        assert answer.json()["code"] == code
+        assert (kept["code"], kept["expected"], kept["found"]) == (code, expected, found)
+        assert (kept["issuer"], kept["kid"], kept["route"]) == (issuer, kid, "(default)")
+        assert stack.sidecar.assembly.handler.telemetry.decisions[issuer, "deny", code] == 1
+        if expected is not None:
+            explained = str(await explain(stack.sidecar.assembly, Question("GET", "/x", token.encode()), stack.clock))
+            assert f"{code}: expected {expected}; found: {found}\n" in explained
+        stack.sidecar.assembly.handler.telemetry.access_log.flush()  # type: ignore[union-attr]
+    out, err = capfd.readouterr()
+    line = next(line for line in map(json.loads, out.splitlines()) if line["url.path"] == "/x")
+    assert (line["auth.reason"], line["http.route"]) == (code, "(default)")
+    assert (line.get("auth.issuer", "none"), line.get("auth.kid")) == (issuer, kid)
+    for text in (out, err, answer.raw.decode()):  # neither of the two is for them
+        assert not expected or expected not in text
+        assert not found or found == "no aud" or found not in text
+
+
+async def test_an_issuers_outage_is_told_with_what_its_server_said() -> None:
+    async with running() as stack:
+        stack.issuer.on_jwks = Answer(500)
+        _, kept = await kept_of(stack, stack.alice)
+        assert (kept["code"], kept["kid"], kept["issuer"]) == ("jwks_unavailable", KEY, "none")
+        assert kept["found"].endswith("status 500")
+
+
+async def test_an_expired_token_that_comes_again_is_told_alike() -> None:
+    async with running(issuers=ISSUERS) as stack:
+        token = token_of(stack, exp=1)
+        for _ in range(2):
+            _, kept = await kept_of(stack, token)
+            assert (kept["code"], kept["issuer"], kept["kid"]) == ("token_expired", "main", KEY)
+
+
+async def test_what_looks_like_a_token_in_a_kid_or_an_issuer_is_masked() -> None:
+    async with running(issuers=ISSUERS) as stack:
+        inner = token_of(stack)
+        key = f"jsk_{'0' * 16}_{'a' * 43}"
+        for over in (
+            {"iss": inner},
+            {"header": {"kid": inner}},
+            {"header": {"kid": key}},
+            {"iss": [inner]},
+            {"aud": inner},
+        ):
+            _, kept = await kept_of(stack, token_of(stack, **over))
+            assert "***" in kept["found"] + kept["expected"]
+            assert key not in str(kept)
+
+
+async def test_a_refusal_before_any_route_is_counted_and_logged_with_none(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json") as stack:
+        await stack.fetch(stack.good("GET", "/%zz"))
+        stack.sidecar.assembly.handler.telemetry.access_log.flush()  # type: ignore[union-attr]
+    line = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert (line["http.route"], line["auth.reason"]) == ("(none)", "path_ambiguous")
+
+
+async def test_a_list_of_many_issuers_is_cut() -> None:
+    keys = {"keys": [public_jwk("EdDSA")]}
+    many = {
+        f"i{number}": {"issuer": f"https://{number}.test/", "jwks_inline": keys, "audiences": ["a"]}
+        for number in range(30)
+    }
+    async with running(issuers=many) as stack:
+        _, kept = await kept_of(stack, stack.token(iss="https://x.test/"))
+        assert kept["expected"].endswith("https://19.test/, and 10 more")
