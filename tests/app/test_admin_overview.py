@@ -86,6 +86,18 @@ async def test_a_wrong_audience_after_a_reload_is_told_with_what_was_changed_bef
     assert problem["before"]["text"].endswith(f"{stack.sidecar.assembly.config.digest} was taken into use")
 
 
+async def test_since_when_is_when_it_became_more_than_what_is_always_refused() -> None:
+    async with running(routes=ROUTES) as stack:
+        for number in range(30):
+            if number == 20:
+                began = stack.clock.wall()
+            for _ in range(8 if number >= 20 else number % 2):
+                await stack.fetch(request("GET", "/x"))
+            step(stack)
+        [problem] = [one for one in await problems(stack) if one["what"] == "refusals"]
+    assert iso_time(began - STEP_S) <= problem["since"] <= iso_time(began + STEP_S)
+
+
 async def test_an_issuer_that_is_down_is_told_with_how_long_its_keys_serve() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())

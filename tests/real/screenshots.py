@@ -1,87 +1,74 @@
-"""The pictures of docs/operating.md: `make screenshots`. A sidecar with one good issuer and one that is down, under some load."""
+"""The pictures of the admin page in docs/page: `make screenshots`. On a quiet quarter of an hour, and in an incident.
+
+With a folder as its argument: there, of whole pages, at every width in light and dark.
+"""
 
 import asyncio
 import shutil
-from contextlib import suppress
-from itertools import cycle
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
-from tests.peers.issuer import ScriptedIssuer
-from tests.peers.tokens import AUDIENCE
-from tests.peers.wire import request
-from tests.proxy.conftest import Stack, running
+from tests.real.incident import Scene, scene
 
-DOCS = Path(__file__).parents[2] / "docs"
-SECONDS = 40.0  # of load before the first picture, so that the lines have something to show
-ROUTES: list[dict[str, Any]] = [
-    {"path": "/admin/*", "require": {"scopes": ["admin"]}},
-    {"path": "/orders/*", "mode": "report", "require": {"scopes": ["orders:write"]}},
-]
-DESK: Any = {"width": 1100, "height": 800}
-PHONE: Any = {"width": 360, "height": 740}
+PAGE = Path(__file__).parents[2] / "docs" / "page"
+WIDTHS = {360: 780, 768: 1024, 1440: 1000}
+SCHEMES: tuple[Any, ...] = ("light", "dark")
+SHOWN = {
+    *(("idle", 768, "light"), ("idle", 1440, "dark"), ("idle", 360, "dark")),
+    *(("incident", 1440, "light"), ("incident", 768, "dark"), ("incident", 360, "light")),
+}
+SECTIONS = ("Issuers", "Upstreams", "Routes", "Configuration", "Explain", "Refusals", "What is wrong")
 
 
-async def load(stack: Stack, issuer: ScriptedIssuer) -> None:
-    """Mostly good requests, and now and then one of each kind of refusal."""
-    now = stack.clock.wall()
-    good = request("GET", "/reports", token=issuer.token("EdDSA"))
-    bad = cycle(
-        [
-            request("GET", "/reports/2026-11", token=issuer.token("EdDSA", exp=now - 900, iat=now - 4500)),
-            request("POST", "/orders/1042", token=issuer.token("EdDSA", scope="orders:read")),
-            request("GET", "/reports"),
-            request("DELETE", "/admin/users/7", token=issuer.token("EdDSA", scope="read")),
-            request("GET", "/reports", token=issuer.token("EdDSA", iss="http://127.0.0.1:9/")),
-        ]
-    )
-    async with stack.client() as client:
-        for number in range(1_000_000):
-            await client.request(next(bad) if number % 60 == 0 else good)
-            await asyncio.sleep(0.01 if number // 300 % 3 else 0.02)
+async def look(browser: Browser, told: Scene, name: str, folder: Path | None) -> None:
+    """A picture at each width, in light and dark."""
+    host, port = told.stack.sidecar.admin_address
+    for width, height in WIDTHS.items():
+        for scheme in SCHEMES:
+            if folder is None and (name, width, scheme) not in SHOWN:
+                continue
+            screen: Any = {"width": width, "height": height}
+            page = await browser.new_page(viewport=screen, color_scheme=scheme, reduced_motion="reduce")
+            await page.goto(f"http://{host}:{port}/")
+            await page.locator("#refusals-chart rect").first.wait_for()
+            await seen(page)
+            if name == "incident":
+                await page.get_by_role("button", name="Cause and cure of").first.click()
+                await page.evaluate("scrollTo(0, 0)")
+            file = (folder or PAGE) / f"{name}-{width}-{scheme}.png"
+            await page.screenshot(path=file, full_page=folder is not None)
+            await page.close()
 
 
-async def pictures(browser: Browser, url: str, issuer: ScriptedIssuer, now: float) -> None:
-    """Take them: the whole of it in light, the explanation in dark, and a phone."""
-    page = await browser.new_page(viewport=DESK)
-    await page.goto(url)
-    await asyncio.sleep(SECONDS)
-    await page.screenshot(path=DOCS / "page-light.png")
-    await page.emulate_media(color_scheme="dark")
-    await page.get_by_label("Token").fill(issuer.token("EdDSA", exp=now - 900, iat=now - 4500))
-    await page.get_by_label("Path").fill("/reports/2026-11")
-    await page.get_by_role("button", name="Explain", exact=True).click()
-    await page.locator("#steps li").last.wait_for()
-    await page.get_by_role("link", name="Explain").click()
-    await page.screenshot(path=DOCS / "page-dark.png")
-    await page.emulate_media(color_scheme="light")
-    await page.set_viewport_size(PHONE)
-    await page.get_by_role("link", name="Traffic").click()
-    await page.screenshot(path=DOCS / "page-phone.png")
+async def seen(page: Page) -> None:
+    """Every section has been in sight, and so has asked for what it shows."""
+    for section in SECTIONS:
+        await page.get_by_role("navigation").get_by_role("link", name=section, exact=True).click()
+        await page.wait_for_timeout(400)
+    await page.evaluate("scrollTo(0, 0)")
 
 
-async def main() -> None:
+async def main(folder: Path | None) -> None:
     """Write the pictures."""
-    chromium = shutil.which("chromium")
-    async with ScriptedIssuer(algs=["EdDSA", "RS256"]) as issuer:
-        issuers = {
-            "zuplo": {"issuer": issuer.issuer, "audiences": [AUDIENCE]},
-            "partner": {"issuer": "http://127.0.0.1:9/", "audiences": [AUDIENCE]},
-        }
-        async with (
-            async_playwright() as playwright,
-            await playwright.chromium.launch(executable_path=chromium) as browser,
-            running(issuers=issuers, routes=ROUTES) as stack,
-        ):
-            loading = asyncio.create_task(load(stack, issuer))
-            host, port = stack.sidecar.admin_address
-            await pictures(browser, f"http://{host}:{port}/", issuer, stack.clock.wall())
-            loading.cancel()
-            with suppress(asyncio.CancelledError):
-                await loading
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=shutil.which("chromium")) as browser,
+    ):
+        for name in ("idle", "incident"):
+            with tempfile.TemporaryDirectory() as place:
+                async with scene(Path(place)) as told:
+                    if name == "incident":
+                        await told.partner_goes_down()
+                        await told.go_on(12)
+                        await told.deploy("orders-v2")
+                    await told.go_on(12)
+                    await look(browser, told, name, folder)
+                    told.stack.secrets.errors.clear()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -69,8 +69,8 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser(need: Need) -> "AsyncIterator[Browser]":
+@asynccontextmanager
+async def launched(need: Need) -> "AsyncIterator[Browser]":
     """Chromium, without a window."""
     chromium = need("chromium")
     driver = Path(sys.executable).with_name("playwright")
@@ -81,6 +81,13 @@ async def browser(need: Need) -> "AsyncIterator[Browser]":
         browser = await playwright.chromium.launch(executable_path=chromium)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser(need: Need) -> "AsyncIterator[Browser]":
+    """The same for all tests."""
+    async with launched(need) as browser:
+        yield browser
 
 
 @asynccontextmanager
@@ -195,7 +202,7 @@ async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> Non
         refusals = float(await shown(page, "#refused", r"^[1-9][\d.]*$"))
         assert 0 < refusals < rate <= 60
         assert re.fullmatch(r"[\d.]+ m?s", await page.locator("#p50").inner_text())
-        assert "60 since the start" in await page.locator(".tile").last.inner_text()
+        assert "60 requests since the start" in await page.locator(".tile").last.inner_text()
 
         step(stack)
         await page.locator("#refusals-chart rect").first.wait_for()

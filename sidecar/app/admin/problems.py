@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sidecar.app.admin.timeline import event
-from sidecar.app.history import Counted, upstream_health
+from sidecar.app.history import RECENT, STEP_S, Counted, History, upstream_health
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock, iso_time
 from sidecar.common.errors import Reason
@@ -14,6 +14,9 @@ from sidecar.observability.counters import Spell
 NOTEWORTHY = 0.05  # of the requests of the last minute: refusals for one reason that are more than noise
 FEW = 5  # refusals in a minute that are noise whatever their share
 MOST = 0.5
+NAMED = 3  # routes in one sentence; of more their number is told
+PART = 0.3  # of the refusals of now: a step with fewer is before they became so many
+PAUSED = 2  # such steps in a row that are a pause, and not the beginning
 BEFORE_S = 120.0  # what has changed so shortly before something began may be its cause
 OURS = {reason.code for reason in (Reason.INTERNAL_ERROR, Reason.OVERLOADED, Reason.SIGNING_UNAVAILABLE)}
 UPSTREAM = {reason.code for reason in Reason if reason.code.startswith("upstream_")}
@@ -52,17 +55,33 @@ def problems(live: Live, minute: Counted, clock: Clock) -> list[dict[str, Any]]:
 
 
 def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
-    """The last change of something else before it began."""
+    """The last change of something else before it began, as far as that is known: to a step of the time axis."""
     since = problem.since
     if since is None:
         return None
     changes = (
         one
         for one in live.history.events
-        if since - BEFORE_S <= one.at <= since and (one.what, one.name) != (problem.what, problem.name)
+        if since - BEFORE_S <= one.at <= since + STEP_S and (one.what, one.name) != (problem.what, problem.name)
     )
     last = max(changes, key=lambda one: one.at, default=None)
     return None if last is None else event(last)
+
+
+def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: float) -> float:
+    """When refusals of one issuer and code became as many as the `number` of the last minute: `since`, or a later step."""
+    level = number / RECENT * PART
+    began, quiet = history.steps[-1].at + STEP_S if history.steps else since, 0
+    for step in reversed(history.steps):
+        if quiet > PAUSED or step.at + STEP_S <= since:
+            break
+        came = sum(
+            one for (_, issuer, code, reported), one in step.refused.items() if (issuer, code, reported) == wanted
+        )
+        quiet = 0 if came >= level else quiet + 1
+        if came >= level:
+            began = step.at
+    return max(since, began)
 
 
 def _of_the_sidecar(live: Live) -> Iterator[Problem]:
@@ -153,9 +172,10 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         whose = "" if issuer == "none" else f" of {issuer}"
         where = routes[issuer, code, reported]
         text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
-        text += f", on {where[0]}." if len(where) == 1 else f", on {len(where)} routes."
+        text += f", on {', '.join(where)}." if len(where) <= NAMED else f", on {len(where)} routes."
         level = "note" if reported else "bad" if code in OURS or number >= MOST * requests else "warn"
-        yield Problem(level, "refusals", code, text, spells[issuer, code, reported].since)
+        since = _jump(live.history, (issuer, code, reported), number, spells[issuer, code, reported].since)
+        yield Problem(level, "refusals", code, text, since)
 
 
 def _number(number: int, what: str) -> str:

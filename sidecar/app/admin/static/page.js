@@ -61,7 +61,7 @@ function showTraffic(traffic) {
   say($("p99"), duration(minute.p99_s));
   say($("in-flight"), number(traffic.in_flight));
   say($("connections"), counted(traffic.connections ?? 0, "connection"));
-  say($("total"), `${number(traffic.requests)} since the start`);
+  say($("total"), `${counted(traffic.requests, "request")} since the start`);
 }
 
 // Issuers come first when something is wrong with one; only at the beginning, since nobody wants it to move later.

@@ -31,7 +31,8 @@ function show(row, problem) {
   if (problem.before) {
     const seconds = (new Date(problem.since) - new Date(problem.before.at)) / 1000;
     const started = problem.before.what === "started";
-    say(row.before, started ? "It has been so since this process started." : `${wholeSeconds(seconds)} before that: ${problem.before.text}.`);
+    const words = seconds >= 1 ? `${wholeSeconds(seconds)} before that` : "At that time";
+    say(row.before, started ? "It has been so since this process started." : `${words}: ${problem.before.text}.`);
   }
 }
 
@@ -43,7 +44,7 @@ export function showProblems({ problems, sidecar, traffic, issuers }) {
   $("well").hidden = problems.length > 0;
   if (!problems.length) {
     const { requests, refused } = traffic.minute;
-    const keys = issuers.fresh === 1 ? "The keys of the issuer are fresh." : `The keys of all ${issuers.fresh} issuers are fresh.`;
+    const keys = issuers.fresh === 1 ? "The issuer has fresh keys." : `${issuers.fresh} issuers have fresh keys.`;
     const last = requests ? ` ${refused} of ${requests} requests were refused in the last minute.` : " No request came in the last minute.";
     say($("well"), `Nothing is wrong. ${issuers.fresh ? keys : ""}${last}`);
   }

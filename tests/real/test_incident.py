@@ -1,0 +1,106 @@
+"""Three incidents, each understood from the admin page alone: what an operator asks, and what the page says."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import Need
+from tests.real.incident import scene
+from tests.real.test_page import launched, looking, sees, shown
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+TIME = r"\d\d:\d\d:\d\d"
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser(need: Need) -> "AsyncIterator[Browser]":
+    """Chromium, without a window."""
+    async with launched(need) as browser:
+        yield browser
+
+
+async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Path) -> None:
+    async with scene(tmp_path) as told:
+        await told.deploy("orders-v2")
+        await told.go_on(9)
+        async with looking(browser, told.stack) as page:
+            # What is wrong, since when, and what changed?
+            first = await shown(page, "#problem-list li", "audience_mismatch")
+            hash_ = told.stack.sidecar.assembly.config.digest
+            assert re.search(
+                rf"^wrong \d+ requests .*refused: audience_mismatch, on \(default\), /billing/\*\. Since {TIME}", first
+            )
+            assert f"the configuration {hash_} was taken into use" in first
+            # Which refusals, and why this one?
+            await page.locator("#problem-list li").first.get_by_role("link").click()
+            await shown(page, "#refusal-list li:first-child", "audience_mismatch")
+            # What would mend it?
+            await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
+            cure = await shown(page, "#groups .cure", "The operator")
+            assert "`audiences` must hold what the issuer writes".replace("`", "") in cure
+            # What does the configuration say now?
+            await sees(page, "Configuration")
+            await page.get_by_text("The file in use").click()
+            assert "orders-v2" in await shown(page, "#lines", "audiences")
+
+
+async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> None:
+    async with scene(tmp_path) as told:
+        await told.partner_goes_down()
+        await told.go_on(6)
+        async with looking(browser, told.stack) as page:
+            # What is wrong, since when, and for how long do clients not notice?
+            only = await shown(page, "#problem-list li", "partner")
+            assert re.search(
+                rf"^warning The keys of partner could not be fetched: .*: no connection\. "
+                rf"Those that are here serve for \d+ min more\. Since {TIME}",
+                only,
+            )
+            assert await page.locator("#problem-list li").count() == 1
+            # Is it the issuer alone? Its card stands first, with the error.
+            await shown(page, "#issuers-count", "^1 of 2 issuers with a problem$")
+            assert (await shown(page, "#issuer-list > li:first-child", "stale")).startswith("partner")
+            sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
+            assert sections[:2] == ["now", "issuers"]
+            # Is anybody refused for it?
+            assert "0 in the last minute" in await shown(page, "#traffic .tile:nth-child(2)", "Refusals")
+        told.stack.clock.ahead_s += 2 * 3600
+        await told.go_on(6)
+        async with looking(browser, told.stack) as page:
+            # Two hours later its keys are too old to be believed, and who is refused is told.
+            await shown(page, "#problem-list li", "^wrong partner has no usable keys, so its tokens get 503")
+            told.stack.secrets.errors.clear()
+
+
+async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
+    async with scene(tmp_path) as told:
+        await told.backend_goes_down()
+        await told.go_on(6)
+        async with looking(browser, told.stack) as page:
+            # Is it the sidecar, an issuer, or the backend of this pod?
+            only = await shown(page, "#problem-list li", "upstream")
+            url = re.escape(told.stack.backend.url)
+            assert re.search(
+                rf"^wrong The upstream default \({url}\) fails most requests: \d+ connect in the last minute\. Since {TIME}",
+                only,
+            )
+            assert await page.locator("#problem-list li").count() == 1
+            # Which pod is this, and what does it run?
+            assert re.search(r"version \S+, up .*configuration [0-9a-f]{16}", await shown(page, ".who", "version"))
+            # Do the other backend and the issuers do well?
+            await sees(page, "Upstreams")
+            assert "failing" in await shown(page, "#upstream-list li", "^default")
+            assert "answers" in await shown(page, "#upstream-list li", "^billing")
+            await shown(page, "#issuers-count", "^2 issuers$")
+            # Which routes suffer?
+            await sees(page, "Routes")
+            first = await shown(page, "#route-table tbody tr:first-child", "what no rule names")
+            assert re.search(r"a token (\d+) \1 ", first), "all that come are refused"
+            told.stack.secrets.errors.clear()
