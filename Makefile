@@ -6,7 +6,7 @@ FUZZ_S ?= 1800
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout image-test \
+.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -74,6 +74,10 @@ soak transfer rotation bystander adversarial sizing: .venv/installed-dev
 # Needs root, and kubectl from `python -m tests.deploy.tools`. make rollout ROLLOUT="--without pre-stop" shows what a part is there for.
 rollout: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.rollout $(ROLLOUT)
+
+# What would be published, built from the committed files and tried on every Python that is here.
+release-check: .venv/installed-dev
+	$(BIN)/python -m tests.deploy.release
 
 # Needs root, and the Debian packages that it names.
 image-test: .venv/installed-dev

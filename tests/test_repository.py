@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOP = {
     *("pyproject.toml", "requirements.txt", "Makefile", "config.yaml", ".gitignore"),
-    *("README.md", "CHANGELOG.md", "LICENSE"),
-    *("sidecar", "tests", "deploy", "docs", "benchmarks", ".ci"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"),
+    *("sidecar", "tests", "deploy", "docs", "benchmarks", ".ci", ".github"),
 }
 LOCKS = [ROOT / "requirements.txt", ROOT / "tests/requirements.txt"]
 ELSEWHERE = {

@@ -1,6 +1,6 @@
 """OpenTelemetry traces: one SERVER and one CLIENT span for a request, by the semantic conventions for HTTP.
 
-Imported only when it is configured: needs `pip install jwt-sidecar[otel]`. What is not said here - the service's name, its
+Imported only when it is configured: needs the extra `otel`. What is not said here - the service's name, its
 resource, the sampler, headers for the collector - comes from OpenTelemetry's own environment variables. No span holds a token, a
 query, or an unverified claim.
 """

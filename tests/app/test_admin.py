@@ -154,7 +154,7 @@ async def test_what_is_not_there_is_said_in_json() -> None:
         assert said(await ask(stack, JSON, target="/nothing"), 404) == "Not Found"
         answer = await ask(stack, method="GET", body=None)
         assert (said(answer, 405), answer.get("allow")) == ("Method Not Allowed", "POST")
-        assert said(await ask(stack, JSON, body=b" " * 70_000), 413) == "Request Entity Too Large"
+        assert said(await ask(stack, JSON, body=b" " * 70_000), 413) == "Content Too Large"
 
 
 @pytest.mark.parametrize(("listen", "exposed"), [("0.0.0.0:0", True), ("127.0.0.1:0", False), ("localhost:0", False)])

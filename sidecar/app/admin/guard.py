@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from sidecar.config.addresses import is_loopback
+from sidecar.http.responses import PHRASES
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1
 
@@ -37,7 +38,8 @@ def guarded(host: str) -> Middleware:
             response = await handler(request)
         except web.HTTPException as error:  # aiohttp's own are text
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-            fields = {"error": error.text if isinstance(error, Refused) else HTTPStatus(error.status).phrase}
+            phrase = PHRASES.get(error.status) or HTTPStatus(error.status).phrase
+            fields = {"error": error.text if isinstance(error, Refused) else phrase}
             response = web.json_response(fields, status=error.status, headers=allow)
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers["X-Content-Type-Options"] = "nosniff"

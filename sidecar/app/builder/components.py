@@ -195,7 +195,9 @@ def tracing(config: Config, clock: Clock) -> "Tracing | None":
     try:
         from sidecar.observability.tracing import Tracing, otlp
     except ImportError:
-        raise Unusable("tracing: needs OpenTelemetry; pip install 'jwt-sidecar[otel]'") from None
+        raise Unusable(
+            "tracing: needs OpenTelemetry: install the extra otel, as deploy/requirements-otel.txt has it"
+        ) from None
     return Tracing(otlp(config.tracing.endpoint), clock)
 
 

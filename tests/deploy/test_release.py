@@ -1,0 +1,61 @@
+"""What a release needs to be: one version everywhere, a changelog of it, and workflows that hold nothing secret."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.conftest import Tool
+from tests.deploy.version import PLACES, ROOT, VERSION, found
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_version_is_that_of_the_package(place: str) -> None:
+    versions = found(place)
+    assert versions
+    assert set(versions) == {VERSION}, "python -m tests.deploy.version"
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert re.search(rf"^## \[{re.escape(VERSION)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_who_owns_this_stands_in_one_place() -> None:
+    """YOUR-ORGANISATION is to be replaced before the first release, in pyproject.toml."""
+    texts = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml")]
+    texts += [file for folder in ("deploy", "docs", ".github") for file in (ROOT / folder).rglob("*") if file.is_file()]
+    holding = {
+        str(file.relative_to(ROOT)): len(lines)
+        for file in texts
+        if (lines := re.findall(r"\bYOUR-ORGANISATION\b", file.read_text(errors="replace")))
+    }
+    assert holding.keys() == {"pyproject.toml"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_command_takes_a_published_package_for_granted(page: Path) -> None:
+    assert not re.search(r"pip install (?:-\S+ )*['\"]?jwt-sidecar", page.read_text())
+    assert not re.search(r"(?:docker|podman) (?:run|pull) [^\n]*\bghcr\.io", page.read_text())
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_a_workflow_runs_fixed_versions_with_the_least_rights(file: Path) -> None:
+    workflow: dict[str, Any] = yaml.safe_load(file.read_text())
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        assert "permissions" in job
+        for step in job["steps"]:
+            used = step.get("uses", "")
+            assert not used or re.fullmatch(r"[\w./-]+@v\d+(?:\.\d+)*", used), used
+    secrets = set(re.findall(r"secrets\.(\w+)", file.read_text()))
+    assert secrets <= {"GITHUB_TOKEN"}
+
+
+def test_actionlint_finds_nothing(tool: Tool) -> None:
+    assert WORKFLOWS
+    assert tool("actionlint", *map(str, WORKFLOWS)) == ""
