@@ -311,6 +311,15 @@ def test_a_body_is_given_in_bounded_steps_and_says_whether_there_is_more() -> No
     assert reader.body() == b"hello"
 
 
+def test_the_last_byte_that_is_here_is_had_at_once_where_it_belongs_to_a_chunk() -> None:
+    reader = reader_of(GET + chunk(b"a") * (MAX_CHUNKS - 1) + b"5\r\nh")
+    reader.head()
+    reader.begin_body(CHUNKED)
+    assert reader.body() == b"a" * (MAX_CHUNKS - 1)
+    assert reader.ready
+    assert reader.body() == b"h"
+
+
 def test_the_pieces_of_a_body_are_bytes_whatever_pieces_they_came_in() -> None:
     for length, body in ((CHUNKED, chunk(b"hello") + LAST_CHUNK), (5, b"hello")):
         reader = reader_of(GET + body[:1])

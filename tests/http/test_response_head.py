@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.http.framing import CHUNKED, UNTIL_CLOSE
 from sidecar.http.grammar import ProtocolError
-from tests.http.heads import answered
+from tests.http.heads import HEADERS, answered
 
 FIRST_WANTED = r"^An answer must begin with HTTP/1.1 and a status of three digits\.$"
 
@@ -65,6 +65,13 @@ def test_any_other_value_is_passed_on(value: bytes) -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ProtocolError, match="A header line must be"):
         answered("X-One: 1", f"{name}: 5")
+
+
+def test_an_answer_has_at_most_so_many_headers() -> None:
+    lines = [f"X-{number}: x" for number in range(HEADERS)]
+    assert answered(*lines).status == 200
+    with pytest.raises(ProtocolError, match=rf"^An answer must have no more than {HEADERS} headers\.$"):
+        answered(*lines, "X-Last: x")
 
 
 def test_a_folded_line_and_one_without_a_colon_are_refused() -> None:

@@ -233,6 +233,16 @@ def test_a_minimal_answer_has_no_sentence_in_body_or_challenge(problem: bool) ->
     assert the("WWW-Authenticate", headers) == 'Bearer realm="jwt-sidecar", error="invalid_token"'
 
 
+def test_a_plain_answer_is_a_sentence_with_its_code_and_its_request() -> None:
+    for rejection, sentence in (
+        (Rejection(Reason.TOKEN_EXPIRED), f"{Reason.TOKEN_EXPIRED.error}: {Rejection(Reason.TOKEN_EXPIRED).details}"),
+        (Rejection(Reason.TOKEN_MISSING), Reason.TOKEN_MISSING.error),
+    ):
+        _, headers, content = parse(refusal(rejection, "id-1", Form(plain=True)))
+        assert the("Content-Type", headers) == "text/plain; charset=utf-8"
+        assert content == f"{sentence} ({rejection.reason.code}, request id-1)".encode()
+
+
 def test_only_a_full_answer_tells_where_it_was_refused() -> None:
     where = {"route": "/admin/*"}
     for detail, told in (("minimal", None), ("code", None), ("full", "/admin/*")):

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
+from sidecar.http.forwarded import Forwarded
+from sidecar.proxy.forward_auth import ForwardAuth
+from tests.http.heads import read
 from tests.peers.raw import Response
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -264,3 +268,57 @@ async def test_other_questions_and_other_requests_are_refused_in_json() -> None:
             request("POST", "/x", headers=grpc),
         ):
             assert (await stack.fetch(raw)).json()["code"] == "token_missing"
+
+
+# The question by itself
+
+
+NEEDED = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/x", "X-Forwarded-Host": "api.test"}
+
+
+def asked_about(**other: str) -> tuple[str, str, bytes]:
+    said = NEEDED | {name.replace("_", "-"): value for name, value in other.items()}
+    head = read(*(f"{name}: {value}" for name, value in said.items()), first="GET /auth HTTP/1.1")
+    return ForwardAuth("/auth", "x-forwarded").asked_about(head)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"X_Forwarded_Method": "G T"}, "The front proxy names a method that is none."),
+        ({"X_Forwarded_Uri": "/a b"}, "The front proxy names a target that is none."),
+        ({"X_Forwarded_Host": "a/b"}, "The request needs exactly one valid Host header."),
+        ({"X_Forwarded_Host": ""}, "The request needs exactly one valid Host header."),
+        ({"x_forwarded_uri": "/y"}, "The front proxy must say x-forwarded-uri exactly once."),
+    ],
+)
+def test_a_question_that_is_not_whole_is_refused_with_its_reason(other: dict[str, str], sentence: str) -> None:
+    assert asked_about() == ("GET", "/x", b"api.test")
+    with pytest.raises(Rejection) as caught:
+        asked_about(**other)
+    assert (caught.value.reason, caught.value.details) == (Reason.REQUEST_MALFORMED, sentence)
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "asks"),
+    [
+        ("/auth", "x-forwarded", True),
+        ("/auth?x", "x-forwarded", True),
+        ("/auth/x", "x-forwarded", False),
+        ("/authx", "x-forwarded", False),
+        ("/other", "x-forwarded", False),
+        ("/auth/x", "path", True),
+        ("/auth", "path", False),
+        ("/auth?x", "path", False),
+    ],
+)
+def test_a_question_is_one_by_its_path_and_may_be_asked_by_trusted_proxies(target: str, form: str, asks: bool) -> None:
+    head, forward_auth = read(first=f"GET {target} HTTP/1.1"), ForwardAuth("/auth", form)
+    assert forward_auth.asks(head, Forwarded("192.0.2.1", "http", True)) is asks
+    stranger = Forwarded("192.0.2.1", "http", False)
+    if not asks:
+        assert not forward_auth.asks(head, stranger)
+        return
+    with pytest.raises(Rejection) as caught:
+        forward_auth.asks(head, stranger)
+    assert caught.value.details == "Only a proxy among trusted_proxies may ask here."
