@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 FUZZ_S ?= 1800
+CASES ?= 100000
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
+.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -44,6 +45,10 @@ properties: .venv/installed-dev
 # make fuzz FUZZ_S=60
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.fuzz --seconds $(FUZZ_S)
+
+# make fuzz-config CASES=1000
+fuzz-config: .venv/installed-dev
+	$(BIN)/python -m tests.proofs.config_fuzz --cases $(CASES)
 
 fuzz-core: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.core --seconds $(FUZZ_S)

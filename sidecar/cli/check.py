@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ async def problems_of(config: Config, *, online: bool) -> list[str]:
     if online:
         parts += _backends(config, clock)
     else:
-        parts = [part for part in parts if all(file is None or file.exists() for file in part.files)]
+        parts = [part for part in parts if all(map(_is_here, part.files))]
     try:
         found = await asyncio.gather(*map(_problem, parts))
     finally:
@@ -55,7 +56,12 @@ def unseen(config: Config) -> list[str]:
     """The files that are not here, each with its place in the configuration: what they hold was not looked at."""
     clock = Clock()
     parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
-    return [f"{part.key}: {file}" for part in parts for file in part.files if file is not None and not file.exists()]
+    return [f"{part.key}: {file}" for part in parts for file in part.files if not _is_here(file)]
+
+
+def _is_here(file: Path | None) -> bool:
+    """No file is; one whose name no file can have is not."""
+    return file is None or os.path.exists(file)  # Path.exists raises for such a name
 
 
 def preset_lines(config: Config) -> Iterator[str]:

@@ -85,6 +85,12 @@ def test_a_file_that_is_not_here_was_not_looked_at(name: str, tmp_path: Path) ->
     assert missing not in unseen(config(tmp_path, issuers, rest))
 
 
+async def test_a_file_whose_name_no_file_can_have_is_not_here(tmp_path: Path) -> None:
+    found = config(tmp_path, ISSUERS, UPSTREAM, f"denylist_file: {'x' * 5000}")
+    assert await problems_of(found, online=False) == []
+    assert unseen(found) == [f"denylist_file: {tmp_path}/{'x' * 5000}"]
+
+
 @pytest.mark.parametrize("name", FILES)
 async def test_a_file_that_is_not_here_may_be_mounted_later(name: str, tmp_path: Path) -> None:
     issuers, rest, _ = FILES[name]
