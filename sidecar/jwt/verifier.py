@@ -204,6 +204,8 @@ class Verifier:
                 seen.key = key
                 break
         else:
+            if awaited is None:
+                source.reconsider()
             raise Rejection(Reason.SIGNATURE_INVALID)
         now = self.clock.wall()
         try:

@@ -355,6 +355,20 @@ async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog:
             assert '100 keys behind the first 1000, which are all that are used ("more-600", ' in caplog.text
 
 
+@in_its_time_with_sockets
+async def test_an_issuer_may_give_a_kid_to_a_new_key(clock: HandClock) -> None:
+    """As Zuplo and others do when they roll their one key; the old one is refused from then on."""
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
+        verifier = sidecar.assembly.handler.verifier
+        token = shaped(clock)
+        await verified(verifier, token().encode())
+        issuer.keys = [{**tokens.public_jwk("EdDSA", "b"), "kid": tokens.kid("EdDSA")}]
+        await verified(verifier, token(name="b").encode())
+        assert verifier.cached(token().encode()) is None
+        assert (await refusal(verifier, token())).reason.code == "signature_invalid"
+        assert issuer.fetches[issuer.jwks_path] == 2
+
+
 class Files(ScriptedIssuer):
     """Serves what is in `files` by path, and nothing else."""
 

@@ -41,6 +41,7 @@ def key_source(
         clock_skew_s=issuer.clock_skew_s,
         snapshot=snapshot,
         want=brings.want if isinstance(brings, KeysByKid) else None,
+        fixed=isinstance(brings, FixedKeySet),
     )
 
 

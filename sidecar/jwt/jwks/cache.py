@@ -36,6 +36,9 @@ JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
 _TOO_MANY_FIT = f"The token does not name its key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer fit it."
 
+_NOT_ASKED_YET = "The key that the token names is not known yet, and the issuer was asked a moment ago. Try again."
+NEVER = -1
+
 log = logging.getLogger("sidecar.jwks")
 
 
@@ -60,6 +63,7 @@ class JwksSource:
     A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
     is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning. `want`
     is told of kids that are not here, where a fetch has to ask for each; it says whether there may be such a key.
+    `fixed`: no fetch brings other keys.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class JwksSource:
         clock_skew_s: float = 60.0,
         snapshot: Snapshot | None = None,
         want: Callable[[str], bool] | None = None,
+        fixed: bool = False,
         spread: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
@@ -98,12 +103,15 @@ class JwksSource:
         self._warned_at = float("-inf")
         self._snapshot = snapshot
         self._want = want
+        self._fixed = fixed
         self._spread = spread
         self._failures = 0
         self._forced_at = float("-inf")
         self._flight: asyncio.Task[None] | None = None
         self._landed = asyncio.Event()
-        self._unknown: TTLCache[str, None] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
+        self._fetched = 0  # how often keys have come
+        # kid -> what `_fetched` was when it was missed: the issuer has been asked for it once that is another number.
+        self._unknown: TTLCache[str, int] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
 
     def __repr__(self) -> str:
         return f"<JwksSource {self.name}: {self.jwks!r}, {self._failures} failures since the last success>"
@@ -152,8 +160,8 @@ class JwksSource:
         `thumbprint` is that of the certificate of the key, in a token that names no `kid`.
 
         Raises KeysAwaited for one shared fetch that may bring them, and Rejection: key_unknown when the issuer does not have
-        such a key, jwks_unavailable (503) when its keys cannot be had or are too old, since the issuer's outage is never the
-        client's 401.
+        such a key, jwks_unavailable (503) when its keys cannot be had or are too old, or it was not asked since the kid came up:
+        the issuer's outage and our own patience are never the client's 401.
         """
         if not self.usable:
             if awaited is None and self._flight is not None:
@@ -167,21 +175,39 @@ class JwksSource:
             raise Rejection(Reason.KEY_UNKNOWN, _TOO_MANY_FIT) from None
         if kid is None or len(kid) > MAX_KID_LENGTH:
             raise Rejection(Reason.KEY_UNKNOWN)
-        if kid in self._unknown:
-            self.suppressed += 1
+        if self._unknown.get(kid, self._fetched) != self._fetched:
+            self.suppressed += awaited is None
             raise Rejection(Reason.KEY_UNKNOWN)
         if awaited is None:
-            if self._want is not None and not self._want(kid):
-                raise Rejection(Reason.KEY_UNKNOWN)
-            flight = self._flight or self._force()
-            if flight is not None:
-                raise KeysAwaited(flight)
-            self.suppressed += 1
+            self._ask_for(kid)
         if self._failures or self._flight is not None:
             raise self._unavailable()
-        if awaited is not None:  # within the cooldown nobody has asked: the issuer may well have this key
-            self._unknown[kid] = None
+        if self._unknown.get(kid) == self._fetched:  # nobody has asked since: the issuer may well have this key
+            raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, self._asked_again_s))
+        self._unknown[kid] = NEVER
         raise Rejection(Reason.KEY_UNKNOWN)
+
+    def _ask_for(self, kid: str) -> None:
+        """Raises KeysAwaited for the fetch that may bring this key, unless one was forced within the cooldown."""
+        if self._fixed or (self._want is not None and not self._want(kid)):
+            raise Rejection(Reason.KEY_UNKNOWN)
+        if kid not in self._unknown:
+            self._unknown[kid] = self._fetched
+        self.reconsider()
+        self.suppressed += 1
+
+    def reconsider(self) -> None:
+        """For a token that no key here verifies: the issuer may have given a known kid to a new key.
+
+        Raises KeysAwaited for the fetch that tells, unless one was forced within the cooldown.
+        """
+        flight = None if self._fixed else self._flight or self._force()
+        if flight is not None:
+            raise KeysAwaited(flight)
+
+    @property
+    def _asked_again_s(self) -> float:
+        return min(self.cooldown_s, self.next_fetch_at - self._clock.monotonic())
 
     def begin_with(self, old: "JwksSource") -> None:
         """Go on in place of another source of the same issuer: with its keys where none are here, and with its graces."""
@@ -231,7 +257,7 @@ class JwksSource:
 
     async def _refresh(self, trigger: str) -> None:
         if self.jwks is not None:  # in time also while the issuer is down
-            self.jwks = self.removed.ended(self.jwks)
+            self._use(self.removed.ended(self.jwks))
         began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
@@ -264,10 +290,9 @@ class JwksSource:
         self.skipped = jwks.skipped
         self._save(jwks)
         jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
-        if self.jwks is None or not jwks.same_as(self.jwks):
-            self.jwks = jwks  # an equal set is kept, so that what it verified stays remembered
-            self._unknown.clear()
+        self._use(jwks)
         self._failures = 0
+        self._fetched += 1
         self.last_error = None
         self.fetched_at = now
         fresh_s = self._refresh_interval_s
@@ -277,6 +302,18 @@ class JwksSource:
         self._next_fetch(min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), self.trusted_until))
         self._compare_clocks(key_set.clock_offset_s, now)
         self._count(trigger, "success")
+
+    def _use(self, jwks: Jwks) -> None:
+        """Go on with this set. An equal one is not taken, so that what the last one verified stays remembered."""
+        last = self.jwks
+        if last is not None and jwks.same_as(last):
+            return
+        self.jwks = jwks
+        self._unknown.clear()
+        present = {key.kid for key in jwks.keys}
+        for key in () if last is None else last.keys:  # the issuer has just told that it has them no more
+            if key.kid is not None and key.kid not in present:
+                self._unknown[key.kid] = NEVER
 
     def _failed(self, trigger: str, why: str) -> None:
         now = self._clock.monotonic()

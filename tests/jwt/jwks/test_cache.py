@@ -19,7 +19,9 @@ from sidecar.jwt.jwks.cache import (
     UNKNOWN_KIDS,
     WAIT_S,
     JwksSource,
+    KeysAwaited,
 )
+from sidecar.jwt.jwks.fetcher import FixedKeySet
 from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
 from tests.peers import tokens
@@ -397,7 +399,7 @@ async def test_an_unknown_kid_storm_is_one_fetch(clock: HandClock) -> None:
         storm = [refusal(source, f"random-{n}") for n in range(100)]
         assert {rejection.reason for rejection in await asyncio.gather(*storm)} == {Reason.KEY_UNKNOWN}
         for n in range(100):
-            assert (await refusal(source, f"more-{n}")).reason is Reason.KEY_UNKNOWN
+            assert (await refusal(source, f"more-{n}")).reason is Reason.JWKS_UNAVAILABLE
         assert issuer.asked == 2
 
 
@@ -472,13 +474,58 @@ async def test_what_the_issuer_was_spared_is_counted(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_kid_that_nobody_has_asked_for_is_not_remembered_as_unknown(clock: HandClock) -> None:
+async def test_a_kid_that_the_issuer_was_not_asked_for_is_not_the_clients_mistake(clock: HandClock) -> None:
+    """A made-up kid just before a rotation refuses no good token for good: it may come again when the issuer is asked again."""
     async with Kept(clock, key_set("a")) as (source, issuer):
         await refusal(source, "x")
         issuer.answer = key_set("a", "b")
-        assert (await refusal(source, "ed25519-b")).reason is Reason.KEY_UNKNOWN  # within the cooldown
+        await until(clock, 10)
+        said = await refusal(source, "ed25519-b")
+        assert (said.reason.status, said.reason, said.retry_after_s) == (
+            503,
+            Reason.JWKS_UNAVAILABLE,
+            pytest.approx(COOLDOWN_S - 10, abs=0.1),
+        )
+        assert said.details == (
+            "The key that the token names is not known yet, and the issuer was asked a moment ago. Try again."
+        )
         await until(clock, COOLDOWN_S + 1)
         assert await found(source, "b")
+
+
+@in_its_time
+async def test_a_kid_is_unknown_once_any_fetch_has_not_brought_it(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle, refresh_interval_s=60.0) as (source, issuer):
+        await until(clock, 50)
+        await refusal(source, "x")
+        await until(clock, 55)
+        assert (await refusal(source, "y")).reason is Reason.JWKS_UNAVAILABLE
+        source.next_fetch_at = clock.monotonic()
+        await source.fetch_now()
+        assert (await refusal(source, "y")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 3
+
+
+@in_its_time
+async def test_keys_that_no_fetch_changes_know_every_unknown_kid(clock: HandClock) -> None:
+    source = JwksSource("main", FixedKeySet({"keys": [tokens.public_jwk("EdDSA")]}), ["EdDSA"], clock, fixed=True)
+    await source.fetch_now()
+    for kid in ("x", "y"):
+        assert (await refusal(source, kid)).reason is Reason.KEY_UNKNOWN
+    source.reconsider()
+
+
+@in_its_time
+async def test_a_signature_that_fails_may_ask_for_the_keys_once_within_the_cooldown(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        with pytest.raises(KeysAwaited) as caught:
+            source.reconsider()
+        await caught.value.landed()
+        source.reconsider()
+        assert issuer.asked == 2
+        await until(clock, COOLDOWN_S + 1)
+        with pytest.raises(KeysAwaited):
+            source.reconsider()
 
 
 @in_its_time
