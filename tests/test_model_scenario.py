@@ -465,7 +465,7 @@ async def test_many_that_wait_for_keys_share_one_fetch_and_survive_the_first_tha
             fetches = [asyncio.create_task(stack.fetch(protected(stack.alice))) for _ in range(20)]
             await stack.issuer.fetched(1, stack.issuer.discovery_path)
             async with patience("all to wait"):
-                while stack.sidecar.live.telemetry.requests_in_flight < 21:
+                while stack.sidecar.live.resources.requests_in_flight < 21:
                     await asyncio.sleep(0)
         stack.issuer.release()
         assert [(await one).status for one in fetches] == [200] * 20

@@ -38,7 +38,7 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        if self._live.telemetry.draining:
+        if self._live.resources.draining:
             return web.Response(status=503, text="draining\n")
         # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
         if not self._has_been_ready:

@@ -105,7 +105,7 @@ class Live:
         """
         if self.draining_since is None:
             self.draining_since = self._clock.monotonic() if since is None else since
-            self.telemetry.draining = True
+            self.resources.draining = True
             self.history.note("draining", "sidecar", "warn", "the sidecar began to drain")
             log.info("event=draining")
 
@@ -115,7 +115,7 @@ class Live:
             return False
         if self.draining_since is not None:
             self.draining_since = None
-            self.telemetry.draining = False
+            self.resources.draining = False
             self.history.note("draining", "sidecar", "good", "the sidecar drains no more")
             log.info("event=not_draining")
         return True

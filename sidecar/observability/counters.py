@@ -40,7 +40,7 @@ class Spell:
 
 @dataclass(eq=False)
 class Counts:
-    """Counters by names from the configuration and closed sets, never from a client; the last two are what is now.
+    """Counters by names from the configuration and closed sets, never from a client.
 
     `requests` are by route, method and status, `decisions` by issuer, result and reason. The results are allow, deny, error (a
     5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
@@ -63,5 +63,3 @@ class Counts:
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_S))
     handshakes: dict[str, int] = field(default_factory=dict)
     lost_lines: int = 0
-    connections: int = 0
-    requests_in_flight: int = 0

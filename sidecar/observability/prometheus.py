@@ -131,8 +131,6 @@ class Collector(registry.Collector):
         yield _histogram(
             "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
         )
-        yield _gauge("requests_in_flight", "Requests being served.", (), {(): telemetry.requests_in_flight})
-        yield _gauge("connections", "Connections of clients.", (), {(): telemetry.connections})
 
     def _added(self, values: Iterable[tuple[tuple[str, ...], int]]) -> Mapping[tuple[str, ...], int]:
         """Counts by labels of which the first is a route."""

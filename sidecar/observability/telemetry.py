@@ -38,17 +38,13 @@ class _Outcome(NamedTuple):
 
 
 class Telemetry(Counts):
-    """Counts what happens, for the life of the process: every assembly counts here.
-
-    `draining` is set once, and makes each answer the last of its connection.
-    """
+    """Counts what happens, for the life of the process: every assembly counts here."""
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
         super().__init__()
         self._clock = clock
         self.access_log = access_log
         self.refusals = Refusals(clock)
-        self.draining = False
         self._outcomes: dict[tuple[object, ...], _Outcome] = {}
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True

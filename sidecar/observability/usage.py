@@ -31,6 +31,8 @@ class Usage(NamedTuple):
     in_flight_limit: int
     buffered_bytes: int
     buffered_bytes_limit: int
+    connections: int
+    in_flight: int
     pools: Mapping[str, PoolUse]
     draining: bool
     files: Mapping[str, bool]
@@ -40,6 +42,8 @@ class Usage(NamedTuple):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
+        yield _gauge("connections", "Connections of clients.", self.connections)
+        yield _gauge("requests_in_flight", "Requests being served.", self.in_flight)
         yield _gauge("connections_limit", "Connections of clients that may be open.", self.connections_limit)
         yield _gauge("requests_in_flight_limit", "Requests that may be served at once.", self.in_flight_limit)
         yield _gauge(

@@ -21,7 +21,7 @@ from sidecar.http.response_head import ResponseHead
 from sidecar.http.responses import CONTINUE
 from sidecar.jwt.examination import Examination
 from sidecar.observability.record import Record
-from sidecar.observability.telemetry import Telemetry
+from sidecar.proxy.resources import Resources
 from sidecar.proxy.tunnel import ClientSide
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
@@ -68,7 +68,7 @@ class Answers(Protocol):
 class Rules(Protocol):
     """What an exchange was taken through, and what decides how it goes on."""
 
-    telemetry: Telemetry
+    resources: Resources
 
     @property
     def answers(self) -> Answers:
@@ -163,7 +163,7 @@ class Exchange(Record):
             and self.head.persists
             and self.head.upgrade is None  # what was declined may already be on its way
             and client.reader.state == COMPLETE
-            and not self.handler.telemetry.draining
+            and not self.handler.resources.draining
         )
 
     @property

@@ -36,6 +36,7 @@ from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.exchange import Client, Exchange, new_id
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
+from sidecar.proxy.resources import Resources
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
 from sidecar.proxy.upstream_pool import UpstreamPool
 
@@ -56,6 +57,7 @@ class Handler:
         upstreams: Mapping[str, UpstreamPool],
         telemetry: Telemetry,
         clock: Clock,
+        resources: Resources,
         *,
         tokens: TokenSources,
         header_policy: RequestHeaderPolicy,
@@ -74,6 +76,7 @@ class Handler:
         self.identity = identity
         self.upstreams = upstreams
         self.telemetry = telemetry
+        self.resources = resources
         self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors)
         self.tokens = tokens
         self.header_policy = header_policy
@@ -107,12 +110,12 @@ class Handler:
 
     def receive(self, exchange: Exchange) -> None:
         """A request has come: match, and go on with it."""
-        self.telemetry.requests_in_flight += 1
+        self.resources.requests_in_flight += 1
         head = exchange.head
         try:
             if head.stripped or head.from_front_proxy:
                 self._count_stripped(exchange)
-            self._admit(exchange)
+            self._admit()
             if head.problem or head.unmet_expectation:
                 check_head(head)
             if self.pages and (page := self.pages.get(head.target.partition("?")[0])) is not None:
@@ -185,7 +188,7 @@ class Handler:
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """A request is over, at so many monotonic seconds: record it."""
-        self.telemetry.requests_in_flight -= 1
+        self.resources.requests_in_flight -= 1
         if self.tracing is not None:
             self.tracing.ended(exchange)
         self.telemetry.ended(exchange, now)
@@ -209,9 +212,8 @@ class Handler:
         if not exchange.forwarded.trusted:
             counts["forwarded"] += head.from_front_proxy.count(b"\r\n")
 
-    def _admit(self, exchange: Exchange) -> None:
-        client = exchange.client
-        if self.telemetry.requests_in_flight > self._in_flight or (client is not None and client.resources.spent):
+    def _admit(self) -> None:
+        if self.resources.requests_in_flight > self._in_flight or self.resources.spent:
             raise Rejection(Reason.OVERLOADED, retry_after_s=1)
 
     def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:

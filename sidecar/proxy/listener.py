@@ -94,7 +94,7 @@ class Listener(web.Server):
         self.deadlines.watched.discard(connection)
         if connection in self._open:
             self._open.discard(connection)
-            self.handler.telemetry.connections -= 1
+            self.resources.connections -= 1
 
     async def accept_tls(self, listening: socket.socket, context: ssl.SSLContext) -> None:
         """Accept clients that speak TLS, for ever. A connection counts from its first byte: a handshake is one."""
@@ -146,7 +146,7 @@ class Listener(web.Server):
     def _count(self, connection: ClientConnection) -> None:
         if connection not in self._open:
             self._open.add(connection)
-            self.handler.telemetry.connections += 1
+            self.resources.connections += 1
 
     def pre_shutdown(self) -> None:
         """End idle connections now, and others as soon as the request that they serve has been answered."""

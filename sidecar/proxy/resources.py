@@ -20,6 +20,8 @@ class Resources:
     is unread. So does a client's connection that has sent more than can be dealt with: a part of a head, a body that waits for
     its backend, or other requests. `held_bytes` is the sum of these; beyond `most_held_bytes` new requests are refused, and
     reads are small.
+
+    `connections` are those of clients, with handshakes under way. `draining`: each answer is the last one of its connection.
     """
 
     def __init__(self, most_held_bytes: int = 64 * 1024 * 1024) -> None:
@@ -27,6 +29,9 @@ class Resources:
         self.memory = self.large_memory[:READ_BYTES]
         self.most_held_bytes = most_held_bytes
         self.held_bytes = 0
+        self.connections = 0
+        self.requests_in_flight = 0
+        self.draining = False
         self.spent = False  # is the budget?
         self._deferred: deque[Callable[[], None]] = deque()
         self._turn_is_due = False

@@ -72,7 +72,7 @@ async def test_readiness_waits_for_required_issuers_only() -> None:
 async def test_draining_is_not_ready_but_alive() -> None:
     async with running() as stack:
         await ready(stack)
-        stack.sidecar.live.telemetry.draining = True
+        stack.sidecar.live.resources.draining = True
         answer = await stack.health("/readyz")
         assert (answer.status, answer.body) == (503, b"draining\n")
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 503}
@@ -164,7 +164,7 @@ async def test_a_pod_is_ready_while_the_backend_beside_it_accepts_connections() 
         assert (await stack.health("/readyz")).status == 200
         await stack.backend.come_back()
         assert (await stack.health("/readyz/upstream")).status == 200
-        stack.sidecar.live.telemetry.draining = True
+        stack.sidecar.live.resources.draining = True
         assert (await stack.health("/readyz/upstream")).body == b"draining\n"
 
 

@@ -543,7 +543,7 @@ async def crowd(here: World, of: list[str]) -> dict[str, int]:
 
 
 async def in_flight(here: World, number: int) -> None:
-    while here.sidecar.live.telemetry.requests_in_flight < number:
+    while here.sidecar.live.resources.requests_in_flight < number:
         await asyncio.sleep(0)  # in this loop no time passes meanwhile
 
 

@@ -84,10 +84,10 @@ async def test_the_command_asks_the_admin_listener(stack: Stack, capsys: pytest.
     whom = f"pid {os.getpid()}, {stack.sidecar.live.listens}"
     told = f"draining: not ready any more, still serving (0 requests in flight): {whom}\n"
     assert (said.out, said.err) == (f"{told}jwt-sidecar drain --undrain takes it back\n", "")
-    assert stack.sidecar.live.telemetry.draining
+    assert stack.sidecar.live.resources.draining
     assert await run("--undrain", "--admin", f"http://{host}:{port}") == 0
     assert capsys.readouterr().out == f"ready again, not draining any more: {whom}\n"
-    assert not stack.sidecar.live.telemetry.draining
+    assert not stack.sidecar.live.resources.draining
     assert (await stack.health("/readyz")).status == 200
 
 
@@ -147,7 +147,7 @@ async def test_the_command_reads_where_that_is(
     settings = configuration(stack.issuer, stack.backend)
     file.write_text(json.dumps(settings | {"admin": {"listen": f"{host}:{stack.sidecar.admin_address[1]}"}}))
     assert await run("-c", str(file)) == 0
-    assert stack.sidecar.live.telemetry.draining
+    assert stack.sidecar.live.resources.draining
     file.write_text(json.dumps(settings))
     assert await run("-c", str(file)) == 2
     assert "its admin.listen has port 0, so only the start says which one it is" in capsys.readouterr().err

@@ -101,7 +101,7 @@ async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(key
     async with RawBackend(ok) as backend, exchange(keys, backend, issuer=issuer) as stack:
         burst = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(20)]
         async with patience("all of them to wait"):
-            while stack.sidecar.assembly.handler.telemetry.requests_in_flight < len(burst):
+            while stack.sidecar.assembly.handler.resources.requests_in_flight < len(burst):
                 await asyncio.sleep(0)
         issuer.release()
         assert {answer.status for answer in await asyncio.gather(*burst)} == {200}

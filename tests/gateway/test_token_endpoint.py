@@ -131,7 +131,7 @@ async def test_the_pages_are_counted_under_a_name_of_their_own(keys: Keys) -> No
 async def test_a_page_ends_with_the_connection_when_it_drains(keys: Keys) -> None:
     async with issuing(keys) as stack:
         assert (await stack.fetch(request("GET", JWKS))).get("connection") is None
-        stack.sidecar.live.telemetry.draining = True
+        stack.sidecar.live.resources.draining = True
         assert (await stack.fetch(request("GET", JWKS))).get("connection") == "close"
 
 
@@ -292,7 +292,7 @@ async def test_a_body_that_breaks_is_refused(keys: Keys) -> None:
         async with stack.client() as client:
             await client.send(head + b"5\r\ngrant\r\n")
             async with patience("the form to be waited for"):
-                while not stack.sidecar.live.telemetry.requests_in_flight:
+                while not stack.sidecar.live.resources.requests_in_flight:
                     await asyncio.sleep(0)
             await client.send(b"nonsense\r\n")
             answer = await client.response()

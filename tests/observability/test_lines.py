@@ -25,7 +25,7 @@ async def leave(stack: Stack) -> None:
         await client.send(stack.good())
         await stack.backend.received()
     async with patience("the request to end"):
-        while stack.sidecar.live.telemetry.requests_in_flight:
+        while stack.sidecar.live.resources.requests_in_flight:
             await asyncio.sleep(0.01)
 
 

@@ -360,7 +360,7 @@ async def test_a_client_that_left_and_an_answer_that_broke_off_are_counted() -> 
             await client.send(stack.good())
             await stack.backend.received()
         async with patience("the request to end"):
-            while stack.sidecar.live.telemetry.requests_in_flight:
+            while stack.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0)
         stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", close=True)
         async with stack.client() as client:

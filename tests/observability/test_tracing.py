@@ -227,7 +227,7 @@ async def test_the_server_span_begins_when_the_head_had_come() -> None:
         stack.issuer.hang()
         late = asyncio.create_task(stack.fetch(stack.good()))
         async with patience("the request to wait for keys"):
-            while not stack.sidecar.live.telemetry.requests_in_flight:
+            while not stack.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0)
         before_ns = time.time_ns()
         stack.issuer.release()
@@ -329,7 +329,7 @@ async def test_a_client_that_left_is_an_error_of_its_own() -> None:
             await client.send(stack.good())
             await stack.backend.received()
         async with patience("the request to end"):
-            while stack.sidecar.live.telemetry.requests_in_flight:
+            while stack.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0.01)
     for kind in (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT):
         assert attributes(it.the(kind))["error.type"] == "client_left"

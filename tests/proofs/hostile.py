@@ -269,7 +269,7 @@ class Stack:
     async def _check_rest(self, name: str, tokens: int, received: bytes) -> None:
         """Nothing is left, the backend saw what it may, nothing failed or was told, and the next one is served."""
         async with patience("what the case left behind to end"):
-            while self._own_tasks() != self.tasks or self.sidecar.live.telemetry.requests_in_flight:
+            while self._own_tasks() != self.tasks or self.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0)
         for _ in range(LATE_TURNS):
             await asyncio.sleep(0)

@@ -426,7 +426,7 @@ async def test_a_client_that_leaves_takes_its_request_along(stack: Stack, when: 
         else:
             client.abort()
         await stack.backend.disconnected()
-    assert stack.sidecar.live.telemetry.requests_in_flight == 0
+    assert stack.sidecar.live.resources.requests_in_flight == 0
 
 
 async def test_a_client_that_leaves_before_its_body_was_read_never_sends_a_request(stack: Stack) -> None:

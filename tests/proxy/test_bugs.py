@@ -37,7 +37,7 @@ async def with_a_bug() -> AsyncIterator[Stack]:
         [said] = stack.secrets.errors
         assert f" event=bug type=ValueError at={__file__}:" in said
         assert "secret" not in said
-        assert stack.sidecar.live.telemetry.requests_in_flight == 0
+        assert stack.sidecar.live.resources.requests_in_flight == 0
         stack.secrets.errors.clear()
 
 

@@ -220,7 +220,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_
         await stack.health("/livez")  # what was sent before has come in by then
         come_to(stack, begun_s + 105)
         await turns()
-        assert stack.sidecar.live.telemetry.connections == 1
+        assert stack.sidecar.live.resources.connections == 1
         await client.send(head[20:])
         assert (await client.response()).status == 200
 
@@ -240,10 +240,10 @@ async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_lo
         await client.send(b"x")
         come_to(stack, before_s + 4.9)
         await turns()
-        assert stack.sidecar.live.telemetry.connections == 1
+        assert stack.sidecar.live.resources.connections == 1
         come_to(stack, after_s + 5)
         await turns()
-        assert stack.sidecar.live.telemetry.connections == 0
+        assert stack.sidecar.live.resources.connections == 0
 
 
 async def test_a_connection_has_no_deadline_before_it_begins(stack: Stack) -> None:
@@ -287,7 +287,7 @@ async def unread(stack: Stack, client: Client, connection: ClientConnection) -> 
         await client.send(stack.good())
         await stack.backend.received(asked)
         async with patience("the answer"):
-            while stack.sidecar.live.telemetry.requests_in_flight:
+            while stack.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0)
     return asked
 
@@ -398,7 +398,7 @@ async def test_the_requests_that_waited_for_that_are_answered_then() -> None:
 async def gone_from(stack: Stack) -> None:
     """Wait until the sidecar has no connection of a client."""
     async with patience("the end of the connection"):
-        while stack.sidecar.live.telemetry.connections:
+        while stack.sidecar.live.resources.connections:
             await asyncio.sleep(0)
 
 
@@ -450,7 +450,7 @@ async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool
     async with unread_page(size) as (stack, client):
         come_to(stack, stack.clock.monotonic() + silent_s)  # of 300 by default
         await turns()
-        assert stack.sidecar.live.telemetry.connections == in_time
+        assert stack.sidecar.live.resources.connections == in_time
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         if in_time:
             assert len((await client.response()).body) == size
@@ -538,7 +538,7 @@ async def test_the_connections_of_clients_that_were_cut_off_are_none_any_more() 
         await half.send(b"GET / HTTP/1.1\r\n")
         await stack.backend.received()
         await listener(stack).shutdown()
-        assert stack.sidecar.live.telemetry.requests_in_flight == 0
+        assert stack.sidecar.live.resources.requests_in_flight == 0
         for client in (busy, half):
             assert await ended(client)
 

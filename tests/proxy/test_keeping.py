@@ -64,7 +64,7 @@ async def test_it_ends_after_the_answer_to_a_client_that(asked: Stack, kind: str
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_while_the_sidecar_drains_every_answer_is_the_last(asked: Stack, kind: str) -> None:
-    asked.sidecar.live.telemetry.draining = True
+    asked.sidecar.live.resources.draining = True
     answers = await asked.converse(of(asked, kind), tail=asked.good())
     assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
 

@@ -450,11 +450,11 @@ async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
             await leaving.send(stack.good("GET", "/left"))
             await staying.send(stack.good("GET", "/stayed"))
             async with patience("both to wait"):
-                while stack.sidecar.live.telemetry.requests_in_flight < 3:
+                while stack.sidecar.live.resources.requests_in_flight < 3:
                     await asyncio.sleep(0)
             await leaving.close()
             async with patience("the client that left to be forgotten"):
-                while stack.sidecar.live.telemetry.requests_in_flight > 2:
+                while stack.sidecar.live.resources.requests_in_flight > 2:
                     await asyncio.sleep(0)
             held.release.set()
             assert (await at_work).status == 200
@@ -533,7 +533,7 @@ async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: 
         more.set()
         assert await client.read(2) == b"cd"  # for as long as nobody has looked at the deadlines
         stack.sidecar.live.deadlines.tick()
-        assert stack.sidecar.live.telemetry.requests_in_flight == (not ends)
+        assert stack.sidecar.live.resources.requests_in_flight == (not ends)
         if ends:
             assert await client.closed() == b""
 
@@ -549,7 +549,7 @@ async def test_a_silent_answer_ends_with_the_token_too() -> None:
             stack.sidecar.live.deadlines.tick()
             for _ in range(20):
                 await asyncio.sleep(0)
-            assert stack.sidecar.live.telemetry.requests_in_flight == in_flight
+            assert stack.sidecar.live.resources.requests_in_flight == in_flight
         assert await client.closed() == b""
         telemetry = stack.sidecar.live.telemetry
         assert telemetry.decisions == {("main", "deny", "token_expired"): 1}

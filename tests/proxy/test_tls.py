@@ -108,7 +108,7 @@ async def test_the_end_of_the_sidecar_ends_handshakes_also_those_that_are_about_
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 await listener.shutdown()
-                assert stack.sidecar.live.telemetry.connections == 0
+                assert stack.sidecar.live.resources.connections == 0
 
 
 async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: Path) -> None:

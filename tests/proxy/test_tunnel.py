@@ -263,7 +263,7 @@ async def test_the_end_of_the_client_ends_the_backend() -> None:
         tunnel.client.abort()
         assert await tunnel.rest() == b""
         telemetry = tunnel.stack.sidecar.live.telemetry
-        while telemetry.requests_in_flight:
+        while tunnel.stack.sidecar.live.resources.requests_in_flight:
             await asyncio.sleep(0)
         assert telemetry.requests == {("/*", "GET", 101): 1}
 

@@ -90,7 +90,7 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
         if not line.lost:
             line.end()
     await turns()
-    assert live.telemetry.requests_in_flight == live.telemetry.connections == live.resources.held_bytes == 0
+    assert live.resources.requests_in_flight == live.resources.connections == live.resources.held_bytes == 0
     assert live.deadlines.watched == set()
     await live.stop()
 

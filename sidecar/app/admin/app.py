@@ -163,7 +163,7 @@ class Admin:
 
     async def _drain(self, _request: web.Request) -> web.Response:
         self._live.drain()
-        return web.json_response({"draining": True, "in_flight": self._live.telemetry.requests_in_flight})
+        return web.json_response({"draining": True, "in_flight": self._live.resources.requests_in_flight})
 
     async def _undrain(self, _request: web.Request) -> web.Response:
         if not self._live.undrain():

@@ -85,8 +85,8 @@ def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: f
 
 
 def _of_the_sidecar(live: Live) -> Iterator[Problem]:
-    telemetry, file = live.telemetry, live.file
-    if telemetry.draining:
+    file = live.file
+    if live.resources.draining:
         yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves on until it is stopped.")
     if file.refused is not None:
         count = _number(len(file.refused.problems), "problem")

@@ -48,7 +48,7 @@ def about(live: Live, clock: Clock) -> dict[str, Any]:
         "listens": live.listens,
         "health": live.health,
         "admin": live.admin,
-        "draining": live.telemetry.draining,
+        "draining": live.resources.draining,
         "configuration": {
             "file": None if live.file.path is None else str(live.file.path),
             "hash": live.assembly.config.digest,
@@ -68,9 +68,9 @@ def _traffic(live: Live, minute: Counted) -> dict[str, Any]:
     durations = add_up(minute.durations.values())
     return {
         "requests": sum(telemetry.requests.values()),
-        "in_flight": telemetry.requests_in_flight,
-        "connections": telemetry.connections,
-        "draining": telemetry.draining,
+        "in_flight": live.resources.requests_in_flight,
+        "connections": live.resources.connections,
+        "draining": live.resources.draining,
         "refused": refused,
         "reported": reported,
         "minute": {

@@ -108,6 +108,7 @@ class Assembly:
             self.upstreams,
             telemetry,
             clock,
+            resources,
             tokens=tokens,
             header_policy=header_policy(config, tokens),
             signature=signs,
