@@ -131,7 +131,7 @@ async def test_the_values_of_labels_are_closed_sets() -> None:
     allowed = {
         "route": {"(default)", "(none)", "/public/*", "/admin/*", "/trial/*"},
         "method": {"GET", "POST", "TRACE", "_OTHER"},
-        "code": {"200", "400", "401", "403", "405"},
+        "code": {"200", "400", "401", "403", "405", "503"},
         "issuer": {"main", "none"},
         "reason": {"allowed", *(reason.code for reason in Reason)},
         "trigger": {"scheduled", "forced"},
