@@ -59,3 +59,10 @@ def test_a_workflow_runs_fixed_versions_with_the_least_rights(file: Path) -> Non
 def test_actionlint_finds_nothing(tool: Tool) -> None:
     assert WORKFLOWS
     assert tool("actionlint", *map(str, WORKFLOWS)) == ""
+
+
+def test_an_install_without_the_lock_gets_the_aiohttp_that_is_tested() -> None:
+    [pinned] = re.findall(r"^aiohttp==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    major, minor, _ = pinned.split(".")
+    bounds = f'"aiohttp>={pinned},<{major}.{int(minor) + 1}"'
+    assert bounds in (ROOT / "pyproject.toml").read_text()
