@@ -209,8 +209,8 @@ def _status(one: "Running", _options: argparse.Namespace) -> None:
     from sidecar.cli.status import status as lines
 
     told = one.ask("GET", "/status?most=0")
-    lists = (one.ask("GET", f"/{name}")[name] for name in ("issuers", "upstreams", "routes"))
-    print("\n".join(lines(told, *lists)))
+    issuers, upstreams, routes = (one.ask("GET", f"/{name}")[name] for name in ("issuers", "upstreams", "routes"))
+    print("\n".join(lines(told, issuers, upstreams, routes, one.ask("GET", "/configuration")["refused"])))
 
 
 def report(options: argparse.Namespace) -> int:

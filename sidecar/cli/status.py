@@ -7,7 +7,11 @@ MARKS = {"bad": "BAD ", "warn": "WARN", "note": "note"}
 
 
 def status(
-    told: dict[str, Any], issuers: list[dict[str, Any]], upstreams: list[dict[str, Any]], routes: list[dict[str, Any]]
+    told: dict[str, Any],
+    issuers: list[dict[str, Any]],
+    upstreams: list[dict[str, Any]],
+    routes: list[dict[str, Any]],
+    refused: dict[str, Any] | None = None,
 ) -> Iterator[str]:
     """The lines for what runs, what is wrong, and what it does."""
     about, traffic = told["sidecar"], told["traffic"]
@@ -17,7 +21,10 @@ def status(
     yield f"  {file['file'] or 'no file'}, hash {file['hash']}, taken into use {file['loaded_at']}"
     yield ""
     problems = told["problems"]
-    yield from (f"{MARKS[one['level']]} {one['text']}" for one in problems)
+    for one in problems:
+        yield f"{MARKS[one['level']]} {one['text']}"
+        if one["what"] == "configuration" and refused is not None and one["level"] == "bad":
+            yield from (f"     line {each['line']}: {each['path']}: {each['text']}" for each in refused["problems"])
     if not problems:
         yield "Nothing is wrong."
     yield ""

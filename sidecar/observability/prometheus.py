@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from prometheus_client import CollectorRegistry, ProcessCollector, registry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar
 
 from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
@@ -17,7 +18,7 @@ from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.record import NO_ROUTE
-from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
+from sidecar.observability.telemetry import UPSTREAM_ERRORS, Example, Telemetry
 from sidecar.observability.usage import Usage
 
 NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that no fetch has to renew
@@ -120,6 +121,7 @@ class Collector(registry.Collector):
             "From a request's head to its answer's end.",
             self._merged(telemetry.durations),
             "route",
+            dict(telemetry.exemplars),
         )
         yield _histogram(
             "upstream_request_duration_seconds",
@@ -278,10 +280,22 @@ def _samples(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[An
     return family
 
 
-def _histogram(name: str, text: str, values: Mapping[str, Histogram], label: str | None = None) -> Metric:
+def _histogram(
+    name: str,
+    text: str,
+    values: Mapping[str, Histogram],
+    label: str | None = None,
+    examples: Mapping[tuple[str, int], Example] | None = None,
+) -> Metric:
+    """`examples` are by the label and the number of their bucket; OpenMetrics has a place for them."""
     family = HistogramMetricFamily(PREFIX + name, text, labels=() if label is None else (label,))
     for of, histogram in values.items():
-        family.add_metric(() if label is None else (of,), list(histogram.cumulative()), histogram.sum)
+        buckets: list[Any] = list(histogram.cumulative())
+        for (of_whom, number), example in (examples or {}).items():
+            if of_whom == of:
+                exemplar = Exemplar({"trace_id": example.trace_id}, example.duration_s, example.at)
+                buckets[number] = (*buckets[number], exemplar)
+        family.add_metric(() if label is None else (of,), buckets, histogram.sum)
     return family
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from bisect import bisect_left
 from typing import NamedTuple
 
 from sidecar.common.clock import Clock
@@ -25,6 +26,7 @@ log = logging.getLogger("sidecar.requests")
 
 MAX_OUTCOMES = 1024
 MAX_SPELLS = 2000
+EXEMPLAR_EVERY_S = 1.0  # for a bucket
 
 
 class _Outcome(NamedTuple):
@@ -37,6 +39,14 @@ class _Outcome(NamedTuple):
     upstream_durations: Histogram
 
 
+class Example(NamedTuple):
+    """A request of one bucket of a histogram: the id of its trace, how long it took, and when it ended (Unix time)."""
+
+    trace_id: str
+    duration_s: float
+    at: float
+
+
 class Telemetry(Counts):
     """Counts what happens, for the life of the process: every assembly counts here."""
 
@@ -46,6 +56,7 @@ class Telemetry(Counts):
         self.access_log = access_log
         self.refusals = Refusals(clock)
         self._outcomes: dict[tuple[object, ...], _Outcome] = {}
+        self.exemplars: dict[tuple[str, int], Example] = {}
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True
 
@@ -72,6 +83,8 @@ class Telemetry(Counts):
             self.skipped[outcome.skipped] += 1
         duration_s = now - request.started
         outcome.durations.add(duration_s)
+        if request.span_trace_id is not None or request.traceparent is not None:
+            self._exemplify(outcome.request[0], request, duration_s)
         if request.answered:
             outcome.upstream_durations.add(request.answered - request.sent)
             self.overhead.add(request.sent - request.started)
@@ -84,6 +97,13 @@ class Telemetry(Counts):
             self._spell((outcome.request[0], request.issuer, rejected.code, request.reported))
         if self.access_log is not None:
             self.access_log.write(request, duration_s)
+
+    def _exemplify(self, route: str, request: Record, duration_s: float) -> None:
+        """Keep the trace of a request as an example of its bucket, once in a while."""
+        bucket, now = bisect_left(BUCKETS_S, duration_s), self._clock.wall()
+        kept = self.exemplars.get((route, bucket))
+        if (kept is None or now >= kept.at + EXEMPLAR_EVERY_S) and (trace_id := request.trace_id) is not None:
+            self.exemplars[route, bucket] = Example(trace_id, duration_s, now)
 
     def _outcome(self, key: tuple[object, ...], request: Record) -> "_Outcome":
         """What is counted for requests that end like this one, looked up once."""

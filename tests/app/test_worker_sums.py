@@ -1,8 +1,11 @@
 """What workers answer one by one, as one answer: metrics and the views of operators."""
 
+from typing import Any
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar.app.admin.report import judged
 from sidecar.app.workers.metrics import ADD_UP, SMALLEST, Counted
 from sidecar.app.workers.views import together
 from sidecar.observability.prometheus import PREFIX
@@ -107,3 +110,19 @@ async def test_of_every_gauge_it_is_decided_how_several_are_one() -> None:
 )  # fmt: skip
 def test_counts_add_up_and_of_all_else_one_is_told(answers: list[object], one: object) -> None:
     assert together(answers) == one
+
+
+def test_what_several_say_of_report_mode_is_judged_by_their_sum() -> None:
+    def said(requests: int, *refused: int) -> dict[str, Any]:
+        kinds = [{"issuer": "main", "code": "token_expired", "count": one, "last": "2026"} for one in refused]
+        return judged(
+            {"since": "2026", "seconds": 1.0, "routes": [{"route": "/a", "requests": requests, "refused": kinds}]}
+        )
+
+    alone = said(200)
+    assert (alone["safe"], alone["routes"][0]["verdict"]) == (False, "too_few")
+    both = judged(together([said(200), said(200)]))
+    assert (both["safe"], both["enough"], both["routes"][0]["requests"]) == (True, 300, 400)
+    assert (both["routes"][0]["verdict"], both["routes"][0]["at_most"]) == ("safe", 0.0075)
+    both = judged(together([said(400), said(400, 1)]))
+    assert (both["safe"], both["routes"][0]["verdict"], both["routes"][0]["would_be_refused"]) == (False, "refuses", 1)

@@ -82,3 +82,17 @@ async def test_a_file_that_cannot_be_used_any_more_is_told_by_name(tmp_path: Pat
         assert not await stack.sidecar.reload.reload()
         assert value((await scrape(stack)).body.decode(), 'jwt_sidecar_file_good{file="config.yaml"}') == 0
         stack.secrets.errors.clear()
+
+
+async def test_a_bucket_names_a_trace_where_openmetrics_is_asked_for() -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    async with running() as stack:
+        await stack.fetch(stack.good(headers=[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]))
+        plain = (await scrape(stack)).body.decode()
+        answer = await scrape(stack, ("Accept", "application/openmetrics-text; version=1.0.0"))
+    assert trace not in plain
+    [durations] = [
+        one for one in openmetrics(answer.body.decode()) if one.name == "jwt_sidecar_request_duration_seconds"
+    ]
+    [exemplar] = [sample.exemplar for sample in durations.samples if sample.exemplar is not None]
+    assert exemplar.labels == {"trace_id": trace}

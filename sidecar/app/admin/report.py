@@ -14,29 +14,31 @@ def report(live: Live, clock: Clock) -> dict[str, Any]:
     """What rules in report mode would have refused since the configuration in use was taken, and whether that is nothing."""
     counted = live.history.now().since(live.file.counted)
     rules = {rule.name: rule for rule in live.assembly.handler.routes.all if rule.report}
-    found = [_rule(rule, live, counted) for rule in rules.values()]
-    return {
-        "since": iso_time(live.file.loaded_at),
-        "seconds": round(clock.wall() - live.file.loaded_at, 3),
-        "enough": ENOUGH,
-        "safe": all(rule["verdict"] == "safe" for rule in found),
-        "routes": found,
-    }
+    return judged(
+        {
+            "since": iso_time(live.file.loaded_at),
+            "seconds": round(clock.wall() - live.file.loaded_at, 3),
+            "routes": [_rule(rule, live, counted) for rule in rules.values()],
+        }
+    )
+
+
+def judged(told: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a report, of one process or of several together, with what they mean."""
+    for rule in told["routes"]:
+        requests, refused = rule["requests"], sum(one["count"] for one in rule["refused"])
+        rule["would_be_refused"] = refused
+        rule["at_most"] = round(3 / requests, 6) if requests and not refused else None  # the rule of three
+        rule["verdict"] = "refuses" if refused else "safe" if requests >= ENOUGH else "too_few"
+    safe = all(rule["verdict"] == "safe" for rule in told["routes"])
+    return told | {"enough": ENOUGH, "safe": safe}
 
 
 def _rule(rule: Route, live: Live, counted: Counted) -> dict[str, Any]:
-    requests = counted.requests.get(rule.name, 0)
     refused = []
     for kind, number in sorted(counted.refused.items(), key=lambda one: -one[1]):
         route, issuer, code, reported = kind
         if route == rule.name and reported and number > 0:
             last = iso_time(live.telemetry.spells[kind].last)
             refused.append({"issuer": issuer, "code": code, "count": number, "last": last})
-    return {
-        "route": rule.name,
-        "requests": requests,
-        "would_be_refused": sum(one["count"] for one in refused),
-        "at_most": round(3 / requests, 6) if requests and not refused else None,  # the rule of three
-        "verdict": "refuses" if refused else "safe" if requests >= ENOUGH else "too_few",
-        "refused": refused,
-    }
+    return {"route": rule.name, "requests": counted.requests.get(rule.name, 0), "refused": refused}

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from sidecar.app.admin.app import MAX_BODY_BYTES
 from sidecar.app.admin.guard import Refused, guarded
+from sidecar.app.admin.report import judged
 from sidecar.app.workers.supervisor import Answer, Silent, Supervisor
 from sidecar.app.workers.views import together
 from sidecar.app.workers.worker import PRIVATE
@@ -97,6 +98,8 @@ class Operators:
         one = together(told)
         if request.path == "/status" and after:
             one["last"] = one["last"][: max(0, one["refusals"] - int(after))]
+        if request.path == "/report":
+            one = judged(one)
         if "most" in request.query:
             for name in {"last", "rejections"} & one.keys():
                 one[name] = one[name][: int(request.query["most"])]

@@ -1,6 +1,7 @@
 """The server of an issuer's keys, asked over HTTP. Everything that can go wrong is a FetchFailed."""
 
 import asyncio
+import os
 import re
 import ssl
 import time
@@ -197,12 +198,32 @@ def shown(url: str) -> str:
 
 
 def egress_proxy(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; never one for loopback."""
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; never one for loopback.
+
+    Without a scheme it is spoken to by http, as curl does. Raises FetchFailed for one that cannot be used.
+    """
     parts = urlsplit(url)
     host = parts.hostname
     if host is None or is_loopback(host) or proxy_bypass(host):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy:
+        return None
+    named = proxy if "://" in proxy else f"http://{proxy}"
+    lower = f"{parts.scheme}_proxy"
+    variable = lower if lower in os.environ else lower.upper()
+    try:
+        found = urlsplit(named)
+        usable = found.hostname is not None and found.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise FetchFailed(f"{variable} is not the URL of a proxy, such as http://proxy.example:3128")
+    if found.scheme not in ("http", "https"):
+        raise FetchFailed(
+            f"{variable} names a proxy of {found.scheme}, and only those of http and https are known here"
+        )
+    return named
 
 
 def is_loopback(host: str) -> bool:

@@ -296,6 +296,29 @@ async def test_a_proxy_that_is_down_is_said_and_not_passed_by(
 
 
 @pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("http://proxy.test:port", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
+        ("http://", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
+        (
+            "socks5://proxy.test:1080",
+            "HTTPS_PROXY names a proxy of socks5, and only those of http and https are known here",
+        ),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_said_by_its_variable(
+    value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    assert await failure(tmp_path, "x", jwks_uri="https://idp.test/keys") == said
+
+
+def test_a_proxy_without_a_scheme_is_one_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
+    assert egress_proxy("https://idp.test/keys") == "http://proxy.test:3128"
+
+
+@pytest.mark.parametrize(
     ("url", "no_proxy", "proxied"),
     [
         ("http://idp.test/", "", True),
