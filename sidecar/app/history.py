@@ -15,6 +15,7 @@ from sidecar.observability.telemetry import Telemetry
 
 STEP_S = 10.0
 STEPS = 360
+FRESH_S = 5.0  # what the last minute shows is looked at again
 RECENT = 6  # steps that are the last minute
 MOST_KINDS = 20  # of refusals in one step; the others are counted together
 EVENTS = 100
@@ -90,6 +91,8 @@ class History:
         self._telemetry = telemetry
         self._clock = clock
         self._before: deque[Counted] = deque([self.now()], maxlen=RECENT)
+        self._minute: Counted | None = None
+        self._minute_until = 0.0
         self._keys: dict[str, set[str]] = {}
         self.note("started", "sidecar", "note", "the sidecar started")
 
@@ -110,7 +113,9 @@ class History:
         durations = list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *new.durations.values(), strict=True)))
         at = (round(now.seconds / STEP_S) - 1) * STEP_S
         self.steps.append(Step(at, sum(new.requests.values()), _most(new.refused), durations))
+        self._minute = None
         self.look(assembly)
+        self._minute = None
         self._before.append(now)
 
     def now(self) -> Counted:
@@ -129,8 +134,12 @@ class History:
         )
 
     def minute(self) -> Counted:
-        """What was counted in the last minute, or since the start."""
-        return self.now().since(self._before[0])
+        """What was counted in the last minute, or since the start; worked out once in FRESH_S, however many ask."""
+        now = self._clock.monotonic()
+        if self._minute is None or now >= self._minute_until:
+            self._minute = self.now().since(self._before[0])
+            self._minute_until = now + FRESH_S
+        return self._minute
 
     def look(self, assembly: Assembly) -> None:
         """Keep what has changed with issuers and upstreams."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.app.admin.configuration import shown
-from sidecar.app.history import MOST_KINDS, STEP_S
+from sidecar.app.history import FRESH_S, MOST_KINDS, STEP_S
 from sidecar.common.clock import iso_time
 from tests.app.test_admin_answers import TIME, get
 from tests.peers.backend import RawBackend, send
@@ -288,6 +288,7 @@ async def test_backends_are_told_with_their_connections_and_probes() -> None:
         )
         await stack.fetch(stack.good())
         await stack.health("/probe/backend")
+        stack.clock.ahead_s += FRESH_S
         [upstream] = (await told(stack, "/upstreams"))["upstreams"]
     assert upstream["connections"] == {"open": 1, "idle": 1, "opening": 0, "waiting": 0, "most": 1000} | {
         "most": stack.sidecar.assembly.config.limits.upstream_connections

@@ -292,7 +292,7 @@ async def test_a_paused_page_changes_nothing_and_asks_nothing(browser: "Browser"
         page.on("request", lambda request: asked.append(request.url))
         text = await page.locator("main").inner_text()
         await stack.fetch(request("GET", "/2"))
-        await page.wait_for_timeout(2500)  # two looks
+        await page.wait_for_timeout(4500)  # two looks
         assert await page.locator("main").inner_text() == text
         assert asked == []
         await page.get_by_role("button", name="Resume").click()

@@ -14,7 +14,7 @@ from sidecar.app.admin.page import FILES, page
 from sidecar.app.admin.refusals import GROUPED_BY, fits, groups, refusal
 from sidecar.app.admin.report import report
 from sidecar.app.admin.routes import routes
-from sidecar.app.admin.status import about, status
+from sidecar.app.admin.status import Status, about
 from sidecar.app.admin.timeline import timeline
 from sidecar.app.admin.upstreams import upstreams
 from sidecar.app.explain.explanation import CannotExplain, Question, explain
@@ -39,6 +39,7 @@ class Admin:
         self._live = live
         self._host = host
         self._clock = clock
+        self._overview = Status(live, clock)
 
     def app(self) -> web.Application:
         """The listener's routes."""
@@ -67,7 +68,7 @@ class Admin:
     async def _status(self, request: web.Request) -> web.Response:
         """The first that an operator asks. `after`: only refusals that are newer than so many of their total, `most` of them."""
         after, most = _number(request, "after", 0), _number(request, "most", KEPT)
-        return web.json_response(status(self._live, self._clock, after, most))
+        return web.json_response(self._overview.told(after, most))
 
     async def _sidecar(self, _request: web.Request) -> web.Response:
         return web.json_response(about(self._live, self._clock))

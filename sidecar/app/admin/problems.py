@@ -32,14 +32,9 @@ class Problem(NamedTuple):
     since: float | None = None
 
 
-def problems(live: Live, minute: Counted, clock: Clock) -> list[dict[str, Any]]:
+def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, Any]]:
     """All that is wrong, the worst first, and each with what changed shortly before it began."""
-    found = [
-        *_of_the_sidecar(live),
-        *_of_issuers(live, clock),
-        *_of_upstreams(live, minute),
-        *_of_refusals(live, minute),
-    ]
+    found = [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately]
     found.sort(key=lambda problem: ("bad", "warn", "note").index(problem.level))
     return [
         {
@@ -52,6 +47,11 @@ def problems(live: Live, minute: Counted, clock: Clock) -> list[dict[str, Any]]:
         }
         for problem in found
     ]
+
+
+def of_the_minute(live: Live, minute: Counted) -> list[Problem]:
+    """What the last minute shows to be wrong with backends, and with requests."""
+    return [*_of_upstreams(live, minute), *_of_refusals(live, minute)]
 
 
 def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
@@ -156,7 +156,7 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
     """Codes that are refused more than a little, by issuer."""
     requests = sum(minute.requests.values())
     numbers: Counter[tuple[str, str, bool]] = Counter()
-    spells: dict[tuple[str, str, bool], Spell] = {}
+    since: dict[tuple[str, str, bool], float] = {}
     routes: dict[tuple[str, str, bool], list[str]] = {}
     for kind, number in minute.refused.items():
         route, issuer, code, reported = kind
@@ -164,7 +164,8 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
             continue
         key = (issuer, code, reported)
         numbers[key] += number
-        spells[key] = spells[key] + live.telemetry.spells[kind] if key in spells else live.telemetry.spells[kind]
+        began = live.telemetry.spells[kind].since
+        since[key] = min(since.get(key, began), began)
         routes.setdefault(key, []).append(route)
     for (issuer, code, reported), number in numbers.most_common():
         if code not in OURS and (number < FEW or number < NOTEWORTHY * requests):
@@ -174,8 +175,8 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
         text += f", on {', '.join(where)}." if len(where) <= NAMED else f", on {len(where)} routes."
         level = "note" if reported else "bad" if code in OURS or number >= MOST * requests else "warn"
-        since = _jump(live.history, (issuer, code, reported), number, spells[issuer, code, reported].since)
-        yield Problem(level, "refusals", code, text, since)
+        began = _jump(live.history, (issuer, code, reported), number, since[issuer, code, reported])
+        yield Problem(level, "refusals", code, text, began)
 
 
 def _number(number: int, what: str) -> str:

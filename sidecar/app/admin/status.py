@@ -7,7 +7,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
-from sidecar.app.admin.problems import problems
+from sidecar.app.admin.problems import Problem, of_the_minute, problems
 from sidecar.app.admin.refusals import refusal
 from sidecar.app.admin.upstreams import add_up
 from sidecar.app.history import Counted, quantile
@@ -18,20 +18,35 @@ VERSION = version("jwt-sidecar")
 STATES = ("fresh", "stale", "absent")
 
 
-def status(live: Live, clock: Clock, after: int, most: int) -> dict[str, Any]:
-    """All of it, and of the refusals the last `most` that came after so many of their total."""
-    refusals = live.telemetry.refusals
-    minute = live.history.minute()
-    states = [source.state for source in live.assembly.sources.values()]
-    return {
-        "sidecar": about(live, clock),
-        "last_reload_successful": live.telemetry.last_reload_successful,
-        "problems": problems(live, minute, clock),
-        "traffic": _traffic(live, minute),
-        "issuers": {state: states.count(state) for state in STATES},
-        "refusals": refusals.total,
-        "last": [refusal(kept) for kept in refusals.after(after, most)],
-    }
+class Status:
+    """Answers `/status`. What the last minute shows is worked out once for each time that it was counted."""
+
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self._live = live
+        self._clock = clock
+        self._minute: Counted | None = None
+        self._lately: list[Problem] = []
+        self._traffic: dict[str, Any] = {}
+
+    def told(self, after: int, most: int) -> dict[str, Any]:
+        """All of it, and of the refusals the last `most` that came after so many of their total."""
+        live, clock = self._live, self._clock
+        minute = live.history.minute()
+        if minute is not self._minute:
+            self._minute = minute
+            self._lately = of_the_minute(live, minute)
+            self._traffic = _in(minute)
+        refusals = live.telemetry.refusals
+        states = [source.state for source in live.assembly.sources.values()]
+        return {
+            "sidecar": about(live, clock),
+            "last_reload_successful": live.telemetry.last_reload_successful,
+            "problems": problems(live, self._lately, clock),
+            "traffic": _since_the_start(live) | {"minute": self._traffic},
+            "issuers": {state: states.count(state) for state in STATES},
+            "refusals": refusals.total,
+            "last": [refusal(kept) for kept in refusals.after(after, most)],
+        }
 
 
 def about(live: Live, clock: Clock) -> dict[str, Any]:
@@ -57,15 +72,14 @@ def about(live: Live, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _traffic(live: Live, minute: Counted) -> dict[str, Any]:
-    """Counts since the start and in the last minute; `refused` and `reported` are by code."""
+def _since_the_start(live: Live) -> dict[str, Any]:
+    """`refused` and `reported` are by code."""
     telemetry = live.telemetry
     refused: Counter[str] = Counter()
     reported: Counter[str] = Counter()
     for (_, result, reason), number in telemetry.decisions.items():
         if result != "allow":
             (reported if result == "report" else refused)[reason] += number
-    durations = add_up(minute.durations.values())
     return {
         "requests": sum(telemetry.requests.values()),
         "in_flight": live.resources.requests_in_flight,
@@ -73,11 +87,15 @@ def _traffic(live: Live, minute: Counted) -> dict[str, Any]:
         "draining": live.resources.draining,
         "refused": refused,
         "reported": reported,
-        "minute": {
-            "seconds": round(minute.seconds, 3),
-            "requests": sum(minute.requests.values()),
-            "refused": sum(number for (*_, reported), number in minute.refused.items() if not reported),
-            "p50_s": quantile(0.5, durations),
-            "p99_s": quantile(0.99, durations),
-        },
+    }
+
+
+def _in(minute: Counted) -> dict[str, Any]:
+    durations = add_up(minute.durations.values())
+    return {
+        "seconds": round(minute.seconds, 3),
+        "requests": sum(minute.requests.values()),
+        "refused": sum(number for (*_, reported), number in minute.refused.items() if not reported),
+        "p50_s": quantile(0.5, durations),
+        "p99_s": quantile(0.99, durations),
     }

@@ -5,7 +5,7 @@ import { counted, number, time, wholeSeconds } from "./format.js";
 import { get, post } from "./listener.js";
 import { whileSeen } from "./sections.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 10_000;
 const FEW = 8; // so many are shown without being asked for
 const STATES = { fresh: "good", stale: "warn", absent: "bad" };
 const WORST = ["absent", "stale", "fresh"];

@@ -1,4 +1,4 @@
-// The page: asks for /status once a second while somebody looks, and shows its head, what is wrong, and traffic.
+// The page: asks for /status every two seconds while somebody looks, and shows its head, what is wrong, and traffic.
 
 import { $, mark, say, sayTime } from "./dom.js";
 import { counted, duration, minuteOfDay, number, rate, time, wholeSeconds } from "./format.js";
@@ -14,8 +14,8 @@ import "./routes.js";
 import "./configuration.js";
 import "./explain.js";
 
-const EVERY_MS = 1000;
-const RATE_MS = 5_000; // the rates are means of so long
+const EVERY_MS = 2000;
+const RATE_MS = 6_000; // the rates are means of so long
 
 let samples = [];
 let isFirst = true;
@@ -28,7 +28,7 @@ function showHead({ sidecar, traffic }) {
   const { configuration } = sidecar;
   say($("hash"), configuration.hash || "none");
   sayTime($("loaded"), configuration.loaded_at, `read ${time(configuration.loaded_at)}`);
-  say($("workers"), sidecar.workers === 1 ? "" : `${number(sidecar.workers)} workers`);
+  say($("workers"), sidecar.workers > 1 ? `${number(sidecar.workers)} workers` : "");
   state(traffic.draining ? "draining" : "serving", traffic.draining ? "warn" : "good");
 }
 

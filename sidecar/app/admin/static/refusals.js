@@ -8,8 +8,8 @@ import { page, reload, whileSeen } from "./sections.js";
 import { ask } from "./explain.js";
 import { NAMES, filter, status } from "./state.js";
 
-const GROUPS_MS = 2000;
-const LIST_MS = 2000;
+const GROUPS_MS = 5000;
+const LIST_MS = 3000;
 const FEW = 15;
 const MOST = 100;
 const WORDS = { code: "Code", issuer: "Issuer", route: "Route" };

@@ -42,7 +42,7 @@ async function run(section) {
   try {
     await section.load();
   } catch {
-    // the status, asked every second, says that nobody answers
+    // the status, asked every two seconds, says that nobody answers
   } finally {
     section.loading = false;
     section.timer = setTimeout(run, section.everyMs, section);
