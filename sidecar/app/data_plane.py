@@ -5,15 +5,18 @@ import logging
 import socket
 import ssl
 from contextlib import suppress
+from functools import partial
 
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import listener_settings
+from sidecar.app.descriptors import client_connections, take_all, warn_if_short
 from sidecar.app.sockets import BACKLOG
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.tls import Renewed, certificate_time, load_server_files, server_context
+from sidecar.config import Config
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
-from sidecar.proxy.listener import Listener
+from sidecar.proxy.listener import Listener, ListenerSettings
 
 log = logging.getLogger("sidecar.data_plane")
 
@@ -34,11 +37,13 @@ class DataPlane:
         """Accept connections at these. Raises Unusable for TLS."""
         self._sockets = sockets
         config = self._live.assembly.config
+        take_all()
+        warn_if_short(config)
         live = self._live
         tls = self._tls()
         listener = self._listener = Listener(
             live.assembly.handler,
-            listener_settings(config),
+            self._settings(config),
             self._clock,
             live.deadlines,
             live.resources,
@@ -49,7 +54,11 @@ class DataPlane:
             if tls is None:
                 self._servers.append(await loop.create_server(listener, sock=listening, backlog=BACKLOG))
             else:
-                self._accepting.append(loop.create_task(listener.accept_tls(listening, tls)))
+                accept = partial(listener.accept_tls, listening, tls)
+                self._accepting.append(live.background(accept, f"accept at {listening.fileno()}"))
+
+    def _settings(self, config: Config) -> ListenerSettings:
+        return listener_settings(config)._replace(connections=client_connections(config))
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self._live.assembly.config.tls
@@ -59,7 +68,7 @@ class DataPlane:
         context = server_context(*files)
         self.certificate = Renewed(lambda: load_server_files(context, *files), files)
         self._live.certificates.append(self.certificate)
-        self._live.background(_look_again(self.certificate), "certificate")
+        self._live.background(partial(_look_again, self.certificate), "certificate")
         if (why := certificate_time(tls.cert_file, self._clock.wall())) is not None:
             log.warning("event=certificate_not_valid why=%r do='Renew it: no client trusts it.'", why)
         return context
@@ -67,7 +76,7 @@ class DataPlane:
     async def use(self, assembly: Assembly) -> None:
         """Serve by another assembly, from one request to the next."""
         assert self._listener is not None
-        self._listener.use(assembly.handler, listener_settings(assembly.config))
+        self._listener.use(assembly.handler, self._settings(assembly.config))
 
     def _accept_no_more(self) -> None:
         for listening in self._sockets:

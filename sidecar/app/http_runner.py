@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from traceback import extract_tb
+from typing import cast
 
 from aiohttp import web
 
@@ -12,11 +13,58 @@ from sidecar.common.errors import Unusable
 from sidecar.config import Address, Config
 from sidecar.config.addresses import is_loopback
 
+MOST_CONNECTIONS = 100
+SILENT_S = 75.0  # longer than the longest answer, which is that of a fetch of keys
+
 log = logging.getLogger("sidecar.listeners")
 
 
 class QuietHandler(web.RequestHandler):
-    """aiohttp's own answer to bytes that are no HTTP quotes the line, and its log too."""
+    """aiohttp's own answer to bytes that are no HTTP quotes the line, and its log too.
+
+    `beside` are the connections of this listener, the one that was heard last at the end. There are MOST_CONNECTIONS: a new one
+    ends the one that has been silent for longest, so that nobody can keep a probe out. Silence of SILENT_S ends one, too.
+    """
+
+    def __init__(self, manager: web.Server, beside: "dict[QuietHandler, None]") -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(manager, loop=loop, access_log=None)  # type: ignore[arg-type]
+        self._call_later = loop.call_later
+        self._beside = beside
+        self._peer: asyncio.BaseTransport | None = None
+        self._silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Make room for it."""
+        super().connection_made(transport)
+        self._peer = transport
+        while len(self._beside) >= MOST_CONNECTIONS:
+            next(iter(self._beside)).end()
+        self._heard()
+
+    def data_received(self, data: bytes) -> None:
+        """It is not silent."""
+        self._heard()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It needs no room any more."""
+        self._beside.pop(self, None)
+        if self._silence is not None:
+            self._silence.cancel()
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """End it at once."""
+        self._beside.pop(self, None)
+        cast(asyncio.WriteTransport, self._peer).abort()
+
+    def _heard(self) -> None:
+        self._beside.pop(self, None)
+        self._beside[self] = None
+        if self._silence is not None:
+            self._silence.cancel()
+        self._silence = self._call_later(SILENT_S, self.end)
 
     def handle_error(
         self,
@@ -41,9 +89,10 @@ class QuietServer(web.Server):
     def __init__(self, server: web.Server) -> None:
         super().__init__(server.request_handler)
         self._looked_after_by = server
+        self._open: dict[QuietHandler, None] = {}
 
     def __call__(self) -> web.RequestHandler:
-        return QuietHandler(self._looked_after_by, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        return QuietHandler(self._looked_after_by, self._open)
 
 
 class QuietRunner(web.AppRunner):

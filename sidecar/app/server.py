@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,7 +123,7 @@ class Sidecar:
         self.live.listens = ", ".join(f"{scheme}://{address}" for address in self.proxy_addresses)
         self.live.begin()
         if self.reload is not None:
-            self.live.background(self.reload.follow(), "reload")
+            self.live.background(self.reload.follow, "reload")
 
     def ask_reload(self) -> None:
         """Read the configuration again, if it has a file."""
@@ -158,7 +159,12 @@ def build(config: Config, clock: Clock | None = None, file: Path | None = None) 
 
 
 def announce(served: Served) -> None:
-    """Say what is protected, and where the listeners are."""
+    """Say what is protected, and where the listeners are. On a full disk it serves all the same."""
+    with suppress(OSError):
+        _say(served)
+
+
+def _say(served: Served) -> None:
     for line in summary(served.config):
         print(line, file=sys.stderr)
     clients = "http" if served.config.tls is None else "https"

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -19,6 +20,8 @@ from sidecar.observability.access_log import LINES, AccessLog
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.resources import Resources
 
+RESTART_S = 1.0  # before work that has failed is begun again
+MOST_FAILURES, LIVED_S = 3, 60.0  # so many failures, each sooner than that after the one before, are in a row
 FIRST_KEYS_S = 5.0  # a reload waits so long for the keys of new issuers, so that their first requests need not
 
 log = logging.getLogger("sidecar.live")
@@ -52,8 +55,7 @@ class Live:
     """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
 
     Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens`, `health` and `admin` are the URLs
-    of the listeners. `failed` ends when work that runs for ever has ended: a bug, with which the sidecar would slowly go
-    wrong. Raises Unusable.
+    of the listeners. `failed` ends when work that is vital fails again and again. Raises Unusable.
     """
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
@@ -84,19 +86,39 @@ class Live:
 
     def begin(self) -> None:
         """Fetch keys, and do all else that is done in the background."""
-        self.background(self.deadlines.watch(), "deadlines")
-        self.background(self.telemetry.watch_loop(), "event loop lag")
-        self.background(self.history.watch(lambda: self.assembly), "history")
+        self.background(self.deadlines.watch, "deadlines", vital=True)
+        self.background(self.telemetry.watch_loop, "event loop lag")
+        self.background(lambda: self.history.watch(lambda: self.assembly), "history")
         self._keep_fresh(self.assembly)
 
-    def background(self, work: Coroutine[Any, Any, None], owner: object) -> None:
-        """Do work that runs for ever, until the end or until its owner is not needed any more."""
-        task = self._tasks[owner] = asyncio.create_task(work, name=str(owner))
-        task.add_done_callback(self._ended)
+    def background(
+        self, work: Callable[[], Coroutine[Any, Any, None]], owner: object, *, vital: bool = False
+    ) -> "asyncio.Task[None]":
+        """Do work that runs for ever, until the end or until its owner is not needed any more.
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and self.failed is not None and not self.failed.done():
-            self.failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
+        It is begun again when it fails. `vital`: without it going on would be unsafe, so the process ends when it fails
+        MOST_FAILURES times in a row.
+        """
+        task = self._tasks[owner] = asyncio.create_task(self._again(work, str(owner), vital=vital), name=str(owner))
+        return task
+
+    async def _again(self, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, vital: bool) -> None:
+        failures = 0
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  # a bug, which must not grow into an outage
+                at = extract_tb(error.__traceback__)[-1]
+                self.telemetry.task_failures += 1
+                failures = failures + 1 if self._clock.monotonic() - began < LIVED_S else 1
+                log.error(
+                    "event=task_failed task=%s type=%s at=%s:%s do='It is begun again; please report it with this line.'",
+                    *(name, type(error).__name__, at.filename, at.lineno),
+                )
+                if vital and failures == MOST_FAILURES and self.failed is not None and not self.failed.done():
+                    self.failed.set_exception(error)
+            await asyncio.sleep(RESTART_S)
 
     def drain(self, since: float | None = None) -> None:
         """From now on and for good readiness says no, and each answer is the last one of its connection.
@@ -159,7 +181,7 @@ class Live:
     def _keep_fresh(self, assembly: Assembly) -> None:
         for owner in assembly.kept_fresh:
             if owner not in self._tasks:
-                self.background(owner.keep_fresh(), owner)
+                self.background(owner.keep_fresh, owner, vital=owner is assembly.denylist)
         self._sources.update(assembly.sources.values())
 
     async def stop(self, *, at_once: bool = False) -> None:

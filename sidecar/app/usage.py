@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sidecar.app.descriptors import client_connections
 from sidecar.app.state import Live
 from sidecar.observability.prometheus import Shown
 from sidecar.observability.usage import Usage
@@ -30,7 +31,7 @@ def _usage(live: Live) -> Usage:
     assembly, telemetry = live.assembly, live.telemetry
     limits = assembly.config.limits
     return Usage(
-        connections_limit=limits.connections,
+        connections_limit=client_connections(assembly.config),
         in_flight_limit=limits.in_flight,
         buffered_bytes=live.resources.held_bytes,
         buffered_bytes_limit=limits.buffered_bytes,

@@ -5,6 +5,7 @@ Exit codes: 0 ended cleanly, 1 failed while running, 2 configuration or usage.
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """`run`: serve until SIGTERM or SIGINT, then drain."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: what it would have read again is not read yet
     config = _load(options.config)
     if config is None:
         return USAGE

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.common.errors import Unusable
+from sidecar.common.errors import Unusable, unforeseen
 
 log = logging.getLogger("sidecar.tls")
 
@@ -201,12 +201,11 @@ class Renewed:
             self._seen = stamps
             try:
                 self._context = self._make()
-            except Unusable as error:
-                if str(error) != self.problem:
-                    log.warning(
-                        "event=certificate_not_renewed why=%r do='The old one goes on: mend the files.'", str(error)
-                    )
-                self.problem = str(error)
+            except Exception as error:  # noqa: BLE001  # whatever the files hold, it ends nothing that runs
+                why = str(error) if isinstance(error, Unusable) else unforeseen(error)
+                if why != self.problem:
+                    log.warning("event=certificate_not_renewed why=%r do='The old one goes on: mend the files.'", why)
+                self.problem = why
             else:
                 self.problem = None
                 log.info("event=certificate_renewed files=%s", ",".join(map(str, self.files)))

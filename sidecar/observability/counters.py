@@ -46,7 +46,8 @@ class Counts:
     5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
     without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind,
     `minted` tokens of our own by audience. `spells` are refusals by route, issuer, code, and whether they were only reported.
-    `handshakes` are those of TLS that failed, by cause; `lost_lines` are of the access log.
+    `handshakes` are those of TLS that failed, by cause; `lost_lines` are of the access log, `task_failures` of what runs in the
+    background.
     `overhead` is what a request waits here before the backend is asked, `loop_lag` how late the event loop runs what is due.
     """
 
@@ -63,3 +64,4 @@ class Counts:
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_S))
     handshakes: dict[str, int] = field(default_factory=dict)
     lost_lines: int = 0
+    task_failures: int = 0

@@ -133,6 +133,12 @@ class Collector(registry.Collector):
         yield _histogram(
             "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
         )
+        yield _counter(
+            "task_failures",
+            "Times that work in the background failed and was begun again.",
+            (),
+            {(): telemetry.task_failures},
+        )
 
     def _added(self, values: Iterable[tuple[tuple[str, ...], int]]) -> Mapping[tuple[str, ...], int]:
         """Counts by labels of which the first is a route."""

@@ -19,6 +19,7 @@ from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
 
 SAID_AGAIN_S = 60.0  # between two lines about failed handshakes of one cause
+MOST_REFUSED = 64  # connections above the limit that hear why; more end at once, since they take descriptors meanwhile
 NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
 
 log = logging.getLogger("sidecar.listener")
@@ -87,6 +88,9 @@ class Listener(web.Server):
         """A client has connected; is there room for it?"""
         self._count(connection)
         self.deadlines.watched.add(connection)
+        if len(self._open) > self.most_connections + MOST_REFUSED:
+            connection.abort()
+            return True
         return len(self._open) <= self.most_connections
 
     def closed(self, connection: ClientConnection) -> None:

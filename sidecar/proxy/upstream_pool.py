@@ -1,6 +1,7 @@
 """The way to one backend: its keep-alive connections, and the requests that wait for one."""
 
 import asyncio
+import errno
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -130,6 +131,8 @@ class UpstreamPool:
         except TimeoutError:
             raise Rejection(Reason.UPSTREAM_TIMEOUT, "The service behind this proxy accepts no connection.") from None
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the backend
+                raise Rejection(Reason.OVERLOADED, cause="No file descriptor was left for a connection.") from None
             raise Rejection(Reason.UPSTREAM_UNREACHABLE, cause=why_not_connected(error)) from None
         if not connection.is_open:  # gone as soon as it was there
             raise Rejection(Reason.UPSTREAM_UNREACHABLE)

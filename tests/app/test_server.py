@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +17,10 @@ from sidecar.config import parse
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never
 from tests.peers.issuer import ScriptedIssuer
-from tests.peers.program import LISTENERS, accepts, configuration, program, start
+from tests.peers.program import LISTENERS, Program, accepts, configuration, program, start
 from tests.peers.raw import RawClient, fetch
-from tests.peers.wire import response
-from tests.proxy.conftest import running
+from tests.peers.wire import request, response
+from tests.proxy.conftest import Stack, running
 
 
 async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> None:
@@ -204,3 +206,82 @@ async def test_start_and_stop_leave_nothing_behind() -> None:
             stack.sidecar.admin_address[1],
         }
     assert not await accepts(address)
+
+
+async def test_work_in_the_background_that_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as stack:
+        live = stack.sidecar.live
+        begun = 0
+        again = asyncio.Event()
+
+        async def work() -> None:
+            nonlocal begun
+            begun += 1
+            if begun == 1:
+                raise ZeroDivisionError("a secret")
+            again.set()
+            await asyncio.Event().wait()
+
+        live.background(work, "a task")
+        async with patience("the second time"):
+            await again.wait()
+        assert await metric(stack, "jwt_sidecar_task_failures_total") == 1
+        assert not stack.sidecar.failed.done()
+        stack.secrets.errors.clear()
+    [line] = [record.getMessage() for record in caplog.records if "event=task_failed" in record.getMessage()]
+    assert line.startswith("event=task_failed task=a task type=ZeroDivisionError at=")
+    assert "secret" not in caplog.text
+
+
+async def test_vital_work_that_fails_again_and_again_ends_the_process() -> None:
+    async with running() as stack:
+
+        async def work() -> None:
+            raise ZeroDivisionError
+
+        stack.sidecar.live.background(work, "a task", vital=True)
+        async with patience("the end"):
+            await asyncio.wait({stack.sidecar.failed})
+        assert isinstance(stack.sidecar.failed.exception(), ZeroDivisionError)
+        stack.secrets.errors.clear()
+
+
+async def metric(stack: Stack, name: str) -> float:
+    lines = (await stack.health("/metrics")).body.decode().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
+
+
+async def test_it_starts_when_nobody_takes_what_it_says(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = free.getsockname()
+        settings = configuration(issuer, backend) | {"listen": f"127.0.0.1:{address[1]}"}
+        file.write_text(json.dumps(settings))
+        with open("/dev/full", "wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "sidecar", "run", "-c", str(file)), stdout=full, stderr=full
+            )
+            async with patience("it to serve"):
+                while not await accepts(address):
+                    assert process.returncode is None
+                    await asyncio.sleep(0.01)
+            raw = request(token=issuer.token("EdDSA"))
+            assert (await fetch(address, raw)).status == 200
+            process.terminate()
+            await process.wait()
+
+
+async def test_a_hangup_before_it_serves_does_not_end_it(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        os.mkfifo(file)  # it waits for its configuration
+        process = await start(file)
+        it = Program(process, issuer, backend)
+        opened = await asyncio.to_thread(open, file, "w")
+        process.send_signal(signal.SIGHUP)
+        with opened:
+            opened.write(json.dumps(configuration(issuer, backend)))
+        await it.announced()
+        process.terminate()
+        assert await it.ended() == 0

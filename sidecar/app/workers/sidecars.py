@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.app.descriptors import take_all
 from sidecar.app.http_runner import listeners, where
 from sidecar.app.server import CannotStart
 from sidecar.app.sockets import bound, listening_sockets_for
@@ -48,6 +49,7 @@ class Sidecars:
 
     async def start(self) -> None:
         """Start all workers, and answer for them. Raises CannotStart."""
+        take_all()
         supervisor = self._supervisor = Supervisor(self.config, self._forker, self._controls)
         self.failed = supervisor.failed
         await supervisor.start()
