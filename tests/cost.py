@@ -74,7 +74,18 @@ def _kinds() -> dict[str, Kind]:
     expired = tokens.token("RS256", exp=0, iat=0)
     few = [("Accept", "*/*"), ("User-Agent", "curl/8.14.1")]
     many = [*few, *((f"X-Header-{i}", "a value of some length") for i in range(8))]  # with Host and Authorization: 12
+    users = [tokens.token("RS256", exp=until, sub=f"user-{number}") for number in range(20)]
+    browser = [*few, ("Accept-Encoding", "gzip, br"), ("Accept-Language", "en-GB,en;q=0.9")]
     return {
+        "the mix": Kind(
+            lambda i: request(
+                "GET",
+                f"/orders/{i}",
+                token=users[i % len(users)],
+                headers=[*browser, ("Traceparent", f"00-{i + 1:032x}-00f067aa0ba902b7-01")],
+            ),
+            access_log="json",
+        ),
         "a token that is remembered": Kind(lambda _: request(token=good, headers=few)),
         "the same, with its line in the access log": Kind(
             lambda _: request(token=good, headers=few), access_log="json"
@@ -92,6 +103,7 @@ def _kinds() -> dict[str, Kind]:
 
 KINDS = _kinds()
 COMPARED_KINDS = (
+    "the mix",
     "a token that is remembered",
     "the same, 12 headers, the last of 10 rules",
     "the same, each with an id of its own",
@@ -121,10 +133,14 @@ def compare() -> dict[str, Cost]:
     """What each of COMPARED_KINDS costs in RATIO."""
     costs = {}
     constant = [request(headers=[("Accept", "*/*")])] * COMPARED
-    with serving("off") as sidecar, _connected(sidecar.address) as client, _connected(sidecar.reference) as other:
-        for name in COMPARED_KINDS:
-            kind, ours, theirs = KINDS[name], [], []
-            heads = kind.heads(TURNS * COMPARED)
+    for name in COMPARED_KINDS:
+        kind, ours, theirs = KINDS[name], [], []
+        heads = kind.heads(TURNS * COMPARED)
+        with (
+            serving(kind.access_log) as sidecar,
+            _connected(sidecar.address) as client,
+            _connected(sidecar.reference) as other,
+        ):
             for at in range(0, len(heads), COMPARED):
                 ours.append(sidecar.cpu_s(client, heads[at : at + COMPARED], kind.status))
                 theirs.append(sidecar.cpu_s(other, constant, 200))

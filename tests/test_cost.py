@@ -8,6 +8,8 @@ import pytest
 
 from tests import cost
 
+MORE_CALLS = 1.1
+"""A function that is taken out of another one for its readers' sake is no reason to fail."""
 NOISE = 1.25
 """Of the ratio, the least of TRIES. In 18 single runs, 8 beside three busy loops on two cores, each one stayed within 8 % of
 its median; beside ten jobs that fill the caches single ones were 20 % above it, and one was twice as much. Another processor or
@@ -47,7 +49,7 @@ def test_every_kind_of_request_has_a_budget(budget: dict[str, cost.Cost]) -> Non
 
 @pytest.mark.parametrize("kind", cost.KINDS)
 def test_no_request_makes_more_calls(kind: str, counted: dict[str, cost.Cost], budget: dict[str, cost.Cost]) -> None:
-    if found := over(kind, counted[kind], budget):
+    if found := over(kind, counted[kind], budget, MORE_CALLS):
         pytest.fail("; ".join([*found, UPDATE]))
 
 
