@@ -46,6 +46,7 @@ from sidecar.proxy import (
         pytest.param(chunked.MAX_CHUNKS, 512, id="chunked.MAX_CHUNKS"),
         pytest.param(websocket.MAX_FRAMES, 1024, id="websocket.MAX_FRAMES"),
         pytest.param(identity.MAX_HEADER_BYTES, 4096, id="identity.MAX_HEADER_BYTES"),
+        pytest.param(identity.MAX_CLAIMS_BYTES, 8192, id="identity.MAX_CLAIMS_BYTES"),
         pytest.param(identity.MAX_ALL_BYTES, 16_384, id="identity.MAX_ALL_BYTES"),
         pytest.param(jws.MAX_TOKEN_BYTES, 16_384, id="jws.MAX_TOKEN_BYTES"),
         pytest.param(jws.MAX_HEADER_BYTES, 4096, id="jws.MAX_HEADER_BYTES"),

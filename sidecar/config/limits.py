@@ -39,6 +39,9 @@ class Limits(Struct):
     upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
     upstream_header_bytes: Count = key("Of all headers of an answer together.", 65536)
     upstream_headers: Count = key("Headers of an answer.", 128)
+    identity_header_bytes: Count = key("Of one identity header; larger ones are answered 403.", 4096)
+    claims_header_bytes: Count = key("Of claims_header, which has all claims in base64url.", 8192)
+    identity_headers_bytes: Count = key("Of all identity headers together; many backends read no more.", 16384)
     buffered_bytes: Count = key(
         "That wait for a slow peer or the end of a head; beyond it new requests are answered 503.", 67108864
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sidecar.gateway.token_minter import Mint
 from sidecar.jwt.claims import Claims, Path
-from sidecar.policy.identity_headers import MAX_ALL_BYTES, IdentityHeader, IdentityHeaders, too_large
+from sidecar.policy.identity_headers import HeaderLimits, IdentityHeader, IdentityHeaders, too_large
 
 
 class AssertedIdentity(IdentityHeaders):
@@ -17,14 +17,15 @@ class AssertedIdentity(IdentityHeaders):
         encoding: str,
         header: str,
         mint: Mint,
+        limits: HeaderLimits = HeaderLimits(),  # noqa: B008  # it is immutable
     ) -> None:
-        super().__init__(mapping, claims_header, encoding)
+        super().__init__(mapping, claims_header, encoding, limits)
         self._header = header
         self._mint = mint
 
     def lines(self, claims: Claims) -> bytes:
         """As those of IdentityHeaders; the assertion counts with them."""
         lines = super().lines(claims) + self._mint.line(claims)
-        if len(lines) > MAX_ALL_BYTES:
+        if len(lines) > self._limits.together:
             raise too_large(self._header, len(lines))
         return lines

@@ -20,7 +20,7 @@ def scope_claim(claims: Mapping[str, Any]) -> Any:
     """What the first of SCOPE_CLAIMS holds that is not empty; None when all are."""
     for name in SCOPE_CLAIMS:
         value = claims.get(name)
-        if value is not None and value not in ("", [], {}):
+        if value is not None and value not in ("", []):
             return value
     return None
 

@@ -26,6 +26,7 @@ from sidecar.policy.granted import scopes_in_one_form
 log = logging.getLogger("sidecar.identity")
 
 MAX_HEADER_BYTES = 4 * 1024  # one identity header; backends read lines of 8 KB and more
+MAX_CLAIMS_BYTES = 8 * 1024  # the one with all claims
 MAX_ALL_BYTES = 16 * 1024  # all of them together
 
 VERIFIED = b"X-JWT-Status: verified\r\n"
@@ -62,6 +63,14 @@ class IdentityHeader:
     omit: bool = False
 
 
+class HeaderLimits(NamedTuple):
+    """The most bytes of the value of one identity header, of the one with all claims, and of all lines together."""
+
+    one: int = MAX_HEADER_BYTES
+    claims: int = MAX_CLAIMS_BYTES
+    together: int = MAX_ALL_BYTES
+
+
 class IdentityHeaders:
     """The headers that tell the backend who is asking; made from the configuration once.
 
@@ -70,13 +79,18 @@ class IdentityHeaders:
     """
 
     def __init__(
-        self, mapping: Mapping[str, Path | IdentityHeader], claims_header: str | None, encoding: str = "percent"
+        self,
+        mapping: Mapping[str, Path | IdentityHeader],
+        claims_header: str | None,
+        encoding: str = "percent",
+        limits: HeaderLimits = HeaderLimits(),  # noqa: B008  # it is immutable
     ) -> None:
         self._headers = [
             (name, what if isinstance(what, IdentityHeader) else IdentityHeader(what)) for name, what in mapping.items()
         ]
         self._claims_header = None if claims_header is None else f"{claims_header}: ".encode()
         self._encoding = ENCODINGS[encoding]
+        self._limits = limits
 
     def lines(self, claims: Claims) -> bytes:
         """The header lines for verified claims, ready to be sent; rendered once for a token.
@@ -95,7 +109,7 @@ class IdentityHeaders:
             if text is None:
                 continue
             value = text.encode()
-            if len(value) > MAX_HEADER_BYTES:
+            if len(value) > self._limits.one:
                 if not header.omit:
                     raise too_large(name, len(value))
                 _omitted(name, len(value))
@@ -104,17 +118,19 @@ class IdentityHeaders:
             if header.omit:
                 omittable.append((len(value), name, lines[-1]))
         if self._claims_header is not None:
+            if len(claims.payload_segment) > self._limits.claims:
+                raise too_large(self._claims_header[:-2].decode(), len(claims.payload_segment))
             lines.append(self._claims_header + claims.payload_segment + b"\r\n")
         rendered = b"".join(lines)
-        if len(rendered) <= MAX_ALL_BYTES:
+        if len(rendered) <= self._limits.together:
             return rendered
         size = len(rendered)
         for length, name, line in sorted(omittable, reverse=True):
-            if size > MAX_ALL_BYTES:
+            if size > self._limits.together:
                 lines.remove(line)
                 size -= len(line)
                 _omitted(name, length)
-        if size > MAX_ALL_BYTES:
+        if size > self._limits.together:
             raise too_large("(all)", size)
         return b"".join(lines)
 

@@ -16,8 +16,10 @@ from sidecar.jwt.claims import Claims, find
 from sidecar.policy.identity_headers import (
     ANONYMOUS,
     MAX_ALL_BYTES,
+    MAX_CLAIMS_BYTES,
     MAX_HEADER_BYTES,
     VERIFIED,
+    HeaderLimits,
     IdentityHeaders,
     encode,
 )
@@ -239,7 +241,7 @@ def test_the_size_is_that_of_the_encoded_text() -> None:
 def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool) -> None:
     around = len(VERIFIED + b"X-JWT-Claims: \r\n")
     claims = Claims("zuplo", {}, b"A" * (MAX_ALL_BYTES - around + extra))
-    identity = IdentityHeaders({}, "X-JWT-Claims")
+    identity = IdentityHeaders({}, "X-JWT-Claims", limits=HeaderLimits(claims=MAX_ALL_BYTES))
     if fits:
         assert len(identity.lines(claims)) == MAX_ALL_BYTES
         return
@@ -248,6 +250,26 @@ def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool)
     assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
     with pytest.raises(Rejection):  # and again: a refusal is not remembered as an empty set of headers
         identity.lines(claims)
+
+
+@pytest.mark.parametrize("most", [MAX_CLAIMS_BYTES, 100])
+def test_the_header_with_all_claims_has_a_limit_of_its_own(most: int, caplog: pytest.LogCaptureFixture) -> None:
+    """As 250 groups of 37 characters are more than most backends read in one line."""
+    caplog.set_level("INFO")
+    identity = IdentityHeaders({}, "X-JWT-Claims", limits=HeaderLimits(claims=most))
+    assert len(identity.lines(Claims("a", {}, b"A" * most))) > most
+    with pytest.raises(Rejection) as caught:
+        identity.lines(Claims("a", {}, b"A" * (most + 1)))
+    assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
+    assert caplog.messages == [f"event=claims_too_large header=X-JWT-Claims bytes={most + 1}"]
+
+
+def test_each_limit_can_be_set() -> None:
+    identity = IdentityHeaders({"X-A": ("a",), "X-B": ("b",)}, None, limits=HeaderLimits(one=10, together=50))
+    assert b"X-A: aaaaaaaaaa" in identity.lines(Claims("a", {"a": "a" * 10}))
+    for claims in ({"a": "a" * 11}, {"a": "a" * 10, "b": "b" * 10}):
+        with pytest.raises(Rejection):
+            identity.lines(Claims("a", claims))
 
 
 # Scopes

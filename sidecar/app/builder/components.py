@@ -31,7 +31,7 @@ from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
 from sidecar.policy.access_policy import Policy
-from sidecar.policy.identity_headers import IdentityHeader, IdentityHeaders
+from sidecar.policy.identity_headers import HeaderLimits, IdentityHeader, IdentityHeaders
 from sidecar.policy.path_normalization import Ignored
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
@@ -151,9 +151,11 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: d
         else IdentityHeader(content.claim or (), content.value or (), omit=content.on_oversize == "omit")
         for name, content in config.identity_headers.items()
     }
+    sizes = config.limits
+    limits = HeaderLimits(sizes.identity_header_bytes, sizes.claims_header_bytes, sizes.identity_headers_bytes)
     wanted = config.assertion
     if wanted is None:
-        return IdentityHeaders(headers, config.claims_header, config.encoding)
+        return IdentityHeaders(headers, config.claims_header, config.encoding, limits)
     ring = KeyRing(map(TimedKey, keys))
     mint = Mint(
         lambda: ring,
@@ -165,7 +167,7 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: d
         algorithm=wanted.alg,
         before=f"{wanted.header}: ",
     )
-    return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint)
+    return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint, limits)
 
 
 def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
