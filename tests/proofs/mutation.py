@@ -87,6 +87,7 @@ TESTS_OF = {
     "gateway/token_endpoint": "gateway/test_token_endpoint.py",
     "gateway/issuer_metadata": "gateway/test_token_endpoint.py",
     "common/watched_file": "gateway/test_api_keys.py gateway/test_rotation.py",
+    "policy/path_normalization": "policy/test_routes.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
