@@ -23,13 +23,14 @@ _READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A
 # No part of a path by RFC 3986, and sent as they are by many clients. Some programs encode them: all, or all but what IPv6
 # addresses need (Node's url.parse), or those that HTML needs (Node's URL).
 _RAW = tuple(map(re.compile, (r'[\[\]{}^"<>|]', r'[{}^"<>|]', r'[{}"<>]')))
-# %00 ends a string to some; other control characters have no business in a path.
-_FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f)", re.IGNORECASE)
+# %00 ends a string to some; other control characters have no business in a path. Old decoders of UTF-8 take what is too long
+# (%C0%AE, %E0%80%AF) for a dot or a slash.
+_FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f|c[01]%[89ab]|e0%[89]|f0%8)", re.IGNORECASE)
 _SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(r"(?<=/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 _DOT_OR_SLASH = re.compile("%(?:2e|2f|5c)", re.IGNORECASE)
-# `..;x` is `..` to a servlet container; RFC 3986 gives `;` no such meaning.
-_DOT_PARAMETER = re.compile(r"/\.{1,2};")
+# `..;x` is `..` to a servlet container, and `..` with spaces behind it to Windows; to all others they are names.
+_NEARLY_DOTS = re.compile(r"/\.{1,2}(?:;| ++(?:/|$))")
 _PARAMETER = re.compile(r";[^;/]*(?=/|$)")
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
@@ -43,9 +44,7 @@ IGNORABLE = (LETTER_CASE, FINAL_SLASH, FINAL_DOT, FORMAT)
 
 # In small letters, with no dot and no final slash: such a path has one reading, of which nothing can be ignored.
 BARE = re.compile(r"/|(?:/[a-z0-9\-_~!$&'()*+,=:@]+)+")
-_FINAL_DOTS = re.compile(r"(?<=[^/.])[. ]+(?=/|$)")
-_LAST_FORMAT = re.compile(r"(?<=[^/])\.[^/.]*/?$")
-_FORMATS = re.compile(r"(?<=[^/])\.[^/]*/?$")
+_FINAL_DOTS = re.compile(r"(?<=[^/. ])[. ]++(?=/|$)")
 
 
 class Ignored:
@@ -57,7 +56,7 @@ class Ignored:
     def form(self, path: str) -> str:
         """The path without it, but for a format: of all paths that are alike the same."""
         if LETTER_CASE in self.names:
-            path = path.lower()
+            path = path.lower() if path.isascii() else path.upper().lower()  # to some, `ı` is an `i`
         if FINAL_DOT in self.names:
             path = _FINAL_DOTS.sub("", path)
         if FINAL_SLASH in self.names:
@@ -67,9 +66,10 @@ class Ignored:
     def forms(self, path: str) -> set[str]:
         """The same with and without its format."""
         form = self.form(path)
-        if FORMAT not in self.names or "." not in form:
+        above, _, name = form.rpartition("/")
+        if FORMAT not in self.names or "." not in name:
             return {form}
-        return {form, _LAST_FORMAT.sub("", form), _FORMATS.sub("", form)}
+        return {form, *(f"{above}/{stem}" for stem in (name.rpartition(".")[0], name.partition(".")[0]) if stem)}
 
 
 IGNORED = Ignored(*IGNORABLE)
@@ -100,7 +100,7 @@ def readings(path: str) -> set[str]:
         read += len(reading)
         if (
             ("%" in reading and _FORBIDDEN_ESCAPE.search(reading) is not None)
-            or (";" in reading and _DOT_PARAMETER.search(reading) is not None)
+            or _NEARLY_DOTS.search(reading) is not None
             or len(found) > MAX_READINGS
             or read > MAX_READ_TOGETHER
         ):

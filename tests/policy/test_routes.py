@@ -166,6 +166,14 @@ def test_a_target_that_is_no_path_is_refused(target: str) -> None:
         pytest.param("/..%3b/admin", id="..%3b"),
         pytest.param("/%2e%2e%253b/admin", id="%2e%2e%253b"),
         pytest.param("/%2500", id="%2500"),
+        pytest.param("/..%c0%afadmin", id="a slash that is too long in UTF-8"),
+        pytest.param("/%C0%AE%c1%8e/admin", id="a dot that is too long in UTF-8"),
+        pytest.param("/%e0%80%ae", id="a dot of three bytes"),
+        pytest.param("/%f0%80%80%ae", id="a dot of four bytes"),
+        pytest.param("/%25c0%25ae", id="%25c0%25ae"),
+        pytest.param("/..%20/admin", id="dots and a space"),
+        pytest.param("/.%20%20", id="a dot and spaces"),
+        pytest.param("/%2e%2e%2520/admin", id="%2e%2e%2520"),
     ],
 )
 def test_a_path_that_is_not_to_be_read_is_refused_under_every_rule(prefix: str, rest: str) -> None:
@@ -359,6 +367,7 @@ CASES = Routes(
         pytest.param("/admin.json", id="a format"),
         pytest.param("/admin.tar.gz", id="two formats"),
         pytest.param("/r/abc.html", id="a format, a regular expression"),
+        pytest.param("/adm%C4%B1n", id="letter case, of other alphabets"),
         pytest.param("/Admin.json/", id="all of them"),
         pytest.param("/Admin.Json%2e", id="all of them, encoded"),
     ],
@@ -436,6 +445,16 @@ def test_a_path_in_which_nothing_can_be_ignored_is_not_looked_at_twice(rule: Rou
 def test_a_plain_path_below_a_stripped_prefix_is_judged_as_it_came() -> None:
     stripped = Route("/api/*", strip_prefix="/api")
     assert Routes([Route("/api/", auth=Auth.NONE), stripped], OTHERWISE).match("GET", "/api") is stripped
+
+
+@pytest.mark.parametrize(
+    "long", ["/a" + ".a" * 4000 + "/x.y", "/" + "." * 8000 + "/x", "/a" + "." * 8000, "/A" * 4000 + ".b"]
+)
+def test_what_can_be_ignored_of_a_long_path_takes_little_time(long: str) -> None:
+    def fastest(path: str) -> float:
+        return min(timeit.repeat(lambda: ROUTES.match("GET", path), number=3, repeat=5))
+
+    assert fastest(long) < 20 * fastest("/" + "a" * 8000 + ".b")
 
 
 def test_a_regular_expression_looks_at_2048_characters() -> None:
@@ -642,7 +661,11 @@ def readings_by_every_program(path: str) -> set[str] | None:
         reading = unread.pop()
         found.add(reading)
         read += len(reading)
-        if re.search(r"(?i)%(?:[01][0-9a-f]|7f)|/\.{1,2};", reading) or len(found) > 64 or read > 8 * 2048:
+        if (
+            re.search(r"(?i)%(?:[01][0-9a-f]|7f|c[01]%[89ab]|e0%[89]|f0%8)|/\.{1,2}(;| +(/|$))", reading)
+            or len(found) > 64
+            or read > 8 * 2048
+        ):
             return None
         unread |= {program(reading) for program in programs} - found
     return found
