@@ -53,3 +53,19 @@ def test_images_and_charts_have_the_version_of_the_product() -> None:
     values = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/values.yaml").read_text())
     assert chart["appVersion"] == values["image"]["tag"] == version
     assert f"image: jwt-sidecar:{version}\n" in (DEPLOY / "kustomize/component/sidecar.yaml").read_text()
+
+
+def test_two_releases_in_one_namespace_share_no_object_and_no_pod(tool: Tool, demo: Path) -> None:
+    values = str(demo / "ci" / "everything-values.yaml")
+    one, other = (
+        [item for item in yaml.safe_load_all(tool("helm", "template", name, str(demo), "--values", values)) if item]
+        for name in ("orders", "shop")
+    )
+    names = [{(item["kind"], item["metadata"]["name"]) for item in items} for items in (one, other)]
+    assert names[0] & names[1] == set()
+    assert ("ConfigMap", "orders-demo-jwt-sidecar") in names[0]
+    labels = next(item for item in one if item["kind"] == "Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [item["spec"].get("podSelector") or item["spec"]["selector"] for item in other if "spec" in item]
+    assert len(selectors) == 5
+    for selector in selectors:
+        assert not selector.get("matchLabels", selector).items() <= labels.items()
