@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sidecar import config
-from sidecar.config.limits import Limits
+from sidecar.config import Config
 from tests.deploy.conftest import DEPLOY
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sizing.md").read_text()
@@ -18,6 +18,7 @@ PARTS = {
     "bodies and heads that wait for a slow peer": "buffered_bytes",
     "a connection of a client": "connections",
     "a request at work or a WebSocket, with its connection to the backend": "in_flight",
+    "verified tokens that are remembered": "most_bytes",
 }
 
 
@@ -28,9 +29,18 @@ def figure(part: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def needed(limits: Limits) -> float:
+def needed(settings: Config) -> float:
     """Bytes of a process at its limits."""
-    return sum(figure(part) * (getattr(limits, of) if isinstance(of, str) else of) for part, of in PARTS.items())
+    most = settings.limits.model_dump() | settings.token_cache.model_dump()
+    return sum(figure(part) * (most[of] if isinstance(of, str) else of) for part, of in PARTS.items())
+
+
+def smallest(**limits: int) -> Config:
+    """A configuration with every default but these limits."""
+    text = (
+        f"issuers: {{a: {{issuer: https://a.test/, audiences: [a]}}}}\nupstream: http://127.0.0.1:1\nlimits: {limits}"
+    )
+    return config.parse(text, environ={})
 
 
 def memory(container: dict[str, Any]) -> int:
@@ -46,18 +56,17 @@ def test_the_defaults_fit_the_shipped_pods() -> None:
     unit = re.search(r"^MemoryMax=(\d+)M$", (DEPLOY / "systemd/jwt-sidecar.service").read_text(), re.MULTILINE)
     assert unit
     limits = [memory(native), memory(values), int(compose["mem_limit"].removesuffix("m")) << 20, int(unit[1]) << 20]
-    assert needed(Limits()) <= min(limits)
+    assert needed(smallest()) <= min(limits)
 
 
 def test_the_page_shows_the_sum() -> None:
-    assert f"**{needed(Limits()) / (1 << 20):.0f} MiB**" in PAGE
+    assert f"**{needed(smallest()) / (1 << 20):.0f} MiB**" in PAGE
 
 
 def test_the_example_does_not_go_beyond_the_defaults() -> None:
-    assert needed(config.load(DEPLOY.parent / "config.yaml", environ={}).limits) <= needed(Limits())
+    assert needed(config.load(DEPLOY.parent / "config.yaml", environ={})) <= needed(smallest())
 
 
-@pytest.mark.parametrize("limit", [name for name in PARTS.values() if isinstance(name, str)])
+@pytest.mark.parametrize("limit", ["buffered_bytes", "connections", "in_flight"])
 def test_each_limit_counts(limit: str) -> None:
-    more = Limits().model_copy(update={limit: 2 * getattr(Limits(), limit)})
-    assert needed(more) > needed(Limits())
+    assert needed(smallest(**{limit: 2 * getattr(smallest().limits, limit)})) > needed(smallest())
