@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from tests.real.incident import Scene, scene
 
 PAGE = Path(__file__).parents[2] / "docs" / "page"
-WIDTHS = {360: 780, 768: 1024, 1440: 1000}
+WIDTHS = {360: 780, 768: 1024, 1440: 1360}
 SCHEMES: tuple[Any, ...] = ("light", "dark")
 SHOWN = {
     *(("idle", 768, "light"), ("idle", 1440, "dark"), ("idle", 360, "dark")),

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Need
+from tests.peers.tokens import AUDIENCE
 from tests.real.incident import scene
 from tests.real.test_page import launched, looking, sees, shown
 
@@ -41,6 +42,10 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             # Which refusals, and why this one?
             await page.locator("#problem-list li").first.get_by_role("link").click()
             await shown(page, "#refusal-list li:first-child", "audience_mismatch")
+            await page.locator("#refusal-list summary").first.click()
+            why = await shown(page, "#refusal-list li:first-child", "Request id")
+            assert re.search(rf"Expected .*orders-v2.* Found .*{AUDIENCE}", why)
+            assert re.search(r"Host orders\.example .*Issuer zuplo .*Key id \(kid\) ed25519-a", why)
             # What would mend it?
             await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
             cure = await shown(page, "#groups .cure", "The operator")
