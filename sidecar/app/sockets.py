@@ -14,6 +14,7 @@ from sidecar.common.errors import Unusable
 from sidecar.config import Address
 
 BACKLOG = 1024
+UNSENT_BYTES = 128 * 1024  # that the kernel takes for a client that reads slowly, where it is ready to take megabytes
 
 
 def listening_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
@@ -63,6 +64,9 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
 def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> None:
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
+    )  # of each connection that comes in here
     if shared:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if opened.family == socket.AF_INET6:

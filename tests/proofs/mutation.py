@@ -62,6 +62,10 @@ OPTIONS = [
 ]
 
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
+WIRE = (
+    "proxy/test_upstream.py proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
+    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py"
+)
 TESTS_OF = {
     "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
     "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py",
@@ -105,19 +109,33 @@ TESTS_OF = {
         f"app/test_health.py jwt/test_token_sources.py observability/test_tracing.py "
         f"app/test_explain.py proxy observability/test_telemetry.py {CALLS}"
     ),
-    **{
-        f"proxy/{name}": f"proxy observability/test_telemetry.py {CALLS}"
-        for name in ("connection", "exchange", "resources", "response_relay", "upstream_connection")
-    },
-    **{
-        f"proxy/{name}": f"proxy observability/test_telemetry.py app/test_reload.py app/test_server.py {CALLS}"
-        for name in ("client_connection", "listener", "upstream_pool")
-    },
-    "proxy/tunnel": "proxy/test_tunnel.py proxy",
+    "proxy/connection": (
+        "proxy/test_connection.py proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_bodies.py proxy/test_wire.py"
+    ),
+    "proxy/resources": (
+        "proxy/test_resources.py proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py"
+    ),
+    "proxy/exchange": f"{WIRE} proxy/test_keeping.py gateway/test_token_endpoint.py proxy/test_tunnel.py",
+    "proxy/response_relay": (
+        f"proxy/test_framing_of_answers.py proxy/test_early_hints.py {WIRE} proxy/test_answers_to_head.py "
+        "proxy/test_old_clients.py proxy/test_tunnel.py proxy/test_tls.py"
+    ),
+    "proxy/upstream_connection": f"proxy/test_strangers.py proxy/test_early_hints.py {WIRE} proxy/test_tls.py",
+    "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py proxy/test_moments.py app/test_reload.py app/test_server.py",
+    "proxy/client_connection": (
+        f"proxy/test_behind_a_request.py {WIRE} proxy/test_keeping.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
+        "proxy/test_tls.py app/test_server.py app/test_reload.py"
+    ),
+    "proxy/listener": (
+        "proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
+        "app/test_server.py app/test_reload.py"
+    ),
+    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_moments.py proxy/test_bugs.py",
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
-        "gateway/test_api_keys.py gateway/test_token_endpoint.py gateway/test_resource_metadata.py proxy "
-        "observability/test_telemetry.py"
+        "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
+        "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
+        "proxy/test_wire.py"
     ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "

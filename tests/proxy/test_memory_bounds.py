@@ -23,6 +23,7 @@ ON_EVERY_LOOP = True
 CHUNK = b"ea60\r\n" + bytes(60_000) + b"\r\n"
 HELD = 128 << 10  # bytes of one direction in the sidecar: its 64 KiB, and one more read on the way
 TLS_HELD = 128 << 10  # more: what is encrypted already
+KERNEL_HELD = 192 << 10  # for a client that does not read, and not the megabytes that it is ready to take
 HEAD = 2048  # more than the head that a backend gets
 LARGE = 32 << 20  # more than the kernel keeps for two sockets
 
@@ -188,6 +189,7 @@ async def test_of_an_answer_that_its_client_does_not_read_little_is_held(trickle
             await still(lambda: source.given, lambda: stack.health("/livez"))
             assert source.given < LARGE
             assert wire.taken(source.given) - client.down.given(len(client.received)) <= HELD
+            assert client.down.held() <= KERNEL_HELD
 
 
 async def test_of_an_answer_over_tls_no_more_is_held(tmp_path: Path) -> None:

@@ -82,6 +82,20 @@ async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClo
 
 
 @in_memory
+async def test_a_head_that_begins_within_a_request_has_no_more_time_than_another(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("GET", "/0"))
+        await turns()
+        client.say(b"GET /1 HTTP/1.1\r\n")
+        clock.advance(10)  # as long as a head may take
+        lines()[0].say(ANSWER)
+        await turns()
+        assert not client.aborted
+        at.tick()
+        assert client.aborted
+
+
+@in_memory
 async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_said(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))

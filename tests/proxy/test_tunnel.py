@@ -268,6 +268,16 @@ async def test_the_end_of_the_client_ends_the_backend() -> None:
         assert telemetry.requests == {("/*", "GET", 101): 1}
 
 
+async def test_more_frames_than_are_followed_in_one_go_cross_whole() -> None:
+    async with joined() as tunnel:
+        back, out = (b"".join(frame(at % 3, masked=masked) for at in range(8 * MAX_FRAMES)) for masked in (False, True))
+        for _ in range(2):
+            tunnel.writer.write(back)
+            await tunnel.client.send(out)
+            assert await tunnel.come(len(out)) == out
+            assert await tunnel.client.read(len(back)) == back
+
+
 async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
     much = frame(1 << 20) * 8
     async with joined() as tunnel:
