@@ -24,7 +24,9 @@ def status(
     for one in problems:
         yield f"{MARKS[one['level']]} {one['text']}"
         if one["what"] == "configuration" and refused is not None and one["level"] == "bad":
-            yield from (f"     line {each['line']}: {each['path']}: {each['text']}" for each in refused["problems"])
+            for each in refused["problems"]:
+                place = f"line {each['line']}: " if each["line"] else ""
+                yield f"     {place}{each['path'] + ': ' if each['path'] else ''}{each['text']}"
     if not problems:
         yield "Nothing is wrong."
     yield ""

@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 from sidecar.cli.main import main
+from tests.peers import patience
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
 from tests.peers.program import configuration, started
@@ -201,3 +202,22 @@ async def test_a_taken_port_names_the_sidecar_that_has_it(tmp_path: Path) -> Non
             assert f"Another sidecar has it (pid {one.process.pid}, {file})" in said
             one.process.terminate()
             assert await one.ended() == 0
+
+
+async def test_status_names_files_that_cannot_be_used(tmp_path: Path, capsys: Said) -> None:
+    denied, file = tmp_path / "denied.json", tmp_path / "config.yaml"
+    denied.write_text("[]")
+    async with running(denylist_file=str(denied), file=file) as stack:
+        denied.write_text("nonsense")
+        async with patience("the deny list to be read again"):
+            while stack.sidecar.assembly.denylist.problem is None:
+                await asyncio.sleep(0.05)
+        file.write_text("{")
+        assert stack.sidecar.reload is not None
+        await stack.sidecar.reload.reload()
+        assert await run(stack, "status") == 0
+        said = capsys.readouterr().out
+        assert f"BAD  {denied}: " in said
+        assert "BAD  A changed configuration was refused (1 problem)" in said
+        assert "\n     line 1: a value is missing here" in said
+        stack.secrets.errors.clear()

@@ -97,6 +97,12 @@ def _of_the_sidecar(live: Live) -> Iterator[Problem]:
     for followed in live.assembly.gateway.files:
         if followed.problem is not None:
             yield Problem("bad", "file", followed.path.name, f"{followed.problem}; what was read before is in use.")
+    denylist = live.assembly.denylist
+    if denylist.path is not None and denylist.problem is not None:
+        yield Problem("bad", "file", denylist.path.name, f"{denylist.problem}; what was read before is in use.")
+    for renewed in live.certificates:
+        if renewed.problem is not None:
+            yield Problem("bad", "file", renewed.files[0].name, f"{renewed.problem}; what was read before is in use.")
 
 
 def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
