@@ -1,9 +1,7 @@
 """File descriptors, and what takes them: clients, and connections to the listeners beside the proxy's."""
 
-import asyncio
 import json
 import resource
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,32 +9,20 @@ from sidecar.app.http_runner import MOST_CONNECTIONS
 from tests.peers import patience
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
-from tests.peers.program import Program, configuration
+from tests.peers.program import configuration, limited
 from tests.peers.raw import RawClient
 from tests.proxy.conftest import running
 
 
-def limited(soft: int, hard: int) -> str:
+def files(soft: int, hard: int) -> str:
     return f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); "
-
-
-async def started(file: Path, limits: str, issuer: ScriptedIssuer, backend: RawBackend) -> Program:
-    code = f"{limits}import sys; sys.argv[0] = 'jwt-sidecar'; from sidecar.cli.main import main; sys.exit(main())"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code, "run", "-c", str(file)),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    it = Program(process, issuer, backend)
-    await it.announced()
-    return it
 
 
 async def test_the_soft_limit_is_raised_to_the_hard_one(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file.write_text(json.dumps(configuration(issuer, backend)))
-        it = await started(file, limited(256, 20_000), issuer, backend)
+        it = await limited(file, files(256, 20_000), issuer, backend)
         assert resource.prlimit(it.process.pid, resource.RLIMIT_NOFILE) == (20_000, 20_000)
         it.process.terminate()
         assert await it.ended() == 0
@@ -47,7 +33,7 @@ async def test_clients_leave_descriptors_for_probes_and_for_who_is_served(tmp_pa
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file.write_text(json.dumps(configuration(issuer, backend)))
-        it = await started(file, limited(356, 356), issuer, backend)
+        it = await limited(file, files(356, 356), issuer, backend)
         await it.says("event=descriptors_do_not_fit open_files=356 needed=11256 connections=50 ")
         assert await it.metric("jwt_sidecar_connections_limit") == 50
         async with AsyncExitStack() as open_ones:

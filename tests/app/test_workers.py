@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sidecar.app.workers.supervisor import ALIVE_S
 from tests.peers import patience
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.load import load
-from tests.peers.program import Program, accepts, configuration, program, start
+from tests.peers.program import Program, accepts, configuration, limited, program, start
 from tests.peers.raw import RawClient
 from tests.peers.wire import request
 
@@ -344,3 +345,72 @@ async def test_what_a_worker_cannot_use_is_said_at_the_start(tmp_path: Path) -> 
             _, err = await process.communicate()
         assert process.returncode == 1
         assert f"jwt-sidecar: {tmp_path}/missing.crt: cannot be read: No such file or directory" in err.decode()
+
+
+async def test_a_hundred_reloads_of_two_workers_lose_no_request(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it:
+        file = tmp_path / "config.yaml"
+        config = json.loads(file.read_text())
+        more = config | {"routes": [{"path": "/open/*", "auth": "none"}], "limits": {"header_bytes": 16384}}
+        async with load(lambda: it.addresses["proxy"], it.good("GET", "/x"), clients=10) as under_load:
+            for number in range(1, 101):
+                file.write_text(json.dumps(more if number % 2 else config))
+                it.process.send_signal(signal.SIGHUP)
+                await it.says("event=config_reloaded", 2 * number)
+            await under_load.more(100)
+        assert (set(under_load.answers), under_load.failed) == ({200}, [])
+        assert await it.metric('jwt_sidecar_config_reloads_total{result="success"}') == 200
+        assert await it.metric('jwt_sidecar_worker_replacements_total{why="died"}') == 0
+
+
+async def test_workers_that_can_write_nowhere_serve_all_the_same(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        settings = {"workers": 2, "jwks_snapshot_dir": str(tmp_path)}
+        file.write_text(json.dumps(configuration(issuer, backend) | settings))
+        full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "  # every file is on a full disk
+        it = await limited(file, full, issuer, backend)
+        async with each(it) as clients:
+            for client in clients:
+                assert (await client.request(it.good())).status == 200
+        await it.says("event=snapshot_not_written", 2)
+        os.kill(processes(it)[0], signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        it.process.terminate()
+        assert await it.ended() == 0
+
+
+async def test_workers_whose_clients_take_all_descriptors_are_not_replaced(tmp_path: Path) -> None:
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        file.write_text(json.dumps(configuration(issuer, backend) | {"workers": 2}))
+        few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (356, 356)); "
+        it = await limited(file, few, issuer, backend)
+        assert await it.metric("jwt_sidecar_connections_limit") == 100
+        pids = processes(it)
+        async with AsyncExitStack() as open_ones:
+            for _ in range(800):
+                await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"]))
+            async with patience("the workers to be full"):
+                while await it.metric("jwt_sidecar_connections") < 100:
+                    await asyncio.sleep(0.01)
+            assert (await it.health("/readyz")).status == 200
+            assert (await it.admin("POST", "/jwks/refresh", {})).status == 200
+            assert processes(it) == pids
+        it.process.terminate()
+        assert await it.ended() == 0
+
+
+async def test_nobody_is_replaced_for_a_pause_of_all(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        pids = processes(it)
+        everybody = [it.process.pid, *children(it.process.pid), *pids]
+        for pid in everybody:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(2 * ALIVE_S)
+        for pid in everybody:
+            os.kill(pid, signal.SIGCONT)
+        for client in clients:
+            assert (await client.request(it.good())).status == 200
+        await it.admin("POST", "/jwks/refresh", {})
+        assert processes(it) == pids

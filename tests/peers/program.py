@@ -138,6 +138,19 @@ async def start(file: Path) -> asyncio.subprocess.Process:
     )
 
 
+async def limited(file: Path, limits: str, issuer: ScriptedIssuer, backend: RawBackend) -> Program:
+    """The same, once it listens, after a line of Python that takes something away from its process."""
+    code = f"{limits}import sys; from sidecar.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "run", "-c", str(file)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    it = Program(process, issuer, backend)
+    await it.announced()
+    return it
+
+
 async def accepts(address: tuple[str, int]) -> bool:
     """Does anybody listen there?"""
     try:

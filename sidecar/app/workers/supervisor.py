@@ -161,14 +161,17 @@ class Supervisor:
 
     async def _until_lost(self, worker: Worker) -> str:
         """Ask it again and again; `died`, or `silent` when it does not answer in time."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.wait({worker.process.ended}, timeout=ASK_EVERY_S)
             if worker.process.ended.done():
                 return "died"
+            asked = loop.time()
             try:
                 answer = await worker.ask("GET", f"{CONFIGURATION}?but={self._digest}", within_s=ALIVE_S)
             except Silent as silent:
-                if isinstance(silent.__cause__, TimeoutError):
+                late = loop.time() - asked > 1.5 * ALIVE_S  # this process did not run either: a container was paused
+                if isinstance(silent.__cause__, TimeoutError) and not late:
                     return "silent"
                 continue  # it ends; or no descriptor is left here, which is no fault of the worker
             if answer.status == 200:
