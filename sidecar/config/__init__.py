@@ -1,8 +1,8 @@
 """The configuration: YAML -> frozen structs, with every problem of the file in one error. Knows no module but its own parts.
 
 `file` is the whole; the other modules are its parts by their noun. `struct` is what all structs share, `values` what single
-values may be, `yaml_source` the text with its lines and columns. `python -m sidecar.config > docs/config.schema.json` writes the
-JSON Schema.
+values may be, `yaml_source` the text with its lines and columns. `python -m docs.reference` writes the JSON
+Schema and the page of reference.
 """
 
 from sidecar.config.addresses import Address

@@ -72,10 +72,6 @@ class Section(dict[str, object]):
         self.path = path
         self._source = source
 
-    def __reduce__(self) -> tuple[type, tuple[dict[str, object]]]:
-        """For another process it is a mapping like others: what is still to be said of it has been said."""
-        return dict, (dict(self),)
-
     def report(self, text: str, *keys: str | int, at_key: bool = False) -> None:
         """Add a problem of the value at `keys` below this section, or of its key. `{input}` becomes the value as written."""
         self._source.report(text, (*self.path, *keys), at_key=at_key)

@@ -1,14 +1,18 @@
 """The reference of the configuration for people, docs/configuration.md, made from its JSON Schema."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from sidecar.config import json_schema
 
 Schema = dict[str, Any]
 
 _HEAD = """\
 # Configuration reference
 
-Complete, because it is made from the schema: `python -m sidecar.config reference > docs/configuration.md`. Why each default is as
+Complete, because it is made from the schema: `python -m docs.reference`. Why each default is as
 it is says [config.yaml](../config.yaml), where every key stands once; [rules.md](rules.md), [issuers.md](issuers.md) and
 [headers.md](headers.md) have examples. `jwt-sidecar check -c FILE` names all that is wrong with a file, with line and column.
 
@@ -119,3 +123,10 @@ def _written(value: object) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    schema = json_schema()
+    here = Path(__file__).parent
+    (here / "config.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
+    (here / "configuration.md").write_text(reference(schema) + "\n")
