@@ -67,7 +67,7 @@ def _keys(issuer: Issuer) -> str:
 
 
 def _weaknesses(issuer: Issuer) -> Iterator[str]:
-    if issuer.audiences is None:
+    if issuer.audiences is None and issuer.signer is None:  # a load balancer is its own audience
         yield "tokens that were meant for other services get in; list the audiences of this one"
     if not issuer.require_exp:
         yield "tokens without exp are good for ever; set require_exp: true"

@@ -148,3 +148,14 @@ async def test_the_start_says_it_before_the_addresses(capfd: pytest.CaptureFixtu
         assert [line.split()[:2] for line in lines[-3:]] == [
             ["listening", name] for name in ("proxy", "health", "admin")
         ]
+
+
+def test_a_load_balancer_whose_signer_is_asked_for_has_no_weak_audience() -> None:
+    arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/my-lb/50dc6c495c0c9188"
+    text = f"issuers: {{lb: {{preset: aws_alb, arn: '{arn}', issuer: https://idp.example/}}}}\nupstream: http://127.0.0.1:1"
+    lines = list(summary(parse(text)))
+    assert lines[0] == (
+        "issuer lb: https://idp.example/, tokens for any audience, "
+        "keys from https://public-keys.auth.elb.eu-west-1.amazonaws.com/{kid}"
+    )
+    assert not [line for line in lines if "weak" in line]
