@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
+from sidecar.common.masking import KEY, unescaped
 from sidecar.common.watched_file import FollowedFile
 from sidecar.gateway.key_file import members, moment, rfc3339
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
 
 ISSUER = "api_keys"  # the word for them where the names of issuers stand: in logs and metrics
-LIKE_A_KEY = re.compile(rb"jsk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+LIKE_A_KEY = re.compile(KEY.encode())
 NEVER = float("inf")
 
 # Said by whoever issues a token, or by `name` and `scopes` here; scp and scopes are other names of scope.
@@ -33,6 +34,13 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
 _NOBODY = sha256(secrets.token_bytes()).digest()
+
+
+def carries_a_key(head: bytes) -> bool:
+    """Is there an API key in a head, as it is or behind percent escapes?"""
+    if LIKE_A_KEY.search(head) is not None:
+        return True
+    return b"%" in head and LIKE_A_KEY.search(unescaped(head.decode("latin-1")).encode(errors="replace")) is not None
 
 
 class ApiKey(NamedTuple):

@@ -21,7 +21,10 @@ from sidecar.http.header_policy import (
 )
 
 # An id is told everywhere, so nothing that looks like a token or an API key is one.
-REQUEST_ID = re.compile(rb"(?=[A-Za-z0-9._-]{1,128}\Z)(?!.*(?:jsk_|eyJ.*\.)).+")
+REQUEST_ID = re.compile(
+    rb"(?=[A-Za-z0-9._-]{1,128}\Z)"
+    rb"(?!.*(?:jsk_|eyJ.*\.|e[wy3][A-Za-z0-9_-]{16,}\..+\.))(?![CDI][A-Za-z0-9_-]{16,}\..+\.).+"
+)
 # RFC 9112 section 3. Other versions are told apart so that the refusal can say so.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.common.masking import without_tokens
 from sidecar.jwt.claims import LATEST_DATE, ClaimRules, ago, find
-from sidecar.jwt.compact_jws import Jws, without_tokens
+from sidecar.jwt.compact_jws import Jws
 from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.jwk import VerificationKey
 

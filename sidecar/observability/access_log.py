@@ -222,7 +222,7 @@ def json_line(request: Record, duration_s: float) -> bytes:
     claims = request.claims
     line = _JsonLine(
         _now(),
-        request.method or msgspec.UNSET,
+        request.method_shown or msgspec.UNSET,
         request.path or msgspec.UNSET,
         request.status or CLIENT_LEFT,
         round(duration_s * 1000, 3),
@@ -263,7 +263,7 @@ def ecs_line(request: Record, duration_s: float) -> bytes:
     }
     if request.method:
         fields |= {
-            "http.request.method": request.method,
+            "http.request.method": request.method_shown,
             "http.version": f"1.{request.minor}",
             "url.path": request.path,
             "url.scheme": request.scheme,
@@ -294,7 +294,7 @@ def combined_line(request: Record, _duration_s: float) -> bytes:
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
     asked = "-"
     if request.method:
-        asked = f"{request.method} {request.path.translate(_NO_FIELD_ENDS)} HTTP/1.{request.minor}"
+        asked = f"{request.method_shown} {request.path.translate(_NO_FIELD_ENDS)} HTTP/1.{request.minor}"
     reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
     return f'{peer} - - [{when}] "{asked}" {request.status or CLIENT_LEFT} - "-" "-" {reason}\n'.encode()
 

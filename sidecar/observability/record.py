@@ -3,8 +3,8 @@
 import re
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.common.masking import SHORTEST, without_tokens
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.compact_jws import without_tokens
 from sidecar.policy.routes import Route
 
 # W3C Trace Context section 3.2; of versions to come, what they have in common with this one.
@@ -88,6 +88,11 @@ class Record:
         """The path for people: without the query, with no token in it, and nothing that could end a line."""
         path = without_tokens(self.target.partition("?")[0])
         return path if path.isprintable() else path.encode("ascii", "backslashreplace").decode()
+
+    @property
+    def method_shown(self) -> str:
+        """The method for people: a client can make up any, also one that is a token."""
+        return self.method if len(self.method) < SHORTEST else without_tokens(self.method)
 
     @property
     def host_shown(self) -> str:

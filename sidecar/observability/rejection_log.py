@@ -58,7 +58,7 @@ class Refusals:
             Refusal(
                 self._clock.wall(),
                 request.id,
-                request.method,
+                request.method_shown,
                 path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}...",
                 route,
                 request.issuer,

@@ -214,7 +214,7 @@ def _client_attributes(request: Record, upstream: Upstream) -> Mapping[str, Attr
 def _request_method(request: Record) -> Mapping[str, AttributeValue]:
     if request.method in METHODS:
         return {"http.request.method": request.method}
-    return {"http.request.method": "_OTHER", "http.request.method_original": request.method[:MAX_METHOD]}
+    return {"http.request.method": "_OTHER", "http.request.method_original": request.method_shown[:MAX_METHOD]}
 
 
 def _conclude(span: trace.Span, failed: str | None, status: int, errors_from: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
-from sidecar.gateway.api_keys import LIKE_A_KEY
+from sidecar.gateway.api_keys import carries_a_key
 from sidecar.gateway.gateway import Gateway
 from sidecar.gateway.local_endpoints import Page
 from sidecar.http.cors import Cors
@@ -307,7 +307,7 @@ class Handler:
             built += self.tracing.asked(exchange, upstream)
         if (protocol := exchange.upgrade) is not None:
             built += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
-        if self._api_keys is not None and LIKE_A_KEY.search(built) is not None:
+        if self._api_keys is not None and carries_a_key(built):
             raise Rejection(
                 Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
             )

@@ -1,7 +1,7 @@
 """The last refusals: each with its reason and its sentence, and nothing of a token or a query."""
 
 from sidecar.common.errors import Reason
-from sidecar.jwt.compact_jws import without_tokens
+from sidecar.common.masking import without_tokens
 from sidecar.observability.rejection_log import KEPT, MAX_PATH, Refusal
 from tests.peers.backend import RawBackend, send
 from tests.peers.wire import request

@@ -13,8 +13,8 @@ import yaml
 
 from sidecar.app.state import ConfigurationFile
 from sidecar.common.clock import iso_time
+from sidecar.common.masking import without_tokens
 from sidecar.config import Config
-from sidecar.jwt.compact_jws import without_tokens
 
 HIDDEN = "***"
 SECRET = frozenset({"jwks_headers"})  # keys whose values are

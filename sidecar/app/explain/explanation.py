@@ -17,6 +17,7 @@ from sidecar.app.explain.words import about_policy, about_token
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection, Unusable
+from sidecar.common.masking import without_tokens
 from sidecar.config import Config
 from sidecar.config.identity import TokenSource
 from sidecar.gateway.api_keys import LIKE_A_KEY
@@ -24,7 +25,6 @@ from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.compact_jws import without_tokens
 from sidecar.jwt.examination import Examination, Words, shown
 from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.verifier import Verifier
