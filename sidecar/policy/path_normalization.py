@@ -169,8 +169,8 @@ def _merged_in_front(path: str) -> str:
 
 
 def _normal(path: str) -> str:
-    """POSIX gives two slashes in front a meaning of their own, and so does Python's posixpath; it also drops the last one."""
-    return posixpath.normpath(path)
+    """POSIX gives just two slashes in front a meaning of their own, and so does Python's posixpath."""
+    return posixpath.normpath(path) if path[:2] == "//" != path[1:3] else path
 
 
 def _resolved(path: str) -> str:

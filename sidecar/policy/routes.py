@@ -266,7 +266,6 @@ class RouteIndex:
                     and (not route.has_hosts or route.serves(host_name(host)))
                 ):
                     first = place
-                    break
         return None if first == none else self._rules[first]
 
     def _may_fit(self, path: str) -> Iterator[list[int]]:
