@@ -10,8 +10,8 @@ from aiohttp import web
 from sidecar.app.running import own_socket
 from sidecar.app.sockets import BACKLOG, listening_sockets
 from sidecar.common.errors import Unusable
+from sidecar.common.loopback import is_loopback
 from sidecar.config import Address, Config
-from sidecar.config.addresses import is_loopback
 
 MOST_CONNECTIONS = 100
 SILENT_S = 75.0  # longer than the longest answer, which is that of a fetch of keys

@@ -11,8 +11,8 @@ from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import files_read
 from sidecar.app.state import Live
 from sidecar.common.errors import Unusable, unforeseen
+from sidecar.common.loopback import is_loopback
 from sidecar.config import Config, ConfigError, Problem, load
-from sidecar.config.addresses import is_loopback
 
 POLL_S = 2.0  # between two looks at the files
 FIXED = (

@@ -41,14 +41,6 @@ class Address(NamedTuple):
         return len(hosts) == 1 or "::" in hosts or ("0.0.0.0" in hosts and not any(":" in host for host in hosts))  # noqa: S104
 
 
-def is_loopback(host: str | None) -> bool:
-    """Is it this host: `localhost`, 127.0.0.0/8 or ::1?"""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
 def _address(value: object) -> Address:
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None:

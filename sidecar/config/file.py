@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, StrictBool, StrictInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config.addresses import Address, ListenAddresses, Network, UpstreamUrl, WebUrl, is_loopback
+from sidecar.common.loopback import is_loopback
+from sidecar.config.addresses import Address, ListenAddresses, Network, UpstreamUrl, WebUrl
 from sidecar.config.cors import Cors
 from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway

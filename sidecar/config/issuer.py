@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from sidecar.config.addresses import is_loopback, web_url
+from sidecar.common.loopback import is_loopback
+from sidecar.config.addresses import web_url
 from sidecar.config.claims import Condition, Require, TokenRules
 from sidecar.config.identity import TokenSource
 from sidecar.config.key_place import SECRET_SOURCES, SOURCES, KeyPlace, MoreKeys

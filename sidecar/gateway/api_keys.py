@@ -8,12 +8,12 @@ import hmac
 import json
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
+from sidecar.common.encoding import base64url
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.masking import KEY, unescaped
 from sidecar.common.watched_file import FollowedFile
@@ -111,7 +111,7 @@ class ApiKey(NamedTuple):
         """The claims of whoever has the key."""
         scope = {"scope": " ".join(self.scopes)} if self.scopes else {}
         claims = {"sub": self.name, **scope, **self.claims}
-        segment = urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).rstrip(b"=")
+        segment = base64url(json.dumps(claims, separators=(",", ":")).encode()).encode()
         return Claims(ISSUER, claims, segment, valid_until=self.expires, kid=self.id)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from sidecar.common.encoding import base64url
 from sidecar.common.errors import Unusable
 from sidecar.jwt.compact_jws import base64url as decoded
 
@@ -22,11 +22,6 @@ MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 ALGORITHMS = ("EdDSA", "RS256", "ES256")  # the first is what Zuplo's JWT service signs with
 
 PrivateKey = Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-def base64url(data: bytes) -> str:
-    """Unpadded base64url (RFC 7515 section 2)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 class SigningKey:

@@ -12,13 +12,13 @@ control characters, `%` and edge spaces.
 import json
 import logging
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import punctuation
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from sidecar.common.encoding import base64url
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, Path, find
 from sidecar.policy.granted import scopes_in_one_form
@@ -192,7 +192,7 @@ def _edges(text: str) -> str:
 
 
 def _base64url(text: str) -> str:
-    return urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+    return base64url(text.encode())
 
 
 def _json(value: Any) -> str:

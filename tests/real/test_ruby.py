@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import RawTestServer
 
 from sidecar.cli.dev.issuer import Issuer, answer_for
-from sidecar.gateway.signing_key import base64url
+from sidecar.common.encoding import base64url
 from tests.conftest import Need
 from tests.real.conftest import StartSidecar
 from tests.real.process import run

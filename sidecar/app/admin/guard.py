@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from sidecar.config.addresses import is_loopback
+from sidecar.common.loopback import is_loopback
 from sidecar.http.responses import PHRASES
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1

@@ -29,9 +29,9 @@ from sidecar.app.builder.key_sources import key_source, same_keys, same_place
 from sidecar.app.probe import CONNECT_S, Probe
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
+from sidecar.common.loopback import is_loopback
 from sidecar.common.watched_file import FollowedFile
 from sidecar.config import Config
-from sidecar.config.addresses import is_loopback
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.key_server import Session

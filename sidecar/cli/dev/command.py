@@ -12,9 +12,9 @@ from aiohttp import web
 from sidecar.app.server import CannotStart, Sidecar, build, serve
 from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.issuer import Handler, Issuer, answer_for
+from sidecar.common.loopback import is_loopback
 from sidecar.config import Address, Config
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
-from sidecar.jwt.jwks.key_server import is_loopback
 
 HEADER_BYTES = 64 * 1024  # the claims header of a large token is beyond aiohttp's 8190
 TAKEN = "not embedded: something already listens there"

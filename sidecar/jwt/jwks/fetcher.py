@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sidecar.common.loopback import is_loopback
 from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
-from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, is_loopback, shown
+from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, shown
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, told
 
 MOST_TOLD = 200  # characters of what a discovery document says

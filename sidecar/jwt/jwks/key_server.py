@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from sidecar.common.errors import Unusable
+from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
 from sidecar.jwt.jwks.key_set import FetchFailed
 
@@ -224,8 +225,3 @@ def egress_proxy(url: str) -> str | None:
             f"{variable} names a proxy of {found.scheme}, and only those of http and https are known here"
         )
     return named
-
-
-def is_loopback(host: str) -> bool:
-    """Does this host name or address mean this machine, without asking a name server?"""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None

@@ -15,10 +15,11 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from sidecar.app.server import build
+from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
 from sidecar.config import parse
 from sidecar.jwt.jwks.fetcher import FileKeySet, RemoteKeySet
-from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, is_loopback, max_age
+from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, max_age
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
