@@ -189,11 +189,11 @@ def _server_attributes(request: Record, route: str | None) -> Mapping[str, Attri
     if route is not None:
         attributes["http.route"] = route
     if request.host:
-        host, _, port = request.host.decode("ascii", "replace").rpartition(":")
+        host, _, port = request.host_shown.rpartition(":")
         if port.isdigit():
             attributes |= {"server.address": host.strip("[]"), "server.port": int(port)}
         else:
-            attributes["server.address"] = request.host.decode("ascii", "replace").strip("[]")
+            attributes["server.address"] = request.host_shown.strip("[]")
     return attributes
 
 
