@@ -162,6 +162,7 @@ class Verifier:
             self.misses += awaited is None
         seen = seen or Examination()
         seen.token = token
+        seen.begun.clear()  # it may have come as far as its key before, which was awaited
         try:
             return self._verified(token, remembered_by, seen, awaited, examined=examined)
         except Rejection as rejection:

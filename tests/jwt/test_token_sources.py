@@ -425,9 +425,10 @@ def test_token_from(text: str, expected: list[tuple[str | None, ...]]) -> None:
 def test_a_preset_says_where_its_issuer_sends_tokens_unless_the_file_does() -> None:
     cloudflare = "c: {preset: cloudflare_access, issuer: 'https://c/', audiences: any}"
     other = "a: {issuer: 'https://a/', audiences: any}"
-    header, authorization = ("Cf-Access-Jwt-Assertion", "", None, None), ("Authorization", "Bearer", None, None)
-    assert sources("", f"{{{cloudflare}}}") == [header]
-    assert sources("", f"{{{cloudflare}, {other}}}") == [header, authorization]
+    own = [("Cf-Access-Jwt-Assertion", "", None, None), (None, "", "CF_Authorization", None)]
+    authorization = ("Authorization", "Bearer", None, None)
+    assert sources("", f"{{{cloudflare}}}") == own
+    assert sources("", f"{{{cloudflare}, {other}}}") == [*own, authorization]
     assert sources("token_from: [{header: Authorization}]", f"{{{cloudflare}}}") == [authorization]
 
 
