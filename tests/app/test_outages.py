@@ -351,7 +351,7 @@ async def slow(clock: HandClock) -> dict[str, list[str]]:
 
 
 async def flapping(clock: HandClock) -> dict[str, list[str]]:
-    async with world(clock, refresh_interval="60s", max_stale="120s") as here:
+    async with world(clock, refresh_interval="60s", max_stale="600s") as here:
         good = here.token()
         await here.until(good, "200")
 
