@@ -15,8 +15,7 @@ from benchmarks.proxies import Broken, Proxy, await_accepted, serving, started
 from benchmarks.setting import BULK_BYTES, Setting
 from benchmarks.steady import steady
 from benchmarks.transfer import download, upload
-from benchmarks.wrk import CONNECTIONS, Load, closed_loop, each_once
-from benchmarks.wrk import mix as users
+from benchmarks.wrk import CONNECTIONS, Load, closed_loop, each_once, users
 
 Figures = dict[str, float]
 """What one round says about one proxy: the name of a column, with its unit, and the figure."""

@@ -25,7 +25,7 @@ function request()
 end
 """
 
-_MIX = """\
+_USERS = """\
 -- Users by Zipf's law (the n-th as often as 1/n), each with a token of its own; a new path and Traceparent in each request.
 local tokens, sums, total, number = {}, {}, 0, 0
 for line in io.lines("%(path)s") do
@@ -121,12 +121,12 @@ def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> L
         return _wrk(["-d3600s", "-s", str(script), url])
 
 
-def mix(url: str, tokens: Sequence[str], seconds: int, seed: int) -> Load:
+def users(url: str, tokens: Sequence[str], seconds: int, seed: int) -> Load:
     """Requests of many users, as a service gets them."""
     with tempfile.TemporaryDirectory() as directory:
         listed, script = Path(directory, "tokens"), Path(directory, "mix.lua")
         listed.write_text("\n".join(tokens))
-        script.write_text(_MIX % {"path": listed, "seed": seed})
+        script.write_text(_USERS % {"path": listed, "seed": seed})
         return _wrk([f"-d{seconds}s", "-s", str(script), url])
 
 

@@ -230,13 +230,15 @@ def _report(one: "Running", _options: argparse.Namespace) -> int:
 
 def probe(options: argparse.Namespace) -> int:
     """`probe`: exit 0 when it is ready, 1 when not, or when nobody answers."""
-    return _ask(options, _probe)
+    if options.health is not None:
+        return _told(lambda: _probe(options.health, options))
+    return _ask(options, lambda one, options: _probe(one.ask("GET", "/sidecar")["health"], options))
 
 
-def _probe(one: "Running", options: argparse.Namespace) -> int:
+def _probe(listener: str, options: argparse.Namespace) -> int:
     from sidecar.app.running import health
 
-    good, said = health(options.health or one.ask("GET", "/sidecar")["health"], "/livez" if options.live else "/readyz")
+    good, said = health(listener, "/livez" if options.live else "/readyz")
     print(said)
     return 0 if good else FAILED
 
@@ -250,12 +252,18 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, work: "Callable[[Running, argparse.Namespace], int | None]") -> int:
-    """Let a command ask the running sidecar; exit 1 when it does not answer, 2 when nobody can know where it is."""
-    from sidecar.app.running import CannotAsk
+    """Let a command ask the running sidecar."""
     from sidecar.cli.running import chosen
 
+    return _told(lambda: work(chosen(options), options) or 0)
+
+
+def _told(work: "Callable[[], int]") -> int:
+    """The exit code of what asks a sidecar: 1 when it does not answer, 2 when nobody can know where it is."""
+    from sidecar.app.running import CannotAsk
+
     try:
-        return work(chosen(options), options) or 0
+        return work()
     except ValueError as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return USAGE

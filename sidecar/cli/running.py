@@ -19,8 +19,6 @@ def chosen(options: argparse.Namespace) -> Running:
     """The one to ask. Raises CannotAsk, and ValueError for options that name none."""
     if options.admin is not None:
         return at(options.admin)
-    if getattr(options, "health", None) is not None:  # which nobody has to be asked for
-        return at(DEFAULT)
     found = running()
     if options.pid is not None:
         found = [one for one in found if one.pid == options.pid]

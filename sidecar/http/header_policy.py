@@ -5,7 +5,7 @@ loosest backend folds them.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sidecar.http.grammar import split_field
 
@@ -71,13 +71,14 @@ class Field:
 
 
 class HeaderPolicy:
-    """Reads header lines. A subclass says by `_fate_of` what becomes of a name.
+    """Reads header lines. `fate_of` says what becomes of a name in lower case.
 
     The values of `private` names, however they are spelled, are never remembered: credentials, and those that are new in each
     message.
     """
 
-    def __init__(self, private: Collection[str]) -> None:
+    def __init__(self, private: Collection[str], fate_of: Callable[[str], str]) -> None:
+        self._fate_of = fate_of
         self.known: dict[bytes, Field] = {}
         self._names: dict[bytes, tuple[str, str, bool]] = {}  # fate, name in lower case, may its lines be remembered?
         self._private = frozenset(map(fold, private))
@@ -107,9 +108,6 @@ class HeaderPolicy:
             self._names[name] = read
         return read
 
-    def _fate_of(self, name: str) -> str:
-        raise NotImplementedError
-
 
 class RequestHeaderPolicy(HeaderPolicy):
     """What becomes of the headers of requests.
@@ -127,14 +125,14 @@ class RequestHeaderPolicy(HeaderPolicy):
         underscores: str = "drop",
         traced: bool = False,
     ) -> None:
-        super().__init__(_PRIVATE.union(read))
+        super().__init__(_PRIVATE.union(read), self._of_a_request)
         self._dropped = frozenset(dropped)
         self._special = MEANT_FOR_THE_PROXY | frozenset(read)
         self._taken = frozenset(map(fold, self._special))
         self._underscores = underscores
         self._trace_context = SPECIAL if traced else NOTED
 
-    def _fate_of(self, name: str) -> str:
+    def _of_a_request(self, name: str) -> str:
         if name in self._special:
             return SPECIAL
         if name in TRACE_CONTEXT:
@@ -162,12 +160,13 @@ class ResponseHeaderPolicy(HeaderPolicy):
     """What becomes of the headers of answers."""
 
     def __init__(self) -> None:
-        super().__init__({"x-request-id", "set-cookie", "etag", "content-length"})
+        super().__init__({"x-request-id", "set-cookie", "etag", "content-length"}, _of_an_answer)
 
-    def _fate_of(self, name: str) -> str:
-        if name in _ANSWER_SPECIAL:
-            return SPECIAL
-        return DROP if name in HOP_BY_HOP or name == "x-jwt-sidecar" else FORWARD  # the mark is the sidecar's to say
+
+def _of_an_answer(name: str) -> str:
+    if name in _ANSWER_SPECIAL:
+        return SPECIAL
+    return DROP if name in HOP_BY_HOP or name == "x-jwt-sidecar" else FORWARD  # the mark is the sidecar's to say
 
 
 def without_nominated(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:

@@ -53,7 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         self.write_paused = False
         self._most_head_bytes = max(READ_BYTES, head_bytes)
         self.reading_paused = False
-        self._full_reads = 0  # in a row that the receiver has taken at once
+        self._full_reads = 0  # since the receiver was slow
         self._held = 0
         self.unread = 0
         self.room = 0

@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +16,7 @@ from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, send
 from tests.peers.issuer import Answer
 from tests.proxy.conftest import Stack, running
+from tests.real.test_page import launched
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -51,15 +50,8 @@ BLOCKED = {"failed": "Failed to fetch"}
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser(need: Need) -> "AsyncIterator[Browser]":
     """Chromium, without a window."""
-    chromium = need("chromium")
-    driver = Path(sys.executable).with_name("playwright")
-    need(str(driver), "install tests/real/browser/requirements.txt to run this test")
-    from playwright.async_api import async_playwright
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium)
+    async with launched(need) as browser:
         yield browser
-        await browser.close()
 
 
 @asynccontextmanager
