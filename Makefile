@@ -57,7 +57,7 @@ fuzz-core: .venv/installed-dev
 traffic: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.traffic --seconds $(TRAFFIC_S) $(TRAFFIC)
 
-# A wheel whose modules on a request's way are compiled (docs/performance.md), for the interpreter that makes it.
+# A wheel whose modules on a request's way are compiled (docs/understand/performance.md), for the interpreter that makes it.
 wheel: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
 	rm -rf dist/*.whl && $(BIN)/python deploy/compiled.py --quiet bdist_wheel
@@ -92,7 +92,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 
-# --no-deps, because the lock leaves out what python-jose names and nothing imports (docs/python-jose.md).
+# --no-deps, because the lock leaves out what python-jose names and nothing imports (docs/project/python-jose.md).
 # compileall, because without .pyc files the start takes three times as long, and PYTHONDONTWRITEBYTECODE would keep it so.
 .venv/installed: requirements.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt

@@ -1,4 +1,4 @@
-"""The reference of the configuration for people, docs/configuration.md, made from its JSON Schema."""
+"""The reference of the configuration for people, docs/reference/configuration.md, made from its JSON Schema."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ Schema = dict[str, Any]
 _HEAD = """\
 # Configuration reference
 
-Complete, because it is made from the schema: `python -m docs.reference`. Why each default is as
-it is says [config.yaml](../config.yaml), where every key stands once; [rules.md](rules.md), [issuers.md](issuers.md) and
-[headers.md](headers.md) have examples. `jwt-sidecar check -c FILE` names all that is wrong with a file, with line and column.
+This page has every key. It is made from the schema of the file (`python -m docs.reference`). [config.yaml](../../config.yaml)
+shows every key with its default and the reason for it. [Rules](../how/rules.md), [issuers](../how/choose-an-issuer.md) and
+[headers](headers.md) have examples. `jwt-sidecar check -c FILE` names every problem of a file, with line and column.
 
 Durations are written `500ms`, `60s`, `5m` or `1h`. Relative paths of files begin at the directory of the configuration. `${NAME}`
 and `${NAME:-default}` in a value are replaced from the environment. **Bold** keys have no default and must be there.
@@ -129,4 +129,4 @@ if __name__ == "__main__":
     schema = json_schema()
     here = Path(__file__).parent
     (here / "config.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
-    (here / "configuration.md").write_text(reference(schema) + "\n")
+    (here / "reference" / "configuration.md").write_text(reference(schema) + "\n")

@@ -1,4 +1,4 @@
-"""docs/codes.md has a section for every code and no other, with the status and the sentence that answers really have."""
+"""docs/reference/codes.md has one section for each code, with the status and the sentence of its answers."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from sidecar.common.errors import Reason
 from sidecar.config import json_schema
 
-PAGE = (Path(__file__).parent.parent / "docs" / "codes.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "codes.md").read_text()
 SECTIONS = dict(re.findall(r"^### `([a-z_]+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 SERVED = Path(__file__).parent.parent / "sidecar" / "app" / "admin" / "static" / "codes.json"
 KEYS = set(re.findall(r'"([a-z_]+)": \{', json.dumps(json_schema())))

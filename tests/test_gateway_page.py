@@ -1,4 +1,4 @@
-"""The configurations of docs/gateway.md load, and with keys made by the commands that it names nothing is missing."""
+"""The configurations of docs/how/gateway.md load, and with keys made by the commands that it names nothing is missing."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from sidecar.cli.check import problems_of
 from sidecar.cli.main import main
 from sidecar.config import parse
 
-PAGE = (Path(__file__).parents[1] / "docs" / "gateway.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "how" / "gateway.md").read_text()
 EXAMPLES = {text.splitlines()[0].removeprefix("# "): text for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)}
 
 

@@ -1,4 +1,4 @@
-"""The arrows between the folders of the house (docs/architecture.md), read from every import, also those for types only."""
+"""The arrows between the folders (docs/understand/architecture.md), read from every import, also those for types only."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/migrating: its pages show what the command prints, and the lines that they name are those that they mean."""
+"""docs/how/migrate: its pages show what the command prints, and the lines that they name are those that they mean."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.cli.convert.command import imported
 
-PAGES = Path(__file__).parent.parent / "docs" / "migrating"
+PAGES = Path(__file__).parent.parent / "docs" / "how" / "migrate"
 
 
 def blocks(page: str, kind: str) -> list[str]:

@@ -93,7 +93,7 @@ NOT_RUN = {
     "printf": "into uv",
 }
 ELSEWHERE = "https://gateway.example"  # tests/gateway/test_gateway.py asks a gateway
-HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/operating.md
+HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/how/operate.md
 SESSION = "$ "
 SERVE = "jwt-sidecar run"
 NEEDED = ("curl", "jq")

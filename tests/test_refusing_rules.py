@@ -1,10 +1,10 @@
-"""docs/refusing-rules.md names a test for each rule that was taken out: it has to be there."""
+"""docs/project/refusing-rules.md names a test for each rule that was taken out: it has to be there."""
 
 import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs" / "refusing-rules.md").read_text()
+PAGE = (TESTS.parent / "docs" / "project" / "refusing-rules.md").read_text()
 
 
 def test_every_test_that_is_named_is_there() -> None:

@@ -1,4 +1,4 @@
-"""The deny list of docs/rules.md loads, and its table is true. (Its configurations: test_pages.py.)"""
+"""The deny list of docs/how/rules.md loads, and its table is true. (Its configurations: test_pages.py.)"""
 
 import json
 import re
@@ -12,7 +12,7 @@ from sidecar.jwt.denylist import DenyList, Entry
 from sidecar.policy.claim_conditions import condition
 from tests.peers.clock import HandClock
 
-PAGE = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "how" / "rules.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 [ENTRIES] = [text for kind, text in BLOCKS if kind == "yaml" and text.startswith("#")]
 [COMMAND] = [text for kind, text in BLOCKS if kind == "sh"]

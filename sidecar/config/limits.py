@@ -23,7 +23,7 @@ class Timeouts(Struct):
 
 
 class TokenCache(Struct):
-    """How many verified tokens are remembered. What an entry takes is in docs/performance.md."""
+    """How many verified tokens are remembered. What an entry takes is in docs/understand/performance.md."""
 
     entries: Count = key("Tokens; users whose token is in use at the same time.", 10000)
     most_bytes: Bytes = key("Memory for them, about; whichever is reached first counts.", Size(32 << 20), "bytes")

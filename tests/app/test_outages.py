@@ -1,4 +1,4 @@
-"""What clients see on an issuer's bad day, and for how long. The table in docs/issuer-outages.md is what these tests measure.
+"""What clients see on an issuer's bad day, and for how long. docs/understand/issuer-outages.md has the table.
 
 Everything runs over real sockets in a loop whose time goes on when nothing is left to do, so that hours take seconds and a
 duration is exact.
@@ -32,7 +32,7 @@ from tests.peers.tokens import AUDIENCE, public_jwk
 from tests.peers.waiting import keys_for
 from tests.peers.wire import request
 
-PAGE = Path(__file__).parents[2] / "docs" / "issuer-outages.md"
+PAGE = Path(__file__).parents[2] / "docs" / "understand" / "issuer-outages.md"
 REFRESH_S, STALE_S = 20.0, 30.0  # short, for the faults that are looked at one by one
 JITTERED = 1.1  # of a refresh interval, at most
 

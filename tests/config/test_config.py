@@ -319,7 +319,7 @@ def test_the_published_schema_is_that_of_the_code() -> None:
 
 
 def test_the_reference_is_that_of_the_schema() -> None:
-    page = ROOT / "docs" / "configuration.md"
+    page = ROOT / "docs" / "reference" / "configuration.md"
     cure = "python -m docs.reference"
     assert page.read_text() == reference(json_schema()) + "\n", cure
     titles = re.findall(r"^## `(.*)`$", page.read_text(), re.MULTILINE)

@@ -85,7 +85,7 @@ def told(root: Path) -> int:
     bom = json.loads((root / "usr/share/sbom/jwt-sidecar.cdx.json").read_text())
     names = {component["name"] for component in bom["components"]}
     assert debian | {"aiohttp", "cryptography", "google-re2", "python-jose", "jwt-sidecar"} <= names
-    assert not {"ecdsa", "rsa", "pyasn1", "six"} & names  # docs/python-jose.md
+    assert not {"ecdsa", "rsa", "pyasn1", "six"} & names  # docs/project/python-jose.md
     assert all(component["purl"].startswith(("pkg:deb/debian/", "pkg:pypi/")) for component in bom["components"])
     assert bom["metadata"]["component"]["version"] == VERSION
     return len(names)

@@ -1,4 +1,4 @@
-"""The limits of the shipped configuration fit the limit of the shipped pod, by the figures of docs/sizing.md."""
+"""The limits of the shipped configuration fit the limit of the shipped pod, by the figures of docs/how/size.md."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from sidecar import config
 from sidecar.config import Config
 from tests.deploy.conftest import DEPLOY
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sizing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how" / "size.md").read_text()
 UNITS = {"byte": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 PARTS = {
     "the process": 1,

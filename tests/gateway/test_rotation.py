@@ -30,7 +30,7 @@ from tests.proxy.conftest import ok
 
 LATE_S = 30.0  # of the second replica's copy of a file
 LOOK_S = 5.0  # between two looks at a file
-LEARNED_S = LOOK_S + MAX_AGE_S * (1 + JITTER)  # what docs/gateway.md promises
+LEARNED_S = LOOK_S + MAX_AGE_S * (1 + JITTER)  # what docs/how/gateway.md promises
 AHEAD_S, KEEP_S, TTL_S = LATE_S + LEARNED_S + 5, 120.0, 60
 STEP_S = 3.0
 LISTENERS = {name: {"listen": "127.0.0.1:0"} for name in ("health", "admin")}

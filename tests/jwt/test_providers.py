@@ -1,4 +1,4 @@
-"""Every provider of docs/issuers.md by its name: the few lines that its users write, and tokens and keys in its shape.
+"""Every provider of docs/how/choose-an-issuer.md by name: the lines that its users write, and tokens and keys in its shape.
 
 Each token of a row is accepted, and refused for another audience, tenant or kind, and by another key. The keys come over HTTP
 from where the preset says that they are, but for the host.

@@ -56,7 +56,7 @@ def test_an_alert_has_its_runbook(alert: dict[str, Any]) -> None:
 
 
 def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
-    sections = re.findall(r"^## (\w+)$", (DEPLOY.parent / "docs/runbooks.md").read_text(), re.MULTILINE)
+    sections = re.findall(r"^## (\w+)$", (DEPLOY.parent / "docs/how/runbooks.md").read_text(), re.MULTILINE)
     assert sections == [alert["alert"] for alert in ALERTS]
 
 

@@ -347,7 +347,12 @@ async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None
         await stack.fetch(request("GET", "/"))
         stack.sidecar.live.telemetry.handshakes["plain_http"] = 1
         names = set(await metrics(stack))
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*/*.y*ml"), *ROOT.glob("deploy/grafana/*")]
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/*/*.y*ml"),
+        *ROOT.glob("deploy/grafana/*"),
+    ]
     named = {name for page in pages for name in re.findall(r"\bjwt_sidecar_\w+", page.read_text())}
     assert named
     of_workers = {"jwt_sidecar_workers", "jwt_sidecar_worker_replacements_total"}
@@ -568,7 +573,9 @@ async def test_the_page_of_metrics_has_all_of_them_with_their_labels() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         families = list(text_string_to_metric_families((await stack.health("/metrics")).body.decode()))
-    rows = re.findall(r"^\| (`jwt_.*?) \| (\w+) \| (.*?) ?\| ", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`jwt_.*?) \| (\w+) \| (.*?) ?\| ", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE
+    )
     told = {
         name.removesuffix("_total"): (kind, set(re.findall("`(.*?)`", labels)))
         for names, kind, labels in rows

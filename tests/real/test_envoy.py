@@ -1,4 +1,4 @@
-"""One corpus of tokens through the sidecar and through Envoy's `jwt_authn`: docs/envoy-differences.md has every difference.
+"""One corpus of tokens through the sidecar and through Envoy's `jwt_authn`: docs/understand/envoy-differences.md has the result.
 
 The page is held to what happens: a difference that it does not tell fails, and so does one that it tells and that is none.
 """
@@ -27,7 +27,7 @@ from tests.real.corpus.making import KEYS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PAGE = (Path(__file__).parents[2] / "docs" / "envoy-differences.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "understand" / "envoy-differences.md").read_text()
 REASONS = re.findall(r"^### .*?(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
 ROWS = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
 SHOWN = 40  # characters of a header's value

@@ -44,7 +44,7 @@ _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x
 
 
 class Key(Protocol):
-    """What the rest of the program knows of a key of python-jose (docs/python-jose.md)."""
+    """What the rest of the program knows of a key of python-jose (docs/project/python-jose.md)."""
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """True when `sig` is this key's signature of `msg`."""
