@@ -33,6 +33,7 @@ def test_lint_finds_nothing(values: str, tool: Tool, demo: Path) -> None:
         ("native: 'no'", "/native"),
         ("openshift: 'yes'", "/openshift"),
         ("podMonitor: {interval: 30}", "/podMonitor/interval"),
+        ("prometheusRule: {labels: [release]}", "/prometheusRule/labels"),
     ],
 )
 def test_values_that_cannot_be_right_are_refused(wrong: str, said: str, need: Need, demo: Path, tmp_path: Path) -> None:
@@ -65,7 +66,8 @@ def test_two_releases_in_one_namespace_share_no_object_and_no_pod(tool: Tool, de
     assert names[0] & names[1] == set()
     assert ("ConfigMap", "orders-demo-jwt-sidecar") in names[0]
     labels = next(item for item in one if item["kind"] == "Deployment")["spec"]["template"]["metadata"]["labels"]
-    selectors = [item["spec"].get("podSelector") or item["spec"]["selector"] for item in other if "spec" in item]
+    specs = [item["spec"] for item in other if "spec" in item and item["kind"] != "PrometheusRule"]
+    selectors = [spec.get("podSelector") or spec["selector"] for spec in specs]
     assert len(selectors) == 5
     for selector in selectors:
         assert not selector.get("matchLabels", selector).items() <= labels.items()

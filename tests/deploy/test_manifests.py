@@ -1,6 +1,7 @@
 """What comes out of every overlay and of every ci/*-values.yaml: a cluster takes it, and it fits the product."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ import yaml
 from sidecar import config
 from sidecar.cli.main import main
 from sidecar.config import Config
-from tests.deploy.conftest import CI_VALUES, OVERLAYS, Manifests, Tool
+from tests.conftest import Need
+from tests.deploy.conftest import CI_VALUES, DEPLOY, OVERLAYS, Manifests, Tool
 from tests.deploy.pod_security import PROBES, violations
 
 RENDERED = [*OVERLAYS, *CI_VALUES]
 BARE = ["backend"]  # the overlay without a sidecar
 VERSIONS = ["1.30", "1.34", "1.37"]
 DRAIN = ["jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml"]
-NO_SCHEMA = {"PodMonitor"}  # of kinds that operators bring
+NO_SCHEMA = {"PodMonitor", "PrometheusRule"}  # of kinds that operators bring
 
 
 @dataclass
@@ -208,3 +210,29 @@ def test_only_the_sidecars_ports_are_let_in_and_prometheus_finds_one(
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     [endpoint] = monitor["podMetricsEndpoints"]
     assert (endpoint["portNumber"], endpoint["path"]) == (settings.health.listen.port, "/metrics")
+
+
+@pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
+def test_the_alerts_come_with_it_as_promtool_takes_them(
+    name: str, renderings: dict[str, Manifests], need: Need, tmp_path: Path
+) -> None:
+    [rule] = [item for item in renderings[name] if item["kind"] == "PrometheusRule"]
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["metadata"]["name"] == next(
+        item["metadata"]["name"] for item in renderings[name] if item["kind"] == "PodMonitor"
+    )
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump(rule["spec"]))
+    said = subprocess.run([need("promtool"), "check", "rules", file], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in RENDERED if not name.startswith("everything")])
+def test_nothing_that_needs_an_operator_is_there_unless_asked_for(name: str, renderings: dict[str, Manifests]) -> None:
+    assert not {item["kind"] for item in renderings[name]} & NO_SCHEMA
+
+
+def test_the_operators_objects_have_the_labels_that_its_selectors_ask_for(renderings: dict[str, Manifests]) -> None:
+    found = [item for item in renderings["everything-values.yaml"] if item["kind"] in NO_SCHEMA]
+    assert [item["metadata"]["labels"] for item in found] == [{"release": "kube-prometheus-stack"}] * 2

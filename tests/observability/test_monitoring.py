@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,11 @@ def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
     assert sections == [alert["alert"] for alert in ALERTS]
 
 
-def test_the_object_for_the_operator_is_the_same() -> None:
-    rule = yaml.safe_load((DEPLOY / "prometheus" / "prometheus-rule.yaml").read_text())
-    assert (rule["kind"], rule["spec"]) == ("PrometheusRule", RULES)
+@pytest.mark.parametrize("tree", ["kustomize", "helm"])
+def test_the_objects_for_the_prometheus_operator_are_made_of_the_rules(tree: str) -> None:
+    made = runpy.run_path(str(DEPLOY / "prometheus" / "prometheus_rule.py"))["files"]()
+    [(file, content)] = [item for item in made.items() if tree in item[0].parts]
+    assert file.read_text() == content, "python deploy/prometheus/prometheus_rule.py writes it"
 
 
 def test_no_alert_is_of_a_single_pod_but_that_which_is_about_one() -> None:

@@ -69,6 +69,10 @@ apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
   name: {{ include "jwt-sidecar.name" . }}
+  {{- with $values.podMonitor.labels }}
+  labels:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 spec:
   selector:
     matchLabels:
@@ -77,5 +81,22 @@ spec:
     - portNumber: {{ include "jwt-sidecar.port" (list (dig "health" "listen" "" $values.config) 8081) }}
       path: /metrics
       interval: {{ $values.podMonitor.interval }}
+{{- end }}
+{{- end }}
+
+{{/* The alerts cover every sidecar that their Prometheus scrapes, so one release of a cluster is enough. */}}
+{{- define "jwt-sidecar.prometheusrule" -}}
+{{- $values := index .Values "jwt-sidecar" -}}
+{{- if $values.prometheusRule.enabled -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: {{ include "jwt-sidecar.name" . }}
+  {{- with $values.prometheusRule.labels }}
+  labels:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "jwt-sidecar.rules" . | nindent 2 }}
 {{- end }}
 {{- end }}
