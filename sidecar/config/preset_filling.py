@@ -5,13 +5,13 @@ file asks of others.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.config.addresses import web_url
 from sidecar.config.key_place import SECRET_SOURCES, SOURCES
 from sidecar.config.preset_keys import PresetKeys
-from sidecar.config.presets import PRESETS, Keys, Preset, url_of
+from sidecar.config.presets import PRESETS, Keys, Preset
 from sidecar.config.values import SECRET_ALGORITHMS
 from sidecar.config.yaml_source import Section
 
@@ -27,7 +27,7 @@ def filled_in(written: Keys) -> dict[str, Any]:
     name = written.get("preset")
     preset = PRESETS.get(name) if isinstance(name, str) else None
     if preset is not None:
-        values = _filled(preset, written)
+        values = _filled(preset, _more(str(name), preset, written), written)
         # The credentials of a preset are for its own place of keys, and for nobody else's.
         if any(source in written for source in SOURCES) or not _is_web_url(values.get("jwks_uri")):
             values = {key: value for key, value in values.items() if key not in ("jwks_uri", "more_keys")}
@@ -44,9 +44,9 @@ def check_preset(section: Section) -> None:
     """Report what is wrong with what the file says beside a preset, and for one that it does not name."""
     name = section.get("preset")
     preset = PRESETS.get(name) if isinstance(name, str) else None
-    used = () if preset is None else (*preset.asks, *preset.may)
-    for key in section.keys() & PresetKeys.model_fields.keys() - set(used):
-        users = ", ".join(name for name, one in PRESETS.items() if key in (*one.asks, *one.may))
+    used = set() if preset is None else preset.used
+    for key in section.keys() & PresetKeys.model_fields.keys() - used:
+        users = ", ".join(name for name, one in PRESETS.items() if key in one.used)
         section.report(f"is for another preset; one of: {users}", key, at_key=True)
     if preset is None:
         return
@@ -71,14 +71,81 @@ _ASKED = {
 }
 
 
-def _filled(preset: Preset, written: Keys) -> dict[str, Any]:
-    keys = {**preset.keys, **(preset.more(written) if preset.more else {})}
+def _more(name: str, preset: Preset, written: Keys) -> Keys:
+    """The keys of a preset that depend on what the file says."""
+    keys = _DERIVED[name](written) if name in _DERIVED else {}
+    return {
+        **keys,
+        **{key: value for asked, more in preset.given.items() if written.get(asked) for key, value in more.items()},
+    }
+
+
+def _cognito(written: Keys) -> Keys:
+    use = written.get("token_use") or "access"
+    return {
+        "audience_claims": ["aud" if use == "id" else "client_id"],
+        "require": {"claims": {"token_use": {"equals": use}}},
+    }
+
+
+def _entra(written: Keys) -> Keys:
+    """One tenant has its own addresses, several share those with a template."""
+    tenants = written.get("tenant")
+    if isinstance(tenants, str) and tenants != "any":
+        return {}
+    shared = {
+        "issuer": "https://login.microsoftonline.com/{tid}/v2.0",
+        "issuer_aliases": ["https://sts.windows.net/{tid}/"],
+        "jwks_uri": "https://login.microsoftonline.com/common/discovery/v2.0/keys",
+    }
+    listed = {"require": {"claims": {"tid": {"in": tenants}}}} if tenants and tenants != "any" else {}
+    return {**shared, **listed}
+
+
+def _entra_b2c(written: Keys) -> Keys:
+    """`https://HOST/TENANT/v2.0/` -> one key set for each policy (user flow)."""
+    base = _url_of(written.get("issuer")).removesuffix("/v2.0")
+    policies = written.get("policies") or ()
+    first, *others = [f"{base}/{policy}/discovery/v2.0/keys" for policy in policies] or [""]
+    return {"jwks_uri": first, "more_keys": [{"jwks_uri": uri} for uri in others]}
+
+
+def _github_actions(written: Keys) -> Keys:
+    """`OWNER/NAME`, or `OWNER/*` for all of an owner."""
+    repository = str(written.get("repository"))
+    owner, _, name = repository.partition("/")
+    claim, value = ("repository_owner", owner) if name == "*" else ("repository", f"{owner}/{name}")
+    return {"require": {"claims": {claim: {"equals": value}}}}
+
+
+def _okta(written: Keys) -> Keys:
+    """A custom authorization server is named in the URL; the organisation's own one is not."""
+    url = _url_of(written.get("issuer"))
+    return {"jwks_uri": f"{url}/v1/keys" if "/oauth2/" in url else f"{url}/oauth2/v1/keys"}
+
+
+_DERIVED: Mapping[str, Callable[[Keys], Keys]] = {
+    "cognito": _cognito,
+    "entra": _entra,
+    "entra_b2c": _entra_b2c,
+    "github_actions": _github_actions,
+    "okta": _okta,
+}
+
+
+def _url_of(issuer: object) -> str:
+    text = issuer.rstrip("/") if isinstance(issuer, str) else ""
+    return text if "://" in text else f"https://{text}"
+
+
+def _filled(preset: Preset, more: Keys, written: Keys) -> dict[str, Any]:
+    keys = {**preset.keys, **more}
     texts = {name: text for name in PresetKeys.model_fields if isinstance(text := written.get(name), str)}
     texts |= {name: "missing" for name in preset.asks if name not in written}  # is reported
     pool, arn = texts.get("user_pool", ""), texts.get("arn", "")
     texts.setdefault("region", pool.partition("_")[0] if pool else arn.split(":")[3] if arn.count(":") > 3 else "")
     issuer = written.get("issuer") or keys.get("issuer")
-    texts |= {"issuer": issuer if isinstance(issuer, str) else "", "url": url_of(issuer)}
+    texts |= {"issuer": issuer if isinstance(issuer, str) else "", "url": _url_of(issuer)}
     filled = {key: _with(texts, value) for key, value in keys.items()}
     other = other_spelling(preset, issuer)
     return filled if other is None else {**filled, "issuer_aliases": [*filled.get("issuer_aliases", []), other]}

@@ -8,6 +8,7 @@ import pytest
 from sidecar.cli.main import main
 from sidecar.config import ConfigError, Issuer, parse
 from sidecar.config.key_place import SOURCES
+from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.presets import PRESETS
 from tests.peers import tokens
 
@@ -111,6 +112,14 @@ def test_a_preset_fills_in_what_it_knows(
     assert found.token_from[0].header == (header or "Authorization")
     assert found.keys_from == "jwks_uri"
     assert found.fetched
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_made_of_keys_that_an_issuer_has(name: str) -> None:
+    known = PRESETS[name]
+    for keys in (known.keys, known.fetch, *known.given.values()):
+        assert keys.keys() <= Issuer.keys()
+    assert known.used <= PresetKeys.keys()
 
 
 @pytest.mark.parametrize("name", PRESETS)
