@@ -7,7 +7,7 @@ CASES ?= 100000
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test test-compiled wheel check bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
+.PHONY: install run test test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -23,6 +23,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The site, into build/site. A link that leads nowhere ends the build.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/site/mkdocs.yml
 
 # Of the compiled wheel, which is what the image runs.
 bench: wheel
@@ -98,6 +102,10 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m compileall -q sidecar
+	touch $@
+
+.venv/installed-docs: docs/requirements.txt .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r docs/requirements.txt
 	touch $@
 
 .venv/installed-dev: tests/requirements.txt .venv/installed
