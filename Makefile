@@ -16,8 +16,9 @@ install: .venv/installed-dev
 run: .venv/installed
 	$(BIN)/jwt-sidecar dev -c config.yaml
 
+# One process for each core, at most four.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
@@ -72,7 +73,7 @@ test-compiled: .venv/installed-dev
 	rm -rf build/compiled && mkdir -p build/compiled
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory build/compiled
 	cd build/compiled && $(CURDIR)/$(BIN)/python deploy/compiled.py --quiet build_ext --inplace
-	cd build/compiled && $(CURDIR)/$(BIN)/python -m pytest -rs $(TESTS)
+	cd build/compiled && $(CURDIR)/$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist worksteal $(TESTS)
 
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.real.screenshots

@@ -2,6 +2,7 @@
 
     python -m tests.cost              what each kind of request costs, and its most frequent calls
     python -m tests.cost --write      makes that the budget (tests/cost.json), which tests/test_cost.py holds us to
+    python -m tests.cost --compare    the ratios alone, once, as JSON
 
 A sidecar listens on loopback and serves one request after the other, in a thread of its own, the only one that is looked at:
 client and backend are plain blocking sockets in other threads. Counted are the calls of Python functions (a coroutine that goes
@@ -340,6 +341,9 @@ def _exchange(client: socket.socket, heads: Sequence[bytes], status: int) -> Non
 
 def main() -> int:
     """Print what requests cost; with --write, hold the test to it."""
+    if "--compare" in sys.argv:
+        print(json.dumps(compare()))
+        return 0
     costs, calls = count()
     ratios = [compare() for _ in range(COMPARISONS)]
     for name in COMPARED_KINDS:

@@ -1,6 +1,5 @@
 """Each rule of the configuration file that refuses, by its place in the file and in its words."""
 
-import timeit
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from sidecar.config import Config, ConfigError, Issuer, parse
 from sidecar.config.route import Route, check_hidden
 from sidecar.config.yaml_source import Section
+from tests.peers.cpu import least_cpu_s
 
 ISSUERS = "issuers: {main: {issuer: https://idp.example/, audiences: [api]}}\n"
 UPSTREAM = "upstream: http://127.0.0.1:9292\n"
@@ -542,9 +542,9 @@ def test_twice_as_many_rules_take_little_more_than_twice_as_long() -> None:
     def fastest(number: int) -> float:
         no_file: Any = None
         made = [(Section(no_file, ("routes", one)), Route(path=f"/a/b{one}/*")) for one in range(number)]
-        return min(timeit.repeat(lambda: check_hidden(made), number=1, repeat=5))
+        return least_cpu_s(lambda: check_hidden(made), number=1, repeat=5)
 
-    assert fastest(4000) < 8 * fastest(1000)
+    assert fastest(4000) < 12 * fastest(1000)
 
 
 def test_all_problems_are_told_together_and_checks_between_keys_go_on_beside_wrong_ones() -> None:

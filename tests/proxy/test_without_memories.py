@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WIRE = ("test_wire.py", "test_wire_answers.py", "test_equal_heads.py", "test_behind_a_request.py")
 
 
-def test_every_answer_is_the_same_without_the_memories() -> None:
-    files = [str(Path(__file__).with_name(name)) for name in WIRE]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+@pytest.mark.parametrize("file", WIRE)
+def test_every_answer_is_the_same_without_the_memories(file: str) -> None:
+    path = str(Path(__file__).with_name(file))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path]
     run = subprocess.run(command, env={**os.environ, "JWT_SIDECAR_FORGETFUL": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-4000:]
