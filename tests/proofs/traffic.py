@@ -326,9 +326,7 @@ def main() -> int:
     parser.add_argument("--failures", type=int, default=20, help="so many end the run")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that a client waits for more")
     parser.add_argument("--without", action="append", default=[], help="leave out a kind of answer, such as `stray`")
-    parser.add_argument(
-        "--forgiving", action="store_true", help="allow what docs/project/proofs.md says of sources up to 61441b6"
-    )
+    parser.add_argument("--forgiving", action="store_true", help="allow three faults of sources up to 61441b6")
     options = parser.parse_args()
     print(subject(options.sources / "sidecar"), flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
