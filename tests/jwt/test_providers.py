@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sidecar.app.server import Sidecar, build
+from sidecar.common.clock import Clock
 from sidecar.config import Config, Issuer, parse
 from sidecar.config.presets import PRESETS
 from sidecar.policy.granted import granted_roles, scopes_in_one_form
@@ -26,15 +27,16 @@ from tests.peers.tokens import ABSENT
 from tests.peers.waiting import verified
 
 
-def configured(row: Row) -> Config:
+def configured(row: Row, **settings: Any) -> Config:
     lines = "\n".join(f"  {line}" for line in row.lines.splitlines())
-    return parse(f"issuers:\n{lines}\nupstream: http://127.0.0.1:1\naccess_log: 'off'", environ={"SECRET": SECRET})
+    rest = yaml.safe_dump({"upstream": "http://127.0.0.1:1", "access_log": "off", **settings})
+    return parse(f"issuers:\n{lines}\n{rest}", environ={"SECRET": SECRET})
 
 
 @asynccontextmanager
-async def sidecar_of(row: Row, clock: HandClock) -> AsyncIterator[Sidecar]:
+async def sidecar_of(row: Row, clock: Clock, **settings: Any) -> AsyncIterator[Sidecar]:
     """The objects of the row's configuration, whose keys come from where it says, but from a server of ours."""
-    config = configured(row)
+    config = configured(row, **settings)
     (name,) = config.issuers
     async with Files() as server:
         server.files = {row.path or "/": Answer(200, (row.keys or key_set(row.alg))())}
@@ -66,7 +68,7 @@ async def sidecar_of(row: Row, clock: HandClock) -> AsyncIterator[Sidecar]:
             await sidecar.stop()
 
 
-def token_of(row: Row, clock: HandClock) -> Callable[..., str]:
+def token_of(row: Row, clock: Clock) -> Callable[..., str]:
     def made(name: str = "a", header: dict[str, Any] | None = None, **over: Any) -> str:
         payload = tokens.claims(**{"now": clock.wall(), "aud": "my-api", "exp": 2**33, **row.claims, **over})
         members = {"kid": tokens.kid(row.alg) if row.alg != "HS256" else ABSENT, **row.header, **(header or {})}

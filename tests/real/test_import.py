@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.peers import Peer, envoy
-from benchmarks.proxies import started
+from benchmarks.proxies import Proxy, started
 from benchmarks.setting import Setting
 from sidecar.cli.convert.command import imported
 from tests.conftest import Need
@@ -141,7 +141,7 @@ async def test_whoever_gets_in_here_gets_in_there(name: str, need: Need, sidecar
                 assert ours["upstream"] == f"http://127.0.0.1:{backend.address[1]}"
             ours |= {"upstream": f"http://127.0.0.1:{backend.address[1]}"}  # a made-up one is replaced by hand
             ours.pop("listen", None)  # Envoy has it
-            await listening(theirs.port)
+            await listening(theirs)
             async with sidecar(**ours, access_log="off") as url:
                 tokens = {
                     "a": a.token(),
@@ -169,15 +169,16 @@ async def test_whoever_gets_in_here_gets_in_there(name: str, need: Need, sidecar
         assert any(both[0] for both in found.values())
 
 
-async def listening(port: int) -> None:
-    while True:
+async def listening(proxy: Proxy) -> None:
+    while proxy.process.alive():
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         except ConnectionRefusedError:
             await asyncio.sleep(0.01)
         else:
             writer.close()
             return
+    pytest.fail(proxy.process.output.read_text()[-1000:])
 
 
 def configuration(port: int, backend: RawBackend, issuers: dict[str, ScriptedIssuer]) -> Json:
