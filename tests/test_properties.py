@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.common.errors import Rejection
-from sidecar.jwt.claims import ClaimRules, Subjects
+from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.compact_jws import parse
+from sidecar.jwt.subjects import Subjects
 from tests.peers import tokens
 from tests.peers.tokens import b64
 from tests.proofs.judge import AUDIENCES, RELAXED_RULES, RULES, Judge, acceptable

@@ -18,7 +18,7 @@ from sidecar.cli.quick_imports import quick_imports
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from sidecar.app.explain.explanation import Question
+    from sidecar.app.explain.question import Question
     from sidecar.app.running import Running
     from sidecar.config import Config
 
@@ -125,7 +125,8 @@ def explain(options: argparse.Namespace) -> int:
     config = _load(options.config)
     if config is None:
         return USAGE
-    from sidecar.app.explain.explanation import CannotExplain, explain_alone
+    from sidecar.app.explain.explanation import explain_alone
+    from sidecar.app.explain.question import CannotExplain
     from sidecar.cli.curl import NotUnderstood
     from sidecar.common.clock import Clock
 
@@ -144,7 +145,7 @@ def explain(options: argparse.Namespace) -> int:
 
 def _question(options: argparse.Namespace) -> "Question":
     """The request that the options describe. Raises NotUnderstood, and OSError for a token that cannot be read."""
-    from sidecar.app.explain.explanation import Question
+    from sidecar.app.explain.question import Question
     from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 
     if options.path is not None and not options.path.startswith("/"):

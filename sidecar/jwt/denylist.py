@@ -20,6 +20,7 @@ from sidecar.common.errors import Unusable
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
+from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer_names import IssuerNames
 
 POLL_S = 5.0  # between two looks at the file
@@ -92,12 +93,14 @@ class Filed(NamedTuple):
 
 
 class DenyList:
-    """What is refused although its signature and its claims are good. `changes` grows whenever that may have changed.
+    """A check for tokens that are refused although their signature and claims are good. `changes` grows when these may be others.
 
     `names` is the iss of each configured issuer, or the template of many, -> its name. `path` None: there is no file. Entries of
     issuers that are not configured are kept, and wait for them. `before`: the list in use so far, whose file need not be read
     again.
     """
+
+    name = "denylist"
 
     def __init__(
         self,
@@ -152,6 +155,12 @@ class DenyList:
                     if limits is not None and issued < limits[0] and now < limits[1]:
                         return True
         return False
+
+    def expected(self, _seen: Examination) -> str:
+        return ""
+
+    def found(self, seen: Examination, _now: float) -> str:
+        return "is on it" if self.denies(str(seen.issuer), seen.payload) else "not on it"
 
     def add(self, document: object) -> None:
         """Take an operator's entry; one about the same takes its place. Raises Unusable."""

@@ -1,26 +1,34 @@
-"""What the tokens of one trusted issuer must be."""
+"""One trusted issuer, and which of them a token is of."""
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.claim_rules import ClaimRules
+from sidecar.jwt.compact_jws import PADDED, Jws
+from sidecar.jwt.examination import ClaimsCheck, Examination, several, shown
 from sidecar.jwt.issuer_names import IssuerTemplate, is_template
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import Key, VerificationKey
+from sidecar.jwt.token_checks import AcceptedTyp, AllowedAlgorithm, KnownKey, Signature, TrustedSigner
 
 ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 section 4
 
-_PLACE = re.compile(r"\{[^{}]*\}")
-Keys = list[tuple[VerificationKey, Key]]
-
 
 class Policy(Protocol):
-    """What verified claims must hold beyond `ClaimRules`: checks by name, each of which raises Rejection."""
+    """What verified claims must hold beyond `ClaimRules`."""
 
     @property
-    def checks(self) -> Sequence[tuple[str, Callable[[Claims], None]]]: ...
+    def checks(self) -> Sequence[ClaimsCheck]: ...
+
+
+class Required:
+    """What an issuer asks of all of its tokens, as a route may ask for it."""
+
+    def __init__(self, check: ClaimsCheck) -> None:
+        self.name = f"required {check.name}"
+        self.judge = check.judge
+        self.expected = check.expected
+        self.found = check.found
 
 
 class Issuer:
@@ -28,13 +36,13 @@ class Issuer:
 
     `aliases` are other `iss` values of the same issuer; it and they may be templates (jwt/issuer_names.py). `assumed`: it is the
     issuer of tokens that have no `iss`. `signer` is what the header's member of this name must be.
-    `accepted_typ` are the values of the header's `typ` (RFC 8725 section 3.11); the word `absent` stands for none.
+    `accepted_typ` are the values of the header's `typ`; the word `absent` stands for none.
     `allow_padding`: the parts of its tokens may be padded with `=`.
     """
 
     __slots__ = (
-        "accepted_typ", "algorithms", "aliases", "allow_padding", "assumed", "issuer", "name", "policy", "rules", "signer",
-        "source", "templates",
+        "algorithm", "allow_padding", "assumed", "key", "name", "required", "rules", "signature", "signer", "source",
+        "spellings", "templates", "typ",
     )  # fmt: skip
 
     def __init__(
@@ -53,35 +61,55 @@ class Issuer:
         signer: str | None = None,
     ) -> None:
         self.name = name
+        self.spellings = (issuer, *aliases)
+        self.templates = tuple(IssuerTemplate(iss) for iss in self.spellings if is_template(iss))
         self.assumed = assumed
-        self.signer = signer
-        self.templates = tuple(IssuerTemplate(iss) for iss in (issuer, *aliases) if is_template(iss))
-        self.policy = policy
-        self.aliases = tuple(aliases)
-        self.issuer = issuer
-        self.algorithms = frozenset(algorithms)
-        self.rules = rules
-        self.source = source
         self.allow_padding = allow_padding
-        self.accepted_typ = frozenset(map(media_type, accepted_typ))
-
-    def keys_of_tenant(self, keys: Keys, claims: Mapping[str, Any]) -> Keys:
-        """Those that are published for the tenant of this token. Raises Rejection when there are none.
-
-        A key set of many tenants says of each key whose tokens it signs: the `issuer` of its JWK is the token's `iss`, or what
-        the first of the templates is for this token; `{...}` in it stands for the tenant, whatever it is called there.
-        """
-        first = self.templates[0]
-        tenant, primary = str(claims.get(first.claim)), first.filled_by(claims)
-        allowed = (None, primary, claims.get("iss"))
-        fitting = [
-            pair for pair in keys if (pair[0].issuer and _PLACE.sub(lambda _: tenant, pair[0].issuer)) in allowed
-        ]
-        if not fitting:
-            raise Rejection(Reason.KEY_UNKNOWN, "The issuer publishes this key for the tokens of another tenant.")
-        return fitting
+        self.source = source
+        self.typ = AcceptedTyp(accepted_typ)
+        self.signer = None if signer is None else TrustedSigner(signer)
+        self.algorithm = AllowedAlgorithm(algorithms)
+        self.key = KnownKey(name, source, self.templates)
+        self.signature = Signature(source)
+        self.rules = rules
+        self.required = () if policy is None else tuple(map(Required, policy.checks))
 
 
-def media_type(typ: str) -> str:
-    """A `typ` for comparing: in any case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
-    return typ.lower().removeprefix("application/")
+class TrustedIssuers:
+    """Every issuer whose tokens are accepted: the `iss` of a token leads to one of them."""
+
+    name = "issuer"
+
+    def __init__(self, issuers: Collection[Issuer]) -> None:
+        self.all = tuple(issuers)
+        self._spellings = [iss for issuer in issuers for iss in issuer.spellings]
+        self._by_iss: Mapping[str, Issuer] = {iss: issuer for issuer in issuers for iss in issuer.spellings}
+        self._templates = [(template, issuer) for issuer in issuers for template in issuer.templates]
+        self._assumed = next((issuer for issuer in issuers if issuer.assumed), None)
+
+    def __repr__(self) -> str:
+        return f"<TrustedIssuers {', '.join(self._spellings)}>"
+
+    def of(self, jws: Jws) -> Issuer:
+        """The issuer of a token. Raises Rejection."""
+        iss = jws.payload.get("iss")
+        if iss is None:
+            if self._assumed is None:
+                raise Rejection(Reason.ISSUER_UNKNOWN, "The token has no iss claim.")
+            issuer: Issuer | None = self._assumed
+        else:
+            issuer = self._by_iss.get(iss) if isinstance(iss, str) else None
+            if issuer is None:
+                issuer = next((of for template, of in self._templates if template.filled_by(jws.payload) == iss), None)
+        if issuer is None:
+            raise Rejection(Reason.ISSUER_UNKNOWN)
+        if jws.padded and not issuer.allow_padding:
+            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
+        return issuer
+
+    def expected(self, _seen: Examination) -> str:
+        return f"one of: {several(self._spellings)}"
+
+    def found(self, seen: Examination, _now: float) -> str:
+        iss = shown(seen.payload.get("iss"))
+        return iss if seen.issuer is None else f"{seen.issuer}: {iss}"

@@ -6,27 +6,24 @@ Nothing is fetched for a token that could not be valid, and before the signature
 the one that fills its template.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.compact_jws import PADDED, Jws, parse
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.examination import Examination, tell
-from sidecar.jwt.issuer import Issuer, media_type
+from sidecar.jwt.issuer import Issuer, TrustedIssuers
 from sidecar.jwt.jwks.cache import KeysAwaited
-from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, VerificationKey
+from sidecar.jwt.jwks.jwk import VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
 from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
+from sidecar.jwt.token_checks import HeaderForm, Shape
 
-REMEMBERED_TOKENS = 10_000
-REMEMBERED_BYTES = 32 * 1024 * 1024
 EXPIRED_BYTES = 900  # of a token that had expired when it was verified: nothing of its payload is kept
 NEVER_ACCEPTED = float("-inf")
 REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
-REQUIRED = "required "  # before the names of the checks of an issuer's policy
 
 
 class _Remembered:
@@ -70,18 +67,14 @@ class Verifier:
         self,
         issuers: Collection[Issuer],
         clock: Clock,
-        denylist: DenyList | None = None,
-        entries: int = REMEMBERED_TOKENS,
-        most_bytes: int = REMEMBERED_BYTES,
+        denylist: DenyList,
+        entries: int,
+        most_bytes: int,
     ) -> None:
-        self.issuers = issuers
-        self.denylist = DenyList(clock) if denylist is None else denylist
-        self._by_iss: Mapping[str, Issuer] = {
-            iss: issuer for issuer in issuers for iss in (issuer.issuer, *issuer.aliases)
-        }
-        self._templates = [(template, issuer) for issuer in issuers for template in issuer.templates]
-        self._assumed = next((issuer for issuer in issuers if issuer.assumed), None)
-        self._allow_padding = any(issuer.allow_padding for issuer in issuers)
+        self.denylist = denylist
+        self._shape = Shape(allow_padding=any(issuer.allow_padding for issuer in issuers))
+        self._header = HeaderForm()
+        self.issuers = TrustedIssuers(issuers)
         self.clock = clock
         self._remembered: TokenCache[_Remembered] = TokenCache(entries, most_bytes)
         self.hits = 0
@@ -99,22 +92,26 @@ class Verifier:
         self._remembered.evictions = before._remembered.evictions
 
     def __repr__(self) -> str:
-        return f"<Verifier of {', '.join(self._by_iss)}: {len(self._remembered)} tokens remembered>"
+        return f"<Verifier of {self.issuers!r}: {len(self._remembered)} tokens remembered>"
 
-    def cached(self, token: bytes) -> Claims | None:
-        """The claims of a token verified before, or None whenever there is any doubt: then `verify` finds the reason."""
-        return self.known(digest(token))
+    def known(self, remembered_by: bytes) -> Claims | None:
+        """The claims of a token that was verified before, by its digest; None whenever there is any doubt: then `verify` it.
 
-    def known(self, digest: bytes) -> Claims | None:
-        """The same for the token with this digest."""
-        known = self._vouched_for(digest)
+        Raises Rejection for one that has expired: its signature needs no second look.
+        """
+        known = self._vouched_for(remembered_by)
         if known is None:
             return None
+        now = self.clock.wall()
+        if now >= known.claims.valid_until:
+            self.hits += 1
+            rejection = known.issuer.rules.expired(known.claims.valid_until, now)
+            rejection.issuer, rejection.kid = known.claims.issuer, known.claims.kid
+            raise rejection
         if known.denials != self.denylist.changes:
             if self.denylist.denies(known.claims.issuer, known.claims.claims):
                 return None
             known.denials = self.denylist.changes
-        now = self.clock.wall()
         if not known.claims.valid_from <= now < known.until:
             return None
         self.hits += 1
@@ -133,16 +130,6 @@ class Verifier:
             known.jwks = source.jwks
         return known if self.clock.monotonic() < source.trusted_until else None
 
-    def _refuse_expired(self, remembered_by: bytes) -> None:
-        """Refuse a token that is remembered and has expired: its signature needs no second look. Raises Rejection."""
-        known = self._vouched_for(remembered_by)
-        now = self.clock.wall()
-        if known is not None and now >= known.claims.valid_until:
-            self.hits += 1
-            rejection = known.issuer.rules.expired(known.claims.valid_until, now)
-            rejection.issuer, rejection.kid = known.claims.issuer, known.claims.kid
-            raise rejection
-
     def verify(
         self,
         token: bytes,
@@ -158,7 +145,6 @@ class Verifier:
         examined = seen is not None
         remembered_by = remembered_by or digest(token)
         if not examined:
-            self._refuse_expired(remembered_by)
             self.misses += awaited is None
         seen = seen or Examination()
         seen.token = token
@@ -166,48 +152,34 @@ class Verifier:
         try:
             return self._verified(token, remembered_by, seen, awaited, examined=examined)
         except Rejection as rejection:
-            tell(rejection, seen, self.issuers)
+            tell(rejection, seen)
             raise
 
     def _verified(
         self, token: bytes, remembered_by: bytes, seen: Examination, awaited: KeysAwaited | None, *, examined: bool
     ) -> Claims:
         begin = seen.begun.append
-        begin("shape")
-        jws = seen.jws = parse(token, allow_padding=self._allow_padding)
-        begin("header")
-        algorithm, kid, typ = _header(jws)
-        thumbprint = _thumbprint(jws) if kid is None else None
-        begin("issuer")
-        issuer = seen.issuer = self._issuer(jws)
-        if jws.padded and not issuer.allow_padding:
-            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
-        begin("typ")
-        if typ not in issuer.accepted_typ:
-            raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
+        begin(self._shape)
+        jws = seen.jws = self._shape.read(token)
+        begin(self._header)
+        algorithm, kid, typ = self._header.read(jws)
+        begin(self.issuers)
+        issuer = self.issuers.of(jws)
+        seen.issuer = issuer.name
+        begin(issuer.typ)
+        issuer.typ.judge(typ)
         if issuer.signer is not None:
-            begin("signer")
-            if jws.header.get("signer") != issuer.signer:
-                raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names another signer than is trusted here.")
-        begin("algorithm")
-        if algorithm not in issuer.algorithms:
-            raise Rejection(Reason.ALGORITHM_NOT_ALLOWED)
-        begin("key")
-        source = issuer.source
-        candidates = source.keys_for(kid, algorithm, awaited, thumbprint)
-        if issuer.templates:
-            candidates = issuer.keys_of_tenant(candidates, jws.payload)
-        jwks = source.jwks
+            begin(issuer.signer)
+            issuer.signer.judge(jws)
+        begin(issuer.algorithm)
+        issuer.algorithm.judge(algorithm)
+        begin(issuer.key)
+        seen.kid = kid
+        candidates = issuer.key.candidates(jws, kid, algorithm, awaited)
+        jwks = issuer.source.jwks
         assert jwks is not None
-        begin("signature")
-        for key, jose_key in candidates:
-            if jws.signature and jose_key.verify(jws.signing_input, jws.signature):
-                seen.key = key
-                break
-        else:
-            if awaited is None:
-                source.reconsider()
-            raise Rejection(Reason.SIGNATURE_INVALID)
+        begin(issuer.signature)
+        key = seen.key = issuer.signature.key(jws, candidates, awaited)
         now = self.clock.wall()
         try:
             valid_from, valid_until = issuer.rules.check(jws.payload, now, seen.begun)
@@ -218,14 +190,13 @@ class Verifier:
                     remembered_by, _Remembered(ended, issuer, jwks, key, NEVER_ACCEPTED, 0, EXPIRED_BYTES)
                 )
             raise
-        begin("denylist")
+        begin(self.denylist)
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
-        claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
-        if issuer.policy is not None:
-            for name, check in issuer.policy.checks:
-                begin(REQUIRED + name)
-                check(claims)
+        claims = seen.claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
+        for check in issuer.required:
+            begin(check)
+            check.judge(claims)
         if examined:
             return claims
         known = self._remembered.get(remembered_by)
@@ -235,40 +206,3 @@ class Verifier:
         remembered = _Remembered(claims, issuer, jwks, key, until, self.denylist.changes, entry_bytes(jws))
         self._remembered.keep(remembered_by, remembered)
         return claims
-
-    def _issuer(self, jws: Jws) -> Issuer:
-        iss = jws.payload.get("iss")
-        if iss is None:
-            if self._assumed is not None:
-                return self._assumed
-            raise Rejection(Reason.ISSUER_UNKNOWN, "The token has no iss claim.")
-        issuer = self._by_iss.get(iss) if isinstance(iss, str) else None
-        if issuer is None:
-            issuer = next((of for template, of in self._templates if template.filled_by(jws.payload) == iss), None)
-        if issuer is None:
-            raise Rejection(Reason.ISSUER_UNKNOWN)
-        return issuer
-
-
-def _header(jws: Jws) -> tuple[str, str | None, str]:
-    """(alg, kid, typ) of a header that asks for nothing else (RFC 7515 section 4.1). Raises Rejection."""
-    header = jws.header
-    algorithm = header.get("alg")
-    if not isinstance(algorithm, str):
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header has no alg.")
-    if "crit" in header or "b64" in header:  # section 4.1.11: what is not understood must be refused
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's header asks for an extension that is not supported.")
-    kid = header.get("kid")
-    if "kid" in header and not isinstance(kid, str):
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's kid is not a string.")
-    typ = header.get("typ", "absent")
-    if not isinstance(typ, str):
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's typ is not a string.")
-    if algorithm in SAME_ALGORITHM:
-        algorithm = SAME_ALGORITHM[algorithm]
-    return algorithm, kid, media_type(typ)
-
-
-def _thumbprint(jws: Jws) -> str | None:
-    """That of the certificate of the key, if the header tells one. Only a hint: anything else is not looked at."""
-    return next((told for name in THUMBPRINTS if isinstance(told := jws.header.get(name), str)), None)

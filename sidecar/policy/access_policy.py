@@ -1,22 +1,107 @@
-"""May these verified claims use this route?"""
+"""May these verified claims use this route?
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+Each check decides, and says to operators what it expects and what it found.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, Path, find, named
-from sidecar.policy.claim_conditions import Condition, condition
+from sidecar.jwt.examination import ClaimsCheck, Examination, several, shown
+from sidecar.policy.claim_conditions import condition
 from sidecar.policy.granted import granted_roles, granted_scopes
+
+
+class AllowedIssuers:
+    """A token of one of these issuers."""
+
+    name = "issuers"
+
+    def __init__(self, issuers: Collection[str]) -> None:
+        self._issuers = issuers
+
+    def judge(self, claims: Claims) -> None:
+        if claims.issuer not in self._issuers:
+            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's issuer is not trusted for this path.")
+
+    def expected(self, _seen: Examination) -> str:
+        return f"one of: {several(self._issuers)}"
+
+    def found(self, seen: Examination, _now: float) -> str:
+        return "" if seen.claims is None else seen.claims.issuer
+
+
+class Scopes:
+    """All of `every` scope, and one of `any_of`."""
+
+    name = "scopes"
+
+    def __init__(self, every: Collection[str], any_of: Collection[str]) -> None:
+        self._every, self._any_of = frozenset(every), frozenset(any_of)
+        self._parameter = " ".join((*every, *any_of))
+
+    def judge(self, claims: Claims) -> None:
+        if not _enough(self._every, self._any_of, granted_scopes(claims.claims)):
+            raise Rejection(Reason.SCOPE_INSUFFICIENT, scope=self._parameter)
+
+    def expected(self, _seen: Examination) -> str:
+        return _demand(self._every, self._any_of)
+
+    def found(self, seen: Examination, _now: float) -> str:
+        return "" if seen.claims is None else several(sorted(granted_scopes(seen.claims.claims)))
+
+
+class Roles:
+    """All of `every` role, and one of `any_of`. `places` are those of roles by the name of the issuer, where they are others."""
+
+    name = "roles"
+
+    def __init__(self, every: Collection[str], any_of: Collection[str], places: Mapping[str, Sequence[Path]]) -> None:
+        self._every, self._any_of = frozenset(every), frozenset(any_of)
+        self._places = places
+
+    def judge(self, claims: Claims) -> None:
+        if not _enough(self._every, self._any_of, self._granted(claims)):
+            raise Rejection(Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")
+
+    def _granted(self, claims: Claims) -> frozenset[str]:
+        return granted_roles(claims.claims, self._places.get(claims.issuer))
+
+    def expected(self, _seen: Examination) -> str:
+        return _demand(self._every, self._any_of)
+
+    def found(self, seen: Examination, _now: float) -> str:
+        return "" if seen.claims is None else several(sorted(self._granted(seen.claims)))
+
+
+class ClaimCondition:
+    """A claim of which each operator holds (policy/claim_conditions.py)."""
+
+    def __init__(self, path: Path, operators: Mapping[str, Any]) -> None:
+        self.name = f"claim {'.'.join(path)}"
+        self._path = path
+        self._operators = operators
+        self._holds = condition(operators)
+        self._details = f"The token's {named(path)} does not allow this request."
+
+    def judge(self, claims: Claims) -> None:
+        if not self._holds(find(claims.claims, self._path)):
+            raise Rejection(Reason.CLAIM_MISMATCH, self._details)
+
+    def expected(self, _seen: Examination) -> str:
+        return json.dumps(self._operators)
+
+    def found(self, seen: Examination, _now: float) -> str:
+        return "" if seen.claims is None else shown(find(seen.claims.claims, self._path))
 
 
 class Policy:
     """What a route, or an issuer for all of its tokens, demands of verified claims; made once from the configuration.
 
     One of these issuers (None: any that is configured); all of `scopes` and one of `any_scope`; all of `roles` and one of
-    `any_role`; and of each claim in `claims` what its operators say (see policy/claim_conditions.py). `role_claims`
-    are the places of roles by the name of the issuer, where they are not those that most have.
-
-    `checks` are those that are asked for, by name, in their order.
+    `any_role`; and of each claim in `claims` what its operators say. `checks` are those that are asked for, in their order.
     """
 
     def __init__(
@@ -30,55 +115,26 @@ class Policy:
         claims: Mapping[Path, Mapping[str, Any]] | None = None,
         role_claims: Mapping[str, Sequence[Path]] | None = None,
     ) -> None:
-        self.issuers = issuers
-        self.scopes, self.any_scope = frozenset(scopes), frozenset(any_scope)
-        self.roles, self.any_role = frozenset(roles), frozenset(any_role)
-        self.claims = claims or {}
-        self._role_claims = role_claims or {}
-        self._scope_parameter = " ".join((*scopes, *any_scope))
-        checks: list[tuple[str, Callable[[Claims], None]]] = []
+        checks: list[ClaimsCheck] = []
         if issuers is not None:
-            checks.append(("issuers", self._check_issuer))
+            checks.append(AllowedIssuers(issuers))
         if scopes or any_scope:
-            checks.append(("scopes", self._check_scopes))
+            checks.append(Scopes(scopes, any_scope))
         if roles or any_role:
-            checks.append(("roles", self._check_roles))
-        for path, operators in self.claims.items():
-            checks.append((f"claim {'.'.join(path)}", _claim_check(path, condition(operators))))
+            checks.append(Roles(roles, any_role, role_claims or {}))
+        checks += [ClaimCondition(path, operators) for path, operators in (claims or {}).items()]
         self.checks = tuple(checks)
 
     def authorize(self, claims: Claims) -> None:
         """Return when the claims are enough. Raises Rejection."""
-        for _, check in self.checks:
-            check(claims)
-
-    def _check_issuer(self, claims: Claims) -> None:
-        assert self.issuers is not None
-        if claims.issuer not in self.issuers:
-            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's issuer is not trusted for this path.")
-
-    def _check_scopes(self, claims: Claims) -> None:
-        if not _enough(self.scopes, self.any_scope, granted_scopes(claims.claims)):
-            raise Rejection(Reason.SCOPE_INSUFFICIENT, scope=self._scope_parameter)
-
-    def _check_roles(self, claims: Claims) -> None:
-        if not _enough(self.roles, self.any_role, self.roles_of(claims)):
-            raise Rejection(Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")
-
-    def roles_of(self, claims: Claims) -> frozenset[str]:
-        """The roles of a token, from where its issuer has them."""
-        return granted_roles(claims.claims, self._role_claims.get(claims.issuer))
-
-
-def _claim_check(path: Path, wanted: Condition) -> Callable[[Claims], None]:
-    details = f"The token's {named(path)} does not allow this request."
-
-    def check(claims: Claims) -> None:
-        if not wanted(find(claims.claims, path)):
-            raise Rejection(Reason.CLAIM_MISMATCH, details)
-
-    return check
+        for check in self.checks:
+            check.judge(claims)
 
 
 def _enough(every: frozenset[str], one_of: frozenset[str], granted: frozenset[str]) -> bool:
     return every <= granted and (not one_of or not one_of.isdisjoint(granted))
+
+
+def _demand(every: frozenset[str], any_of: frozenset[str]) -> str:
+    parts = [f"all of: {several(sorted(every))}"] * bool(every) + [f"one of: {several(sorted(any_of))}"] * bool(any_of)
+    return ", and ".join(parts)

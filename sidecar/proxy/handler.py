@@ -271,10 +271,15 @@ class Handler:
             return None
         if exchange.examination is not None:
             return self.verifier.verify(token, exchange.examination, awaited)
-        token_digest = digest(token)
-        if self.tokens.only_in_headers:
-            head.token_digest = token_digest
-        return self.verifier.known(token_digest) or self.verifier.verify(token, None, awaited, token_digest)
+        token_digest = head.token_digest
+        if token_digest is None:
+            token_digest = digest(token)
+            if self.tokens.only_in_headers:
+                head.token_digest = token_digest
+            known = self.verifier.known(token_digest)
+            if known is not None:
+                return known
+        return self.verifier.verify(token, None, awaited, token_digest)
 
     def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
         """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.explain.explanation import Explanation, Question, explain, explain_alone
+from sidecar.app.explain.explanation import Explanation, explain, explain_alone
+from sidecar.app.explain.question import Question
 from sidecar.cli.main import main
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens

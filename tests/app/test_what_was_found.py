@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.explain.explanation import Question, explain
+from sidecar.app.explain.explanation import explain
+from sidecar.app.explain.question import Question
 from tests.app.test_admin_answers import get
 from tests.peers.issuer import Answer
 from tests.peers.raw import Response

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.explain.explanation import Explanation, Question, explain
+from sidecar.app.explain.explanation import Explanation, explain
+from sidecar.app.explain.question import Question
 from sidecar.app.server import CannotStart, build
 from sidecar.app.startup_summary import summary
 from sidecar.cli.dev.command import Embedded, _to_paste

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.claims import LATEST_DATE, ClaimRules, Claims, ago
+from sidecar.jwt.claim_checks import ago
+from sidecar.jwt.claim_rules import ClaimRules
+from sidecar.jwt.claims import LATEST_DATE, Claims
 from tests.peers.tokens import ABSENT, claims
 
 NOW = 1_800_000_000
@@ -48,7 +50,9 @@ def test_good_claims_say_from_when_to_when_they_are_good() -> None:
 
 
 def test_the_defaults_are_a_minute_of_skew_and_a_required_exp() -> None:
-    assert (ClaimRules(None).clock_skew_s, ClaimRules(None).require_exp) == (60.0, True)
+    assert check(ClaimRules(None), exp=NOW - 59)[1] == NOW + 1
+    assert refusal(ClaimRules(None), exp=NOW - 60).reason is Reason.TOKEN_EXPIRED
+    assert refusal(ClaimRules(None), exp=ABSENT).reason is Reason.CLAIM_MISSING
 
 
 # exp

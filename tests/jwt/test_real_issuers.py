@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.explain.explanation import Question, explain
+from sidecar.app.explain.explanation import explain
+from sidecar.app.explain.question import Question
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
@@ -21,7 +22,7 @@ from tests.peers.backend import Request
 from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.tokens import AUDIENCE, certificate
-from tests.peers.waiting import verified
+from tests.peers.waiting import cached, verified, verifier_of
 
 ISS = "https://idp.test/"
 Token = Callable[..., str]
@@ -54,7 +55,7 @@ async def sidecar_of(
 async def refusal(verifier: Verifier, token: str) -> Rejection:
     with pytest.raises(Rejection) as caught:
         await verified(verifier, token.encode())
-    assert verifier.cached(token.encode()) is None
+    assert cached(verifier, token.encode()) is None
     return caught.value
 
 
@@ -63,7 +64,7 @@ async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
     verifier = sidecar.assembly.handler.verifier
     good = token().encode()
     claims = await verified(verifier, good)
-    assert verifier.cached(good) is claims
+    assert cached(verifier, good) is claims
     assert (await refusal(verifier, token(iss="https://other.test/"))).reason.code == "issuer_unknown"
     assert (await refusal(verifier, token(aud="another"))).reason.code == "audience_mismatch"
     assert (await refusal(verifier, token(name="forger"))).reason.code == "signature_invalid"
@@ -141,8 +142,8 @@ async def test_padding_is_allowed_to_the_issuer_that_says_so_alone(clock: HandCl
         sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as lax,
         sidecar_of(clock, tokens.public_jwk("ES256"), issuer="https://strict.test/") as strict,
     ):
-        issuers = [*lax.assembly.handler.verifier.issuers, *strict.assembly.handler.verifier.issuers]
-        both = Verifier(issuers, clock)
+        issuers = [*lax.assembly.handler.verifier.issuers.all, *strict.assembly.handler.verifier.issuers.all]
+        both = verifier_of(issuers, clock)
         await verified(both, padded(shaped(clock, "ES256"))().encode())
         said = await refusal(both, padded(shaped(clock, "ES256", iss="https://strict.test/"))())
         assert said.details == "The token's parts are padded with =, which those of a JWT must not be."
@@ -364,7 +365,7 @@ async def test_an_issuer_may_give_a_kid_to_a_new_key(clock: HandClock) -> None:
         await verified(verifier, token().encode())
         issuer.keys = [{**tokens.public_jwk("EdDSA", "b"), "kid": tokens.kid("EdDSA")}]
         await verified(verifier, token(name="b").encode())
-        assert verifier.cached(token().encode()) is None
+        assert cached(verifier, token().encode()) is None
         assert (await refusal(verifier, token())).reason.code == "signature_invalid"
         assert issuer.fetches[issuer.jwks_path] == 2
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.claims import ClaimRules
+from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
 from sidecar.jwt.jwks.cache import JwksSource
@@ -14,7 +14,7 @@ from sidecar.jwt.verifier import Examination, Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.tokens import ABSENT
-from tests.peers.waiting import verified
+from tests.peers.waiting import cached, verified, verifier_of
 
 NOW = int(EPOCH)
 ALL_CHECKS = [
@@ -33,7 +33,7 @@ def verifier(accepted_typ: Any = ACCEPTED_TYP) -> Verifier:
     source.trusted_until = float("inf")
     rules = ClaimRules([tokens.AUDIENCE])
     issuer = Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)
-    return Verifier([issuer], clock, DenyList(clock, {tokens.ISSUER: "main"}))
+    return verifier_of([issuer], clock, DenyList(clock, {tokens.ISSUER: "main"}))
 
 
 def token(**header: Any) -> bytes:
@@ -94,11 +94,10 @@ async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: 
 async def test_every_check_of_a_good_token_is_told_in_order() -> None:
     seen = Examination()
     await verified(verifier(), token(), seen)
-    assert seen.begun == ALL_CHECKS
+    assert [check.name for check in seen.begun] == ALL_CHECKS
     assert seen.jws is not None
-    assert seen.issuer is not None
     assert seen.key is not None
-    assert (seen.issuer.name, seen.key.kid) == ("main", "ed25519-a")
+    assert (seen.issuer, seen.key.kid) == ("main", "ed25519-a")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,7 @@ async def test_the_last_check_that_is_told_is_the_one_that_refused(last: str, wr
     seen = Examination()
     with pytest.raises(Rejection):
         await verified(verifier(), wrong, seen)
-    assert seen.begun == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
+    assert [check.name for check in seen.begun] == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
 
 
 async def test_the_key_is_not_told_before_it_has_verified() -> None:
@@ -153,24 +152,24 @@ async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], det
 
 async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> None:
     judge = verifier()
-    (issuer,) = judge.issuers
+    (issuer,) = judge.issuers.all
     good = token()
     await verified(judge, good)
     assert (judge.hits, judge.misses) == (0, 1)
-    claims = judge.cached(good)
+    claims = cached(judge, good)
     assert claims is not None
     assert (judge.hits, judge.misses) == (1, 1)
 
     issuer.source.trusted_until = float("-inf")
-    assert judge.cached(good) is None
+    assert cached(judge, good) is None
     issuer.source.trusted_until = float("inf")
 
     judge.denylist.add({"iss": tokens.ISSUER, "sub": "alice"})
-    assert judge.cached(good) is None
+    assert cached(judge, good) is None
 
     issuer.source.jwks = None
-    assert judge.cached(good) is None
-    assert judge.cached(b"another") is None
+    assert cached(judge, good) is None
+    assert cached(judge, b"another") is None
     assert (judge.hits, judge.misses) == (1, 1)
     with pytest.raises(Rejection):
         await verified(judge, b"another")

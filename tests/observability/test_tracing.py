@@ -17,7 +17,8 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sidecar.app.explain.explanation import Question, explain
+from sidecar.app.explain.explanation import explain
+from sidecar.app.explain.question import Question
 from tests.peers import patience
 from tests.peers.backend import RawBackend, never, send
 from tests.peers.issuer import ScriptedIssuer

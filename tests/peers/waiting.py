@@ -1,9 +1,35 @@
 """The verifier and its key sets as they are asked in tests: by whoever waits for the keys, as the proxy does."""
 
+from collections.abc import Collection
+
+from sidecar.common.clock import Clock
+from sidecar.common.errors import Rejection
 from sidecar.jwt.claims import Claims
+from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
 from sidecar.jwt.jwks.jwk import Key, VerificationKey
+from sidecar.jwt.token_cache import digest
 from sidecar.jwt.verifier import Examination, Verifier
+
+
+def verifier_of(
+    issuers: Collection[Issuer],
+    clock: Clock,
+    denylist: DenyList | None = None,
+    entries: int = 10_000,
+    most_bytes: int = 32 << 20,
+) -> Verifier:
+    """A verifier as the configuration makes it when it says nothing of deny lists and of the cache."""
+    return Verifier(issuers, clock, DenyList(clock) if denylist is None else denylist, entries, most_bytes)
+
+
+def cached(verifier: Verifier, token: bytes) -> Claims | None:
+    """The claims of a token that was verified before; None where it has to be verified, or has expired."""
+    try:
+        return verifier.known(digest(token))
+    except Rejection:
+        return None
 
 
 async def verified(verifier: Verifier, token: bytes, seen: Examination | None = None) -> Claims:

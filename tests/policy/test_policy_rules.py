@@ -140,5 +140,5 @@ def test_a_claim_that_is_not_is_named_to_the_client_and_its_value_is_not(claims:
 
 def test_what_a_route_asks_for_is_judged_in_this_order() -> None:
     policy = Policy(["zuplo"], ["a"], roles=["a"], claims={("a", "b"): {"exists": True}})
-    assert [name for name, _ in policy.checks] == ["issuers", "scopes", "roles", "claim a.b"]
+    assert [check.name for check in policy.checks] == ["issuers", "scopes", "roles", "claim a.b"]
     assert Policy().checks == ()

@@ -9,17 +9,18 @@ from typing import Any
 from sidecar.common.errors import Rejection
 from sidecar.http.responses import Form
 from sidecar.http.responses import refusal as answer
-from sidecar.jwt.claims import ClaimRules, Claims
+from sidecar.jwt.claim_rules import ClaimRules
+from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import MAX_DEPTH
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
 from sidecar.jwt.jwks.cache import JwksSource, KeysAwaited
 from sidecar.jwt.jwks.jwk import ALGORITHMS, secret_key
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.clock import HandClock
 from tests.peers.tokens import b64
+from tests.peers.waiting import cached, verifier_of
 from tests.proofs.odd_tokens import MAIN, NOW, RELAXED, SECRET, SECRETIVE, SIGNED, Odd
 
 ISS = {"main": MAIN, "secret": SECRETIVE, "relaxed": RELAXED}
@@ -47,7 +48,7 @@ class Judge:
         denylist = DenyList(clock, {iss: name for name, iss in ISS.items()})
         for iss in ISS.values():
             denylist.add({"iss": iss, "sub": DENIED})
-        self.verifier = Verifier(issuers, clock, denylist)
+        self.verifier = verifier_of(issuers, clock, denylist)
         asyncio.run(self._ask_in_vain())
 
     def _issuer(
@@ -82,13 +83,13 @@ class Judge:
             refusal = rejection
         else:
             return self._accepted(odd, claims)
-        assert self.verifier.cached(odd.token) is None, "refused, but remembered"
+        assert cached(self.verifier, odd.token) is None, "refused, but remembered"
         answer(refusal, "id", Form()).decode("ascii")
         assert odd.kind != "good", f"a good token was refused: {refusal.details}"
         return refusal.reason.code
 
     def _accepted(self, odd: Odd, claims: Claims) -> str:
-        assert self.verifier.cached(odd.token) is claims, "accepted, but not remembered"
+        assert cached(self.verifier, odd.token) is claims, "accepted, but not remembered"
         signing_input = odd.token.rpartition(b".")[0]
         owner = odd.owner if signing_input == odd.signing_input else SIGNED.get(signing_input)
         assert claims.issuer == owner, f"{owner} signed it, {claims.issuer} is believed to have"

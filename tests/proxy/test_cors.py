@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.explain.explanation import Question, explain
+from sidecar.app.explain.explanation import explain
+from sidecar.app.explain.question import Question
 from sidecar.observability.counters import Counts
 from tests.peers.backend import RawBackend, send
 from tests.peers.issuer import Answer

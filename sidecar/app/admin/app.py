@@ -17,7 +17,8 @@ from sidecar.app.admin.routes import routes
 from sidecar.app.admin.status import Status, about
 from sidecar.app.admin.timeline import timeline
 from sidecar.app.admin.upstreams import upstreams
-from sidecar.app.explain.explanation import CannotExplain, Question, explain
+from sidecar.app.explain.explanation import explain
+from sidecar.app.explain.question import CannotExplain, Question
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable

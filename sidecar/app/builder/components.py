@@ -25,9 +25,11 @@ from sidecar.gateway.token_minter import Mint
 from sidecar.http.cors import Cors
 from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy, fold
 from sidecar.http.responses import Form
-from sidecar.jwt.claims import ClaimRules, Path, Subjects
+from sidecar.jwt.claim_rules import ClaimRules
+from sidecar.jwt.claims import Path
 from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
+from sidecar.jwt.subjects import Subjects
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
 from sidecar.policy.access_policy import Policy

@@ -6,28 +6,23 @@ are shown as far as they matter, of secrets and of the token itself nothing.
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-from urllib.parse import quote
 
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.explain.words import about_policy, about_token
+from sidecar.app.explain.question import CannotExplain, Question
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection, Unusable
 from sidecar.common.masking import without_tokens
 from sidecar.config import Config
-from sidecar.config.identity import TokenSource
-from sidecar.gateway.api_keys import LIKE_A_KEY
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.examination import Examination, Words, shown
+from sidecar.jwt.examination import Check, Examination, shown
 from sidecar.jwt.jwks.cache import KeysAwaited
-from sidecar.jwt.verifier import Verifier
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.identity_headers import ANONYMOUS
 from sidecar.policy.routes import Auth, Route
@@ -37,32 +32,6 @@ from sidecar.proxy.resources import Resources
 
 CREDENTIALS = frozenset({"authorization", "cookie", "x-api-key"})
 _HMAC = re.compile(r"v1=[0-9a-f]+")
-
-
-class CannotExplain(Exception):
-    """There is nothing that could be told; the text says why."""
-
-
-class Question(NamedTuple):
-    """A request to be explained. `token` None: it brings none, unless one is among the `headers`."""
-
-    method: str
-    path: str
-    token: bytes | None
-    host: str = "localhost"
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def check(self) -> None:
-        """Could a client send it? Raises CannotExplain."""
-        token = b"" if self.token is None else self.token
-        for name, text in (("method", self.method), ("path", self.path), ("host", self.host)):
-            if not text or re.search(r"[\x00-\x20\x7f]", text):
-                raise CannotExplain(f"the {name} must not be empty, and hold no blanks and control characters")
-        for name, text in self.headers:
-            if re.search(r"[\x00-\x1f\x7f]", name + text):
-                raise CannotExplain(f"the header {shown(name)} must be one line of text")
-        if re.search(rb"[\x00-\x1f\x7f]", token):
-            raise CannotExplain("the token is more than one line of text")
 
 
 class Step(NamedTuple):
@@ -143,7 +112,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         identity = await _judged(handler, exchange, route)
     except Rejection as rejection:
         refusal = rejection
-    steps += _checks(route, handler.verifier, examination, exchange.claims, refusal, identity, clock.wall())
+    steps += _checks(route, examination, exchange.claims, refusal, identity, clock.wall())
     if refusal is not None:
         try:
             if not route.report:
@@ -177,7 +146,7 @@ async def _judged(handler: Handler, exchange: Exchange, route: Route) -> bytes:
 def _head(assembly: Assembly, question: Question) -> RequestHead:
     """The request as a connection would hand it over. Raises Rejection."""
     config = assembly.config
-    raw = _bytes_of(config, question)
+    raw = question.bytes_for(config)
     try:
         head = parse_request_head(
             raw, assembly.handler.header_policy, config.limits.header_bytes, config.limits.headers
@@ -186,30 +155,6 @@ def _head(assembly: Assembly, question: Question) -> RequestHead:
         raise Rejection(Reason.HEADERS_TOO_LARGE if error.too_large else Reason.REQUEST_MALFORMED) from None
     check_head(head)
     return head
-
-
-def _bytes_of(config: Config, question: Question) -> bytes:
-    """The request on the wire, its token in the first place where the configuration looks for one; an API key in its own."""
-    target = question.path.encode("utf-8", "surrogateescape")
-    lines = [b"Host: " + question.host.encode()]
-    lines += [f"{name}: {text}".encode() for name, text in question.headers]
-    if (token := question.token) is not None:
-        place, keys = config.token_sources[0], config.api_keys
-        if keys is not None and LIKE_A_KEY.fullmatch(token) is not None:
-            place = TokenSource(header=keys.header, prefix=keys.scheme)
-        if place.header is not None:
-            scheme = place.scheme.encode() + b" " if place.scheme else b""
-            lines.append(b"%b: %b%b" % (place.header.encode(), scheme, token))
-        elif place.cookie is not None:
-            if place.json_member is not None:
-                document = json.dumps({place.json_member: token.decode("latin-1")})
-                token = quote(document).encode()
-            lines.append(b"Cookie: %b=%b" % (place.cookie.replace("*", "x").encode(), token))
-        elif place.subprotocol is not None:
-            lines.append(b"Sec-WebSocket-Protocol: %b, %b" % (place.subprotocol.encode(), token))
-        elif place.query is not None:
-            target += b"%b%b=%b" % (b"&" if b"?" in target else b"?", place.query.encode(), token)
-    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (question.method.encode(), target, b"\r\n".join(lines))
 
 
 def _readings(handler: Handler, exchange: Exchange) -> Iterator[Step]:
@@ -239,22 +184,20 @@ def _about_route(assembly: Assembly, route: Route) -> str:
 
 def _checks(
     route: Route,
-    verifier: Verifier,
-    examination: Examination,
+    seen: Examination,
     claims: Claims | None,
     refusal: Rejection | None,
     identity: bytes,
     now: float,
 ) -> Iterator[Step]:
     """A step for each check of a token or key that began; where one refused, it is the last."""
-    if examination.token is not None:
-        yield Step("ok", "token", f"{len(examination.token)} bytes")
-        begun = examination.begun
-        for name in begun[:-1] if claims is None else begun:
-            yield Step("ok", name, about_token(name, examination, verifier, now).found)
+    if seen.token is not None:
+        yield Step("ok", "token", f"{len(seen.token)} bytes")
+        for check in seen.begun[:-1] if claims is None else seen.begun:
+            yield Step("ok", check.name, check.found(seen, now))
         if claims is None:
             assert refusal is not None
-            yield _failed(begun[-1], refusal, about_token(begun[-1], examination, verifier, now))
+            yield _refused(seen.begun[-1], refusal, seen, now)
     elif claims is not None:
         yield Step("ok", "api key", f"{claims.kid} of {shown(claims.claims['sub'])}")
     elif refusal is not None:
@@ -264,22 +207,25 @@ def _checks(
         yield Step("ok", "token", "none is needed")
     if claims is None:
         return
-    for name, check in route.policy.checks:
-        words = about_policy(name, route.policy, claims)
+    seen.claims = claims
+    for check in route.policy.checks:
         try:
-            check(claims)
+            check.judge(claims)
         except Rejection as rejection:
-            yield _failed(name, rejection, words)
+            yield _refused(check, rejection, seen, now)
             return
-        yield Step("ok", name, words.found)
+        yield Step("ok", check.name, check.found(seen, now))
     if refusal is not None:
         yield _failed("headers", refusal)
 
 
-def _failed(name: str, rejection: Rejection, words: Words | None = None) -> Step:
-    words = words or Words("", "")
-    found = words.found or rejection.details or rejection.reason.error
-    told = f"expected {words.expected}; found: {found}" if words.expected else found
+def _refused(check: Check, rejection: Rejection, seen: Examination, now: float) -> Step:
+    return _failed(check.name, rejection, check.expected(seen), check.found(seen, now))
+
+
+def _failed(name: str, rejection: Rejection, expected: str = "", found: str = "") -> Step:
+    found = found or rejection.details or rejection.reason.error
+    told = f"expected {expected}; found: {found}" if expected else found
     return Step("FAIL", name, f"{rejection.reason.code}: {told}")
 
 

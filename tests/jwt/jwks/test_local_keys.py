@@ -22,7 +22,7 @@ from sidecar.jwt.jwks.key_set import FetchFailed, Jwks
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
 from tests.peers.tokens import ABSENT, AUDIENCE
-from tests.peers.waiting import verified
+from tests.peers.waiting import cached, verified
 
 FILE_POLL_S = 5.0  # as docs/how/choose-an-issuer.md says
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -62,10 +62,10 @@ async def verdict(sidecar: Sidecar, token: str) -> str:
     """`accepted`, or the code of the refusal. The remembered answer, if there is one, says the same."""
     verifier = sidecar.assembly.handler.verifier
     try:
-        verifier.cached(token.encode()) or await verified(verifier, token.encode())
+        cached(verifier, token.encode()) or await verified(verifier, token.encode())
     except Rejection as rejection:
         return rejection.reason.code
-    assert verifier.cached(token.encode()) is not None
+    assert cached(verifier, token.encode()) is not None
     return "accepted"
 
 
