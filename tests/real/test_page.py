@@ -213,7 +213,7 @@ async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> Non
         )
         assert await page.locator("#legend").inner_text() == "token_missing\n10"
         await page.get_by_text("The same as a table").click()
-        row = re.split(r"\s+", await page.locator("#timeline-table tbody tr").first.inner_text())
+        row = re.split(r"\s+", await page.locator("#timeline-table tbody tr", has_text="token_missing").inner_text())
         assert row[1:] == ["60", "token_missing", "10"]
         assert await page.get_by_text("the sidecar started").is_visible()
         await page.get_by_label("1 h").check()
