@@ -14,7 +14,7 @@ TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 install: .venv/installed-dev
 
 run: .venv/installed
-	$(BIN)/jwt-sidecar dev -c config.yaml
+	$(BIN)/jwt-sidecar dev -c config.minimal.yaml
 
 # One process for each core, at most four.
 test: .venv/installed-dev

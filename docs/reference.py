@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docs.command_line import command_line
 from sidecar.config import json_schema
 
 Schema = dict[str, Any]
@@ -130,3 +131,4 @@ if __name__ == "__main__":
     here = Path(__file__).parent
     (here / "config.schema.json").write_text(json.dumps(schema, indent=2) + "\n")
     (here / "reference" / "configuration.md").write_text(reference(schema) + "\n")
+    (here / "reference" / "cli.md").write_text(command_line())

@@ -24,6 +24,7 @@ from tests.real.process import run
 ROOT = Path(__file__).parent.parent
 OURS = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
 PAGES = sorted(page for page in OURS if "node_modules" not in page.parts)
+MINIMAL = ROOT / "config.minimal.yaml"
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -50,6 +51,12 @@ def test_the_index_has_every_page() -> None:
 
 
 # Configurations
+
+
+def test_readme_shows_the_minimal_configuration_in_twelve_lines() -> None:
+    assert f"```yaml\n{MINIMAL.read_text()}```\n" in (ROOT / "README.md").read_text()
+    assert len(MINIMAL.read_text().splitlines()) == 12
+
 
 REST = {
     "issuers": {"idp": {"issuer": "https://idp.example/", "audiences": "any"}},
@@ -87,17 +94,24 @@ def test_every_configuration_loads(page: Path, text: str) -> None:
 
 NOT_RUN = {
     "make": "tests/cli/test_dev.py does what make run does",
+    "python3": "tests/deploy/release.py installs in this way",
+    ".venv/bin/pip": "tests/deploy/release.py installs in this way",
+    "/opt/jwt-sidecar/bin/pip": "tests/deploy/release.py installs in this way",
+    "install": "needs root: tests/deploy/test_systemd.py reads the unit",
+    "systemctl": "needs systemd: tests/deploy/test_systemd.py reads the unit",
+    "docker": "needs an engine: tests/deploy/image.py builds the image",
+    "chown": "needs root",
     "kubectl": "needs a cluster",
     "uv": "needs a package index",
     "echo": "into uv",
     "printf": "into uv",
 }
-ELSEWHERE = "https://gateway.example"  # tests/gateway/test_gateway.py asks a gateway
+ELSEWHERE = ("https://gateway.example", "127.0.0.1:8000")  # tests/gateway/test_gateway.py asks a gateway
 HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/how/operate.md
 SESSION = "$ "
 SERVE = "jwt-sidecar run"
 NEEDED = ("curl", "jq")
-CONFIGURED = ("config.yaml", "my.yaml")  # both hold the first configuration of README
+CONFIGURED = ("config.yaml", "config.minimal.yaml", "my.yaml")  # all hold config.minimal.yaml
 
 
 def commands(text: str) -> list[tuple[str, str]]:
@@ -114,13 +128,15 @@ def pages_with_commands() -> list[Any]:
     found: dict[Path, list[tuple[str, str]]] = {}
     for block in blocks("sh", "console"):
         page, text = block.values
-        found.setdefault(page, []).extend(one for one in commands(text) if ELSEWHERE not in one[0])
+        found.setdefault(page, []).extend(
+            one for one in commands(text) if not any(there in one[0] for there in ELSEWHERE)
+        )
     return [pytest.param(page, ours, id=str(page.relative_to(ROOT))) for page, ours in found.items() if ours]
 
 
 @pytest.fixture
 def issuer() -> Issuer:
-    return Issuer("https://my-api-a32f34.zuplo.api/__zuplo/issuer", audience="my-api")
+    return Issuer("http://127.0.0.1:9400/__zuplo/issuer", audience="my-api")
 
 
 @pytest.fixture
@@ -132,9 +148,8 @@ async def backend() -> AsyncIterator[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path, issuer: Issuer, backend: str) -> Path:
-    """What the commands find where they run: the first configuration of README, with keys that need no network."""
-    text = next(text for page, text in (block.values for block in blocks("yaml")) if page.name == "README.md")
-    settings = yaml.safe_load(text)
+    """What the commands find where they run: config.minimal.yaml, with keys that need no network."""
+    settings = yaml.safe_load(MINIMAL.read_text())
     settings["issuers"]["zuplo"]["jwks_inline"] = key_set(issuer.keys)
     anywhere = {"listen": "127.0.0.1:0"}
     settings |= {

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOP = {
-    *("pyproject.toml", "requirements.txt", "Makefile", "config.yaml", ".gitignore"),
+    *("pyproject.toml", "requirements.txt", "Makefile", "config.yaml", "config.minimal.yaml", ".gitignore"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE"),
     *("sidecar", "tests", "deploy", "docs", "benchmarks", ".ci", ".github"),
 }

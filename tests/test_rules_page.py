@@ -1,4 +1,4 @@
-"""The deny list of docs/how/rules.md loads, and its table is true. (Its configurations: test_pages.py.)"""
+"""docs/how/rules.md: its table is true. docs/how/revoke.md: its deny list loads. (Their configurations: test_pages.py.)"""
 
 import json
 import re
@@ -12,8 +12,9 @@ from sidecar.jwt.denylist import DenyList, Entry
 from sidecar.policy.claim_conditions import condition
 from tests.peers.clock import HandClock
 
-PAGE = (Path(__file__).parent.parent / "docs" / "how" / "rules.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+HOW = Path(__file__).parent.parent / "docs" / "how"
+PAGE = (HOW / "rules.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (HOW / "revoke.md").read_text(), re.MULTILINE | re.DOTALL)
 [ENTRIES] = [text for kind, text in BLOCKS if kind == "yaml" and text.startswith("#")]
 [COMMAND] = [text for kind, text in BLOCKS if kind == "sh"]
 ROWS = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)

@@ -17,12 +17,12 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(((?!https?:|mailto:|#)[^)#\s]+)(#[^)\s]*)?\)")
 PICTURES = {".png", ".svg"}
 HIGHLIGHTED = {"yml": "yaml", "conf": "nginx", "ru": "ruby", "mjs": "js", "Dockerfile": "docker"}
-ALWAYS = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")  # mkdocs.yml lists them
+LISTED = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "config.yaml", "deploy/examples/README.md")  # in mkdocs.yml
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     pages = [DOCS / file.src_uri for file in files.documentation_pages()]
-    waiting = [*(ROOT / name for name in ALWAYS), *(target for page in pages for target in targets(page))]
+    waiting = [*(ROOT / name for name in LISTED), *(target for page in pages for target in targets(page))]
     done = set()
     while waiting:
         target = waiting.pop()
@@ -32,7 +32,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         if target.suffix in PICTURES:
             files.append(File.generated(config, uri(target), abs_src_path=str(target)))
         else:
-            level = InclusionLevel.INCLUDED if target.name in ALWAYS else InclusionLevel.NOT_IN_NAV
+            level = InclusionLevel.INCLUDED if str(target.relative_to(ROOT)) in LISTED else InclusionLevel.NOT_IN_NAV
             files.append(File.generated(config, uri(target), content=shown(target), inclusion=level))
             waiting += targets(target) if target.suffix == ".md" else ()
     return files
@@ -75,9 +75,11 @@ def uri(target: Path) -> str:
 
 
 def shown(target: Path) -> str:
-    """A file as a page. What is no Markdown stands in a block of code, and search leaves it out."""
+    """A file as a page. Text other than Markdown is a block of code; search leaves it out unless mkdocs.yml lists it."""
     text = target.read_text()
     if target.suffix == ".md":
         return text
     language = HIGHLIGHTED.get(target.suffix[1:] or target.name, target.suffix[1:] or "text")
-    return f"---\nsearch: {{exclude: true}}\n---\n\n# {target.relative_to(ROOT)}\n\n````{language}\n{text.rstrip()}\n````\n"
+    listed = str(target.relative_to(ROOT)) in LISTED
+    head = f"---\nsearch: {{exclude: {str(not listed).lower()}}}\n---\n\n"
+    return f"{head}# {target.relative_to(ROOT)}\n\n````{language}\n{text.rstrip()}\n````\n"

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from docs.command_line import command_line
 from docs.reference import reference
 from sidecar.config import Address, Config, ConfigError, Limits, Timeouts, json_schema, load, parse
 
@@ -326,6 +327,10 @@ def test_the_reference_is_that_of_the_schema() -> None:
     anchors = {re.sub(r"[^a-z0-9_-]", "", title.lower()) for title in titles}
     assert set(re.findall(r"\]\(#(.*?)\)", page.read_text())) <= anchors
     assert len(titles) == len(anchors) == len(json_schema()["$defs"])
+
+
+def test_the_reference_of_the_command_line_is_that_of_its_parser() -> None:
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == command_line(), "python -m docs.reference"
 
 
 def keys_of_the_schema() -> list[tuple[str, str, dict[str, Any]]]:

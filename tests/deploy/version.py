@@ -9,13 +9,14 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["
 NUMBER = r"[0-9]+\.[0-9]+\.[0-9]+(?:[a-z]+[0-9]+)?"
 PLACES = {
     "deploy/Dockerfile": rf"(?:jwt-sidecar:|ARG VERSION=)({NUMBER})",
-    "deploy/README.md": rf"(?:jwt-sidecar:|jwt-sidecar, version: )({NUMBER})",
+    "deploy/README.md": rf"jwt-sidecar:({NUMBER})",
     "deploy/compose.yaml": rf"image: jwt-sidecar:({NUMBER})",
     "deploy/helm/demo/Chart.yaml": rf"name: jwt-sidecar\n    version: ({NUMBER})",
     "deploy/helm/jwt-sidecar/Chart.yaml": rf"(?:version|appVersion): ({NUMBER})",
     "deploy/helm/jwt-sidecar/values.yaml": rf"tag: ({NUMBER})",
     "deploy/kustomize/component/sidecar.yaml": rf"image: jwt-sidecar:({NUMBER})",
     "deploy/kustomize/examples/everything/kustomization.yaml": rf"newTag: ({NUMBER})",
+    "docs/start/kubernetes.md": rf"(?:jwt-sidecar:|jwt-sidecar, version: )({NUMBER})",
 }
 
 

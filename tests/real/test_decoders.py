@@ -266,4 +266,4 @@ def test_every_other_request_is_not_trusted(
 @pytest.mark.parametrize("suffix", NAMES)
 def test_the_document_quotes_the_decoders(suffix: str) -> None:
     code = (DOCS / "decoders" / f"identity.{suffix}").read_text()
-    assert f"```{NAMES[suffix]}\n{code}```\n" in (DOCS / "reference" / "headers.md").read_text()
+    assert f"```{NAMES[suffix]}\n{code}```\n" in (DOCS / "reference" / "decoders.md").read_text()
