@@ -7,7 +7,7 @@ CASES ?= 100000
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing rollout release-check image-test \
+.PHONY: install run test test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -78,7 +78,7 @@ test-compiled: .venv/installed-dev
 screenshots: .venv/installed-dev
 	$(BIN)/python -m tests.real.screenshots
 
-soak transfer rotation bystander adversarial sizing: .venv/installed-dev
+soak transfer rotation bystander adversarial sizing watched: .venv/installed-dev
 	$(BIN)/python -m tests.proofs.$@
 
 # Needs root, and kubectl from `python -m tests.deploy.tools`. make rollout ROLLOUT="--without pre-stop" shows what a part is there for.

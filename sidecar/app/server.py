@@ -27,6 +27,10 @@ from sidecar.config import Config
 from sidecar.config.addresses import Address
 from sidecar.jwt.denylist import Entry
 
+THREAD_SWITCH_S = (
+    0.0005  # how long the loop waits for a thread that makes a scrape or reads a deny list; Python's own is 5 ms
+)
+
 log = logging.getLogger("sidecar.server")
 
 
@@ -182,6 +186,7 @@ async def serve(make: Callable[[], Served], started: Callable[[Any], None] = ann
 
     `started` is told once the listeners accept. Raises CannotStart.
     """
+    sys.setswitchinterval(THREAD_SWITCH_S)
     served = make()
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
