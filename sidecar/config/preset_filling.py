@@ -80,6 +80,14 @@ def _more(name: str, preset: Preset, written: Keys) -> Keys:
     }
 
 
+def _aws_alb(written: Keys) -> Keys:
+    """The region is in the ARN, arn:aws:elasticloadbalancing:REGION:...; GovCloud has its keys elsewhere."""
+    region = written.get("region") or f"{written.get('arn')}:::".split(":")[3]
+    elsewhere = f"https://s3-{region}.amazonaws.com/aws-elb-public-keys-prod-{region}/{{kid}}"
+    usual = f"https://public-keys.auth.elb.{region}.amazonaws.com/{{kid}}"
+    return {"jwks_uri": elsewhere if str(region).startswith("us-gov-") else usual}
+
+
 def _cognito(written: Keys) -> Keys:
     use = written.get("token_use") or "access"
     return {
@@ -125,6 +133,7 @@ def _okta(written: Keys) -> Keys:
 
 
 _DERIVED: Mapping[str, Callable[[Keys], Keys]] = {
+    "aws_alb": _aws_alb,
     "cognito": _cognito,
     "entra": _entra,
     "entra_b2c": _entra_b2c,
@@ -141,9 +150,8 @@ def _url_of(issuer: object) -> str:
 def _filled(preset: Preset, more: Keys, written: Keys) -> dict[str, Any]:
     keys = {**preset.keys, **more}
     texts = {name: text for name in PresetKeys.model_fields if isinstance(text := written.get(name), str)}
-    texts |= {name: "missing" for name in preset.asks if name not in written}  # is reported
-    pool, arn = texts.get("user_pool", ""), texts.get("arn", "")
-    texts.setdefault("region", pool.partition("_")[0] if pool else arn.split(":")[3] if arn.count(":") > 3 else "")
+    texts |= {name: "missing" for name in preset.asks if name not in texts}  # is reported
+    texts.setdefault("region", texts.get("user_pool", "").partition("_")[0])
     issuer = written.get("issuer") or keys.get("issuer")
     texts |= {"issuer": issuer if isinstance(issuer, str) else "", "url": _url_of(issuer)}
     filled = {key: _with(texts, value) for key, value in keys.items()}

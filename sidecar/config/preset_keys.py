@@ -24,7 +24,32 @@ def _tenant(value: object) -> str | tuple[str, ...]:
     return tuple(map(_word, tenants)) if isinstance(value, list) else _word(str(value))
 
 
+def _form(pattern: str, text: str) -> AfterValidator:
+    """A word of another form makes a URL or a rule that no token ever meets."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, _word(value)):
+            raise ValueError(f"{{input}} is not {text}")
+        return value
+
+    return AfterValidator(check)
+
+
 Word = Annotated[str, AfterValidator(_word)]
+Arn = Annotated[
+    str,
+    _form(
+        r"arn:aws[a-z-]*:elasticloadbalancing:[a-z0-9-]+:[0-9]{12}:loadbalancer/app/[^/:]+/[^/:]+",
+        "the ARN of an application load balancer, arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID",
+    ),
+]
+Domain = Annotated[str, _form(r"[A-Za-z0-9.-]+", "a domain, such as example.com")]
+Project = Annotated[str, _form(r"[\w.-]+(?:/[\w.-]+)*", "the name or id of a project; it is no URL")]
+Repository = Annotated[str, _form(r"[^/*]+/(?:[^/*]+|\*)", "OWNER/NAME, or OWNER/* for all of an owner")]
+TrustDomain = Annotated[str, _form(r"[a-z0-9._-]+", "a trust domain, such as example.org")]
+UserPool = Annotated[
+    str, _form(r"[a-z]+(?:-[a-z]+)+-[0-9]+_[A-Za-z0-9]+", "a user pool's ID, such as eu-west-1_AbCdEfGhI")
+]
 _TEXT = {"type": "string", "minLength": 1}
 Tenants = Annotated[
     str | tuple[str, ...],
@@ -36,16 +61,16 @@ Tenants = Annotated[
 class PresetKeys(Struct):
     """What presets are given."""
 
-    arn: Word | None = key("For preset aws_alb: the load balancer.", None)
+    arn: Arn | None = key("For preset aws_alb: the load balancer.", None)
     client: Word | None = key("For presets keycloak (whose roles count, too) and workos: the client's ID.", None)
-    domain: Word | None = key("For preset google: the Workspace domain (hd) whose users are accepted.", None)
+    domain: Domain | None = key("For preset google: the Workspace domain (hd) whose users are accepted.", None)
     policies: NonEmpty[Word] | None = key("For preset entra_b2c: the policies (user flows).", None)
-    project: Word | None = key("For presets firebase, firebase_session, gitlab and supabase.", None)
+    project: Project | None = key("For presets firebase, firebase_session, gitlab and supabase.", None)
     region: Word | None = key(
         "For presets aws_alb and cognito. Left out: that of the ARN, or of the user pool's ID.", None
     )
-    repository: Word | None = key("For preset github_actions: OWNER/NAME, or OWNER/* for all of an owner.", None)
+    repository: Repository | None = key("For preset github_actions: OWNER/NAME, or OWNER/* for all of an owner.", None)
     tenant: Tenants | None = key("For preset entra: the tenant's ID, a list of them, or any.", None)
     token_use: Literal["access", "id"] | None = key("For preset cognito: which tokens. Left out: access.", None)
-    trust_domain: Word | None = key("For preset spiffe.", None)
-    user_pool: Word | None = key("For preset cognito: the user pool's ID, such as eu-west-1_AbCdEfGhI.", None)
+    trust_domain: TrustDomain | None = key("For preset spiffe.", None)
+    user_pool: UserPool | None = key("For preset cognito: the user pool's ID, such as eu-west-1_AbCdEfGhI.", None)

@@ -38,6 +38,8 @@ def case(name: str, keys: str, *expected: str) -> Any:
 
 # Presets
 
+ARN = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/my-lb/50dc6c495c0c9188"
+
 
 def preset(name: str, iss: str, more: str = "") -> Issuer:
     return parse(f"issuers: {{a: {{preset: {name}, issuer: '{iss}', audiences: any{more}}}}}\n{UPSTREAM}").issuers["a"]
@@ -124,7 +126,7 @@ def test_a_preset_is_made_of_keys_that_an_issuer_has(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_the_file_says_wins_over_the_preset(name: str) -> None:
-    asked = {"tenant": "any", "policies": "[a]", "arn": "'a:b:c:d:e'", "repository": "a/b"}
+    asked = {"tenant": "any", "policies": "[a]", "arn": f"'{ARN}'", "repository": "a/b", "user_pool": "eu-west-1_A"}
     more = "".join(f", {key}: {asked.get(key, 'x')}" for key in PRESETS[name].asks)
     found = preset(name, "https://idp.example", f", jwks_uri: https://keys.example/, algorithms: [ES384]{more}")
     assert (found.jwks_uri, found.algorithms) == ("https://keys.example/", ("ES384",))
@@ -204,10 +206,24 @@ def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str])
              "5:3: issuers.a.tenant: is missing; preset entra needs the directory (tenant) ID, a list of them, or any"),
         case("tenant by its domain", "{preset: entra, tenant: contoso.com}",
              "5:3: issuers.a.tenant: must be IDs of tenants (GUIDs), or any: tokens do not have the tenant's domain"),
-        case("key of another preset", "{preset: okta, user_pool: a}",
+        case("key of another preset", "{preset: okta, user_pool: eu-west-1_A}",
              "5:3: issuers.a.user_pool: is for another preset; one of: cognito"),
         case("key without preset", "project: a",
              "5:3: issuers.a.project: is for another preset; one of: firebase, firebase_session, gitlab, supabase"),
+        case("no ARN", "{preset: aws_alb, arn: my-lb}",
+             "5:3: issuers.a.arn: 'my-lb' is not the ARN of an application load balancer, "
+             "arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID"),
+        case("missing ARN", "preset: aws_alb", "5:3: issuers.a.arn: is missing; preset aws_alb needs the load balancer's ARN"),
+        case("no user pool", "{preset: cognito, user_pool: my-pool}",
+             "5:3: issuers.a.user_pool: 'my-pool' is not a user pool's ID, such as eu-west-1_AbCdEfGhI"),
+        case("owner alone", "{preset: github_actions, repository: my-org}",
+             "5:3: issuers.a.repository: 'my-org' is not OWNER/NAME, or OWNER/* for all of an owner"),
+        case("URL as project", "{preset: supabase, project: abc.supabase.co/}",
+             "5:3: issuers.a.project: 'abc.supabase.co/' is not the name or id of a project; it is no URL"),
+        case("URI as trust domain", "{preset: spiffe, trust_domain: example.org/web}",
+             "5:3: issuers.a.trust_domain: 'example.org/web' is not a trust domain, such as example.org"),
+        case("address as domain", "{preset: google, domain: alice@example.com}",
+             "5:3: issuers.a.domain: 'alice@example.com' is not a domain, such as example.com"),
         case("braces in a name", "{preset: firebase, project: '{kid}'}",
              "5:3: issuers.a.project: '{kid}' is no name or id: letters, digits and ._:/@- only"),
     ],
@@ -222,6 +238,21 @@ def test_what_a_preset_needs_is_said(keys: str, expected: list[str]) -> None:
 def test_a_preset_makes_no_url_of_what_is_none(iss: str) -> None:
     with pytest.raises(ConfigError):
         preset("keycloak", iss)
+
+
+@pytest.mark.parametrize(
+    ("arn", "keys"),
+    [
+        (ARN, "https://public-keys.auth.elb.eu-west-1.amazonaws.com/{kid}"),
+        (
+            ARN.replace("aws:", "aws-us-gov:", 1).replace("eu-west-1", "us-gov-east-1"),
+            "https://s3-us-gov-east-1.amazonaws.com/aws-elb-public-keys-prod-us-gov-east-1/{kid}",
+        ),
+    ],
+)
+def test_a_load_balancers_keys_are_those_of_its_region_and_its_arn_is_asked_for(arn: str, keys: str) -> None:
+    found = preset("aws_alb", "https://idp.example/", f", arn: '{arn}'")
+    assert (found.jwks_uri, found.signer, found.audiences) == (keys, arn, None)
 
 
 def test_a_preset_over_plain_http_must_be_allowed() -> None:
