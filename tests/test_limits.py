@@ -9,9 +9,8 @@ from sidecar.gateway import token_minter as mint
 from sidecar.http import chunked, head_cache, header_policy, responses, websocket
 from sidecar.jwt import claims, verifier
 from sidecar.jwt import compact_jws as jws
-from sidecar.jwt.jwks import cache as jwks
+from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
 from sidecar.jwt.jwks import jwk as keys
-from sidecar.jwt.jwks import key_set
 from sidecar.policy import identity_headers as identity
 from sidecar.policy import path_normalization, routes
 from sidecar.proxy import (
@@ -56,18 +55,18 @@ from sidecar.proxy import (
         pytest.param(keys.MIN_RSA_BITS, 2048, id="keys.MIN_RSA_BITS"),
         pytest.param(keys.MAX_RSA_BITS, 8192, id="keys.MAX_RSA_BITS"),
         pytest.param(keys.MAX_KID_LENGTH, 256, id="keys.MAX_KID_LENGTH"),
-        pytest.param(jwks.UNKNOWN_KIDS, 256, id="jwks.UNKNOWN_KIDS"),
-        pytest.param(jwks.UNKNOWN_KID_S, 60.0, id="jwks.UNKNOWN_KID_S"),
-        pytest.param(jwks.COOLDOWN_S, 30.0, id="jwks.COOLDOWN_S"),
-        pytest.param(jwks.WAIT_S, 2.0, id="jwks.WAIT_S"),
-        pytest.param(jwks.RETRY_FIRST_S, 1.0, id="jwks.RETRY_FIRST_S"),
-        pytest.param(jwks.RETRY_MOST_S, 60.0, id="jwks.RETRY_MOST_S"),
-        pytest.param(jwks.RETRY_MOST_EMPTY_S, 5.0, id="jwks.RETRY_MOST_EMPTY_S"),
-        pytest.param(jwks.MIN_REFRESH_S, 60.0, id="jwks.MIN_REFRESH_S"),
-        pytest.param(jwks.MAX_REFRESH_S, 3600.0, id="jwks.MAX_REFRESH_S"),
-        pytest.param(jwks.DATE_RESOLUTION_S, 1.0, id="jwks.DATE_RESOLUTION_S"),
-        pytest.param(jwks.WARNING_S, 3600.0, id="jwks.WARNING_S"),
-        pytest.param(jwks.JITTER, 0.1, id="jwks.JITTER"),
+        pytest.param(unknown_kids.UNKNOWN_KIDS, 256, id="unknown_kids.UNKNOWN_KIDS"),
+        pytest.param(unknown_kids.UNKNOWN_KID_S, 60.0, id="unknown_kids.UNKNOWN_KID_S"),
+        pytest.param(unknown_kids.COOLDOWN_S, 30.0, id="unknown_kids.COOLDOWN_S"),
+        pytest.param(shared_fetch.WAIT_S, 2.0, id="shared_fetch.WAIT_S"),
+        pytest.param(refresh_schedule.RETRY_FIRST_S, 1.0, id="refresh_schedule.RETRY_FIRST_S"),
+        pytest.param(refresh_schedule.RETRY_MOST_S, 60.0, id="refresh_schedule.RETRY_MOST_S"),
+        pytest.param(refresh_schedule.RETRY_MOST_EMPTY_S, 5.0, id="refresh_schedule.RETRY_MOST_EMPTY_S"),
+        pytest.param(refresh_schedule.MIN_REFRESH_S, 60.0, id="refresh_schedule.MIN_REFRESH_S"),
+        pytest.param(refresh_schedule.MAX_REFRESH_S, 3600.0, id="refresh_schedule.MAX_REFRESH_S"),
+        pytest.param(issuer_clock.DATE_RESOLUTION_S, 1.0, id="issuer_clock.DATE_RESOLUTION_S"),
+        pytest.param(issuer_clock.WARNING_S, 3600.0, id="issuer_clock.WARNING_S"),
+        pytest.param(refresh_schedule.JITTER, 0.1, id="refresh_schedule.JITTER"),
         pytest.param(resources.READ_BYTES, 65_536, id="resources.READ_BYTES"),
         pytest.param(resources.LARGE_READ_BYTES, 262_144, id="resources.LARGE_READ_BYTES"),
         pytest.param(resources.KEEPS_UP, 128, id="resources.KEEPS_UP"),
@@ -82,8 +81,6 @@ from sidecar.proxy import (
         pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
-        pytest.param(verifier.REMEMBERED_TOKENS, 10_000, id="verifier.REMEMBERED_TOKENS"),
-        pytest.param(verifier.REMEMBERED_BYTES, 33_554_432, id="verifier.REMEMBERED_BYTES"),
         pytest.param(verifier.REMEMBERED_S, 300.0, id="verifier.REMEMBERED_S"),
     ],
 )

@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from traceback import extract_tb
 from typing import cast
 
 from aiohttp import web
 
 from sidecar.app.running import own_socket
 from sidecar.app.sockets import BACKLOG, listening_sockets
-from sidecar.common.errors import Unusable
+from sidecar.common.errors import Unusable, fault
 from sidecar.common.loopback import is_loopback
 from sidecar.config import Address, Config
 
@@ -76,8 +75,7 @@ class QuietHandler(web.RequestHandler):
         """A fixed sentence, and the end of the connection."""
         error = "Invalid request" if status < 500 else "Internal error"
         if status >= 500:
-            at = extract_tb(exc.__traceback__)[-1] if exc is not None else None
-            self.logger.error("event=bug type=%s at=%s:%s", type(exc).__name__, at and at.filename, at and at.lineno)
+            self.logger.error("event=bug %s", "" if exc is None else fault(exc))
         response = web.json_response({"error": error}, status=status)
         response.force_close()
         return response

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -13,6 +12,7 @@ from sidecar.app.builder.key_sources import key_source
 from sidecar.app.history import Counted, History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
+from sidecar.common.errors import fault
 from sidecar.common.tls import Renewed
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
@@ -109,12 +109,12 @@ class Live:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  # a bug, which must not grow into an outage
-                at = extract_tb(error.__traceback__)[-1]
                 self.telemetry.task_failures += 1
                 failures = failures + 1 if self._clock.monotonic() - began < LIVED_S else 1
                 log.error(
-                    "event=task_failed task=%s type=%s at=%s:%s do='It is begun again; please report it with this line.'",
-                    *(name, type(error).__name__, at.filename, at.lineno),
+                    "event=task_failed task=%s %s do='It is begun again; please report it with this line.'",
+                    name,
+                    fault(error),
                 )
                 if vital and failures == MOST_FAILURES and self.failed is not None and not self.failed.done():
                     self.failed.set_exception(error)

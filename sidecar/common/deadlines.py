@@ -5,10 +5,10 @@ Setting a deadline is storing a number. How late an expiry may be noticed is the
 
 import asyncio
 import logging
-from traceback import extract_tb
 from typing import Protocol
 
 from sidecar.common.clock import Clock
+from sidecar.common.errors import fault
 
 NEVER = float("inf")
 
@@ -47,10 +47,4 @@ class Deadlines:
                 try:
                     one.expire()
                 except Exception as error:  # noqa: BLE001  # one that fails must not keep the others from ending
-                    at = extract_tb(error.__traceback__)[-1]
-                    log.error(
-                        "event=bug type=%s at=%s:%s do='Please report it with this line.'",
-                        type(error).__name__,
-                        at.filename,
-                        at.lineno,
-                    )
+                    log.error("event=bug %s do='Please report it with this line.'", fault(error))

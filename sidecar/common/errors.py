@@ -5,6 +5,7 @@ contract: they are only ever added to.
 """
 
 from enum import Enum
+from traceback import extract_tb
 
 
 class Reason(Enum):
@@ -163,6 +164,12 @@ class Rejection(Exception):
 
 class Unusable(Exception):
     """A file, or what it holds, cannot be used; the text says which and why, and may be shown to the operator."""
+
+
+def fault(error: BaseException) -> str:
+    """Type and place of a failure that nobody thought of, for a line of the log. Its own text may quote what was read."""
+    at = extract_tb(error.__traceback__)[-1]
+    return f"type={type(error).__name__} at={at.filename}:{at.lineno}"
 
 
 def unforeseen(error: Exception) -> str:

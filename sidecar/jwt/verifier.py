@@ -15,9 +15,9 @@ from sidecar.jwt.claims import Claims
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.examination import Examination, tell
 from sidecar.jwt.issuer import Issuer, TrustedIssuers
-from sidecar.jwt.jwks.cache import KeysAwaited
 from sidecar.jwt.jwks.jwk import VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
+from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
 from sidecar.jwt.token_checks import HeaderForm, Shape
 

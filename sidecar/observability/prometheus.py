@@ -229,7 +229,11 @@ class Collector(registry.Collector):
             "jwks_clock_offset_seconds",
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
             ISSUER,
-            {source.name: source.clock_offset_s for source in sources if source.clock_offset_s is not None},
+            {
+                source.name: source.issuer_clock.offset_s
+                for source in sources
+                if source.issuer_clock.offset_s is not None
+            },
         )
 
     def _denylist(self) -> Iterator[Metric]:

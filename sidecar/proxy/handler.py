@@ -8,11 +8,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from traceback import extract_tb
 from typing import TYPE_CHECKING
 
 from sidecar.common.clock import Clock
-from sidecar.common.errors import Reason, Rejection
+from sidecar.common.errors import Reason, Rejection, fault
 from sidecar.gateway.api_keys import carries_a_key
 from sidecar.gateway.gateway import Gateway
 from sidecar.gateway.local_endpoints import Page
@@ -24,7 +23,7 @@ from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead
 from sidecar.http.responses import Form
 from sidecar.jwt.claims import Claims
-from sidecar.jwt.jwks.cache import KeysAwaited
+from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import digest
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.verifier import Verifier
@@ -195,14 +194,7 @@ class Handler:
 
     def bug(self, exchange: Exchange, error: Exception) -> None:
         """Something here is wrong: said in the log, and never more than "internal error" outside."""
-        at = extract_tb(error.__traceback__)[-1]
-        log.error(
-            "request_id=%s event=bug type=%s at=%s:%s do='Please report it with this line.'",
-            exchange.id,
-            type(error).__name__,
-            at.filename,
-            at.lineno,
-        )
+        log.error("request_id=%s event=bug %s do='Please report it with this line.'", exchange.id, fault(error))
         exchange.fail(Rejection(Reason.INTERNAL_ERROR))
 
     def _count_stripped(self, exchange: Exchange) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.app.admin.page import FILES
-from sidecar.jwt.jwks.cache import COOLDOWN_S
+from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.raw import Response, fetch
 from tests.peers.tokens import AUDIENCE

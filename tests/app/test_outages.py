@@ -20,9 +20,12 @@ import pytest
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
-from sidecar.jwt.jwks.cache import COOLDOWN_S, RETRY_MOST_EMPTY_S, UNKNOWN_KIDS, WAIT_S, JwksSource
+from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.key_server import TOTAL_S
 from sidecar.jwt.jwks.key_set import KeySet
+from sidecar.jwt.jwks.refresh_schedule import RETRY_MOST_EMPTY_S
+from sidecar.jwt.jwks.shared_fetch import WAIT_S
+from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S, UNKNOWN_KIDS
 from tests.peers import tokens
 from tests.peers.backend import RawBackend
 from tests.peers.clock import HandClock, in_its_time, in_its_time_with_sockets

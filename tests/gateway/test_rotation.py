@@ -19,7 +19,7 @@ from sidecar.config import parse
 from sidecar.gateway.key_ring import KeyRing, TimedKey, rotated
 from sidecar.gateway.local_endpoints import MAX_AGE_S
 from sidecar.gateway.signing_key import SigningKey
-from sidecar.jwt.jwks.cache import JITTER
+from sidecar.jwt.jwks.refresh_schedule import JITTER
 from tests.peers.backend import RawBackend
 from tests.peers.clock import HandClock, in_its_time_with_sockets
 from tests.peers.forward import Balancer

@@ -34,7 +34,7 @@ def _issuer(issuer: Issuer, source: JwksSource, clock: Clock) -> dict[str, Any]:
         "next_refresh_s": _s(max(0.0, source.next_fetch_at - now)),
         "cooldown_s": _s(source.cooldown_s),
         "last_error": source.last_error,
-        "clock_offset_s": _s(source.clock_offset_s),
+        "clock_offset_s": _s(source.issuer_clock.offset_s),
         "fetches": fetches,
         "keys": [
             {

@@ -120,7 +120,7 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
                 f"The keys of {name} could not be fetched{why}. Those that are here serve for {_minutes(left_s)} more."
             )
             yield Problem("warn", "issuer", name, text, since)
-        offset_s = source.clock_offset_s or 0.0
+        offset_s = source.issuer_clock.offset_s or 0.0
         if abs(offset_s) > live.assembly.config.issuers[name].clock_skew_s / 2:
             way = "ahead of" if offset_s > 0 else "behind"
             yield Problem(

@@ -22,7 +22,7 @@ from sidecar.http.grammar import ProtocolError
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.examination import Check, Examination, shown
-from sidecar.jwt.jwks.cache import KeysAwaited
+from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.identity_headers import ANONYMOUS
 from sidecar.policy.routes import Auth, Route

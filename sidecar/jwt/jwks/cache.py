@@ -1,57 +1,31 @@
 """An issuer's keys over time: `JwksSource` keeps its `Jwks` fresh, and knows how long to believe it.
 
-The issuer's bad day is nobody's outage: the last good keys stay through every failure, for a bounded time. Nothing a client
-sends can aim the sidecar at the issuer: unknown `kid`s share one fetch, and there is one such fetch per cooldown.
+An outage of the issuer is nobody else's: the last good keys stay through every failure, for a bounded time (refresh_schedule).
+Tokens with an unknown `kid` share one fetch, and force one per cooldown (unknown_kids).
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from traceback import extract_tb
-
-from cachetools import TTLCache
 
 from sidecar.common.clock import Clock
-from sidecar.common.errors import Reason, Rejection
-from sidecar.common.histogram import Histogram
+from sidecar.common.errors import Reason, Rejection, fault
+from sidecar.jwt.jwks.issuer_clock import IssuerClock
 from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, Key, VerificationKey
 from sidecar.jwt.jwks.key_set import MAX_KEYS_TRIED, Fetch, FetchFailed, Jwks, KeySet, TooManyKeys
+from sidecar.jwt.jwks.refresh_schedule import RefreshSchedule
 from sidecar.jwt.jwks.retired_keys import RemovedKeys
+from sidecar.jwt.jwks.shared_fetch import KeysAwaited, SharedFetch
 from sidecar.jwt.jwks.snapshot import Snapshot, SnapshotUnusable
+from sidecar.jwt.jwks.unknown_kids import UnknownKids
 
-UNKNOWN_KIDS = 256  # remembered unknown kids of one issuer
-UNKNOWN_KID_S = 60.0  # for how long
-COOLDOWN_S = 30.0  # between two fetches that tokens have forced
-WAIT_S = 2.0  # what one request waits for keys
-RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0  # backoff after failures, with full jitter
-RETRY_MOST_EMPTY_S = 5.0  # while there is no usable key every request fails, so the issuer is asked sooner
-MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believed between these
-DATE_RESOLUTION_S = 1.0  # of the Date header: a smaller offset cannot be measured
 LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn key could be used for as long
-WARNING_S = 3600.0  # between two warnings about an issuer's clock
-FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
-JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
 
 _TOO_MANY_FIT = f"The token does not name its key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer fit it."
 
 _NOT_ASKED_YET = "The key that the token names is not known yet, and the issuer was asked a moment ago. Try again."
-NEVER = -1
-
 log = logging.getLogger("sidecar.jwks")
-
-
-class KeysAwaited(Exception):
-    """Keys that may be on their way: ask again, with this, when they have `landed`."""
-
-    def __init__(self, flight: "asyncio.Task[None]") -> None:
-        super().__init__()
-        self._flight = flight
-
-    async def landed(self) -> None:
-        """Wait until the fetch has ended, but no longer than WAIT_S."""
-        await asyncio.wait({self._flight}, timeout=WAIT_S)  # leaves the fetch alone when the waiting client goes away
 
 
 class JwksSource:
@@ -88,33 +62,24 @@ class JwksSource:
         self.fetched_at: float | None = None
         self.next_fetch_at = clock.monotonic()
         self.last_error: str | None = None
-        self.clock_offset_s: float | None = None
         self.skipped: tuple[str, ...] = ()
         self.fetches: dict[tuple[str, str], int] = {}
-        self.fetch_durations = Histogram(FETCH_S)
         self.suppressed = 0
         self.fetch = fetch
         self.algorithms = algorithms
         self._clock = clock
-        self._refresh_interval_s = refresh_interval_s
-        self._max_stale_s = max_stale_s
+        self._schedule = RefreshSchedule(refresh_interval_s, max_stale_s, spread)
         self.removed = RemovedKeys(removed_key_grace_s, clock)
-        self._tolerated_offset_s = max(clock_skew_s / 2, DATE_RESOLUTION_S)
-        self._warned_at = float("-inf")
+        self.issuer_clock = IssuerClock(clock_skew_s)
         self._snapshot = snapshot
         self._want = want
         self._fixed = fixed
-        self._spread = spread
-        self._failures = 0
-        self._forced_at = float("-inf")
-        self._flight: asyncio.Task[None] | None = None
-        self._landed = asyncio.Event()
-        self._fetched = 0  # how often keys have come
-        # kid -> what `_fetched` was when it was missed: the issuer has been asked for it once that is another number.
-        self._unknown: TTLCache[str, int] = TTLCache(UNKNOWN_KIDS, UNKNOWN_KID_S, timer=clock.monotonic)
+        self._fetching = SharedFetch(self._refresh, clock)
+        self.fetch_durations = self._fetching.durations
+        self._unknown = UnknownKids(clock)
 
     def __repr__(self) -> str:
-        return f"<JwksSource {self.name}: {self.jwks!r}, {self._failures} failures since the last success>"
+        return f"<JwksSource {self.name}: {self.jwks!r}, {self._schedule.failures} failures since the last success>"
 
     @property
     def usable(self) -> bool:
@@ -130,29 +95,26 @@ class JwksSource:
 
     async def keep_fresh(self) -> None:
         """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
-        if self._max_stale_s > LONG_STALE_S:
+        if self._schedule.max_stale_s > LONG_STALE_S:
             self._warn(
-                f"max_stale_is_long max_stale_s={self._max_stale_s:.0f}",
+                f"max_stale_is_long max_stale_s={self._schedule.max_stale_s:.0f}",
                 "Stay below a day: a withdrawn key lives on as long.",
             )
         self._restore()
         while True:
             await self.fetch_now()
             while (pause_s := self.next_fetch_at - self._clock.monotonic()) > 0:
-                self._landed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._landed.wait()  # a fetch on demand has moved the next one
+                await self._fetching.pause(pause_s)
 
     async def fetch_now(self) -> None:
         """Fetch the keys, or join the fetch that is under way, and wait for its end: `usable` and `last_error` tell it."""
-        await asyncio.wait({self._start("scheduled")})
+        await asyncio.wait({self._fetching.begin("scheduled")})
 
     def keys_for(
         self,
         kid: str | None,
         algorithm: str,
-        awaited: "KeysAwaited | None" = None,
+        awaited: KeysAwaited | None = None,
         thumbprint: str | None = None,
     ) -> list[tuple[VerificationKey, Key]]:
         """The keys that fit. With `awaited` they have been waited for, and it is decided by what is here.
@@ -164,8 +126,8 @@ class JwksSource:
         the issuer's outage and our own patience are never the client's 401.
         """
         if not self.usable:
-            if awaited is None and self._flight is not None:
-                raise KeysAwaited(self._flight)
+            if awaited is None and self._fetching.under_way is not None:
+                raise KeysAwaited(self._fetching.under_way)
             raise self._unavailable()
         assert self.jwks is not None
         try:
@@ -175,24 +137,23 @@ class JwksSource:
             raise Rejection(Reason.KEY_UNKNOWN, _TOO_MANY_FIT) from None
         if kid is None or len(kid) > MAX_KID_LENGTH:
             raise Rejection(Reason.KEY_UNKNOWN)
-        if self._unknown.get(kid, self._fetched) != self._fetched:
+        if self._unknown.is_told(kid):
             self.suppressed += awaited is None
             raise Rejection(Reason.KEY_UNKNOWN)
         if awaited is None:
             self._ask_for(kid)
-        if self._failures or self._flight is not None:
+        if self._schedule.failures or self._fetching.under_way is not None:
             raise self._unavailable()
-        if self._unknown.get(kid) == self._fetched:  # nobody has asked since: the issuer may well have this key
+        if self._unknown.is_open(kid):
             raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, self._asked_again_s))
-        self._unknown[kid] = NEVER
+        self._unknown.told(kid)
         raise Rejection(Reason.KEY_UNKNOWN)
 
     def _ask_for(self, kid: str) -> None:
         """Raises KeysAwaited for the fetch that may bring this key, unless one was forced within the cooldown."""
         if self._fixed or (self._want is not None and not self._want(kid)):
             raise Rejection(Reason.KEY_UNKNOWN)
-        if kid not in self._unknown:
-            self._unknown[kid] = self._fetched
+        self._unknown.miss(kid)
         self.reconsider()
         self.suppressed += 1
 
@@ -201,9 +162,9 @@ class JwksSource:
 
         Raises KeysAwaited for the fetch that tells, unless one was forced within the cooldown.
         """
-        flight = None if self._fixed else self._flight or self._force()
-        if flight is not None:
-            raise KeysAwaited(flight)
+        fetch = None if self._fixed else self._fetching.force()
+        if fetch is not None:
+            raise KeysAwaited(fetch)
 
     @property
     def _asked_again_s(self) -> float:
@@ -215,16 +176,14 @@ class JwksSource:
             return
         if self.jwks is None:
             self.fetched_at = old.fetched_at
-            self.trusted_until = min(old.trusted_until, old.fetched_at + self._refresh_interval_s + self._max_stale_s)
+            self.trusted_until = min(old.trusted_until, self._schedule.trusted_as_of(old.fetched_at))
         self.jwks = self.removed.taken_over(self.jwks, old.removed, old.jwks)
         self._next_fetch(self.next_fetch_at)
-        self._landed.set()  # a grace may end before the next fetch was due
+        self._fetching.wake()  # a grace may end before the next fetch was due
 
     async def stop(self) -> None:
         """Give up a fetch that is under way."""
-        if self._flight is not None:
-            self._flight.cancel()
-            await asyncio.wait({self._flight})
+        await self._fetching.stop()
 
     def refresh(self, *, force: bool = False) -> "asyncio.Task[None] | None":
         """Ask the issuer now unless it was asked on demand within the cooldown, which `force` ends.
@@ -232,56 +191,33 @@ class JwksSource:
         The fetch that is under way then, or None.
         """
         if force:
-            self._forced_at = float("-inf")
-        return self._flight or self._force()
+            self._fetching.cooldown.end()
+        return self._fetching.force()
 
     @property
     def cooldown_s(self) -> float:
         """For how long `refresh` does nothing."""
-        return max(0.0, self._forced_at + COOLDOWN_S - self._clock.monotonic())
-
-    def _force(self) -> "asyncio.Task[None] | None":
-        if self.cooldown_s:
-            return None
-        # Stamped at the attempt: a failing issuer is not asked more often than a healthy one.
-        self._forced_at = self._clock.monotonic()
-        return self._start("forced")
+        return self._fetching.cooldown.left_s
 
     def _unavailable(self) -> Rejection:
         return Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=max(1.0, self.next_fetch_at - self._clock.monotonic()))
 
-    def _start(self, trigger: str) -> "asyncio.Task[None]":
-        if self._flight is None:
-            self._flight = asyncio.create_task(self._refresh(trigger))
-        return self._flight
-
     async def _refresh(self, trigger: str) -> None:
         if self.jwks is not None:  # in time also while the issuer is down
             self._use(self.removed.ended(self.jwks))
-        began = self._clock.monotonic()
         try:
             key_set = await self.fetch()
             self._succeeded(trigger, await Jwks.of_in_turns(key_set.document, self.algorithms), key_set)
         except FetchFailed as error:
             self._failed(trigger, str(error))
         except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it
-            at = extract_tb(error.__traceback__)[-1]
-            log.error(
-                "issuer=%s event=bug type=%s at=%s:%s do='The last good keys are kept; please report it with this line.'",
-                self.name,
-                type(error).__name__,
-                at.filename,
-                at.lineno,
-            )
+            do = "The last good keys are kept; please report it with this line."
+            log.error("issuer=%s event=bug %s do=%r", self.name, fault(error), do)
             self._failed(trigger, "the fetch met a bug of the sidecar")
-        finally:
-            self.fetch_durations.add(self._clock.monotonic() - began)
-            self._flight = None
-            self._landed.set()
 
     def _succeeded(self, trigger: str, jwks: Jwks, key_set: KeySet) -> None:
         now = self._clock.monotonic()
-        if self._failures or self.jwks is None:
+        if self._schedule.failures or self.jwks is None:
             log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
         if jwks.skipped and jwks.skipped != self.skipped:
             self._warn(
@@ -291,16 +227,14 @@ class JwksSource:
         self._save(jwks)
         jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
         self._use(jwks)
-        self._failures = 0
-        self._fetched += 1
+        self._unknown.fetched()
         self.last_error = None
         self.fetched_at = now
-        fresh_s = self._refresh_interval_s
-        if key_set.max_age_s is not None:
-            fresh_s = min(max(key_set.max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
-        self.trusted_until = now + fresh_s + self._max_stale_s
-        self._next_fetch(min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), self.trusted_until))
-        self._compare_clocks(key_set.clock_offset_s, now)
+        next_at, self.trusted_until = self._schedule.after_success(now, key_set.max_age_s)
+        self._next_fetch(next_at)
+        if self.issuer_clock.measured(key_set.clock_offset_s, now):
+            ahead = f"clocks_differ issuer_ahead_s={key_set.clock_offset_s:.0f}"
+            self._warn(ahead, "Synchronize this clock, or tell the issuer.")
         self._count(trigger, "success")
 
     def _use(self, jwks: Jwks) -> None:
@@ -309,18 +243,13 @@ class JwksSource:
         if last is not None and jwks.same_as(last):
             return
         self.jwks = jwks
-        self._unknown.clear()
         present = {key.kid for key in jwks.keys}
-        for key in () if last is None else last.keys:  # the issuer has just told that it has them no more
-            if key.kid is not None and key.kid not in present:
-                self._unknown[key.kid] = NEVER
+        before = () if last is None else (key.kid for key in last.keys)
+        self._unknown.replaced(kid for kid in before if kid is not None and kid not in present)
 
     def _failed(self, trigger: str, why: str) -> None:
-        now = self._clock.monotonic()
-        most_s = min(RETRY_MOST_S if self.usable else RETRY_MOST_EMPTY_S, self._refresh_interval_s)
-        pause_s = min(RETRY_FIRST_S * 2.0 ** min(self._failures, 10), most_s)
-        self._failures += 1
-        self._next_fetch(now + self._spread(0.0, pause_s))
+        next_at, pause_s = self._schedule.after_failure(self._clock.monotonic(), usable=self.usable)
+        self._next_fetch(next_at)
         if why != self.last_error:
             self._warn(f"keys_not_fetched why={why!r} next_in_s={pause_s:.1f}", "Try it: jwt-sidecar check --online.")
         self.last_error = why
@@ -328,13 +257,6 @@ class JwksSource:
 
     def _next_fetch(self, at: float) -> None:
         self.next_fetch_at = min(at, self.removed.next_end)
-
-    def _compare_clocks(self, offset_s: float | None, now: float) -> None:
-        """A clock that is off refuses good tokens or accepts expired ones, and nobody sees why. Say so, but not all the time."""
-        self.clock_offset_s = offset_s
-        if offset_s is not None and abs(offset_s) > self._tolerated_offset_s and now - self._warned_at >= WARNING_S:
-            self._warned_at = now
-            self._warn(f"clocks_differ issuer_ahead_s={offset_s:.0f}", "Synchronize this clock, or tell the issuer.")
 
     def _restore(self) -> None:
         """Begin with what an earlier process has saved, as if it had fetched that itself; never instead of newer keys."""
@@ -345,16 +267,16 @@ class JwksSource:
             if saved is None:
                 return
             jwks = Jwks.of(saved.key_set, self.algorithms)
-            age_s = self._clock.wall() - saved.fetched_at
-            if not 0 <= age_s < self._max_stale_s:
-                raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {self._max_stale_s:.0f} s")
+            age_s, max_stale_s = self._clock.wall() - saved.fetched_at, self._schedule.max_stale_s
+            if not 0 <= age_s < max_stale_s:
+                raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {max_stale_s:.0f} s")
         except (SnapshotUnusable, FetchFailed) as error:
             self._warn(f"snapshot_ignored why={str(error)!r}", "The issuer is asked; nobody else may write this file.")
             return
         now = self._clock.monotonic()
         self.jwks = jwks
         self.fetched_at = now - age_s
-        self.trusted_until = now + self._max_stale_s - age_s
+        self.trusted_until = now + max_stale_s - age_s
         log.info("issuer=%s keys=%d event=snapshot_used age_s=%.0f", self.name, len(jwks.keys), age_s)
 
     def _save(self, jwks: Jwks) -> None:

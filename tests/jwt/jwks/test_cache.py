@@ -9,21 +9,13 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.jwks.cache import (
-    COOLDOWN_S,
-    MAX_REFRESH_S,
-    MIN_REFRESH_S,
-    RETRY_MOST_EMPTY_S,
-    RETRY_MOST_S,
-    UNKNOWN_KID_S,
-    UNKNOWN_KIDS,
-    WAIT_S,
-    JwksSource,
-    KeysAwaited,
-)
+from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import FixedKeySet
 from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
+from sidecar.jwt.jwks.refresh_schedule import MAX_REFRESH_S, MIN_REFRESH_S, RETRY_MOST_EMPTY_S, RETRY_MOST_S
+from sidecar.jwt.jwks.shared_fetch import WAIT_S, KeysAwaited
+from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S, UNKNOWN_KID_S, UNKNOWN_KIDS
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
 from tests.peers.waiting import keys_for

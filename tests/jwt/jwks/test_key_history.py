@@ -302,11 +302,11 @@ async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(cl
 @in_its_time
 async def test_a_clock_that_is_off_is_said_once_an_hour(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     async with kept(clock, key_set("a"), clock_skew_s=60.0) as (source, issuer):
-        assert source.clock_offset_s is None
+        assert source.issuer_clock.offset_s is None
         for offset_s, warned in ((30.0, 0), (-30.0, 0), (30.5, 1), (45.0, 1), (-31.0, 1)):
             issuer.clock_offset_s = offset_s
             await asyncio.sleep(600)
-            assert source.clock_offset_s == offset_s
+            assert source.issuer_clock.offset_s == offset_s
             assert caplog.text.count("event=clocks_differ") == warned
         await asyncio.sleep(3600)
         assert caplog.text.count("event=clocks_differ") == 2
