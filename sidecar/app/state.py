@@ -16,7 +16,8 @@ from sidecar.common.errors import fault
 from sidecar.common.tls import Renewed
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.observability.access_log import LINES, AccessLog
+from sidecar.observability.access_lines import LINES
+from sidecar.observability.access_log import AccessLog
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.resources import Resources
 

@@ -30,11 +30,12 @@ def split_head(head: bytes) -> list[bytes]:
 
     Raises ProtocolError.
     """
-    lines = head.split(b"\r\n")
-    if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1:
+    lines = head.splitlines()  # which end in CR, in LF, or in both
+    text = b"".join(lines)
+    if len(text) + 2 * len(lines) != len(head):
         raise ProtocolError("A line must end in CRLF.")
-    refuse_controls(head)
-    del lines[-2:]
+    refuse_controls(text)
+    del lines[-1]
     return lines
 
 

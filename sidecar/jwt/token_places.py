@@ -94,9 +94,8 @@ class TokenCookie:
     object, percent-encoded, or as base64url behind `base64-`.
     """
 
-    name, role = "Cookie", "cookie"
-
     def __init__(self, cookie: str, *, in_pieces: bool = False, json_member: str | None = None) -> None:
+        self.name, self.role = "Cookie", "cookie"
         self._pattern = cookie.split("*")
         self._in_pieces = in_pieces
         self._json_member = json_member
@@ -165,9 +164,8 @@ class TokenCookie:
 class TokenParameter:
     """A parameter of the query that may bring the token. Its name is compared as a backend reads it, with its escapes decoded."""
 
-    name = role = ""
-
     def __init__(self, parameter: str) -> None:
+        self.name = self.role = ""
         self._parameter = parameter
 
     def take(self, values: list[bytes]) -> bytes | None:
@@ -202,9 +200,8 @@ class TokenSubprotocol:
     A browser can send no other header with a WebSocket.
     """
 
-    name, role = "Sec-WebSocket-Protocol", SUBPROTOCOLS
-
     def __init__(self, marker: str) -> None:
+        self.name, self.role = "Sec-WebSocket-Protocol", SUBPROTOCOLS
         self.marker = marker.encode()
 
     def take(self, values: list[bytes]) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The one line that a request leaves in the access log, in the form that is configured. Never a token, never a query."""
+"""Writes the lines of the access log, so that no request waits for the one who reads them."""
 
 import logging
 import os
@@ -8,25 +8,18 @@ from asyncio import TimerHandle, get_running_loop
 from collections.abc import Callable
 from contextlib import suppress
 from errno import errorcode
-from functools import lru_cache
 from select import PIPE_BUF
 from stat import S_ISFIFO, S_ISREG
 
-import msgspec
-
 from sidecar.observability.counters import Counts
-from sidecar.observability.record import NO_ROUTE, Record
+from sidecar.observability.record import Record
 
 FLUSH_S = 0.1  # lines are written together: one system call for many requests
 FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
 CLOSE_S = 1.0  # for the rest, at the end
-CLIENT_LEFT = 499  # nginx's word for a client that left before the answer
-OUTCOMES = {"allow": "success", "report": "success", "left": "unknown"}
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines whose reader is slow
 
 log = logging.getLogger("sidecar.access_log")
-
-_encode = msgspec.json.encode
 
 
 class AccessLog:
@@ -163,144 +156,3 @@ def _room(descriptor: int) -> "select.poll | None":
             room.register(descriptor, select.POLLOUT)
             return room
     return None
-
-
-@lru_cache(maxsize=1)
-def _second(unix_time: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_time))
-
-
-def _now() -> str:
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03}Z"
-
-
-class _JsonLine(
-    msgspec.Struct,
-    omit_defaults=True,
-    gc=False,
-    rename={
-        "method": "http.request.method",
-        "path": "url.path",
-        "status": "http.response.status_code",
-        "peer": "client.address",
-        "scheme": "url.scheme",
-        "version": "network.protocol.version",
-        "result": "auth.result",
-        "route": "http.route",
-        "issuer": "auth.issuer",
-        "kid": "auth.kid",
-        "user_hash": "user.hash",
-        "reason": "auth.reason",
-        "cause": "error.message",
-    },
-):
-    """OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
-
-    time: str
-    method: str | msgspec.UnsetType
-    path: str | msgspec.UnsetType
-    status: int
-    duration_ms: float
-    peer: str
-    request_id: str
-    result: str
-    scheme: str | None = None
-    version: str | None = None
-    route: str = ""
-    upstream_ms: float | None = None
-    issuer: str | None = None
-    kid: str | None = None
-    user_hash: str | None = None
-    reason: str | None = None
-    cause: str | None = None
-    trace_id: str | None = None
-
-
-def json_line(request: Record, duration_s: float) -> bytes:
-    """A line with OpenTelemetry's names."""
-    claims = request.claims
-    line = _JsonLine(
-        _now(),
-        request.method_shown or msgspec.UNSET,
-        request.path or msgspec.UNSET,
-        request.status or CLIENT_LEFT,
-        round(duration_s * 1000, 3),
-        request.peer,
-        request.id,
-        request.result,
-        request.scheme or None,
-        f"1.{request.minor}" if request.method else None,
-        NO_ROUTE if request.route is None else request.route.name,
-        round((request.answered - request.sent) * 1000, 3) if request.answered else None,
-        request.token_issuer if claims is None else claims.issuer,
-        request.token_kid if claims is None else claims.kid,
-        None if claims is None else claims.user_hash,
-        None if request.rejected is None else request.rejected.code,
-        request.cause or None,
-        request.trace_id,
-    )
-    return _encode(line) + b"\n"
-
-
-def ecs_line(request: Record, duration_s: float) -> bytes:
-    """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
-    result = request.result
-    fields: dict[str, object] = {
-        "@timestamp": _now(),
-        "ecs.version": "8.11.0",
-        "event.dataset": "jwt_sidecar.access",
-        "event.duration": int(duration_s * 1e9),
-        "event.action": result,
-        "event.outcome": OUTCOMES.get(result, "failure"),
-        "event.category": ["web"],
-        "event.kind": "event",
-        "event.type": ["access", "denied" if result == "deny" else "allowed"],
-        "http.request.id": request.id,
-        "http.response.status_code": request.status or CLIENT_LEFT,
-        "client.address": request.peer,
-        "client.ip": request.peer,
-    }
-    if request.method:
-        fields |= {
-            "http.request.method": request.method_shown,
-            "http.version": f"1.{request.minor}",
-            "url.path": request.path,
-            "url.scheme": request.scheme,
-        }
-    claims = request.claims
-    fields["jwt_sidecar.route"] = NO_ROUTE if request.route is None else request.route.name
-    if claims is not None:
-        fields["user.hash"] = claims.user_hash
-    if (issuer := request.token_issuer if claims is None else claims.issuer) is not None:
-        fields["jwt_sidecar.issuer"] = issuer
-    if (kid := request.token_kid if claims is None else claims.kid) is not None:
-        fields["jwt_sidecar.kid"] = kid
-    if request.rejected is not None:
-        fields["event.reason"] = request.rejected.code
-    if request.cause:
-        fields["error.message"] = request.cause
-    if (trace_id := request.trace_id) is not None:
-        fields["trace.id"] = trace_id
-    return _encode(fields) + b"\n"
-
-
-_NO_FIELD_ENDS = str.maketrans({'"': "%22", " ": "%20", "\t": "%09"})
-
-
-def combined_line(request: Record, _duration_s: float) -> bytes:
-    """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
-    peer = request.peer or "-"
-    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    asked = "-"
-    if request.method:
-        asked = f"{request.method_shown} {request.path.translate(_NO_FIELD_ENDS)} HTTP/1.{request.minor}"
-    reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
-    return f'{peer} - - [{when}] "{asked}" {request.status or CLIENT_LEFT} - "-" "-" {reason}\n'.encode()
-
-
-LINES: dict[str, Callable[[Record, float], bytes]] = {
-    "json": json_line,
-    "ecs": ecs_line,
-    "combined": combined_line,
-}

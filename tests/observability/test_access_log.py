@@ -13,7 +13,8 @@ from select import PIPE_BUF
 
 import pytest
 
-from sidecar.observability.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog, ecs_line, json_line
+from sidecar.observability.access_lines import ecs_line, json_line
+from sidecar.observability.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog
 from sidecar.observability.record import Record
 from tests.peers.raw import patience
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason
 from sidecar.jwt.jwks.shared_fetch import FETCH_S
-from sidecar.observability.access_log import combined_line, json_line
+from sidecar.observability.access_lines import combined_line, json_line
 from sidecar.observability.counters import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import Telemetry

@@ -67,6 +67,7 @@ WIRE = (
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py"
 )
 TESTS_OF = {
+    "observability/access_lines": "observability/test_access_log.py observability/test_lines.py observability/test_telemetry.py",
     "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
     "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py",
     "jwt/claims": "jwt/test_claims.py jwt/test_claim_rules.py",

@@ -1,0 +1,163 @@
+"""What the line of a request in the access log says, in each form. Never a token, never a query."""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from sidecar.observability.record import NO_ROUTE, Record
+
+CLIENT_LEFT = 499  # nginx's word for a client that left before the answer
+OUTCOMES = {"allow": "success", "report": "success", "left": "unknown"}
+MAX_ALIKE = 1024  # parts of lines that are remembered
+
+_encode = msgspec.json.encode
+_alike: dict[tuple[object, ...], str] = {}
+_thousandths = [f"{number:03}" for number in range(1000)]
+
+
+class _Second:
+    """The last second, and its text: made once for all lines of a second."""
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.text = ""
+
+    def now(self) -> str:
+        """The time in UTC."""
+        milliseconds = time.time_ns() // 1_000_000
+        number = milliseconds // 1000
+        if number != self.number:
+            self.number, self.text = number, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(number))
+        return f"{self.text}.{_thousandths[milliseconds % 1000]}Z"
+
+
+_second = _Second()
+
+
+def json_line(request: Record, duration_s: float) -> bytes:
+    """A line with OpenTelemetry's names for HTTP, and `auth.*` for the decision."""
+    claims = request.claims
+    key = (
+        None if request.route is None else request.route.name,
+        request.method,
+        request.status,
+        request.minor,
+        request.scheme,
+        request.rejected,
+        request.reported,
+        request.cause,
+        request.token_issuer if claims is None else claims.issuer,
+        request.token_kid if claims is None else claims.kid,
+    )
+    alike = _alike.get(key)
+    if alike is None:
+        alike = _said_alike(key, request)
+    line = f'{{"time":"{_second.now()}",{alike},"duration_ms":{_milliseconds(duration_s)}'
+    if request.answered:
+        line += f',"upstream_ms":{_milliseconds(request.answered - request.sent)}'
+    line += f',"client.address":{_quoted(request.peer)},"request_id":{_quoted(request.id)}'
+    if path := request.path:
+        line += f',"url.path":{_quoted(path)}'
+    if claims is not None:
+        line += f',"user.hash":"{claims.user_hash}"'
+    if (trace_id := request.trace_id) is not None:
+        line += f',"trace_id":"{trace_id}"'
+    return (line + "}\n").encode()
+
+
+def _said_alike(key: tuple[object, ...], request: Record) -> str:
+    """What the lines say of all requests with this key, made once."""
+    claims = request.claims
+    fields = {
+        "http.request.method": request.method_shown or None,
+        "http.response.status_code": request.status or CLIENT_LEFT,
+        "auth.result": request.result,
+        "url.scheme": request.scheme or None,
+        "network.protocol.version": f"1.{request.minor}" if request.method else None,
+        "http.route": NO_ROUTE if request.route is None else request.route.name,
+        "auth.issuer": request.token_issuer if claims is None else claims.issuer,
+        "auth.kid": request.token_kid if claims is None else claims.kid,
+        "auth.reason": None if request.rejected is None else request.rejected.code,
+        "error.message": request.cause or None,
+    }
+    if len(_alike) >= MAX_ALIKE:  # clients make up methods
+        _alike.clear()
+    text = _encode({name: value for name, value in fields.items() if value is not None}).decode()[1:-1]
+    _alike[key] = text
+    return text
+
+
+def _milliseconds(seconds: float) -> str:
+    microseconds = int(seconds * 1e6 + 0.5)
+    return f"{microseconds // 1000}.{_thousandths[microseconds % 1000]}"
+
+
+def _quoted(text: str) -> str:
+    """A text as JSON."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _encode(text).decode()
+
+
+def ecs_line(request: Record, duration_s: float) -> bytes:
+    """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
+    result = request.result
+    fields: dict[str, object] = {
+        "@timestamp": _second.now(),
+        "ecs.version": "8.11.0",
+        "event.dataset": "jwt_sidecar.access",
+        "event.duration": int(duration_s * 1e9),
+        "event.action": result,
+        "event.outcome": OUTCOMES.get(result, "failure"),
+        "event.category": ["web"],
+        "event.kind": "event",
+        "event.type": ["access", "denied" if result == "deny" else "allowed"],
+        "http.request.id": request.id,
+        "http.response.status_code": request.status or CLIENT_LEFT,
+        "client.address": request.peer,
+        "client.ip": request.peer,
+    }
+    if request.method:
+        fields |= {
+            "http.request.method": request.method_shown,
+            "http.version": f"1.{request.minor}",
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+        }
+    claims = request.claims
+    fields["jwt_sidecar.route"] = NO_ROUTE if request.route is None else request.route.name
+    if claims is not None:
+        fields["user.hash"] = claims.user_hash
+    if (issuer := request.token_issuer if claims is None else claims.issuer) is not None:
+        fields["jwt_sidecar.issuer"] = issuer
+    if (kid := request.token_kid if claims is None else claims.kid) is not None:
+        fields["jwt_sidecar.kid"] = kid
+    if request.rejected is not None:
+        fields["event.reason"] = request.rejected.code
+    if request.cause:
+        fields["error.message"] = request.cause
+    if (trace_id := request.trace_id) is not None:
+        fields["trace.id"] = trace_id
+    return _encode(fields) + b"\n"
+
+
+_NO_FIELD_ENDS = str.maketrans({'"': "%22", " ": "%20", "\t": "%09"})
+
+
+def combined_line(request: Record, _duration_s: float) -> bytes:
+    """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
+    peer = request.peer or "-"
+    when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+    asked = "-"
+    if request.method:
+        asked = f"{request.method_shown} {request.path.translate(_NO_FIELD_ENDS)} HTTP/1.{request.minor}"
+    reason = "-" if request.rejected is None else f"{'report:' if request.reported else ''}{request.rejected.code}"
+    return f'{peer} - - [{when}] "{asked}" {request.status or CLIENT_LEFT} - "-" "-" {reason}\n'.encode()
+
+
+LINES: dict[str, Callable[[Record, float], bytes]] = {
+    "json": json_line,
+    "ecs": ecs_line,
+    "combined": combined_line,
+}
