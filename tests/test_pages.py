@@ -44,6 +44,22 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_section_leads_to_one(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)#([^)\s]+)\)", page.read_text())
+    targets = [((page.parent / link).resolve() if link else page, section) for link, section in links]
+    assert [f"{target.name}#{section}" for target, section in targets if section not in sections(target)] == []
+
+
+def sections(page: Path) -> set[str]:
+    """What a link to a section of a page may name."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    headings = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_the_index_has_every_page() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)", index.read_text())}
@@ -107,7 +123,7 @@ NOT_RUN = {
     "printf": "into uv",
 }
 ELSEWHERE = ("https://gateway.example", "127.0.0.1:8000")  # tests/gateway/test_gateway.py asks a gateway
-HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/how/operate.md
+HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/how/admin-page.md
 SESSION = "$ "
 SERVE = "jwt-sidecar run"
 NEEDED = ("curl", "jq")
