@@ -12,7 +12,7 @@ from sidecar.jwt import compact_jws as jws
 from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
 from sidecar.jwt.jwks import jwk as keys
 from sidecar.policy import identity_headers as identity
-from sidecar.policy import path_normalization, routes
+from sidecar.policy import path_normalization, request_signature, routes
 from sidecar.proxy import (
     client_connection,
     listener,
@@ -79,6 +79,7 @@ from sidecar.proxy import (
         pytest.param(upstream_connection.CLOSE_S, 5.0, id="upstream_connection.CLOSE_S"),
         pytest.param(routes.MAX_MATCHED, 2048, id="routes.MAX_MATCHED"),
         pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
+        pytest.param(request_signature.REMEMBERED, 1024, id="request_signature.REMEMBERED"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
         pytest.param(verifier.REMEMBERED_S, 300.0, id="verifier.REMEMBERED_S"),

@@ -18,7 +18,6 @@ from cachetools import LRUCache
 from sidecar.common.clock import Clock
 from sidecar.http.header_policy import fold
 
-WINDOW_S = 30  # for verifiers: a signature that is older, or that much ahead, is not to be accepted
 REMEMBERED = 1024  # sets of identity headers, a few hundred bytes each
 
 

@@ -192,8 +192,6 @@ class ClientConnection(Connection):
     def enter_tunnel(self, tunnel: Joined) -> bytes:
         """Hand what comes to the tunnel from now on; returns what came behind the request."""
         self.tunnel = tunnel
-        self._due = self._head_by = NEVER
-        self._set_deadline()
         early = self.reader.release()
         self.unread_changed()
         return early
@@ -255,7 +253,6 @@ class ClientConnection(Connection):
                     self._due = self._head_by
                     if self.resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
                         self._refuse_unread(Reason.OVERLOADED)
-                        return
                 else:  # only empty lines have come
                     self._head_by = NEVER
                     if self._due == NEVER:

@@ -67,12 +67,10 @@ class _Direction:
 
     def relay(self, data: bytes) -> None:
         """Pass on what has come, and hold up its sender while the receiver has enough."""
-        if self._is_deferred:  # read before its sender was held up
-            self._unread += data
-            return
         if self._frames is not None:
             passed = self._frames.count(data, one=self.ending)
             if not self.ending:
+                assert not self._is_deferred, "its sender is held up"
                 self._unread = data[passed:]
                 # Where frames are followed, there is one full read a turn: a loop may read much in one.
                 self._is_deferred = bool(self._unread) or len(data) >= READ_BYTES
@@ -88,8 +86,7 @@ class _Direction:
     def _again(self) -> None:
         self._is_deferred = False
         if self._unread:
-            data, self._unread = self._unread, b""
-            self.relay(data)
+            self.relay(self._unread)
         self.sink_writable()
 
     def sink_writable(self) -> None:
@@ -104,11 +101,12 @@ class _Direction:
 
     def end(self) -> None:
         """Say that the token has expired, as soon as no frame is under way."""
+        frames = self._frames
+        assert frames is not None
         self.ending = True
-        if self._unread and self._frames is not None:
-            self._sink.write(self._unread[: self._frames.count(self._unread, one=True)])
-            self._unread = b""
-        if self._frames is not None and self._frames.between and not self.over:
+        data, self._unread = self._unread, b""
+        self._sink.write(data[: frames.count(data, one=True)])
+        if frames.between and not self.over:
             self.over = True
             self._sink.write(close_frame(TOKEN_EXPIRED, "token expired", masked=self._masked))
 

@@ -19,12 +19,15 @@ from tests.peers.clock import HandClock, HandLoop, in_its_time
 class Line(asyncio.Transport):
     """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
 
+    `is_full`: the other side does not take what it is sent. `is_tls`: one direction alone cannot be closed, and what comes is
+    still read while it closes.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """
 
     def __init__(self, protocol: asyncio.BufferedProtocol) -> None:
         super().__init__(extra={"peername": ("127.0.0.1", 1), "socket": self})
         self.sent = b""
+        self.is_full = self.is_tls = False
         self.closed = self.aborted = self.finished = self.reset = self.lost = False
         self._protocol = protocol
         self._reading = True
@@ -34,7 +37,7 @@ class Line(asyncio.Transport):
     def say(self, data: bytes) -> None:
         """What comes by it; once it is read."""
         self._unread += data
-        while self._reading and self._unread and not self.closed:
+        while self._reading and self._unread and (self.is_tls or not self.closed):
             room = self._protocol.get_buffer(-1)
             size = min(len(room), len(self._unread))
             room[:size] = self._unread[:size]
@@ -61,9 +64,11 @@ class Line(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
+        if self.is_full:
+            self.fill()
 
     def can_write_eof(self) -> bool:
-        return True
+        return not self.is_tls
 
     def write_eof(self) -> None:
         self.finished = True

@@ -4,14 +4,18 @@ python -m tests.proofs.mutation jwt/claims policy/access_policy
 
 A mutant is killed when a test fails, or when its tests take more than five times as long as they should. Works in a copy of the
 tree. The tests are collected and run once, noting which of them run which line; then each mutant gets a forked process, in which
-the code of its functions is exchanged and the tests that run the changed line are run, until one fails. What cannot be changed in
-a living process (constants, class bodies), and what survives there but also ran at import, is tried in a process that imports
-the changed module afresh and runs every test of it; at both ends the unchanged module has to pass in the same way. A test that
-fails without a change is named and left out. The dots are the tests of the first run; then lines say how far the mutants
-are, and which of them was not killed.
+the code of its functions is exchanged and the tests that run the changed line are run, until one fails twice in a row: a
+busy machine kills nothing. What cannot be changed in a living process (constants, class bodies), and what survives
+there but also ran at import, is tried in a process that imports the changed module afresh and runs every test of it; at the end
+the unchanged module has to pass in the same way. A test that fails without a change is named and left out. The dots are the tests
+of the first run; then lines say how far the mutants are, and which of them was not killed.
+
+Most of a mutant's time would be waits for what never comes. So `patience` counts turns of the event loop here, not seconds: a
+test gives up sooner, but not because others have the machine.
 """
 
 import argparse
+import asyncio
 import functools
 import gc
 import importlib
@@ -27,7 +31,8 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -39,14 +44,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests import peers
+from tests.peers import clock
 from tests.proofs import subject, verdict
 from tests.proofs.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SURVIVORS = 0.03
 SHORTEST_TIMEOUT_S = 10.0  # a busy machine is no finding
-PATIENCE_S = 6.0  # a test that waits as long for its peer has failed
-SPARE_CPU_S = 3  # for a test that takes next to nothing
+LEAST_PATIENCE_S = 0.5  # for a test that takes next to nothing
+TURN_S = 0.01
+STILL_S = 1.0  # for the end of a thread, where all others wait
+SPARE_CPU_S = 2  # for a test that takes next to nothing
+NEAR = 10  # lines around a mutant: who killed others there is asked first
 TELL_S = 30.0  # between two lines that say how far it is
 MOST_MEMORY = 4 * 2**30
 IMPORTED_BEFORE = ("aiohttp.web", "jose.jwk", "msgspec", "prometheus_client", "pydantic", "trustme", "uvloop", "yaml")
@@ -62,16 +71,30 @@ OPTIONS = [
 ]
 
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
+LIMITS = "test_limits.py"
 WIRE = (
     "proxy/test_upstream.py proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
-    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py"
+    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "
+    "proxy/test_tunnel_moments.py proxy/test_client_moments.py"
 )
 TESTS_OF = {
     "observability/access_lines": "observability/test_access_log.py observability/test_lines.py observability/test_telemetry.py",
     "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
-    "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py",
+    "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
+    "jwt/token_places": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
+    "jwt/token_cache": "jwt/test_verifier.py jwt/test_denylist.py jwt/jwks/test_key_history.py app/test_reload.py",
+    "jwt/denylist": "jwt/test_denylist.py app/test_admin.py app/test_workers.py",
+    "jwt/denied_table": "jwt/test_denylist.py",
+    "jwt/denylist_reader": "jwt/test_denylist.py",
+    "jwt/examination": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_claim_rules.py app/test_explain.py",
+    "jwt/issuer": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py",
+    "jwt/issuer_names": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
     "jwt/claims": "jwt/test_claims.py jwt/test_claim_rules.py",
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
+    "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
+    "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
+    "policy/report_mode": "policy/test_report_mode.py",
+    "policy/request_signature": "policy/test_request_signature.py",
     "policy/identity_headers": "policy/test_identity_headers.py policy/test_identity_options.py",
     "jwt/compact_jws": "jwt/test_compact_jws.py",
     "jwt/jwks/jwk": "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py",
@@ -84,6 +107,7 @@ TESTS_OF = {
         "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py app/test_admin_answers.py "
         "app/test_reload.py app/test_outages.py"
     ),
+    "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
     "jwt/jwks/retired_keys": "jwt/jwks/test_key_history.py jwt/jwks/test_cache.py app/test_outages.py",
     "jwt/verifier": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py",
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
@@ -116,13 +140,16 @@ TESTS_OF = {
     "proxy/resources": (
         "proxy/test_resources.py proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py"
     ),
-    "proxy/exchange": f"{WIRE} proxy/test_keeping.py gateway/test_token_endpoint.py proxy/test_tunnel.py",
+    "proxy/exchange": (
+        f"{WIRE} proxy/test_keeping.py gateway/test_token_endpoint.py proxy/test_tunnel.py proxy/test_early_hints.py "
+        "proxy/test_memory_bounds.py proxy/test_behind_a_request.py"
+    ),
     "proxy/response_relay": (
         f"proxy/test_framing_of_answers.py proxy/test_early_hints.py {WIRE} proxy/test_answers_to_head.py "
         "proxy/test_old_clients.py proxy/test_tunnel.py proxy/test_tls.py"
     ),
-    "proxy/upstream_connection": f"proxy/test_strangers.py proxy/test_early_hints.py {WIRE} proxy/test_tls.py",
-    "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py proxy/test_moments.py app/test_reload.py app/test_server.py",
+    "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py",
+    "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py app/test_reload.py app/test_server.py",
     "proxy/client_connection": (
         f"proxy/test_behind_a_request.py {WIRE} proxy/test_keeping.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
         "proxy/test_tls.py app/test_server.py app/test_reload.py"
@@ -131,7 +158,7 @@ TESTS_OF = {
         "proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
         "app/test_server.py app/test_reload.py"
     ),
-    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_moments.py proxy/test_bugs.py",
+    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_moments.py proxy/test_moments.py proxy/test_bugs.py",
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
         "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
@@ -186,7 +213,8 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
     every = list(mutants(path.read_text(), str(path)))
     for name in IMPORTED_BEFORE:
         importlib.import_module(name)
-    peers.PATIENCE_S = PATIENCE_S
+    peers.patience = patience
+    clock.PATIENCE_S = STILL_S
     phases = [Phase.explicit, Phase.generate]  # nobody reads the smallest example
     settings.register_profile(
         "mutation",
@@ -196,15 +224,15 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    files = [str(Path("tests", name)) for name in ("test_limits.py", *TESTS_OF[module].split())]
+    files = [str(Path("tests", name)) for name in (LIMITS, *TESTS_OF[module].split())]
     living = Living(path, [mutant for mutant in every if before.get(mutant.name) is None], jobs)
     outcomes = {name: outcome for name, outcome in before.items() if outcome is not None} | living.run(files)
     afresh = [mutant for mutant in every if mutant.name not in outcomes]
     fresh = Fresh(f"sidecar.{module.replace('/', '.')}", path, files, living)
-    for mutant, outcome in _raced([None, *afresh, None], fresh.run, lambda _: 5 * living.clean_s, jobs):
-        if mutant is None:
-            assert outcome is None, f"the unchanged module fails, too: {outcome}"
-        else:
+    for mutant, outcome in _raced([*afresh, None] if afresh else [], fresh.run, lambda _: 5 * living.clean_s, jobs):
+        if mutant is None and outcome is not None:
+            print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
+        elif mutant is not None:
             outcomes[mutant.name] = outcome
     survivors = [mutant for mutant in every if outcomes[mutant.name] is None]
     timeouts = sum(outcomes[mutant.name] == "timeout" for mutant in every)
@@ -220,6 +248,47 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
         told.parent.mkdir(parents=True, exist_ok=True)
         told.write_text(json.dumps({mutant.name: outcomes[mutant.name] for mutant in every}, indent=1))
     return 1 if share > MOST_SURVIVORS else 0
+
+
+_patience = peers.patience
+
+
+class Patience:
+    """How long the test that runs may wait for one thing."""
+
+    seconds = peers.PATIENCE_S
+
+
+@asynccontextmanager
+async def patience(what: str) -> AsyncIterator[None]:
+    """As `peers.patience`, but the loop has to come round often enough: each turn takes in all that has come until then."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, clock.HandLoop):  # its seconds take no time
+        async with _patience(what):
+            yield
+        return
+    turns = int(Patience.seconds / TURN_S)
+    timer: asyncio.TimerHandle | None = None
+
+    def turn() -> None:
+        nonlocal turns, timer
+        turns -= 1
+        if turns:
+            timer = loop.call_later(TURN_S, turn)
+        else:
+            limit.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            turn()
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise peers.Impatient(f"waited too long for {what}") from None
+    finally:
+        if timer:
+            timer.cancel()
 
 
 class Living:
@@ -294,12 +363,13 @@ class Living:
         module = next(one for one in sys.modules.values() if getattr(one, "__file__", None) == self._path)
         clear += [one.clear for name, one in vars(module).items() if type(one) is dict and name[:1] == "_" != name[1:2]]
         swaps = {mutant: swap for mutant in self._every if (swap := _swap(self._original, mutant.code)) is not None}
-        kills: Counter[pytest.Item] = Counter()
+        kills: list[tuple[int, pytest.Item]] = []
         by_name = {item.nodeid: item for item in session.items}
 
         def covering(mutant: Mutant) -> list[pytest.Item]:
             lines = set(range(mutant.first, mutant.last + 1))
-            return sorted((item for item in runs if runs[item] & lines), key=lambda one: (-kills[one], seconds[one]))
+            near = Counter(one for line, one in kills if abs(line - mutant.first) <= NEAR)
+            return sorted((item for item in runs if runs[item] & lines), key=lambda one: (-near[one], seconds[one]))
 
         def tried(mutant: Mutant | None) -> Outcome:
             if mutant is None:
@@ -322,12 +392,15 @@ class Living:
         outcomes: dict[str, Outcome] = {}
         for mutant, outcome in _raced([*filter(living, swaps), None], tried, timeout, self._jobs):
             if mutant is None:
-                assert outcome is None, f"the unchanged module fails, too: {outcome}"
-            elif outcome is not None or not at_import & _inside(swaps[mutant]):
+                if outcome is not None:
+                    print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
+                continue
+            if outcome is not None or not at_import & _inside(swaps[mutant]):
                 outcomes[mutant.name] = outcome
             if outcome in by_name:
-                kills[by_name[outcome]] += 1
-        best = sorted(runs, key=lambda one: (-kills[one], seconds[one]))
+                kills.append((mutant.first, by_name[outcome]))
+        most = Counter(one for _, one in kills)
+        best = sorted(runs, key=lambda one: (-most[one], seconds[one]))
         json.dump((self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes), self._answer)
         return True
 
@@ -339,15 +412,19 @@ class Living:
         return found
 
     def _run(self, items: Iterable[pytest.Item]) -> Outcome:
-        """The first of these tests that fails."""
-        self._failed = None
+        """The first of these tests that fails twice."""
         for item in items:
-            if item in self._cpu_s:
-                _limit(self._cpu_s[item], self._seconds[item])
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            if self._failed is not None:
-                return self._failed
+            failed = self._once(item) and self._once(item)
+            if failed:
+                return failed
         return None
+
+    def _once(self, item: pytest.Item) -> str | None:
+        self._failed = None
+        if item in self._cpu_s:
+            _limit(self._cpu_s[item], self._seconds[item])
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        return self._failed
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure."""
@@ -376,9 +453,9 @@ class Fresh(MetaPathFinder):
         return None if code == 0 else self._failed or "crash"
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Those first that have killed most, then the quickest; without those that fail anyway."""
+        """Those of constants first, then those that have killed most; without those that fail anyway."""
         items[:] = [item for item in items if item.nodeid in self._order]
-        items.sort(key=lambda item: self._order[item.nodeid])
+        items.sort(key=lambda item: (LIMITS not in item.nodeid, self._order[item.nodeid]))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test that hangs is ended like one that hangs in the living."""
@@ -398,6 +475,7 @@ class Fresh(MetaPathFinder):
 
 def _limit(cpu_s: float, seconds: float) -> None:
     """End this process, unless it comes here again within five times what a test takes as a rule."""
+    Patience.seconds = max(LEAST_PATIENCE_S, 3 * seconds)
     most_s = int(time.process_time() + 5 * cpu_s + SPARE_CPU_S)
     resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_REAL, SHORTEST_TIMEOUT_S + 5 * seconds)

@@ -319,10 +319,13 @@ async def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_off() -> None:
 
 
 async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> None:
-    async with joined("x-proto/1", lasts_s=0.2) as tunnel:
+    async with joined("x-proto/1") as tunnel:
         tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
         tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
-        await paused(connections(tunnel.stack)[0])
+        [connection] = connections(tunnel.stack)
+        await paused(connection)
+        assert connection.tunnel is not None
+        connection.tunnel._expire()
         await tunnel.stack.backend.disconnected()
         tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await tunnel.client.closed()).startswith(b"xxx")

@@ -17,7 +17,7 @@ from sidecar.gateway.token_minter import Mint
 from sidecar.http.header_policy import fold
 from sidecar.jwt.claims import Claims
 from sidecar.policy.identity_headers import ENCODINGS, IdentityHeader, IdentityHeaders, encode
-from sidecar.policy.request_signature import WINDOW_S, Signature
+from sidecar.policy.request_signature import Signature
 from tests.conftest import Need
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
@@ -32,6 +32,7 @@ KEY = SigningKey.generate("EdDSA")
 KEYS = key_set([KEY, SigningKey.generate("EdDSA"), SigningKey.generate("ES256")])
 SECRET = b"0123456789abcdef0123456789abcdef"
 SIGNATURE = "x-jwt-signature"
+WINDOW_S = 30  # a signature may be off by so much, as docs/headers.md says
 
 
 class Refused(Exception):

@@ -1,0 +1,103 @@
+"""A tunnel at moments that no socket can be brought to: what waits for its turn, and how it ends. The tests are both ends."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sidecar.http.websocket import MAX_FRAMES
+from sidecar.proxy.resources import READ_BYTES
+from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
+from tests.peers.clock import HandClock
+from tests.peers.memory import Line, in_memory, lines
+from tests.peers.wire import WEBSOCKET, request
+from tests.proxy.test_moments import SWITCHING, with_token
+from tests.proxy.test_tunnel import TOLD, frame, unmasked
+from tests.proxy.test_upstream import Proxy, proxy, turns
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+async def joined(at: Proxy, alice: str) -> tuple[Line, Line]:
+    """The client's line and the backend's, with nothing sent on either."""
+    client = at.client(request(headers=WEBSOCKET, token=alice))
+    await turns()
+    lines()[0].say(SWITCHING)
+    client.sent = lines()[0].sent = b""
+    return client, lines()[0]
+
+
+@pytest.mark.parametrize(("size", "is_read_on"), [(READ_BYTES - 1, True), (READ_BYTES, False)])
+@in_memory
+async def test_a_full_read_of_frames_is_the_last_one_in_its_turn(
+    clock: HandClock, tmp_path: Path, size: int, is_read_on: bool
+) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        client.say(frame(1 << 20, masked=True)[:size])
+        assert client.is_reading() == is_read_on
+        await turns()
+        assert client.is_reading()
+        assert len(upstream.sent) == size
+
+
+@in_memory
+async def test_frames_that_wait_for_their_turn_reach_the_backend_when_the_client_ends(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    frames = frame(1, masked=True) * 2 * MAX_FRAMES
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        client.say(frames)
+        assert len(upstream.sent) < len(frames)
+        client.end()
+        assert (upstream.sent, upstream.closed) == (frames, True)
+
+
+@in_memory
+async def test_a_frame_whose_part_waits_when_the_token_ends_is_finished_as_it_was_sent(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        client.say(frames[:-100])
+        [connection] = at.listener.connections
+        assert connection.tunnel is not None
+        connection.tunnel._expire()
+        await turns()
+        assert upstream.sent == frames[:-100]
+        client.say(frames[-100:])
+        assert unmasked(upstream.sent.removeprefix(frames)) == (TOKEN_EXPIRED, b"token expired")
+
+
+@in_memory
+async def test_a_backend_that_says_all_and_ends_is_heard_once_by_a_client_that_takes_it_late(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    frames = frame(0) * 2 * MAX_FRAMES
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        upstream.say(frames)
+        client.fill()
+        upstream.finish()
+        upstream.end()
+        await asyncio.sleep(10 + FRAME_ENDS_S)  # the token ends meanwhile
+        client.drain()
+        assert client.sent == frames
+        assert TOLD not in client.sent
+
+
+@in_memory
+async def test_a_tunnel_may_be_silent_longer_than_an_answer_may_take(clock: HandClock) -> None:
+    async with proxy(clock, timeouts={"response_headers": "2s", "idle": "10s"}) as at:
+        await joined(at, "")
+        clock.advance(9)
+        at.tick()
+        assert not lines()[0].closed
+        clock.advance(1)
+        at.tick()
+        assert lines()[0].closed
