@@ -65,6 +65,8 @@ class Reload:
         self._live = live
         self._exchanged = exchanged
         self._watch = self._new_watch()
+        if not self._is_in_use():
+            self.asked.set()
         live.file.path = file
 
     async def follow(self, poll_s: float = POLL_S) -> None:
@@ -103,6 +105,13 @@ class Reload:
             )
         self._live.not_reloaded(problems, text)
         return False
+
+    def _is_in_use(self) -> bool:
+        """Is the file as it was read? It may have changed before the watch began, or been refused by an earlier process."""
+        try:
+            return self._file.read_text("utf-8-sig") == self._live.assembly.config.written
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def _new_watch(self) -> Watch:
         return Watch([self._file, *files_read(self._live.assembly.config)])

@@ -33,6 +33,7 @@ from sidecar.config.values import (
 )
 from sidecar.config.yaml_source import Section
 
+_TENANT = re.compile(r"\{[^{}]+\}")
 _HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
@@ -126,6 +127,7 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         KeyPlace.check(self, section)
         written = [source for source in SOURCES if source in section]
         self._check_algorithms(section, secret=bool(written and written[0] in SECRET_SOURCES))
+        self._check_templates(section)
         if written and written[0] != "jwks_uri":
             for asked in ("jwks_tls", "jwks_headers", "jwks_bearer_token_file"):
                 if asked in section:
@@ -136,6 +138,17 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
             name.lower() == "authorization" for name in self.jwks_headers or {}
         ):
             section.report("contradicts Authorization in jwks_headers; keep one of the two", "jwks_bearer_token_file")
+
+    def _check_templates(self, section: Section) -> None:
+        """One claim names the tenant in all of them: else a key of one tenant could sign for what another claim says."""
+        places: list[tuple[tuple[str | int, ...], str]] = [(("issuer",), self.issuer or "")]
+        places += [(("issuer_aliases", number), alias) for number, alias in enumerate(self.issuer_aliases or ())]
+        first = ""
+        for place, iss in places:
+            if (claim := _TENANT.search(iss)) is not None:
+                first = first or claim[0]
+                if claim[0] != first:
+                    section.report(f"{{input}} names the tenant by another claim than {first}; use one in all", *place)
 
     def _check_algorithms(self, section: Section, *, secret: bool) -> None:
         for number, name in enumerate(self.algorithms or () if "algorithms" in section else ()):

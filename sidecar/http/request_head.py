@@ -12,11 +12,13 @@ from sidecar.http.grammar import TOKEN, ProtocolError, options, split_field, spl
 from sidecar.http.header_policy import (
     FORWARD,
     FRONT_PROXY,
+    METHOD_OVERRIDE,
     NOTED,
     REFUSE,
     SPECIAL,
     STRIPPED,
     RequestHeaderPolicy,
+    fold,
     without_nominated,
 )
 
@@ -119,12 +121,13 @@ class RequestHead:
     def could_be_preflight(self) -> bool:
         """With the method OPTIONS, is this a CORS preflight?
 
-        It has no body and asks for no other protocol, so nothing else can pass as one.
+        It has no body, asks for no other protocol and names no other method, so nothing else can pass as one.
         """
         return (
             self.length == 0
             and "upgrade" not in self.special
             and bool(self.values("origin") and self.values("access-control-request-method"))
+            and all(fold(split_field(line)[0].decode()) not in METHOD_OVERRIDE for line in self._lines)
         )
 
 

@@ -94,7 +94,7 @@ class TrustedIssuers:
         """The issuer of a token. Raises Rejection."""
         iss = jws.payload.get("iss")
         if iss is None:
-            if self._assumed is None:
+            if self._assumed is None or "iss" in jws.payload:
                 raise Rejection(Reason.ISSUER_UNKNOWN, "The token has no iss claim.")
             issuer: Issuer | None = self._assumed
         else:

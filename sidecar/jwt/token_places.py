@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.path_pattern import parts_fit
 from sidecar.jwt.compact_jws import base64url, strict_json_object
 
 SUBPROTOCOLS = "sec-websocket-protocol"
+MOST_COOKIES = 500  # each costs time; browsers keep at most 180 for a site
 
 _COOKIE_SEPARATOR = re.compile(rb"(;[ \t]*)")
 _PARAMETER_SEPARATOR = re.compile(rb"([&;])")  # some backends begin a parameter after `;` too
@@ -130,6 +131,8 @@ class TokenCookie:
         return _without(_COOKIE_SEPARATOR.split(value), [self._is_ours(name) for name, _ in self._cookies([value])])
 
     def _cookies(self, values: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        if sum(value.count(b";") for value in values) >= MOST_COOKIES:
+            raise Rejection(Reason.HEADERS_TOO_LARGE, f"The request has more than {MOST_COOKIES} cookies.")
         for value in values:
             for cookie in _COOKIE_SEPARATOR.split(value)[::2]:
                 name, _, text = cookie.partition(b"=")
@@ -166,7 +169,7 @@ class TokenParameter:
 
     def __init__(self, parameter: str) -> None:
         self.name = self.role = ""
-        self._parameter = parameter
+        self._parameter = parameter.encode()
 
     def take(self, values: list[bytes]) -> bytes | None:
         """The token in the query of a target. Raises Rejection: token_ambiguous for two that differ."""
@@ -191,7 +194,11 @@ class TokenParameter:
         return b"%b?%b" % (path, kept) if kept else path
 
     def _is_ours(self, pair: bytes) -> bool:
-        return unquote_plus(pair.partition(b"=")[0].decode("latin-1")) == self._parameter
+        name = pair.partition(b"=")[0]
+        escapes = name.count(b"%")
+        if len(name) - 2 * escapes != len(self._parameter):  # an escape stands for one byte
+            return False
+        return (unquote_to_bytes(name) if escapes else name) == self._parameter
 
 
 class TokenSubprotocol:
@@ -214,13 +221,8 @@ class TokenSubprotocol:
 
     def without(self, value: bytes) -> bytes:
         """The other subprotocols."""
-        kept: list[bytes] = []
-        offered = iter(_offered(value))
-        for one in offered:
-            if one == self.marker:
-                next(offered, None)
-            else:
-                kept.append(one)
+        offered = _offered(value)
+        kept = [one for before, one in pairwise([b"", *offered]) if self.marker not in (before, one)]
         return b", ".join(kept)
 
     def is_offered(self, values: list[bytes]) -> bool:

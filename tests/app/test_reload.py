@@ -29,6 +29,7 @@ from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, running
 
+NEVER_S = 3600.0  # between two looks
 PUBLIC = [{"path": "/open", "auth": "none"}]
 
 
@@ -441,6 +442,17 @@ async def test_a_changed_file_is_seen(file: Path) -> None:
     async with running(file=file) as stack:
         following = await follow(stack)
         write(stack, file, routes=PUBLIC)
+        await until(stack, 1)
+        assert await status(stack) == 200
+        following.cancel()
+
+
+async def test_a_file_that_changed_between_its_reading_and_the_start_is_read_again(file: Path) -> None:
+    async with running(file=file) as stack:
+        write(stack, file, routes=PUBLIC)
+        assert stack.sidecar.reload is not None
+        late = Reload(file, stack.sidecar.live, stack.sidecar.plane.use)
+        following = asyncio.create_task(late.follow(NEVER_S))
         await until(stack, 1)
         assert await status(stack) == 200
         following.cancel()

@@ -168,6 +168,22 @@ async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) ->
         await it.says("event=config_kept", times=3)  # what is wrong with the file is known to the new one, too
 
 
+async def test_a_worker_that_comes_before_a_reload_reads_the_changed_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    async with workers(tmp_path) as it:
+        config = json.loads(file.read_text()) | {"routes": [{"path": "/open", "auth": "none"}]}
+        before = set(processes(it))
+        file.write_text(json.dumps(config))
+        os.kill(min(before), signal.SIGKILL)
+        await it.says("event=worker_replaced")
+        [late] = set(processes(it)) - before
+        async with each(it) as clients:
+            [client] = [one for one in clients if await owner(it, one) == late]
+            async with patience("the changed file to be in use"):
+                while (await client.request(request("GET", "/open"))).status != 200:
+                    await asyncio.sleep(0.05)
+
+
 async def test_a_drain_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         assert (await it.admin("POST", "/drain")).status == 200

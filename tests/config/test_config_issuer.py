@@ -384,6 +384,9 @@ INSECURE = "lets anyone on the way pose as the other side; where that is meant, 
         case("the document's tenantid", "issuer_aliases: ['https://idp.example/{tenantid}/v2.0']",
              "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/{tenantid}/v2.0' is how Entra's discovery document writes "
              "it; the claim is {tid} (see preset entra)"),
+        case("tenants by two claims", "issuer_aliases: ['https://idp.example/{tid}/', 'https://sts.example/{org}/']",
+             "5:50: issuers.a.issuer_aliases.1: 'https://sts.example/{org}/' names the tenant by another claim than {tid}; use "
+             "one in all"),
         case("alias with a blank", "issuer_aliases: [a b]",
              "5:20: issuers.a.issuer_aliases.0: must be the `iss` of the tokens to the letter: not empty, without white space"),
         case("alias of itself", "issuer_aliases: [b, https://idp.example/]",

@@ -491,6 +491,9 @@ ORIGIN, METHOD = "Origin: https://app.example", "ACCESS-CONTROL-REQUEST-METHOD: 
         ([ORIGIN, METHOD, "Upgrade: x"], False),
         ([ORIGIN, METHOD, "Content-Length: 5"], False),
         ([ORIGIN, METHOD, "Transfer-Encoding: chunked"], False),
+        ([ORIGIN, METHOD, "X-HTTP-Method-Override: DELETE"], False),
+        ([ORIGIN, METHOD, "x-http-method: DELETE"], False),
+        ([ORIGIN, METHOD, "X_Method_Override: DELETE"], False),
     ],
 )
 def test_a_preflight_is_nothing_but_one(lines: list[str], preflight: bool) -> None:

@@ -257,7 +257,7 @@ async def test_the_one_issuer_may_be_assumed_when_a_token_names_none(clock: Hand
         assert (await refusal(sidecar.assembly.handler.verifier, token())).details == "The token has no iss claim."
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), assume_issuer=True) as sidecar:
         await only_the_right_one(sidecar, token)
-        for odd in ("", [ISS], 5, ISS.rstrip("/")):
+        for odd in ("", None, [ISS], 5, ISS.rstrip("/")):
             assert (await refusal(sidecar.assembly.handler.verifier, token(iss=odd))).reason.code == "issuer_unknown"
 
 

@@ -59,6 +59,17 @@ def test_a_name_of_many_stars_takes_no_longer_than_any_other() -> None:
     assert TokenCookie("*a" * 40 + "b").take([b"a" * 20_000 + b"=x"]) is None
 
 
+@pytest.mark.parametrize("path", ["/x", "/public/x"])
+async def test_more_cookies_than_a_browser_keeps_are_refused_on_every_route(path: str) -> None:
+    routes = [{"path": "/public/*", "auth": "none"}]
+    async with running(token_from=[{"cookie": "sb-*-token", "pieces": True}], routes=routes) as stack:
+        for separators, answered in ((b";" * 499, (200, None)), (b"a;" * 500, (431, "headers_too_large"))):
+            cookies = separators.decode() + f"sb-a-token={stack.alice}"
+            answer = await stack.fetch(request("GET", path, headers=[("Cookie", cookies)]))
+            assert (answer.status, answer.json().get("code")) == answered
+        assert [seen.target for seen in stack.backend.requests] == [path]
+
+
 # Pieces
 
 
@@ -253,6 +264,17 @@ def test_the_token_behind_the_marker(values: list[bytes], token: bytes | None, l
     lines = b"Sec-WebSocket-Protocol: %b\r\n" % left if left else b""
     sources = TokenSources([BEARER])
     assert sources.sent_on(b"/", {"sec-websocket-protocol": values}, forward_token=False) == (b"/", lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "left"),
+    [
+        pytest.param(b"bearer, bearer, a.b.c", b"", id="a marker behind the marker"),
+        pytest.param(b"bearer, a.b.c, bearer, bearer, d.e.f, chat", b"chat", id="several"),
+    ],
+)
+def test_whatever_may_be_a_token_is_taken_out_also_where_nobody_asks_for_one(value: bytes, left: bytes) -> None:
+    assert BEARER.without(value) == left
 
 
 def test_two_tokens_that_are_offered_are_refused() -> None:

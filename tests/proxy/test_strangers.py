@@ -151,6 +151,7 @@ async def test_the_body_of_a_refused_request_is_dropped_as_it_comes() -> None:
     [
         pytest.param(WEBSOCKET, b"", id="upgrade"),
         pytest.param([], b"hello", id="body"),
+        pytest.param([("X-HTTP-Method-Override", "DELETE")], b"", id="another method"),
     ],
 )
 async def test_a_preflight_carries_nothing_else_past_the_token(headers: list[tuple[str, str]], body: bytes) -> None:

@@ -59,8 +59,6 @@ async def work(config: Config, file: Path, place: Place, supervisor: int, begin:
         await sidecar.begin(place.clients, begin.denied, begin.draining_since)
         await runner.setup()
         await web.SockSite(runner, place.control).start()
-        if begin.text is not None:
-            sidecar.ask_reload()  # the file may have been refused, and this worker has to say so too
         asked = asyncio.create_task(finish.wait())
         either: set[asyncio.Future[Any]] = {asked, sidecar.failed}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
