@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sidecar.app.server import Sidecar, build
+from sidecar.cli.check import preset_lines
 from sidecar.common.clock import Clock
 from sidecar.config import Config, Issuer, parse
 from sidecar.config.presets import PRESETS
@@ -107,6 +108,45 @@ def test_few_lines_are_enough_and_the_keys_are_where_the_provider_has_them(name:
     assert row.most_lines == 4 or len(yaml.safe_load(row.lines).popitem()[1]) == 4
     places = [urlsplit(place.jwks_uri or "").path for place in (issuer, *issuer.more_keys)]
     assert row.path is None or row.path in [path.replace("{kid}", tokens.kid("ES256")) for path in places]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_check_says_what_the_preset_came_to(name: str) -> None:
+    config = configured(ROWS[name])
+    (issuer,) = config.issuers.values()
+    told = list(preset_lines(config))
+    if issuer.preset is None:
+        assert told == []
+        return
+    assert told[0] == f"issuers.{issuer.name}, with preset {issuer.preset}:"
+    places = [str(place.jwks_uri or place.keys_from) for place in (issuer, *issuer.more_keys)]
+    assert f"  keys from: {', '.join(places)}" in told
+    assert f"  algorithms: {', '.join(issuer.algorithms)}" in told
+    assert any(line.startswith("  audiences: ") for line in told)
+    assert any(line.startswith(f"  issuer: {issuer.issuer}") for line in told)
+
+
+WITH_A_SLASH_OR_WITHOUT = [
+    name
+    for name, row in ROWS.items()
+    if (preset := yaml.safe_load(row.lines).popitem()[1].get("preset")) and PRESETS[preset].slash is not None
+    if "  issuer: " in row.lines and "slash" not in name
+]
+
+
+@pytest.mark.parametrize("name", WITH_A_SLASH_OR_WITHOUT)
+@in_its_time_with_sockets
+async def test_a_slash_too_many_or_too_few_is_understood_and_named(name: str, clock: HandClock) -> None:
+    right = configured(ROWS[name])
+    (issuer,) = right.issuers.values()
+    wrong = issuer.issuer.removesuffix("/") if issuer.issuer.endswith("/") else f"{issuer.issuer}/"
+    row = ROWS[name]._replace(lines=ROWS[name].lines.replace(f"issuer: {issuer.issuer}", f"issuer: {wrong}"))
+    which = "few" if issuer.issuer.endswith("/") else "many"
+    said = f"  issuer has a slash too {which}; its tokens have {issuer.issuer}, which is accepted too: write that"
+    assert said not in preset_lines(right)
+    assert said in preset_lines(configured(row))
+    async with sidecar_of(row, clock) as sidecar:
+        await verified(sidecar.assembly.handler.verifier, token_of(row, clock)().encode())
 
 
 def test_every_preset_has_a_row() -> None:
