@@ -111,5 +111,17 @@ class TrustedIssuers:
         return f"one of: {several(self._spellings)}"
 
     def found(self, seen: Examination, _now: float) -> str:
-        iss = shown(seen.payload.get("iss"))
-        return iss if seen.issuer is None else f"{seen.issuer}: {iss}"
+        iss = seen.payload.get("iss")
+        if seen.issuer is not None:
+            return f"{seen.issuer}: {shown(iss)}"
+        return f"{shown(iss)}{self._nearly(iss, seen) if isinstance(iss, str) else ''}"
+
+    def _nearly(self, iss: str, seen: Examination) -> str:
+        """What is wrong with an `iss` that looks like one of these."""
+        for template, _ in self._templates:
+            if template.value_in(iss) is not None:
+                return f", and {template.claim} {shown(seen.payload.get(template.claim))}"
+        other = iss.removesuffix("/") if iss.endswith("/") else f"{iss}/"
+        if other in self._by_iss or any(template.value_in(other) is not None for template, _ in self._templates):
+            return f", which has a slash too {'many' if iss.endswith('/') else 'few'} at its end"
+        return ""

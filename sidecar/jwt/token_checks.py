@@ -16,6 +16,7 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 
 Candidates = list[tuple[VerificationKey, Key]]
 
+MOST_LEFT_OUT = 3  # keys that an operator is told of
 _MEMBERS = ("alg", "kid", "typ", "crit", "b64")  # of a header, that are looked at
 _PLACE = re.compile(r"\{[^{}]*\}")
 
@@ -166,7 +167,9 @@ class KnownKey:
     def found(self, _seen: Examination, _now: float) -> str:
         if not self._source.usable or self._source.jwks is None:
             return self._source.last_error or "the keys were not fetched yet"
-        return f"{self._issuer} has {several(key.kid for key in self._source.jwks.keys)}"
+        jwks = self._source.jwks
+        left_out = f"; left out: {'; '.join(jwks.skipped[:MOST_LEFT_OUT])}" if jwks.skipped else ""
+        return f"{self._issuer} has {several(key.kid for key in jwks.keys)}{left_out}"
 
 
 class Signature:

@@ -44,7 +44,8 @@ async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
     ("over", "code", "expected", "found", "issuer", "kid"),
     [
         pytest.param(
-            {"iss": "https://idp.test"}, "issuer_unknown", f"one of: {IDP}", "https://idp.test", "none", None, id="iss: no slash"
+            {"iss": "https://idp.test"}, "issuer_unknown", f"one of: {IDP}",
+            "https://idp.test, which has a slash too few at its end", "none", None, id="iss: no slash"
         ),
         pytest.param({"iss": ["a"]}, "issuer_unknown", f"one of: {IDP}", '["a"]', "none", None, id="iss that is a list"),
         pytest.param(
@@ -103,6 +104,37 @@ async def test_what_was_found_and_what_was_expected(
     for text in (out, err, answer.raw.decode()):  # neither of the two is for them
         assert not expected or expected not in text
         assert not found or found == "no aud" or found not in text
+
+
+TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [
+        ({"iss": f"https://idp.test/{TENANT}/v2.0"}, f"https://idp.test/{TENANT}/v2.0, and tid absent"),
+        ({"iss": f"https://idp.test/{TENANT}/v2.0", "tid": OTHER}, f"https://idp.test/{TENANT}/v2.0, and tid {OTHER}"),
+        (
+            {"iss": f"https://idp.test/{TENANT}/v2.0/", "tid": TENANT},
+            f"https://idp.test/{TENANT}/v2.0/, which has a slash too many at its end",
+        ),
+        ({"iss": "https://idp.test//v2.0", "tid": ""}, "https://idp.test//v2.0"),
+    ],
+)
+async def test_the_tenant_of_a_refused_token_is_told(claims: dict[str, Any], found: str) -> None:
+    issuers = {"main": {**ISSUERS["main"], "issuer": "https://idp.test/{tid}/v2.0"}}
+    async with running(issuers=issuers) as stack:
+        _, kept = await kept_of(stack, token_of(stack, **claims))
+        assert (kept["code"], kept["found"]) == ("issuer_unknown", found)
+
+
+async def test_a_key_that_was_left_out_is_told_where_a_token_names_it() -> None:
+    keys = [public_jwk("EdDSA"), {**public_jwk("ES256"), "alg": "ES256K"}]
+    async with running(issuers={"main": {**ISSUERS["main"], "jwks_inline": {"keys": keys}}}) as stack:
+        _, kept = await kept_of(stack, token_of(stack, header={"kid": "p-256-a"}))
+        assert kept["found"] == (
+            f'main has {KEY}; left out: key 1 (kid "p-256-a", alg "ES256K"): it fits none of the allowed algorithms'
+        )
 
 
 async def test_an_issuers_outage_is_told_with_what_its_server_said() -> None:

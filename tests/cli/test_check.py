@@ -134,7 +134,7 @@ async def test_keys_in_the_configuration_itself_are_read(tmp_path: Path) -> None
     (problem,) = await problems_of(
         config(tmp_path, INLINE.replace("KEY", "{kty: OKP, crv: Ed25519, kid: a, x: AAAA}"), UPSTREAM), online=False
     )
-    assert problem.startswith("issuers.idp: the key set has no usable key (key 0: ")
+    assert problem.startswith('issuers.idp: the key set has no usable key (key 0 (kid "a"): ')
 
 
 async def test_online_key_sets_are_fetched_and_backends_connected_to(tmp_path: Path) -> None:

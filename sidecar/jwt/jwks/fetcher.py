@@ -202,7 +202,8 @@ def decode_json(body: bytes, where: str) -> object:
     try:
         document: object = json.loads(body)
     except (ValueError, RecursionError):
-        raise FetchFailed(f"{where}: not JSON") from None
+        page = "an HTML page, " if body.lstrip().startswith(b"<") else ""
+        raise FetchFailed(f"{where}: {page}not JSON") from None
     return document
 
 

@@ -156,7 +156,7 @@ def _read(position: int, member: object, allowed: Collection[str]) -> Verificati
             return public_key(member.text.encode(), member.kid, allowed)
         return verification_key(member, allowed)
     except UnusableKey as error:
-        return f"key {position}{_algorithm(member)}: {error}"
+        return f"key {position}{_names(member)}: {error}"
 
 
 def _fitting(keys: Iterable[VerificationKey], algorithm: str) -> list[tuple[VerificationKey, Key]]:
@@ -169,10 +169,11 @@ def _few(keys: list[tuple[VerificationKey, Key]]) -> list[tuple[VerificationKey,
     return keys
 
 
-def _algorithm(member: object) -> str:
-    """What a member of a key set says that it signs with."""
-    alg = member.get("alg") if isinstance(member, dict) else None
-    return f" ({told(alg, MOST_SHOWN)})" if alg else ""
+def _names(member: object) -> str:
+    """What a member of a key set calls itself, and what it says that it signs with."""
+    members = member if isinstance(member, dict) else {}
+    names = [f"{name} {told(members[name], MOST_SHOWN)}" for name in ("kid", "alg") if members.get(name)]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def told(value: object, most: int) -> str:

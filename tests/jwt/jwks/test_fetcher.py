@@ -357,7 +357,7 @@ async def test_a_redirect_to_another_origin_is_not_followed(
     async with ScriptedIssuer() as evil:
         setattr(issuer, where, Answer.redirect(evil.jwks_uri))
         said = await failure(session, issuer.issuer)
-        assert said.endswith(": redirects to another origin, which is not followed")
+        assert said.endswith(f': redirects to another origin ("{evil.url}"), which is not followed')
         assert evil.connections == 0
 
 
@@ -376,9 +376,10 @@ async def test_another_origin_is_any_other_scheme_host_or_port(
 ) -> None:
     host, port = issuer.address
     issuer.on_jwks = Answer.redirect(location.format(authority=f"{host}:{port}", port=port))
-    assert await failure(session, "x", issuer.jwks_uri) == (
-        f"{issuer.jwks_uri}: redirects to another origin, which is not followed"
-    )
+    said = await failure(session, "x", issuer.jwks_uri)
+    assert said.startswith(f"{issuer.jwks_uri}: redirects to another origin (")
+    assert said.endswith("), which is not followed")
+    assert "secret" not in said
 
 
 async def test_a_redirect_to_what_is_no_url_fails(session: aiohttp.ClientSession, issuer: ScriptedIssuer) -> None:
@@ -399,7 +400,7 @@ async def test_a_redirect_to_what_is_no_url_fails(session: aiohttp.ClientSession
         pytest.param(Answer(204), "status 204", id="204"),
         pytest.param(Answer(206, GOOD), "status 206", id="206"),
         pytest.param(Answer(401, GOOD), "status 401", id="401"),
-        pytest.param(Answer.html(), "not JSON", id="HTML"),
+        pytest.param(Answer.html(), "an HTML page, not JSON", id="HTML"),
         pytest.param(Answer(200, GOOD[:-1]), "not JSON", id="invalid JSON"),
         pytest.param(Answer(200, b""), "not JSON", id='""'),
         pytest.param(Answer(200, b'{"keys":"\xff"}'), "not JSON", id="bad UTF-8"),

@@ -43,7 +43,7 @@ def test_a_set_without_a_usable_key_is_no_set() -> None:
     with pytest.raises(FetchFailed) as caught:
         Jwks.of({"keys": [5, tokens.jwk(b"secret", kid="x")]}, ALGORITHMS)
     assert str(caught.value) == (
-        "the key set has no usable key (key 0: it is not an object; key 1: its kty is not RSA, EC or OKP)"
+        'the key set has no usable key (key 0: it is not an object; key 1 (kid "x"): its kty is not RSA, EC or OKP)'
     )
 
 
@@ -137,7 +137,7 @@ def test_what_was_left_out_is_said() -> None:
     assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
 
 
-def test_what_was_left_out_is_said_with_its_algorithm() -> None:
+def test_what_was_left_out_is_said_with_its_kid_and_algorithm() -> None:
     odd = [
         {**tokens.public_jwk("ES256"), "alg": "ES256K"},
         {"kty": "AKP", "alg": "ML-DSA-44"},
@@ -145,10 +145,10 @@ def test_what_was_left_out_is_said_with_its_algorithm() -> None:
         {"kty": "x", "alg": ["x"]},
     ]
     assert Jwks.of({"keys": [ALICE, *odd]}, ALGORITHMS).skipped == (
-        'key 1 ("ES256K"): it fits none of the allowed algorithms',
-        'key 2 ("ML-DSA-44"): its kty is not RSA, EC or OKP',
-        'key 3 ("' + 19 * r"\n" + "\\...): its kty is not RSA, EC or OKP",
-        'key 4 (["x"]): its kty is not RSA, EC or OKP',
+        'key 1 (kid "p-256-a", alg "ES256K"): it fits none of the allowed algorithms',
+        'key 2 (alg "ML-DSA-44"): its kty is not RSA, EC or OKP',
+        'key 3 (alg "' + 19 * r"\n" + "\\...): its kty is not RSA, EC or OKP",
+        'key 4 (alg ["x"]): its kty is not RSA, EC or OKP',
     )
 
 
