@@ -121,10 +121,7 @@ class IdentityHeaders:
             if len(claims.payload_segment) > self._limits.claims:
                 raise too_large(self._claims_header[:-2].decode(), len(claims.payload_segment))
             lines.append(self._claims_header + claims.payload_segment + b"\r\n")
-        rendered = b"".join(lines)
-        if len(rendered) <= self._limits.together:
-            return rendered
-        size = len(rendered)
+        size = sum(map(len, lines))
         for length, name, line in sorted(omittable, reverse=True):
             if size > self._limits.together:
                 lines.remove(line)
@@ -139,7 +136,7 @@ class IdentityHeaders:
             path = header.claim
             if path == _SCOPE:
                 return encode(scopes_in_one_form(claims), self._encoding)
-            return encode(claims.get(path[0]) if len(path) == 1 else find(claims, path), self._encoding)
+            return encode(find(claims, path), self._encoding)
         pieces = [piece if isinstance(piece, str) else _scalar(find(claims, piece)) for piece in header.template]
         known = [piece for piece in pieces if piece]
         return None if len(known) < len(pieces) else self._encoding.text("".join(known))

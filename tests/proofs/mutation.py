@@ -86,10 +86,18 @@ TESTS_OF = {
     "jwt/denylist": "jwt/test_denylist.py app/test_admin.py app/test_workers.py",
     "jwt/denied_table": "jwt/test_denylist.py",
     "jwt/denylist_reader": "jwt/test_denylist.py",
-    "jwt/examination": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_claim_rules.py app/test_explain.py",
-    "jwt/issuer": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py",
+    **{
+        f"jwt/{name}": (
+            "jwt/test_claims.py jwt/test_claim_rules.py jwt/test_verifier.py jwt/test_verifier_rules.py "
+            "jwt/test_real_issuers.py app/test_explain.py"
+        )
+        for name in ("claims", "claim_checks", "claim_rules", "subjects", "token_checks", "examination")
+    },
+    "jwt/issuer": (
+        "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
+        "jwt/test_claim_rules.py jwt/test_denylist.py"
+    ),
     "jwt/issuer_names": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
-    "jwt/claims": "jwt/test_claims.py jwt/test_claim_rules.py",
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
     "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
@@ -103,12 +111,14 @@ TESTS_OF = {
     ),
     "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py",
     "jwt/jwks/key_server": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py",
-    "jwt/jwks/cache": (
-        "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py app/test_admin_answers.py "
-        "app/test_reload.py app/test_outages.py"
-    ),
+    **{
+        f"jwt/jwks/{name}": (
+            "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py jwt/jwks/test_local_keys.py app/test_admin_answers.py "
+            "app/test_reload.py app/test_outages.py"
+        )
+        for name in ("cache", "issuer_clock", "refresh_schedule", "shared_fetch", "unknown_kids", "retired_keys")
+    },
     "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
-    "jwt/jwks/retired_keys": "jwt/jwks/test_key_history.py jwt/jwks/test_cache.py app/test_outages.py",
     "jwt/verifier": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py",
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
     "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
@@ -121,6 +131,7 @@ TESTS_OF = {
     **{
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
     },
+    "http/cors": "http/test_cors.py proxy/test_cors.py",
     "http/grammar": "http",
     "http/head_cache": "http/test_head_cache.py",
     **{
