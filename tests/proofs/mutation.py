@@ -72,6 +72,7 @@ OPTIONS = [
 
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
 LIMITS = "test_limits.py"
+ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
 WIRE = (
     "proxy/test_upstream.py proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "
@@ -355,6 +356,8 @@ class Living:
         seconds: dict[pytest.Item, float] = {}
         cpu: dict[pytest.Item, float] = {}
         for item in session.items:
+            if ON_ASYNCIO in item.nodeid:
+                continue
             begun, cpu_s = time.monotonic(), time.process_time()
             failed = self._run([item])
             lines, self._lines = self._lines, set()
