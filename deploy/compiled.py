@@ -18,8 +18,9 @@ COMPILED = (
     "policy/access_policy", "policy/identity_headers", "policy/routes",
     "gateway/assertion",
     "observability/access_lines", "observability/record", "observability/rejection_log",
-    "proxy/client_connection", "proxy/connection", "proxy/exchange", "proxy/forward_auth", "proxy/handler",
-    "proxy/local_answers", "proxy/resources", "proxy/response_relay", "proxy/tunnel", "proxy/upstream_connection",
+    "proxy/authentication", "proxy/client_connection", "proxy/client_limits", "proxy/connection", "proxy/exchange",
+    "proxy/forward_auth", "proxy/handler", "proxy/lingering_close", "proxy/local_answers", "proxy/request_id",
+    "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/tunnel", "proxy/upstream_connection",
     "proxy/upstream_pool",
 )  # fmt: skip
 

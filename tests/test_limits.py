@@ -14,7 +14,7 @@ from sidecar.jwt.jwks import jwk as keys
 from sidecar.policy import identity_headers as identity
 from sidecar.policy import path_normalization, request_signature, routes
 from sidecar.proxy import (
-    client_connection,
+    client_limits,
     listener,
     resources,
     response_relay,
@@ -39,7 +39,7 @@ from sidecar.proxy import (
         pytest.param(head_cache.MAX_SEEN, 1024, id="head_cache.MAX_SEEN"),
         pytest.param(head_cache.MAX_HEAD_BYTES, 4096, id="head_cache.MAX_HEAD_BYTES"),
         pytest.param(responses.MAX_REFUSALS, 1024, id="responses.MAX_REFUSALS"),
-        pytest.param(client_connection.BLANK_LINES, 4, id="client_connection.BLANK_LINES"),
+        pytest.param(client_limits.BLANK_LINES, 4, id="client_limits.BLANK_LINES"),
         pytest.param(chunked.MAX_SIZE_LINE, 256, id="chunked.MAX_SIZE_LINE"),
         pytest.param(chunked.MAX_TRAILER_LINE, 2048, id="chunked.MAX_TRAILER_LINE"),
         pytest.param(chunked.MAX_CHUNKS, 512, id="chunked.MAX_CHUNKS"),
@@ -74,7 +74,7 @@ from sidecar.proxy import (
         pytest.param(resources.SMALL_READ_BYTES, 4096, id="resources.SMALL_READ_BYTES"),
         pytest.param(resources.MOST_IN_A_TURN, 16, id="resources.MOST_IN_A_TURN"),
         pytest.param(response_relay.MOST_INTERIM_ANSWERS, 100, id="response_relay.MOST_INTERIM_ANSWERS"),
-        pytest.param(client_connection.LINGER_S, 5.0, id="client_connection.LINGER_S"),
+        pytest.param(client_limits.LINGER_S, 5.0, id="client_limits.LINGER_S"),
         pytest.param(listener.NOT_ACCEPTED_S, 1.0, id="listener.NOT_ACCEPTED_S"),
         pytest.param(upstream_connection.CLOSE_S, 5.0, id="upstream_connection.CLOSE_S"),
         pytest.param(routes.MAX_MATCHED, 2048, id="routes.MAX_MATCHED"),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.builder.components import listener_settings
+from sidecar.app.builder.components import client_limits
 from sidecar.app.descriptors import client_connections, take_all, warn_if_short
 from sidecar.app.sockets import BACKLOG
 from sidecar.app.state import Live
@@ -16,7 +16,8 @@ from sidecar.common.clock import Clock
 from sidecar.common.tls import Renewed, certificate_time, load_server_files, server_context
 from sidecar.config import Config
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
-from sidecar.proxy.listener import Listener, ListenerSettings
+from sidecar.proxy.client_limits import ClientLimits
+from sidecar.proxy.listener import Listener
 
 log = logging.getLogger("sidecar.data_plane")
 
@@ -43,7 +44,7 @@ class DataPlane:
         tls = self._tls()
         listener = self._listener = Listener(
             live.assembly.handler,
-            self._settings(config),
+            self._limits(config),
             self._clock,
             live.deadlines,
             live.resources,
@@ -57,8 +58,8 @@ class DataPlane:
                 accept = partial(listener.accept_tls, listening, tls)
                 self._accepting.append(live.background(accept, f"accept at {listening.fileno()}"))
 
-    def _settings(self, config: Config) -> ListenerSettings:
-        return listener_settings(config)._replace(connections=client_connections(config))
+    def _limits(self, config: Config) -> ClientLimits:
+        return client_limits(config)._replace(connections=client_connections(config))
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self._live.assembly.config.tls
@@ -76,7 +77,7 @@ class DataPlane:
     async def use(self, assembly: Assembly) -> None:
         """Serve by another assembly, from one request to the next."""
         assert self._listener is not None
-        self._listener.use(assembly.handler, self._settings(assembly.config))
+        self._listener.use(assembly.handler, self._limits(assembly.config))
 
     def _accept_no_more(self) -> None:
         for listening in self._sockets:

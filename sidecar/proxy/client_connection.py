@@ -1,19 +1,9 @@
 """One client's connection: bytes in, one exchange at a time, bytes out.
 
-| what it waits for             | until                                             | and then            |
-| ----------------------------- | ------------------------------------------------- | ------------------- |
-| a TLS handshake               | timeouts.request_headers                          | closed              |
-| the first byte of a request   | timeouts.keep_alive                               | closed              |
-| the end of a head             | timeouts.request_headers from its first byte      | closed              |
-| a piece of a request's body   | timeouts.idle                                     | the request ends    |
-| the client, to read an answer | timeouts.idle                                     | reset               |
-| the client, to close          | LINGER_S                                          | closed              |
+What is waited for, and for how long, is in `client_limits`.
 """
 
 import asyncio
-import socket
-import struct
-from contextlib import suppress
 from typing import Protocol
 
 from sidecar.common.clock import Clock
@@ -23,14 +13,12 @@ from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
-from sidecar.proxy.connection import Connection, Joined
+from sidecar.proxy.client_limits import BLANK_LINES, LINGER_S, ClientLimits
+from sidecar.proxy.connection import Connection, Joined, end_by_reset
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.handler import Handler
+from sidecar.proxy.lingering_close import LingeringClose
 from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES, Resources
-
-BLANK_LINES = 4  # accepted before a request
-LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
-_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
 class Listener(Protocol):
@@ -39,17 +27,8 @@ class Listener(Protocol):
     handler: Handler
     clock: Clock
     resources: Resources
+    limits: ClientLimits
     is_closing: bool
-    request_headers_s: float
-    idle_s: float
-    keep_alive_s: float
-    line_bytes: int
-    head_bytes: int
-    headers: int
-
-    @property
-    def trusted(self) -> object:
-        """The networks of proxies that are believed."""
 
     def opened(self, connection: "ClientConnection") -> bool:
         """A client has connected; is there room for it?"""
@@ -68,18 +47,16 @@ class ClientConnection(Connection):
     """
 
     __slots__ = (
-        "_due", "_head_by", "_is_lingering", "_owes_body", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded",
+        "_due", "_head_by", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded",
         "listener",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
-        super().__init__(listener.resources, listener.head_bytes, BLANK_LINES)
+        super().__init__(listener.resources, listener.limits.head_bytes, BLANK_LINES)
         self.listener = listener
         self.exchange: Exchange | None = None
         self.forwarded: Forwarded
-        self._trusted = listener.trusted
-        self._is_lingering = False
-        self._owes_body = False  # does it still send a body that nobody wants?
+        self._trusted = listener.limits.trusted
         self._turn_is_due = False
         self._head_by = NEVER  # a head that has begun has to end by then
         self._due = self._taken_by = NEVER  # a client may owe something, and take nothing of its answer
@@ -95,7 +72,7 @@ class ClientConnection(Connection):
         self.attach(transport)
         self.forwarded = listener.forwarded(transport)
         has_room = listener.opened(self)
-        self._due = self.now() + listener.keep_alive_s
+        self._due = self.now() + listener.limits.keep_alive_s
         self._set_deadline()
         if not has_room:
             self._refuse_unread(Reason.OVERLOADED)
@@ -116,8 +93,8 @@ class ClientConnection(Connection):
                 reader.skip_known()
                 self._begin(handler, head)
                 return
-        if self.tunnel is not None:
-            self.tunnel.from_client(data)
+        if self.sink is not None:
+            self.sink.from_client(data)
             return
         if nbytes >= READ_BYTES:
             self.count_full_read()
@@ -126,10 +103,10 @@ class ClientConnection(Connection):
 
     def eof_received(self) -> None:
         """The client has finished. Whether it only sends no more or has left cannot be told, so it has left."""
-        if self.exchange is not None and self.tunnel is None:
+        if self.exchange is not None and self.sink is None:
             self.abort()
         else:  # the loop ends the connection, once the client has taken what was sent, which it may never do
-            self._due = min(self._due, self.now() + self.listener.idle_s)
+            self._due = min(self._due, self.now() + self.listener.limits.idle_s)
             self._set_deadline()
         self._left()
 
@@ -143,17 +120,15 @@ class ClientConnection(Connection):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taken_by = self.now() + self.listener.idle_s
+        self._taken_by = self.now() + self.listener.limits.idle_s
         self._set_deadline()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._taken_by = NEVER
         self._set_deadline()
-        if self.tunnel is not None:
-            self.tunnel.client_writable()
-        elif self._is_lingering:
-            self._send_end()
+        if self.sink is not None:
+            self.sink.client_writable()
         elif self.exchange is not None:
             self.exchange.client_writable()
         elif self.is_open:
@@ -167,7 +142,11 @@ class ClientConnection(Connection):
 
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
         """The client owes a piece of its body, by default within `timeouts.idle`, or it does not."""
-        self._due = self.now() + (within_s or self.listener.idle_s) if owed else NEVER
+        self.wait_for((within_s or self.listener.limits.idle_s) if owed else NEVER)
+
+    def wait_for(self, within_s: float) -> None:
+        """The client has so long to do what is waited for."""
+        self._due = self.now() + within_s
         self._set_deadline()
 
     def exchange_over(self, keep: bool, now: float) -> None:
@@ -175,7 +154,7 @@ class ClientConnection(Connection):
 
         With `keep` the next request is looked at, in the next turn of the loop.
         """
-        self.exchange = self.tunnel = None
+        self.exchange = self.sink = None
         self._due = NEVER
         if not self.is_open:
             return
@@ -191,24 +170,25 @@ class ClientConnection(Connection):
 
     def enter_tunnel(self, tunnel: Joined) -> bytes:
         """Hand what comes to the tunnel from now on; returns what came behind the request."""
-        self.tunnel = tunnel
+        self.sink = tunnel
         early = self.reader.release()
         self.unread_changed()
         return early
 
     def abort(self) -> None:
         """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
-        if self.is_open and (self.write_paused or (self.exchange is not None and self.tunnel is None)):
-            raw = self.transport.get_extra_info("socket")
-            if raw is not None:  # TLS has none any more where its connection is lost, a turn before it says so
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self.is_open and (self.write_paused or (self.exchange is not None and self.sink is None)):
+            end_by_reset(self.transport)
         self.is_open = False
         self.transport.abort()
 
     def close(self) -> None:
         """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
-        if self.exchange is None and self.tunnel is None and not self._is_lingering and not self.reader.buffer:
-            self._end()
+        is_idle = self.exchange is None and self.sink is None and not self.reader.buffer
+        if is_idle and self.is_open:
+            self.is_open = False
+            self.wait_for(LINGER_S)  # it takes what was sent
+            self.transport.close()
 
     # The beginning and the end.
 
@@ -218,7 +198,7 @@ class ClientConnection(Connection):
             self._turn_is_due = True
             self.resources.defer(self._turn)
         else:
-            self._due = now + self.listener.keep_alive_s
+            self._due = now + self.listener.limits.keep_alive_s
         self.deadline = self._due
 
     def _turn(self) -> None:
@@ -234,7 +214,7 @@ class ClientConnection(Connection):
             if reader.state == BODY:
                 self.exchange.send_body()
             if reader.state == COMPLETE and reader.buffer and self._head_by == NEVER:
-                self._head_by = self.now() + self.listener.request_headers_s
+                self._head_by = self.now() + self.listener.limits.request_headers_s
         elif reader.state == HEAD and self.is_open and not self.write_paused:
             self._next_request()
         if reader.buffer or self.unread or self.reading_paused:
@@ -249,19 +229,21 @@ class ClientConnection(Connection):
             if raw is None:
                 if reader.buffer:
                     if self._head_by == NEVER:
-                        self._head_by = self.now() + listener.request_headers_s
+                        self._head_by = self.now() + listener.limits.request_headers_s
                     self._due = self._head_by
                     if self.resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
                         self._refuse_unread(Reason.OVERLOADED)
                 else:  # only empty lines have come
                     self._head_by = NEVER
                     if self._due == NEVER:
-                        self._due = self.now() + listener.keep_alive_s
+                        self._due = self.now() + listener.limits.keep_alive_s
                 self._set_deadline()
                 return
             head = handler.heads.get(raw)
             if head is None:
-                head = parse_request_head(raw, handler.header_policy, listener.line_bytes, listener.headers)
+                head = parse_request_head(
+                    raw, handler.header_policy, listener.limits.header_bytes, listener.limits.headers
+                )
         except ProtocolError as error:
             self._refuse_unread(
                 Reason.HEADERS_TOO_LARGE if error.too_large else Reason.REQUEST_MALFORMED, cause=error.rule
@@ -276,9 +258,9 @@ class ClientConnection(Connection):
         reader = self.reader
         self.deadline = self._due = self._head_by = NEVER
         if reader.buffer and reader.state == COMPLETE:
-            self._head_by = self.now() + listener.request_headers_s
-        if self._trusted is not listener.trusted:  # after a reload
-            self._trusted = listener.trusted
+            self._head_by = self.now() + listener.limits.request_headers_s
+        if self._trusted is not listener.limits.trusted:  # after a reload
+            self._trusted = listener.limits.trusted
             self.forwarded = listener.forwarded(self.transport)
         self.exchange = exchange = handler.exchange(head, self.forwarded, self, raw)
         handler.receive(exchange)
@@ -290,46 +272,20 @@ class ClientConnection(Connection):
 
     def _left(self) -> None:
         self.is_open = False
-        if self.tunnel is not None:
-            self.tunnel.ended()
+        if self.sink is not None:
+            self.sink.ended()
         elif self.exchange is not None:
-            self.exchange.client_left()
+            self.exchange.finish(keep=False)  # nobody is left to be answered
 
     def _linger(self) -> None:
-        """Say no more, and drop what the client still sends until it closes too (RFC 9112 section 9.6).
-
-        Closing at once would destroy the answer on its way to a client that is still sending.
-        """
-        self._owes_body = self.reader.state == BODY
+        """Say no more, and drop what the client still sends."""
+        owes_body = self.reader.state == BODY
         self.reader.die()
         self.count_unread(0)
-        self._is_lingering = True
-        self._due = NEVER
         self.pause_reading(False)
+        self._due = NEVER
         self._set_deadline()
-        if not self.write_paused:
-            self._send_end()
-
-    def _send_end(self) -> None:
-        if not self.is_open:
-            return
-        self._due = self.now() + LINGER_S
-        if self.transport.can_write_eof():
-            self.is_open = False
-            with suppress(OSError):  # the client has left by a reset, of which the loop has not heard yet
-                self.transport.write_eof()
-        elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
-            self.is_open = False
-            self._due = self.now() + self.listener.idle_s
-            self.transport.close()
-        self._set_deadline()
-
-    def _end(self) -> None:
-        if self.is_open:
-            self.is_open = False
-            self._due = self.now() + LINGER_S  # to take what was sent
-            self._set_deadline()
-            self.transport.close()
+        self.sink = LingeringClose(self, self.listener.limits.idle_s, owes_body=owes_body)
 
     def _set_deadline(self) -> None:
         self.deadline = min(self._due, self._taken_by)

@@ -1,6 +1,8 @@
 """What a client's connection and a backend's have in common: how they read, how they send, and what they hold meanwhile."""
 
 import asyncio
+import socket
+import struct
 from typing import Protocol, cast
 
 from sidecar.common.deadlines import NEVER
@@ -9,7 +11,7 @@ from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resource
 
 
 class Joined(Protocol):
-    """The tunnel that a connection has become a side of."""
+    """What takes all that comes from a connection: a tunnel between two, or a close that lingers."""
 
     def from_client(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -32,14 +34,14 @@ class Connection(asyncio.BufferedProtocol):
 
     - `deadline` is when the peer's silence has lasted too long. `is_open`: something can be sent.
     - `write_paused`: the peer has not taken all that it was sent.
-    - `reader` holds what has come and is not dealt with, `unread` how many bytes the budget knows of. `tunnel` takes all that
+    - `reader` holds what has come and is not dealt with, `unread` how many bytes the budget knows of. `sink` takes all that
       comes, once there is one.
     - `room` is how much the read under way may take; `is_read_up`: the last one left nothing in the socket.
     """
 
     __slots__ = (
         "_full_reads", "_held", "_most_head_bytes", "deadline", "is_open", "is_read_up", "memory", "reader", "reading_paused",
-        "resources", "room", "transport", "tunnel", "unread", "write_paused",
+        "resources", "room", "sink", "transport", "unread", "write_paused",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
@@ -47,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         self.memory = resources.memory
         self.reader = MessageReader(head_bytes, blank_lines)
         self.transport: asyncio.Transport
-        self.tunnel: Joined | None = None
+        self.sink: Joined | None = None
         self.deadline = NEVER
         self.is_open = False
         self.write_paused = False
@@ -125,3 +127,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _most_unread(self) -> int:
         return self._most_head_bytes if self.reader.state == HEAD else self.resources.unread_bytes
+
+
+def end_by_reset(transport: asyncio.Transport) -> None:
+    """Let the peer see a reset when this transport is closed, so that it takes no part of an answer for the whole."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None:  # TLS has none any more where its connection is lost, a turn before it says so
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, for no time

@@ -6,35 +6,19 @@ here and derived from nothing.
 
 from asyncio import Task
 from collections.abc import Callable
-from itertools import count
-from os import urandom
 from typing import Protocol
 
 from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.forwarded import Forwarded
-from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
-from sidecar.http.grammar import ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE, MessageReader
+from sidecar.http.message_reader import COMPLETE, MessageReader
 from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
-from sidecar.http.responses import CONTINUE
 from sidecar.jwt.examination import Examination
 from sidecar.observability.record import Record
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.tunnel import ClientSide
 from sidecar.proxy.upstream_connection import UpstreamConnection
-
-# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
-_id_prefix = urandom(8).hex()
-_id_numbers = count(1)
-
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
-
-
-def new_id() -> str:
-    """A request id for a request that brought none."""
-    return f"{_id_prefix}-{next(_id_numbers):x}"
 
 
 class Client(ClientSide, Protocol):
@@ -58,6 +42,19 @@ class Client(ClientSide, Protocol):
         """The exchange has ended."""
 
 
+class BodySender(Protocol):
+    """What takes a request to its backend (proxy/request_relay.py)."""
+
+    def start(self, exchange: "Exchange", upstream: UpstreamConnection) -> None:
+        """Send the head, and what is here of the body."""
+
+    def go_on(self, exchange: "Exchange") -> None:
+        """Pass on what is here of the body. Raises Rejection."""
+
+    def keep(self, exchange: "Exchange", body: bytes) -> None:
+        """Keep a body that may have to be sent again."""
+
+
 class Answers(Protocol):
     """What writes our own answers."""
 
@@ -73,6 +70,10 @@ class Rules(Protocol):
     @property
     def answers(self) -> Answers:
         """What answers in place of the backend."""
+
+    @property
+    def request_relay(self) -> BodySender:
+        """What sends requests."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -106,13 +107,16 @@ class Exchange(Record):
     - `id_line` is the header line of the request's id, towards both sides.
     - `upstream` is the backend's connection that it has, `pool` where that comes from, `waiting` the task that it waits for.
     - `response` is the head of the answer once the final one has come; `keeps_client`: the client's connection goes on behind it.
-    - `body_sent`: all of the request's body has gone out. `ends` is when the answer ends with its token (monotonic seconds).
-    - `deadline` is until when it waits for a connection of the backend.
+    - `body_sent`: all of the request's body has gone out. `kept_body` is all of one that may have to be sent again, `is_whole`:
+      the request is here with all of its body. `body_bytes` counts what has come of it.
+    - `ends` is when the answer ends with its token, `deadline` until when it waits for a connection (monotonic seconds).
     - `subprotocol` is what a WebSocket's client is answered with where its backend names none (RFC 6455 section 4.2.2).
-    - `is_question`: a front proxy asks about another request. `collected` is the body of a request for a page of our own.
+    - `is_question`: a front proxy asks about another request. `collected` is the body of a request for a page of our own, and
+      `then` is called when more of it has come.
     """
 
     # Most requests need none of these.
+    body_bytes = 0
     body_sent = False
     chunked_answer = False
     collected = b""
@@ -120,15 +124,14 @@ class Exchange(Record):
     interim_answers = 0
     is_over = False
     is_question = False
+    is_whole = False
+    kept_body = b""
     keeps_client = False
     raw = b""
     response: ResponseHead | None = None
     subprotocol = b""
     _answer_is_deferred = False
-    _body = b""
-    _body_bytes = 0
     _body_is_deferred = False
-    _is_whole = False
 
     def __init__(
         self,
@@ -152,7 +155,7 @@ class Exchange(Record):
         self.pool: Waiting | None = None
         self.upstream: UpstreamConnection | None = None
         self.waiting: Task[None] | None = None
-        self._then: Callable[[], None] | None = None
+        self.then: Callable[[], None] | None = None
 
     @property
     def may_keep_client(self) -> bool:
@@ -182,127 +185,35 @@ class Exchange(Record):
         self.is_question = True
         self.method, self.target, self.host = method, target, host
 
-    def collect_body(self, most_bytes: int, within_s: float, then: Callable[[], None]) -> bool:
-        """Is more of the body to come? Then `then` is called when it has; else all of it is in `collected`. Raises Rejection."""
-        client = self.client
-        assert client is not None
-        if self._then is None:
-            self._then = then
-            if client.reader.state == BODY:
-                client.body_is_owed(True, within_s)
-                if self.head.expects_continue and not client.reader.buffer:
-                    client.write(CONTINUE)
-        while client.reader.ready:
-            self.collected += self._body_piece()
-            if len(self.collected) > most_bytes:
-                raise Rejection(Reason.BODY_TOO_LARGE)
-        return client.reader.state == BODY
-
     # What its connections tell it.
 
     def connected(self, upstream: UpstreamConnection) -> None:
         """A connection to the backend is in hand: send the request, with as much of its body as is here."""
         try:
-            self._connected(upstream)
+            self.handler.request_relay.start(self, upstream)
         except Exception as error:  # noqa: BLE001
             self.handler.bug(self, error)
-
-    def _connected(self, upstream: UpstreamConnection) -> None:
-        self.upstream = upstream
-        now = self.sent = self.handler.now()
-        client = self.client
-        assert client is not None
-        reader = client.reader
-        if not self.body_sent and reader.state == BODY:
-            try:
-                self._keep_body(self._body_piece())
-            except Rejection as rejection:
-                self.fail(rejection)
-                return
-        if reader.state == COMPLETE:
-            self.body_sent = self._is_whole = True
-            if self.head.length:
-                framing = b"Content-Length: %d\r\n\r\n%b" % (len(self._body), self._body)
-            else:
-                framing = b"Content-Length: 0\r\n\r\n" if self.head.sized else b"\r\n"
-            upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
-            upstream.deadline = now + upstream.pool.answer_s
-            if self._body and not (upstream.used and self.method in IDEMPOTENT):
-                self._keep_body(b"")
-            return
-        if self.head.length == CHUNKED:
-            framing = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(self._body) if self._body else b"")
-        else:
-            framing = b"Content-Length: %d\r\n\r\n%b" % (self.head.length, self._body)
-        upstream.start(self, self.request + framing, head_only=self.method == "HEAD")
-        self._keep_body(b"")
-        if self.head.expects_continue and not self._body_bytes and not reader.buffer:
-            client.write(CONTINUE)
-        self.send_body()
-
-    def _keep_body(self, body: bytes) -> None:
-        """Keep all of a small body, which may have to be sent again; none when it has been sent for good."""
-        assert self.client is not None
-        self.client.resources.hold(len(body) - len(self._body))
-        self._body = body
 
     def send_body(self) -> None:
         """Pass on what is here of the request's body, no faster than the backend takes it."""
         if self._body_is_deferred:
             return
         try:
-            self._send_body()
+            self.handler.request_relay.go_on(self)
         except Rejection as rejection:
             self.fail(rejection)
         except Exception as error:  # noqa: BLE001
             self.handler.bug(self, error)
 
-    def _send_body(self) -> None:
-        client, upstream = self.client, self.upstream
-        if self._then is not None and not self.is_over:
-            self._then()
-        if client is None or upstream is None or self.body_sent or self.is_over:
-            return
-        reader = client.reader
-        if not upstream.write_paused:
-            piece = self._body_piece()
-            if piece:
-                upstream.write(chunk(piece) if self.head.length == CHUNKED else piece)
-            if reader.state == COMPLETE:
-                if self.head.length == CHUNKED:
-                    upstream.write(LAST_CHUNK)
-                self.body_sent = True
-                client.body_is_owed(False)
-                self.await_answer()
-                return
-        if reader.ready and not upstream.write_paused:
+    def send_body_again(self) -> None:
+        """Go on with the body in the next turn of the loop: there is more of it than is passed on at once."""
+        if self.client is not None:
             self._body_is_deferred = True
-            client.resources.defer(self._send_body_again)
-            return
-        if upstream.write_paused:
-            client.receiver_is_slow()
-        client.body_is_owed(not upstream.write_paused)
-        self.await_answer()
+            self.client.resources.defer(self._body_deferred)
 
-    def _send_body_again(self) -> None:
+    def _body_deferred(self) -> None:
         self._body_is_deferred = False
         self.send_body()
-
-    def _body_piece(self) -> bytes:
-        """Take a piece of the request's body. Raises Rejection."""
-        client = self.client
-        assert client is not None
-        try:
-            piece = client.reader.body()
-        except ProtocolError as error:
-            raise Rejection(
-                Reason.REQUEST_MALFORMED, "The request's body is not well-formed.", cause=error.rule
-            ) from None
-        client.unread_changed()
-        self._body_bytes += len(piece)
-        if self.route is not None and self.route.max_body is not None and self._body_bytes > self.route.max_body:
-            raise Rejection(Reason.BODY_TOO_LARGE)
-        return piece
 
     def await_answer(self) -> None:
         """The backend owes an answer from now on, but for the time in which the client owes a piece of its body."""
@@ -341,23 +252,8 @@ class Exchange(Record):
         """No connection of the backend has come free in time."""
         assert self.pool is not None
         self.pool.withdraw(self)
-        details = "All connections to the service behind this proxy are busy."
-        self.fail(Rejection(Reason.OVERLOADED, details, retry_after_s=1))
-
-    def can_be_sent_again(self) -> bool:
-        """May the request go out once more, since its connection ended before any answer (RFC 9110 section 9.2.2)?
-
-        Only on a connection that had been idle, which the backend may have closed meanwhile; and only where sending it twice
-        does no harm.
-        """
-        upstream = self.upstream
-        return (
-            upstream is not None
-            and upstream.used
-            and not upstream.spoken
-            and self._is_whole
-            and self.method in IDEMPOTENT
-        )
+        busy = "All connections to the service behind this proxy are busy."
+        self.fail(Rejection(Reason.OVERLOADED, busy, retry_after_s=1))
 
     def send_again(self) -> None:
         """Send all of the request by another connection."""
@@ -381,17 +277,13 @@ class Exchange(Record):
             self.client.abort()
         self.finish(keep=False)
 
-    def client_left(self) -> None:
-        """The client is gone, and nobody is left to be answered."""
-        self.finish(keep=False)
-
     def finish(self, *, keep: bool, now: float | None = None) -> None:
         """End it, once. `keep`: the client's connection goes on. `now` are monotonic seconds, where they are known."""
         if self.is_over:
             return
         self.is_over = True
-        if self._body:
-            self._keep_body(b"")
+        if self.kept_body:
+            self.handler.request_relay.keep(self, b"")
         if now is None:
             now = self.handler.now()
         if self.waiting is not None:

@@ -7,7 +7,6 @@ goes on where it stopped, by the same rules.
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.common.clock import Clock
@@ -22,21 +21,22 @@ from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead
 from sidecar.http.responses import Form
-from sidecar.jwt.claims import Claims
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited
-from sidecar.jwt.token_cache import digest
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.verifier import Verifier
 from sidecar.observability.telemetry import Telemetry
-from sidecar.policy import report_mode
-from sidecar.policy.identity_headers import ANONYMOUS, IdentityHeaders
+from sidecar.policy.identity_headers import IdentityHeaders
 from sidecar.policy.request_signature import Signature
-from sidecar.policy.routes import Auth, Route, Routes
-from sidecar.proxy.exchange import Client, Exchange, new_id
+from sidecar.policy.routes import Route, Routes
+from sidecar.proxy.authentication import Authentication
+from sidecar.proxy.exchange import Client, Exchange
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
+from sidecar.proxy.request_id import new_id
+from sidecar.proxy.request_relay import RequestRelay
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
+from sidecar.proxy.retry import may_be_sent_again
 from sidecar.proxy.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ class Handler:
     ) -> None:
         self.routes = routes
         self.verifier = verifier
-        self.identity = identity
+        self.authentication = Authentication(tokens, verifier, gateway.api_keys, identity)
         self.upstreams = upstreams
         self.telemetry = telemetry
         self.resources = resources
-        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors)
+        self.request_relay = RequestRelay()
+        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors, self.request_relay)
         self.tokens = tokens
         self.header_policy = header_policy
         self.heads: HeadCache[RequestHead] = HeadCache()
@@ -142,7 +143,7 @@ class Handler:
     def _go_on(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> None:
         """Verify, authorize, build the head, send; once more when the keys have come that were `awaited`. Raises Rejection."""
         try:
-            identity = self.authenticate(exchange, route, awaited)
+            identity = self.authentication.authenticate(exchange, route, awaited)
         except KeysAwaited as keys:
             exchange.waiting = asyncio.create_task(self._go_on_with(exchange, route, keys))
             return
@@ -173,7 +174,7 @@ class Handler:
         try:
             self._relay.go_on(exchange)
         except ConnectionEnded:
-            if exchange.can_be_sent_again():
+            if may_be_sent_again(exchange):
                 exchange.send_again()
             else:
                 exchange.broken_off = True
@@ -207,71 +208,6 @@ class Handler:
     def _admit(self) -> None:
         if self.resources.requests_in_flight > self._in_flight or self.resources.spent:
             raise Rejection(Reason.OVERLOADED, retry_after_s=1)
-
-    def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
-        """The identity headers for this request on this route. Raises Rejection, and KeysAwaited unless they were `awaited`."""
-        try:
-            return self.judge(exchange, route, awaited)
-        except Rejection as rejection:
-            if not route.report:
-                raise
-            return self.let_in(exchange, rejection)
-
-    def judge(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
-        """The same, also where the route only reports what it would refuse."""
-        if route.auth is Auth.NONE:
-            return ANONYMOUS
-        if route.auth is Auth.DENY:
-            raise Rejection(Reason.ROUTE_DENIED)
-        if exchange.method == "OPTIONS" and route.preflight and exchange.is_preflight:
-            return ANONYMOUS
-        special = exchange.head.special
-        if route.auth is Auth.API_KEY:
-            assert self._api_keys is not None
-            claims = self._api_keys.authenticate(special)
-        else:
-            token_digest = exchange.head.token_digest
-            verified = None if token_digest is None else self.verifier.known(token_digest)
-            if verified is None:
-                verified = self._verified(exchange, awaited)
-            if verified is None:
-                if route.auth is Auth.OPTIONAL:
-                    return ANONYMOUS
-                raise Rejection(Reason.TOKEN_MISSING)
-            claims = verified
-        exchange.claims = claims
-        route.policy.authorize(claims)
-        return self.identity.lines(claims)
-
-    def let_in(self, exchange: Exchange, rejection: Rejection) -> bytes:
-        """The identity headers of a request that its route would refuse, and only reports. Raises what is not covered by that."""
-        reason = rejection.reason
-        if reason not in report_mode.COVERED:
-            raise rejection
-        exchange.refused(rejection, reported=True)
-        verified = b""
-        if exchange.claims is not None and reason is not Reason.CLAIMS_TOO_LARGE:
-            with suppress(Rejection):  # they do not fit: the first reason is told
-                verified = self.identity.lines(exchange.claims)
-        return report_mode.identity_lines(reason, verified)
-
-    def _verified(self, exchange: Exchange, awaited: KeysAwaited | None) -> Claims | None:
-        """The verified claims of the token that a request brings, None without one. Raises Rejection and KeysAwaited."""
-        head = exchange.head
-        token = self.tokens.take(head.special, exchange.target)
-        if token is None:
-            return None
-        if exchange.examination is not None:
-            return self.verifier.verify(token, exchange.examination, awaited)
-        token_digest = head.token_digest
-        if token_digest is None:
-            token_digest = digest(token)
-            if self.tokens.only_in_headers:
-                head.token_digest = token_digest
-            known = self.verifier.known(token_digest)
-            if known is not None:
-                return known
-        return self.verifier.verify(token, None, awaited, token_digest)
 
     def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
         """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""

@@ -5,8 +5,6 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Collection
-from typing import NamedTuple
 
 from aiohttp import web
 
@@ -15,6 +13,7 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.tls import FAILED_HANDSHAKES, failed_handshake
 from sidecar.http.forwarded import Forwarded
 from sidecar.proxy.client_connection import ClientConnection
+from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
 
@@ -25,26 +24,13 @@ NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be acce
 log = logging.getLogger("sidecar.listener")
 
 
-class ListenerSettings(NamedTuple):
-    """What the configuration says of clients' connections; `trusted` are the networks of proxies that are believed."""
-
-    request_headers_s: float
-    idle_s: float
-    keep_alive_s: float
-    header_bytes: int
-    headers: int
-    connections: int
-    buffered_bytes: int
-    trusted: Collection[ipaddress.IPv4Network | ipaddress.IPv6Network]
-
-
 class Listener(web.Server):
     """What the connections of the proxy's sockets share. `scheme` is http or https."""
 
     def __init__(
         self,
         handler: Handler,
-        settings: ListenerSettings,
+        limits: ClientLimits,
         clock: Clock,
         deadlines: Deadlines,
         resources: Resources,
@@ -59,21 +45,13 @@ class Listener(web.Server):
         self._open: set[ClientConnection] = set()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
-        self.use(handler, settings)
+        self.use(handler, limits)
 
-    def use(self, handler: Handler, settings: ListenerSettings) -> None:
+    def use(self, handler: Handler, limits: ClientLimits) -> None:
         """Serve by these from the next request on; one that is being served keeps the handler that it began with."""
         self.handler = handler
-        self.request_headers_s = settings.request_headers_s
-        self.idle_s = settings.idle_s
-        self.keep_alive_s = settings.keep_alive_s
-        self.line_bytes = settings.header_bytes
-        # All headers together: one may be as long as a token, the others are short.
-        self.head_bytes = 2 * settings.header_bytes
-        self.headers = settings.headers
-        self.most_connections = settings.connections
-        self.trusted = settings.trusted
-        self.resources.most_held_bytes = settings.buffered_bytes
+        self.limits = limits
+        self.resources.most_held_bytes = limits.buffered_bytes
         self.resources.hold(0)
 
     def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp's own handler is not used
@@ -88,10 +66,10 @@ class Listener(web.Server):
         """A client has connected; is there room for it?"""
         self._count(connection)
         self.deadlines.watched.add(connection)
-        if len(self._open) > self.most_connections + MOST_REFUSED:
+        if len(self._open) > self.limits.connections + MOST_REFUSED:
             connection.abort()
             return True
-        return len(self._open) <= self.most_connections
+        return len(self._open) <= self.limits.connections
 
     def closed(self, connection: ClientConnection) -> None:
         """A connection has ended."""
@@ -110,7 +88,7 @@ class Listener(web.Server):
                 log.warning("event=not_accepted error=%s do='Raise the limit of open files.'", error.strerror)
                 await asyncio.sleep(NOT_ACCEPTED_S)
                 continue
-            if len(self._open) >= self.most_connections:
+            if len(self._open) >= self.limits.connections:
                 accepted.close()  # a handshake costs more than a refusal is worth
                 continue
             connection = self()
@@ -124,7 +102,7 @@ class Listener(web.Server):
     ) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.request_headers_s
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.limits.request_headers_s
             )
         except BaseException as error:
             self.closed(connection)  # nobody else says so before the handshake has ended
@@ -176,10 +154,10 @@ class Listener(web.Server):
         return Forwarded(address, self.scheme, self._is_trusted(address), self._is_trusted)
 
     def _is_trusted(self, address: str) -> bool:
-        if not self.trusted or not address:
+        if not self.limits.trusted or not address:
             return False
         parsed = ipaddress.ip_address(address)
-        return any(parsed in network for network in self.trusted)
+        return any(parsed in network for network in self.limits.trusted)
 
 
 def _peer_address(host: str) -> str:

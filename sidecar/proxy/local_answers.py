@@ -1,6 +1,7 @@
 """What the sidecar answers itself: refusals, pages of its own, and the answers to front proxies."""
 
 import re
+from functools import partial
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.gateway.api_keys import ApiKeys
@@ -11,7 +12,9 @@ from sidecar.http.responses import Form, accepted, connection_line, local, refus
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route
-from sidecar.proxy.exchange import Exchange, new_id
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.request_id import new_id
+from sidecar.proxy.request_relay import RequestRelay
 
 PREFLIGHT_ROUTE = Route("/*", name="(preflight)")  # for logs and metrics
 GRPC = re.compile(rb"application/grpc(?:[+;]|$)", re.IGNORECASE).match
@@ -28,12 +31,14 @@ class LocalAnswers:
         api_keys: ApiKeys | None,
         signature: Signature | None,
         cors: Cors | None,
+        request_relay: RequestRelay,
     ) -> None:
         self._form = form
         self._telemetry = telemetry
         self._api_keys = api_keys
         self._signature = signature
         self._cors = cors
+        self._request_relay = request_relay
 
     def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
         """Answer a request that is refused.
@@ -82,8 +87,10 @@ class LocalAnswers:
         """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
         client = exchange.client
         assert client is not None
-        if page.body_bytes and exchange.collect_body(page.body_bytes, page.body_s, lambda: self.reply(exchange, page)):
-            return
+        if page.body_bytes:
+            again = partial(self.reply, exchange, page)
+            if self._request_relay.collect(exchange, page.body_bytes, page.body_s, again):
+                return
         status, headers, content = page.answer(exchange, exchange.collected)
         exchange.status = status
         keep = exchange.may_keep_client

@@ -79,8 +79,8 @@ class UpstreamConnection(Connection):
         self.is_read_up = nbytes < self.room
         if nbytes >= READ_BYTES:
             self.count_full_read()
-        if self.tunnel is not None:
-            self.tunnel.from_upstream(data)
+        if self.sink is not None:
+            self.sink.from_upstream(data)
             return
         if self.asker is None:
             if self.is_open:  # TLS may still read while it closes, and an abort within that fails
@@ -98,7 +98,7 @@ class UpstreamConnection(Connection):
         self.complete_end = _is_in_order(self.transport.get_extra_info("ssl_object"))
         self.ended = True
         self.is_open = False
-        if self.tunnel is None and self.asker is not None:
+        if self.sink is None and self.asker is not None:
             self.asker.answer_came()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -106,21 +106,21 @@ class UpstreamConnection(Connection):
         self.is_open = False
         self.release_held()
         self.pool.forget(self)
-        if self.tunnel is not None:
-            self.tunnel.ended()
+        if self.sink is not None:
+            self.sink.ended()
         elif self.asker is not None:
             self.asker.answer_came()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.tunnel is not None:
-            self.tunnel.upstream_writable()
+        if self.sink is not None:
+            self.sink.upstream_writable()
         elif self.asker is not None:
             self.asker.send_body()
 
     def expire(self) -> None:
         """The backend was silent for too long."""
-        if self.tunnel is None and self.asker is not None:
+        if self.sink is None and self.asker is not None:
             self.asker.upstream_silent()
         else:
             self.abort()
@@ -192,7 +192,7 @@ class UpstreamConnection(Connection):
 
     def enter_tunnel(self, tunnel: Joined) -> bytes:
         """Hand what comes to the tunnel from now on; returns what came already."""
-        self.tunnel = tunnel
+        self.sink = tunnel
         early = self.reader.release()
         self.unread_changed()
         return early

@@ -13,7 +13,8 @@ import pytest
 from sidecar.common.deadlines import NEVER
 from sidecar.gateway.local_endpoints import Page, Reply
 from sidecar.policy.routes import Auth, Route
-from sidecar.proxy.client_connection import LINGER_S, ClientConnection
+from sidecar.proxy.client_connection import ClientConnection
+from sidecar.proxy.client_limits import LINGER_S
 from sidecar.proxy.listener import Listener
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send

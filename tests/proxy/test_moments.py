@@ -130,9 +130,9 @@ async def test_a_client_may_leave_in_the_turn_in_which_its_tunnel_ends() -> None
             writer = await ends
             [connection] = connections(stack)
             async with patience("the tunnel"):
-                while connection.tunnel is None:
+                while connection.sink is None:
                     await asyncio.sleep(0)
-            upstream = connection.tunnel._upstream
+            upstream = connection.sink._upstream
             leave()
             writer.close()
             await gone_from(stack)
@@ -251,8 +251,8 @@ async def test_the_frame_that_is_followed_no_further_is_finished_when_the_token_
         before = len(lines()[0].sent)
         client.say(frames + frame(3, masked=True))
         assert len(lines()[0].sent) < before + len(frames)
-        assert connection.tunnel is not None
-        connection.tunnel._expire()
+        assert connection.sink is not None
+        connection.sink._expire()
         told = lines()[0].sent[before:].removeprefix(frames)
         assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")
 

@@ -14,7 +14,7 @@ from sidecar.jwt.claims import Claims
 from sidecar.observability.telemetry import Telemetry
 from sidecar.policy.routes import Route
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.handler import new_id
+from sidecar.proxy.request_id import new_id
 from sidecar.proxy.resources import Resources
 from tests.http.heads import read
 

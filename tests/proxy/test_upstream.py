@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.app.builder.components import listener_settings
+from sidecar.app.builder.components import client_limits
 from sidecar.app.state import Live
 from sidecar.config import parse
 from sidecar.proxy.exchange import Exchange
@@ -80,9 +80,7 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
     }
     config = parse(json.dumps(config | settings))
     live = Live(config, clock)
-    made = Proxy(
-        live, Listener(live.assembly.handler, listener_settings(config), clock, live.deadlines, live.resources)
-    )
+    made = Proxy(live, Listener(live.assembly.handler, client_limits(config), clock, live.deadlines, live.resources))
     yield made
     for connection in made.listener.connections:
         connection.transport.end()  # type: ignore[attr-defined]

@@ -37,8 +37,8 @@ from sidecar.policy.identity_headers import HeaderLimits, IdentityHeader, Identi
 from sidecar.policy.path_normalization import Ignored
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Auth, Route, Routes
+from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.forward_auth import ForwardAuth
-from sidecar.proxy.listener import ListenerSettings
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_pool import UpstreamPool
 
@@ -257,10 +257,10 @@ def backend(
     )
 
 
-def listener_settings(config: Config) -> ListenerSettings:
+def client_limits(config: Config) -> ClientLimits:
     """What holds for the connections of clients."""
     timeouts, limits = config.timeouts, config.limits
-    return ListenerSettings(
+    return ClientLimits(
         request_headers_s=timeouts.request_headers_s,
         idle_s=timeouts.idle_s,
         keep_alive_s=timeouts.keep_alive_s,

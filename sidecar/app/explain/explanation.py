@@ -117,7 +117,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         try:
             if not route.report:
                 raise refusal
-            identity = handler.let_in(exchange, refusal)
+            identity = handler.authentication.let_in(exchange, refusal)
         except Rejection:
             return Explanation(steps, refusal)
         steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
@@ -137,10 +137,10 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
 async def _judged(handler: Handler, exchange: Exchange, route: Route) -> bytes:
     """The identity headers, also where their keys have to be waited for. Raises Rejection."""
     try:
-        return handler.judge(exchange, route)
+        return handler.authentication.judge(exchange, route)
     except KeysAwaited as keys:
         await keys.landed()
-        return handler.judge(exchange, route, keys)
+        return handler.authentication.judge(exchange, route, keys)
 
 
 def _head(assembly: Assembly, question: Question) -> RequestHead:

@@ -1,0 +1,120 @@
+"""A request on its way to the backend: its head with the framing of its body, then the body as it comes.
+
+A small body is kept as long as the request may have to be sent again. One that is for a page of the sidecar's own is collected.
+"""
+
+from collections.abc import Callable
+
+from sidecar.common.errors import Reason, Rejection
+from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
+from sidecar.http.grammar import ProtocolError
+from sidecar.http.message_reader import BODY, COMPLETE
+from sidecar.http.responses import CONTINUE
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.retry import IDEMPOTENT
+from sidecar.proxy.upstream_connection import UpstreamConnection
+
+
+class RequestRelay:
+    """Takes each request to its backend, no faster than that takes it. What is known of a request is in its exchange."""
+
+    def start(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
+        """Send the request by this connection, with as much of its body as is here."""
+        exchange.upstream = upstream
+        now = exchange.sent = exchange.handler.now()
+        client = exchange.client
+        assert client is not None
+        head, reader = exchange.head, client.reader
+        head_only = exchange.method == "HEAD"
+        if not exchange.body_sent and reader.state == BODY:
+            try:
+                self.keep(exchange, self._piece(exchange))
+            except Rejection as rejection:
+                exchange.fail(rejection)
+                return
+        body = exchange.kept_body
+        if reader.state == COMPLETE:
+            exchange.body_sent = exchange.is_whole = True
+            if head.length:
+                framing = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            else:
+                framing = b"Content-Length: 0\r\n\r\n" if head.sized else b"\r\n"
+            upstream.start(exchange, exchange.request + framing, head_only=head_only)
+            upstream.deadline = now + upstream.pool.answer_s
+            if body and not (upstream.used and exchange.method in IDEMPOTENT):
+                self.keep(exchange, b"")
+            return
+        if head.length == CHUNKED:
+            framing = b"Transfer-Encoding: chunked\r\n\r\n" + (chunk(body) if body else b"")
+        else:
+            framing = b"Content-Length: %d\r\n\r\n%b" % (head.length, body)
+        upstream.start(exchange, exchange.request + framing, head_only=head_only)
+        self.keep(exchange, b"")
+        if head.expects_continue and not exchange.body_bytes and not reader.buffer:
+            client.write(CONTINUE)
+        exchange.send_body()
+
+    def go_on(self, exchange: Exchange) -> None:
+        """Pass on what is here of the body. Raises Rejection."""
+        client, upstream = exchange.client, exchange.upstream
+        if exchange.then is not None and not exchange.is_over:
+            exchange.then()
+        if client is None or upstream is None or exchange.body_sent or exchange.is_over:
+            return
+        reader = client.reader
+        if not upstream.write_paused:
+            piece = self._piece(exchange)
+            if piece:
+                upstream.write(chunk(piece) if exchange.head.length == CHUNKED else piece)
+            if reader.state == COMPLETE:
+                if exchange.head.length == CHUNKED:
+                    upstream.write(LAST_CHUNK)
+                exchange.body_sent = True
+                client.body_is_owed(False)
+                exchange.await_answer()
+                return
+        if reader.ready and not upstream.write_paused:
+            exchange.send_body_again()
+            return
+        if upstream.write_paused:
+            client.receiver_is_slow()
+        client.body_is_owed(not upstream.write_paused)
+        exchange.await_answer()
+
+    def collect(self, exchange: Exchange, most_bytes: int, within_s: float, then: Callable[[], None]) -> bool:
+        """Is more of the body to come? Then `then` is called when it has; else all of it is in `collected`. Raises Rejection."""
+        client = exchange.client
+        assert client is not None
+        if exchange.then is None:
+            exchange.then = then
+            if client.reader.state == BODY:
+                client.body_is_owed(True, within_s)
+                if exchange.head.expects_continue and not client.reader.buffer:
+                    client.write(CONTINUE)
+        while client.reader.ready:
+            exchange.collected += self._piece(exchange)
+            if len(exchange.collected) > most_bytes:
+                raise Rejection(Reason.BODY_TOO_LARGE)
+        return client.reader.state == BODY
+
+    def keep(self, exchange: Exchange, body: bytes) -> None:
+        """Keep all of a small body, which may have to be sent again; none when it has been sent for good."""
+        assert exchange.client is not None
+        exchange.client.resources.hold(len(body) - len(exchange.kept_body))
+        exchange.kept_body = body
+
+    def _piece(self, exchange: Exchange) -> bytes:
+        """Take a piece of the body. Raises Rejection."""
+        client, route = exchange.client, exchange.route
+        assert client is not None
+        try:
+            piece = client.reader.body()
+        except ProtocolError as error:
+            raise Rejection(
+                Reason.REQUEST_MALFORMED, "The request's body is not well-formed.", cause=error.rule
+            ) from None
+        client.unread_changed()
+        exchange.body_bytes += len(piece)
+        if route is not None and route.max_body is not None and exchange.body_bytes > route.max_body:
+            raise Rejection(Reason.BODY_TOO_LARGE)
+        return piece
