@@ -208,6 +208,8 @@ async def serve(make: Callable[[], Served], started: Callable[[Any], None] = ann
         draining = asyncio.create_task(served.drain())
         cut = asyncio.create_task(at_once.wait())
         await asyncio.wait({draining, cut}, return_when=asyncio.FIRST_COMPLETED)
+        if at_once.is_set():
+            log.warning("event=stopping_at_once why='a second signal' do='Nothing: what was under way is cut off.'")
         cut.cancel()
         draining.cancel()
     finally:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,18 +67,26 @@ async def test_it_serves_on_while_the_cluster_learns_that_it_ends(tmp_path: Path
         await it.ended()
 
 
-async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    async with program(tmp_path) as it:
-        it.backend.handler = never
-        async with RawClient.to(it.addresses["proxy"]) as client, RawClient.to(it.addresses["proxy"]):
-            await client.send(it.good())
-            await it.backend.received(2)
-            it.process.terminate()
-            await it.until_unready()
-            it.process.terminate()
-            assert await it.ended() in (0, 1)
-            assert b" 200 " not in await client.closed()
-        assert await it.told() == []
+@pytest.mark.parametrize("case", ["one process", "workers", "spans that no collector takes"])
+async def test_a_second_signal_ends_at_once(case: str, tmp_path: Path) -> None:
+    async with RawBackend(never) as collector:
+        settings: dict[str, Any] = {"timeouts": {"drain_delay": "600s", "shutdown": "600s"}}
+        if case == "workers":
+            settings["workers"] = 2
+        elif case == "spans that no collector takes":
+            settings["tracing"] = {"endpoint": f"{collector.url}/v1/traces"}
+        async with program(tmp_path, **settings) as it:
+            it.backend.handler = never
+            async with RawClient.to(it.addresses["proxy"]) as client, RawClient.to(it.addresses["proxy"]):
+                await client.send(it.good())
+                await it.backend.received(2)
+                it.process.terminate()
+                await it.until_unready()
+                it.process.send_signal(signal.SIGINT)
+                assert await it.ended() == 0
+                assert b" 200 " not in await client.closed()
+            assert await it.told() == []
+            assert sum("event=stopping_at_once" in line for line in it.lines) == 1
 
 
 async def test_what_does_not_finish_in_time_is_cut_off(tmp_path: Path) -> None:
