@@ -26,11 +26,17 @@ class CannotAsk(Exception):
 
 
 class Running:
-    """A sidecar that can be asked. `connect` opens a connection to it; `pid` is its process where that is known."""
+    """A sidecar that can be asked. `connect` opens a connection to it; `pid` is its process where that is known.
 
-    def __init__(self, where: str, connect: Callable[[], socket.socket], pid: int | None = None) -> None:
+    `silent` says what is wrong when it does not answer, and what to do.
+    """
+
+    def __init__(
+        self, where: str, connect: Callable[[], socket.socket], pid: int | None = None, silent: str | None = None
+    ) -> None:
         self.where = where
         self.pid = pid
+        self.silent = silent or f"no sidecar answers at {where}; is that its admin.listen?"
         self._connect = connect
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
@@ -44,7 +50,7 @@ class Running:
             said = json.loads(answer.read(MOST_BYTES))
             status = answer.status
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CannotAsk(f"{self.where}: no sidecar answers there; is that its admin.listen?") from error
+            raise CannotAsk(self.silent) from error
         finally:
             connection.close()
         if status >= 400:
@@ -52,12 +58,14 @@ class Running:
         return said
 
 
-def at(url: str) -> Running:
+def at(url: str, silent: str | None = None) -> Running:
     """The one whose admin listener is at a URL. ValueError for no such URL."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not re.fullmatch(r".+:[1-9][0-9]{0,4}", parts.netloc):
         raise ValueError(f"{url} is not the URL of an admin listener, such as {DEFAULT}")
-    return Running(url, lambda: socket.create_connection((parts.hostname or "", parts.port or 0), ANSWER_S))
+    return Running(
+        url, lambda: socket.create_connection((parts.hostname or "", parts.port or 0), ANSWER_S), silent=silent
+    )
 
 
 def own_socket() -> socket.socket | None:
@@ -126,6 +134,6 @@ def health(listener: str, path: str) -> tuple[bool, str]:
         answer = connection.getresponse()
         return answer.status == 200, answer.read(MOST_BYTES).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:
-        raise CannotAsk(f"{listener}: no sidecar answers there; is that its health.listen?") from error
+        raise CannotAsk(f"no sidecar answers at {listener}; is that its health.listen?") from error
     finally:
         connection.close()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from sidecar.cli.running import add_options
 
 Command = Callable[[argparse.Namespace], int]
-_IMPORT = "the configuration of Envoy's jwt_authn or of Istio as one of ours; what has no equivalent is named above it"
-_EXPLAIN = "what would happen to a request, check by check; its token comes from a file or stdin"
+_IMPORT = "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent"
+_EXPLAIN = "say what would happen to a request, check by check; its token comes from a file or stdin"
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -15,9 +15,9 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser; `commands` are what the words of the first argument stand for."""
     parser = argparse.ArgumentParser(
         prog="jwt-sidecar",
-        description="A reverse proxy beside one backend: verifies the JWT of every request and says why when it refuses.",
+        description="A reverse proxy beside one backend. It verifies the JWT of every request, and says why it refuses one.",
     )
-    parser.add_argument("--version", action=_Version, help="say which version this is")
+    parser.add_argument("--version", action=_Version, help="print the version")
     below = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, words: str) -> argparse.ArgumentParser:
@@ -26,9 +26,9 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         return command
 
     for name, words in (
-        ("run", "the proxy"),
-        ("check", "every problem of the configuration at once"),
-        ("dev", "the proxy with an embedded issuer and backend, a token and ready curl lines"),
+        ("run", "run the proxy"),
+        ("check", "list every problem of a configuration"),
+        ("dev", "run the proxy with an issuer and a backend of its own; print a token and curl lines"),
     ):
         command = add(name, words)
         command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
@@ -37,50 +37,55 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
                 "--online", action="store_true", help="also fetch every key set and connect to every upstream"
             )
     _add_explain(add("explain", _EXPLAIN))
-    add_options(add("status", "what the running one does, and what is wrong: what its page says, for a terminal"))
+    add_options(add("status", "say what a running sidecar does, and what is wrong with it, as its page does"))
     add_options(
-        add("report", "what report mode would have refused, and which rules are safe to enforce; exit 1: not all")
+        add(
+            "report",
+            "say what report mode would have refused, and which rules are safe to enforce (exit code 1: not all)",
+        )
     )
-    command = add("probe", "is the running one ready? Exit 0: yes. For health checks of Compose and podman")
-    command.add_argument("--live", action="store_true", help="only whether it answers, ready or not")
-    command.add_argument("--health", metavar="URL", help="ask this health listener, as http://127.0.0.1:8081")
+    command = add("probe", "exit with 0 if a running sidecar is ready: for health checks of Compose and podman")
+    command.add_argument("--live", action="store_true", help="if it answers, ready or not")
+    command.add_argument("--health", metavar="URL", help="ask this health listener, such as http://127.0.0.1:8081")
     add_options(command)
-    words = "tell the running one to drain, as a preStop hook does: not ready any more, still serving"
+    words = "let a running sidecar drain, as a preStop hook does: it is not ready any more, and still serves"
     command = add("drain", words)
-    command.add_argument("--undrain", action="store_true", help="take it back: ready again")
+    command.add_argument("--undrain", action="store_true", help="take it back: it is ready again")
     add_options(command)
     command = add("import", _IMPORT)
     command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
     command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
-    words = "makes and changes the files of API keys and of signing keys"
+    words = "make and change files of API keys and of signing keys"
     _add_keys(
         below.add_parser("keys", help=words, description=words).add_subparsers(required=True, metavar="WHAT"),
         commands["keys"],
     )
-    command = add("completion", "a script that lets a shell complete these commands, to be sourced by it")
-    command.add_argument("shell", choices=SHELLS, help="for which shell")
+    command = add("completion", "print a script that completes these commands in a shell")
+    command.add_argument("shell", choices=SHELLS, help="the shell")
     return parser
 
 
 def _add_explain(command: argparse.ArgumentParser) -> None:
-    add_options(command)
+    add_options(command, "the configuration that decides; with --id the sidecar that runs with it")
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument("--path", help="the path, with the query if there is one")
-    which.add_argument("--url", help="or the URL that a client asks for")
-    which.add_argument("--curl", metavar="LINE", help="or a whole curl line in quotes; - for stdin")
-    which.add_argument("--id", metavar="REQUEST_ID", help="or one of the last refusals of the running one")
-    command.add_argument("--method", help="the method (GET)")
-    command.add_argument("--host", help="the Host that the client names (localhost)")
-    command.add_argument("--token-file", metavar="FILE", help="the token; without it stdin, or no token at all")
+    which.add_argument("--url", help="or the URL that the client asks for")
+    which.add_argument("--curl", metavar="LINE", help="or a whole curl line in quotes; - reads it from stdin")
+    which.add_argument("--id", metavar="REQUEST_ID", help="or one of the last refusals of a running sidecar")
+    command.add_argument("--method", help="the method (default: GET)")
+    command.add_argument("--host", help="the Host that the client names (default: localhost)")
+    command.add_argument(
+        "--token-file", metavar="FILE", help="the file with the token; without it stdin has the token, or there is none"
+    )
 
 
 def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys: Command) -> None:
     for name, words in (
-        ("new", "add an API key, and print it: the one time that it is shown"),
-        ("list", "what a file of either kind holds, without any secret"),
+        ("new", "add an API key, and print it; it is shown only this once"),
+        ("list", "list what a file of either kind holds, without its secrets"),
         ("disable", "switch an API key off"),
-        ("rotate", "add a signing key, published at once, that takes over later; without a key before it, at once"),
-        ("withdraw", "take a signing key out at once, with all that it signed"),
+        ("rotate", "add a signing key: it is published now, and signs later (the first key signs now)"),
+        ("withdraw", "take a signing key out now; everything that it signed becomes invalid"),
     ):
         command = below.add_parser(name, help=words, description=words)
         command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
@@ -88,25 +93,35 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
         match name:
             case "new":
                 command.add_argument("name", metavar="NAME", help="whose key it is: the sub of tokens")
-                command.add_argument("--scope", action="append", default=[], help="a scope that it has; again for more")
                 command.add_argument(
-                    "--claim", action="append", default=[], metavar="NAME=VALUE", help="a claim; JSON or text"
+                    "--scope", action="append", default=[], help="a scope of the key; may be given several times"
                 )
-                command.add_argument("--expires", metavar="WHEN", help="90d, or 2026-12-31T23:59:59Z (never)")
+                command.add_argument(
+                    "--claim",
+                    action="append",
+                    default=[],
+                    metavar="NAME=VALUE",
+                    help="a claim, in JSON or text; may be given several times",
+                )
+                command.add_argument("--expires", metavar="WHEN", help="90d, or 2026-12-31T23:59:59Z (default: never)")
             case "disable":
                 command.add_argument("id", metavar="ID", help="the key's id, as list shows it")
             case "rotate":
                 command.add_argument(
-                    "--algorithm", choices=("EdDSA", "RS256", "ES256"), default="EdDSA", help="(EdDSA)"
+                    "--algorithm", choices=("EdDSA", "RS256", "ES256"), default="EdDSA", help="(default: EdDSA)"
                 )
                 command.add_argument(
-                    "--ahead", default="15m", help="until it signs, for verifiers to learn of it (15m)"
+                    "--ahead",
+                    default="15m",
+                    help="how long verifiers have to learn of it before it signs (default: 15m)",
                 )
-                command.add_argument("--keep", default="1h", help="from then until the one before is gone (1h)")
+                command.add_argument(
+                    "--keep", default="1h", help="how long the key before it stays published after that (default: 1h)"
+                )
             case "withdraw":
                 command.add_argument("kid", metavar="KID", help="the key's kid, as list shows it")
         if name in ("disable", "withdraw"):
-            command.add_argument("--last", action="store_true", help="also where it is the last that is good")
+            command.add_argument("--last", action="store_true", help="even if it is the last good key")
 
 
 class _Version(argparse.Action):

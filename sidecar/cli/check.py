@@ -110,7 +110,7 @@ async def _problem(part: _Part) -> str | None:
     except (Unusable, FetchFailed) as error:
         return f"{part.key}: {error}"
     except Rejection as rejection:
-        return f"{part.key}: {rejection.details}"
+        return f"{part.key}: {rejection.cause or rejection.details}"
     return None
 
 

@@ -50,13 +50,13 @@ def of_curl(line: str) -> Request:
         words = shlex.split(_plain_quotes(line.replace("\\\r\n", " ").replace("\\\n", " ")))
     except ValueError as error:
         raise NotUnderstood(f"the line has an open quote ({error}); put all of it in one pair of quotes") from None
-    if words[:1] == ["curl"]:
+    if words and words[0].rpartition("/")[2] in ("curl", "curl.exe"):
         words = words[1:]
-    method, url, headers, has_body, in_query = "", "", list[tuple[str, str]](), False, False
+    method, urls, headers, has_body, in_query = "", list[str](), list[tuple[str, str]](), False, False
     data: list[str] = []
     for name, value in _options(words):
         if name in ("", "url"):
-            url = url or value
+            urls.append(value)
         elif name == "request":
             method = value
         elif name == "header":
@@ -73,9 +73,11 @@ def of_curl(line: str) -> Request:
         elif name in BODY:
             has_body = True
             data.append(value)
-    if not url:
+    if not urls:
         raise NotUnderstood("the line names no URL")
-    request = of_url(url)
+    if len(urls) > 1:
+        raise NotUnderstood(f"only one of these can be the URL of a curl line: {' '.join(urls)}; take the others out")
+    request = of_url(urls[0])
     host = next((text for name, text in headers if name.lower() == "host"), request.host)
     path = request.path
     if in_query and data:

@@ -16,4 +16,4 @@ def drain(one: Running, *, undrain: bool) -> str:
             "jwt-sidecar drain --undrain takes it back"
         )
     except (KeyError, TypeError) as error:
-        raise CannotAsk(f"{one.where}: no sidecar answers there; is that its admin.listen?") from error
+        raise CannotAsk(one.silent) from error

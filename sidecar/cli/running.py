@@ -6,13 +6,21 @@ from typing import Any
 
 from sidecar.app.running import DEFAULT, CannotAsk, Running, at, running
 
+NONE_HERE = (
+    f"no sidecar of yours runs here, and none answers at {DEFAULT}; start one, or name its listener with --admin URL"
+)
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The options that name one, where several run."""
+
+def add_options(command: argparse.ArgumentParser, of_config: str = "the sidecar that runs with this file") -> None:
+    """The options that name one, where several run; `of_config` is what the help says of -c."""
     which = command.add_mutually_exclusive_group()
-    which.add_argument("--pid", type=int, help="the one with this process id, where several run")
-    which.add_argument("-c", "--config", metavar="FILE", help="the one that runs with this file, where several run")
-    which.add_argument("--admin", metavar="URL", help=f"the one whose admin listener is there ({DEFAULT})")
+    which.add_argument("--pid", type=int, help="the sidecar with this process id")
+    which.add_argument("-c", "--config", metavar="FILE", help=of_config)
+    which.add_argument(
+        "--admin",
+        metavar="URL",
+        help=f"the sidecar whose admin listener is at this URL (default: the only one here, or {DEFAULT})",
+    )
 
 
 def chosen(options: argparse.Namespace) -> Running:
@@ -30,7 +38,7 @@ def chosen(options: argparse.Namespace) -> Running:
             return at(_admin_url(options.config))
     if len(found) > 1:
         raise CannotAsk(f"several sidecars run here; name one of them: {'; '.join(map(_named, found))}")
-    return found[0] if found else at(DEFAULT)
+    return found[0] if found else at(DEFAULT, NONE_HERE)
 
 
 def who(about: dict[str, Any]) -> str:

@@ -124,6 +124,7 @@ async def test_a_refusal_is_told_by_its_request_id_with_its_cure(stack: Stack, c
         ),
         ("curl -G api.example/s -d q=1 -d r=2", ("GET", "/s?q=1&r=2", "api.example", ())),
         ("curl -I -k --max-time 3 https://user:pw@api.example", ("HEAD", "/", "api.example", ())),
+        ("/usr/bin/curl api.example", ("GET", "/", "api.example", ())),
         ("curl -i -H'Host: other' http://127.0.0.1:8080/x", ("GET", "/x", "other", ())),
         ("--url=http://a/b --json '{}' -o /dev/null", ("POST", "/b", "a", ())),
     ],
@@ -133,7 +134,15 @@ def test_a_curl_line_is_read_as_it_is_pasted(line: str, told: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [("curl -H x", "names no URL"), ("curl 'x", "open quote"), ("curl ftp://a/b", "not a URL")]
+    ("line", "why"),
+    [
+        ("curl -H x", "names no URL"),
+        ("curl 'x", "open quote"),
+        ("curl ftp://a/b", "not a URL"),
+        ("wget http://a/b", "only one of these can be the URL of a curl line: wget http://a/b;"),
+        ("curl http://a/b http://a/c", "only one of these"),
+        ("curl --limit-rate 1k http://a/b", "1k http://a/b; take the others out"),
+    ],
 )
 def test_what_is_no_curl_line_is_said(line: str, why: str) -> None:
     with pytest.raises(NotUnderstood, match=why):

@@ -112,6 +112,11 @@ async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Pat
     )
 
 
+async def test_a_backend_that_cannot_be_reached_is_told_with_the_cause(tmp_path: Path) -> None:
+    found = await problems_of(config(tmp_path, ISSUERS, "upstream: unix:///none/here.sock"), online=True)
+    assert "upstreams.default: The backend's socket is not there." in found
+
+
 async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> None:
     read = config(
         tmp_path,
