@@ -34,7 +34,7 @@ bench: wheel
 	rm -rf build/bench && $(BIN)/python -m venv build/bench
 	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
-	build/bench/bin/python -m benchmarks --access-log both --record
+	build/bench/bin/python -m benchmarks --record
 
 # What a request costs in calls, and the budget that a test holds it to: make cost WRITE=--write
 cost: .venv/installed-dev

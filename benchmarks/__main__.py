@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import report
+from benchmarks.bench import Bench, NotServed, Result
 from benchmarks.growth import growth
 from benchmarks.issuer import serving_issuers
 from benchmarks.origin import nginx_origin
@@ -17,7 +17,7 @@ from benchmarks.peers import Missing, Peer, peers
 from benchmarks.process import LOAD_CORE
 from benchmarks.profile import profile
 from benchmarks.proxies import Broken
-from benchmarks.works import LOGGED, WORKS, Bench, NotServed, Result
+from benchmarks.works import WORKS
 
 ALONE = {"growth": growth, "profile": profile}
 """Commands that measure jwt-sidecar by itself."""
@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--peers", default="all", help="all, or names with commas between (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=int, default=2, help="length of one proxy's turn (default: %(default)s)")
-    parser.add_argument("--access-log", choices=["off", "on", "both"], default="off", help="default: %(default)s")
     parser.add_argument("--record", action="store_true", help="write tables, JSON and charts into the repository")
     arguments = parser.parse_args()
     works = arguments.works or list(WORKS)
@@ -42,7 +41,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with contextlib.ExitStack() as stack:
         try:
-            found, versions, skipped = _found(arguments.peers)
+            found, versions = _found(arguments.peers)
             os.sched_setaffinity(0, {int(LOAD_CORE)})
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
             directory.chmod(0o755)  # a worker of nginx may run as another user
@@ -53,19 +52,16 @@ def main() -> int:
                 stack.enter_context(serving_issuers()),
                 arguments.rounds,
                 arguments.seconds,
-                access_log=False,
             )
-            run = report.this_run(arguments.rounds, arguments.seconds, versions, skipped)
+            run = report.this_run(arguments.rounds, arguments.seconds, versions)
             if works[0] in ALONE:
                 return ALONE[works[0]](bench, run, arguments.record)
             results: list[Result] = []
             good = True
-            for access_log in {"off": [False], "on": [True], "both": [False, True]}[arguments.access_log]:
-                for work in works:
-                    if work in LOGGED or not access_log:
-                        good &= _measure(work, replace(bench, access_log=access_log), run, results)
-                        if arguments.record:
-                            report.write(run, results, bench)
+            for work in works:
+                good &= _measure(work, bench, results)
+                if arguments.record:
+                    report.write(run, results, bench)
             print(f"\nGoals\n\n{report.goals(results)}")
         except (Broken, Missing) as error:
             print(f"benchmarks: {error}", file=sys.stderr)
@@ -73,22 +69,21 @@ def main() -> int:
     return 0 if good else 1
 
 
-def _measure(work: str, bench: Bench, run: report.Run, results: list[Result]) -> bool:
+def _measure(work: str, bench: Bench, results: list[Result]) -> bool:
     """False: a proxy did not do its work. The other works are measured all the same."""
     try:
         for result in WORKS[work](bench):
             print(f"\n{result.title}\n\n{report.table(result)}", flush=True)
             results.append(result)
     except (NotServed, Broken, ConnectionError) as why:
-        run.skipped[work] = str(why)
         print(f"\n{work}: skipped, {why}", flush=True)
         return isinstance(why, NotServed)
     return True
 
 
-def _found(names: str) -> tuple[list[Peer], dict[str, str], dict[str, str]]:
-    """The peers that can be run, their versions, and the others with the reason."""
-    found, versions, skipped = [], {}, {}
+def _found(names: str) -> tuple[list[Peer], dict[str, str]]:
+    """The peers that can be run, and their versions."""
+    found, versions = [], {}
     for peer in peers():
         if names == "all" or peer.name in names.split(","):
             try:
@@ -96,9 +91,8 @@ def _found(names: str) -> tuple[list[Peer], dict[str, str], dict[str, str]]:
                 found.append(peer)
                 print(f"{peer.name}: {versions[peer.name]}", flush=True)
             except Missing as error:
-                skipped[peer.name] = str(error)
                 print(f"{peer.name}: skipped, {error}", flush=True)
-    return found, versions, skipped
+    return found, versions
 
 
 sys.exit(main())

@@ -37,37 +37,51 @@ def bars(title: str, subtitle: str, panels: Mapping[str, Mapping[str, Spread]], 
     return _svg(_WIDTH, y + 6, title, f"{subtitle}; less is better; the thin line is the spread", lines)
 
 
-def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[float, Spread]]) -> str:
-    """Small multiples: in each panel a line through the medians over the numbers (in powers of ten), with their spread.
+def growth(title: str, subtitle: str, panels: Mapping[str, Mapping[str, Mapping[float, Spread]]]) -> str:
+    """Small multiples: in each panel a line for every name, through the medians over the numbers (in powers of ten).
 
-    All begin at zero; each has its own scale.
+    With each median its spread. All begin at zero; each panel has its own scale, and room for itself where it is the only one.
     """
     lines = []
-    for number, (panel, points) in enumerate(panels.items()):
-        left, top = 40 + number % _COLUMNS * _SQUARE, _TOP + 36 + number // _COLUMNS * _HEIGHT
-        most = max(high for _, _, high in points.values())
-        first, last = log10(max(min(points), 1)), log10(max(points))
-        placed: list[tuple[float, Sequence[float]]] = [
-            (
-                left + (_SQUARE - 60) * (log10(max(x, 1)) - first) / (last - first),
-                [top + _PLOT * (1 - y / most) for y in ys],
-            )
-            for x, ys in points.items()
-        ]
+    columns = min(_COLUMNS, len(panels))
+    square = _SQUARE * _COLUMNS // columns
+    for number, (panel, series) in enumerate(panels.items()):
+        left, top = 40 + number % columns * square, _TOP + 36 + number // columns * _HEIGHT
+        most = max(high for points in series.values() for _, _, high in points.values())
+        numbers = next(iter(series.values()))
+        first, last = log10(max(min(numbers), 1)), log10(max(numbers))
         lines += [
             _text(left - 20, top - 22, panel, "font-weight='bold' font-size='12'"),
-            f"<path d='M{left} {top}V{top + _PLOT}H{left + _SQUARE - 50}' stroke='{_GREY}' fill='none'/>",
-            f"<path d='M{' L'.join(f'{x:.1f} {ys[0]:.1f}' for x, ys in placed)}' stroke='{_OURS}' fill='none'/>",
+            f"<path d='M{left} {top}V{top + _PLOT}H{left + square - 50}' stroke='{_GREY}' fill='none'/>",
         ]
-        for (x, (middle, low, high)), (value, (cost, _, _)) in zip(placed, points.items(), strict=True):
-            lines += [
-                f"<path d='M{x:.1f} {low:.1f}V{high:.1f}' stroke='{_RANGE}'/>",
-                f"<circle cx='{x:.1f}' cy='{middle:.1f}' r='2.5' fill='{_OURS}'/>",
-                _text(x, middle - 7, _figure(cost), "text-anchor='middle' font-size='9'"),
-                _text(x, top + _PLOT + 13, _short(value), "text-anchor='middle' font-size='9'"),
+        lines += [
+            _text(
+                _across(left, square, first, last, x), top + _PLOT + 13, _short(x), "text-anchor='middle' font-size='9'"
+            )
+            for x in numbers
+        ]
+        for place, (name, points) in enumerate(series.items()):
+            colour = _OTHERS if place else _OURS
+            placed: list[tuple[float, Sequence[float]]] = [
+                (_across(left, square, first, last, x), [top + _PLOT * (1 - y / most) for y in ys])
+                for x, ys in points.items()
             ]
-    rows = -(-len(panels) // _COLUMNS)
-    return _svg(_COLUMNS * _SQUARE, _TOP + rows * _HEIGHT, title, subtitle, lines)
+            path = " L".join(f"{x:.1f} {ys[0]:.1f}" for x, ys in placed)
+            lines.append(f"<path d='M{path}' stroke='{colour}' fill='none'/>")
+            for (x, (middle, low, high)), (cost, _, _) in zip(placed, points.values(), strict=True):
+                lines += [
+                    f"<path d='M{x:.1f} {low:.1f}V{high:.1f}' stroke='{_RANGE}'/>",
+                    f"<circle cx='{x:.1f}' cy='{middle:.1f}' r='2.5' fill='{colour}'/>",
+                    _text(x, middle - 7, _figure(cost), "text-anchor='middle' font-size='9'"),
+                ]
+            if len(series) > 1:
+                lines.append(_text(placed[-1][0] - 8, placed[-1][1][0] + 16, name, "text-anchor='end' font-size='11'"))
+    rows = -(-len(panels) // columns)
+    return _svg(columns * square, _TOP + rows * _HEIGHT, title, subtitle, lines)
+
+
+def _across(left: float, square: float, first: float, last: float, number: float) -> float:
+    return left + (square - 60) * (log10(max(number, 1)) - first) / (last - first)
 
 
 def _svg(width: int, height: float, title: str, subtitle: str, lines: Sequence[str]) -> str:

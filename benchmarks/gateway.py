@@ -1,44 +1,25 @@
 """What a request costs the gateway leg, on a warm API key, beside the sidecar leg, on the token that the gateway sends it.
 
-python -m benchmarks.gateway [--rounds 7] [--seconds 2]
-
 CPU time of the process per request, wrk on the other core, nginx as the origin of both; the legs take turns.
 """
 
-import argparse
 import contextlib
 import http.client
 import json
-import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.origin import nginx_origin
 from benchmarks.process import PROXY_CORE, Process, free_port, running
+from benchmarks.proxies import Broken
 from benchmarks.wrk import closed_loop
 from sidecar.gateway.api_keys import NEVER, ApiKey
 from sidecar.gateway.key_ring import TimedKey
 from sidecar.gateway.signing_key import SigningKey, key_set
 
 ISSUER, AUDIENCE = "https://gateway.bench/issuer", "bench"
-
-
-def main() -> None:
-    """Measure, and print a line for each algorithm and leg."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--seconds", type=int, default=2)
-    chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        for alg in ("EdDSA", "RS256"):
-            costs = measure(Path(directory, alg), alg, chosen.rounds, chosen.seconds)
-            medians = {leg: statistics.median(values) for leg, values in costs.items()}
-            ratio = statistics.median(g / s for g, s in zip(costs["gateway"], costs["sidecar"], strict=True))
-            told = ", ".join(f"{leg} {median:.1f} us" for leg, median in medians.items())
-            print(f"{alg}: {told}; gateway/sidecar {ratio:.2f} (median of {chosen.rounds} pairs)", flush=True)
 
 
 def measure(directory: Path, alg: str, rounds: int, seconds: int) -> dict[str, list[float]]:
@@ -67,13 +48,14 @@ def measure(directory: Path, alg: str, rounds: int, seconds: int) -> dict[str, l
             "sidecar": (stack.enter_context(serving(directory / "sidecar", sidecar, token)), token),
         }
         costs: dict[str, list[float]] = {leg: [] for leg in legs}
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for leg, ((process, port), credentials) in legs.items():
                 before = process.cpu_s()
                 load = closed_loop(f"http://127.0.0.1:{port}/", credentials, seconds)
                 if load.refused:
-                    raise SystemExit(f"{leg} refused {load.refused} of {load.requests}")
-                costs[leg].append((process.cpu_s() - before) / load.requests * 1e6)
+                    raise Broken(f"{leg} refused {load.refused} of {load.requests}")
+                if number:  # the first one warms up
+                    costs[leg].append((process.cpu_s() - before) / load.requests * 1e6)
         return costs
 
 
@@ -102,8 +84,4 @@ def await_served(process: Process, port: int, credentials: str) -> None:
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.05)
-    raise SystemExit(f"it lets nobody in: {process.output.read_text()}")
-
-
-if __name__ == "__main__":
-    main()
+    raise Broken(f"it lets nobody in: {process.output.read_text()}")

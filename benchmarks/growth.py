@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.bench import CPU, OURS, Bench, cpu
 from benchmarks.chart import Spread
 from benchmarks.chart import growth as chart
 from benchmarks.origin import BYTES, bulk_origin
 from benchmarks.proxies import Proxy, serving
 from benchmarks.setting import Setting
-from benchmarks.works import CPU, OURS, Bench, cpu
 from benchmarks.wrk import Load, closed_loop, each_once
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ Points = Mapping[float, tuple[Proxy, Callable[[], Load]]]
 @contextlib.contextmanager
 def _one(bench: Bench) -> Iterator[tuple[Proxy, str]]:
     """A proxy with one issuer, and a token that it accepts."""
-    setting = bench.setting(name="growth")
+    setting = bench.setting("growth")
     with serving(bench.only(OURS), setting) as (proxy,):
         yield proxy, setting.issuers[0].token()
 
 
 @contextlib.contextmanager
 def _tokens(bench: Bench) -> Iterator[Points]:
-    setting = bench.setting(name="growth")
+    setting = bench.setting("growth")
     tokens = setting.issuers[0].tokens(10_000)
     with serving(bench.only(OURS), setting) as (proxy,):
         yield {number: (proxy, _in_turn(proxy, tokens[:number])) for number in (1, 10, 100, 1_000, 10_000)}
@@ -46,7 +46,7 @@ def _tokens(bench: Bench) -> Iterator[Points]:
 
 @contextlib.contextmanager
 def _rules(bench: Bench) -> Iterator[Points]:
-    base = bench.setting(name="growth")
+    base = bench.setting("growth")
     issuer = base.issuers[0]
     token = issuer.token()
 
@@ -59,7 +59,7 @@ def _rules(bench: Bench) -> Iterator[Points]:
 
 @contextlib.contextmanager
 def _issuers(bench: Bench) -> Iterator[Points]:
-    base = bench.setting(name="growth")
+    base = bench.setting("growth")
     issuers = tuple(bench.issuers.add(f"growth-{i}") for i in range(100))
     tokens = [issuer.token() for issuer in issuers]
     with _each(bench, (1, 10, 100), lambda number: replace(base, issuers=issuers[:number])) as proxies:
@@ -145,6 +145,10 @@ def growth(bench: Bench, run: "Run", record: bool) -> int:
         subtitle = (
             f"microseconds of CPU time for one request; median and spread of {run.rounds} interleaved turns; {run.date}"
         )
-        CHART.write_text(chart("How the cost of a request grows", subtitle, panels))
+        CHART.write_text(
+            chart(
+                "How the cost of a request grows", subtitle, {title: {OURS: points} for title, points in panels.items()}
+            )
+        )
         FIGURES.write_text(json.dumps({"run": asdict(run), "panels": panels}, indent=1) + "\n")
     return 0

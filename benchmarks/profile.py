@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.bench import OURS, Bench
 from benchmarks.proxies import serving
-from benchmarks.works import OURS, Bench
 from benchmarks.wrk import closed_loop
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def profile(bench: Bench, _run: "Run", _record: bool) -> int:
     """Writes results/profile.svg (py-spy) or results/profile.txt (perf) of a warm run; 1 when neither is installed."""
     py_spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
     perf = shutil.which("perf")
-    setting = bench.setting()
+    setting = bench.setting("profile")
     token = setting.issuers[0].token()
     RESULTS.mkdir(exist_ok=True)
     with serving(bench.only(OURS), setting) as (proxy,):

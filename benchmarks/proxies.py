@@ -5,15 +5,20 @@ import http.client
 import json
 import os
 import shutil
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.certificate import write_certificate
 from benchmarks.peers import Peer
 from benchmarks.process import Process, free_port, running
 from benchmarks.setting import CLAIMS_HEADER, SEEN, Setting
 
 START_S = 30.0
+UNVERIFIED = ssl.create_default_context()
+UNVERIFIED.check_hostname = False
+UNVERIFIED.verify_mode = ssl.CERT_NONE
 
 # Compiled .pyc files are part of an installed Python program.
 ENVIRON = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -26,10 +31,11 @@ class Proxy:
     peer: Peer
     process: Process
     port: int
+    scheme: str
 
     def url(self, path: str = "/") -> str:
         """The address of a path."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
 
 class Broken(Exception):
@@ -42,10 +48,12 @@ def started(peer: Peer, setting: Setting) -> Iterator[Proxy]:
     directory = setting.directory / peer.name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    if setting.tls:
+        write_certificate(directory)
     port = free_port()
     command = peer.command(setting, port, directory)
     with running(command, directory, setting.cores, ENVIRON) as process:
-        yield Proxy(peer, process, port)
+        yield Proxy(peer, process, port, "https" if setting.tls else "http")
 
 
 @contextlib.contextmanager
@@ -100,6 +108,8 @@ def _check(proxy: Proxy, setting: Setting) -> None:
 
 def _get(proxy: Proxy, path: str, token: str | None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=START_S)
+    if proxy.scheme == "https":
+        connection = http.client.HTTPSConnection("127.0.0.1", proxy.port, timeout=START_S, context=UNVERIFIED)
     headers: Mapping[str, str] = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
         connection.request("GET", path, headers=headers)

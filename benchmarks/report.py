@@ -4,20 +4,26 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks.chart import Spread, bars
-from benchmarks.goals import GOALS, Goal
+from benchmarks.bench import OURS, Bench, Result
+from benchmarks.chart import Spread, bars, growth
+from benchmarks.goals import CACHED, GOALS, Goal
 from benchmarks.peers.sidecar import TWO_WORKERS
-from benchmarks.works import OURS, Bench, Result
 
 RESULTS = Path(__file__).parent / "results"
-SUMMARY = ("warm", "cold-rs256", "reject-signature", "rich-varied")
+STORED = RESULTS / "latest.json"
+SUMMARY = ("mix", "warm")
 """The panels of the chart in the README."""
+USERS = "users-"
+"""Begins the names of the results that the chart of users shows."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Run:
     """Where, when and with what the figures were taken."""
 
     date: str
+    commit: str
+    command: str
     processor: str
     cores: int
     kernel: str
@@ -33,28 +41,38 @@ class Run:
     load: float
     """The machine's load average of the minute before: what else was running."""
     versions: Mapping[str, str]
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Peers and works that are not in the tables, and why."""
 
 
-def this_run(rounds: int, seconds: int, versions: Mapping[str, str], skipped: dict[str, str]) -> Run:
+def this_run(rounds: int, seconds: int, versions: Mapping[str, str]) -> Run:
     """This machine, now."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    cores = os.cpu_count() or 1
-    return Run(date, model, cores, platform.release(), rounds, seconds, os.getloadavg()[0], versions, skipped)
+    head = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return Run(
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        commit,
+        f"python -m benchmarks {' '.join(sys.argv[1:])}",
+        model,
+        os.cpu_count() or 1,
+        platform.release(),
+        rounds,
+        seconds,
+        os.getloadavg()[0],
+        versions,
+    )
 
 
-def ratios(result: Result, peer: str) -> list[float]:
-    """The compared column of `result.mine` by that of a peer, in each round.
+def ratios(result: Result, peer: str, column: str = "") -> list[float]:
+    """The compared column of `result.mine`, or another one, by that of a peer, in each round.
 
     Taken within a round, so that what slows the machine for a while slows both sides of it.
     """
+    column = column or result.leading
     return [
-        mine[result.leading] / theirs[result.leading]
+        mine[column] / theirs[column]
         for mine, theirs in zip(result.rounds.get(result.mine, []), result.rounds.get(peer, []), strict=False)
     ]
 
@@ -73,57 +91,94 @@ def table(result: Result) -> str:
 def goals(results: Sequence[Result]) -> str:
     """Every goal beside what was measured."""
     rows = [["", "against", "goal", "measured", "min - max", "reached"]]
-    for logged in ("", "-logged"):
-        for goal in GOALS:
-            for result in results:
-                if result.name == goal.result + logged and (measured := ratios(result, goal.peer)):
-                    rows.append(_goal(goal, result, measured))
+    for goal in GOALS:
+        for result in results:
+            if result.name == goal.result and (measured := ratios(result, goal.peer, goal.column)):
+                rows.append(_goal(goal, result, measured))
     return _markdown(rows) if len(rows) > 1 else ""
 
 
 def _goal(goal: Goal, result: Result, measured: Sequence[float]) -> list[str]:
     reached = "yes" if median(measured) <= goal.most else "no"
-    return [result.title, goal.peer, f"<= {goal.most:g}", _middle(measured), _spread(measured), reached]
+    title = f"{result.title}: {goal.column}" if goal.column else result.title
+    return [title, goal.peer, f"<= {goal.most:g}", _middle(measured), _spread(measured), reached]
 
 
-def write(run: Run, results: Sequence[Result], bench: Bench) -> None:
-    """`latest.md`, `latest.json`, every configuration, a chart for each result and one of several, all of this run."""
-    shutil.rmtree(RESULTS / "configs", ignore_errors=True)
-    (RESULTS / "configs").mkdir(parents=True)
-    for chart in RESULTS.glob("*.svg"):
-        chart.unlink()
+def write(run: Run, taken: Sequence[Result], bench: Bench) -> None:
+    """Adds results to those that are stored, in place of older ones, and makes the page and the charts anew."""
+    (RESULTS / "configs").mkdir(parents=True, exist_ok=True)
     for peer in (*bench.peers, TWO_WORKERS):
         for config in sorted(bench.directory.glob(f"*/{peer.name}/{peer.config}")):
             setting = config.parent.parent.name
             shutil.copy(config, RESULTS / "configs" / f"{setting}-{peer.name.replace(' ', '-')}{config.suffix}")
-    facts = asdict(run)
-    (RESULTS / "latest.json").write_text(
-        json.dumps({"run": facts, "results": [asdict(result) for result in results]}, indent=1) + "\n"
-    )
+    stored = {one["name"]: Result(**one) for one in json.loads(STORED.read_text())} if STORED.exists() else {}
+    stored |= {result.name: replace(result, run=asdict(run)) for result in taken}
+    STORED.write_text(json.dumps([asdict(result) for result in stored.values()], indent=1) + "\n")
+    draw(list(stored.values()))
+
+
+def draw(results: Sequence[Result]) -> None:
+    """The page and the charts of what is stored."""
+    for chart in RESULTS.glob("*.svg"):
+        chart.unlink()
+    results = sorted(results, key=lambda result: _place(result.name))
+    versions: dict[str, Any] = {}
+    for result in results:
+        versions |= result.run["versions"]
     text = [
-        "# Latest run\n",
-        f"{run.date}; {run.processor}, {run.cores} cores, Linux {run.kernel}; medians of {run.rounds} interleaved"
-        f" rounds of {run.seconds} s; load average before it began {run.load:.1f}. Only the ratios carry over to other machines.",
+        "# The recorded run\n",
+        "Medians of interleaved rounds. Only the ratios carry over to other machines. The configurations are in `configs/`, every"
+        " round in `latest.json`.",
         "",
-        *(f"- {name}: {version}" for name, version in run.versions.items()),
-        *(f"- {name}: skipped, {why}" for name, why in run.skipped.items()),
-        "",
-        "The configurations are in `configs/`, every round in `latest.json`.",
+        *(f"- {name}: {version}" for name, version in versions.items()),
         "\n## Goals\n",
         goals(results),
     ]
-    taken = f"{run.date}, {run.processor}"
     for result in results:
+        run = result.run
         (RESULTS / f"{result.name}.svg").write_text(
-            bars(result.title, f"{result.leading}, {taken}", {result.title: _spreads(result)}, result.mine)
+            bars(result.title, f"{result.leading}, {_taken(result)}", {result.title: _spreads(result)}, result.mine)
         )
-        text += ["", f"## {result.title}", "", f"![{result.title}]({result.name}.svg)", "", table(result)]
+        text += [
+            "",
+            f"## {result.title}",
+            "",
+            f"{run['date']}, commit {run['commit']}, `{run['command']}`: {run['rounds']} rounds of {run['seconds']} s;"
+            f" {run['processor']}, {run['cores']} cores, Linux {run['kernel']}; load average before it {run['load']:.1f}.",
+            "",
+            f"![{result.title}]({result.name}.svg)",
+            "",
+            table(result),
+        ]
     (RESULTS / "latest.md").write_text("\n".join(text) + "\n")
-    panels = {result.title: _spreads(result) for result in results if result.name in SUMMARY}
-    if panels:
-        (RESULTS / "summary.svg").write_text(
-            bars("CPU time of the proxy for one request", f"microseconds, {taken}", panels, OURS)
+    summary = [result for result in results if result.name in SUMMARY]
+    if summary:
+        panels = {result.title: _spreads(result) for result in summary}
+        title = "CPU time of the proxy for one request"
+        (RESULTS / "summary.svg").write_text(bars(title, f"microseconds, {_taken(summary[0])}", panels, OURS))
+    users: dict[float, dict[str, Spread]] = {
+        int(result.name.removeprefix(USERS)): _spreads(result) for result in results if result.name.startswith(USERS)
+    }
+    if users:
+        names = [name for name in next(iter(users.values())) if name in (OURS, CACHED)]
+        series = {name: {number: spreads[name] for number, spreads in sorted(users.items())} for name in names}
+        (RESULTS / "users.svg").write_text(
+            growth(
+                "How the cost of the mix grows with its users",
+                "microseconds of CPU time for one request",
+                {"users": series},
+            )
         )
+
+
+def _place(name: str) -> int:
+    """Results in the order of the goals; those without one come last."""
+    names = [goal.result for goal in GOALS]
+    return names.index(name) if name in names else len(names)
+
+
+def _taken(result: Result) -> str:
+    return f"{result.run['date']}, {result.run['processor']}"
 
 
 def _spreads(result: Result) -> dict[str, Spread]:

@@ -29,4 +29,6 @@ class Setting:
     """Path prefix (ending in `/`) and whose tokens it takes."""
     claims_header: bool = False
     access_log: bool = False
+    tls: bool = False
+    """Between the client and the proxy, with the key and certificate of `benchmarks.certificate`."""
     cores: str = PROXY_CORE

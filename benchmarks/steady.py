@@ -9,7 +9,9 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from statistics import quantiles
 
 _HEAD_END = b"\r\n\r\n"
@@ -29,12 +31,14 @@ class Latency:
     """How much later than planned the client sent."""
 
 
-def steady(port: int, token: str, rate: float, requests: int, connections: int = 32) -> Latency:
-    """So many requests at 127.0.0.1:`port`, `rate` of them a second; at an infinite rate as many as get through."""
-    request = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+def steady(port: int, heads: Iterator[bytes], rate: float, requests: int, connections: int = 32) -> Latency:
+    """So many `requests`, taken from `heads`, at 127.0.0.1:`port`, `rate` of them a second; at an infinite rate as many as
+    get through.
+    """
+    to_come = deque(islice(heads, requests + connections))  # made before anything is timed
     idle = deque(_Connection(port) for _ in range(connections))
     for connection in idle:  # opened by the proxy, and its own connections to the origin, before anything is timed
-        connection.send(request, 0.0)
+        connection.send(to_come.popleft(), 0.0)
     for connection in idle:
         while not connection.received():
             select.select([connection.socket], [], [], 1.0)
@@ -50,7 +54,7 @@ def steady(port: int, token: str, rate: float, requests: int, connections: int =
             while sent < requests and start + sent / rate <= now and idle:
                 planned = start + sent / rate
                 connection = idle.popleft()
-                connection.send(request, planned)
+                connection.send(to_come.popleft(), planned)
                 # Waiting for a free connection is the proxy's doing and no lag of the client.
                 lags.append(max(0.0, now - max(planned, waited)))
                 busy[connection.socket] = connection

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from benchmarks.bench import CPU, cpu
 from benchmarks.issuer import serving_issuers
 from benchmarks.origin import bulk_origin, nginx_origin
 from benchmarks.peers import Peer
@@ -25,7 +26,6 @@ from benchmarks.process import LOAD_CORE
 from benchmarks.proxies import Proxy, serving
 from benchmarks.setting import Setting
 from benchmarks.transfer import download, upload
-from benchmarks.works import CPU, cpu
 from benchmarks.wrk import CONNECTIONS, closed_loop, each_once
 
 NEW_TOKENS = 5_000

@@ -1,11 +1,13 @@
 """Closed-loop load by wrk: how many requests were answered, and how."""
 
+import random
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, count
 from pathlib import Path
 
 from benchmarks.proxies import Broken
@@ -25,9 +27,16 @@ function request()
 end
 """
 
+_MIX_HEADERS = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept": "application/json, text/plain, */*",
+    "Accept-Encoding": "gzip, deflate, br",
+    "Accept-Language": "en-GB,en;q=0.9,de;q=0.7",
+}
+
 _USERS = """\
 -- Users by Zipf's law (the n-th as often as 1/n), each with a token of its own; a new path and Traceparent in each request.
-local tokens, sums, total, number = {}, {}, 0, 0
+local tokens, sums, total, number, answered, refused = {}, {}, 0, 0, 0, 0
 for line in io.lines("%(path)s") do
     tokens[#tokens + 1] = "Bearer " .. line
     total = total + 1 / #tokens
@@ -44,30 +53,31 @@ function request()
     return wrk.format("GET", "/orders/" .. number, {
         ["Authorization"] = tokens[low],
         ["Traceparent"] = string.format("00-%%032x-00f067aa0ba902b7-01", number),
-        ["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-        ["Accept"] = "application/json, text/plain, */*",
-        ["Accept-Encoding"] = "gzip, deflate, br",
-        ["Accept-Language"] = "en-GB,en;q=0.9,de;q=0.7",
+%(headers)s
     })
 end
 """
 
-_EACH_ONCE = """\
--- Sends each line of the file as a token, once, and ends when `expected` answers have come.
-local tokens, sent, answered, refused, expected = {}, 0, 0, 0, %(expected)d
-for line in io.lines("%(path)s") do tokens[#tokens + 1] = line end
-function request()
-    sent = sent + 1
-    return wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. tokens[(sent - 1) %% #tokens + 1] })
-end
+_UNTIL = """\
+-- Ends when `expected` answers have come.
 function response(status)
     answered = answered + 1
     if status ~= 200 then refused = refused + 1 end
-    if answered == expected then
+    if answered == %(expected)d then
         io.write(answered, " requests in -\\n  Non-2xx or 3xx responses: ", refused, "\\n")
         io.flush()
         os.exit(0)
     end
+end
+"""
+
+_EACH_ONCE = """\
+-- Sends each line of the file as a token, in turn.
+local tokens, sent, answered, refused = {}, 0, 0, 0
+for line in io.lines("%(path)s") do tokens[#tokens + 1] = line end
+function request()
+    sent = sent + 1
+    return wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. tokens[(sent - 1) %% #tokens + 1] })
 end
 """
 
@@ -117,17 +127,32 @@ def each_once(url: str, tokens: Sequence[str], requests: int | None = None) -> L
         listed.write_text("\n".join(tokens))
         # The last tokens are spent by requests that are under way when enough are answered.
         expected = requests if requests is not None else len(tokens) - CONNECTIONS
-        script.write_text(_EACH_ONCE % {"expected": expected, "path": listed})
+        script.write_text((_EACH_ONCE + _UNTIL) % {"expected": expected, "path": listed})
         return _wrk(["-d3600s", "-s", str(script), url])
 
 
-def users(url: str, tokens: Sequence[str], seconds: int, seed: int) -> Load:
-    """Requests of many users, as a service gets them."""
+def users(url: str, tokens: Sequence[str], seconds: int, seed: int, requests: int | None = None) -> Load:
+    """Requests of many users, as a service gets them, for so many seconds or until so many `requests` are answered."""
     with tempfile.TemporaryDirectory() as directory:
         listed, script = Path(directory, "tokens"), Path(directory, "mix.lua")
         listed.write_text("\n".join(tokens))
-        script.write_text(_USERS % {"path": listed, "seed": seed})
+        headers = "\n".join(f'        ["{name}"] = "{value}",' for name, value in _MIX_HEADERS.items())
+        said = {"path": listed, "seed": seed, "headers": headers, "expected": requests}
+        script.write_text((_USERS if requests is None else _USERS + _UNTIL) % said)
         return _wrk([f"-d{seconds}s", "-s", str(script), url])
+
+
+def users_requests(tokens: Sequence[str]) -> Iterator[bytes]:
+    """The same requests, one by one, for other clients than wrk."""
+    chances = random.Random(1)
+    sums = list(accumulate(1 / rank for rank in range(1, len(tokens) + 1)))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in _MIX_HEADERS.items())
+    for number in count(1):
+        (token,) = chances.choices(tokens, cum_weights=sums)
+        yield (
+            f"GET /orders/{number} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+            f"Traceparent: 00-{number:032x}-00f067aa0ba902b7-01\r\n{lines}\r\n"
+        ).encode()
 
 
 def _wrk(arguments: Sequence[str], connections: int = CONNECTIONS) -> Load:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.certificate import CERTIFICATE, KEY
 from benchmarks.issuer import AUDIENCE, Issuer
 from benchmarks.peers import Missing, Peer
 from benchmarks.setting import CLAIM_HEADERS, CLAIMS_HEADER, Setting
@@ -51,6 +52,7 @@ def _config(setting: Setting, port: int, cached: bool) -> dict[str, Any]:
     manager: dict[str, Any] = {
         "@type": _type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "bench",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {
             "virtual_hosts": [
                 {
@@ -68,10 +70,17 @@ def _config(setting: Setting, port: int, cached: bool) -> dict[str, Any]:
     if setting.access_log:
         stdout = {"@type": _type("access_loggers.stream.v3.StdoutAccessLog"), "log_format": {"json_format": LOGGED}}
         manager["access_log"] = [{"name": "stdout", "typed_config": stdout}]
-    listener = {
-        "address": _address(port),
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }
+    chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": manager}]}
+    if setting.tls:
+        certificate = {"certificate_chain": {"filename": CERTIFICATE}, "private_key": {"filename": KEY}}
+        chain["transport_socket"] = {
+            "name": "tls",
+            "typed_config": {
+                "@type": _type("transport_sockets.tls.v3.DownstreamTlsContext"),
+                "common_tls_context": {"tls_certificates": [certificate]},
+            },
+        }
+    listener = {"address": _address(port), "filter_chains": [chain]}
     issuer_port = urlsplit(setting.issuers[0].jwks_uri).port
     assert issuer_port is not None
     clusters = [_cluster("origin", setting.origin), _cluster("issuers", issuer_port)]
@@ -128,5 +137,9 @@ def _type(name: str) -> str:
 
 PEER = Peer("envoy", "Envoy, jwt_authn, defaults", "envoy.json", version, functools.partial(command, False))
 CACHED = Peer(
-    "envoy-cache", "Envoy, jwt_authn, jwt_cache_config", "envoy.json", version, functools.partial(command, True)
+    "envoy-cache",
+    "Envoy, jwt_authn, jwt_cache_config of 25,000 tokens",
+    "envoy.json",
+    version,
+    functools.partial(command, True),
 )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.certificate import CERTIFICATE, KEY
 from benchmarks.issuer import AUDIENCE
 from benchmarks.peers import Missing, Peer
 from benchmarks.peers.installed import first_line
@@ -20,8 +21,7 @@ def version() -> str:
     """The one installed beside this interpreter."""
     if not _PROGRAM.exists():
         raise Missing(f"{_PROGRAM.name} is not installed beside {os.path.basename(sys.executable)}: make install")
-    number = first_line(sys.executable, "-c", "import importlib.metadata as m; print(m.version('jwt-sidecar'))")
-    return f"jwt-sidecar {number}, Python {sys.version.split()[0]}"
+    return first_line(str(_PROGRAM), "--version")
 
 
 def command(workers: int, setting: Setting, port: int, directory: Path) -> list[str]:
@@ -43,6 +43,8 @@ def command(workers: int, setting: Setting, port: int, directory: Path) -> list[
     }
     if not setting.routes:
         del config["routes"]
+    if setting.tls:
+        config["tls"] = {"cert_file": CERTIFICATE, "key_file": KEY}
     (directory / "sidecar.yaml").write_text(json.dumps(config, indent=2))
     return [str(_PROGRAM), "run", "-c", "sidecar.yaml"]
 
