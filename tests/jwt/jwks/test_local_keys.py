@@ -24,7 +24,7 @@ from tests.peers.clock import HandClock, in_its_time
 from tests.peers.tokens import ABSENT, AUDIENCE
 from tests.peers.waiting import cached, verified
 
-FILE_POLL_S = 5.0  # as docs/how/choose-an-issuer.md says
+FILE_POLL_S = 5.0  # as docs/reference/issuers.md says
 SECRET = b"0123456789abcdef0123456789abcdef"
 OTHER = b"fedcba9876543210fedcba9876543210"
 ISS = "https://hmac.test/"
