@@ -220,7 +220,7 @@ def within_s(cell: str) -> float:
     return float(found[1])
 
 
-FAULT_ROWS = rows("The key set cannot be had")
+FAULT_ROWS = rows("The key set cannot be fetched")
 
 
 def test_the_page_has_a_row_for_each_fault() -> None:
@@ -486,7 +486,7 @@ async def test_story(name: str, clock: HandClock) -> None:
     assert await STORIES[name](clock) == {"known": codes(known), "new": codes(new)}
 
 
-# Crowds
+# Many clients at once
 
 with_a_crowd = partial(in_its_time, quiet_s=0.05)
 """A thousand connections at once keep a busy machine silent for longer."""
