@@ -3,6 +3,7 @@
 Envoy is told of each provider what `jwt_authn` can say: issuers, audiences, keys, the place of the token, subjects.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,7 @@ import pytest_asyncio
 import yaml
 
 from benchmarks.peers import Peer, envoy
-from benchmarks.proxies import started
+from benchmarks.proxies import await_accepted, started
 from benchmarks.setting import CLAIM_HEADERS, CLAIMS_HEADER, Setting
 from sidecar.common.clock import Clock
 from sidecar.config import Issuer
@@ -26,7 +27,7 @@ from tests.peers.providers import ROWS, SECRET, Row, key_set
 from tests.peers.wire import request
 from tests.real.conftest import SETTINGS
 from tests.real.test_envoy import Outcome, outcome, row
-from tests.real.test_import import configuration, jwt_authn, listening
+from tests.real.test_import import configuration, jwt_authn
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,7 +113,7 @@ async def outcomes(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             return [str(envoy.BINARY), "-c", "envoy.json", "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
 
         with started(Peer("providers", "", "envoy.json", envoy.version, command), setting) as theirs:
-            await listening(theirs)
+            await asyncio.to_thread(await_accepted, theirs, "of nobody: no rule is for /")
             found: Outcomes = {}
             for number, (name, shape) in enumerate(ROWS.items()):
                 async with sidecar_of(shape, Clock(), upstream=backend.url, **SETTINGS) as sidecar:
