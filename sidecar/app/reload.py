@@ -108,6 +108,8 @@ class Reload:
 
     def _is_in_use(self) -> bool:
         """Is the file as it was read? It may have changed before the watch began, or been refused by an earlier process."""
+        if self._file.is_fifo():  # it has been read, and has nothing more to say
+            return True
         try:
             return self._file.read_text("utf-8-sig") == self._live.assembly.config.written
         except (OSError, UnicodeDecodeError):
