@@ -206,7 +206,9 @@ def main() -> int:
 
     async def run() -> int:
         async with backend() as url:
-            with running(url, issuer, limits=CONNECTIONS) as proxy:
+            # Idle clients are to be there at the end of a round, however long that is.
+            timeouts = {"keep_alive": f"{seconds + 60:.0f}s", "drain_delay": "0s"}
+            with running(url, issuer, limits=CONNECTIONS, timeouts=timeouts) as proxy:
                 before, token = descriptors(proxy.pid), issuer.mint("EdDSA", 86_400)
                 return sum([await soak(proxy, token, seconds, before) for _ in range(ROUNDS)])
 
