@@ -34,7 +34,9 @@ class Limits(Struct):
 
     header_bytes: Count = key("Of a request's header; tokens of some issuers are large.", 32768)
     headers: Count = key("Headers of a request; no honest client sends more.", 100)
-    connections: Count = key("Connections of clients.", 10000)
+    connections: Count = key(
+        "Connections of clients; where all are taken, the one that is idle longest makes room.", 10000
+    )
     in_flight: Count = key("Requests at work; more are answered 503.", 1000)
     upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
     upstream_header_bytes: Count = key("Of all headers of an answer together.", 65536)

@@ -182,6 +182,13 @@ class ClientConnection(Connection):
         self.is_open = False
         self.transport.abort()
 
+    @property
+    def idle_until(self) -> float:
+        """When it ends if no next request begins; NEVER where it does anything but wait for one."""
+        waits = self.is_open and self.exchange is None and self.sink is None and not self.reader.buffer
+        waits = waits and not self.transport.get_write_buffer_size()
+        return self._due if waits else NEVER
+
     def close(self) -> None:
         """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
         is_idle = self.exchange is None and self.sink is None and not self.reader.buffer

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 import ssl
+from heapq import nsmallest
 
 from aiohttp import web
 
@@ -19,6 +20,8 @@ from sidecar.proxy.resources import Resources
 
 SAID_AGAIN_S = 60.0  # between two lines about failed handshakes of one cause
 MOST_REFUSED = 64  # connections above the limit that hear why; more end at once, since they take descriptors meanwhile
+IDLE_S = 1.0  # a connection that has waited so long for a request makes room for a new one, if there is none
+LONGEST_IDLE = 64  # connections that are found at a time: all have to be looked at
 NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
 
 log = logging.getLogger("sidecar.listener")
@@ -43,6 +46,8 @@ class Listener(web.Server):
         self.scheme = scheme
         self.is_closing = False
         self._open: set[ClientConnection] = set()
+        self._idle: list[tuple[float, ClientConnection]] = []  # that make room for others, the next one last
+        self._look_at = float("-inf")
         self._handshakes: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
         self.use(handler, limits)
@@ -69,7 +74,24 @@ class Listener(web.Server):
         if len(self._open) > self.limits.connections + MOST_REFUSED:
             connection.abort()
             return True
-        return len(self._open) <= self.limits.connections
+        return len(self._open) <= self.limits.connections or self._makes_room()
+
+    def _makes_room(self) -> bool:
+        """End the connection that has waited longest for its next request; is there one?"""
+        now = self.clock.monotonic()
+        if not self._idle and now >= self._look_at:
+            longest = now + self.limits.keep_alive_s - IDLE_S
+            all_until = ((one.idle_until, number, one) for number, one in enumerate(self._open))
+            found = nsmallest(LONGEST_IDLE, (one for one in all_until if one[0] <= longest))
+            self._idle = [(until, one) for until, _, one in reversed(found)]
+            if not found:
+                self._look_at = now + IDLE_S
+        while self._idle:
+            until, connection = self._idle.pop()
+            if connection.idle_until == until:  # else it has had a request since
+                connection.abort()
+                return True
+        return False
 
     def closed(self, connection: ClientConnection) -> None:
         """A connection has ended."""
@@ -88,7 +110,7 @@ class Listener(web.Server):
                 log.warning("event=not_accepted error=%s do='Raise the limit of open files.'", error.strerror)
                 await asyncio.sleep(NOT_ACCEPTED_S)
                 continue
-            if len(self._open) >= self.limits.connections:
+            if len(self._open) >= self.limits.connections and not self._makes_room():
                 accepted.close()  # a handshake costs more than a refusal is worth
                 continue
             connection = self()

@@ -37,10 +37,14 @@ async def test_clients_leave_descriptors_for_probes_and_for_who_is_served(tmp_pa
         await it.says("event=descriptors_do_not_fit open_files=356 needed=11256 connections=50 ")
         assert await it.metric("jwt_sidecar_connections_limit") == 50
         async with AsyncExitStack() as open_ones:
-            idle = [await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"])) for _ in range(400)]
-            for client in idle[:50]:
-                assert (await client.request(it.good())).status == 200
-            told = [await client.closed() for client in idle[50:]]
+            busy = [await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"])) for _ in range(50)]
+            for client in busy:  # a head that has begun: none of them is idle
+                await client.send(it.good()[:-2])
+            others = [await open_ones.enter_async_context(RawClient.to(it.addresses["proxy"])) for _ in range(350)]
+            told = [await client.closed() for client in others]
+            for client in busy:
+                await client.send(b"\r\n")
+                assert (await client.response()).status == 200
             assert sum(b'"overloaded"' in one for one in told) >= 64
             assert all(b'"overloaded"' in one for one in told if one)
             assert (await it.health("/readyz")).status == 200

@@ -463,10 +463,12 @@ async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
 
 
 async def test_more_connections_than_may_be_are_overload() -> None:
-    async with running(limits={"connections": 2}) as stack:
+    held = Held()
+    async with running(backend=RawBackend(held), limits={"connections": 2}) as stack:
         async with stack.client() as first, stack.client() as second:
-            for client in (first, second):
-                assert (await client.request(stack.good())).status == 200
+            for number, client in enumerate((first, second), start=1):
+                await client.send(stack.good())
+                await stack.backend.received(number)
             for sent in (b"", stack.good()):
                 async with stack.client() as third:
                     await third.send(sent)
@@ -474,10 +476,36 @@ async def test_more_connections_than_may_be_are_overload() -> None:
                     refusal(answer, 503, "overloaded")
                     assert (answer.get("connection"), answer.get("retry-after")) == ("close", "1")
                     assert await third.closed() == b""
-            assert (await first.request(stack.good())).status == 200
+            held.release.set()
+            for client in (first, second):
+                assert (await client.response()).status == 200
         async with patience("a place to come free"):
             while (await try_fetch(stack)) != 200:
                 await asyncio.sleep(0)
+
+
+async def test_where_all_connections_are_taken_the_longest_idle_one_makes_room() -> None:
+    held = Held()
+    async with (
+        running(backend=RawBackend(held), limits={"connections": 3}) as stack,
+        stack.client() as busy,
+        stack.client() as idle,
+        stack.client() as idle_later,
+    ):
+        await busy.send(stack.good())
+        await stack.backend.received()
+        for client in (idle, idle_later, idle):
+            assert (await client.request(request("GET", "/x"))).status == 401
+            stack.clock.ahead_s += 1
+        async with stack.client() as new:
+            assert (await new.request(request("GET", "/x"))).status == 401
+            assert await idle_later.closed() == b""
+            async with stack.client() as newer:
+                assert (await newer.request(request("GET", "/x"))).status == 401
+                assert await idle.closed() == b""
+                assert (await new.request(request("GET", "/x"))).status == 401
+        held.release.set()
+        assert (await busy.response()).status == 200
 
 
 async def try_fetch(stack: Stack) -> int:
