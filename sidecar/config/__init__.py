@@ -6,12 +6,13 @@ Schema and the page of reference.
 """
 
 from sidecar.config.addresses import Address
-from sidecar.config.file import Config, ConfigError, json_schema, load, parse
+from sidecar.config.file import Config
 from sidecar.config.gateway import ApiKeys, MintedToken, Signing
 from sidecar.config.identity import TokenSource
 from sidecar.config.issuer import Issuer
 from sidecar.config.limits import Limits, Timeouts
 from sidecar.config.listeners import Admin, Health, ResourceMetadata
+from sidecar.config.loader import ConfigError, json_schema, load, parse
 from sidecar.config.route import Route, Upstream
 from sidecar.config.tls import ClientTls, ListenerTls
 from sidecar.config.yaml_source import Problem

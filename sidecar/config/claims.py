@@ -14,7 +14,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.values import (
     STRING,
     Audiences,
@@ -65,8 +65,8 @@ class Subjects(Struct):
     prefix: NonEmpty[Text] = key("Those that begin so.", ())
     glob: NonEmpty[Glob] = key("Those that fit; * stands for any characters.", ())
 
-    def check(self, section: Section) -> None:
-        """At least one list."""
+    @check()
+    def _some(self, section: Section) -> None:
         _not_empty(section, "exact, prefix, glob")
 
 
@@ -76,8 +76,8 @@ class Scopes(Struct):
     any: NonEmpty[Scope] = key("At least one of these.", ())
     all: NonEmpty[Scope] = key("Every one of these.", ())
 
-    def check(self, section: Section) -> None:
-        """At least one list."""
+    @check()
+    def _some(self, section: Section) -> None:
         _not_empty(section, "any, all")
 
 
@@ -87,8 +87,8 @@ class Roles(Struct):
     any: NonEmpty[Text] = key("At least one of these.", ())
     all: NonEmpty[Text] = key("Every one of these.", ())
 
-    def check(self, section: Section) -> None:
-        """At least one list."""
+    @check()
+    def _some(self, section: Section) -> None:
         _not_empty(section, "any, all")
 
 
@@ -104,9 +104,12 @@ class Condition(Struct):
     exists: StrictBool | None = key("true: it is there, with a value. false: it is not.", None)
     not_: "Condition | None" = key("It is there, and this is false of it.", None, "not")
 
-    def check(self, section: Section) -> None:
-        """At least one operator, and none beside `exists: false`."""
+    @check()
+    def _some(self, section: Section) -> None:
         _not_empty(section, "all, any, contains, equals, exists, in, not, prefix")
+
+    @check("exists")
+    def _exists_alone(self, section: Section) -> None:
         if self.exists is False and len(section) > 1:
             section.report("contradicts the other operators, which need a claim; keep one of the two", "exists")
 
@@ -141,8 +144,8 @@ class Require(Struct):
     )
     claims: Annotated[Mapping[ClaimKey, Condition], Field(min_length=1)] = key("Claim: what it must be.", {})
 
-    def check(self, section: Section) -> None:
-        """At least one demand."""
+    @check()
+    def _some(self, section: Section) -> None:
         _not_empty(section, "scopes, roles, claims")
 
 
@@ -179,15 +182,18 @@ class TokenRules(Struct):
         "Accept tokens whose parts are padded with =, as those of AWS load balancers are.", False
     )
 
-    def check(self, section: Section) -> None:
-        """No check about what is not looked at."""
+    @check()
+    def _audiences_are_looked_at(self, section: Section) -> None:
         if section.get("audiences") == "any":
             for asked in ("audience_match", "audience_claims"):
                 if asked in section:
                     section.report(
                         "contradicts audiences: any, which looks at no audience; remove one of the two", asked
                     )
-        if self.require_exp is False and "max_token_lifetime" in section:
+
+    @check("require_exp")
+    def _tokens_have_a_lifetime(self, section: Section) -> None:
+        if not self.require_exp and "max_token_lifetime" in section:
             text = "contradicts require_exp: false: a token without exp has no lifetime; remove one of the two"
             section.report(text, "max_token_lifetime")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StrictBool
 
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.values import NonEmpty, Seconds
 from sidecar.config.yaml_source import Section
 
@@ -38,11 +38,13 @@ class Cors(Struct):
     credentials: StrictBool = key("Also answers to requests with cookies; never with [*].", False)
     max_age_s: Seconds = key("How long a browser keeps the answer to a preflight.", 600.0, "max_age")
 
-    def check(self, section: Section) -> None:
-        """A * is for all, and never for requests with cookies."""
-        origins = self.origins or ()
-        if ANY in origins and len(origins) > 1:
-            section.report("stands for all; write it alone, or name the origins", "origins", origins.index(ANY))
-        if ANY in origins and self.credentials:
+    @check("origins")
+    def _all_or_some(self, section: Section) -> None:
+        if ANY in self.origins and len(self.origins) > 1:
+            section.report("stands for all; write it alone, or name the origins", "origins", self.origins.index(ANY))
+
+    @check("origins", "credentials")
+    def _not_all_with_cookies(self, section: Section) -> None:
+        if ANY in self.origins and self.credentials:
             text = "would let every page read what the visitor's cookies are good for; name the origins instead of *"
             section.report(text, "credentials")

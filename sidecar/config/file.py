@@ -4,11 +4,7 @@ A key is one line of its struct: type, default, description. What a value must b
 beside other keys by the struct's `check`.
 """
 
-import os
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -18,41 +14,26 @@ from sidecar.config.addresses import Address, ListenAddresses, Network, Upstream
 from sidecar.config.cors import Cors
 from sidecar.config.gateway import ApiKeys, Signing
 from sidecar.config.gateway_rules import check_gateway
-from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource, check_header_names
+from sidecar.config.header_names import ClaimsHeader, HeaderName, check_header_names
+from sidecar.config.identity import Assertion, HeaderContent, Signature, TokenSource
 from sidecar.config.issuer import Issuer, check_issuers
 from sidecar.config.limits import Limits, Timeouts, TokenCache
 from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
+from sidecar.config.references import check_default_upstream, check_names_in_routes, check_probes, sections_of
 from sidecar.config.route import Route, Upstream, check_hidden
-from sidecar.config.struct import FileSchema, Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.tls import ListenerTls
 from sidecar.config.values import (
-    ClaimsHeader,
     ConfigFile,
-    HeaderName,
     Name,
     NonEmpty,
     Realm,
-    Surroundings,
     Workers,
-    nearest,
 )
-from sidecar.config.yaml_source import Problem, Section, Source
+from sidecar.config.yaml_source import Section
 
-DIGEST = 16  # characters of the digest: enough to tell two files apart
 Item = TypeVar("Item")
 AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
-
-
-class ConfigError(Exception):
-    """The file cannot be used. `problems` holds all that is wrong with it in the order of its lines; str() is one line each.
-
-    `text` is the file's, as far as it could be read.
-    """
-
-    def __init__(self, problems: Iterable[Problem], text: str = "") -> None:
-        self.problems = sorted(problems)
-        self.text = text
-        super().__init__("\n".join(map(str, self.problems)))
 
 
 class Tracing(Struct):
@@ -184,43 +165,19 @@ class Config(Struct):
 
     @model_validator(mode="after")
     def _with_the_short_form(self) -> Self:
-        if self.upstream and self.upstreams is not None:
+        if self.upstream and self.upstreams is not None:  # it could be read
             self.upstreams["default"] = Upstream(name="default", url=self.upstream)
         return self
 
-    def check(self, section: Section) -> None:
-        """What one part of the file says about another."""
-        self._check_listeners(section)
-        self._check_error_detail(section)
-        self._check_issuers(section)
-        self._check_upstreams(section)
-        self._check_headers(section)
-        self._check_token_sources(section)
-        self._check_workers(section)
-        self._check_names_in_routes(section)
-        self._check_probes(section)
-        self._check_forward_auth(section)
-        check_hidden(self._rules(section))
-        check_gateway(
-            section,
-            self._rules(section),
-            upstreams=self.upstreams or {},
-            signing=self.signing,
-            default_upstream=self.default_upstream if self.upstreams else None,
-            forward_token=self.forward_token,
-        )
-
-    def _check_listeners(self, section: Section) -> None:
+    @check("listen", "health", "admin")
+    def _listeners_have_ports_of_their_own(self, section: Section) -> None:
         several = isinstance(section.get("listen"), list)
         listeners: list[tuple[tuple[str | int, ...], Address]] = [
-            (("listen", item) if several else ("listen",), address) for item, address in enumerate(self.listen or ())
+            (("listen", item) if several else ("listen",), address) for item, address in enumerate(self.listen)
         ]
-        listeners += [(("health", "listen"), self.health.listen)] if self.health else []
-        listeners += [(("admin", "listen"), self.admin.listen)] if self.admin else []
+        listeners += [((name, "listen"), one.listen) for name, one in self._ports() if one.could_read("listen")]
         bound: list[tuple[tuple[str | int, ...], Address]] = []
         for keys, address in listeners:
-            if address is None:
-                continue
             for other, taken in bound:
                 if address.clashes(taken):
                     # Said of the one that the file has, when the other is a default.
@@ -230,42 +187,46 @@ class Config(Struct):
                     )
             bound.append((keys, address))
 
-    def _check_error_detail(self, section: Section) -> None:
-        if self.error_detail == "full" and not all(is_loopback(address.host) for address in self.listen or ()):
+    def _ports(self) -> tuple[tuple[str, Health | Admin], ...]:
+        return ("health", self.health), ("admin", self.admin)
+
+    @check("error_detail", "listen")
+    def _only_loopback_is_told_everything(self, section: Section) -> None:
+        if self.error_detail == "full" and not all(is_loopback(address.host) for address in self.listen):
             text = (
                 "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
             )
             section.report(text, "error_detail")
 
-    def _check_issuers(self, section: Section) -> None:
+    @check()
+    def _somebody_is_trusted(self, section: Section) -> None:
         if "issuers" not in section and "api_keys" not in section:
             section.report("is missing; name at least one issuer whose tokens are accepted, or API keys", "issuers")
-        check_issuers(section, self.issuers or {})
 
-    def _check_upstreams(self, section: Section) -> None:
-        names = _names(section, "upstreams")
-        if "upstream" in section and "default" in names:
-            text = f"`upstream` on line {section.line('upstream')} is this one too; remove one of the two"
-            section.report(text, "upstreams", "default")
-        elif _without_upstream(section):
-            if "forward_auth" not in section:
-                section.report("is missing; such as http://127.0.0.1:9292, or several under `upstreams`", "upstream")
-        elif "upstream" not in section and self.upstreams is not None and "default" not in names and len(names) != 1:
-            text = "none takes the requests that no route names; call one `default`, or add `upstream: URL`"
-            section.report(text, "upstreams")
+    @check("issuers")
+    def _a_token_leads_to_one_issuer(self, section: Section) -> None:
+        check_issuers(section, self.issuers)
 
-    def _check_headers(self, section: Section) -> None:
-        names = _names(section, "identity_headers") if "identity_headers" in section else list(self.identity_headers)
+    @check()
+    def _a_default_upstream(self, section: Section) -> None:
+        check_default_upstream(section)
+
+    @check("claims_header", "assertion", "signature", "token_from", "api_keys")
+    def _a_header_has_one_meaning(self, section: Section) -> None:
+        own = section.get("identity_headers", self.identity_headers)
         others: dict[tuple[str | int, ...], str | None] = {("claims_header",): self.claims_header}
-        others |= {("assertion", "header"): self.assertion.header} if self.assertion else {}
-        others |= {("signature", "header"): self.signature.header} if self.signature else {}
+        sections = (("assertion", self.assertion), ("signature", self.signature))
+        others |= {(key, "header"): one.header for key, one in sections if one is not None}
         others |= {(*place.path, "header"): source.header for place, source in self._token_places(section)}
-        read = {(source.header or "").lower() for source in self.token_from or ()}
+        read = {(source.header or "").lower() for source in self.token_from}
         if self.api_keys and (self.api_keys.header or "").lower() not in read:
             others["api_keys", "header"] = self.api_keys.header
-        check_header_names(names, {place: name for place, name in others.items() if name}, section)
+        check_header_names(
+            own if isinstance(own, dict) else (), {place: name for place, name in others.items() if name}, section
+        )
 
-    def _check_token_sources(self, section: Section) -> None:
+    @check("token_from")
+    def _a_place_of_tokens_is_named_once(self, section: Section) -> None:
         seen: list[tuple[str, str]] = []
         for place, source in self._token_places(section):
             for kind, name in (("cookie", source.cookie), ("query", source.query), ("subprotocol", source.subprotocol)):
@@ -275,102 +236,47 @@ class Config(Struct):
                     seen.append((kind, name))
 
     def _token_places(self, section: Section) -> list[tuple[Section, TokenSource]]:
-        """The items of token_from that can be read, with their sections."""
-        places = section.get("token_from")
-        read = [place for place in places if isinstance(place, Section)] if isinstance(places, list) else []
-        return list(zip(read, self.token_from or (), strict=False))
+        """The items of token_from, with their sections."""
+        return list(zip(sections_of(section, "token_from"), self.token_from, strict=False))
 
-    def _check_workers(self, section: Section) -> None:
+    @check("workers")
+    def _workers_sign_with_one_key(self, section: Section) -> None:
         assertion = section.get("assertion")
-        if self.workers and self.workers > 1 and isinstance(assertion, Section) and "key_file" not in assertion:
+        if self.workers > 1 and isinstance(assertion, Section) and "key_file" not in assertion:
             assertion.report("would sign with another key in each of the workers; add key_file")
 
-    def _check_names_in_routes(self, section: Section) -> None:
-        issuers = _names(section, "issuers")
-        upstreams = _names(section, "upstreams") + ["default"] * ("upstream" in section)
-        for rule, route in self._rules(section):
-            for item, name in enumerate(route.issuers or ()):
-                if issuers and name not in issuers:
-                    rule.report(_unknown("an issuer", name, issuers), "issuers", item)
-            if route.upstream and _without_upstream(section):
-                rule.report("names an upstream, and there is none; add `upstreams`", "upstream")
-            elif route.upstream and upstreams and route.upstream not in upstreams:
-                rule.report(_unknown("an upstream", route.upstream, upstreams), "upstream")
-
-    def _check_forward_auth(self, section: Section) -> None:
-        if self.forward_auth is not None and not self.trusted_proxies and self.trusted_proxies is not None:
+    @check("forward_auth", "trusted_proxies")
+    def _somebody_may_ask(self, section: Section) -> None:
+        if self.forward_auth is not None and not self.trusted_proxies:
             section.report(
                 "is answered to nobody without trusted_proxies; list the addresses of the front proxy", "forward_auth"
             )
 
-    def _check_probes(self, section: Section) -> None:
-        health = section.get("health")
-        if not isinstance(health, Section) or self.health is None:
-            return
-        upstreams = _names(section, "upstreams") + ["default"] * ("upstream" in section)
-        for name, probe in (self.health.probes or {}).items():
-            if _without_upstream(section):
-                health.report("asks an upstream, and there is none; add `upstream`", "probes", name)
-            elif probe.upstream and upstreams and probe.upstream not in upstreams:
-                health.report(_unknown("an upstream", probe.upstream, upstreams), "probes", name, "upstream")
+    @check("routes")
+    def _routes_name_what_there_is(self, section: Section) -> None:
+        check_names_in_routes(section, self._rules(section))
 
-    def _rules(self, section: Section) -> list[tuple[Section, Route]]:
-        """The routes that can be read, with their sections."""
-        routes = section.get("routes")
-        rules = [rule for rule in routes if isinstance(rule, Section)] if isinstance(routes, list) else []
-        return list(zip(rules, self.routes or (), strict=False))
+    @check("routes")
+    def _routes_are_reached(self, section: Section) -> None:
+        check_hidden(self._rules(section, "path", "path_regex", "hosts", "methods"))
 
+    @check("health")
+    def _probes_name_upstreams(self, section: Section) -> None:
+        if self.health.could_read("probes"):
+            check_probes(section, self.health.probes)
 
-def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read a file. Raises ConfigError."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError([Problem(str(path), 0, 0, "", f"{path}: cannot be read: {error.strerror}")]) from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise ConfigError([Problem(str(path), line, column, "", "this byte is not UTF-8 text")]) from None
-    try:
-        return parse(text, str(path), environ, Path(path).parent)
-    except ConfigError:
-        raise
-    except Exception as error:  # a bug; a file that is read while requests are served ends nothing
-        fault = f"cannot be read, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
-        raise ConfigError([Problem(str(path), 1, 1, "", fault)]) from error
+    @check("routes", "upstreams", "upstream", "signing", "forward_token")
+    def _the_gateway_is_complete(self, section: Section) -> None:
+        check_gateway(
+            section,
+            self._rules(section, "auth", "forward_token", "upstream"),
+            upstreams=self.upstreams,
+            signing=self.signing,
+            default_upstream=self.default_upstream if self.upstreams else None,
+            forward_token=self.forward_token,
+        )
 
-
-def parse(
-    text: str, source: str = "config.yaml", environ: Mapping[str, str] = os.environ, base: Path | None = None
-) -> Config:
-    """Read YAML text. `source` is its name in problems, `base` the directory of relative paths. Raises ConfigError."""
-    read = Source(text, source, environ)
-    if not isinstance(read.root, Section):
-        if not read.problems:
-            read.report("must be a mapping of keys; the smallest has `issuers` and `upstream`", ())
-        raise ConfigError(read.problems, text)
-    config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
-    if read.problems:
-        raise ConfigError(read.problems, text)
-    return config.model_copy(update={"digest": sha256(text.encode()).hexdigest()[:DIGEST], "written": text})
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, with descriptions and defaults as the file writes them."""
-    return {"$schema": FileSchema.schema_dialect, **Config.model_json_schema(schema_generator=FileSchema)}
-
-
-def _names(section: Section, key: str) -> list[str]:
-    """The keys of a mapping below, also of one that has problems."""
-    value = section.get(key)
-    return list(value) if isinstance(value, Section) else []
-
-
-def _without_upstream(section: Section) -> bool:
-    return "upstream" not in section and "upstreams" not in section
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    return f"{{input}} is not {kind} of this file; one of: {', '.join(known)}{nearest(name, known)}"
+    def _rules(self, section: Section, *fields: str) -> list[tuple[Section, Route]]:
+        """The routes, with their sections; only those of which these fields could be read."""
+        rules = zip(sections_of(section, "routes"), self.routes, strict=False)
+        return [(rule, route) for rule, route in rules if route.could_read(*fields)]

@@ -34,9 +34,12 @@ def check_gateway(
     if "signing" not in section:
         for name in minting:
             section.report("needs `signing`, with the issuer and the keys that sign", "upstreams", name, "token")
-    elif signing is not None and signing.token_endpoint is None and not _mentions_token(section.get("upstreams")):
+        return
+    if signing is None or not signing.could_read("token_endpoint"):
+        return
+    if signing.token_endpoint is None and not _mentions_token(section.get("upstreams")):
         section.report("signs nothing; give an upstream a `token`, or add token_endpoint", "signing")
-    if signing is not None and signing.token_endpoint is not None and "api_keys" not in section:
+    if signing.token_endpoint is not None and "api_keys" not in section:
         text = "gives tokens to holders of API keys; add `api_keys`, with the file that knows their hashes"
         section.report(text, "signing", "token_endpoint")
 

@@ -1,7 +1,6 @@
 """Where tokens are looked for, and what the backend is told about who is asking, in the configuration."""
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,19 +13,17 @@ from pydantic import (
 )
 from pydantic_core.core_schema import with_info_wrap_validator_function
 
+from sidecar.common.folding import fold
+from sidecar.config.header_names import RESERVED_HEADERS, HeaderName, HeaderToken
 from sidecar.config.secret import SecretFile
-from sidecar.config.struct import FileSchema, Struct, key
+from sidecar.config.struct import FileSchema, Struct, check, key
 from sidecar.config.values import (
-    RESERVED_HEADERS,
     STRING,
     ClaimPath,
     ConfigFile,
-    HeaderName,
-    HeaderToken,
     PositiveSeconds,
     Text,
     claim_path,
-    fold,
 )
 from sidecar.config.yaml_source import Section
 
@@ -144,8 +141,8 @@ class TokenSource(Struct):
         """The place for people."""
         return self.header or self.cookie or self.query or self.subprotocol or ""
 
-    def check(self, section: Section) -> None:
-        """One place each, and what else is said of it."""
+    @check()
+    def _one_place(self, section: Section) -> None:
         named = [place for place in PLACES if place in section]
         if not named:
             section.report(f"names no place; one of: {', '.join(PLACES)}")
@@ -154,6 +151,9 @@ class TokenSource(Struct):
         for more, place in (("prefix", "header"), ("pieces", "cookie"), ("json_member", "cookie")):
             if more in section and place not in section:
                 section.report(f"is for {place}s alone", more)
+
+    @check("pieces", "cookie")
+    def _pieces_have_a_name(self, section: Section) -> None:
         if self.pieces and self.cookie and self.cookie.endswith("*"):
             section.report("would be part of the * at the end of the name; end the name with more than a *", "pieces")
 
@@ -167,8 +167,8 @@ class IdentityHeader(Struct):
     )
     on_oversize: Literal["reject", "omit"] = key("omit: left out when it is too large, instead of a 403.", "reject")
 
-    def check(self, section: Section) -> None:
-        """A claim or a text."""
+    @check()
+    def _claim_or_text(self, section: Section) -> None:
         if "claim" in section and "value" in section:
             section.report("contradicts claim; keep one of the two", "value")
         elif "claim" not in section and "value" not in section:
@@ -195,24 +195,6 @@ HeaderContent = Annotated[
     ),
     _ClaimOrMore(),
 ]
-
-
-def check_header_names(
-    identity_headers: Iterable[str], others: Mapping[tuple[str | int, ...], str], section: Section
-) -> None:
-    """Each header that is read or sent here has one meaning, also for a backend that folds names. `others`: place -> name."""
-    how = "to backends that read _ and . as -; choose another name"
-    seen: dict[str, str] = {}
-    for name in identity_headers:
-        other = seen.setdefault(fold(name), name)
-        if other != name:
-            section.report(f"is {other} {how}", "identity_headers", name, at_key=True)
-    meanings = {folded: f"the identity header {name}" for folded, name in seen.items()}
-    for place, name in others.items():
-        if fold(name) in meanings:
-            section.report(f"is {meanings[fold(name)]} {how}", *place)
-        else:
-            meanings[fold(name)] = ".".join(map(str, place))
 
 
 class Assertion(Struct):

@@ -11,20 +11,19 @@ from pydantic.json_schema import SkipJsonSchema
 from sidecar.common.loopback import is_loopback
 from sidecar.config.addresses import web_url
 from sidecar.config.claims import Condition, Require, TokenRules
+from sidecar.config.header_names import RESERVED_HEADERS, HeaderToken
 from sidecar.config.identity import TokenSource
 from sidecar.config.key_place import SECRET_SOURCES, SOURCES, KeyPlace, MoreKeys
 from sidecar.config.preset_filling import check_preset, filled_in
 from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.presets import PRESETS, PresetName
-from sidecar.config.struct import key
+from sidecar.config.struct import check, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import (
     ALGORITHMS,
-    RESERVED_HEADERS,
     SECRET_ALGORITHMS,
     Algorithm,
     ConfigFile,
-    HeaderToken,
     IssuerId,
     NonEmpty,
     PositiveSeconds,
@@ -120,29 +119,27 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
     def _filled_in(cls, values: Any) -> Any:
         return filled_in(values) if isinstance(values, dict) else values
 
-    def check(self, section: Section) -> None:
-        """One place for the keys, reached in a way that nobody can tamper with, and algorithms that fit them."""
+    @check()
+    def _fits_its_preset(self, section: Section) -> None:
         check_preset(section)
-        TokenRules.check(self, section)
-        KeyPlace.check(self, section)
-        written = [source for source in SOURCES if source in section]
-        self._check_algorithms(section, secret=bool(written and written[0] in SECRET_SOURCES))
-        self._check_templates(section)
-        if written and written[0] != "jwks_uri":
+
+    @check()
+    def _fetches_what_is_fetched(self, section: Section) -> None:
+        if (written := _source(section)) not in (None, "jwks_uri"):
             for asked in ("jwks_tls", "jwks_headers", "jwks_bearer_token_file"):
                 if asked in section:
-                    section.report(f"is for keys that are fetched, and those of {written[0]} are not", asked)
-        else:
-            self._check_url(section)
-        if "jwks_bearer_token_file" in section and any(
-            name.lower() == "authorization" for name in self.jwks_headers or {}
-        ):
+                    section.report(f"is for keys that are fetched, and those of {written} are not", asked)
+
+    @check("jwks_headers")
+    def _one_authorization(self, section: Section) -> None:
+        if "jwks_bearer_token_file" in section and any(name.lower() == "authorization" for name in self.jwks_headers):
             section.report("contradicts Authorization in jwks_headers; keep one of the two", "jwks_bearer_token_file")
 
-    def _check_templates(self, section: Section) -> None:
+    @check("issuer", "issuer_aliases")
+    def _one_claim_names_the_tenant(self, section: Section) -> None:
         """One claim names the tenant in all of them: else a key of one tenant could sign for what another claim says."""
-        places: list[tuple[tuple[str | int, ...], str]] = [(("issuer",), self.issuer or "")]
-        places += [(("issuer_aliases", number), alias) for number, alias in enumerate(self.issuer_aliases or ())]
+        places: list[tuple[tuple[str | int, ...], str]] = [(("issuer",), self.issuer)]
+        places += [(("issuer_aliases", number), alias) for number, alias in enumerate(self.issuer_aliases)]
         first = ""
         for place, iss in places:
             if (claim := _TENANT.search(iss)) is not None:
@@ -150,8 +147,10 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
                 if claim[0] != first:
                     section.report(f"{{input}} names the tenant by another claim than {first}; use one in all", *place)
 
-    def _check_algorithms(self, section: Section, *, secret: bool) -> None:
-        for number, name in enumerate(self.algorithms or () if "algorithms" in section else ()):
+    @check("algorithms")
+    def _algorithms_fit_the_keys(self, section: Section) -> None:
+        secret = _source(section) in SECRET_SOURCES
+        for number, name in enumerate(self.algorithms if "algorithms" in section else ()):
             if name in SECRET_ALGORITHMS and not secret:
                 text = f"verifies with the secret that signs, and a key set holds no secrets; one of: {', '.join(ALGORITHMS)}"
                 section.report(f"{{input}} {text}", "algorithms", number)
@@ -159,14 +158,18 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
                 text = f"needs a public key, and this issuer has a secret; one of: {', '.join(SECRET_ALGORITHMS)}"
                 section.report(f"{{input}} {text}", "algorithms", number)
 
-    def _check_url(self, section: Section) -> None:
-        place, url = "jwks_uri", self.jwks_uri
-        if "jwks_uri" not in section:
-            place, url = "issuer", self.jwks_uri or self.issuer
-        for number, place_of_keys in enumerate(self.more_keys or ()):
-            self._check_plain_http(section, place_of_keys.jwks_uri, "more_keys", number, "jwks_uri")
-        if not url:
+    @check("more_keys", "allow_http")
+    def _more_keys_are_safe_on_the_way(self, section: Section) -> None:
+        for number, place in enumerate(self.more_keys):
+            self._report_plain_http(section, place.jwks_uri or "", "more_keys", number, "jwks_uri")
+
+    @check("jwks_uri", "issuer", "allow_http")
+    def _keys_are_found_and_safe_on_the_way(self, section: Section) -> None:
+        if _source(section) not in (None, "jwks_uri"):
             return
+        place, url = "jwks_uri", self.jwks_uri or self.issuer
+        if "jwks_uri" not in section:
+            place = "issuer"
         try:
             parts = web_url(url)
         except ValueError:
@@ -177,13 +180,18 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         if parts is None or (self.jwks_uri is None and "?" in url):
             section.report("is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file", place)
         else:
-            self._check_plain_http(section, url, place)
+            self._report_plain_http(section, url, place)
 
-    def _check_plain_http(self, section: Section, url: str | None, *place: str | int) -> None:
-        parts = urlsplit(url or "")
-        if parts.scheme == "http" and self.allow_http is False and not is_loopback(parts.hostname or ""):
+    def _report_plain_http(self, section: Section, url: str, *place: str | int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
             text = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
             section.report(text, *place)
+
+
+def _source(section: Section) -> str | None:
+    """The key that says where keys are; None where that is left to the preset, or to discovery."""
+    return next((source for source in SOURCES if source in section), None)
 
 
 def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
@@ -196,13 +204,15 @@ def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
                 "issuers",
                 name,
             )
-        aliases = enumerate(issuer.issuer_aliases or ())
-        places: dict[tuple[str | int, ...], str] = {("issuer",): issuer.issuer}
-        places |= {("issuer_aliases", number): alias for number, alias in aliases}
+        places: dict[tuple[str | int, ...], str] = {}
+        if issuer.could_read("issuer"):
+            places["issuer",] = issuer.issuer
+        if issuer.could_read("issuer_aliases"):
+            places |= {("issuer_aliases", number): alias for number, alias in enumerate(issuer.issuer_aliases)}
         for place, iss in places.items():
             if iss in seen:
                 other, *where = seen[iss]
                 text = f"is also the issuer of {other} (line {section.line('issuers', str(other), *where)})"
                 section.report(f"{text}; a token must lead to one of them", "issuers", name, *place)
-            elif iss:
+            else:
                 seen[iss] = (name, *place)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from sidecar.config.addresses import web_url
 from sidecar.config.secret import SecretFile, SecretVariable
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.values import ConfigFile, Text
 from sidecar.config.yaml_source import Section
 
@@ -69,8 +69,8 @@ class KeyPlace(Struct):
         """Has each key a URL of its own?"""
         return "{kid}" in (self.jwks_uri or "")
 
-    def check(self, section: Section) -> None:
-        """One place."""
+    @check()
+    def _one_place(self, section: Section) -> None:
         written = [source for source in SOURCES if source in section]
         for other in written[1:]:
             section.report(f"contradicts {written[0]}; keep one of the two", other)
@@ -81,8 +81,7 @@ class KeyPlace(Struct):
 class MoreKeys(KeyPlace):
     """One more place of an issuer's keys."""
 
-    def check(self, section: Section) -> None:
-        """A place."""
-        super().check(section)
+    @check()
+    def _a_place(self, section: Section) -> None:
         if not any(source in section for source in SOURCES):
             section.report(f"names no place of keys; one of: {', '.join(SOURCES)}")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import StrictBool
 
 from sidecar.config.addresses import Address, ListenAddress, ResourceUrl
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.values import Name, PathPrefix, PositiveSeconds, RequestPath, Text, nearest
 from sidecar.config.yaml_source import Section
 
@@ -26,10 +26,10 @@ class Health(Struct):
     ready_probes: tuple[str, ...] = key("Not ready unless these of them succeed.", ())
     fail_ready_when_stale: StrictBool = key("Not ready while no issuer's keys may be believed any more.", False)
 
-    def check(self, section: Section) -> None:
-        """Readiness can only wait for probes that there are."""
-        known = list(self.probes or ())
-        for item, name in enumerate(self.ready_probes or ()):
+    @check("probes", "ready_probes")
+    def _waits_for_probes_that_there_are(self, section: Section) -> None:
+        known = list(self.probes)
+        for item, name in enumerate(self.ready_probes):
             if name not in known:
                 choices = f"one of: {', '.join(known)}{nearest(name, known)}" if known else "there are none"
                 section.report(f"{{input}} is not among the probes; {choices}", "ready_probes", item)

@@ -12,7 +12,7 @@ from sidecar.common.path_pattern import regular
 from sidecar.config.addresses import UpstreamUrl
 from sidecar.config.claims import Require
 from sidecar.config.gateway import MintedToken
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
@@ -50,9 +50,9 @@ class Upstream(Struct):
         """Of the unix socket, else empty."""
         return urlsplit(self.url).path if self.scheme == "unix" else ""
 
-    def check(self, section: Section) -> None:
-        """TLS is for https."""
-        if "tls" in section and self.url and self.scheme != "https":
+    @check("url")
+    def _tls_is_for_https(self, section: Section) -> None:
+        if "tls" in section and self.scheme != "https":
             section.report("is for https, and this upstream's url is not", "tls")
 
 
@@ -131,22 +131,34 @@ class Route(Struct):
         "Protocols that a connection may change to once its request was verified.", ("websocket",)
     )
 
-    def check(self, section: Section) -> None:
-        """One way to say which paths; and a rule that looks at no token can ask nothing of it."""
+    @check()
+    def _path_or_pattern(self, section: Section) -> None:
         if ("path" in section) == ("path_regex" in section):
             section.report("needs exactly one of path and path_regex; such as path: /public/*", "path")
+
+    @check("auth")
+    def _asks_only_where_it_looks(self, section: Section) -> None:
         for asked in ("issuers", "require"):
             if self.auth in ("none", "deny") and asked in section:
                 text = f"contradicts auth: {self.auth}, which looks at no token; remove one of the two"
                 section.report(text, asked)
         if self.auth == "api_key" and "issuers" in section:
             section.report("contradicts auth: api_key, which asks for no token; remove one of the two", "issuers")
+
+    @check("auth", "forward_token")
+    def _no_api_key_is_sent_on(self, section: Section) -> None:
         if self.auth == "api_key" and self.forward_token:
             section.report("contradicts auth: api_key: an API key never reaches a backend; remove it", "forward_token")
+
+    @check("auth", "mode")
+    def _reports_what_it_could_refuse(self, section: Section) -> None:
         if self.auth == "none" and self.mode == "report":
             section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
         if self.auth == "deny" and self.mode == "report":
             section.report("contradicts auth: deny, which lets nobody in; remove one of the two", "mode")
+
+    @check("strip_prefix", "path")
+    def _begins_with_its_prefix(self, section: Section) -> None:
         if self.strip_prefix and self.path and not f"{self.path}/".startswith(f"{self.strip_prefix}/"):
             section.report(f"is no prefix of {self.path}; these paths do not begin with it", "strip_prefix")
 
@@ -162,12 +174,8 @@ class Route(Struct):
 
 
 def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
-    """Report every rule whose requests all meet earlier ones. `rules` are those that can be read, with their sections."""
-    readable = [
-        (rule, route)
-        for rule, route in rules
-        if (route.path or route.path_regex) and (route.methods or "methods" not in rule)
-    ]
+    """Report every rule whose requests all meet earlier ones. `rules` are those whose path, hosts and methods could be read."""
+    readable = [(rule, route) for rule, route in rules if route.path or route.path_regex]
     earlier: dict[tuple[str, str | None], list[int]] = {}  # by what they cover, and each of their hosts
     for place, (rule, route) in enumerate(readable):
         written = route.path or route.path_regex or ""

@@ -1,13 +1,15 @@
 """How a mapping of the file becomes a struct: all of its problems reported, in our words; and the JSON Schema of the file."""
 
 import re
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -40,18 +42,42 @@ def key(description: str, default: Any = ..., name: str | None = None) -> Any:
     return Field(default, alias=name, description=description)
 
 
+Check = TypeVar("Check", bound=Callable[[Any, Section], None])
+
+
+def check(*fields: str) -> Callable[[Check], Check]:
+    """Marks a method that reports what is wrong between keys. It runs where all of these fields of its struct could be read."""
+
+    def mark(method: Check) -> Check:
+        method.looks_at = fields  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
 class Struct(BaseModel):
-    """A mapping of the file. Read from a Section it reports its problems there instead of raising them."""
+    """A mapping of the file. Read from a Section it reports its problems there instead of raising them.
+
+    A field that could not be read is None, whatever its type says. No check looks at it, and no file with one is used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    checks: ClassVar[tuple[Callable[[Any, Section], None], ...]] = ()
+    _unread: frozenset[str] = PrivateAttr(frozenset())
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        members = (member for base in reversed(cls.__mro__) for member in vars(base).values())
+        cls.checks = tuple(member for member in members if hasattr(member, "looks_at"))
 
     @classmethod
     def keys(cls) -> set[str]:
         """The keys that the file may have here: not what is said of the struct itself, its own key, its line, digest and text."""
         return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line", "digest", "written"}
 
-    def check(self, section: Section) -> None:
-        """Report what is wrong between keys. A field that was reported already is None, whatever its type says."""
+    def could_read(self, *fields: str) -> bool:
+        """Could all of these fields be read?"""
+        return self._unread.isdisjoint(fields)
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -83,7 +109,11 @@ class Struct(BaseModel):
                     _sections(values[wrong]) if details["type"] == "model_type" and len(details["loc"]) > 1 else None
                 )
             struct = handler(values)
-        struct.check(section)
+        names = {field.alias or name: name for name, field in cls.model_fields.items()}
+        struct._unread = frozenset(names[known] for known, value in values.items() if value is None)
+        for run in cls.checks:
+            if struct.could_read(*run.looks_at):  # type: ignore[attr-defined]
+                run(struct, section)
         return struct
 
 

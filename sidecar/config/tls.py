@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, StrictBool, ValidationInfo
 
 from sidecar.config.addresses import ServerName
-from sidecar.config.struct import Struct, key
+from sidecar.config.struct import Struct, check, key
 from sidecar.config.values import ConfigFile, surroundings
 from sidecar.config.yaml_source import Section
 
@@ -27,10 +27,13 @@ class ClientTls(Struct):
         "Trust whoever answers. Needs ALLOW_INSECURE=1 in the environment too.", False
     )
 
-    def check(self, section: Section) -> None:
-        """A key belongs to a certificate, and what is not verified needs no authority."""
+    @check()
+    def _a_key_belongs_to_a_certificate(self, section: Section) -> None:
         if "key_file" in section and "cert_file" not in section:
             section.report("is the key of no certificate; add cert_file, or remove it", "key_file")
+
+    @check("insecure_skip_verify")
+    def _an_authority_verifies(self, section: Section) -> None:
         if self.insecure_skip_verify and "ca_file" in section:
             section.report("contradicts ca_file; keep one of the two", "insecure_skip_verify")
 

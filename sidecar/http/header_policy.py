@@ -7,6 +7,7 @@ loosest backend folds them.
 import re
 from collections.abc import Callable, Collection
 
+from sidecar.common.folding import fold
 from sidecar.http.grammar import split_field
 
 # RFC 9110 section 7.6.1, and the older names that some programs still act on.
@@ -49,13 +50,7 @@ SPECIAL = "special"  # has a meaning here, and is not forwarded as it came
 MAX_LINE_BYTES = 256  # of a line that is remembered
 MAX_LINES = 4096  # remembered lines, and names; clients can make up any number
 
-_NOT_ALNUM = re.compile(r"[^a-z0-9]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
-
-
-def fold(name: str) -> str:
-    """A header name as the loosest backend reads it: Rack folds `_` into `-`, PHP `_` and `.`."""
-    return _NOT_ALNUM.sub("-", name.lower())
 
 
 class Field:

@@ -7,6 +7,7 @@ The grammar is our own and total: what it does not know is refused. A request th
 import re
 from typing import Any
 
+from sidecar.common.folding import fold
 from sidecar.http.framing import persists, request_length
 from sidecar.http.grammar import TOKEN, ProtocolError, options, split_field, split_head
 from sidecar.http.header_policy import (
@@ -18,7 +19,6 @@ from sidecar.http.header_policy import (
     SPECIAL,
     STRIPPED,
     RequestHeaderPolicy,
-    fold,
     without_nominated,
 )
 

@@ -7,7 +7,8 @@ token is taken out of what goes to the backend, byte for byte, unless the token 
 from collections.abc import Mapping, Sequence
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.http.header_policy import OWN_PREFIX, fold
+from sidecar.common.folding import fold
+from sidecar.http.header_policy import OWN_PREFIX
 from sidecar.jwt.token_places import SUBPROTOCOLS, Place, TokenHeader, TokenParameter, TokenSubprotocol
 
 AUTHORIZATION = TokenHeader("Authorization", "Bearer")

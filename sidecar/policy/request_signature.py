@@ -16,7 +16,7 @@ import hmac
 from cachetools import LRUCache
 
 from sidecar.common.clock import Clock
-from sidecar.http.header_policy import fold
+from sidecar.common.folding import fold
 
 REMEMBERED = 1024  # sets of identity headers, a few hundred bytes each
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from sidecar.common.folding import fold
 from sidecar.http.grammar import ProtocolError
-from sidecar.http.header_policy import HOP_BY_HOP, MAX_LINE_BYTES, MAX_LINES, ResponseHeaderPolicy, fold
+from sidecar.http.header_policy import HOP_BY_HOP, MAX_LINE_BYTES, MAX_LINES, ResponseHeaderPolicy
 from sidecar.http.request_head import parse_request_head
 from sidecar.http.response_head import parse_response_head
 from tests.http.heads import HEADERS, LINE_BYTES, answered, head, policy, read

@@ -324,8 +324,8 @@ async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> N
         tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
         [connection] = connections(tunnel.stack)
         await paused(connection)
-        assert connection.tunnel is not None
-        connection.tunnel._expire()
+        assert connection.sink is not None
+        connection.sink._expire()
         await tunnel.stack.backend.disconnected()
         tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await tunnel.client.closed()).startswith(b"xxx")

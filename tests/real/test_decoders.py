@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.common.folding import fold
 from sidecar.gateway.key_ring import KeyRing, TimedKey
 from sidecar.gateway.signing_key import SigningKey, key_set
 from sidecar.gateway.token_minter import Mint
-from sidecar.http.header_policy import fold
 from sidecar.jwt.claims import Claims
 from sidecar.policy.identity_headers import ENCODINGS, IdentityHeader, IdentityHeaders, encode
 from sidecar.policy.request_signature import Signature

@@ -11,6 +11,7 @@ from sidecar.app.builder.key_sources import all_algorithms
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
+from sidecar.common.folding import fold
 from sidecar.common.tls import Renewed, client_context
 from sidecar.config import Config
 from sidecar.config.claims import Require
@@ -23,7 +24,7 @@ from sidecar.gateway.resource_metadata import ResourceMetadata, metadata_url
 from sidecar.gateway.signing_key import SigningKey, own_key
 from sidecar.gateway.token_minter import Mint
 from sidecar.http.cors import Cors
-from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy, fold
+from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy
 from sidecar.http.responses import Form
 from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.claims import Path

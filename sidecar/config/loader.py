@@ -1,0 +1,67 @@
+"""How the file is read: text -> Config, or every problem of it in one error."""
+
+import os
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sidecar.config.file import Config
+from sidecar.config.struct import FileSchema
+from sidecar.config.values import Surroundings
+from sidecar.config.yaml_source import Problem, Section, Source
+
+DIGEST = 16  # characters of the digest: enough to tell two files apart
+
+
+class ConfigError(Exception):
+    """The file cannot be used. `problems` holds all that is wrong with it in the order of its lines; str() is one line each.
+
+    `text` is the file's, as far as it could be read.
+    """
+
+    def __init__(self, problems: Iterable[Problem], text: str = "") -> None:
+        self.problems = sorted(problems)
+        self.text = text
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read a file. Raises ConfigError."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 0, 0, "", f"{path}: cannot be read: {error.strerror}")]) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - content.rfind(b"\n", 0, error.start)
+        raise ConfigError([Problem(str(path), line, column, "", "this byte is not UTF-8 text")]) from None
+    try:
+        return parse(text, str(path), environ, Path(path).parent)
+    except ConfigError:
+        raise
+    except Exception as error:  # a bug; a file that is read while requests are served ends nothing
+        fault = f"cannot be read, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
+        raise ConfigError([Problem(str(path), 1, 1, "", fault)]) from error
+
+
+def parse(
+    text: str, source: str = "config.yaml", environ: Mapping[str, str] = os.environ, base: Path | None = None
+) -> Config:
+    """Read YAML text. `source` is its name in problems, `base` the directory of relative paths. Raises ConfigError."""
+    read = Source(text, source, environ)
+    if not isinstance(read.root, Section):
+        if not read.problems:
+            read.report("must be a mapping of keys; the smallest has `issuers` and `upstream`", ())
+        raise ConfigError(read.problems, text)
+    config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
+    if read.problems:
+        raise ConfigError(read.problems, text)
+    return config.model_copy(update={"digest": sha256(text.encode()).hexdigest()[:DIGEST], "written": text})
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, with descriptions and defaults as the file writes them."""
+    return {"$schema": FileSchema.schema_dialect, **Config.model_json_schema(schema_generator=FileSchema)}
