@@ -8,6 +8,7 @@ at, such as the case of letters, is no reading of its own: see `Ignored`.
 import posixpath
 import re
 from collections.abc import Callable
+from string import punctuation
 from urllib.parse import unquote
 
 from sidecar.common.errors import Reason, Rejection
@@ -89,20 +90,20 @@ def readings(path: str) -> set[str]:
         raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
     if len(path) > MAX_READ:
         raise Rejection(Reason.PATH_AMBIGUOUS)
-    if (start := _READABLE.match(path)) is None or start.end() < len(path):
-        raise Rejection(Reason.PATH_AMBIGUOUS, _unreadable(path[start.end() if start else 0]))
+    readable = _READABLE.match(path)
+    assert readable is not None
+    if readable.end() < len(path):
+        raise Rejection(Reason.PATH_AMBIGUOUS, _unreadable(path[readable.end()]))
     found: set[str] = set()
     unread = {path, *(raw.sub(lambda found: f"%{ord(found[0]):02X}", path) for raw in _RAW)}
-    read = 0
     while unread:
         reading = unread.pop()
         found.add(reading)
-        read += len(reading)
         if (
             ("%" in reading and _FORBIDDEN_ESCAPE.search(reading) is not None)
             or _NEARLY_DOTS.search(reading) is not None
             or len(found) > MAX_READINGS
-            or read > MAX_READ_TOGETHER
+            or sum(map(len, found)) > MAX_READ_TOGETHER
         ):
             raise Rejection(Reason.PATH_AMBIGUOUS)
         unread |= {read_by(reading) for sign, read_by in READINGS if sign in reading} - found
@@ -112,7 +113,7 @@ def readings(path: str) -> set[str]:
 def _unreadable(character: str) -> str:
     if character == "%":
         return "The path has a % that begins no escape: a % itself is %25."
-    shown = f"{character!r} as it is" if " " < character < "\x7f" else "a character that is no visible ASCII"
+    shown = f"{character!r} as it is" if character in punctuation else "a character that is no visible ASCII"
     return f"The path has {shown}, which programs read in different ways: encode it."
 
 
@@ -170,7 +171,7 @@ def _merged_in_front(path: str) -> str:
 
 def _normal(path: str) -> str:
     """POSIX gives just two slashes in front a meaning of their own, and so does Python's posixpath."""
-    return posixpath.normpath(path) if path[:2] == "//" != path[1:3] else path
+    return posixpath.normpath(path) if path.startswith("//") else path
 
 
 def _resolved(path: str) -> str:

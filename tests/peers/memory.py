@@ -32,6 +32,7 @@ class Line(asyncio.Transport):
         self._protocol = protocol
         self._reading = True
         self._unread = b""
+        self._unsent = 0
         protocol.connection_made(self)
 
     def say(self, data: bytes) -> None:
@@ -60,12 +61,15 @@ class Line(asyncio.Transport):
 
     def drain(self) -> None:
         """The other side has taken all of it."""
+        self._unsent = 0
         self._protocol.resume_writing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
         if self.is_full:
-            self.fill()
+            self._unsent += len(data)
+            if self._unsent == len(data):
+                self.fill()
 
     def can_write_eof(self) -> bool:
         return not self.is_tls
@@ -77,7 +81,7 @@ class Line(asyncio.Transport):
         pass
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self._unsent
 
     def setsockopt(self, *_: Any) -> None:
         self.reset = True

@@ -19,6 +19,7 @@ import asyncio
 import functools
 import gc
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -127,7 +128,7 @@ TESTS_OF = {
     "gateway/token_endpoint": "gateway/test_token_endpoint.py",
     "gateway/issuer_metadata": "gateway/test_token_endpoint.py",
     "common/watched_file": "gateway/test_api_keys.py gateway/test_rotation.py",
-    "policy/path_normalization": "policy/test_routes.py",
+    "policy/path_normalization": "policy/test_routes.py policy/test_path_normalization.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
         f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
@@ -141,11 +142,19 @@ TESTS_OF = {
     },
     "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
-        "gateway/test_resource_metadata.py policy/test_request_signature.py "
-        "gateway/test_token_endpoint.py gateway/test_gateway.py proxy/test_forward_auth.py gateway/test_api_keys.py "
-        f"app/test_health.py jwt/test_token_sources.py observability/test_tracing.py "
-        f"app/test_explain.py proxy observability/test_telemetry.py {CALLS}"
+        f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
+        "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_request.py "
+        "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py"
     ),
+    "proxy/authentication": (
+        f"{WIRE} policy/test_report_mode.py gateway/test_api_keys.py jwt/test_token_sources.py app/test_explain.py "
+        "proxy/test_cors.py proxy/test_routing.py"
+    ),
+    "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
+    "proxy/retry": WIRE,
+    "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
+    "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
+    "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
     "proxy/connection": (
         "proxy/test_connection.py proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_bodies.py proxy/test_wire.py"
     ),
@@ -184,6 +193,8 @@ TESTS_OF = {
 }
 """Module -> the files and folders with its tests, the quickest first."""
 
+Line = tuple[str, int]
+Swap = list[tuple[CodeType, CodeType]]
 Outcome = str | None
 """Who killed a mutant: a test, or `timeout`, or `crash`; None: it survived."""
 
@@ -197,32 +208,64 @@ def main() -> int:
     options.add_argument(
         "--again", action="store_true", help="only what survived by those files, after tests were added"
     )
+    options.add_argument(
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        help="of the tests that run a mutant's line, the quickest: as many as take so long",
+    )
     options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.here:
-        return _here(given.modules[0], given.jobs, given.results, given.again)
-    failures = 0
+        return verdict(_here(given))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # compiled tests are read again for each mutant
-    for module in given.modules:
-        with tempfile.TemporaryDirectory(prefix="mutation-") as copy:
-            ignored = shutil.ignore_patterns(".git", ".venv", "node_modules", ".*_cache", "__pycache__", ".hypothesis")
-            shutil.copytree(ROOT, copy, ignore=ignored, dirs_exist_ok=True)
-            command = [sys.executable, "-m", "tests.proofs.mutation", "--here", f"--jobs={given.jobs}", module]
-            if given.results:
-                command.append(f"--results={given.results.resolve()}")
-            if given.again:
-                command.append("--again")
-            failures += subprocess.run(command, cwd=copy, env=environment, check=False).returncode != 0
-    return verdict(failures)
+    if given.results:
+        sys.argv += ["--results", str(given.results.resolve())]
+    with tempfile.TemporaryDirectory(prefix="mutation-") as copy:
+        ignored = shutil.ignore_patterns(".git", ".venv", "node_modules", ".*_cache", "__pycache__", ".hypothesis")
+        shutil.copytree(ROOT, copy, ignore=ignored, dirs_exist_ok=True)
+        command = [sys.executable, "-m", "tests.proofs.mutation", "--here", *sys.argv[1:]]
+        return subprocess.run(command, cwd=copy, env=environment, check=False).returncode
 
 
-def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
+class Module:
+    """One of the modules, its mutants and what has become of them."""
+
+    def __init__(self, name: str, results: Path | None, *, again: bool) -> None:
+        self.name = name
+        self.path = Path("sidecar", f"{name}.py").resolve()
+        self.mutants = list(mutants(self.path.read_text(), str(self.path)))
+        self._told = results / f"{name.replace('/', '.')}.json" if results else None
+        before = json.loads(self._told.read_text()) if self._told and again else {}
+        self.outcomes: dict[str, Outcome] = {name: outcome for name, outcome in before.items() if outcome is not None}
+
+    @property
+    def left(self) -> list[Mutant]:
+        """Those that have not been tried."""
+        return [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
+
+    def tell(self) -> bool:
+        """Say what has become of them. False when too many survived."""
+        survivors = [mutant for mutant in self.mutants if self.outcomes[mutant.name] is None]
+        timeouts = sum(self.outcomes[mutant.name] == "timeout" for mutant in self.mutants)
+        share = len(survivors) / len(self.mutants)
+        print(
+            f"\n{self.name}: {len(self.mutants)} mutants, {len(self.mutants) - len(survivors)} killed "
+            f"({timeouts} by timeout), {len(survivors)} survived ({share:.1%})",
+            *(f"    {mutant}" for mutant in survivors),
+            sep="\n",
+            flush=True,
+        )
+        if self._told:
+            self._told.parent.mkdir(parents=True, exist_ok=True)
+            self._told.write_text(json.dumps({one.name: self.outcomes[one.name] for one in self.mutants}, indent=1))
+        return share <= MOST_SURVIVORS
+
+
+def _here(given: argparse.Namespace) -> int:
     begun = time.monotonic()
     print(subject(), flush=True)
-    told = results / f"{module.replace('/', '.')}.json" if results else None
-    before: dict[str, Outcome] = json.loads(told.read_text()) if told and again else {}
-    path = Path("sidecar", f"{module}.py").resolve()
-    every = list(mutants(path.read_text(), str(path)))
+    modules = [Module(name, given.results, again=given.again) for name in given.modules]
     for name in IMPORTED_BEFORE:
         importlib.import_module(name)
     peers.patience = patience
@@ -236,30 +279,22 @@ def _here(module: str, jobs: int, results: Path | None, again: bool) -> int:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    files = [str(Path("tests", name)) for name in (LIMITS, *TESTS_OF[module].split())]
-    living = Living(path, [mutant for mutant in every if before.get(mutant.name) is None], jobs)
-    outcomes = {name: outcome for name, outcome in before.items() if outcome is not None} | living.run(files)
-    afresh = [mutant for mutant in every if mutant.name not in outcomes]
-    fresh = Fresh(f"sidecar.{module.replace('/', '.')}", path, files, living)
-    for mutant, outcome in _raced([*afresh, None] if afresh else [], fresh.run, lambda _: 5 * living.clean_s, jobs):
-        if mutant is None and outcome is not None:
-            print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
-        elif mutant is not None:
-            outcomes[mutant.name] = outcome
-    survivors = [mutant for mutant in every if outcomes[mutant.name] is None]
-    timeouts = sum(outcomes[mutant.name] == "timeout" for mutant in every)
-    share = len(survivors) / len(every)
-    print(
-        f"\n{module}: {len(every)} mutants, {len(every) - len(survivors)} killed ({timeouts} by timeout), "
-        f"{len(survivors)} survived ({share:.1%}), {len(afresh)} tried afresh, {time.monotonic() - begun:.0f} s",
-        *(f"    {mutant}" for mutant in survivors),
-        sep="\n",
-        flush=True,
-    )
-    if told:
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps({mutant.name: outcomes[mutant.name] for mutant in every}, indent=1))
-    return 1 if share > MOST_SURVIVORS else 0
+    files = {module.name: [f"tests/{name}" for name in (LIMITS, *TESTS_OF[module.name].split())] for module in modules}
+    living = Living(modules, given.jobs, given.seconds)
+    outcomes = living.run(list(dict.fromkeys(name for names in files.values() for name in names)))
+    failures = 0
+    for module in modules:
+        module.outcomes |= outcomes.get(module.name, {})
+        fresh = Fresh(module, files[module.name], living)
+        afresh = module.left
+        for mutant, outcome in _raced([*afresh, None] if afresh else [], fresh.run, fresh.timeout, given.jobs):
+            if mutant is not None:
+                module.outcomes[mutant.name] = outcome
+            elif outcome is not None:
+                print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
+        failures += not module.tell()
+    print(f"{time.monotonic() - begun:.0f} s", flush=True)
+    return failures
 
 
 _patience = peers.patience
@@ -306,20 +341,20 @@ async def patience(what: str) -> AsyncIterator[None]:
 class Living:
     """A pytest session that has collected its tests; mutants get into it by the code of its functions."""
 
-    def __init__(self, path: Path, every: Sequence[Mutant], jobs: int) -> None:
-        self._path = str(path)
-        self._every = every
+    def __init__(self, modules: Sequence[Module], jobs: int, most_s: float) -> None:
+        self._modules = modules
+        self._paths = frozenset(str(module.path) for module in modules)
         self._jobs = jobs
-        self._original = compile(path.read_text(), self._path, "exec")
-        self._lines: set[int] = set()
+        self._most_s = most_s
+        self._lines: set[Line] = set()
         self._failed: str | None = None
         self._cpu_s: dict[pytest.Item, float] = {}
         self._seconds: dict[pytest.Item, float] = {}
         self.clean_s = 0.0
         self.usual: dict[str, tuple[float, float]] = {}
 
-    def run(self, files: list[str]) -> dict[str, Outcome]:
-        """Outcome by mutant; those that have to be imported afresh are missing."""
+    def run(self, files: list[str]) -> dict[str, dict[str, Outcome]]:
+        """Module -> outcome by mutant; those that have to be imported afresh are missing."""
         with tempfile.TemporaryFile("w+") as self._answer:  # a pipe would wait for whatever a mutant has left running
             if (pid := os.fork()) == 0:
                 code = 1
@@ -333,17 +368,17 @@ class Living:
             self._answer.seek(0)
             told = self._answer.read()
         if not told:
-            raise SystemExit(f"the tests of {self._path} cannot be run: {os.waitstatus_to_exitcode(status)}")
+            raise SystemExit(f"the tests cannot be run: {os.waitstatus_to_exitcode(status)}")
         self.clean_s, self.usual, outcomes = json.loads(told)
         return dict(outcomes)
 
     def _trace(self) -> None:
         def local(frame: FrameType, event: str, _: Any) -> Any:
-            self._lines.add(frame.f_lineno)
+            self._lines.add((frame.f_code.co_filename, frame.f_lineno))
             return local
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:
-            return local(frame, event, _) if frame.f_code.co_filename == self._path else None
+            return local(frame, event, _) if frame.f_code.co_filename in self._paths else None
 
         sys.settrace(trace)
         threading.settrace(trace)
@@ -352,7 +387,7 @@ class Living:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of the run: the clean one, then the mutants."""
         at_import, self._lines = self._lines, set()
-        runs: dict[pytest.Item, set[int]] = {}
+        runs: dict[pytest.Item, set[Line]] = {}
         seconds: dict[pytest.Item, float] = {}
         cpu: dict[pytest.Item, float] = {}
         for item in session.items:
@@ -374,16 +409,29 @@ class Living:
         functions = self._functions()
         caches = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
         clear = [one.cache_clear for one in caches if one.__module__.startswith("sidecar.")]
-        module = next(one for one in sys.modules.values() if getattr(one, "__file__", None) == self._path)
-        clear += [one.clear for name, one in vars(module).items() if type(one) is dict and name[:1] == "_" != name[1:2]]
-        swaps = {mutant: swap for mutant in self._every if (swap := _swap(self._original, mutant.code)) is not None}
-        kills: list[tuple[int, pytest.Item]] = []
+        for module in [one for one in sys.modules.values() if getattr(one, "__file__", None) in self._paths]:
+            memories = [one for name, one in vars(module).items() if type(one) is dict and name[:1] == "_" != name[1:2]]
+            clear += [one.clear for one in memories]
+        swaps: dict[Mutant, Swap] = {}
+        of: dict[Mutant, str] = {}
+        for one in self._modules:
+            original = compile(one.path.read_text(), str(one.path), "exec")
+            for mutant in one.left:
+                of[mutant] = one.name
+                if (swap := _swap(original, mutant.code)) is not None:
+                    swaps[mutant] = swap
+        kills: list[tuple[Mutant, pytest.Item]] = []
         by_name = {item.nodeid: item for item in session.items}
 
         def covering(mutant: Mutant) -> list[pytest.Item]:
-            lines = set(range(mutant.first, mutant.last + 1))
-            near = Counter(one for line, one in kills if abs(line - mutant.first) <= NEAR)
-            return sorted((item for item in runs if runs[item] & lines), key=lambda one: (-near[one], seconds[one]))
+            path = mutant.code.co_filename
+            lines = {(path, line) for line in range(mutant.first, mutant.last + 1)}
+            near = Counter(
+                item for one, item in kills if of[one] == of[mutant] and abs(one.first - mutant.first) <= NEAR
+            )
+            found = sorted((item for item in runs if runs[item] & lines), key=lambda one: (-near[one], seconds[one]))
+            sums = itertools.accumulate(seconds[item] for item in found)
+            return [item for item, so_far in zip(found, sums, strict=True) if so_far <= self._most_s]
 
         def tried(mutant: Mutant | None) -> Outcome:
             if mutant is None:
@@ -403,16 +451,16 @@ class Living:
 
         gc.collect()
         gc.freeze()
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, dict[str, Outcome]] = {}
         for mutant, outcome in _raced([*filter(living, swaps), None], tried, timeout, self._jobs):
             if mutant is None:
                 if outcome is not None:
-                    print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
+                    print(f"\nthe unchanged modules fail, too: {outcome}", flush=True)
                 continue
             if outcome is not None or not at_import & _inside(swaps[mutant]):
-                outcomes[mutant.name] = outcome
+                outcomes.setdefault(of[mutant], {})[mutant.name] = outcome
             if outcome in by_name:
-                kills.append((mutant.first, by_name[outcome]))
+                kills.append((mutant, by_name[outcome]))
         most = Counter(one for _, one in kills)
         best = sorted(runs, key=lambda one: (-most[one], seconds[one]))
         json.dump((self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes), self._answer)
@@ -421,7 +469,7 @@ class Living:
     def _functions(self) -> dict[CodeType, list[FunctionType]]:
         found: dict[CodeType, list[FunctionType]] = {}
         for one in gc.get_objects():
-            if isinstance(one, FunctionType) and one.__code__.co_filename == self._path:
+            if isinstance(one, FunctionType) and one.__code__.co_filename in self._paths:
                 found.setdefault(one.__code__, []).append(one)
         return found
 
@@ -449,14 +497,18 @@ class Living:
 class Fresh(MetaPathFinder):
     """A pytest session that imports a changed module."""
 
-    def __init__(self, name: str, path: Path, files: list[str], living: Living) -> None:
-        self._name = name
-        self._path = str(path)
+    def __init__(self, module: Module, files: list[str], living: Living) -> None:
+        self._name = f"sidecar.{module.name.replace('/', '.')}"
+        self._path = str(module.path)
         self._files = files
         self._failed: str | None = None
         self._code: CodeType | None = None
         self._living = living
         self._order: dict[str, int] = {}
+
+    def timeout(self, _: Mutant | None) -> float:
+        """For all of its tests."""
+        return 5 * self._living.clean_s
 
     def run(self, mutant: Mutant | None) -> Outcome:
         """Run every test, until one fails."""
@@ -504,7 +556,7 @@ class _Loader(SourceFileLoader):
         return self._code
 
 
-def _swap(original: CodeType, other: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+def _swap(original: CodeType, other: CodeType) -> Swap | None:
     """The functions that differ, each with its other code; None when what differs is not in a function."""
     pairs: list[tuple[CodeType, CodeType]] = []
     waiting = [(original, other)]
@@ -530,10 +582,10 @@ def _own(code: CodeType) -> tuple[Any, ...]:
     return code.co_code, repr(consts), code.co_names, code.co_varnames, code.co_exceptiontable
 
 
-def _inside(swap: list[tuple[CodeType, CodeType]]) -> set[int]:
+def _inside(swap: Swap) -> set[Line]:
     """The lines within the functions that differ, but for their heads, which run when they are defined."""
-    lines = {line for one, _ in swap for _, _, line in one.co_lines() if line}
-    return lines - {one.co_firstlineno for one, _ in swap if not one.co_name.startswith("<")}
+    lines = {(one.co_filename, line) for one, _ in swap for _, _, line in one.co_lines() if line}
+    return lines - {(one.co_filename, one.co_firstlineno) for one, _ in swap if not one.co_name.startswith("<")}
 
 
 def _raced(

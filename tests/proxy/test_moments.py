@@ -24,7 +24,7 @@ from tests.peers.wire import WEBSOCKET, chunked, request, response
 from tests.proxy.conftest import running
 from tests.proxy.test_connection import connections, gone_from
 from tests.proxy.test_tunnel import frame, unmasked
-from tests.proxy.test_upstream import ANSWER, Proxy, proxy, targets, turns
+from tests.proxy.test_upstream import ANSWER, Proxy, proxy, status, targets, turns
 
 ON_EVERY_LOOP = True
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -275,6 +275,21 @@ async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: Han
         small.say(b"\r\n\r\n")
         assert b" 400 " in small.sent  # it has no Host
         assert at.live.resources.held_bytes == 3 * len(PART)
+
+
+@in_memory
+async def test_an_answer_that_waits_for_its_client_is_in_the_budget(clock: HandClock) -> None:
+    answer = response(200, b"x" * 60_000)
+    async with proxy(clock, limits={"buffered_bytes": 50_000}) as at:
+        slow, other = at.client(request()), at.client()
+        await turns()
+        slow.is_full = True
+        lines()[0].say(answer)
+        assert at.live.resources.held_bytes == len(slow.sent)
+        other.say(request())
+        assert status(other) == 503
+        slow.drain()
+        assert at.live.resources.held_bytes == 0
 
 
 @in_memory

@@ -66,8 +66,8 @@ async def test_a_frame_whose_part_waits_when_the_token_ends_is_finished_as_it_wa
         client, upstream = await joined(at, alice)
         client.say(frames[:-100])
         [connection] = at.listener.connections
-        assert connection.tunnel is not None
-        connection.tunnel._expire()
+        assert connection.sink is not None
+        connection.sink._expire()
         await turns()
         assert upstream.sent == frames[:-100]
         client.say(frames[-100:])
