@@ -105,6 +105,33 @@ async def test_of_every_gauge_it_is_decided_how_several_are_one() -> None:
         ),
         ([{"durations": [1, 2]}, {"durations": [1, 0]}], {"durations": [2, 2]}),
         ([{"bounds_s": [0.1]}, {"bounds_s": [0.1]}], {"bounds_s": [0.1]}),
+        (
+            [
+                [{"level": "note", "what": "x", "name": "a", "text": "4 requests of b refused: c, on /d/2."}],
+                [
+                    {"level": "warn", "what": "x", "name": "a", "text": "1,200 requests of b refused: c, on /d/2."},
+                    {"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 3 connect, 1 reset in the last minute."},
+                ],
+                [{"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 5 connect, 7 reset in the last minute."}],
+            ],
+            [
+                {"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 8 connect, 8 reset in the last minute."},
+                {"level": "warn", "what": "x", "name": "a", "text": "1,204 requests of b refused: c, on /d/2."},
+            ],
+        ),
+        (
+            [
+                [{"at": "2026-01-01T00:00:00Z", "what": "started", "name": "s", "level": "note", "text": "started"}],
+                [
+                    {"at": "2026-01-01T00:00:01Z", "what": "started", "name": "s", "level": "note", "text": "started"},
+                    {"at": "2026-01-01T00:00:09Z", "what": "started", "name": "s", "level": "note", "text": "started"},
+                ],
+            ],
+            [
+                {"at": "2026-01-01T00:00:00Z", "what": "started", "name": "s", "level": "note", "text": "started"},
+                {"at": "2026-01-01T00:00:09Z", "what": "started", "name": "s", "level": "note", "text": "started"},
+            ],
+        ),
         ([{"lines": ["a: 1"]}, {"lines": ["a: 1"]}], {"lines": ["a: 1"]}),
     ],
 )  # fmt: skip

@@ -19,6 +19,8 @@ from sidecar.app.history import STEP_S
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.issuer import Answer, ScriptedIssuer
+from tests.peers.program import program
+from tests.peers.raw import fetch
 from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -600,3 +602,19 @@ async def test_the_policy_is_in_force(browser: "Browser") -> None:
         for directive, act in acts.items():
             async with patience(f"a violation of {directive}"):
                 assert await page.evaluate(violated.replace("ACT", act)) == directive
+
+
+async def test_of_several_workers_it_shows_one(browser: "Browser", tmp_path: Path) -> None:
+    async with program(tmp_path, workers=2) as it:
+        for _ in range(40):  # each on a connection of its own, so both workers have some
+            await fetch(it.addresses["proxy"], request("GET", "/x"))
+        async with await browser.new_page() as page:
+            host, port = it.addresses["admin"]
+            await page.goto(f"http://{host}:{port}/")
+            await shown(page, ".who", "2 workers")
+            await shown(page, "#problem-list li", "^wrong 40 requests in the last minute refused: token_missing, on")
+            await shown(page, "#events", "^[0-9:]+ the sidecar started$")
+            await sees(page, "Refusals")
+            await shown(page, "#groups", "token_missing.* 40 40 ")
+            await sees(page, "Routes")
+            await shown(page, "#route-table tbody tr:first-child", "what no rule names a token 41 40 0 .* 41 / 40$")

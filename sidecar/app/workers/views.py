@@ -1,6 +1,8 @@
 """What several workers answer to the same question of an operator, as one answer."""
 
+import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 # What two items of a list are told apart by, as far as they have it: those of one issuer, route, key or moment are one.
@@ -9,7 +11,9 @@ SAME = {"line", "column", "status", "seconds"}  # numbers that do not add up, as
 ALL = {"usable", "last_reload_successful"}  # true only where it is true of all
 FIRST = {"since", "started_at", "fetched_at", "loaded_at"}
 LAST = {"last", "time"}
-WORST_LAST = ("idle", "good", "fresh", "errors", "stale", "failing", "absent")
+WORST_LAST = ("idle", "good", "fresh", "errors", "stale", "failing", "absent", "note", "warn", "bad")
+COUNT = re.compile(r"[0-9][0-9,]*(?= (?:requests?|connect|timeout|protocol|reset)\b)")  # in the sentence of a problem
+ONE_CHANGE_S = 5.0  # within which all workers notice it
 
 
 def together(answers: Sequence[Any], name: str = "") -> Any:
@@ -29,7 +33,18 @@ def together(answers: Sequence[Any], name: str = "") -> Any:
         return max(told) if name in SAME or name.endswith("_s") else sum(told)
     if name in FIRST | LAST:
         return min(told) if name in FIRST else max(told)
+    if name == "text":
+        return _sentence(told)
     return max(told, key=WORST_LAST.index) if set(WORST_LAST) >= set(told) else first
+
+
+def _sentence(told: list[str]) -> str:
+    """One of the sentences, with the sum of what each counts."""
+    numbers = [[int(count.replace(",", "")) for count in COUNT.findall(text)] for text in told]
+    if len({len(each) for each in numbers}) > 1:
+        return told[0]
+    sums = iter([sum(column) for column in zip(*numbers, strict=True)])
+    return COUNT.sub(lambda _: f"{next(sums):,}", max(told, key=len))
 
 
 def _lists(lists: list[list[Any]], name: str) -> list[Any]:
@@ -45,4 +60,19 @@ def _lists(lists: list[list[Any]], name: str) -> list[Any]:
     for key, newest_first in (("at", False), ("time", True), ("last_minute", True)):
         if found and key in found[0]:
             found.sort(key=lambda item: item[key], reverse=newest_first)
+    if found and "level" in found[0]:  # problems, the worst first; or changes, each once
+        if "at" in found[0]:
+            return _changes(found)
+        found.sort(key=lambda item: WORST_LAST.index(item["level"]), reverse=True)
     return found
+
+
+def _changes(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept: dict[tuple[str, ...], datetime] = {}
+    once = []
+    for change in found:
+        kind, at = (change["what"], change["name"], change["text"]), datetime.fromisoformat(change["at"])
+        if kind not in kept or (at - kept[kind]).total_seconds() > ONE_CHANGE_S:
+            kept[kind] = at
+            once.append(change)
+    return once
