@@ -54,7 +54,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
 
 
 class Field:
-    """One header line: what becomes of it, its name in lower case, its value, and the line as it is forwarded."""
+    """One header line: what becomes of it, its name in lower case, its value, and the line as it is
+    forwarded, if it may be."""
 
     __slots__ = ("fate", "line", "name", "value")
 
@@ -87,7 +88,8 @@ class HeaderPolicy:
             known = self._read_name(name)
         fate, lower, is_public = known
         value = value.strip(b" \t")
-        field = Field(fate, lower, value, b"%b: %b\r\n" % (name, value))
+        sent_on = b"" if fate in (SPECIAL, DROP) else b"%b: %b\r\n" % (name, value)
+        field = Field(fate, lower, value, sent_on)
         if is_public and len(line) <= MAX_LINE_BYTES:
             if len(self.known) >= MAX_LINES:
                 self.known.clear()

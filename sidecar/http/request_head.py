@@ -114,8 +114,14 @@ class RequestHead:
 
     @property
     def may_recur(self) -> bool:
-        """Does the head say all that is to be known, and is another one to follow in HTTP?"""
-        return self.persists and "upgrade" not in self.special and not self.stripped
+        """Does the head say all that is to be known, is another one to follow in HTTP, and has it no id, which would be new?"""
+        return (
+            self.persists
+            and self.traceparent is None
+            and not self.request_id
+            and "upgrade" not in self.special
+            and not self.stripped
+        )
 
     @property
     def could_be_preflight(self) -> bool:
