@@ -407,6 +407,8 @@ ROUTES = [
          "4:24: routes.0.methods.0: 'A B' is not a method; methods are upper case, such as GET"),
     case("TRACE", "{path: /a, methods: [TRACE]}",
          "4:24: routes.0.methods.0: 'TRACE' is refused on every path, so no route can be for it"),
+    case("auth that is nearly the word that opens", "{path: /a, auth: nope}",
+         "4:20: routes.0.auth: 'nope' is not one of: required, optional, api_key, none, deny"),
     case("unknown auth", "{path: /a, auth: off}",
          "4:20: routes.0.auth: 'off' is not one of: required, optional, api_key, none, deny"),
     case("unknown mode", "{path: /a, mode: reports}",
