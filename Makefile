@@ -1,32 +1,37 @@
 # Everything lives in .venv. Needed: make and Python 3.11 or newer (another one: make PYTHON=python3.12 ...).
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 FUZZ_S ?= 1800
 CASES ?= 100000
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 
-.PHONY: install run test test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
+.PHONY: install run test test-on test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
-install: .venv/installed-dev
+install: $(VENV)/installed-dev
 
-run: .venv/installed
+run: $(VENV)/installed
 	$(BIN)/jwt-sidecar dev -c config.minimal.yaml
 
 # One process for each core, at most four.
-test: .venv/installed-dev
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist worksteal
 
-check: .venv/installed-dev
+check: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# The same on another Python, in an environment of its own: make test-on PYTHON=python3.13
+test-on:
+	$(MAKE) test VENV=build/$(notdir $(PYTHON)) PYTHON=$(PYTHON)
+
 # The site, into build/site. A link that leads nowhere ends the build.
-docs: .venv/installed-docs
+docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f docs/site/mkdocs.yml
 
 # Of the compiled wheel, which is what the image runs.
@@ -37,78 +42,78 @@ bench: wheel
 	build/bench/bin/python -m benchmarks --record
 
 # What a request costs in calls, and the budget that a test holds it to: make cost WRITE=--write
-cost: .venv/installed-dev
+cost: $(VENV)/installed-dev
 	$(BIN)/python -m tests.cost $(WRITE)
 
 # make mutation MODULES="jwt/claims policy/access_policy"
-mutation: .venv/installed-dev
+mutation: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.mutation $(MODULES)
 
-properties: .venv/installed-dev
+properties: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.properties
 
 # make fuzz FUZZ_S=60
-fuzz: .venv/installed-dev
+fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.fuzz --seconds $(FUZZ_S)
 
 # make fuzz-config CASES=1000
-fuzz-config: .venv/installed-dev
+fuzz-config: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.config_fuzz --cases $(CASES)
 
-fuzz-core: .venv/installed-dev
+fuzz-core: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.core --seconds $(FUZZ_S)
 
 # make traffic TRAFFIC_S=60 TRAFFIC=--forgiving
-traffic: .venv/installed-dev
+traffic: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.traffic --seconds $(TRAFFIC_S) $(TRAFFIC)
 
 # A wheel whose modules on a request's way are compiled (docs/understand/performance.md), for the interpreter that makes it.
-wheel: .venv/installed-dev
+wheel: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
 	rm -rf dist/*.whl && $(BIN)/python deploy/compiled.py --quiet bdist_wheel
 
 # The data plane's tests on compiled modules: make test-compiled TESTS=tests/proxy
-test-compiled: .venv/installed-dev
+test-compiled: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/requirements-build.txt
 	rm -rf build/compiled && mkdir -p build/compiled
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory build/compiled
 	cd build/compiled && $(CURDIR)/$(BIN)/python deploy/compiled.py --quiet build_ext --inplace
 	cd build/compiled && $(CURDIR)/$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist worksteal $(TESTS)
 
-screenshots: .venv/installed-dev
+screenshots: $(VENV)/installed-dev
 	$(BIN)/python -m tests.real.screenshots
 
-soak transfer rotation bystander adversarial sizing watched: .venv/installed-dev
+soak transfer rotation bystander adversarial sizing watched: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.$@
 
 # Needs root, and kubectl from `python -m tests.deploy.tools`. make rollout ROLLOUT="--without pre-stop" shows what a part is there for.
-rollout: .venv/installed-dev
+rollout: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.rollout $(ROLLOUT)
 
 # What would be published, built from the committed files and tried on every Python that is here.
-release-check: .venv/installed-dev
+release-check: $(VENV)/installed-dev
 	$(BIN)/python -m tests.deploy.release
 
 # Needs root, and the Debian packages that it names.
-image-test: .venv/installed-dev
+image-test: $(VENV)/installed-dev
 	$(BIN)/python -m tests.deploy.image
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jwt-sidecar needs Python 3.11 or newer: make PYTHON=...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
 # --no-deps, because the lock leaves out what python-jose names and nothing imports (docs/project/python-jose.md).
 # compileall, because without .pyc files the start takes three times as long, and PYTHONDONTWRITEBYTECODE would keep it so.
-.venv/installed: requirements.txt pyproject.toml | $(BIN)/python
+$(VENV)/installed: requirements.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m compileall -q sidecar
 	touch $@
 
-.venv/installed-docs: docs/requirements.txt .venv/installed-dev
+$(VENV)/installed-docs: docs/requirements.txt $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r docs/requirements.txt
 	touch $@
 
-.venv/installed-dev: tests/requirements.txt .venv/installed
+$(VENV)/installed-dev: tests/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.txt
 	touch $@

@@ -280,6 +280,19 @@ async def test_without_the_process_that_forks_all_end_for_one_reason(tmp_path: P
                 await asyncio.sleep(0.01)
 
 
+async def test_a_worker_is_replaced_also_while_the_process_that_forks_is_stopped(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        [forker] = children(it.process.pid)
+        killed = await owner(it, clients[0])
+        os.kill(forker, signal.SIGSTOP)
+        os.kill(killed, signal.SIGKILL)
+        assert (await clients[1].request(it.good())).status == 200
+        await it.says(f"event=worker_died worker=[12] pid={killed}")
+        await it.says("event=worker_replaced")
+        await serving(it, 2)
+        assert it.process.returncode is None
+
+
 async def test_a_worker_that_does_not_answer_is_replaced_and_who_waited_for_it_is_served(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         stopped = await owner(it, clients[0])

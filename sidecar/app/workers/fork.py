@@ -94,6 +94,10 @@ class Forker:
         """End it at once, if it has not ended."""
         self._writer.write(pickle.dumps(("kill", process.pid)))
 
+    def go_on(self) -> None:
+        """Let the process that forks go on, if something has stopped it: nobody else tells of a worker's end, or makes one."""
+        os.kill(self._pid, signal.SIGCONT)
+
     def close(self) -> None:
         """End all of them at once."""
         os.kill(self._pid, signal.SIGKILL)

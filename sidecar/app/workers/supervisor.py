@@ -7,6 +7,7 @@ before it serves.
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -63,6 +64,16 @@ class Worker:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Silent from error
 
+    async def answer(self, path: str, within_s: float) -> Answer | None:
+        """The same to a GET; None as soon as its process has ended."""
+        asked = asyncio.create_task(self.ask("GET", path, within_s=within_s))
+        either: set[asyncio.Future[Any]] = {asked, self.process.ended}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return None if self.process.ended.done() else await asked
+        finally:
+            asked.cancel()
+
     async def close(self) -> None:
         """Ask no more."""
         await self._session.close()
@@ -115,14 +126,11 @@ class Supervisor:
         denied = [entry for entry in self.denied.values() if entry.until > self._clock.wall()]
         process = await self._forker.fork(Begin(place, self._text, denied, self.draining_since))
         worker = Worker(place, process, self._controls[place])
-        answer = asyncio.create_task(worker.ask("GET", "/livez", within_s=BEGIN_S))
-        either: set[asyncio.Future[Any]] = {answer, process.ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done() and answer.exception() is None:
-            self.workers.append(worker)
-            self.counted.workers = len(self.workers)
-            return worker
-        answer.cancel()
+        with suppress(Silent):
+            if await worker.answer("/livez", BEGIN_S) is not None:
+                self.workers.append(worker)
+                self.counted.workers = len(self.workers)
+                return worker
         await self._end(worker)
         return None
 
@@ -164,16 +172,17 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.wait({worker.process.ended}, timeout=ASK_EVERY_S)
-            if worker.process.ended.done():
-                return "died"
+            self._forker.go_on()
             asked = loop.time()
             try:
-                answer = await worker.ask("GET", f"{CONFIGURATION}?but={self._digest}", within_s=ALIVE_S)
+                answer = await worker.answer(f"{CONFIGURATION}?but={self._digest}", ALIVE_S)
             except Silent as silent:
                 late = loop.time() - asked > 1.5 * ALIVE_S  # this process did not run either: a container was paused
                 if isinstance(silent.__cause__, TimeoutError) and not late:
                     return "silent"
                 continue  # it ends; or no descriptor is left here, which is no fault of the worker
+            if answer is None:
+                return "died"
             if answer.status == 200:
                 told = json.loads(answer.body)
                 self._digest, self._text = told["digest"], told["text"]
