@@ -27,7 +27,7 @@ _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Z
 
 
 class Jws(NamedTuple):
-    """The parts of one token; nothing in it is verified. `values`: its payload has no more values than that."""
+    """The parts of one token; nothing in it is verified. `values`: its payload takes no more memory than so many values."""
 
     header: dict[str, Any]
     payload: dict[str, Any]
@@ -70,7 +70,9 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's payload is not a base64url JSON object.") from None
     try:
-        values = text.count(b",") + text.count(b"[") + text.count(b"{")
+        values = text.count(b",") + text.count(b"[") + 3 * text.count(b"{")  # an object takes as much as three
+        if b"\\u" in text or not text.isascii():
+            values += len(text) // 16  # one wide character makes all of a text take four bytes each
         return Jws(header, payload, payload_segment, signing_input, base64url(signature), padded, values)
     except ValueError:
         raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None

@@ -49,7 +49,7 @@ def test_a_token_comes_apart_into_what_was_signed_and_what_it_says() -> None:
         payload_segment=P.encode(),
         signing_input=f"{H}.{P}".encode(),
         signature=b"signature",
-        values=1,
+        values=3,
     )
 
 

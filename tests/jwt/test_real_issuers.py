@@ -16,6 +16,7 @@ from sidecar.app.explain.question import Question
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
+from sidecar.jwt.jwks.fetcher import MOST_KIDS
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.backend import Request
@@ -423,6 +424,26 @@ async def test_each_key_may_have_a_url_of_its_own(clock: HandClock) -> None:
             del issuer.files[f"/{tokens.kid('ES256')}"]
             await source.fetch_now()
             assert (await refusal(verifier, shaped(clock, "ES256")())).reason.code == "key_unknown"
+
+
+@in_its_time_with_sockets
+async def test_kids_that_strangers_name_keep_no_key_out(clock: HandClock) -> None:
+    """The keys of all load balancers of a region are at one place, and some servers answer 200 with a page for any other kid."""
+    async with Files() as issuer:
+        others = {f"/other-{number}": Answer(200, tokens.public_pem("ES256", "b")) for number in range(MOST_KIDS)}
+        own = f"/{tokens.kid('ES256')}"
+        issuer.files = {**others, own: Answer(200, tokens.public_pem("ES256")), "/page": Answer(200, b"<html>")}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            verifier = sidecar.assembly.handler.verifier
+
+            async def named(kid: str) -> str:
+                clock.advance(31)
+                return (await refusal(verifier, shaped(clock, "ES256", header={"kid": kid})())).reason.code
+
+            assert await named("page") == "key_unknown"
+            assert {await named(kid[1:]) for kid in others} == {"signature_invalid"}
+            clock.advance(31)
+            await verified(verifier, shaped(clock, "ES256")().encode())
 
 
 @in_its_time

@@ -180,9 +180,9 @@ class KeysByKid:
 
     async def __call__(self) -> KeySet:
         """Fetch the keys that are known, and those that were asked for. Raises FetchFailed."""
-        kids = [*self._kids, *self._wanted][:MOST_KIDS]
+        kids = {**self._kids, **self._wanted}
         self._wanted = {}
-        keys = [key for kid in kids if (key := await self._key(kid)) is not None]
+        keys = [key for kid in kids if (key := await self._key(kid)) is not None][-MOST_KIDS:]  # the newest
         self._kids = dict.fromkeys(key.kid for key in keys if key.kid is not None)
         return KeySet(Jwks(keys), None)
 
@@ -194,6 +194,8 @@ class KeysByKid:
         except Refused:  # some storage servers answer 403 for what is not there
             return None
         except UnusableKey as error:
+            if kid not in self._kids:  # whoever made it up must not keep the other keys from being fetched
+                return None
             raise FetchFailed(f"{shown(url)}: {error}") from error
 
 
