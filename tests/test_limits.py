@@ -78,6 +78,8 @@ from sidecar.proxy import (
         pytest.param(listener.NOT_ACCEPTED_S, 1.0, id="listener.NOT_ACCEPTED_S"),
         pytest.param(upstream_connection.CLOSE_S, 5.0, id="upstream_connection.CLOSE_S"),
         pytest.param(routes.MAX_MATCHED, 2048, id="routes.MAX_MATCHED"),
+        pytest.param(path_normalization.MAX_READ, 2048, id="path_normalization.MAX_READ"),
+        pytest.param(path_normalization.MAX_READ_TOGETHER, 16_384, id="path_normalization.MAX_READ_TOGETHER"),
         pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
         pytest.param(request_signature.REMEMBERED, 1024, id="request_signature.REMEMBERED"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),

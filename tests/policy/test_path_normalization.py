@@ -3,7 +3,8 @@
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.policy.path_normalization import IGNORED, MAX_READ_TOGETHER, readings
+from sidecar.config.file import Config
+from sidecar.policy.path_normalization import IGNORABLE, IGNORED, MAX_READ_TOGETHER, readings
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,8 @@ def test_dots_above_the_root_are_dropped_by_some_and_left_by_others(path: str, r
 @pytest.mark.parametrize(
     ("path", "reading"),
     [
+        pytest.param("/a%2Fb%41", "/a%2FbA", id="a slash that stays, in capitals"),
+        pytest.param("/a%2fb%41", "/a%2fbA", id="a slash that stays"),
         pytest.param("/a%5Cb%41", "/a%5CbA", id="a backslash that stays, in capitals"),
         pytest.param("/a%5cb%41", "/a%5cbA", id="a backslash that stays"),
         pytest.param("/%2e/a%2eb", "/a%2eb", id="a browser's URL parser: only whole segments of dots are decoded"),
@@ -46,6 +49,10 @@ def test_a_character_that_is_no_part_of_a_path_is_named_where_it_can_be_shown(pa
         readings(path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
     assert caught.value.details == f"The path has {told}, which programs read in different ways: encode it."
+
+
+def test_what_a_backend_may_ignore_has_the_names_of_the_configuration() -> None:
+    assert Config.model_fields["backend_ignores"].default == IGNORABLE
 
 
 @pytest.mark.parametrize(

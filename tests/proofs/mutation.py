@@ -393,6 +393,7 @@ class Living:
         for item in session.items:
             if ON_ASYNCIO in item.nodeid:
                 continue
+            self._trace()  # Python forgets it where it runs out of stack
             begun, cpu_s = time.monotonic(), time.process_time()
             failed = self._run([item])
             lines, self._lines = self._lines, set()

@@ -24,7 +24,7 @@ from tests.peers.wire import WEBSOCKET, chunked, request, response
 from tests.proxy.conftest import running
 from tests.proxy.test_connection import connections, gone_from
 from tests.proxy.test_tunnel import frame, unmasked
-from tests.proxy.test_upstream import ANSWER, Proxy, proxy, status, targets, turns
+from tests.proxy.test_upstream import ANSWER, OPEN, Proxy, proxy, status, targets, turns
 
 ON_EVERY_LOOP = True
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -137,6 +137,38 @@ async def test_a_client_may_leave_in_the_turn_in_which_its_tunnel_ends() -> None
             writer.close()
             await gone_from(stack)
     assert failed == []
+
+
+# A receiver that has enough
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: <%d>\r\n\r\n"
+
+
+@in_memory
+async def test_interim_answers_come_no_faster_than_their_client_takes_them(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.is_full = True
+        lines()[0].say(HINTS % 1 + HINTS % 2)
+        lines()[0].say(HINTS % 3)
+        assert client.sent == HINTS % 1
+        client.is_full = False
+        client.drain()
+        assert client.sent == HINTS % 1 + HINTS % 2 + HINTS % 3
+        lines()[0].say(ANSWER)
+        assert status(client) == 200
+
+
+@in_memory
+async def test_a_body_that_says_it_is_too_large_is_not_begun(clock: HandClock) -> None:
+    async with proxy(clock, routes=[{**OPEN, "max_body_bytes": 9}]) as at:
+        for size, answered in ((9, 0), (10, 413)):
+            client = at.client(request("POST", headers=[("Content-Length", str(size))]))
+            await turns()
+            assert status(client) == answered
+        assert len(lines()) == 1
 
 
 # The next one's answer
