@@ -18,7 +18,7 @@ MOST_SHOWN = 100  # characters of a value
 MOST_LISTED = 20  # values of a list
 
 # Where the sentence of the answer does not say what was found; the others name the claim, whose value is the user's.
-_TOLD = frozenset({"issuer", "signer", "typ", "algorithm", "key", "aud"})
+_TOLD = frozenset({"shape", "issuer", "signer", "typ", "algorithm", "key", "aud"})
 
 
 class Check(Protocol):
@@ -106,5 +106,5 @@ def tell(rejection: Rejection, seen: Examination) -> None:
         rejection.kid = shown(seen.kid)
     check = seen.begun[-1]
     name = check.name
-    if name in _TOLD and (name == "typ" or rejection.reason is not Reason.TOKEN_MALFORMED):
+    if name in _TOLD and (name in ("shape", "typ") or rejection.reason is not Reason.TOKEN_MALFORMED):
         rejection.expected, rejection.found = check.expected(seen), check.found(seen, 0.0)

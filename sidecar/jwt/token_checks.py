@@ -37,7 +37,10 @@ class Shape:
         return ""
 
     def found(self, seen: Examination, _now: float) -> str:
-        return "" if seen.jws is None else "a header, a payload and a signature"
+        if seen.jws is not None:
+            return "a header, a payload and a signature"
+        parts = 0 if seen.token is None else seen.token.count(b".") + 1
+        return "an opaque token, which only its issuer can read" if parts in (1, 2) else ""
 
 
 class HeaderForm:

@@ -128,6 +128,20 @@ async def test_the_tenant_of_a_refused_token_is_told(claims: dict[str, Any], fou
         assert (kept["code"], kept["found"]) == ("issuer_unknown", found)
 
 
+@pytest.mark.parametrize(
+    ("token", "found"),
+    [
+        ("0123456789abcdef", "an opaque token, which only its issuer can read"),
+        ("ya29.a0Af_opaque", "an opaque token, which only its issuer can read"),
+        ("a.b.c.d", None),
+    ],
+)
+async def test_an_opaque_token_is_told_as_one(token: str, found: str | None) -> None:
+    async with running(issuers=ISSUERS) as stack:
+        _, kept = await kept_of(stack, token)
+        assert (kept["code"], kept["expected"], kept["found"]) == ("token_malformed", None, found)
+
+
 async def test_a_key_that_was_left_out_is_told_where_a_token_names_it() -> None:
     keys = [public_jwk("EdDSA"), {**public_jwk("ES256"), "alg": "ES256K"}]
     async with running(issuers={"main": {**ISSUERS["main"], "jwks_inline": {"keys": keys}}}) as stack:
