@@ -242,3 +242,36 @@ def shape(value: Any) -> set[str]:
     if isinstance(value, list):
         return set().union(*map(shape, value))
     return set(value).union(*map(shape, value.values())) if isinstance(value, dict) else set()
+
+
+# Words
+
+GENERATED = {
+    "configuration.md",
+    "codes.md",
+    "decoders.md",
+    "cli.md",
+    "envoy-differences.md",
+}  # or held to a table by a test
+PRIVATE = re.compile(
+    r"\b(?:bad day|believed no more|forkers?|in the very|knocks?|legs?|quiet|rooms|taken for|whomever)\b"
+    r"|\b(?:elegantly|seamlessly|utili[sz]e[ds]?)\b",
+    re.IGNORECASE,
+)
+WRITTEN = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "SECURITY.md", "config.yaml", "config.minimal.yaml"))]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_words_that_only_its_authors_understand(page: Path) -> None:
+    lines = enumerate(page.read_text().splitlines(), 1)
+    found = [f"{number}: {match[0]}" for number, line in lines if (match := PRIVATE.search(line))]
+    assert found == [], "CONTRIBUTING.md, Words"
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_has_at_most_250_lines_and_begins_with_a_title_and_an_answer(page: Path) -> None:
+    title, blank, *rest = page.read_text().splitlines()
+    assert title.startswith("# ")
+    assert blank == ""
+    assert len(rest) <= 250 or page.name in GENERATED
+    assert not rest[0].startswith("#"), "say the answer first"

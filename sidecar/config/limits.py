@@ -15,7 +15,7 @@ class Timeouts(Struct):
 
     connect_s: PositiveSeconds = key("For a connection to the upstream, which is next door.", 2.0, "connect")
     response_headers_s: PositiveSeconds = key("For the upstream's answer to begin.", 60.0, "response_headers")
-    idle_s: PositiveSeconds = key("Between two pieces of a body, either way; long for quiet streams.", 300.0, "idle")
+    idle_s: PositiveSeconds = key("Between two pieces of a body or of a WebSocket, in either direction.", 300.0, "idle")
     request_headers_s: PositiveSeconds = key("For a client's whole request header.", 10.0, "request_headers")
     keep_alive_s: PositiveSeconds = key("For a client's next request; load balancers wait 60s.", 75.0, "keep_alive")
     drain_delay_s: Seconds = key("Still accepting after SIGTERM, until routers know of it.", 5.0, "drain_delay")
