@@ -25,6 +25,12 @@ def test_the_changelog_tells_of_this_version() -> None:
     assert re.search(rf"^## \[{re.escape(VERSION)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
+def test_a_version_of_the_changelog_has_each_section_once() -> None:
+    for version in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        sections = re.findall(r"^### (\w+)", version, re.MULTILINE)
+        assert len(sections) == len(set(sections)), version[:20]
+
+
 def test_who_owns_this_stands_in_one_place() -> None:
     """YOUR-ORGANISATION is to be replaced before the first release, in pyproject.toml."""
     texts = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml")]
