@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sidecar.app.builder.components import backend, iss_names, signature, signing_keys
+from sidecar.app.builder.access_rules import iss_names
+from sidecar.app.builder.components import backend, signature, signing_keys
 from sidecar.app.builder.gateway import api_keys, gateway
 from sidecar.app.builder.key_sources import all_algorithms, fetch
 from sidecar.common.clock import Clock

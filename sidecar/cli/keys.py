@@ -208,3 +208,7 @@ def _replace(path: Path, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(name)
         raise
+
+
+WORK = {"new": new, "list": show, "disable": disable, "rotate": rotate, "withdraw": withdraw}
+"""What `keys` does, by the word behind it."""

@@ -18,7 +18,6 @@ from sidecar.cli.quick_imports import quick_imports
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from sidecar.app.explain.question import Question
     from sidecar.app.running import Running
     from sidecar.config import Config
 
@@ -97,18 +96,11 @@ def check(options: argparse.Namespace) -> int:
 
 def keys(options: argparse.Namespace) -> int:
     """`keys`: exit 2 when a file cannot be used or changed."""
-    from sidecar.cli import keys as keys_command
+    from sidecar.cli.keys import WORK
     from sidecar.common.errors import Unusable
 
-    work = {
-        "new": keys_command.new,
-        "list": keys_command.show,
-        "disable": keys_command.disable,
-        "rotate": keys_command.rotate,
-        "withdraw": keys_command.withdraw,
-    }
     try:
-        work[options.what](options)
+        WORK[options.what](options)
     except Unusable as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return USAGE
@@ -128,11 +120,12 @@ def explain(options: argparse.Namespace) -> int:
     from sidecar.app.explain.explanation import explain_alone
     from sidecar.app.explain.question import CannotExplain
     from sidecar.cli.curl import NotUnderstood
+    from sidecar.cli.explain import question
     from sidecar.common.clock import Clock
 
     logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
     try:
-        explanation = _value_in_loop(explain_alone(config, _question(options), Clock()))
+        explanation = _value_in_loop(explain_alone(config, question(options), Clock()))
     except OSError as error:
         print(f"{options.token_file}: {error.strerror}", file=sys.stderr)
         return USAGE
@@ -143,34 +136,12 @@ def explain(options: argparse.Namespace) -> int:
     return 0 if explanation.rejection is None else FAILED
 
 
-def _question(options: argparse.Namespace) -> "Question":
-    """The request that the options describe. Raises NotUnderstood, and OSError for a token that cannot be read."""
-    from sidecar.app.explain.question import Question
-    from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
-
-    if options.path is not None and not options.path.startswith("/"):
-        raise NotUnderstood(f"--path {options.path}: a path begins with /, as in /{options.path}")
-    if options.curl is not None:
-        request = of_curl(sys.stdin.read() if options.curl == "-" else options.curl)
-        token = _token(options.token_file) if options.token_file is not None else None
-    else:
-        request = Request("GET", options.path, "localhost", ()) if options.url is None else of_url(options.url)
-        token = _token(options.token_file)
-    return Question(
-        options.method or request.method, request.path, token, options.host or request.host, request.headers
-    )
-
-
 def _explain_refusal(one: "Running", options: argparse.Namespace) -> int:
-    """What is kept of a refusal, with its cause and its cure."""
-    from urllib.parse import quote
+    from sidecar.cli.explain import refusal
 
-    kept = one.ask("GET", f"/rejections/{quote(options.id, safe='')}")
-    advice = one.ask("GET", "/codes").get(kept["code"], {})
-    for name, value in (kept | {"cause_in_general": advice.get("cause"), "do": advice.get("operator")}).items():
-        if value not in (None, [], ""):
-            print(f"{name:<17} {', '.join(value) if isinstance(value, list) else value}")
-    return FAILED if kept["mode"] == "enforce" else 0
+    lines, refused = refusal(one, options.id)
+    print("\n".join(lines))
+    return FAILED if refused else 0
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -271,16 +242,6 @@ def _told(work: "Callable[[], int]") -> int:
     except CannotAsk as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)
         return FAILED
-
-
-def _token(file: str | None) -> bytes | None:
-    """What the file, or stdin, holds without the blanks around it; None for nothing, and for a terminal. Raises OSError."""
-    if file is not None:
-        with open(file, "rb") as opened:
-            content = opened.read()
-    else:
-        content = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-    return content.strip() or None
 
 
 def _load(path: str) -> "Config | None":

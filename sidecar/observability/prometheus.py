@@ -2,14 +2,12 @@
 
 import platform
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector, registry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.samples import Exemplar
+from prometheus_client.core import Metric
 
 from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
@@ -17,14 +15,14 @@ from sidecar.gateway.gateway import Gateway
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.verifier import TokenCacheUse
+from sidecar.observability.metric_families import counter, encoded, gauge, histogram
 from sidecar.observability.record import NO_ROUTE
-from sidecar.observability.telemetry import UPSTREAM_ERRORS, Example, Telemetry
+from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
 from sidecar.observability.usage import Usage
 
 NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that no fetch has to renew
 MAX_ROUTES = 100  # of the configuration that have a label of their own
 OTHERS = "(others)"
-PREFIX = "jwt_sidecar_"
 ISSUER = ("issuer",)
 DEFAULT_ROUTE = "(default)"
 STATES = ("fresh", "stale", "absent")
@@ -67,33 +65,33 @@ class Collector(registry.Collector):
         yield from self._gateway()
         yield from self._shown.usage.collect()
         telemetry = self._shown.telemetry
-        yield _counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
-        yield _gauge(
+        yield counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
+        yield gauge(
             "config_last_reload_successful",
             "0 when the file was refused the last time, and what was read before it is in use.",
             (),
             {(): telemetry.last_reload_successful},
         )
         digest = self._shown.config_digest
-        yield _gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
-        yield _gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
+        yield gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
+        yield gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
 
     def _requests(self) -> Iterator[Metric]:
         telemetry = self._shown.telemetry
         requests, spells = dict(telemetry.requests), dict(telemetry.spells)
-        yield _counter(
+        yield counter(
             "requests",
             "Requests that were answered; code 0: the client left.",
             ("route", "method", "code"),
             self._added(((route, method, str(status)), number) for (route, method, status), number in requests.items()),
         )
-        yield _counter(
+        yield counter(
             "auth",
             "Decisions by the issuer of the verified token, the result (allow, deny, error, report) and the reason.",
             ("issuer", "result", "reason"),
             dict(telemetry.decisions),
         )
-        yield _counter(
+        yield counter(
             "refused",
             "Requests that were refused, or with mode report would have been, by the route, the issuer and the reason.",
             ("route", "issuer", "reason", "mode"),
@@ -101,8 +99,8 @@ class Collector(registry.Collector):
                 ((*kind[:3], "report" if kind[3] else "enforce"), spell.count) for kind, spell in spells.items()
             ),
         )
-        yield _counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
-        yield _counter(
+        yield counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
+        yield counter(
             "headers_stripped",
             "Headers of clients that were not sent on since they could be forged, by their kind.",
             ("kind",),
@@ -110,30 +108,30 @@ class Collector(registry.Collector):
         )
         upstreams = self._shown.upstreams
         kinds = (*UPSTREAM_ERRORS.values(), "reset")
-        yield _counter(
+        yield counter(
             "upstream_errors",
             "Requests that a backend failed, by how.",
             ("upstream", "kind"),
             {(name, kind): telemetry.upstream_errors[name, kind] for name in upstreams for kind in kinds},
         )
-        yield _histogram(
+        yield histogram(
             "request_duration_seconds",
             "From a request's head to its answer's end.",
             self._merged(telemetry.durations),
             "route",
             dict(telemetry.exemplars),
         )
-        yield _histogram(
+        yield histogram(
             "upstream_request_duration_seconds",
             "From asking the backend to its answer's head.",
             self._merged(telemetry.upstream_durations),
             "route",
         )
-        yield _histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
-        yield _histogram(
+        yield histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
+        yield histogram(
             "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
         )
-        yield _counter(
+        yield counter(
             "task_failures",
             "Times that work in the background failed and was begun again.",
             (),
@@ -149,36 +147,36 @@ class Collector(registry.Collector):
 
     def _merged(self, values: Mapping[str, Histogram]) -> Mapping[str, Histogram]:
         found: dict[str, Histogram] = {}
-        for route, histogram in dict(values).items():
+        for route, durations in dict(values).items():
             label = route if route in self._labels else OTHERS
-            found[label] = found[label] + histogram if label in found else histogram
+            found[label] = found[label] + durations if label in found else durations
         return found
 
     def _tokens(self) -> Iterator[Metric]:
         cache = self._shown.token_cache
-        yield _counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
-        yield _counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
-        yield _counter(
+        yield counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
+        yield counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
+        yield counter(
             "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): cache.evictions}
         )
-        yield _gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
-        yield _gauge("token_cache_bytes", "About how much memory they take.", (), {(): cache.bytes})
+        yield gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
+        yield gauge("token_cache_bytes", "About how much memory they take.", (), {(): cache.bytes})
 
     def _fetches(self) -> Iterator[Metric]:
         sources = self._shown.sources
-        yield _counter(
+        yield counter(
             "jwks_fetches",
             "Fetches of key sets.",
             ("issuer", "trigger", "result"),
             {(source.name, *labels): number for source in sources for labels, number in dict(source.fetches).items()},
         )
-        yield _histogram(
+        yield histogram(
             "jwks_fetch_duration_seconds",
             "How long fetches of key sets took.",
             {source.name: source.fetch_durations for source in sources},
             "issuer",
         )
-        yield _counter(
+        yield counter(
             "jwks_refresh_suppressed",
             "Tokens with an unknown kid for which the issuer was not asked again.",
             ISSUER,
@@ -190,26 +188,26 @@ class Collector(registry.Collector):
         sources = self._shown.sources
         fetched = {source.name: now - source.fetched_at for source in sources if source.fetched_at is not None}
         wall = self._clock.wall()
-        yield _gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
-        yield _gauge(
+        yield gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
+        yield gauge(
             "jwks_last_success_timestamp_seconds",
             "When the key set was last fetched.",
             ISSUER,
             {name: wall - age_s for name, age_s in fetched.items()},
         )
-        yield _gauge(
+        yield gauge(
             "jwks_keys",
             "Usable keys of an issuer.",
             ISSUER,
             {source.name: len(source.jwks.keys) if source.jwks else 0 for source in sources},
         )
-        yield _gauge(
+        yield gauge(
             "jwks_state",
             "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
             ("issuer", "state"),
             {(source.name, state): state == source.state for source in sources for state in STATES},
         )
-        yield _gauge(
+        yield gauge(
             "jwks_usable_seconds",
             "How long the keys that are here may still be used if no fetch succeeds.",
             ISSUER,
@@ -219,13 +217,13 @@ class Collector(registry.Collector):
                 if source.jwks is not None
             },
         )
-        yield _gauge(
+        yield gauge(
             "jwks_next_refresh_seconds",
             "Time until the next scheduled fetch.",
             ISSUER,
             {source.name: max(0.0, source.next_fetch_at - now) for source in sources},
         )
-        yield _gauge(
+        yield gauge(
             "jwks_clock_offset_seconds",
             "How far the issuer's clock is ahead of this one, by the Date of its key set.",
             ISSUER,
@@ -238,14 +236,14 @@ class Collector(registry.Collector):
 
     def _denylist(self) -> Iterator[Metric]:
         denylist = self._shown.denylist
-        yield _gauge(
+        yield gauge(
             "denylist_entries",
             "Entries of the deny list by their origin (file, posted) and state: in_force, or waiting for their issuer.",
             ("origin", "state"),
             denylist.counts,
         )
         found = denylist.found_good_at
-        yield _gauge(
+        yield gauge(
             "denylist_age_seconds",
             "Time since the deny list in use was last found to be what its file holds.",
             (),
@@ -255,58 +253,24 @@ class Collector(registry.Collector):
     def _gateway(self) -> Iterator[Metric]:
         now = self._clock.wall()
         gateway = self._shown.gateway
-        yield _counter(
+        yield counter(
             "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._shown.telemetry.minted
         )
         states: Counter[str] = Counter()
         if gateway.api_keys is not None:
             states.update(on=0, expired=0, disabled=0)
             states.update(entry.state(now) for entry, _ in gateway.api_keys.file.value.values())
-        yield _gauge("api_keys", "API keys of the file, by what they are: on, expired or disabled.", ("state",), states)
+        yield gauge("api_keys", "API keys of the file, by what they are: on, expired or disabled.", ("state",), states)
         ages: dict[str, float] = {}
         if gateway.key_ring is not None:
             ages = {signer.key.alg: now - signer.sign_from for signer in gateway.key_ring.value.signers(now)}
-        yield _gauge("signing_key_age_seconds", "Time since the key that signs began to.", ("alg",), ages)
-        yield _gauge(
+        yield gauge("signing_key_age_seconds", "Time since the key that signs began to.", ("alg",), ages)
+        yield gauge(
             "key_file_good",
             "0 while a file of keys cannot be used, and what was read before it is in use.",
             ("file",),
             {file.path.name: file.problem is None for file in gateway.files},
         )
-
-
-def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    return _samples(CounterMetricFamily(PREFIX + name, text, labels=labels), values)
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    return _samples(GaugeMetricFamily(PREFIX + name, text, labels=labels), values)
-
-
-def _samples(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[Any, float]) -> Metric:
-    """`values` by their labels: a tuple, or a text where there is one label."""
-    for labels, value in dict(values).items():
-        family.add_metric((labels,) if isinstance(labels, str) else labels, value)
-    return family
-
-
-def _histogram(
-    name: str,
-    text: str,
-    values: Mapping[str, Histogram],
-    label: str | None = None,
-    examples: Mapping[tuple[str, int], Example] | None = None,
-) -> Metric:
-    """`examples` are by the label and the number of their bucket; OpenMetrics has a place for them."""
-    family = HistogramMetricFamily(PREFIX + name, text, labels=() if label is None else (label,))
-    for of, histogram in values.items():
-        buckets: list[Any] = list(histogram.cumulative())
-        for (of_whom, number), example in (examples or {}).items():
-            if of_whom == of:
-                exemplar = Exemplar({"trace_id": example.trace_id}, example.duration_s, example.at)
-                buckets[number] = (*buckets[number], exemplar)
-        family.add_metric(() if label is None else (of,), buckets, histogram.sum)
-    return family
 
 
 def exposition(shown: Shown, clock: Clock, accept: str = "") -> tuple[bytes, str]:
@@ -315,9 +279,3 @@ def exposition(shown: Shown, clock: Clock, accept: str = "") -> tuple[bytes, str
     once.register(Collector(shown, clock))
     ProcessCollector(registry=once)
     return encoded(once, accept)
-
-
-def encoded(collected: CollectorRegistry, accept: str = "") -> tuple[bytes, str]:
-    """The same, of whatever is collected."""
-    encode, content_type = choose_encoder(accept)
-    return encode(collected), content_type

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
-PREFIX = "jwt_sidecar_"
+from sidecar.observability.metric_families import counter, gauge
 
 
 class PoolUse(Protocol):
@@ -42,49 +42,47 @@ class Usage(NamedTuple):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics."""
-        yield _gauge("connections", "Connections of clients.", self.connections)
-        yield _gauge("requests_in_flight", "Requests being served.", self.in_flight)
-        yield _gauge("connections_limit", "Connections of clients that may be open.", self.connections_limit)
-        yield _gauge("requests_in_flight_limit", "Requests that may be served at once.", self.in_flight_limit)
-        yield _gauge(
-            "buffered_bytes", "Bytes that wait for a slow peer, or for the end of a head.", self.buffered_bytes
+        for name, text, value in (
+            ("connections", "Connections of clients.", self.connections),
+            ("connections_limit", "Connections of clients that may be open.", self.connections_limit),
+            ("requests_in_flight", "Requests being served.", self.in_flight),
+            ("requests_in_flight_limit", "Requests that may be served at once.", self.in_flight_limit),
+            ("buffered_bytes", "Bytes that wait for a slow peer, or for the end of a head.", self.buffered_bytes),
+            ("buffered_bytes_limit", "Such bytes that there may be.", self.buffered_bytes_limit),
+            ("draining", "1 while it is told to be not ready, and still serves.", self.draining),
+            ("config_loaded_timestamp_seconds", "When the configuration in use was read.", self.loaded_at),
+        ):
+            yield gauge(name, text, (), {(): float(value)})
+        pools = self.pools.items()
+        yield gauge(
+            "upstream_connections",
+            "Connections to a backend, by what they are.",
+            ("upstream", "state"),
+            {
+                (name, state): number
+                for name, use in pools
+                for state, number in (("active", use.open - use.idle), ("idle", use.idle))
+            },
         )
-        yield _gauge("buffered_bytes_limit", "Such bytes that there may be.", self.buffered_bytes_limit)
-        yield _gauge("draining", "1 while it is told to be not ready, and still serves.", self.draining)
-        yield _gauge("config_loaded_timestamp_seconds", "When the configuration in use was read.", self.loaded_at)
-        connections = GaugeMetricFamily(
-            f"{PREFIX}upstream_connections", "Connections to a backend, by what they are.", labels=("upstream", "state")
+        yield gauge(
+            "upstream_connections_limit",
+            "Connections to a backend that may be open.",
+            ("upstream",),
+            {name: use.most for name, use in pools},
         )
-        limits = GaugeMetricFamily(
-            f"{PREFIX}upstream_connections_limit", "Connections to a backend that may be open.", labels=("upstream",)
+        yield gauge(
+            "upstream_waiting_requests",
+            "Requests that wait for a connection.",
+            ("upstream",),
+            {name: use.waiting for name, use in pools},
         )
-        waiting = GaugeMetricFamily(
-            f"{PREFIX}upstream_waiting_requests", "Requests that wait for a connection.", labels=("upstream",)
-        )
-        for name, use in self.pools.items():
-            connections.add_metric((name, "active"), use.open - use.idle)
-            connections.add_metric((name, "idle"), use.idle)
-            limits.add_metric((name,), use.most)
-            waiting.add_metric((name,), use.waiting)
-        yield from (connections, limits, waiting)
-        files = GaugeMetricFamily(
-            f"{PREFIX}file_good",
+        yield gauge(
+            "file_good",
             "0 while a file cannot be used, and what was read before it is in use.",
-            labels=("file",),
+            ("file",),
+            self.files,
         )
-        for file, good in self.files.items():
-            files.add_metric((file,), good)
-        yield files
-        failed = CounterMetricFamily(
-            f"{PREFIX}tls_handshakes_failed", "Handshakes of clients that failed, by their cause.", labels=("cause",)
+        yield counter(
+            "tls_handshakes_failed", "Handshakes of clients that failed, by their cause.", ("cause",), self.handshakes
         )
-        for cause, number in self.handshakes.items():
-            failed.add_metric((cause,), number)
-        yield failed
-        lost = CounterMetricFamily(f"{PREFIX}access_log_lost_lines", "Lines of the access log that nobody took.")
-        lost.add_metric((), self.lost_lines)
-        yield lost
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(PREFIX + name, text, value=float(value))
+        yield counter("access_log_lost_lines", "Lines of the access log that nobody took.", (), {(): self.lost_lines})

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.app.admin.report import judged
 from sidecar.app.workers.metrics import ADD_UP, SMALLEST, Counted
 from sidecar.app.workers.views import together
-from sidecar.observability.prometheus import PREFIX
+from sidecar.observability.metric_families import PREFIX
 from tests.proxy.conftest import running
 
 THE_SAME_OR_THE_OLDEST = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import config as settings
+from sidecar.app.builder.access_rules import iss_names, routes, trusted
 from sidecar.app.builder.components import (
     backend,
     cors,
@@ -15,14 +16,11 @@ from sidecar.app.builder.components import (
     forward_auth,
     header_policy,
     identity,
-    iss_names,
     pages,
-    routes,
     signature,
     signing_keys,
     token_sources,
     tracing,
-    trusted,
 )
 from sidecar.app.builder.gateway import gateway
 from sidecar.app.builder.key_sources import key_source, same_keys, same_place

@@ -1,20 +1,17 @@
 """A part of the configuration -> the object that it stands for. Each function makes one; none opens anything but files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path as File
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sidecar import config as settings
-from sidecar.app.builder.key_sources import all_algorithms
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
 from sidecar.common.folding import fold
 from sidecar.common.tls import Renewed, client_context
 from sidecar.config import Config
-from sidecar.config.claims import Require
 from sidecar.config.secret import shared_secret
 from sidecar.gateway.assertion import AssertedIdentity
 from sidecar.gateway.gateway import Gateway
@@ -26,18 +23,10 @@ from sidecar.gateway.token_minter import Mint
 from sidecar.http.cors import Cors
 from sidecar.http.header_policy import HOP_BY_HOP, METHOD_OVERRIDE, RequestHeaderPolicy
 from sidecar.http.responses import Form
-from sidecar.jwt.claim_rules import ClaimRules
-from sidecar.jwt.claims import Path
-from sidecar.jwt.issuer import Issuer
-from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.subjects import Subjects
 from sidecar.jwt.token_extractor import TokenSources
 from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
-from sidecar.policy.access_policy import Policy
 from sidecar.policy.identity_headers import HeaderLimits, IdentityHeader, IdentityHeaders
-from sidecar.policy.path_normalization import Ignored
 from sidecar.policy.request_signature import Signature
-from sidecar.policy.routes import Auth, Route, Routes
 from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.resources import Resources
@@ -57,50 +46,6 @@ def files_read(config: Config) -> list[File]:
         config.signature.secret_file if config.signature else None,
     ]
     return [file for file in files if file is not None]
-
-
-def iss_names(config: Config) -> dict[str, str]:
-    """Every `iss` that may be in a token, or the template of many, -> the name of its issuer."""
-    return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
-
-
-def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
-    """What an issuer's tokens must be and say."""
-    subjects = issuer.subjects
-    rules = ClaimRules(
-        issuer.audiences,
-        all_audiences=issuer.audience_match == "all",
-        audience_claims=issuer.audience_claims,
-        clock_skew_s=issuer.clock_skew_s,
-        require_exp=issuer.require_exp,
-        max_lifetime_s=issuer.max_token_lifetime_s,
-        required=issuer.required_claims,
-        rejected=issuer.reject_claims,
-        subjects=None if subjects is None else Subjects(subjects.exact, subjects.prefix, subjects.glob),
-        reject_bound=issuer.reject_bound_tokens,
-        lenient=issuer.lenient_claims,
-    )
-    return Issuer(
-        issuer.name,
-        issuer.issuer,
-        all_algorithms(issuer),
-        rules,
-        source,
-        issuer.accepted_typ,
-        issuer.issuer_aliases,
-        allow_padding=issuer.allow_padding,
-        assumed=issuer.assume_issuer,
-        signer=issuer.signer,
-        policy=_policy_of(issuer),
-    )
-
-
-def _policy_of(issuer: settings.Issuer) -> Policy | None:
-    """What an issuer demands of all of its tokens, by its preset or by the file."""
-    if not issuer.all_claims and issuer.require is None:
-        return None
-    require = (issuer.require or Require()).model_copy(update={"claims": issuer.all_claims})
-    return policy(require, role_claims={issuer.name: issuer.role_claims})
 
 
 def token_sources(config: Config) -> TokenSources:
@@ -280,59 +225,7 @@ def _renewed(tls: settings.ClientTls) -> Renewed:
     )
 
 
-def policy(
-    require: Require | None,
-    issuers: Sequence[str] | None = None,
-    role_claims: Mapping[str, Sequence[Path] | None] = MappingProxyType({}),
-) -> Policy:
-    """What a route or an issuer demands of verified claims; `role_claims` are those of the issuers by their names."""
-    if require is None:
-        return Policy(issuers)
-    return Policy(
-        issuers,
-        require.scopes.all,
-        any_scope=require.scopes.any,
-        roles=require.roles.all,
-        any_role=require.roles.any,
-        claims={path: condition.operators() for path, condition in require.claims.items()},
-        role_claims={name: paths for name, paths in role_claims.items() if paths is not None},
-    )
-
-
 def forward_auth(config: Config) -> ForwardAuth | None:
     """What knows the questions of front proxies, if they may ask."""
     wanted = config.forward_auth
     return None if wanted is None else ForwardAuth(wanted.path, wanted.original)
-
-
-def routes(config: Config) -> Routes:
-    """The rules in their order, and the one for what no rule names: a valid token, the default upstream."""
-    role_claims = {name: issuer.role_claims for name, issuer in config.issuers.items()}
-    listed = [
-        Route(
-            route.path or "",
-            regex=route.path_regex,
-            hosts=route.hosts,
-            methods=route.methods,
-            auth=Auth(route.auth),
-            policy=policy(route.require, route.issuers, role_claims),
-            preflight=route.preflight == "forward",
-            report=config.reports(route),
-            upstream=route.upstream or config.default_upstream,
-            strip_prefix=route.strip_prefix or "",
-            preserve_host=route.host == "preserve",
-            max_body=route.max_body_bytes,
-            upgrades=route.upgrades,
-            encoded_slashes=route.encoded_slashes == "pass",
-            forward_token=config.sends_token(route),
-        )
-        for route in config.routes
-    ]
-    otherwise = Route(
-        "/*",
-        report=config.reports(),
-        upstream=config.default_upstream,
-        forward_token=config.sends_token(),
-        name="(default)",
-    )
-    return Routes(listed, otherwise, Ignored(*config.backend_ignores))

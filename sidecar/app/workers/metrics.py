@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from sidecar.observability.prometheus import PREFIX, encoded
+from sidecar.observability.metric_families import PREFIX, encoded
 
 # Counters and histograms add up, and of gauges these. Of the others the largest is told: it is the oldest, or the same in all.
 ADD_UP = {
