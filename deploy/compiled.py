@@ -24,7 +24,7 @@ COMPILED = (
     "proxy/upstream_pool",
 )  # fmt: skip
 
-# A compiled class is laid out behind its base. That is sound where the base has no fields of its own.
+# A compiled class is laid out after its base. That is safe only if the base has no fields.
 assert asyncio.BufferedProtocol.__basicsize__ == object.__basicsize__
 
 paths = [str(Path("sidecar", f"{name}.py")) for name in COMPILED]

@@ -21,10 +21,10 @@ def debian_packages(rootfs: Path) -> list[dict[str, str]]:
     """The packages whose files were copied: name, version, architecture, and the paragraph of dpkg's status."""
     files = [path.relative_to(rootfs) for path in rootfs.rglob("*") if not path.is_dir() and "opt" not in path.parts]
     spelled = sorted({f"/{file}" for file in files} | {os.path.realpath(f"/{file}") for file in files})
-    # Not every file is in a package, which dpkg-query says with an exit code of 1.
+    # Some files are in no package; dpkg-query exits with 1 for them.
     listed = subprocess.run(["dpkg-query", "--search", *spelled], capture_output=True, text=True, check=False)
     owners = {owner for line in listed.stdout.splitlines() for owner in line.partition(": ")[0].split(", ")}
-    owners.add("ca-certificates")  # its file is made of its others when it is installed
+    owners.add("ca-certificates")  # its bundle is made from its other files at the installation
     return [_status(owner) for owner in sorted(owners) if not owner.startswith("diversion")]
 
 

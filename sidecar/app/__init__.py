@@ -1,1 +1,1 @@
-"""The running program: what is made of the configuration, how it is exchanged, and what operators may ask."""
+"""The running program: building it from the configuration, reload, workers, health and admin listeners."""

@@ -1,4 +1,4 @@
-"""Where clients are served: the proxy's listener, with the connections that came in there."""
+"""The proxy's listener and its connections, over reloads and drain."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("sidecar.data_plane")
 
 
 class DataPlane:
-    """Serves clients by what is in use. `certificate` is the listener's, loaded again when its files change."""
+    """Serves clients with the current assembly. `certificate` is the listener's, loaded again when its files change."""
 
     def __init__(self, live: Live, clock: Clock) -> None:
         self.certificate: Renewed | None = None
@@ -35,7 +35,7 @@ class DataPlane:
         self._accepting: list[asyncio.Task[None]] = []
 
     async def listen(self, sockets: list[socket.socket]) -> None:
-        """Accept connections at these. Raises Unusable for TLS."""
+        """Accept connections at these sockets. Raises Unusable for TLS files."""
         self._sockets = sockets
         config = self._live.assembly.config
         take_all()
@@ -71,18 +71,18 @@ class DataPlane:
         self._live.certificates.append(self.certificate)
         self._live.background(partial(_look_again, self.certificate), "certificate")
         if (why := certificate_time(tls.cert_file, self._clock.wall())) is not None:
-            log.warning("event=certificate_not_valid why=%r do='Renew it: no client trusts it.'", why)
+            log.warning("event=certificate_not_valid why=%r do='Renew the certificate; clients do not trust it.'", why)
         return context
 
     async def use(self, assembly: Assembly) -> None:
-        """Serve by another assembly, from one request to the next."""
+        """Serve with another assembly from the next request on."""
         assert self._listener is not None
         self._listener.use(assembly.handler, self._limits(assembly.config))
 
     def _accept_no_more(self) -> None:
         for listening in self._sockets:
             with suppress(OSError):
-                listening.shutdown(socket.SHUT_RDWR)  # for every process that holds it
+                listening.shutdown(socket.SHUT_RDWR)  # for every process with this socket
         for server in self._servers:
             server.close()
         for task in self._accepting:
@@ -91,22 +91,22 @@ class DataPlane:
             listening.close()
 
     async def finish(self) -> None:
-        """Accept no more, end idle connections, and the others with what they serve, or when `shutdown` is over."""
+        """Stop accepting, close idle connections, and the others after their request or after `timeouts.shutdown`."""
         assert self._listener is not None
         self._accept_no_more()
         self._listener.pre_shutdown()
         try:
             async with asyncio.timeout(self._live.assembly.config.timeouts.shutdown_s):
-                while self._listener.connections:  # noqa: ASYNC110  # nobody tells when the last one has gone
+                while self._listener.connections:  # noqa: ASYNC110  # there is no event for the last one
                     await asyncio.sleep(0.05)
         except TimeoutError:
             log.warning(
-                "event=cut_off connections=%d do='If they were worth waiting for, raise timeouts.shutdown.'",
+                "event=cut_off connections=%d do='Raise timeouts.shutdown if these requests need more time.'",
                 len(self._listener.connections),
             )
 
     async def stop(self) -> None:
-        """End every connection at once."""
+        """Close every connection at once."""
         self._accept_no_more()
         if self._listener is not None:
             await self._listener.shutdown()

@@ -1,4 +1,4 @@
-"""What a cluster may see, on a port that a kubelet can reach: probes and metrics. It changes nothing."""
+"""The health listener: probes and metrics for the cluster, read only."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from aiohttp import web
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 
-START_S = 30.0  # how long readiness waits for the first keys of every issuer
+START_S = 30.0  # how long readiness waits for the first keys of all issuers
 
 log = logging.getLogger("sidecar.health")
 
@@ -34,25 +34,26 @@ class Health:
         ]
 
     async def _alive(self, _request: web.Request) -> web.Response:
-        # Never about the issuer or the backend: a restart of this container would mend neither.
+        # Liveness ignores issuers and backends: a restart of this container would help neither.
         return web.Response(text="ok\n")
 
     async def _ready(self, _request: web.Request) -> web.Response:
         if self._live.resources.draining:
             return web.Response(status=503, text="draining\n")
-        # Only the start waits for keys: neither an outage later nor a new issuer may take every replica out of service.
+        # Only the start waits for keys: a later outage or a new issuer must not make every replica unready.
         if not self._has_been_ready:
             late = self._clock.monotonic() >= self._waits_until
             if names := self._live.assembly.awaited_issuers(late=late):
                 return web.Response(status=503, text=f"waiting for the keys of: {', '.join(names)}\n")
             if late and (names := self._live.assembly.awaited_issuers(late=False)):
                 log.warning(
-                    "event=ready_without issuers=%s do='Their tokens get a 503; see last_error.'", ",".join(names)
+                    "event=ready_without issuers=%s do='Find the cause in last_error of these issuers; their tokens get a 503.'",
+                    ",".join(names),
                 )
             self._has_been_ready = True
         health = self._live.assembly.config.health
         if health.fail_ready_when_stale and self._live.assembly.stale():
-            return web.Response(status=503, text="no issuer's keys may be believed any more\n")
+            return web.Response(status=503, text="no issuer has trusted keys\n")
         probes = self._live.assembly.probes
         statuses = await asyncio.gather(*(probes[name].status() for name in health.ready_probes))
         if failed := [name for name, status in zip(health.ready_probes, statuses, strict=True) if status >= 400]:
@@ -60,7 +61,7 @@ class Health:
         return web.Response(text="ok\n")
 
     async def _ready_with_upstream(self, request: web.Request) -> web.Response:
-        """For a pod: ready, and the backends beside it (on loopback or a unix socket) accept a connection."""
+        """Ready, and the backends on loopback or a unix socket accept a connection."""
         ready = await self._ready(request)
         if (
             ready.status == 200
@@ -78,11 +79,11 @@ class Health:
     async def _metrics(self, request: web.Request) -> web.Response:
         from sidecar.app.usage import (
             shown,
-        )  # with prometheus_client a twentieth of a start, which no request has to wait for
+        )  # imported late: prometheus_client takes a twentieth of the start
         from sidecar.observability.prometheus import exposition
 
         accept = request.headers.get("Accept", "")
-        # A thread: a scrape of many routes would hold up the requests behind it.
+        # In a thread: a scrape of many routes would delay requests.
         text, content_type = await asyncio.to_thread(exposition, shown(self._live), self._clock, accept)
         response = web.Response(body=text, headers={"Content-Type": content_type})
         response.enable_compression()

@@ -1,6 +1,6 @@
-"""The last hour in steps of ten seconds, and what changed in it: since when it is so, and what happened just before.
+"""The last hour in steps of ten seconds, and its changes.
 
-Nothing here is done for a request: every ten seconds the counts are compared with what they were.
+It does no work for a request: every ten seconds it compares the counters with their previous values.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from sidecar.observability.telemetry import Telemetry
 
 STEP_S = 10.0
 STEPS = 360
-FRESH_S = 5.0  # what the last minute shows is looked at again
-RECENT = 6  # steps that are the last minute
-MOST_KINDS = 20  # of refusals in one step; the others are counted together
+FRESH_S = 5.0  # the last minute is evaluated again after this time
+RECENT = 6  # steps of the last minute
+MOST_KINDS = 20  # kinds of refusals in one step; the others are counted together
 EVENTS = 100
 OTHERS = "(others)"
-FAILING = 0.5  # of what a backend was asked: so many errors, and it fails
+FAILING = 0.5  # share of errors from which a backend fails
 
 Key = TypeVar("Key")
 Kind = tuple[str, str, str, bool]
@@ -28,7 +28,7 @@ Kind = tuple[str, str, str, bool]
 
 
 class Event(NamedTuple):
-    """Something changed at a Unix time: what, whose name, how good it is (good, note, warn or bad), and in words."""
+    """A change at a Unix time: kind and name of the object, level (good, note, warn or bad), sentence."""
 
     at: float
     what: str
@@ -38,7 +38,7 @@ class Event(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What was counted in the ten seconds from a Unix time on. `durations` are by the buckets of BUCKETS_S."""
+    """The counts of ten seconds from a Unix time on. `durations` are by the buckets of BUCKETS_S."""
 
     at: float
     requests: int
@@ -47,9 +47,9 @@ class Step(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Counts at one moment, or between two; histograms by route as the counts of their buckets.
+    """Counters at one moment, or their increase between two; histograms are counts of buckets by route.
 
-    `seconds` are those since the epoch, or between the two.
+    `seconds` are a Unix time, or the time between the two moments.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ class Counted(NamedTuple):
     upstream_errors: dict[tuple[str, str], int]
 
     def since(self, before: "Counted") -> "Counted":
-        """What came after another moment."""
+        """The increase since an earlier moment."""
         return Counted(
             self.seconds - before.seconds,
             _less(self.requests, before.requests),
@@ -75,14 +75,14 @@ class Counted(NamedTuple):
 
 
 class State(NamedTuple):
-    """How something is, and since which Unix time."""
+    """A state, and the Unix time of its begin."""
 
     state: str
     since: float
 
 
 class History:
-    """What was counted in the last STEPS, and the last EVENTS. `states` are those of issuers and upstreams, by both names."""
+    """The counts of the last STEPS, and the last EVENTS. `states` are of issuers and upstreams, by kind and name."""
 
     def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
         self.steps: deque[Step] = deque(maxlen=STEPS)
@@ -97,17 +97,17 @@ class History:
         self.note("started", "sidecar", "note", "the sidecar started")
 
     def note(self, what: str, name: str, level: str, text: str) -> None:
-        """Keep that something has changed just now."""
+        """Record a change now."""
         self.events.append(Event(self._clock.wall(), what, name, level, text))
 
     async def watch(self, assembly: Callable[[], Assembly]) -> None:
-        """Take a step for ever, where ten seconds begin by the clock, so that those of several processes fit together."""
+        """Take steps until cancelled, at full ten seconds of the clock, so that the steps of several processes match."""
         while True:
             await asyncio.sleep(STEP_S - self._clock.wall() % STEP_S)
             self.step(assembly())
 
     def step(self, assembly: Assembly) -> None:
-        """Ten seconds are over."""
+        """Record ten seconds."""
         now = self.now()
         new = now.since(self._before[-1])
         durations = list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *new.durations.values(), strict=True)))
@@ -119,7 +119,7 @@ class History:
         self._before.append(now)
 
     def now(self) -> Counted:
-        """The counts as they are."""
+        """The current counters."""
         telemetry = self._telemetry
         requests: Counter[str] = Counter()
         for (route, _, _), number in telemetry.requests.items():
@@ -134,7 +134,7 @@ class History:
         )
 
     def minute(self) -> Counted:
-        """What was counted in the last minute, or since the start; worked out once in FRESH_S, however many ask."""
+        """The counts of the last minute, or since the start; computed at most once in FRESH_S."""
         now = self._clock.monotonic()
         if self._minute is None or now >= self._minute_until:
             self._minute = self.now().since(self._before[0])
@@ -142,7 +142,7 @@ class History:
         return self._minute
 
     def look(self, assembly: Assembly) -> None:
-        """Keep what has changed with issuers and upstreams."""
+        """Record changes of issuers and upstreams."""
         minute = self.minute()
         seen: dict[tuple[str, str], State] = {}
         for name, source in assembly.sources.items():
@@ -151,7 +151,7 @@ class History:
         for name in assembly.upstreams:
             health, why = upstream_health(name, minute, assembly)
             if health == "idle" and ("upstream", name) in self.states:
-                seen["upstream", name] = self.states["upstream", name]  # what it was when it was asked last
+                seen["upstream", name] = self.states["upstream", name]  # keep the state of its last requests
             else:
                 seen["upstream", name] = self._now("upstream", name, health, why)
         self.states = seen
@@ -177,9 +177,9 @@ class History:
 
 WORDS = {
     "fresh": ("good", "has fresh keys"),
-    "stale": ("warn", "cannot be asked for its keys, and those that are here still serve"),
+    "stale": ("warn", "cannot be reached for its keys, and the present keys stay trusted"),
     "absent": ("bad", "has no usable keys"),
-    "idle": ("note", "was not asked"),
+    "idle": ("note", "got no requests"),
     "good": ("good", "answers"),
     "errors": ("warn", "fails some requests"),
     "failing": ("bad", "fails most requests"),
@@ -187,7 +187,7 @@ WORDS = {
 
 
 def upstream_health(name: str, minute: Counted, assembly: Assembly) -> tuple[str, str]:
-    """How a backend did in the last minute: idle, good, errors or failing; and its errors in words."""
+    """The state of a backend in the last minute (idle, good, errors or failing), and its errors in words."""
     errors = {
         kind: number for (upstream, kind), number in minute.upstream_errors.items() if upstream == name and number
     }
@@ -200,16 +200,16 @@ def upstream_health(name: str, minute: Counted, assembly: Assembly) -> tuple[str
 
 
 def upstream_durations(name: str, counted: Counted, assembly: Assembly) -> Iterator[list[int]]:
-    """The durations of a backend's answers, by its routes."""
+    """The durations of a backend's answers, route by route."""
     for route in {route.name for route in assembly.handler.routes.all if route.upstream == name}:
         if route in counted.upstream_durations:
             yield counted.upstream_durations[route]
 
 
 def quantile(part: float, counts: Iterable[int]) -> float | None:
-    """The duration that so large a part stays below, as Prometheus estimates it: evenly spread within its bucket.
+    """A quantile of durations, estimated as Prometheus does: evenly spread within a bucket.
 
-    None without any, and the last bound where it is beyond.
+    None without durations; the last bound if it is larger.
     """
     counts = list(counts)
     wanted = part * sum(counts)
@@ -232,7 +232,7 @@ def _fewer(now: list[int], before: list[int] | None) -> list[int]:
 
 
 def _most(refused: dict[Kind, int]) -> dict[Kind, int]:
-    """The kinds that came most often, and of the others only the codes."""
+    """The most frequent kinds; the others are summed up by code."""
     found = Counter({kind: number for kind, number in refused.items() if number > 0})
     if len(found) <= MOST_KINDS:
         return dict(found)

@@ -1,4 +1,4 @@
-"""The listeners beside the proxy's: aiohttp applications whose error answers and logs quote nothing that a client sent."""
+"""The health and admin listeners: aiohttp applications whose errors and logs never quote a client's bytes."""
 
 import asyncio
 import logging
@@ -13,16 +13,17 @@ from sidecar.common.loopback import is_loopback
 from sidecar.config import Address, Config
 
 MOST_CONNECTIONS = 100
-SILENT_S = 75.0  # longer than the longest answer, which is that of a fetch of keys
+SILENT_S = 75.0  # longer than the longest answer, a fetch of keys
 
 log = logging.getLogger("sidecar.listeners")
 
 
 class QuietHandler(web.RequestHandler):
-    """aiohttp's own answer to bytes that are no HTTP quotes the line, and its log too.
+    """A request handler that answers errors with fixed texts: aiohttp quotes invalid lines in its answer and its log.
 
-    `beside` are the connections of this listener, the one that was heard last at the end. There are MOST_CONNECTIONS: a new one
-    ends the one that has been silent for longest, so that nobody can keep a probe out. Silence of SILENT_S ends one, too.
+    `beside` are the connections of this listener, the most recently active at the end. MOST_CONNECTIONS limits them: a new one
+    closes the one that was silent for longest, so that no client can block probes. A connection also closes after SILENT_S of
+    silence.
     """
 
     def __init__(self, manager: web.Server, beside: "dict[QuietHandler, None]") -> None:
@@ -34,7 +35,7 @@ class QuietHandler(web.RequestHandler):
         self._silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Make room for it."""
+        """Add the connection; close the longest silent one beyond the limit."""
         super().connection_made(transport)
         self._peer = transport
         while len(self._beside) >= MOST_CONNECTIONS:
@@ -42,19 +43,19 @@ class QuietHandler(web.RequestHandler):
         self._heard()
 
     def data_received(self, data: bytes) -> None:
-        """It is not silent."""
+        """Restart the time of silence."""
         self._heard()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It needs no room any more."""
+        """Remove the connection."""
         self._beside.pop(self, None)
         if self._silence is not None:
             self._silence.cancel()
         super().connection_lost(exc)
 
     def end(self) -> None:
-        """End it at once."""
+        """Close the connection at once."""
         self._beside.pop(self, None)
         cast(asyncio.WriteTransport, self._peer).abort()
 
@@ -70,9 +71,9 @@ class QuietHandler(web.RequestHandler):
         request: web.BaseRequest,  # noqa: ARG002
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002  # it holds the line
+        message: str | None = None,  # noqa: ARG002  # it quotes the line
     ) -> web.StreamResponse:
-        """A fixed sentence, and the end of the connection."""
+        """Answer with a fixed sentence and close the connection."""
         error = "Invalid request" if status < 500 else "Internal error"
         if status >= 500:
             self.logger.error("event=bug %s", "" if exc is None else fault(exc))
@@ -82,7 +83,7 @@ class QuietHandler(web.RequestHandler):
 
 
 class QuietServer(web.Server):
-    """Makes QuietHandlers for the server of an application, which looks after them."""
+    """A server whose connections are QuietHandlers."""
 
     def __init__(self, server: web.Server) -> None:
         super().__init__(server.request_handler)
@@ -98,16 +99,16 @@ class QuietRunner(web.AppRunner):
 
     @property
     def server(self) -> web.Server | None:
-        """What its sites make connections with."""
+        """The server of the application's sites."""
         server = super().server
         return None if server is None else QuietServer(server)
 
 
 async def listeners(config: Config, health: web.Application, admin: web.Application) -> list[web.AppRunner]:
-    """Serve the two at their addresses, and operators on this machine at a socket of its own, too. Raises Unusable."""
+    """Start both listeners, and a local socket for operators on this machine. Raises Unusable."""
     if not is_loopback(config.admin.listen.host):
         log.warning(
-            "event=admin_exposed listen=%s do='It has no password: let it listen on 127.0.0.1 and use a port forward.'",
+            "event=admin_exposed listen=%s do='Set admin.listen to 127.0.0.1 and use a port forward: it has no password.'",
             config.admin.listen.host,
         )
     runners: list[web.AppRunner] = []
@@ -129,5 +130,5 @@ async def listeners(config: Config, health: web.Application, admin: web.Applicat
 
 
 def where(runner: web.AppRunner) -> Address:
-    """Where it listens, which port 0 does not say."""
+    """The address with the real port."""
     return Address(*runner.addresses[0][:2])

@@ -1,4 +1,4 @@
-"""Asks a backend how it is, for a kubelet that cannot reach a loopback address itself."""
+"""Probes a backend on loopback, which a kubelet cannot reach."""
 
 import asyncio
 
@@ -13,12 +13,11 @@ CONNECT_S = 0.9  # a kubelet waits 1 s for the whole answer
 
 
 class Probe:
-    """GETs one path of a backend, over a connection of its own and with nothing in it from whoever asks.
+    """Sends a GET to one path of a backend, over a separate connection and without any data of the caller.
 
-    Without a path it only connects: a backend that accepts a connection is there.
-    One request is under way at a time: who asks meanwhile shares its answer, so that the port can be flooded and the backend not.
-    When who asked leaves before the answer, one of those who share it asks again.
-    `last_status` is the answer before, None until somebody has asked.
+    Without a path it only connects. One request runs at a time, and concurrent callers share its answer, so that a flood of
+    probes does not reach the backend. If the caller that began the request leaves, another caller begins it again.
+    `last_status` is the previous answer, None before the first.
     """
 
     last_status: int | None = None
@@ -31,7 +30,7 @@ class Probe:
         self._answer: asyncio.Future[int | None] | None = None
 
     async def status(self) -> int:
-        """The backend's status; 502 when there is none, 504 when it does not come in time."""
+        """The backend's status; 502 without a valid answer, 504 without one in time."""
         while self._answer is not None:
             shared = await asyncio.shield(self._answer)
             if shared is not None:
@@ -76,14 +75,14 @@ class Probe:
 
 
 class _Question:
-    """What a probe's connection belongs to: `status` is that of the final answer."""
+    """The owner of a probe's connection; `status` is the status of the final answer."""
 
     def __init__(self, connection: UpstreamConnection) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._connection = connection
 
     def answer_came(self) -> None:
-        """A head may be here, or the connection may have ended."""
+        """Bytes have come, or the connection has closed."""
         if self.status.done():
             return
         try:
@@ -100,7 +99,7 @@ class _Question:
             self.status.set_result(Reason.UPSTREAM_UNREACHABLE.status)
 
     def send_body(self) -> None:
-        """There is none."""
+        """A probe has no body."""
 
     def upstream_silent(self) -> None:
-        """The probe itself has a timeout."""
+        """Nothing to do: the probe has its own timeout."""

@@ -1,4 +1,4 @@
-"""The configuration file over time: what changes in it while the sidecar runs, and what of that can be taken into use."""
+"""Reloads the configuration when its files change."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from sidecar.common.errors import Unusable, unforeseen
 from sidecar.common.loopback import is_loopback
 from sidecar.config import Config, ConfigError, Problem, load
 
-POLL_S = 2.0  # between two looks at the files
+POLL_S = 2.0  # between two checks of the files
 FIXED = (
     "listen",
     "tls",
@@ -22,25 +22,25 @@ FIXED = (
     "admin.listen",
     "workers",
     "tracing",
-)  # what was opened at the start stays open
+)  # keys that need a restart: their sockets and processes stay open
 
 log = logging.getLogger("sidecar.reload")
 
 
 class Watch:
-    """Looks whether files have changed. Follows symbolic links: a ConfigMap is changed by exchanging one above its files."""
+    """Detects changes of files. It follows symbolic links: a ConfigMap changes by a new link above its files."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._seen = {file: _stamp(file) for file in files}
         self._last = dict(self._seen)
 
     def add(self, files: Iterable[Path]) -> None:
-        """Look at these too."""
+        """Watch these files too."""
         for file in files:
             self._last[file] = self._seen.setdefault(file, _stamp(file))
 
     def changed(self) -> bool:
-        """Has anything changed since the beginning? Not yet, as long as it changes: half a file is none."""
+        """Has a file changed? Not before two checks find the same content: a half-written file does not count."""
         last, self._last = self._last, {file: _stamp(file) for file in self._seen}
         return self._seen != self._last == last
 
@@ -54,9 +54,9 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 class Reload:
-    """Takes the configuration into use again when its files have changed, or when it is asked to.
+    """Reloads the configuration when its files have changed, or on request.
 
-    `exchanged` is called as soon as another assembly is in use.
+    `exchanged` is called after another assembly is in use.
     """
 
     def __init__(self, file: Path, live: Live, exchanged: Callable[[Assembly], Awaitable[None]]) -> None:
@@ -70,7 +70,7 @@ class Reload:
         live.file.path = file
 
     async def follow(self, poll_s: float = POLL_S) -> None:
-        """For ever: look at the files, and reload when they have changed or when `asked` is set."""
+        """Until cancelled: check the files, and reload when they have changed or when `asked` is set."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(poll_s):
@@ -80,8 +80,8 @@ class Reload:
                 await self.reload()
 
     async def reload(self) -> bool:
-        """Take the file as it is now into use, whole; or keep what is in use, and say in the log why."""
-        watch = self._watch = self._new_watch()  # before anything is read, so that a change meanwhile is seen
+        """Use the current file, or keep the previous configuration and log the problems. Returns whether it is in use."""
+        watch = self._watch = self._new_watch()  # before the read, so that a later change is seen
         try:
             read = await asyncio.to_thread(load, self._file)
             watch.add(files_read(read))
@@ -91,7 +91,7 @@ class Reload:
             return self._kept(error.problems, error.text)
         except Unusable as error:
             return self._kept([Problem("", 0, 0, "", str(error))])
-        except Exception as error:  # noqa: BLE001  # a bug; whatever a file holds, it ends nothing that runs
+        except Exception as error:  # noqa: BLE001  # a bug; bad files must not end running work
             return self._kept([Problem("", 0, 0, "", f"{self._file}: {unforeseen(error)}")])
         await self._exchanged(self._live.assembly)
         self._live.reloaded(restart_needed(read, config))
@@ -101,7 +101,7 @@ class Reload:
     def _kept(self, problems: list[Problem], text: str = "") -> bool:
         for problem in problems:
             log.error(
-                "event=config_kept problem=%r do='Mend it; until then what was read before is in use.'", str(problem)
+                "event=config_kept problem=%r do='Fix the file; the previous configuration stays active.'", str(problem)
             )
         self._live.not_reloaded(problems, text)
         return False
@@ -120,20 +120,26 @@ class Reload:
 
 
 def restart_needed(running: Config, config: Config) -> tuple[str, ...]:
-    """The keys of FIXED that two configurations have not in common."""
+    """The keys of FIXED that differ between two configurations."""
     return tuple(key for key in FIXED if attrgetter(key)(config) != attrgetter(key)(running))
 
 
 def with_fixed(running: Config, config: Config) -> Config:
-    """The new configuration, with what cannot change while it runs as it is. Raises Unusable."""
+    """The new configuration with the running values of the keys in FIXED. Raises Unusable."""
     for key in restart_needed(running, config):
-        log.warning("event=restart_needed key=%s do='Restart to change it; the rest of the file is in use.'", key)
+        log.warning(
+            "event=restart_needed key=%s do='Restart the sidecar to change it; the rest of the file is in use.'", key
+        )
     health = config.health.model_copy(update={"listen": running.health.listen})
     admin = config.admin.model_copy(update={"listen": running.admin.listen})
     fixed = {"listen": running.listen, "tls": running.tls, "workers": running.workers, "tracing": running.tracing}
     config = config.model_copy(update={**fixed, "health": health, "admin": admin})
     if config.error_detail == "full" and not all(is_loopback(address.host) for address in config.listen):
-        raise Unusable("error_detail: full is for a listener on loopback, and `listen` changes with a restart only")
+        raise Unusable(
+            "error_detail: full needs a listener on loopback, and `listen` changes only with a restart; restart the sidecar"
+        )
     if config.workers > 1 and config.assertion is not None and config.assertion.key_file is None:
-        raise Unusable("assertion: needs a key_file with several workers, and `workers` changes with a restart only")
+        raise Unusable(
+            "assertion: needs a key_file with several workers, and `workers` changes only with a restart; restart the sidecar"
+        )
     return config

@@ -1,7 +1,7 @@
-"""The sidecars that run here, found without any configuration: each answers operators on a socket of its own, too.
+"""Finds the running sidecars on this machine without a configuration: each also answers operators on a local socket.
 
-The socket's name is in Linux's abstract namespace. It needs no directory, so that a read-only container has it; nothing of it is
-left when its process ends; and the kernel says whose it is. Elsewhere there is none, and the admin listener is asked.
+The socket's name is in Linux's abstract namespace. It needs no directory, so it works in a read-only container. It disappears
+with its process, and the kernel tells the owner. Other systems have no such names; there the commands use the admin listener.
 """
 
 import http.client
@@ -22,13 +22,13 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 class CannotAsk(Exception):
-    """Nobody can be asked, or did not answer; the text says why and what to do."""
+    """No sidecar was found, or it did not answer; the text says why and what to do."""
 
 
 class Running:
-    """A sidecar that can be asked. `connect` opens a connection to it; `pid` is its process where that is known.
+    """A running sidecar. `connect` opens a connection to it; `pid` is its process if known.
 
-    `silent` says what is wrong when it does not answer, and what to do.
+    `silent` is the error text if it does not answer, with the remedy.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class Running:
     ) -> None:
         self.where = where
         self.pid = pid
-        self.silent = silent or f"no sidecar answers at {where}; is that its admin.listen?"
+        self.silent = silent or f"no sidecar answers at {where}; check that this is its admin.listen"
         self._connect = connect
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """Its answer, from JSON. Raises CannotAsk with what it says against it."""
+        """Send a request; returns the JSON of the answer. Raises CannotAsk, with the sidecar's error text if it refuses."""
         connection = http.client.HTTPConnection("localhost", timeout=ANSWER_S)
         try:
             connection.sock = self._connect()
@@ -59,7 +59,7 @@ class Running:
 
 
 def at(url: str, silent: str | None = None) -> Running:
-    """The one whose admin listener is at a URL. ValueError for no such URL."""
+    """The sidecar whose admin listener is at a URL. Raises ValueError for an invalid URL."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not re.fullmatch(r".+:[1-9][0-9]{0,4}", parts.netloc):
         raise ValueError(f"{url} is not the URL of an admin listener, such as {DEFAULT}")
@@ -69,7 +69,7 @@ def at(url: str, silent: str | None = None) -> Running:
 
 
 def own_socket() -> socket.socket | None:
-    """What this process answers on, beside its admin listener. None where there are no such names."""
+    """The local socket of this process. None on systems without abstract names."""
     if sys.platform != "linux":
         return None
     own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ def own_socket() -> socket.socket | None:
 
 
 def running() -> list[Running]:
-    """All that run in this container (or on this machine) and are ours to ask: of the same user, or of any to root."""
+    """The sidecars in this container or on this machine that belong to the user; for root, those of every user."""
     found = []
     for name in sorted(set(_names())):
         try:
@@ -87,7 +87,7 @@ def running() -> list[Running]:
                 pid, uid = _owner(connection)
         except OSError:
             continue  # it has just ended
-        if pid and (os.geteuid() in (0, uid) or uid == 0):  # no pid: it is in another container of this pod
+        if pid and (os.geteuid() in (0, uid) or uid == 0):  # pid 0: it is in another container of this pod
             found.append(Running(f"pid {pid}", lambda name=name: _connected(name), pid))  # type: ignore[misc]
     return found
 
@@ -115,7 +115,7 @@ def _connected(name: str) -> socket.socket:
 
 
 def _owner(connection: socket.socket) -> tuple[int, int]:
-    """The process and the user who listen at the other end, by the kernel's word."""
+    """The process and user id of the other end, from the kernel."""
     pid, uid, _ = struct.unpack(
         "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     )
@@ -123,7 +123,7 @@ def _owner(connection: socket.socket) -> tuple[int, int]:
 
 
 def health(listener: str, path: str) -> tuple[bool, str]:
-    """Is the answer of a health listener at this URL a good one, and what does it say? Raises CannotAsk, or ValueError."""
+    """Ask a health listener: (is the answer a success, its text). Raises CannotAsk, or ValueError for an invalid URL."""
     parts = urlsplit(listener)
     if parts.scheme != "http" or parts.hostname is None:
         raise ValueError(f"{listener} is not the URL of a health listener, such as http://127.0.0.1:8081")
@@ -134,6 +134,6 @@ def health(listener: str, path: str) -> tuple[bool, str]:
         answer = connection.getresponse()
         return answer.status == 200, answer.read(MOST_BYTES).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:
-        raise CannotAsk(f"no sidecar answers at {listener}; is that its health.listen?") from error
+        raise CannotAsk(f"no sidecar answers at {listener}; check that this is its health.listen") from error
     finally:
         connection.close()

@@ -35,11 +35,11 @@ log = logging.getLogger("sidecar.server")
 
 
 class CannotStart(Exception):
-    """The sidecar cannot run here; the text says why and what to do."""
+    """The sidecar cannot start; the text says why and what to do."""
 
 
 class Served(Protocol):
-    """What `serve` runs: one sidecar, or the supervisor of several. `failed` ends when going on would be unsafe."""
+    """One sidecar, or several behind a supervisor. `failed` ends when it would be unsafe to continue."""
 
     config: Config
     proxy_addresses: list[Address]
@@ -48,25 +48,25 @@ class Served(Protocol):
     failed: "asyncio.Future[None]"
 
     async def start(self) -> None:
-        """Listen. Raises CannotStart."""
+        """Start to listen. Raises CannotStart."""
 
     def ask_reload(self) -> None:
-        """Read the configuration again."""
+        """Reload the configuration."""
 
     async def drain(self) -> None:
-        """End politely."""
+        """Drain, then end."""
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End; `at_once` also where something waits to be sent."""
+        """End. `at_once`: do not wait for spans to be sent."""
 
 
 class Sidecar:
-    """A running sidecar: the listeners, and what is behind them. With `file` its configuration is read again when it changes."""
+    """A running sidecar with its listeners. With `file` it reloads the configuration when the file changes."""
 
     def __init__(self, config: Config, clock: Clock, file: Path | None = None) -> None:
         if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
             raise CannotStart(
-                "aiohttp has no C parser here, and its other one lets smuggled requests pass; reinstall aiohttp"
+                "aiohttp is installed without its C parser, and its Python parser allows request smuggling; reinstall aiohttp"
             )
         self.config = config
         self.clock = clock
@@ -85,16 +85,16 @@ class Sidecar:
 
     @property
     def proxy_address(self) -> Address:
-        """The first of the addresses at which clients are served."""
+        """The first address of the proxy's listener."""
         return self.proxy_addresses[0]
 
     @property
     def assembly(self) -> Assembly:
-        """What is in use now."""
+        """The current assembly."""
         return self.live.assembly
 
     async def start(self) -> None:
-        """Listen at once, before any key has come; fetch the keys behind. Raises CannotStart."""
+        """Listen at once, and fetch the keys in the background. Raises CannotStart."""
         config = self.config
         try:
             await self.begin(listening_sockets("listen", config.listen))
@@ -109,7 +109,7 @@ class Sidecar:
     async def begin(
         self, sockets: list[socket.socket], denied: Iterable[Entry] = (), draining_since: float | None = None
     ) -> None:
-        """Serve clients at these, with what operators have done before. Raises CannotStart."""
+        """Serve clients at these sockets, with the operators' earlier changes. Raises CannotStart."""
         try:
             await self.live.prepare()
             self.live.assembly.denylist.have_added(denied)
@@ -130,14 +130,14 @@ class Sidecar:
             self.live.background(self.reload.follow, "reload")
 
     def ask_reload(self) -> None:
-        """Read the configuration again, if it has a file."""
+        """Reload the configuration, if it has a file."""
         if self.reload is not None:
             self.reload.asked.set()
 
     async def drain(self) -> None:
-        """End politely: tell the cluster, serve on for `drain_delay`, take no more connections, finish what is in flight.
+        """Drain: become unready, serve for `drain_delay`, then stop accepting and finish the requests in flight.
 
-        The delay began when draining did: after a `/drain` long ago nobody is left who has to be told.
+        The delay counts from the begin of the drain, so a `/drain` long before has used it up.
         """
         timeouts = self.assembly.config.timeouts
         self.live.stopping = True
@@ -150,7 +150,7 @@ class Sidecar:
         await self.stop()
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End; `at_once` also where spans wait to be sent."""
+        """End. `at_once`: do not wait for spans to be sent."""
         await self.plane.stop()
         await self.live.stop(at_once=at_once)
         for runner in self._runners:
@@ -158,12 +158,12 @@ class Sidecar:
 
 
 def build(config: Config, clock: Clock | None = None, file: Path | None = None) -> Sidecar:
-    """Make everything from the configuration; nothing is opened yet. Raises CannotStart."""
+    """Make a sidecar from the configuration, without opening sockets. Raises CannotStart."""
     return Sidecar(config, clock or Clock(), file)
 
 
 def announce(served: Served) -> None:
-    """Say what is protected, and where the listeners are. On a full disk it serves all the same."""
+    """Print the summary and the listeners. A full disk does not stop the start."""
     with suppress(OSError):
         _say(served)
 
@@ -182,9 +182,9 @@ def _say(served: Served) -> None:
 
 
 async def serve(make: Callable[[], Served], started: Callable[[Any], None] = announce) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. SIGHUP: read the configuration again.
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. SIGHUP reloads the configuration.
 
-    `started` is told once the listeners accept. Raises CannotStart.
+    `started` is called when the listeners accept connections. Raises CannotStart.
     """
     sys.setswitchinterval(THREAD_SWITCH_S)
     served = make()

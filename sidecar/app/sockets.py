@@ -1,4 +1,4 @@
-"""Sockets to listen on, one for each address of a host. `[::]` is IPv4 too, whatever this system's default is."""
+"""Opens listening sockets, one for each address of a host. `[::]` also accepts IPv4 on every system."""
 
 import os
 import socket
@@ -14,11 +14,11 @@ from sidecar.common.errors import Unusable
 from sidecar.config import Address
 
 BACKLOG = 1024
-UNSENT_BYTES = 128 * 1024  # that the kernel takes for a client that reads slowly, where it is ready to take megabytes
+UNSENT_BYTES = 128 * 1024  # the most that the kernel buffers for a slow client; its default is megabytes
 
 
 def listening_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
-    """Sockets that listen. `key` is where the configuration names them. Raises Unusable."""
+    """Open listening sockets. `key` is the key of the configuration. Raises Unusable."""
     sockets = _bound(key, addresses)
     for opened in sockets:
         opened.listen(BACKLOG)
@@ -26,8 +26,8 @@ def listening_sockets(key: str, addresses: Iterable[Address]) -> list[socket.soc
 
 
 def listening_sockets_for(number: int, key: str, addresses: Iterable[Address]) -> list[list[socket.socket]]:
-    """The same for so many processes, each with sockets of its own, which the kernel gives its part of the connections."""
-    sockets = _bound(key, addresses)  # alone at first: another sidecar there would share its port without a word
+    """Open listening sockets for several processes; the kernel distributes connections among them. Raises Unusable."""
+    sockets = _bound(key, addresses)  # without SO_REUSEPORT first: another sidecar would share its port silently
     addresses = bound(sockets)
     for opened in sockets:
         opened.close()
@@ -38,7 +38,7 @@ def listening_sockets_for(number: int, key: str, addresses: Iterable[Address]) -
 
 
 def bound(sockets: Iterable[socket.socket]) -> list[Address]:
-    """Where they are, which port 0 does not say."""
+    """The addresses with their real ports."""
     return [Address(*opened.getsockname()[:2]) for opened in sockets]
 
 
@@ -54,7 +54,7 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
             for opened in sockets:
                 opened.close()
             why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-            text = f"{key}: cannot listen on {address}: {why}; choose another, or port 0 for a free one"
+            text = f"{key}: cannot listen on {address}: {why}; choose another address, or port 0 for a free port"
             if error.errno == EADDRINUSE:
                 text += _who_has(address.port)
             raise Unusable(text) from error
@@ -64,9 +64,7 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
 def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> None:
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
-    )  # of each connection that comes in here
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # inherited by accepted connections
     if shared:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if opened.family == socket.AF_INET6:
@@ -75,12 +73,12 @@ def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> N
 
 
 def _who_has(port: int) -> str:
-    """Which other sidecar has this port, and what to do about it; nothing where it is none."""
+    """The sidecar that has this port, and the remedy; empty if it is another program."""
     for one in [one for one in running() if one.pid != os.getpid()]:
         with suppress(CannotAsk, KeyError, TypeError):
             about = one.ask("GET", "/sidecar")
             if port in {urlsplit(url).port for url in (*about["listens"].split(", "), about["health"], about["admin"])}:
                 file = about["configuration"]["file"] or "without a file, as dev is"
                 pid = one.pid
-                return f". Another sidecar has it (pid {pid}, {file}): end it, or ask it with jwt-sidecar status --pid {pid}"
+                return f". Another sidecar uses it (pid {pid}, {file}); stop it, or see jwt-sidecar status --pid {pid}"
     return ""

@@ -1,4 +1,4 @@
-"""What a configuration protects, in the few lines that the start prints: whose tokens, for which paths, and what is open."""
+"""The summary at the start: issuers, protected and open paths, upstreams."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,43 +8,43 @@ MOST_NAMED = 8  # rules in one line; the file has the rest
 
 
 def summary(config: Config) -> Iterator[str]:
-    """The lines. What weakens the protection ends with what to do about it."""
+    """The lines. Each weakness has its remedy."""
     for issuer in config.issuers.values():
         audiences = "any audience" if issuer.audiences is None else " or ".join(issuer.audiences)
         yield f"issuer {issuer.name}: {issuer.issuer}, tokens for {audiences}, keys from {_keys(issuer)}{_more(issuer)}"
         yield from (f"  weak: {text}" for text in _weaknesses(issuer))
     if config.signing is not None:
         endpoint = ", and gives tokens to holders of API keys" if config.signing.token_endpoint is not None else ""
-        yield f"our own issuer: {config.signing.issuer}, signs with {config.signing.keys_file}{endpoint}"
+        yield f"own issuer: {config.signing.issuer}, signs with {config.signing.keys_file}{endpoint}"
     for auth, words in (
-        ("none", "public, no token is looked at"),
-        ("optional", "open, and with a token it must be valid"),
+        ("none", "public, tokens are not checked"),
+        ("optional", "open, a token must be valid if there is one"),
         ("api_key", "for the holders of API keys"),
-        ("deny", "closed to everybody"),
+        ("deny", "closed, every request is refused"),
     ):
         if rules := [route for route in config.routes if route.auth == auth]:
             yield f"{words}: {_named(rules)}"
-    everything = ["everything that no rule names"]
+    everything = ["everything else"]
     reported = [_named(rules)] if (rules := [route for route in config.routes if config.reports(route)]) else []
     if config.reports():
         reported += everything
     if reported:
-        yield f"report only, refused requests are let in (until you write mode: enforce): {', and '.join(reported)}"
+        yield f"report mode, nothing is refused for its token (until you write mode: enforce): {', and '.join(reported)}"
     narrower = [route for route in config.routes if route.auth == "required" and not config.reports(route)]
     named = [_named(narrower)] if narrower else []
     if not config.reports():
         named += everything
-    needed = "protected, a valid token is needed" if config.issuers else "closed, as no issuer is named"
+    needed = "protected, a valid token is needed" if config.issuers else "closed, since there is no issuer"
     if named:
         yield f"{needed}: {', and '.join(named)}"
     if config.forward_auth is not None:
         peers = ", ".join(map(str, config.trusted_proxies))
         yield f"forward-auth at {config.forward_auth.path} ({config.forward_auth.original}), asked by {peers}"
     for upstream in config.upstreams.values():
-        minted = "" if upstream.token is None else f", with a token of ours for {upstream.token.audience}"
+        minted = "" if upstream.token is None else f", with a minted token for {upstream.token.audience}"
         yield f"upstream {upstream.name}: {upstream.url}{minted}"
         if upstream.tls.insecure_skip_verify:
-            yield "  weak: whoever answers there is believed (insecure_skip_verify); name its authority in ca_file"
+            yield "  weak: the server's certificate is not verified (insecure_skip_verify); name its authority in ca_file"
 
 
 def _more(issuer: Issuer) -> str:
@@ -67,14 +67,16 @@ def _keys(issuer: Issuer) -> str:
 
 
 def _weaknesses(issuer: Issuer) -> Iterator[str]:
-    if issuer.audiences is None and issuer.signer is None:  # a load balancer is its own audience
-        yield "tokens that were meant for other services get in; list the audiences of this one"
+    if (
+        issuer.audiences is None and issuer.signer is None
+    ):  # the signer of a load balancer takes the place of the audience
+        yield "tokens for other services are accepted; list the audiences of this one"
     if not issuer.require_exp:
-        yield "tokens without exp are good for ever; set require_exp: true"
+        yield "tokens without exp never expire; set require_exp: true"
     if issuer.fetched and issuer.allow_http:
-        yield "the keys may come over plain http and be replaced on the way; use https, without allow_http"
+        yield "an attacker on the way can replace keys over plain http; use https, without allow_http"
     if issuer.jwks_tls is not None and issuer.jwks_tls.insecure_skip_verify:
-        yield "whoever answers for the issuer can forge tokens (insecure_skip_verify); name its authority in ca_file"
+        yield "an attacker on the way can replace the keys (insecure_skip_verify); name the key server's authority in ca_file"
 
 
 def _named(routes: Iterable[Route]) -> str:

@@ -1,4 +1,4 @@
-"""What runs behind the listeners, over time: the assembly in use, and what outlives it when a reload exchanges it."""
+"""The state behind the listeners: the current assembly, and the objects that outlive reloads."""
 
 import asyncio
 import logging
@@ -21,19 +21,19 @@ from sidecar.observability.access_log import AccessLog
 from sidecar.observability.telemetry import Telemetry
 from sidecar.proxy.resources import Resources
 
-RESTART_S = 1.0  # before work that has failed is begun again
-MOST_FAILURES, LIVED_S = 3, 60.0  # so many failures, each sooner than that after the one before, are in a row
-FIRST_KEYS_S = 5.0  # a reload waits so long for the keys of new issuers, so that their first requests need not
+RESTART_S = 1.0  # pause before a failed task is started again
+MOST_FAILURES, LIVED_S = 3, 60.0  # failures in a row: each within LIVED_S after the previous one
+FIRST_KEYS_S = 5.0  # how long a reload waits for the keys of new issuers, so that their first requests do not wait
 
 log = logging.getLogger("sidecar.live")
 
 
 class ConfigurationFile:
-    """What became of the configuration's file: `loaded_at` is when what is in use was read, as a Unix time, and `counted` what
-    had been counted by then.
+    """The state of the configuration file. `loaded_at` is the Unix time at which the configuration in use was read, and
+    `counted` are the counters at that time.
 
-    `refused` is the file that was not taken into use the last time, None while what it holds is in use. `restart_needed` are
-    keys of the file in use that have changed and wait for a restart.
+    `refused` is the changed file that was refused, None while the file is in use. `restart_needed` are changed keys that need a
+    restart.
     """
 
     def __init__(self, now: float) -> None:
@@ -45,7 +45,7 @@ class ConfigurationFile:
 
 
 class Refused(NamedTuple):
-    """A file that was not taken into use at a Unix time, for these problems; `text` is what could be read of it."""
+    """A file that was refused at a Unix time, with its problems; `text` is its text as far as it could be read."""
 
     at: float
     problems: list[Problem]
@@ -53,10 +53,10 @@ class Refused(NamedTuple):
 
 
 class Live:
-    """The assembly in use now, which a reload exchanges whole; the counts that outlive it; and the work in the background.
+    """The current assembly, which a reload replaces; the counters that outlive it; and the background tasks.
 
-    Whoever answers operators holds a Live, and reads it anew each time it is asked. `listens`, `health` and `admin` are the URLs
-    of the listeners. `failed` ends when work that is vital fails again and again. Raises Unusable.
+    The health and admin listeners read it for each request. `listens`, `health` and `admin` are the URLs of the listeners.
+    `failed` ends when a vital task fails repeatedly. Raises Unusable.
     """
 
     def __init__(self, config: Config, clock: Clock, source_of: SourceOf = key_source) -> None:
@@ -81,12 +81,12 @@ class Live:
         self._sources: WeakSet[JwksSource] = WeakSet()
 
     async def prepare(self) -> None:
-        """Read the deny list, without which what was taken back would be accepted. Raises Unusable."""
+        """Read the deny list, without which revoked tokens would be accepted. Raises Unusable."""
         self.failed = asyncio.get_running_loop().create_future()
         await self.assembly.denylist.load()
 
     def begin(self) -> None:
-        """Fetch keys, and do all else that is done in the background."""
+        """Start the background tasks, such as fetches of keys."""
         self.background(self.deadlines.watch, "deadlines", vital=True)
         self.background(self.telemetry.watch_loop, "event loop lag")
         self.background(lambda: self.history.watch(lambda: self.assembly), "history")
@@ -95,10 +95,10 @@ class Live:
     def background(
         self, work: Callable[[], Coroutine[Any, Any, None]], owner: object, *, vital: bool = False
     ) -> "asyncio.Task[None]":
-        """Do work that runs for ever, until the end or until its owner is not needed any more.
+        """Run a task until the end or until its owner is no longer in use.
 
-        It is begun again when it fails. `vital`: without it going on would be unsafe, so the process ends when it fails
-        MOST_FAILURES times in a row.
+        A failed task is started again. `vital`: it would be unsafe to continue without the task, so the process ends after
+        MOST_FAILURES failures in a row.
         """
         task = self._tasks[owner] = asyncio.create_task(self._again(work, str(owner), vital=vital), name=str(owner))
         return task
@@ -109,11 +109,11 @@ class Live:
             began = self._clock.monotonic()
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001  # a bug, which must not grow into an outage
+            except Exception as error:  # noqa: BLE001  # a bug, which must not cause an outage
                 self.telemetry.task_failures += 1
                 failures = failures + 1 if self._clock.monotonic() - began < LIVED_S else 1
                 log.error(
-                    "event=task_failed task=%s %s do='It is begun again; please report it with this line.'",
+                    "event=task_failed task=%s %s do='Please report this line; the task is started again.'",
                     name,
                     fault(error),
                 )
@@ -122,9 +122,9 @@ class Live:
             await asyncio.sleep(RESTART_S)
 
     def drain(self, since: float | None = None) -> None:
-        """From now on and for good readiness says no, and each answer is the last one of its connection.
+        """Begin to drain: the sidecar is not ready, and each answer is the last one of its connection.
 
-        `since`: others have drained since this monotonic time already.
+        `since`: the monotonic time at which other workers began.
         """
         if self.draining_since is None:
             self.draining_since = self._clock.monotonic() if since is None else since
@@ -133,20 +133,20 @@ class Live:
             log.info("event=draining")
 
     def undrain(self) -> bool:
-        """Take a drain back. Not once the process is ending: then it says no."""
+        """End a drain. Returns False if the process is stopping."""
         if self.stopping:
             return False
         if self.draining_since is not None:
             self.draining_since = None
             self.resources.draining = False
-            self.history.note("draining", "sidecar", "good", "the sidecar drains no more")
+            self.history.note("draining", "sidecar", "good", "the sidecar no longer drains")
             log.info("event=not_draining")
         return True
 
     async def exchange(self, config: Config) -> None:
-        """Go on with another configuration, from one request to the next. Raises Unusable: then nothing has changed.
+        """Use another configuration from the next request on. Raises Unusable, and changes nothing then.
 
-        Keys, connections and what operators added are carried over where their settings did not change.
+        Keys, connections and operators' entries are kept if their settings have not changed.
         """
         old = self.assembly
         new = Assembly(config, self._clock, self.deadlines, self.resources, self.telemetry, old, self._source_of)
@@ -164,17 +164,15 @@ class Live:
             upstream.retire()
 
     def reloaded(self, restart_needed: tuple[str, ...]) -> None:
-        """The file was read again, and what it holds is in use, but for keys that need a restart."""
+        """Record a successful reload; `restart_needed` are the keys that need a restart."""
         self.telemetry.reloaded("success")
         file = self.file
         file.loaded_at, file.refused, file.restart_needed = self._clock.wall(), None, restart_needed
         file.counted = self.history.now()
-        self.history.note(
-            "configuration", "", "note", f"the configuration {self.assembly.config.digest} was taken into use"
-        )
+        self.history.note("configuration", "", "note", f"the configuration {self.assembly.config.digest} is now in use")
 
     def not_reloaded(self, problems: list[Problem], text: str) -> None:
-        """The file was read again and refused."""
+        """Record a failed reload."""
         self.telemetry.reloaded("failure")
         self.file.refused = Refused(self._clock.wall(), problems, text)
         self.history.note("configuration", "", "bad", f"a changed configuration was refused: {problems[0]}")
@@ -186,7 +184,7 @@ class Live:
         self._sources.update(assembly.sources.values())
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """End everything; `at_once` also where spans wait to be sent."""
+        """End everything. `at_once`: do not wait for spans to be sent."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -204,6 +202,6 @@ class Live:
 
 
 def _tick_s(timeouts: Timeouts) -> float:
-    """How often to look at deadlines: a second, or more often where a timeout is so short that a second would matter."""
+    """Seconds between two checks of deadlines: one, or less for short timeouts."""
     shortest_s = min(timeouts.response_headers_s, timeouts.idle_s, timeouts.request_headers_s, timeouts.keep_alive_s)
     return min(1.0, shortest_s / 4)

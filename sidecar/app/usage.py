@@ -1,4 +1,4 @@
-"""What is in use now as the plain values that metrics are made of."""
+"""Collects the plain values for the metrics of usage."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sidecar.observability.usage import Usage
 
 
 def shown(live: Live) -> Shown:
-    """All that a scrape tells."""
+    """The values for a scrape."""
     assembly = live.assembly
     return Shown(
         live.telemetry,
@@ -47,7 +47,7 @@ def _usage(live: Live) -> Usage:
 
 
 def _files(live: Live) -> dict[str, bool]:
-    """Each file that is looked at again and again, by its name: could it be used when it was read last?"""
+    """Watched file -> did its last read succeed?"""
     assembly, config = live.assembly, live.assembly.config
     good = {file.path: file.problem is None for file in assembly.gateway.files}
     if config.denylist_file is not None:
@@ -64,6 +64,6 @@ def _files(live: Live) -> dict[str, bool]:
 
 
 def _name(path: Path, others: dict[Path, bool]) -> str:
-    """The name alone where it is the only one of its kind, as the rest of the path says where it is mounted."""
+    """The name of a file without its directory if it is unique, else the whole path."""
     alone = sum(other.name == path.name for other in others) == 1
     return path.name if alone else str(path)

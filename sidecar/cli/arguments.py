@@ -1,4 +1,4 @@
-"""What can be written on the command line: every command with its options."""
+"""The command line: every command with its options."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -7,12 +7,12 @@ from sidecar.cli.running import add_options
 
 Command = Callable[[argparse.Namespace], int]
 _IMPORT = "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent"
-_EXPLAIN = "say what would happen to a request, check by check; its token comes from a file or stdin"
+_EXPLAIN = "explain check by check what would happen to a request; the token comes from a file or stdin"
 SHELLS = ("bash", "zsh", "fish")
 
 
 def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser; `commands` are what the words of the first argument stand for."""
+    """The parser. `commands` maps the name of each command to its function."""
     parser = argparse.ArgumentParser(
         prog="jwt-sidecar",
         description="A reverse proxy beside one backend. It verifies the JWT of every request, and says why it refuses one.",
@@ -37,24 +37,24 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
                 "--online", action="store_true", help="also fetch every key set and connect to every upstream"
             )
     _add_explain(add("explain", _EXPLAIN))
-    add_options(add("status", "say what a running sidecar does, and what is wrong with it, as its page does"))
+    add_options(add("status", "print the state and the problems of a running sidecar, as its page does"))
     add_options(
         add(
             "report",
-            "say what report mode would have refused, and which rules are safe to enforce (exit code 1: not all)",
+            "print what report mode would have refused, and which rules are safe to enforce (exit code 1: not all)",
         )
     )
     command = add("probe", "exit with 0 if a running sidecar is ready: for health checks of Compose and podman")
     command.add_argument("--live", action="store_true", help="if it answers, ready or not")
     command.add_argument("--health", metavar="URL", help="ask this health listener, such as http://127.0.0.1:8081")
     add_options(command)
-    words = "let a running sidecar drain, as a preStop hook does: it is not ready any more, and still serves"
+    words = "let a running sidecar drain, for a preStop hook: it is no longer ready, and still serves"
     command = add("drain", words)
-    command.add_argument("--undrain", action="store_true", help="take it back: it is ready again")
+    command.add_argument("--undrain", action="store_true", help="end the drain: it is ready again")
     add_options(command)
     command = add("import", _IMPORT)
-    command.add_argument("program", choices=("envoy", "istio"), help="whose configuration it is")
-    command.add_argument("file", metavar="FILE", help="its configuration (YAML or JSON)")
+    command.add_argument("program", choices=("envoy", "istio"), help="the program that the configuration is for")
+    command.add_argument("file", metavar="FILE", help="the program's configuration (YAML or JSON)")
     words = "make and change files of API keys and of signing keys"
     _add_keys(
         below.add_parser("keys", help=words, description=words).add_subparsers(required=True, metavar="WHAT"),
@@ -68,7 +68,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 def _add_explain(command: argparse.ArgumentParser) -> None:
     add_options(command, "the configuration that decides; with --id the sidecar that runs with it")
     which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument("--path", help="the path, with the query if there is one")
+    which.add_argument("--path", help="the path, with the query")
     which.add_argument("--url", help="or the URL that the client asks for")
     which.add_argument("--curl", metavar="LINE", help="or a whole curl line in quotes; - reads it from stdin")
     which.add_argument("--id", metavar="REQUEST_ID", help="or one of the last refusals of a running sidecar")
@@ -81,18 +81,20 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
 
 def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys: Command) -> None:
     for name, words in (
-        ("new", "add an API key, and print it; it is shown only this once"),
+        ("new", "add an API key, and print it; it is shown only now"),
         ("list", "list what a file of either kind holds, without its secrets"),
-        ("disable", "switch an API key off"),
+        ("disable", "disable an API key"),
         ("rotate", "add a signing key: it is published now, and signs later (the first key signs now)"),
-        ("withdraw", "take a signing key out now; everything that it signed becomes invalid"),
+        ("withdraw", "remove a signing key now; all tokens that it signed become invalid"),
     ):
         command = below.add_parser(name, help=words, description=words)
         command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
         command.set_defaults(command=keys, what=name)
         match name:
             case "new":
-                command.add_argument("name", metavar="NAME", help="whose key it is: the sub of tokens")
+                command.add_argument(
+                    "name", metavar="NAME", help="the holder of the key, which becomes the sub of tokens"
+                )
                 command.add_argument(
                     "--scope", action="append", default=[], help="a scope of the key; may be given several times"
                 )
@@ -125,7 +127,7 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks up the version only on `--version`."""
 
     def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)

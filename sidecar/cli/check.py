@@ -1,4 +1,4 @@
-"""`check`: can everything that the configuration names be used? Its files always, key sets and backends with `--online`."""
+"""`check`: tries everything that the configuration names: files always, key sets and backends with `--online`."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from sidecar.proxy.resources import Resources
 
 
 class _Part(NamedTuple):
-    """Something to `use`; raises Unusable, FetchFailed or Rejection. `key` is its place in the configuration."""
+    """A check. `use` raises Unusable, FetchFailed or Rejection; `key` is the place in the configuration."""
 
     key: str
     files: tuple[Path | None, ...]
@@ -35,9 +35,9 @@ class _Part(NamedTuple):
 
 
 async def problems_of(config: Config, *, online: bool) -> list[str]:
-    """What cannot be used, each with its place in the configuration.
+    """The problems, each with its place in the configuration.
 
-    A file that is not here is a problem only online, where the sidecar is going to run: elsewhere it may be mounted later.
+    A missing file is a problem only with `online`; otherwise it may be mounted later.
     """
     clock = Clock()
     session = Session()
@@ -54,19 +54,19 @@ async def problems_of(config: Config, *, online: bool) -> list[str]:
 
 
 def unseen(config: Config) -> list[str]:
-    """The files that are not here, each with its place in the configuration: what they hold was not looked at."""
+    """The missing files, each with its place in the configuration. They were not checked."""
     clock = Clock()
     parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
     return [f"{part.key}: {file}" for part in parts for file in part.files if not _is_here(file)]
 
 
 def _is_here(file: Path | None) -> bool:
-    """No file is; one whose name no file can have is not."""
+    """Does the file exist, or is there none to check?"""
     return file is None or os.path.exists(file)  # Path.exists raises for such a name
 
 
 def preset_lines(config: Config) -> Iterator[str]:
-    """What each preset came to, with what the file says of its issuer."""
+    """The settings that each preset gives, for its issuer in the file."""
     places = ", ".join(map(str, config.token_sources))
     for issuer in config.issuers.values():
         if issuer.preset is None:
@@ -82,7 +82,7 @@ def preset_lines(config: Config) -> Iterator[str]:
             "algorithms": ", ".join(issuer.algorithms),
             "typ": ", ".join(issuer.accepted_typ),
             "signer": issuer.signer or "",
-            "no iss": "is of this issuer too" if issuer.assume_issuer else "",
+            "no iss": "belongs to this issuer too" if issuer.assume_issuer else "",
             "subjects": ""
             if issuer.subjects is None
             else ", ".join(
@@ -98,7 +98,7 @@ def preset_lines(config: Config) -> Iterator[str]:
         yield from (f"  {name}: {text}" for name, text in told.items() if text)
         if (right := other_spelling(PRESETS[issuer.preset], issuer.issuer)) is not None:
             which = "many" if issuer.issuer.endswith("/") else "few"
-            yield f"  issuer has a slash too {which}; its tokens have {right}, which is accepted too: write that"
+            yield f"  issuer has a slash too {which}; the tokens have {right}, which is accepted too: write that"
 
 
 def _said(operators: Mapping[str, object]) -> str:

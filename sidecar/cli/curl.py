@@ -1,4 +1,4 @@
-"""A `curl` line, pasted as it is, as the request that it would send."""
+"""Parses a curl command into the request that it would send."""
 
 import re
 import shlex
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-# What takes a value, by its long name; all other options are taken for switches.
+# Options with a value, by their long names; all other options count as switches.
 VALUES = {
     "-X": "request", "-H": "header", "-d": "data", "-b": "cookie", "-A": "user-agent", "-e": "referer", "-u": "user",
     "-o": "output", "-m": "max-time", "-x": "proxy", "-E": "cert", "-F": "form", "-T": "upload-file", "-w": "write-out",
@@ -22,11 +22,11 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "'": "'", '"': '"', "\\": "\\"}
 
 
 class NotUnderstood(Exception):
-    """The line is no curl command that could be explained; the text says why."""
+    """The line is not a curl command that can be explained; the text says why."""
 
 
 class Request(NamedTuple):
-    """What it sends, without what belongs to the connection."""
+    """The request of a command, without settings of the connection."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 
 def of_url(url: str) -> Request:
-    """A GET of a URL. Raises NotUnderstood."""
+    """A GET request for a URL. Raises NotUnderstood."""
     parts = urlsplit(url if "//" in url else f"//{url}")
     if parts.scheme not in ("", "http", "https", "ws", "wss") or not parts.netloc:
         raise NotUnderstood(f"{url} is not a URL such as http://api.example/orders?page=2")
@@ -45,7 +45,7 @@ def of_url(url: str) -> Request:
 
 
 def of_curl(line: str) -> Request:
-    """The request of a line. Raises NotUnderstood."""
+    """The request of a curl command. Raises NotUnderstood."""
     try:
         words = shlex.split(_plain_quotes(line.replace("\\\r\n", " ").replace("\\\n", " ")))
     except ValueError as error:
@@ -87,7 +87,7 @@ def of_curl(line: str) -> Request:
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str]]:
-    """(long name, value) of each option, and the URL under no name."""
+    """Yield (long name, value) of each option; the URL has an empty name."""
     rest = iter(words)
     for word in rest:
         if word.startswith("--"):
@@ -100,7 +100,7 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _short(word: str, rest: Iterator[str]) -> Iterator[tuple[str, str]]:
-    """-sS, -XPOST, -X POST: switches may stand together, and the last of them may have a value."""
+    """Split -sS, -XPOST, -X POST: several switches may follow one -, and the last may have a value."""
     for at, letter in enumerate(word[1:], 1):
         name = VALUES.get(f"-{letter}")
         if name is not None:
@@ -111,7 +111,7 @@ def _short(word: str, rest: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 
 def _plain_quotes(line: str) -> str:
-    """`$'...'`, as browsers copy a line, in quotes that shlex knows."""
+    """Replace `$'...'`, which browsers write, by quotes that shlex knows."""
     return re.sub(
         r"\$'((?:[^'\\]|\\.)*)'",
         lambda found: shlex.quote(re.sub(r"\\(.)", lambda one: _ESCAPES.get(one[1], one[0]), found[1])),

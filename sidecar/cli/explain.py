@@ -13,7 +13,7 @@ from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 def question(options: argparse.Namespace) -> Question:
     """The request that the options describe. Raises NotUnderstood, and OSError for a token that cannot be read."""
     if options.path is not None and not options.path.startswith("/"):
-        raise NotUnderstood(f"--path {options.path}: a path begins with /, as in /{options.path}")
+        raise NotUnderstood(f"--path {options.path}: a path begins with /; write /{options.path}")
     if options.curl is not None:
         request = of_curl(sys.stdin.read() if options.curl == "-" else options.curl)
         token = _token(options.token_file) if options.token_file is not None else None

@@ -1,6 +1,6 @@
-"""`jwt-sidecar keys`: makes and changes the two files of the gateway, that of API keys and that of signing keys.
+"""`jwt-sidecar keys`: creates and changes the gateway's files of API keys and of signing keys.
 
-A change is made under a lock and replaces the file whole: nobody reads a part of it, and no two changes lose one another.
+A change holds a lock and replaces the file atomically: no reader sees a part of it, and no concurrent change is lost.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def new(options: argparse.Namespace) -> None:
-    """`keys new`: add an API key; it is printed, and nowhere to be had again. Raises Unusable."""
+    """`keys new`: add an API key and print it once. Raises Unusable."""
     claims = dict(_claim(text) for text in options.claim)
     expires = NEVER if options.expires is None else _until(options.expires, time.time())
     scopes = tuple(scope for words in options.scope for scope in words.split())
@@ -37,29 +37,32 @@ def new(options: argparse.Namespace) -> None:
         except ValueError as error:
             raise Unusable(str(error)) from None
         keys[:] = [known.document() for known, _ in entries.values()] + [entry.document()]
-    print(f"The key {entry.id} of {entry.name}. It is shown this once; the file holds its hash.", file=sys.stderr)
+    print(f"The key {entry.id} of {entry.name}. It is shown only now; the file holds its hash.", file=sys.stderr)
     print(key)
 
 
 def disable(options: argparse.Namespace) -> None:
-    """`keys disable`: switch an API key off. Raises Unusable."""
+    """`keys disable`: disable an API key. Raises Unusable."""
     with _changing(options.file) as keys:
         entries = Entries.read(_content(keys))
         if options.id not in entries:
             raise Unusable(f"{options.file}: no key has the id {options.id}; jwt-sidecar keys list shows them")
         left = [known for known, _ in entries.values() if known.state(time.time()) == "on" and known.id != options.id]
         if not left and not options.last:
-            text = f"{options.id} is the last key of {options.file} that is on: without it every request with a key is refused"
-            raise Unusable(f"{text}; make another with jwt-sidecar keys new first, or say --last if that is meant")
+            text = f"{options.id} is the last enabled key of {options.file}; without it every request with a key is refused"
+            raise Unusable(f"{text}; make another with jwt-sidecar keys new first, or add --last")
         keys[:] = [
             (known._replace(enabled=False) if known.id == options.id else known).document()
             for known, _ in entries.values()
         ]
-    print(f"The key {options.id} is off. Sidecars that use this very file know it within 5 s.", file=sys.stderr)
+    print(f"The key {options.id} is disabled. Sidecars that use this file refuse it within 5 s.", file=sys.stderr)
 
 
 def rotate(options: argparse.Namespace) -> None:
-    """`keys rotate`: add a signing key that takes over after `--ahead`; the one before goes `--keep` later. Raises Unusable."""
+    """`keys rotate`: add a signing key that signs after `--ahead`; the previous one is removed `--keep` later.
+
+    Raises Unusable.
+    """
     ahead_s, keep_s = _duration(options.ahead), _duration(options.keep)
     with _changing(options.file) as keys:
         ring = rotated(KeyRing.read(_content(keys)), options.algorithm, time.time(), ahead_s, keep_s)
@@ -69,7 +72,7 @@ def rotate(options: argparse.Namespace) -> None:
 
 
 def withdraw(options: argparse.Namespace) -> None:
-    """`keys withdraw`: take a signing key out at once; what it signed is refused as soon as verifiers know. Raises Unusable."""
+    """`keys withdraw`: remove a signing key at once; verifiers refuse its tokens after their next fetch. Raises Unusable."""
     with _changing(options.file) as keys:
         ring = KeyRing.read(_content(keys)).keys
         left = [timed for timed in ring if timed.key.kid != options.kid]
@@ -77,23 +80,21 @@ def withdraw(options: argparse.Namespace) -> None:
             raise Unusable(f"{options.file}: no key has the kid {options.kid}; jwt-sidecar keys list shows them")
         _check_signer_left(ring, left, options)
         keys[:] = [timed.document() for timed in left]
-    print(f"{options.kid} is no longer published nor used.", file=sys.stderr)
+    print(f"{options.kid} is neither published nor used any more.", file=sys.stderr)
 
 
 def _check_signer_left(ring: Sequence[TimedKey], left: Sequence[TimedKey], options: argparse.Namespace) -> None:
-    """Refuse to take away the last key that signs, unless that is meant. Raises Unusable."""
+    """Refuse to remove the last signing key without `--last`. Raises Unusable."""
     now = time.time()
     signed = {timed.key.alg for timed in KeyRing(ring).signers(now)}
     still = {timed.key.alg for timed in KeyRing(left).signers(now)} if left else set()
     if (lost := signed - still) and not options.last:
-        text = (
-            f"{options.kid} is the last key that signs {', '.join(sorted(lost))} now: without it no such token is made"
-        )
-        raise Unusable(f"{text}; add one with jwt-sidecar keys rotate --ahead 0s first, or say --last if that is meant")
+        text = f"{options.kid} is the last key that signs {', '.join(sorted(lost))} now; without it no such token is signed"
+        raise Unusable(f"{text}; add one with jwt-sidecar keys rotate --ahead 0s first, or add --last")
 
 
 def show(options: argparse.Namespace) -> None:
-    """`keys list`: what either file holds, without a secret. Raises Unusable."""
+    """`keys list`: print the keys of either file, without secrets. Raises Unusable."""
     content = _read(options.file)
     now = time.time()
     try:
@@ -131,7 +132,7 @@ def _time(moment: float) -> str:
 
 
 def _claim(text: str) -> tuple[str, Any]:
-    """name=value: the value is JSON, or else text. Raises Unusable."""
+    """Parse name=value; the value is JSON, or else text. Raises Unusable."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise Unusable(f"--claim {text}: write name=value, such as tenant=acme or roles='[\"admin\"]'")
@@ -142,7 +143,7 @@ def _claim(text: str) -> tuple[str, Any]:
 
 
 def _until(text: str, now: float) -> float:
-    """90d from now, or RFC 3339 text. Raises Unusable."""
+    """Parse a duration from now such as 90d, or RFC 3339 text. Raises Unusable."""
     with suppress(Unusable):
         return now + _duration(text)
     try:
@@ -171,9 +172,9 @@ def _content(keys: Iterable[Any]) -> bytes:
 
 @contextmanager
 def _changing(file: str) -> Iterator[list[Any]]:
-    """The keys of a file, to be changed in place; a file that is not there is an empty one. Raises Unusable.
+    """The keys of a file, to be changed in place; a missing file counts as empty. Raises Unusable.
 
-    The lock is on the directory: the file itself is exchanged.
+    The lock is on the directory, since the file itself is replaced.
     """
     path = Path(os.path.realpath(file))
     try:
@@ -192,7 +193,7 @@ def _changing(file: str) -> Iterator[list[Any]]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Exchange a file. It keeps its mode and its owner; a new one is for its owner alone. Raises OSError."""
+    """Replace a file; it keeps its mode and owner. A new file is private to its owner. Raises OSError."""
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
     try:
         with open(number, "wb") as file:

@@ -1,4 +1,4 @@
-"""The command line: what each command does, and the exit code. Imports only what the command needs.
+"""The command line: runs a command and returns its exit code. Each command imports only the modules that it needs.
 
 Exit codes: 0 ended cleanly, 1 failed while running, 2 configuration or usage.
 """
@@ -33,14 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = options.command
     try:
         return command(options)
-    except BrokenPipeError:  # who reads has seen enough, as `head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         sys.stdout = None
         return FAILED
 
 
 def run(options: argparse.Namespace) -> int:
     """`run`: serve until SIGTERM or SIGINT, then drain."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: what it would have read again is not read yet
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: there is no configuration to reload yet
     config = _load(options.config)
     if config is None:
         return USAGE
@@ -55,12 +55,12 @@ def run(options: argparse.Namespace) -> int:
     from sidecar.app.workers.sidecars import Sidecars
 
     with suppress(ImportError):
-        import uvloop  # noqa: F401  # workers share what is imported before they are made
+        import uvloop  # noqa: F401  # workers share the modules that are imported before the fork
     try:
         sidecars = Sidecars(config, file, _in_loop)
     except CannotStart as error:
         return _failed(error)
-    return _in_loop(serve(lambda: sidecars), asyncio.new_event_loop)  # uvloop knows no sockets without a file
+    return _in_loop(serve(lambda: sidecars), asyncio.new_event_loop)  # uvloop does not support abstract sockets
 
 
 def dev(options: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def dev(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """`check`: exit 2 with every problem, or 0. `--online` problems count too."""
+    """`check`: print every problem; exit 2 with problems, 0 without. Problems of `--online` count too."""
     config = _load(options.config)
     if config is None:
         return USAGE
@@ -88,14 +88,14 @@ def check(options: argparse.Namespace) -> int:
         return USAGE
     print(f"{options.config}: no problems found")
     for file in unseen(config):
-        print(f"not here, so not looked at: {file}")
+        print(f"missing here, so not checked: {file}")
     for line in preset_lines(config):
         print(line)
     return 0
 
 
 def keys(options: argparse.Namespace) -> int:
-    """`keys`: exit 2 when a file cannot be used or changed."""
+    """`keys`: exit 2 if a file cannot be used or changed."""
     from sidecar.cli.keys import WORK
     from sidecar.common.errors import Unusable
 
@@ -108,11 +108,11 @@ def keys(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """`explain`: exit 0 when the request would be accepted, 1 when it would be refused, 2 when it cannot be told."""
+    """`explain`: exit 0 if the request would be accepted, 1 if it would be refused, 2 if that is unknown."""
     if options.id is not None:
         return _ask(options, _explain_refusal)
     if options.config is None:
-        print("jwt-sidecar: -c FILE is missing: the configuration that decides", file=sys.stderr)
+        print("jwt-sidecar: -c FILE is missing; name the configuration", file=sys.stderr)
         return USAGE
     config = _load(options.config)
     if config is None:
@@ -123,7 +123,7 @@ def explain(options: argparse.Namespace) -> int:
     from sidecar.cli.explain import question
     from sidecar.common.clock import Clock
 
-    logging.basicConfig(handlers=[logging.NullHandler()])  # all that matters is told
+    logging.basicConfig(handlers=[logging.NullHandler()])  # the explanation has all details
     try:
         explanation = _value_in_loop(explain_alone(config, question(options), Clock()))
     except OSError as error:
@@ -145,7 +145,7 @@ def _explain_refusal(one: "Running", options: argparse.Namespace) -> int:
 
 
 def import_(options: argparse.Namespace) -> int:
-    """`import`: exit 0 with an equivalent configuration, 1 with one that leaves something to be done by hand, 2 without any."""
+    """`import`: exit 0 with an equivalent configuration, 1 if something is left to do by hand, 2 on failure."""
     from sidecar.cli.convert.command import imported, problems_of
     from sidecar.cli.convert.reading import NotUnderstood
 
@@ -163,19 +163,19 @@ def import_(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not result.equivalent:
-        print(f"{options.file}: not equivalent; the comments say what is left to be done by hand", file=sys.stderr)
+        print(f"{options.file}: not equivalent; the comments list what you must do by hand", file=sys.stderr)
     return 0 if result.equivalent and not problems else FAILED
 
 
 def drain(options: argparse.Namespace) -> int:
-    """`drain`: exit 0 when it drains, 1 when nobody answered, 2 when it is not known where to ask."""
+    """`drain`: exit 0 if the sidecar drains, 1 if none answers, 2 if its address is unknown."""
     from sidecar.cli.drain import drain as ask
 
     return _ask(options, lambda one, _: print(ask(one, undrain=options.undrain)))
 
 
 def status(options: argparse.Namespace) -> int:
-    """`status`: exit 0, or 1 when nobody answered."""
+    """`status`: exit 0, or 1 if no sidecar answers."""
     return _ask(options, _status)
 
 
@@ -188,7 +188,7 @@ def _status(one: "Running", _options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
-    """`report`: exit 0 when everything in report mode is safe to enforce, 1 when not."""
+    """`report`: exit 0 if all rules in report mode are safe to enforce, else 1."""
     return _ask(options, _report)
 
 
@@ -201,7 +201,7 @@ def _report(one: "Running", _options: argparse.Namespace) -> int:
 
 
 def probe(options: argparse.Namespace) -> int:
-    """`probe`: exit 0 when it is ready, 1 when not, or when nobody answers."""
+    """`probe`: exit 0 if the sidecar is ready, 1 if not, or if none answers."""
     if options.health is not None:
         return _told(lambda: _probe(options.health, options))
     return _ask(options, lambda one, options: _probe(one.ask("GET", "/sidecar")["health"], options))
@@ -216,7 +216,7 @@ def _probe(listener: str, options: argparse.Namespace) -> int:
 
 
 def completion(options: argparse.Namespace) -> int:
-    """`completion`: the script for a shell."""
+    """`completion`: print the script for a shell."""
     import shtab
 
     print(shtab.complete(parser(COMMANDS), options.shell))
@@ -224,14 +224,14 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, work: "Callable[[Running, argparse.Namespace], int | None]") -> int:
-    """Let a command ask the running sidecar."""
+    """Run a command that asks a running sidecar."""
     from sidecar.cli.running import chosen
 
     return _told(lambda: work(chosen(options), options) or 0)
 
 
 def _told(work: "Callable[[], int]") -> int:
-    """The exit code of what asks a sidecar: 1 when it does not answer, 2 when nobody can know where it is."""
+    """The exit code of a command that asks a sidecar: 1 if it does not answer, 2 if its address is unknown."""
     from sidecar.app.running import CannotAsk
 
     try:
@@ -277,7 +277,7 @@ def _value_in_loop(work: Coroutine[Any, Any, Any], loop_factory: "LoopFactory | 
     import asyncio
 
     if loop_factory is None:
-        with suppress(ImportError):  # a platform that it is not built for has asyncio's own loop
+        with suppress(ImportError):  # platforms without uvloop use asyncio's loop
             from uvloop import new_event_loop as loop_factory
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)

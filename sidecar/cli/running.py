@@ -1,4 +1,4 @@
-"""Which running sidecar a command is about: the only one here, or the one that its options name."""
+"""Finds the running sidecar of a command: the only one here, or the one that the options name."""
 
 import argparse
 import os
@@ -24,25 +24,25 @@ def add_options(command: argparse.ArgumentParser, of_config: str = "the sidecar 
 
 
 def chosen(options: argparse.Namespace) -> Running:
-    """The one to ask. Raises CannotAsk, and ValueError for options that name none."""
+    """The chosen sidecar. Raises CannotAsk, and ValueError for options that name none."""
     if options.admin is not None:
         return at(options.admin)
     found = running()
     if options.pid is not None:
         found = [one for one in found if one.pid == options.pid]
         if not found:
-            raise CannotAsk(f"--pid {options.pid}: no sidecar of yours runs with this process id")
+            raise CannotAsk(f"--pid {options.pid}: none of your sidecars has this process id")
     elif options.config is not None:
         found = [one for one in found if _runs_with(one, options.config)]
         if not found:
             return at(_admin_url(options.config))
     if len(found) > 1:
-        raise CannotAsk(f"several sidecars run here; name one of them: {'; '.join(map(_named, found))}")
+        raise CannotAsk(f"several sidecars run here; choose one: {'; '.join(map(_named, found))}")
     return found[0] if found else at(DEFAULT, NONE_HERE)
 
 
 def who(about: dict[str, Any]) -> str:
-    """A running sidecar in words; `about` is what it says of itself."""
+    """A running sidecar for messages; `about` is its own answer."""
     file = about["configuration"]["file"]
     return f"pid {about['pid']}, {about['listens']}" + (f", {file}" if file else "")
 
@@ -63,16 +63,16 @@ def _runs_with(one: Running, file: str) -> bool:
 
 
 def _admin_url(file: str) -> str:
-    """Where the file says that the admin listener is. ValueError when nobody can know."""
+    """The URL of the file's admin listener. Raises ValueError if it is unknown."""
     from sidecar.config import ConfigError, load
 
     try:
         host, port = load(file).admin.listen
     except ConfigError as error:
-        raise ValueError(f"no sidecar runs with {file} here, and the file cannot say where one is:\n{error}") from None
+        raise ValueError(f"no sidecar runs with {file} here, and its admin.listen cannot be read:\n{error}") from None
     if port == 0:
         raise ValueError(
-            f"no sidecar runs with {file} here; its admin.listen has port 0, so only the start says which one it is: "
+            f"no sidecar runs with {file} here, and its admin.listen has port 0, so the port is printed only at the start; "
             "name it with --admin"
         )
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -1,4 +1,4 @@
-"""`status` and `report`: what the admin listener's page says, for a terminal."""
+"""`status` and `report`: the content of the admin page for a terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def status(
     routes: list[dict[str, Any]],
     refused: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """The lines for what runs, what is wrong, and what it does."""
+    """The lines of `status`: the process, its problems and its traffic."""
     about, traffic = told["sidecar"], told["traffic"]
     file = about["configuration"]
     yield f"jwt-sidecar {about['version']}, pid {about['pid']}, up {ago(about['uptime_s'])}{', draining' * about['draining']}"
@@ -78,11 +78,11 @@ def status(
 
 
 def report(told: dict[str, Any]) -> Iterator[str]:
-    """The lines for what report mode has found."""
+    """The lines of `report`."""
     if not told["routes"]:
-        yield "No rule is in report mode: what is refused is refused."
+        yield "No rule is in report mode; all rules are enforced."
         return
-    yield f"since {told['since']} ({ago(told['seconds'])}), when this configuration was taken into use:"
+    yield f"since {told['since']} ({ago(told['seconds'])}), the time of the last reload or start:"
     yield ""
     for one in told["routes"]:
         yield f"{one['route']}: {_verdict(one, told['enough'])}"
@@ -102,11 +102,11 @@ def _verdict(one: dict[str, Any], enough: int) -> str:
             fewest = int(1 / one["at_most"])
             return f"safe to enforce: none of {requests} would be refused (fewer than 1 in {fewest:,}, with 95 % certainty)"
         case _:
-            return f"too few to know: {requests}, none of which would be refused; {enough} are needed"
+            return f"too few to know: {requests}, none of which would be refused; {enough} requests are needed"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Columns that stand below each other."""
+    """Lines with aligned columns."""
     told = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*told, strict=True)]
     for row in told:
@@ -114,7 +114,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
 
 
 def ago(seconds: float | None) -> str:
-    """A duration for people; a dash for none."""
+    """A duration for people; a dash for None."""
     if seconds is None:
         return "-"
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -1,1 +1,1 @@
-"""What every folder above may use, and what knows nothing of requests: time, files, TLS, the reasons of refusals."""
+"""Code that every other folder may use and that knows no requests: time, files, TLS, the reasons of refusals."""

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """What time it is. Tests subclass it to move time by hand."""
+    """The current time. Tests subclass it to set the time."""
 
-    # The functions themselves and no methods around them: a request reads the clocks eight times.
+    # Plain functions instead of methods: a request reads the clocks eight times.
     wall = staticmethod(time.time)
     """Unix time in seconds: compared with `exp`, `nbf` and `iat`."""
     monotonic = staticmethod(time.monotonic)
-    """Seconds that never go back: ages, intervals and deadlines."""
+    """Monotonic seconds, for ages, intervals and deadlines."""
 
 
 def iso_time(unix_s: float) -> str:

@@ -1,6 +1,6 @@
-"""Deadlines of connections, looked at by one clockwork instead of a timer for each request.
+"""Deadlines of connections, checked by one periodic task instead of a timer for each request.
 
-Setting a deadline is storing a number. How late an expiry may be noticed is the price: one tick.
+To set a deadline is to store a number. An expiry is noticed up to one tick late.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ log = logging.getLogger("sidecar.deadlines")
 
 
 class Expiring(Protocol):
-    """Something with a deadline (monotonic seconds, NEVER for none) that ends itself when told."""
+    """An object with a deadline: monotonic seconds, NEVER for none."""
 
     deadline: float
 
@@ -25,7 +25,7 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """Everything that may expire; `tick_s` is how often they are looked at."""
+    """All objects that may expire. `tick_s` is the time between two checks."""
 
     def __init__(self, clock: Clock, tick_s: float = 1.0) -> None:
         self._clock = clock
@@ -33,18 +33,18 @@ class Deadlines:
         self.watched: set[Expiring] = set()
 
     async def watch(self) -> None:
-        """Look at the deadlines for ever."""
+        """Check the deadlines until cancelled."""
         while True:
             await asyncio.sleep(self.tick_s)
             self.tick()
 
     def tick(self) -> None:
-        """Expire what is due."""
+        """Expire every object whose deadline has passed."""
         now = self._clock.monotonic()
         for one in [one for one in self.watched if one.deadline <= now]:
-            if one.deadline <= now:  # still: one that expires may give another more time
+            if one.deadline <= now:  # check again: an object that expires may extend another one's deadline
                 one.deadline = NEVER
                 try:
                     one.expire()
-                except Exception as error:  # noqa: BLE001  # one that fails must not keep the others from ending
-                    log.error("event=bug %s do='Please report it with this line.'", fault(error))
+                except Exception as error:  # noqa: BLE001  # the others must expire although this one failed
+                    log.error("event=bug %s do='Please report this line.'", fault(error))

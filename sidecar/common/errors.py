@@ -1,7 +1,7 @@
-"""Why a request is refused.
+"""The reasons for which the sidecar refuses a request.
 
-Every refusal is a `Reason`; it is raised as a `Rejection` where the rule is broken, and answered in one place. The codes are a
-contract: they are only ever added to.
+Every refusal is a `Reason`. The code that finds a broken rule raises it as a `Rejection`, and one place answers it. Codes are a
+contract: new ones may come, and none changes or goes.
 """
 
 from enum import Enum
@@ -9,7 +9,7 @@ from traceback import extract_tb
 
 
 class Reason(Enum):
-    """A refusal: its stable code, the HTTP status, the OAuth error code of RFC 6750 section 3.1 (if any) and its words."""
+    """A refusal: its stable code, HTTP status, OAuth error code of RFC 6750 section 3.1 (if any), `error` and `details`."""
 
     TOKEN_MISSING = ("token_missing", 401, None, "No token provided", "")
     TOKEN_AMBIGUOUS = (
@@ -21,7 +21,7 @@ class Reason(Enum):
         401,
         "invalid_token",
         "Invalid token",
-        "The token is larger than is accepted.",
+        "The token is larger than 16 KiB.",
     )
     ALGORITHM_NOT_ALLOWED = (
         "algorithm_not_allowed", 401, "invalid_token", "Invalid token", "The token's algorithm is not allowed."
@@ -34,7 +34,7 @@ class Reason(Enum):
         "The token's issuer is not trusted here.",
     )
     KEY_UNKNOWN = (
-        "key_unknown", 401, "invalid_token", "Invalid token", "The issuer publishes no key that fits this token."
+        "key_unknown", 401, "invalid_token", "Invalid token", "The issuer publishes no key for this token."
     )  # fmt: skip
     SIGNATURE_INVALID = ("signature_invalid", 401, "invalid_token", "Invalid token", "The signature does not match.")
     TOKEN_EXPIRED = ("token_expired", 401, "invalid_token", "Invalid token", "The token has expired.")
@@ -50,21 +50,21 @@ class Reason(Enum):
         401,
         "invalid_token",
         "Invalid token",
-        "The token lacks a claim that is required.",
+        "The token lacks a required claim.",
     )
     CLAIM_INVALID = ("claim_invalid", 401, "invalid_token", "Invalid token", "A claim of the token has a wrong form.")
     TOKEN_REVOKED = ("token_revoked", 401, "invalid_token", "Invalid token", "The token has been revoked.")
     SCOPE_INSUFFICIENT = (
-        "scope_insufficient", 403, "insufficient_scope", "Insufficient scope", "The token lacks a scope this needs."
+        "scope_insufficient", 403, "insufficient_scope", "Insufficient scope", "The token lacks a required scope."
     )  # fmt: skip
     CLAIM_MISMATCH = (
         "claim_mismatch", 403, "insufficient_scope", "Forbidden", "The token's claims do not allow this request."
     )  # fmt: skip
     CLAIMS_TOO_LARGE = (
-        "claims_too_large", 403, None, "Forbidden", "The token's claims do not fit into the headers for the backend."
+        "claims_too_large", 403, None, "Forbidden", "The token's claims are too large for the headers to the backend."
     )  # fmt: skip
     JWKS_UNAVAILABLE = (
-        "jwks_unavailable", 503, None, "Keys unavailable", "The issuer's keys cannot be had at the moment. Try again."
+        "jwks_unavailable", 503, None, "Keys unavailable", "The issuer's keys are not available at the moment. Try again."
     )  # fmt: skip
     PATH_AMBIGUOUS = (
         "path_ambiguous", 400, None, "Invalid request", "The path could be read as more than one resource."
@@ -95,9 +95,9 @@ class Reason(Enum):
         "The proxy failed. The request id names the log line.",
     )
     EXPECTATION_FAILED = (
-        "expectation_failed", 417, None, "Expectation failed", "Only 100-continue can be expected here."
+        "expectation_failed", 417, None, "Expectation failed", "The only supported expectation is 100-continue."
     )  # fmt: skip
-    API_KEY_UNKNOWN = ("api_key_unknown", 401, "invalid_token", "Invalid token", "The API key is not known here.")
+    API_KEY_UNKNOWN = ("api_key_unknown", 401, "invalid_token", "Invalid token", "The API key is unknown.")
     API_KEY_EXPIRED = ("api_key_expired", 401, "invalid_token", "Invalid token", "The API key has expired.")
     API_KEY_DISABLED = ("api_key_disabled", 401, "invalid_token", "Invalid token", "The API key has been disabled.")
     SIGNING_UNAVAILABLE = (
@@ -105,10 +105,10 @@ class Reason(Enum):
         503,
         None,
         "Signing unavailable",
-        "No key can sign for the service behind this proxy at the moment. Try again.",
+        "No signing key is available for the service behind this proxy at the moment. Try again.",
     )
 
-    __hash__ = object.__hash__  # each is one object; Enum's own is a call in Python
+    __hash__ = object.__hash__  # each member is one object; Enum's own hash is slower
 
     def __init__(self, code: str, status: int, oauth_error: str | None, error: str, details: str) -> None:
         self.code = code
@@ -119,21 +119,20 @@ class Reason(Enum):
 
     @property
     def result(self) -> str:
-        """Whose fault it is: "deny" for what came, "error" for a 5xx."""
+        """Who is at fault: "deny" for the request, "error" (a 5xx) for the sidecar, the issuer or the backend."""
         return "deny" if self.status < 500 else "error"
 
 
 class Rejection(Exception):
     """A request refused for `reason`.
 
-    `details` replaces the reason's sentence where more can be said; it never holds a part of the token, an unverified
-    claim or a library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405.
-    `oauth_error` is what a token endpoint calls it (RFC 6749 section 5.2). `cause` is a sentence for operators: which rule the
-    message breaks.
+    `details` is a more precise sentence than the reason's own. It never holds a part of the token, an unverified claim or a
+    library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405. `oauth_error` is
+    the error code of a token endpoint (RFC 6749 section 5.2). `cause` tells operators which rule the message breaks.
 
-    Of the token: `issuer` is the name of its issuer once its signature has held, `kid` what it calls its key once that was looked
-    up, escaped and bounded. `expected` and `found` are for operators who ask, and never for a log: what is found may be a claim
-    that nobody has verified.
+    About the token: `issuer` is the name of its issuer, set after the signature was verified. `kid` is its key id, escaped and
+    bounded, set after the key was looked up. `expected` and `found` are for `explain` and the admin page, never for a log:
+    `found` may be an unverified claim.
     """
 
     issuer: str | None = None
@@ -163,17 +162,17 @@ class Rejection(Exception):
 
 
 class Unusable(Exception):
-    """A file, or what it holds, cannot be used; the text says which and why, and may be shown to the operator."""
+    """A file or its content cannot be used. The text names the file and the reason, and may be shown to the operator."""
 
 
 def fault(error: BaseException) -> str:
-    """Type and place of a failure that nobody thought of, for a line of the log. Its own text may quote what was read."""
+    """Type and place of an unexpected exception, for a log line. Its own text may quote a client's bytes."""
     at = extract_tb(error.__traceback__)[-1]
     return f"type={type(error).__name__} at={at.filename}:{at.lineno}"
 
 
 def unforeseen(error: Exception) -> str:
-    """What is said of something that failed in a way that nobody thought of. Its own text may quote what was read."""
+    """The message for an unexpected exception, without its own text: that may quote the content of a file."""
     return (
-        f"cannot be used, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
+        f"cannot be used: the sidecar has a bug here ({type(error).__name__}); undo the last change and report the bug"
     )

@@ -1,4 +1,4 @@
-"""Names of headers as the loosest backend reads them."""
+"""Header names as the loosest backend reads them."""
 
 import re
 
@@ -6,5 +6,5 @@ _NOT_ALNUM = re.compile(r"[^a-z0-9]")
 
 
 def fold(name: str) -> str:
-    """In lower case, with `-` for all that is neither letter nor digit: Rack reads `_` so, PHP `_` and `.`."""
+    """Lower case, with `-` in place of every other character than letters and digits, as Rack reads `_`, and PHP `_` and `.`."""
     return _NOT_ALNUM.sub("-", name.lower())

@@ -1,4 +1,4 @@
-"""A histogram in the making: one list addition for each value."""
+"""A histogram that costs one list addition for each value."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts values by the first of `bounds` (ascending) that they do not exceed; `sum` is that of all values."""
+    """Counts each value in the first of `bounds` (ascending) that it does not exceed. `sum` is the sum of all values."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Histogram:
         self.sum += value
 
     def cumulative(self) -> Iterator[tuple[str, int]]:
-        """Each bound, `+Inf` last, with the number of values up to it: what Prometheus calls buckets."""
+        """Prometheus buckets: each bound, `+Inf` last, with the number of values up to it."""
         total = 0
         for bound, number in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             total += number

@@ -1,21 +1,21 @@
-"""Patterns of paths, which take time by the length of the path and the pattern, whatever the two are.
+"""Patterns of paths. The time for a match grows with the lengths of path and pattern and with nothing else.
 
-Nothing here tries a part of a path in more than one way. Python's own `re` does, and hangs on some paths.
+No part of a path is tried in more than one way. Python's `re` backtracks, and hangs on some paths.
 """
 
 import re
 from collections.abc import Callable
 
-MOST_STEPS = 4000  # of a regular expression, once it is compiled; a character of a path costs as many at most
+MOST_STEPS = 4000  # of a compiled regular expression: the most that one character of a path may cost
 
-# RE2 takes such a { for a brace itself, where Python repeats (`{,5}`) or refuses (`{99999}`): the rule would meet no path.
+# RE2 reads such a { as a literal brace, Python as a repetition (`{,5}`) or an error (`{99999}`): the rule would match no path.
 _BRACE = re.compile(r"(?<!\\)(?<!\\[pPx])\{(?!\d{1,4}(?:,\d{0,4})?\})")
 
 Fits = Callable[[str], bool]
 
 
 def stars(pattern: str, *, below: bool) -> Fits:
-    """Does a whole path fit a pattern in which each `*` stands for a part of one segment? `below`: so do paths below."""
+    """Match a whole path; each `*` stands for a part of one segment. With `below`, paths below a match also match."""
     segments = [segment.split("*") for segment in pattern.split("/")]
 
     def fits(path: str) -> bool:
@@ -27,10 +27,9 @@ def stars(pattern: str, *, below: bool) -> Fits:
 
 
 def parts_fit(texts: list[str], segment: str) -> bool:
-    """Are these texts, what a pattern has between its `*`, in the segment, in their order, the first one at its start
-    and the last one at its end?
+    """Are the texts between the `*` of a pattern in the segment, in order, the first at its start and the last at its end?
 
-    The first place where a text between two `*` stands is as good as any later one, so none is tried twice.
+    If a text occurs more than once, its first place is enough, so no place is tried twice.
     """
     first, *between = texts
     if not between:
@@ -49,15 +48,15 @@ def parts_fit(texts: list[str], segment: str) -> bool:
 
 
 def regular(expression: str, *, any_case: bool = False) -> Fits:
-    """Does a whole path fit a regular expression? RE2 follows all ways through it at once. Raises ValueError.
+    """Match a whole path by a regular expression of RE2. Raises ValueError.
 
-    `any_case`: whatever the case of its letters.
+    `any_case` ignores the case of letters.
     """
     if (brace := _BRACE.search(expression)) is not None:
         raise ValueError(
-            f"the {{ at character {brace.start()} repeats nothing; {{1,5}} does, and a brace itself is \\{{"
+            f"the {{ at character {brace.start()} is no repetition; write {{1,5}} for a repetition or \\{{ for a brace"
         )
-    import re2  # 3 MiB that only such rules need
+    import re2  # imported only by such rules: 3 MiB
 
     options = re2.Options()
     options.log_errors = False
@@ -69,10 +68,12 @@ def regular(expression: str, *, any_case: bool = False) -> Fits:
     except re2.error as error:
         raise ValueError(str(error.args[0], "utf-8", "replace")) from None
     if compiled.programsize > MOST_STEPS and not any_case:
-        raise ValueError(f"it repeats too much: {compiled.programsize} steps, and {MOST_STEPS} is the most")
+        raise ValueError(
+            f"it repeats too much: it compiles to {compiled.programsize} steps, and the limit is {MOST_STEPS}"
+        )
 
     def fits(path: str) -> bool:
-        # Bytes that are no text are one character each, as in the readings of a path, and no character that has a name.
+        # A byte that is no UTF-8 counts as one unassigned character, as in the readings of a path.
         return compiled.fullmatch(path.encode("utf-8", "replace")) is not None
 
     return fits

@@ -1,4 +1,4 @@
-"""TLS contexts from the files that the configuration names: towards backends and issuers, and on the proxy's own listener."""
+"""TLS contexts from the configured files: for connections to backends and issuers, and for the proxy's listener."""
 
 import logging
 import socket
@@ -19,13 +19,13 @@ log = logging.getLogger("sidecar.tls")
 def client_context(
     ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None, *, verify: bool = True
 ) -> ssl.SSLContext:
-    """For connecting: `ca_file` replaces the system's authorities, `cert_file` (with its key in `key_file`, or inside) is shown
-    to a peer that asks for a certificate. Raises Unusable.
+    """The context of a TLS client. `ca_file` replaces the system's authorities. `cert_file` is the client certificate, with its
+    key in `key_file` or in the same file. Raises Unusable.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
-        raise Unusable(f"{ca_file}: no certificates of authorities in PEM could be read from it") from error
+        raise Unusable(f"{ca_file}: holds no PEM certificates of authorities") from error
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -36,12 +36,12 @@ def client_context(
 
 @cache
 def system_context() -> ssl.SSLContext:
-    """For connecting to whoever the system's authorities vouch for. Made once, off the loop: reading them takes 60 ms."""
+    """The context of a TLS client that trusts the system's authorities. To read them takes 60 ms: call it once, off the loop."""
     return client_context()
 
 
 def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path | None) -> ssl.SSLContext:
-    """For listening: with `client_ca_file` only clients with a certificate of these authorities. Raises Unusable."""
+    """The context of a TLS server. With `client_ca_file`, clients need a certificate of these authorities. Raises Unusable."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -51,21 +51,21 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
 def load_server_files(
     context: ssl.SSLContext, cert_file: Path, key_file: Path | None, client_ca_file: Path | None
 ) -> ssl.SSLContext:
-    """Load the files of a listener, also again when they were renewed. Authorities come to those of before. Raises Unusable."""
+    """Load the files of a listener, at start and after a renewal. Authorities are added to the earlier ones. Raises Unusable."""
     load_certificate(context, cert_file, key_file)
     if client_ca_file is not None:
         try:
             context.load_verify_locations(client_ca_file)
         except (OSError, ValueError) as error:
-            raise Unusable(f"{client_ca_file}: no certificates of authorities in PEM could be read from it") from error
+            raise Unusable(f"{client_ca_file}: holds no PEM certificates of authorities") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
-    """Load a certificate and its key, also again when they were renewed: the next handshake shows them. Raises Unusable."""
+    """Load a certificate and its key, at start and after a renewal; the next handshake uses them. Raises Unusable."""
     try:
-        # First into a context that nobody uses: a certificate without its key would take the one that is in use away.
+        # Try a new context first: a certificate without its key would spoil the context in use.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
@@ -74,40 +74,42 @@ def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | 
 
 
 def _no_password() -> str:
-    raise ValueError("an encrypted key needs a password, and nobody is there to type it")
+    raise ValueError("an encrypted key needs a password")
 
 
 def _why_not(cert_file: Path, key_file: Path) -> str:
-    """Why a certificate and its key cannot be used, by the file that is at fault."""
+    """Why a certificate and its key cannot be used; names the file at fault."""
     for file in (cert_file, key_file):
         try:
             content = file.read_bytes()
         except OSError as error:
             return f"{file}: cannot be read: {error.strerror}"
         if file == key_file and b"ENCRYPTED" in content:
-            return f"{key_file}: the key is encrypted, and nobody is there to type a password; decrypt it: openssl pkey -in FILE"
+            return (
+                f"{key_file}: the key is encrypted, and nobody can type the password; decrypt it: openssl pkey -in FILE"
+            )
     try:
         chain = x509.load_pem_x509_certificates(cert_file.read_bytes())
     except (OSError, ValueError):
-        return f"{cert_file}: no certificate with its key in PEM could be read from it"
+        return f"{cert_file}: holds no PEM certificate with its key"
     try:
         key = load_pem_private_key(key_file.read_bytes(), None).public_key()
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        return f"{key_file}: no private key in PEM could be read from it"
+        return f"{key_file}: holds no PEM private key"
     fitting = [at for at, one in enumerate(chain) if one.public_key() == key]
     if fitting and fitting[0] > 0:
-        return f"{cert_file}: the chain is in the wrong order: the certificate of the key must come first, its issuers after it"
+        return f"{cert_file}: the chain is in the wrong order; put the key's certificate first, then its issuers"
     if not fitting:
-        return f"{key_file}: the key is not that of the certificate in {cert_file}"
-    return f"{cert_file}: no certificate with its key in PEM could be read from it"
+        return f"{key_file}: the key does not belong to the certificate in {cert_file}"
+    return f"{cert_file}: holds no PEM certificate with its key"
 
 
 def certificate_time(cert_file: Path, now: float) -> str | None:
-    """Why a certificate cannot be in use at this Unix time: it has expired, or is not valid yet. None where it can."""
+    """Why a certificate is not valid at this Unix time: expired, or not valid yet. None if it is valid."""
     try:
         own = x509.load_pem_x509_certificate(cert_file.read_bytes())
     except (OSError, ValueError):
-        return None  # said by whoever loads it
+        return None  # `load_certificate` reports it
     if now > own.not_valid_after_utc.timestamp():
         return f"{cert_file}: the certificate expired at {own.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
     if now < own.not_valid_before_utc.timestamp():
@@ -116,23 +118,23 @@ def certificate_time(cert_file: Path, now: float) -> str | None:
 
 
 def why_not_connected(error: OSError) -> str:
-    """Why a connection to a backend could not be made, for its operator."""
+    """Why the sidecar could not connect to a backend, for operators."""
     match error:
         case ssl.SSLCertVerificationError():
             return _UNTRUSTED.get(error.verify_code, "The backend's certificate is not trusted.")
         case ssl.SSLError():
             no_tls = any(part in (error.reason or "") for part in ("WRONG_VERSION", "RECORD_LAYER", "PACKET_LENGTH"))
             if no_tls:
-                return "The backend speaks no TLS there, plain http perhaps; the upstream's url says https."
-            return "The backend and this side could not agree on TLS."
+                return "The backend does not speak TLS on this port, perhaps plain http; the upstream's url says https."
+            return "The sidecar and the backend have no common TLS version or cipher."
         case socket.gaierror():
             return "The backend's host name cannot be resolved."
         case ConnectionRefusedError():
             return "Nothing listens at the backend's address."
         case FileNotFoundError():
-            return "The backend's socket is not there."
+            return "The backend's socket does not exist."
         case PermissionError():
-            return "The backend's socket may not be opened by this user."
+            return "The sidecar's user has no permission to open the backend's socket."
     return "The backend's address cannot be reached."
 
 
@@ -149,12 +151,12 @@ def failed_handshake(error: OSError) -> str:
 _UNTRUSTED = {  # by OpenSSL's X509_V_ERR_*
     9: "The backend's certificate is not valid yet.",
     10: "The backend's certificate has expired.",
-    18: "The backend's certificate is signed by itself, and is not in the upstream's tls.ca_file.",
-    19: "The backend's certificate is of an authority that is not in the upstream's tls.ca_file.",
-    20: "The backend's certificate is of an authority that is not in the upstream's tls.ca_file.",
-    21: "The backend's certificate is of an authority that is not in the upstream's tls.ca_file.",
-    62: "The backend's certificate is for another host name; tls.server_name says which one it should be.",
-    64: "The backend's certificate is for another address; tls.server_name says which name it has.",
+    18: "The backend's certificate is self-signed and is not in the upstream's tls.ca_file.",
+    19: "The backend's certificate comes from an authority that is not in the upstream's tls.ca_file.",
+    20: "The backend's certificate comes from an authority that is not in the upstream's tls.ca_file.",
+    21: "The backend's certificate comes from an authority that is not in the upstream's tls.ca_file.",
+    62: "The backend's certificate is for another host name; set tls.server_name to that name.",
+    64: "The backend's certificate is for another address; set tls.server_name to the name in the certificate.",
 }
 _EXPIRED = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
 _REASONS = {
@@ -167,24 +169,24 @@ _REASONS = {
     "ALERT": "refused_by_client",
 }
 FAILED_HANDSHAKES = {
-    "no_certificate": "The client showed none; give it one of an authority in tls.client_ca_file.",
-    "certificate_untrusted": "The client's certificate is of another authority than tls.client_ca_file has.",
-    "certificate_expired": "The client's certificate has expired, or one of the two clocks is wrong.",
-    "plain_http": "The client speaks plain http to this port; it must use https.",
-    "old_version": "The client speaks TLS 1.1 or older; renew it.",
-    "no_tls": "What came is no TLS; look at who sends to this port.",
-    "no_shared_cipher": "The client knows none of the ciphers; renew it.",
-    "refused_by_client": "The client does not trust this certificate; look at tls.cert_file and its chain.",
-    "timeout": "The client began a handshake and said no more.",
-    "client_left": "The client left within the handshake, as health checks by TCP do.",
-    "other": "Look at the client's own log.",
+    "no_certificate": "The client sent no certificate; give it one of an authority in tls.client_ca_file.",
+    "certificate_untrusted": "The client's certificate comes from an authority that is not in tls.client_ca_file.",
+    "certificate_expired": "The client's certificate has expired, or a clock is wrong; renew it or set the clock.",
+    "plain_http": "The client speaks plain http on this port; let it use https.",
+    "old_version": "The client speaks TLS 1.1 or older; update it to TLS 1.2.",
+    "no_tls": "The first bytes are not TLS; find the program that connects to this port.",
+    "no_shared_cipher": "The client and the sidecar have no common cipher; update the client.",
+    "refused_by_client": "The client does not trust the certificate; check tls.cert_file and its chain.",
+    "timeout": "The client began a handshake and sent nothing more; check the network and the client.",
+    "client_left": "The client closed the connection during the handshake, as TCP health checks do.",
+    "other": "Look at the client's log for the cause.",
 }
 
 
 class Renewed:
-    """A context that is made again when one of its files has changed, so that renewed certificates need no restart.
+    """A TLS context that follows its files, so that renewed certificates need no restart.
 
-    While the new files cannot be used the old context goes on, they are tried again each time, and `problem` says why.
+    While the new files cannot be used, the old context stays in use, each call tries the files again, and `problem` says why.
     """
 
     def __init__(self, make: Callable[[], ssl.SSLContext], files: Iterable[Path | None]) -> None:
@@ -201,10 +203,13 @@ class Renewed:
             self._seen = stamps
             try:
                 self._context = self._make()
-            except Exception as error:  # noqa: BLE001  # whatever the files hold, it ends nothing that runs
+            except Exception as error:  # noqa: BLE001  # bad files must not end running work
                 why = str(error) if isinstance(error, Unusable) else unforeseen(error)
                 if why != self.problem:
-                    log.warning("event=certificate_not_renewed why=%r do='The old one goes on: mend the files.'", why)
+                    log.warning(
+                        "event=certificate_not_renewed why=%r do='Fix the files; the previous certificate stays in use.'",
+                        why,
+                    )
                 self.problem = why
             else:
                 self.problem = None

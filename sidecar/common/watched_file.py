@@ -1,4 +1,4 @@
-"""A file of our own that is used, and read again when it changes. What cannot be used replaces nothing."""
+"""A file that the sidecar reads again when it changes. Bad content never replaces good content."""
 
 import asyncio
 import logging
@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from sidecar.common.errors import Unusable, unforeseen
 
-POLL_S = 5.0  # between two looks at the file
-SMALL_BYTES = 64 * 1024  # read sooner than a thread begins to
+POLL_S = 5.0  # between two checks of the file
+SMALL_BYTES = 64 * 1024  # a file up to this size is read on the loop: a thread would take longer to start
 
 log = logging.getLogger("sidecar.followed")
 
@@ -19,10 +19,10 @@ Stamp = tuple[int, int, int]
 
 
 class FollowedFile(Generic[Content]):
-    """`value` is what `read` made of the file's bytes the last time that it could; `problem` says why it cannot now, or is None.
+    """`value` is the last good content, as `read` parsed it. `problem` says why the file cannot be used now, or is None.
 
-    `read` is given the value before, None at first, and raises ValueError in words that may be logged. `secret`: whoever reads
-    the file can do harm with it, so it is said when others may. Raises Unusable when it cannot be used to begin with.
+    `read` gets the bytes and the previous value (None at first); it raises ValueError with a text that may be logged. `secret`:
+    log a warning when other users may read the file. Raises Unusable when the file cannot be used at start.
     """
 
     def __init__(self, path: Path, read: Callable[[bytes, Content | None], Content], *, secret: bool = False) -> None:
@@ -36,7 +36,7 @@ class FollowedFile(Generic[Content]):
         return f"<FollowedFile {self.path}: {self.problem or 'good'}>"
 
     def look(self) -> bool:
-        """Read the file if it has changed; says whether it had. What is wrong with it is logged once, and kept in `problem`."""
+        """Read the file if it has changed, and return whether it had. A problem is logged once and kept in `problem`."""
         try:
             if _status(self.path)[0] == self._stamp:
                 self.problem = None
@@ -45,7 +45,7 @@ class FollowedFile(Generic[Content]):
         except Unusable as error:
             if str(error) != self.problem:
                 log.error(
-                    "event=file_kept_as_it_was why=%r do='Mend the file; what it held before is in use.'", str(error)
+                    "event=file_kept_as_it_was why=%r do='Fix the file; its previous content stays in use.'", str(error)
                 )
             self.problem = str(error)
             return False
@@ -54,7 +54,7 @@ class FollowedFile(Generic[Content]):
         return True
 
     async def keep_fresh(self, poll_s: float = POLL_S) -> None:
-        """For ever: look at the file."""
+        """Check the file every `poll_s` seconds until cancelled."""
         while True:
             await asyncio.sleep(poll_s)
             if self._stamp[2] <= SMALL_BYTES:
@@ -63,22 +63,22 @@ class FollowedFile(Generic[Content]):
                 await asyncio.to_thread(self.look)
 
     def _load(self, before: Content | None) -> tuple[Stamp, Content]:
-        stamp, mode = _status(self.path)  # before the content: what changes in between is read again at the next look
+        stamp, mode = _status(self.path)  # before the content: a change in between is read at the next check
         try:
             value = self._read(self.path.read_bytes(), before)
         except OSError as error:
             raise Unusable(f"{self.path}: cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise Unusable(f"{self.path}: {error}") from None
-        except Exception as error:  # a bug; a file that is read while requests are served ends nothing
+        except Exception as error:  # a bug; it must not end a process that serves requests
             raise Unusable(f"{self.path}: {unforeseen(error)}") from error
         if self._secret and mode & stat.S_IROTH:
-            log.warning("event=file_readable_by_all path=%s do='Take that right away: chmod o-r.'", self.path)
+            log.warning("event=file_readable_by_all path=%s do='Remove the permission: chmod o-r.'", self.path)
         return stamp, value
 
 
 def _status(path: Path) -> tuple[Stamp, int]:
-    """(what changes with a file, also with a mounted one that is exchanged under its name; its mode). Raises Unusable."""
+    """(a stamp that changes with the file, also when a mount replaces it; its mode). Raises Unusable."""
     try:
         found = path.stat()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The configuration: YAML -> frozen structs, with every problem of the file in one error. Knows no module but its own parts.
+"""The configuration: YAML -> frozen structs, with every problem of the file in one error.
 
-`file` is the whole; the other modules are its parts by their noun. `struct` is what all structs share, `values` what single
-values may be, `yaml_source` the text with its lines and columns. `python -m docs.reference` writes the JSON
-Schema and the page of reference.
+`file` is the whole file; the other modules are its parts, by their names. `struct` is the base of all structs, `values` has the
+types of single values, `yaml_source` the text with its lines and columns. `python -m docs.reference` writes the JSON Schema and
+the reference page.
 """
 
 from sidecar.config.addresses import Address

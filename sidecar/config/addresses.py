@@ -1,4 +1,4 @@
-"""Where something is, in the configuration: addresses to listen on, URLs, hosts and networks. See `values`."""
+"""Types of addresses in the configuration: listeners, URLs, hosts and networks. See `values`."""
 
 import ipaddress
 import re
@@ -25,7 +25,7 @@ _SOCKET = re.compile(r"unix:///[^\s%?#\\]*[^\s%?#\\/]")
 
 
 class Address(NamedTuple):
-    """Where to listen. Port 0: a free one."""
+    """An address to listen on. Port 0: a free port."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def clashes(self, other: "Address") -> bool:
-        """Would the system refuse to bind both? `::` takes the port on every address, `0.0.0.0` on every one of IPv4."""
+        """Would the system refuse to bind both? `::` takes the port on every address, `0.0.0.0` on every IPv4 address."""
         if self.port != other.port or self.port == 0:
             return False
         hosts = {self.host, other.host}
@@ -51,7 +51,7 @@ def _address(value: object) -> Address:
     if match[1] or re.fullmatch("[0-9.]+", host):
         host = _ip_address(host)
     if port > 65535:
-        raise ValueError("{input} ends in a port above 65535; 0 stands for a free one")
+        raise ValueError("{input} ends in a port above 65535; use 1 to 65535, or 0 for a free port")
     return Address(host, port)
 
 
@@ -67,7 +67,7 @@ def _ip_address(host: str) -> str:
 
 
 def _split(url: str, shape: str) -> SplitResult:
-    """The parts of an http or https URL that any program reads in the same way."""
+    """Split an http or https URL that every program reads in the same way."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -88,10 +88,10 @@ def _split(url: str, shape: str) -> SplitResult:
 
 
 def web_url(url: str) -> SplitResult:
-    """The parts of a URL from which a key set or a discovery document can be fetched."""
+    """Split a URL of a key set or a discovery document."""
     parts = _split(url, "a whole URL such as https://idp.example/keys")
     if "#" in url:
-        raise ValueError("must not have a fragment (#): it is never sent")
+        raise ValueError("must not have a fragment (#); clients never send it")
     return parts
 
 
@@ -99,7 +99,7 @@ def _resource_url(url: str) -> str:
     _split(url, "a whole URL such as https://api.example")
     if {"?", "#", '"', "\\"} & set(url):
         raise ValueError(
-            "{input} must have neither query nor fragment, quotes nor backslashes: it stands in WWW-Authenticate"
+            "{input} must not have a query, a fragment, quotes or backslashes: it goes into WWW-Authenticate"
         )
     return url
 
@@ -118,7 +118,7 @@ def _upstream_url(url: str) -> str:
         return url
     parts = _split(url, "http://host:port, https://host:port or unix:///path/of.sock")
     if parts.path not in ("", "/") or "?" in url or "#" in url:
-        raise ValueError("must end after the host and port: each request's own path and query are sent on as they came")
+        raise ValueError("must end after the host and port; the path and query come from each request")
     return url
 
 
@@ -132,9 +132,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ipaddress.ip_network(str(value))
     except ValueError:
-        raise ValueError(
-            "{input} is not a range of addresses, such as 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
-        ) from None
+        raise ValueError("{input} is not a network; write 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8") from None
 
 
 ListenAddress = Annotated[Address, PlainValidator(_address), STRING]

@@ -1,4 +1,4 @@
-"""What the claims of a token must be, in the configuration: for each of an issuer's tokens, and for a route."""
+"""The rules for claims in the configuration: of an issuer for all of its tokens, and of a route."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -32,9 +32,9 @@ from sidecar.config.yaml_source import Section
 
 def _glob(pattern: str) -> str:
     if "*" not in pattern:
-        raise ValueError("{input} has no *, which stands for any characters; put it under exact")
+        raise ValueError("{input} has no *; put it under exact")
     if not pattern.strip("*"):
-        raise ValueError("{input} is every subject; leave subjects out")
+        raise ValueError("{input} matches every subject; leave subjects out")
     return pattern
 
 
@@ -47,7 +47,7 @@ def _scalar(value: object) -> object:
 def _claim_key(value: str) -> tuple[str, ...]:
     try:
         return tuple(claim_path(value))
-    except ValueError as error:  # at a key there is no input to show
+    except ValueError as error:  # for a key there is no input to show
         raise ValueError(str(error).removeprefix("{input} ")) from None
 
 
@@ -59,11 +59,11 @@ ClaimKey = Annotated[tuple[str, ...], PlainValidator(_claim_key), STRING]
 
 
 class Subjects(Struct):
-    """Which `sub` an issuer is believed for: what one of these lists names."""
+    """The `sub` values that the issuer may use: those that match one of these lists."""
 
     exact: NonEmpty[Text] = key("These.", ())
-    prefix: NonEmpty[Text] = key("Those that begin so.", ())
-    glob: NonEmpty[Glob] = key("Those that fit; * stands for any characters.", ())
+    prefix: NonEmpty[Text] = key("Every sub that begins with one of these.", ())
+    glob: NonEmpty[Glob] = key("Every sub that matches one of these; * stands for any characters.", ())
 
     @check()
     def _some(self, section: Section) -> None:
@@ -71,7 +71,7 @@ class Subjects(Struct):
 
 
 class Scopes(Struct):
-    """Which scopes a token must have. A list in its place means all."""
+    """The scopes that a token must have. A plain list means all of them."""
 
     any: NonEmpty[Scope] = key("At least one of these.", ())
     all: NonEmpty[Scope] = key("Every one of these.", ())
@@ -82,7 +82,7 @@ class Scopes(Struct):
 
 
 class Roles(Struct):
-    """Which roles a token must have. A list in its place means all."""
+    """The roles that a token must have. A plain list means all of them."""
 
     any: NonEmpty[Text] = key("At least one of these.", ())
     all: NonEmpty[Text] = key("Every one of these.", ())
@@ -93,16 +93,16 @@ class Roles(Struct):
 
 
 class Condition(Struct):
-    """What a claim must be. Each operator that is given must hold; a claim of another type is a mismatch."""
+    """The conditions for a claim. Each given operator must hold; a claim of another type is a mismatch."""
 
-    equals: Scalar | None = key("This text, number or truth value.", None)
+    equals: Scalar | None = key("This text, number or boolean.", None)
     in_: NonEmpty[Scalar] | None = key("One of these.", None, "in")
-    prefix: Text | None = key("A text that begins so.", None)
-    contains: Scalar | None = key("A list that holds this.", None)
-    any: NonEmpty[Scalar] | None = key("A list that holds at least one of these.", None)
-    all: NonEmpty[Scalar] | None = key("A list that holds every one of these.", None)
-    exists: StrictBool | None = key("true: it is there, with a value. false: it is not.", None)
-    not_: "Condition | None" = key("It is there, and this is false of it.", None, "not")
+    prefix: Text | None = key("A text that begins with this.", None)
+    contains: Scalar | None = key("A list that contains this.", None)
+    any: NonEmpty[Scalar] | None = key("A list that contains at least one of these.", None)
+    all: NonEmpty[Scalar] | None = key("A list that contains all of these.", None)
+    exists: StrictBool | None = key("true: the claim exists and has a value. false: it does not.", None)
+    not_: "Condition | None" = key("The claim exists, and this condition is false.", None, "not")
 
     @check()
     def _some(self, section: Section) -> None:
@@ -111,10 +111,10 @@ class Condition(Struct):
     @check("exists")
     def _exists_alone(self, section: Section) -> None:
         if self.exists is False and len(section) > 1:
-            section.report("contradicts the other operators, which need a claim; keep one of the two", "exists")
+            section.report("contradicts the other operators, which need the claim; remove one of the two", "exists")
 
     def operators(self) -> dict[str, Any]:
-        """Operator -> operand, as the file has them."""
+        """Operator -> operand, with the names of the file."""
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
@@ -134,15 +134,13 @@ def _list_means_all(words: Any) -> tuple[WrapValidator, WithJsonSchema]:
 
 
 class Require(Struct):
-    """What verified claims must hold. All that is given must."""
+    """The rules for verified claims. Each given rule must hold."""
 
     scopes: Annotated[Scopes, *_list_means_all(Scope)] = key(
         "The token must have all of these; {any: [...], all: [...]} asks for one of several.", Scopes()
     )
-    roles: Annotated[Roles, *_list_means_all(Text)] = key(
-        "The same for roles, from where the issuer has them (its role_claims).", Roles()
-    )
-    claims: Annotated[Mapping[ClaimKey, Condition], Field(min_length=1)] = key("Claim: what it must be.", {})
+    roles: Annotated[Roles, *_list_means_all(Text)] = key("The same for roles, from the issuer's role_claims.", Roles())
+    claims: Annotated[Mapping[ClaimKey, Condition], Field(min_length=1)] = key("Claim: its conditions.", {})
 
     @check()
     def _some(self, section: Section) -> None:
@@ -150,36 +148,40 @@ class Require(Struct):
 
 
 class TokenRules(Struct):
-    """What every token of an issuer must be."""
+    """The rules for every token of an issuer."""
 
-    audiences: Audiences = key("A token must be for one of these; the word any accepts tokens for other services.")
-    audience_match: Literal["any", "all"] = key("any: one of the audiences is enough. all: every one of them.", "any")
-    audience_claims: NonEmpty[ClaimName] = key("Where audiences are: the first of these that a token has.", ("aud",))
-    clock_skew_s: Seconds = key("How far clocks may differ, for exp, nbf and iat.", 60.0, "clock_skew")
-    require_exp: StrictBool = key("Refuse tokens that never expire.", True)
+    audiences: Audiences = key("A token must name one of these; the word any accepts tokens for other services.")
+    audience_match: Literal["any", "all"] = key(
+        "any: one of the audiences is enough. all: the token must name every one.", "any"
+    )
+    audience_claims: NonEmpty[ClaimName] = key(
+        "The claims with the audience; the first one that a token has counts.", ("aud",)
+    )
+    clock_skew_s: Seconds = key("The tolerance for exp, nbf and iat, as clocks differ.", 60.0, "clock_skew")
+    require_exp: StrictBool = key("Refuse tokens without exp.", True)
     max_token_lifetime_s: PositiveSeconds | None = key(
-        "Refuse tokens that are good for longer than this. Left out: for however long.", None, "max_token_lifetime"
+        "Refuse tokens with a longer lifetime. Left out: no limit.", None, "max_token_lifetime"
     )
     required_claims: tuple[ClaimPath, ...] = key("Claims that a token must have.", ())
     reject_claims: tuple[ClaimPath, ...] = key("Claims that a token must not have, such as nonce of ID tokens.", ())
-    subjects: Subjects | None = key("Which sub it is believed for. Left out: every one.", None)
+    subjects: Subjects | None = key("The sub values that the issuer may use. Left out: all.", None)
     accepted_typ: NonEmpty[Text] = key(
-        "The kinds of token (typ) that are accepted; absent stands for none given.", ("JWT", "at+jwt", "absent")
+        "The accepted values of the header's typ; absent accepts tokens without one.", ("JWT", "at+jwt", "absent")
     )
     reject_bound_tokens: StrictBool = key(
-        "Refuse tokens that only the holder of a key may use (DPoP, mutual TLS).", True
+        "Refuse tokens that are bound to a key of the client (DPoP, mutual TLS).", True
     )
     role_claims: NonEmpty[ClaimPath] | None = key(
-        "Where roles are: all of these together. Left out: the first that a token has of "
+        "The claims with roles; all of them count. Left out: the first that a token has of "
         "roles, realm_access.roles, groups, cognito:groups, role and urn:zitadel:iam:org:project:roles.",
         None,
     )
-    require: Require | None = key("What all of its tokens must hold, as on a route.", None)
+    require: Require | None = key("The rules for all of its tokens, as on a route.", None)
     lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
-        "Which of sub and jti may be a whole number, which then counts as text.", ()
+        "Those of sub and jti that may be a whole number, which becomes text.", ()
     )
     allow_padding: StrictBool = key(
-        "Accept tokens whose parts are padded with =, as those of AWS load balancers are.", False
+        "Accept tokens whose parts are padded with =, which AWS load balancers write.", False
     )
 
     @check()
@@ -187,9 +189,7 @@ class TokenRules(Struct):
         if section.get("audiences") == "any":
             for asked in ("audience_match", "audience_claims"):
                 if asked in section:
-                    section.report(
-                        "contradicts audiences: any, which looks at no audience; remove one of the two", asked
-                    )
+                    section.report("contradicts audiences: any, which checks no audience; remove one of the two", asked)
 
     @check("require_exp")
     def _tokens_have_a_lifetime(self, section: Section) -> None:
@@ -200,4 +200,4 @@ class TokenRules(Struct):
 
 def _not_empty(section: Section, keys: str) -> None:
     if not section:
-        section.report(f"is empty, which could mean all or none; give at least one of: {keys}")
+        section.report(f"is empty, which could mean all or none; add at least one of: {keys}")

@@ -1,4 +1,4 @@
-"""Whose pages may read the sidecar's own answers, in the configuration."""
+"""The origins whose pages may read the sidecar's own answers, in the configuration."""
 
 import re
 from typing import Annotated
@@ -16,35 +16,33 @@ _DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 def _origin(value: str) -> str:
     if value == "null":
-        raise ValueError("is what every page in a sandbox says; name the origins that are meant")
+        raise ValueError("is the origin of every sandboxed page; name the origins that you mean")
     if value != ANY and not _ORIGIN.fullmatch(value):
         raise ValueError(
-            "{input} is not an origin as browsers write it: scheme and host in lower case, without a path or a final /, such as "
+            "{input} is not an origin as browsers send it: scheme and host in lower case, without a path or a final /, such as "
             "https://app.example.com; or * alone for all"
         )
     if _DEFAULT_PORT.fullmatch(value):
-        raise ValueError(
-            "{input} is written without its port by browsers, since that is the scheme's own; leave it out"
-        )
+        raise ValueError("{input} has the default port of its scheme, which browsers do not send; leave it out")
     return value
 
 
 class Cors(Struct):
-    """What pages of other origins may read."""
+    """The answers that pages of other origins may read."""
 
     origins: NonEmpty[Annotated[str, AfterValidator(_origin)]] = key(
-        "Their origins, such as https://app.example.com; or [*] for every page. Their preflights are answered here."
+        "The origins, such as https://app.example.com; or [*] for all. The sidecar answers their preflights."
     )
-    credentials: StrictBool = key("Also answers to requests with cookies; never with [*].", False)
-    max_age_s: Seconds = key("How long a browser keeps the answer to a preflight.", 600.0, "max_age")
+    credentials: StrictBool = key("Also the answers to requests with cookies; not with [*].", False)
+    max_age_s: Seconds = key("How long a browser may cache the answer to a preflight.", 600.0, "max_age")
 
     @check("origins")
     def _all_or_some(self, section: Section) -> None:
         if ANY in self.origins and len(self.origins) > 1:
-            section.report("stands for all; write it alone, or name the origins", "origins", self.origins.index(ANY))
+            section.report("means all origins; write it alone, or name the origins", "origins", self.origins.index(ANY))
 
     @check("origins", "credentials")
     def _not_all_with_cookies(self, section: Section) -> None:
         if ANY in self.origins and self.credentials:
-            text = "would let every page read what the visitor's cookies are good for; name the origins instead of *"
+            text = "would let every page read answers to requests with the visitor's cookies; name the origins instead of *"
             section.report(text, "credentials")

@@ -1,7 +1,7 @@
-"""The whole file: its structs, what one part says about another, and how it is read.
+"""The whole file: its structs, the checks between its parts, and how it is read.
 
-A key is one line of its struct: type, default, description. What a value must be is said by its type (`values`), what it must be
-beside other keys by the struct's `check`.
+A key is one line of its struct: type, default, description. The type checks the value (`values`); the struct's `check` checks it
+against other keys.
 """
 
 from typing import Annotated, Literal, Self, TypeVar
@@ -37,9 +37,9 @@ AtLeastOne = Annotated[dict[Name, Item], Field(min_length=1)]
 
 
 class Tracing(Struct):
-    """Where spans are sent. Service, resource and sampling: OpenTelemetry's own environment variables."""
+    """The export of spans. OpenTelemetry's environment variables set service, resource and sampling."""
 
-    endpoint: WebUrl = key("The collector's URL for OTLP over HTTP, as http://127.0.0.1:4318/v1/traces.")
+    endpoint: WebUrl = key("The collector's URL for OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces.")
 
 
 class Config(Struct):
@@ -48,106 +48,110 @@ class Config(Struct):
     digest: SkipJsonSchema[str] = ""
     """The first characters of the SHA-256 of the file."""
     written: SkipJsonSchema[str] = Field("", repr=False)
-    """The text of the file; it may hold secrets."""
+    """The text of the file, which may hold secrets."""
     listen: ListenAddresses = key(
-        "Where clients are served; a list for several addresses. [::]:8080 serves IPv4 and IPv6.",
+        "The address for clients, or a list of addresses. [::]:8080 serves IPv4 and IPv6.",
         (Address("0.0.0.0", 8080),),  # noqa: S104
     )
-    tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind something that ends TLS.", None)
-    health: Health = key("What a cluster may see, on a port of its own.", Health())
-    admin: Admin = key("The listener for operators; loopback, as it has no other protection.", Admin())
-    issuers: AtLeastOne[Issuer] = key("Whose tokens are accepted, by a name for routes and logs.", {})
+    tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind a program that ends TLS.", None)
+    health: Health = key("What a cluster may ask, on a separate port.", Health())
+    admin: Admin = key("The listener for operators, on loopback, since it has no password.", Admin())
+    issuers: AtLeastOne[Issuer] = key(
+        "The issuers whose tokens are accepted, each with a name for routes and logs.", {}
+    )
     jwks_snapshot_dir: ConfigFile | None = key(
-        "A directory for copies of key sets, which a restart during an issuer's outage begins with.", None
+        "A directory for copies of key sets, for a restart during an issuer's outage.", None
     )
     denylist_file: ConfigFile | None = key(
-        "A list (JSON or YAML) of tokens that are taken back, read again when it changes.", None
+        "A file with the deny list of revoked tokens (JSON or YAML), read again when it changes.", None
     )
-    api_keys: ApiKeys | None = key("API keys, for routes with auth: api_key. Left out: none is accepted.", None)
-    signing: Signing | None = key("Tokens of our own, for upstreams with a token. Left out: none are made.", None)
-    upstream: UpstreamUrl | None = key("The backend; short for upstreams: {default: {url: ...}}.", None)
-    upstreams: dict[Name, Upstream] = key("Several backends, by a name for routes and logs.", {})
+    api_keys: ApiKeys | None = key("API keys, for routes with auth: api_key. Left out: no API keys.", None)
+    signing: Signing | None = key("Tokens that the sidecar mints, for upstreams with a token. Left out: none.", None)
+    upstream: UpstreamUrl | None = key("The backend's URL; short for upstreams: {default: {url: ...}}.", None)
+    upstreams: dict[Name, Upstream] = key("Several backends, each with a name for routes and logs.", {})
     token_from: NonEmpty[TokenSource] = key(
-        "Where requests bring their token. Left out: also the headers of the issuers' presets.",
+        "The places of tokens in requests. Left out: Authorization, and the headers of the issuers' presets.",
         (TokenSource(header="Authorization", prefix="Bearer"),),
     )
     several_tokens: Literal["reject", "first"] = key(
-        "Of tokens that differ in two places of token_from. reject: a 400. first: that of the first place counts.",
+        "For different tokens in two places of token_from. reject: a 400. first: the token in the first place counts.",
         "reject",
     )
     underscore_headers: Literal["drop", "reject", "allow"] = key(
-        "Of clients' headers with _, which many backends read as -. reject: 400. allow: sent on, unless they look like another.",
+        "For headers with _, which many backends read as -. reject: a 400. allow: forwarded, unless they fold to another header.",
         "drop",
     )
     identity_headers: dict[HeaderName, HeaderContent] = key(
-        "Header: claim; a dotted path, or a list for names that hold dots. No e-mail and no name unless asked for.",
+        "Header: claim; the claim is a dotted path, or a list if names hold dots. The default sends no e-mail and no name.",
         {"X-JWT-Sub": ("sub",), "X-JWT-Iss": ("iss",), "X-JWT-Scope": ("scope",)},
     )
-    claims_header: ClaimsHeader = key("All claims as base64url(JSON), for what has no header; or off.", "X-JWT-Claims")
+    claims_header: ClaimsHeader = key("The header with all claims as base64url(JSON); or off.", "X-JWT-Claims")
     encoding: Literal["percent", "base64url", "raw_utf8"] = key(
-        "Of the texts in identity headers; raw_utf8 is for backends that read headers as UTF-8.", "percent"
+        "The encoding of texts in identity headers; raw_utf8 is for backends that read headers as UTF-8.", "percent"
     )
     assertion: Assertion | None = key("A signed proof of the claims for the backend. Left out: none.", None)
     signature: Signature | None = key("A signature over each request to the backend. Left out: none.", None)
     mode: Literal["enforce", "report"] = key(
-        "report: what would be refused for its token is counted, logged and let in, wherever no rule says enforce.",
+        "report: requests that would be refused for their token are counted, logged and accepted, unless a route says enforce.",
         "enforce",
     )
     forward_token: StrictBool = key(
-        "Send the token on; the backend has no need of it any more. Where the mode is report: true, unless false is written.",
+        "Forward the token to the backend. In report mode the default is true.",
         False,
     )
-    access_log: Literal["json", "ecs", "combined", "off"] = key("The form of the line for each request.", "json")
+    access_log: Literal["json", "ecs", "combined", "off"] = key("The format of the line for each request.", "json")
     access_log_sample: Annotated[StrictInt, Field(ge=0)] = key(
-        "Of requests that are let in, a line for one of so many; 0: none. Those that are refused have all theirs.", 1
+        "Log one of so many accepted requests; 0: none. Every refused request is logged.", 1
     )
     tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
-    workers: Workers = key("Processes; auto: one a processor. One is enough for most.", 1)
-    trusted_proxies: tuple[Network, ...] = key("Front proxies whose X-Forwarded-* is believed; nobody by default.", ())
+    workers: Workers = key("The number of processes; auto: one for each processor. One is enough for most.", 1)
+    trusted_proxies: tuple[Network, ...] = key(
+        "Networks of front proxies whose X-Forwarded-* headers count. Empty: none.", ()
+    )
     forward_auth: ForwardAuth | None = key(
-        "Answers front proxies that ask whether a request may pass, and send it on by themselves. Left out: nobody.",
+        "Answers front proxies that ask about a request and send it to the backend themselves. Left out: off.",
         None,
     )
     resource_metadata: ResourceMetadata | None = key(
-        "Tells clients that were refused where to get a token (RFC 9728). Left out: nothing is told.", None
+        "Tells refused clients where to get a token (RFC 9728). Left out: off.", None
     )
     cors: Cors | None = key(
-        "Lets pages of other origins read refusals, and answers their preflights. Left out: a refusal has no CORS headers.",
+        "Lets pages of other origins read refusals, and answers their preflights. Left out: refusals have no CORS headers.",
         None,
     )
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
     close_on_expiry: Literal["websocket", "all", "off"] = key(
-        "What ends with the token that opened it: WebSockets (code 4401), or long answers too.", "websocket"
+        "What ends when its token expires: WebSockets (code 4401), or all: long answers too.", "websocket"
     )
-    error_format: Literal["json", "problem"] = key("The form of refusals; problem is that of RFC 9457.", "json")
+    error_format: Literal["json", "problem"] = key("The format of refusals; problem is RFC 9457.", "json")
     error_detail: Literal["minimal", "code", "full"] = key(
-        "minimal: no sentence. code: a sentence. full: rule and issuer too, for a listener on loopback only.", "code"
+        "minimal: no sentence. code: a sentence. full: also rule and issuer, for a listener on loopback only.", "code"
     )
-    timeouts: Timeouts = key("Against peers that hang.", Timeouts())
-    limits: Limits = key("Against overload, honest or not.", Limits())
+    timeouts: Timeouts = key("The time limits for clients and backends.", Timeouts())
+    limits: Limits = key("The limits against overload.", Limits())
     backend_ignores: tuple[Literal["letter_case", "final_slash", "final_dot", "format"], ...] = key(
-        "What backends may ignore in a path: one that is a closed rule's but for that is a 400. An empty list: nothing.",
+        "Differences in paths that backends may ignore. A path that differs from a closed rule's only so is a 400. []: none.",
         ("letter_case", "final_slash", "final_dot", "format"),
     )
     method_override: Literal["drop", "pass"] = key(
-        "X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods.", "drop"
+        "For X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods.", "drop"
     )
-    token_cache: TokenCache = key("Verified tokens that are remembered.", TokenCache())
-    routes: tuple[Route, ...] = key("The first that matches decides; what matches none needs a valid token.", ())
+    token_cache: TokenCache = key("The cache of verified tokens.", TokenCache())
+    routes: tuple[Route, ...] = key("The first matching route decides; a request without one needs a valid token.", ())
 
     @property
     def default_upstream(self) -> str:
-        """The name of the upstream for requests whose route names none; there may be none of this name beside forward_auth."""
+        """The upstream of requests whose route names none. With forward_auth it may be missing."""
         return "default" if "default" in self.upstreams else next(iter(self.upstreams), "default")
 
     def reports(self, rule: Route | None = None) -> bool:
-        """Does this rule, or without one what no rule names, only report? Not where nothing is asked for, or nobody gets in."""
+        """Is this rule, or None for the default rule, in report mode? Not with auth: none or deny."""
         if rule is None:
             return self.mode == "report"
         return (rule.mode or self.mode) == "report" and rule.auth not in ("none", "deny")
 
     def sends_token(self, rule: Route | None = None) -> bool:
-        """Does the token go on to the backend? While a rule only reports, the backend may be what still checks it."""
+        """Is the token forwarded to the backend? In report mode it is by default: the backend may still check it."""
         if rule is not None and (rule.forward_token is not None or rule.auth == "api_key"):
             return rule.forward_token is True
         if "forward_token" in self.model_fields_set:
@@ -157,7 +161,7 @@ class Config(Struct):
 
     @property
     def token_sources(self) -> tuple[TokenSource, ...]:
-        """Where tokens are looked for: `token_from`, or without it where the issuers' presets say, Authorization for others."""
+        """The places of tokens: `token_from`, or without it those of the issuers' presets, and Authorization for others."""
         if "token_from" in self.model_fields_set:
             return self.token_from
         found = dict.fromkeys(source for issuer in self.issuers.values() for source in issuer.token_from)
@@ -165,7 +169,7 @@ class Config(Struct):
 
     @model_validator(mode="after")
     def _with_the_short_form(self) -> Self:
-        if self.upstream and self.upstreams is not None:  # it could be read
+        if self.upstream and self.upstreams is not None:  # the key is valid
             self.upstreams["default"] = Upstream(name="default", url=self.upstream)
         return self
 
@@ -180,10 +184,10 @@ class Config(Struct):
         for keys, address in listeners:
             for other, taken in bound:
                 if address.clashes(taken):
-                    # Said of the one that the file has, when the other is a default.
+                    # Reported at the address in the file if the other one is a default.
                     at, of = (keys, other) if keys[0] in section else (other, keys)
                     section.report(
-                        f"takes the port of {'.'.join(map(str, of))}; choose another, or 0 for a free one", *at
+                        f"has the port of {'.'.join(map(str, of))}; choose another, or 0 for a free port", *at
                     )
             bound.append((keys, address))
 
@@ -193,15 +197,13 @@ class Config(Struct):
     @check("error_detail", "listen")
     def _only_loopback_is_told_everything(self, section: Section) -> None:
         if self.error_detail == "full" and not all(is_loopback(address.host) for address in self.listen):
-            text = (
-                "tells clients how this is configured, so it is for a listener on loopback; minimal or code elsewhere"
-            )
+            text = "tells clients about the configuration, so it needs a listener on loopback; use minimal or code"
             section.report(text, "error_detail")
 
     @check()
     def _somebody_is_trusted(self, section: Section) -> None:
         if "issuers" not in section and "api_keys" not in section:
-            section.report("is missing; name at least one issuer whose tokens are accepted, or API keys", "issuers")
+            section.report("is missing; add at least one issuer whose tokens are accepted, or api_keys", "issuers")
 
     @check("issuers")
     def _a_token_leads_to_one_issuer(self, section: Section) -> None:
@@ -236,20 +238,20 @@ class Config(Struct):
                     seen.append((kind, name))
 
     def _token_places(self, section: Section) -> list[tuple[Section, TokenSource]]:
-        """The items of token_from, with their sections."""
+        """The valid items of token_from, with their sections."""
         return list(zip(sections_of(section, "token_from"), self.token_from, strict=False))
 
     @check("workers")
     def _workers_sign_with_one_key(self, section: Section) -> None:
         assertion = section.get("assertion")
         if self.workers > 1 and isinstance(assertion, Section) and "key_file" not in assertion:
-            assertion.report("would sign with another key in each of the workers; add key_file")
+            assertion.report("would sign with a different key in each worker; add key_file")
 
     @check("forward_auth", "trusted_proxies")
     def _somebody_may_ask(self, section: Section) -> None:
         if self.forward_auth is not None and not self.trusted_proxies:
             section.report(
-                "is answered to nobody without trusted_proxies; list the addresses of the front proxy", "forward_auth"
+                "needs trusted_proxies, since only those may ask; add the addresses of the front proxy", "forward_auth"
             )
 
     @check("routes")
@@ -277,6 +279,6 @@ class Config(Struct):
         )
 
     def _rules(self, section: Section, *fields: str) -> list[tuple[Section, Route]]:
-        """The routes, with their sections; only those of which these fields could be read."""
+        """The routes whose `fields` are valid, with their sections."""
         rules = zip(sections_of(section, "routes"), self.routes, strict=False)
         return [(rule, route) for rule, route in rules if route.could_read(*fields)]

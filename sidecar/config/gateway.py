@@ -1,4 +1,4 @@
-"""The gateway half, in the configuration: API keys that are accepted, and tokens of our own that are sent on in their place."""
+"""The gateway half in the configuration: API keys, and the tokens that the sidecar mints for them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -11,31 +11,33 @@ from sidecar.config.struct import Struct, key
 from sidecar.config.values import ClaimName, ClaimPath, ConfigFile, PositiveSeconds, Text
 
 OWN_CLAIMS = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "cnf"})
-MIN_TTL_S = 10.0  # a shorter token may have expired by the time that it is read on another machine
+MIN_TTL_S = 10.0  # a shorter token may expire before another machine reads it
 
 
 def _own_issuer(value: str) -> str:
     if "?" in value:
-        raise ValueError("must not have a query: the key set is below the path of this URL")
+        raise ValueError("must not have a query; the key set is below the path of this URL")
     return value
 
 
 def _claim(name: str) -> str:
     if name in OWN_CLAIMS:
-        raise ValueError("is set by the signer, whoever the token is for")
+        raise ValueError("is set by the sidecar in every token; remove it")
     return name
 
 
 def _ttl(seconds: float) -> float:
     if seconds < MIN_TTL_S:
-        raise ValueError(f"must be at least {MIN_TTL_S:g}s, or the token has expired before it is read")
+        raise ValueError(f"must be at least {MIN_TTL_S:g}s; a shorter token may expire before the backend reads it")
     return seconds
 
 
 class ApiKeys(Struct):
     """API keys, for routes with `auth: api_key`."""
 
-    file: ConfigFile = key("Their hashes (JSON), as `jwt-sidecar keys new` writes them; read again when it changes.")
+    file: ConfigFile = key(
+        "The file with their hashes (JSON), written by `jwt-sidecar keys new`; read again when it changes."
+    )
     header: TokenHeaderName = key("The header that brings the key. It never reaches the backend.", "Authorization")
     prefix: Prefix | None = key(
         "The word before the key, in any case. Left out: Bearer for Authorization, and none for other headers.", None
@@ -43,34 +45,36 @@ class ApiKeys(Struct):
 
     @property
     def scheme(self) -> str:
-        """The word before the key, empty when there is none."""
+        """The word before the key, or empty."""
         if self.prefix is None:
             return "Bearer" if self.header.lower() == "authorization" else ""
         return self.prefix
 
 
 class MintedToken(Struct):
-    """A short-lived JWT of our own for whoever was authenticated."""
+    """A short-lived JWT that the sidecar mints for an authenticated request."""
 
-    audience: Text = key("Its `aud`: what the backend behind expects.")
+    audience: Text = key("Its `aud`: the value that the backend expects.")
     ttl_s: Annotated[PositiveSeconds, AfterValidator(_ttl)] = key(
-        "How long it is valid; never longer than the key or token that it stands for.", 300.0, "ttl"
+        "Its lifetime; it never outlives the API key or token of the request.", 300.0, "ttl"
     )
-    algorithm: Literal["EdDSA", "RS256", "ES256"] = key("How it is signed; a key for it must be there.", "EdDSA")
+    algorithm: Literal["EdDSA", "RS256", "ES256"] = key(
+        "The algorithm of its signature; keys_file needs a key for it.", "EdDSA"
+    )
     claims: Annotated[Mapping[Annotated[ClaimName, AfterValidator(_claim)], ClaimPath], Field(min_length=1)] | None = (
-        key("Its claim: the claim of the key or token that it holds. Left out: all of them as they are.", None)
+        key("New claim: claim of the API key or token. Left out: all claims, unchanged.", None)
     )
 
 
 class Signing(Struct):
-    """Tokens of our own: who signs them, and where the keys are that prove it."""
+    """The tokens that the sidecar mints: their issuer and signing keys."""
 
     issuer: Annotated[WebUrl, AfterValidator(_own_issuer)] = key(
-        "Their `iss`. Its discovery document and key set are served here, below the path of this URL."
+        "Their `iss`. The sidecar serves its discovery document and key set below the path of this URL."
     )
     keys_file: ConfigFile = key(
-        "The private keys with their times (JSON), as `jwt-sidecar keys rotate` writes them; read again when it changes."
+        "The file with the private keys and their times (JSON), written by `jwt-sidecar keys rotate`; read again when it changes."
     )
     token_endpoint: MintedToken | None = key(
-        "What POST {issuer}/token gives to the holder of an API key. Left out: nobody can ask for a token.", None
+        "The token that POST {issuer}/token gives to the holder of an API key. Left out: no token endpoint.", None
     )

@@ -1,4 +1,4 @@
-"""Names of headers in the configuration: which there may be, and that each has one meaning."""
+"""Header names in the configuration: valid and reserved names, and the check that each has one meaning."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -9,7 +9,7 @@ from sidecar.common.folding import fold
 from sidecar.config.values import STRING, TOKEN
 from sidecar.config.yaml_source import Section
 
-# Hop-by-hop and framing headers, those that the proxy writes itself, and those in which front proxies speak.
+# Hop-by-hop and framing headers, headers that the proxy writes, and headers of front proxies.
 RESERVED_HEADERS = frozenset(
     {
         "connection", "keep-alive", "proxy", "proxy-connection", "proxy-authenticate", "proxy-authentication-info",
@@ -29,9 +29,7 @@ def _header_token(name: str) -> str:
 def _header(name: str) -> str:
     _header_token(name)
     if fold(name) in RESERVED_HEADERS or fold(name).startswith("x-forwarded-"):
-        raise ValueError(
-            "is reserved: this header means something else to the proxy or the backend; choose another name"
-        )
+        raise ValueError("is reserved: the proxy or the backend uses this header; choose another name")
     return name
 
 
@@ -44,7 +42,7 @@ def _claims_header(value: object) -> str | None:
 def check_header_names(
     identity_headers: Iterable[str], others: Mapping[tuple[str | int, ...], str], section: Section
 ) -> None:
-    """Each header that is read or sent here has one meaning, also for a backend that folds names. `others`: place -> name."""
+    """Each header that the sidecar reads or sends has one meaning, also if a backend folds names. `others`: place -> name."""
     how = "to backends that read _ and . as -; choose another name"
     seen: dict[str, str] = {}
     for name in identity_headers:

@@ -1,4 +1,4 @@
-"""Where tokens are looked for, and what the backend is told about who is asking, in the configuration."""
+"""The places of tokens, and the identity headers for the backend, in the configuration."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ from sidecar.config.values import (
 )
 from sidecar.config.yaml_source import Section
 
-# Those in which front proxies say where a request came from. Others that begin so may bring a token: X-Forwarded-Access-Token.
+# Headers of front proxies about a request's origin. Others with this prefix may bring a token: X-Forwarded-Access-Token.
 _FORWARDED = frozenset(
     f"x-forwarded-{name}"
     for name in ("for", "proto", "host", "port", "server", "ssl", "scheme", "uri", "method", "prefix")
@@ -37,19 +37,17 @@ _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")  # the unreserved characters of RFC
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 PLACES = ("header", "cookie", "query", "subprotocol")
-"""The keys of TokenSource that say where a token is: exactly one of them is written."""
+"""The keys of TokenSource that name the place of a token: exactly one of them is given."""
 
 Template = tuple[str | tuple[str, ...], ...]
-"""Texts, and the paths of claims that are put between them."""
+"""Texts, and the paths of claims between them."""
 
 
 def _token_header(name: str) -> str:
     if fold(name) == "sec-websocket-protocol":
-        raise ValueError("is read where `subprotocol` names what the token is offered behind")
+        raise ValueError("is not a place for header; use `subprotocol` with the name before the token")
     if fold(name) in RESERVED_HEADERS - {"authorization"} | _FORWARDED:
-        raise ValueError(
-            "is reserved: this header means something else to HTTP or the proxy; a cookie is named by `cookie`"
-        )
+        raise ValueError("is reserved: HTTP or the proxy uses this header; for a cookie use `cookie`")
     return name
 
 
@@ -64,7 +62,7 @@ def _cookie(name: str) -> str:
     if not _WORD.fullmatch(name):
         raise ValueError("is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only")
     if not name.strip("*"):
-        raise ValueError("would be every cookie; name more of it than a *")
+        raise ValueError("matches every cookie; write more of its name than *")
     return name
 
 
@@ -90,7 +88,7 @@ def _template(value: object) -> Template:
         if brace[1] is None:
             if len(brace[0]) == 1:
                 raise ValueError(
-                    f"{{input}} has a {brace[0]} on its own; a claim is {{sub}}, a brace itself {{{{ or }}}}"
+                    f"{{input}} has a single {brace[0]}; write {{sub}} for a claim, and {{{{ or }}}} for a brace"
                 )
             text += brace[0][0]
         parts[-1] = f"{parts[-1]}{text}"
@@ -106,33 +104,33 @@ Prefix = Annotated[str, AfterValidator(_prefix)]
 
 
 class TokenSource(Struct):
-    """A place where requests may bring their token."""
+    """A place of tokens in requests."""
 
     header: TokenHeaderName | None = key("A header.", None)
     prefix: Prefix | None = key(
         "The word before the token, in any case. Left out: Bearer for Authorization, and none for other headers.", None
     )
     cookie: Annotated[str, AfterValidator(_cookie)] | None = key(
-        "Or a cookie; browsers send it unasked. A * in its name stands for any characters.", None
+        "A cookie; browsers send it with every request. A * in its name stands for any characters.", None
     )
     pieces: StrictBool = key(
-        "The cookie may come in numbered pieces: NAME.0 and NAME.1, also with -, _ or __, or ASP.NET's NAMEC1 and NAMEC2.",
+        "The cookie may be split into numbered pieces: NAME.0 and NAME.1, also with -, _ or __, or ASP.NET's NAMEC1 and NAMEC2.",
         False,
     )
     json_member: Text | None = key(
-        "The cookie holds JSON, percent-encoded or as base64url behind base64-, and this member of it is the token.",
+        "The cookie holds JSON, percent-encoded or as base64url after base64-, and this member is the token.",
         None,
     )
     query: Annotated[str, AfterValidator(_parameter)] | None = key(
-        "Or a parameter of the query; other programs write it into their logs.", None
+        "A query parameter; other programs write it into their logs.", None
     )
     subprotocol: Annotated[str, AfterValidator(_subprotocol)] | None = key(
-        "Or the subprotocol behind this one that a browser's WebSocket offers: new WebSocket(url, [NAME, token]).", None
+        "The subprotocol after this one, as a browser's WebSocket offers it: new WebSocket(url, [NAME, token]).", None
     )
 
     @property
     def scheme(self) -> str:
-        """The word before the token in the header, empty when there is none."""
+        """The word before the token in the header, or empty."""
         if self.prefix is None:
             return "Bearer" if self.header is not None and self.header.lower() == "authorization" else ""
         return self.prefix
@@ -147,7 +145,7 @@ class TokenSource(Struct):
         if not named:
             section.report(f"names no place; one of: {', '.join(PLACES)}")
         for other in named[1:]:
-            section.report(f"is another place than {named[0]}; write it as an item of its own", other)
+            section.report(f"is another place than {named[0]}; write it as a separate item", other)
         for more, place in (("prefix", "header"), ("pieces", "cookie"), ("json_member", "cookie")):
             if more in section and place not in section:
                 section.report(f"is for {place}s alone", more)
@@ -155,17 +153,19 @@ class TokenSource(Struct):
     @check("pieces", "cookie")
     def _pieces_have_a_name(self, section: Section) -> None:
         if self.pieces and self.cookie and self.cookie.endswith("*"):
-            section.report("would be part of the * at the end of the name; end the name with more than a *", "pieces")
+            section.report("cannot follow a * at the end of the name; end the name with other characters", "pieces")
 
 
 class IdentityHeader(Struct):
-    """More about one identity header than its claim."""
+    """The settings of one identity header."""
 
-    claim: ClaimPath | None = key("The claim that it holds.", None)
+    claim: ClaimPath | None = key("The claim.", None)
     value: Annotated[Template, PlainValidator(_template), STRING] | None = key(
-        "Or a text in which {claim} is replaced; without that claim there is no header.", None
+        "A text in which {claim} is replaced; without that claim there is no header.", None
     )
-    on_oversize: Literal["reject", "omit"] = key("omit: left out when it is too large, instead of a 403.", "reject")
+    on_oversize: Literal["reject", "omit"] = key(
+        "For a header that is too large. reject: a 403. omit: the header is left out.", "reject"
+    )
 
     @check()
     def _claim_or_text(self, section: Section) -> None:
@@ -180,7 +180,7 @@ def _claim_or_more(value: object, handler: ValidatorFunctionWrapHandler, info: V
 
 
 class _ClaimOrMore:
-    """The JSON Schema of both forms, made when somebody asks for it: no start has to wait for it."""
+    """The JSON Schema of both forms, made on demand, so that it does not slow the start."""
 
     def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
         more = IdentityHeader.model_json_schema(schema_generator=FileSchema)
@@ -189,7 +189,7 @@ class _ClaimOrMore:
 
 HeaderContent = Annotated[
     tuple[str, ...] | IdentityHeader,
-    # Not pydantic's union, which would report a wrong claim once for each of its members.
+    # Not a union of pydantic, which would report a wrong claim once for each member.
     GetPydanticSchema(
         lambda _, handler: with_info_wrap_validator_function(_claim_or_more, handler.generate_schema(ClaimPath))
     ),
@@ -198,14 +198,14 @@ HeaderContent = Annotated[
 
 
 class Assertion(Struct):
-    """A JWT of the proxy's own for the backend, whose keys are at /.well-known/jwks.json of the admin listener."""
+    """A JWT that the sidecar signs for the backend. The key set is at /.well-known/jwks.json of the admin listener."""
 
     header: HeaderName = key("Its header.", "X-JWT-Assertion")
     alg: Literal["EdDSA", "ES256"] = key("Its signature.", "EdDSA")
-    key_file: ConfigFile | None = key("The private key in PEM. Left out: a new one at every start.", None)
+    key_file: ConfigFile | None = key("The private key in PEM. Left out: a new key at every start.", None)
     issuer: Text = key("Its `iss`.", "jwt-sidecar")
-    audience: Text = key("Its `aud`, by which the backend knows that it is meant.")
-    ttl_s: PositiveSeconds = key("How long it is valid; never longer than the client's token.", 30.0, "ttl")
+    audience: Text = key("Its `aud`: the value that the backend expects.")
+    ttl_s: PositiveSeconds = key("Its lifetime; it never outlives the client's token.", 30.0, "ttl")
 
 
 class Signature(Struct):

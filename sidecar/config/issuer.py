@@ -1,4 +1,4 @@
-"""An issuer in the configuration: whose tokens, with which keys, judged how."""
+"""An issuer in the configuration: its `iss`, its keys and the rules for its tokens."""
 
 import re
 from collections.abc import Mapping
@@ -38,13 +38,13 @@ _HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 def _request_header(name: str) -> str:
     if name.lower() in RESERVED_HEADERS - {"authorization", "cookie"}:
-        raise ValueError("is a header that HTTP itself needs; it cannot be set")
+        raise ValueError("is a header that HTTP needs and cannot be set")
     return name
 
 
 def _header_value(value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("must be printable ASCII, not empty, without blanks at its ends")
+        raise ValueError("must be printable ASCII, not empty, without spaces at its ends")
     return value
 
 
@@ -54,61 +54,65 @@ RequestHeaders = dict[
 
 
 class Issuer(KeyPlace, PresetKeys, TokenRules):
-    """Who signs tokens, and what these must be."""
+    """An issuer of tokens, and the rules for them."""
 
     name: SkipJsonSchema[str]
     preset_require: SkipJsonSchema[Require | None] = None
-    """What the preset asks of claims, beside `require`."""
-    preset: PresetName | None = key("An issuer that is known: fills in what only a few users would know.", None)
+    """The preset's rules for claims, in addition to `require`."""
+    preset: PresetName | None = key("A known issuer; fills in the settings of its tokens.", None)
     issuer: IssuerId = key(
-        "The exact `iss` of its tokens; its keys are looked for there if no key below says where. "
+        "The exact `iss` of its tokens. Without another place of keys, discovery begins there. "
         "In the path, {tid} stands for the token's own claim tid, for an issuer of many tenants."
     )
     issuer_aliases: tuple[IssuerId, ...] = key("Other `iss` values of the same issuer.", ())
     assume_issuer: StrictBool = key(
-        "It is the issuer of tokens without `iss`, too; for the one issuer of a file.", False
+        "Tokens without `iss` belong to this issuer; only for a file with one issuer.", False
     )
-    signer: Text | None = key(
-        "What `signer` in the header of its tokens must be, as AWS load balancers write it.", None
-    )
+    signer: Text | None = key("The required `signer` in the header of its tokens, which AWS load balancers set.", None)
     more_keys: tuple[MoreKeys, ...] = key(
-        "Other places of its keys, all of which count: another policy, or the secret of tokens from before a migration.",
+        "Further places of its keys, for example for another policy, or a secret for tokens from before a migration.",
         (),
     )
-    jwks_tls: ClientTls | None = key("How to know the server of its keys.", None)
-    jwks_headers: RequestHeaders = key("Headers for requests for its keys, to the server that this file names.", {})
-    jwks_bearer_token_file: ConfigFile | None = key("A token for these requests, read again for each.", None)
-    allow_http: StrictBool = key(
-        "Keys over plain http from another host, where they can be replaced on the way.", False
+    jwks_tls: ClientTls | None = key("TLS to the server of its keys.", None)
+    jwks_headers: RequestHeaders = key("Headers of requests for its keys, only to the server that this file names.", {})
+    jwks_bearer_token_file: ConfigFile | None = key(
+        "A file with a bearer token for these requests, read again for each.", None
     )
-    algorithms: NonEmpty[Algorithm] = key("Signatures that are accepted; all that need no shared secret.", ALGORITHMS)
+    allow_http: StrictBool = key(
+        "Allow keys over plain http from another host; an attacker on the way can replace them.", False
+    )
+    algorithms: NonEmpty[Algorithm] = key(
+        "The accepted algorithms; by default all that need no shared secret.", ALGORITHMS
+    )
     refresh_interval_s: PositiveSeconds = key(
-        "How often its keys are fetched, unless it says so itself: its max-age, between 60 s and 1 h, takes the place of this.",
+        "The time between two fetches of its keys. The max-age of the answer, between 60 s and 1 h, wins over it.",
         600.0,
         "refresh_interval",
     )
-    max_stale_s: Seconds = key("How much longer good keys serve while it is down; then 503.", 3600.0, "max_stale")
+    max_stale_s: Seconds = key(
+        "How long the last good keys stay trusted while fetches fail; then 503.", 3600.0, "max_stale"
+    )
     removed_key_grace_s: Seconds = key(
-        "How long a key is trusted after it was taken out of the set.", 0.0, "removed_key_grace"
+        "How long a key stays trusted after the issuer removed it.", 0.0, "removed_key_grace"
     )
     required: StrictBool | None = key(
-        "Not ready before its keys were loaded once. Left out: for 30s at most, if other issuers' keys are there.", None
+        "true: not ready before its first keys came. Left out: for 30s at most, if another issuer has keys.", None
     )
 
     @property
     def fetched(self) -> bool:
-        """Do any of the keys come over HTTP?"""
+        """Does any of the keys come over HTTP?"""
         return any(place.keys_from in ("jwks_uri", "discovery") for place in (self, *self.more_keys))
 
     @property
     def token_from(self) -> tuple[TokenSource, ...]:
-        """Where its tokens come, as far as the preset knows."""
+        """The places of its tokens, if the preset has some."""
         places = PRESETS[self.preset].token_from if self.preset else ({"header": "Authorization"},)
         return tuple(TokenSource(**place) for place in places)
 
     @property
     def all_claims(self) -> Mapping[tuple[str, ...], Condition]:
-        """What claims must hold: by the preset and by the file, which has the last word about a claim."""
+        """The rules for claims of the preset and the file; for the same claim the file wins."""
         asked = (self.preset_require, self.require)
         return {
             path: condition for require in asked if require is not None for path, condition in require.claims.items()
@@ -128,7 +132,7 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         if (written := _source(section)) not in (None, "jwks_uri"):
             for asked in ("jwks_tls", "jwks_headers", "jwks_bearer_token_file"):
                 if asked in section:
-                    section.report(f"is for keys that are fetched, and those of {written} are not", asked)
+                    section.report(f"is for keys that are fetched, and {written} is not fetched; remove it", asked)
 
     @check("jwks_headers")
     def _one_authorization(self, section: Section) -> None:
@@ -152,7 +156,7 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         secret = _source(section) in SECRET_SOURCES
         for number, name in enumerate(self.algorithms if "algorithms" in section else ()):
             if name in SECRET_ALGORITHMS and not secret:
-                text = f"verifies with the secret that signs, and a key set holds no secrets; one of: {', '.join(ALGORITHMS)}"
+                text = f"needs a shared secret, and a key set holds no secrets; one of: {', '.join(ALGORITHMS)}"
                 section.report(f"{{input}} {text}", "algorithms", number)
             elif secret and name not in SECRET_ALGORITHMS:
                 text = f"needs a public key, and this issuer has a secret; one of: {', '.join(SECRET_ALGORITHMS)}"
@@ -175,17 +179,19 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         except ValueError:
             parts = None
         if self.jwks_uri is None and "{" in url:
-            section.report("stands for many issuers, where no keys can be discovered; add jwks_uri or jwks_file", place)
+            section.report(
+                "is a template for many issuers, so keys cannot be discovered; add jwks_uri or jwks_file", place
+            )
             return
         if parts is None or (self.jwks_uri is None and "?" in url):
-            section.report("is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file", place)
+            section.report("is not an http(s) URL, so keys cannot be discovered; add jwks_uri or jwks_file", place)
         else:
             self._report_plain_http(section, url, place)
 
     def _report_plain_http(self, section: Section, url: str, *place: str | int) -> None:
         parts = urlsplit(url)
         if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            text = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
+            text = "an attacker on the way can replace keys over plain http; use https, or set allow_http: true"
             section.report(text, *place)
 
 
@@ -195,12 +201,12 @@ def _source(section: Section) -> str | None:
 
 
 def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
-    """Report what the issuers of a file say about each other: a token must lead to one of them."""
+    """Check that each token belongs to exactly one issuer of the file."""
     seen: dict[str, tuple[str | int, ...]] = {}
     for name, issuer in issuers.items():
         if issuer.assume_issuer and len(issuers) > 1:
             section.report(
-                "has assume_issuer, which is for a file with one issuer: a token without iss could be of any",
+                "has assume_issuer, which is only for a file with one issuer; remove it",
                 "issuers",
                 name,
             )
@@ -212,7 +218,7 @@ def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
         for place, iss in places.items():
             if iss in seen:
                 other, *where = seen[iss]
-                text = f"is also the issuer of {other} (line {section.line('issuers', str(other), *where)})"
-                section.report(f"{text}; a token must lead to one of them", "issuers", name, *place)
+                text = f"is also an iss of {other} (line {section.line('issuers', str(other), *where)})"
+                section.report(f"{text}; remove one of the two", "issuers", name, *place)
             else:
                 seen[iss] = (name, *place)

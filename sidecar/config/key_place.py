@@ -1,4 +1,4 @@
-"""Where keys are, in the configuration."""
+"""The places of keys in the configuration."""
 
 import re
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from sidecar.config.yaml_source import Section
 _BY_KID = re.compile(r"https?://[^/?#{}]+/[^?#{}]*\{kid\}[^?#{}]*")
 
 SOURCES = ("jwks_uri", "jwks_file", "jwks_inline", "public_key_file", "secret_file", "secret_env")
-"""The keys that say where keys are: at most one of them is written."""
+"""The keys that name a place of keys: at most one of them is given."""
 SECRET_SOURCES = ("secret_file", "secret_env")
 
 
@@ -25,7 +25,7 @@ def _key_set(value: dict[str, Any]) -> dict[str, Any]:
             raise ValueError("holds a private key; only public keys and certificates belong here")
         return value
     if not isinstance(keys, list):
-        raise ValueError("is no JWK Set: it has no list of keys")
+        raise ValueError("is not a JWK Set: it has no list `keys`")
     if any(isinstance(member, dict) and member.keys() & {"d", "k"} for member in keys):
         raise ValueError("holds a private key or a secret (d or k); only the public members of a key belong here")
     return value
@@ -34,7 +34,7 @@ def _key_set(value: dict[str, Any]) -> dict[str, Any]:
 def _keys_url(url: str) -> str:
     web_url(url.replace("{kid}", "kid"))
     if {"{", "}"} & set(url) and not _BY_KID.fullmatch(url):
-        raise ValueError("{input} has braces; {kid} may stand once in its path, for keys with a URL of their own each")
+        raise ValueError("{input} has braces; only {kid} is allowed, once in the path, if each key has its own URL")
     return url
 
 
@@ -42,31 +42,32 @@ KeysUrl = Annotated[str, AfterValidator(_keys_url)]
 
 
 class KeyPlace(Struct):
-    """One place of keys."""
+    """A place of keys."""
 
     jwks_uri: KeysUrl | None = key(
-        "Its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).", None
+        "The URL of its key set. Left out: discovery (OpenID Connect, {issuer}/.well-known/jwks.json or RFC 8414).",
+        None,
     )
-    jwks_file: ConfigFile | None = key("A file with its key set instead, read again when it changes.", None)
-    jwks_inline: Annotated[dict[str, Any], AfterValidator(_key_set)] | None = key("Its key set, written here.", None)
-    public_key_file: ConfigFile | None = key("A file with its one public key (PEM), read again when it changes.", None)
-    kid: Text | None = key("The kid of that public key. Left out: its tokens may name any.", None)
-    secret_file: SecretFile | None = key("A file with the secret it shares with this proxy, for HS256 to HS512.", None)
-    secret_env: SecretVariable | None = key("The environment variable with that secret instead.", None)
+    jwks_file: ConfigFile | None = key("A file with its key set, read again when it changes.", None)
+    jwks_inline: Annotated[dict[str, Any], AfterValidator(_key_set)] | None = key("Its key set itself.", None)
+    public_key_file: ConfigFile | None = key("A file with its public key (PEM), read again when it changes.", None)
+    kid: Text | None = key("The kid of that public key. Left out: tokens may name any kid.", None)
+    secret_file: SecretFile | None = key("A file with the shared secret, for HS256 to HS512.", None)
+    secret_env: SecretVariable | None = key("The environment variable with the shared secret.", None)
 
     @property
     def keys_from(self) -> str:
-        """Which key of the file, or preset, says where the keys are; `discovery` when none does."""
+        """The key of the file or preset that names the place of the keys; `discovery` without one."""
         return next((source for source in SOURCES if getattr(self, source) is not None), "discovery")
 
     @property
     def secret(self) -> bool:
-        """Is it a secret, and no public key?"""
+        """Is it a shared secret, not a public key?"""
         return self.keys_from in SECRET_SOURCES
 
     @property
     def by_kid(self) -> bool:
-        """Has each key a URL of its own?"""
+        """Does each key have its own URL?"""
         return "{kid}" in (self.jwks_uri or "")
 
     @check()
@@ -75,11 +76,11 @@ class KeyPlace(Struct):
         for other in written[1:]:
             section.report(f"contradicts {written[0]}; keep one of the two", other)
         if "kid" in section and "public_key_file" not in section:
-            section.report("is that of public_key_file, which is not here", "kid")
+            section.report("needs public_key_file; add it or remove kid", "kid")
 
 
 class MoreKeys(KeyPlace):
-    """One more place of an issuer's keys."""
+    """A further place of an issuer's keys."""
 
     @check()
     def _a_place(self, section: Section) -> None:

@@ -1,4 +1,4 @@
-"""How long and how much, in the configuration."""
+"""Timeouts and limits in the configuration."""
 
 from typing import Annotated
 
@@ -11,39 +11,47 @@ Count = Annotated[StrictInt, Field(ge=1)]
 
 
 class Timeouts(Struct):
-    """How long to wait for what. A request as a whole has no limit."""
+    """The time limits. A request as a whole has none."""
 
-    connect_s: PositiveSeconds = key("For a connection to the upstream, which is next door.", 2.0, "connect")
-    response_headers_s: PositiveSeconds = key("For the upstream's answer to begin.", 60.0, "response_headers")
+    connect_s: PositiveSeconds = key(
+        "For a connection to the backend, which is usually on the same machine.", 2.0, "connect"
+    )
+    response_headers_s: PositiveSeconds = key("For the beginning of the backend's answer.", 60.0, "response_headers")
     idle_s: PositiveSeconds = key("Between two pieces of a body or of a WebSocket, in either direction.", 300.0, "idle")
-    request_headers_s: PositiveSeconds = key("For a client's whole request header.", 10.0, "request_headers")
-    keep_alive_s: PositiveSeconds = key("For a client's next request; load balancers wait 60s.", 75.0, "keep_alive")
-    drain_delay_s: Seconds = key("Still accepting after SIGTERM, until routers know of it.", 5.0, "drain_delay")
-    shutdown_s: Seconds = key("For the requests in flight after that.", 30.0, "shutdown")
+    request_headers_s: PositiveSeconds = key("For all headers of a request.", 10.0, "request_headers")
+    keep_alive_s: PositiveSeconds = key(
+        "For the next request on a connection; load balancers wait 60s.", 75.0, "keep_alive"
+    )
+    drain_delay_s: Seconds = key(
+        "How long connections are accepted after SIGTERM, until routers know.", 5.0, "drain_delay"
+    )
+    shutdown_s: Seconds = key("For requests in flight after that.", 30.0, "shutdown")
 
 
 class TokenCache(Struct):
-    """How many verified tokens are remembered. What an entry takes is in docs/understand/performance.md."""
+    """The limits of the cache of verified tokens. docs/understand/performance.md has the size of an entry."""
 
-    entries: Count = key("Tokens; users whose token is in use at the same time.", 10000)
-    most_bytes: Bytes = key("Memory for them, about; whichever is reached first counts.", Size(32 << 20), "bytes")
+    entries: Count = key("The most tokens: the number of users at the same time.", 10000)
+    most_bytes: Bytes = key(
+        "The approximate memory for them. The limit that is reached first counts.", Size(32 << 20), "bytes"
+    )
 
 
 class Limits(Struct):
-    """How much of what at once."""
+    """The limits of sizes and numbers."""
 
-    header_bytes: Count = key("Of a request's header; tokens of some issuers are large.", 32768)
-    headers: Count = key("Headers of a request; no honest client sends more.", 100)
+    header_bytes: Count = key("Bytes of all headers of a request; tokens of some issuers are large.", 32768)
+    headers: Count = key("Headers of a request.", 100)
     connections: Count = key(
-        "Connections of clients; where all are taken, the one that is idle longest makes room.", 10000
+        "Connections of clients; at the limit the longest idle one is closed for a new one.", 10000
     )
-    in_flight: Count = key("Requests at work; more are answered 503.", 1000)
-    upstream_connections: Count = key("Connections to each upstream; as many as slow clients may hold.", 1000)
-    upstream_header_bytes: Count = key("Of all headers of an answer together.", 65536)
+    in_flight: Count = key("Requests in flight; further ones get a 503.", 1000)
+    upstream_connections: Count = key("Connections to each backend; slow clients may hold as many.", 1000)
+    upstream_header_bytes: Count = key("Bytes of all headers of an answer.", 65536)
     upstream_headers: Count = key("Headers of an answer.", 128)
-    identity_header_bytes: Count = key("Of one identity header; larger ones are answered 403.", 4096)
-    claims_header_bytes: Count = key("Of claims_header, which has all claims in base64url.", 8192)
-    identity_headers_bytes: Count = key("Of all identity headers together; many backends read no more.", 16384)
+    identity_header_bytes: Count = key("Bytes of one identity header; a larger one is a 403.", 4096)
+    claims_header_bytes: Count = key("Bytes of claims_header, which has all claims in base64url.", 8192)
+    identity_headers_bytes: Count = key("Bytes of all identity headers; many backends accept no more.", 16384)
     buffered_bytes: Count = key(
-        "That wait for a slow peer or the end of a head; beyond it new requests are answered 503.", 67108864
+        "Bytes that wait for a slow peer or the end of a head; beyond it new requests get a 503.", 67108864
     )

@@ -1,4 +1,4 @@
-"""Who may ask the sidecar itself, in the configuration: a cluster, operators, and front proxies."""
+"""The other listeners and questions, in the configuration: health, admin, front proxies."""
 
 from typing import Literal
 
@@ -11,20 +11,22 @@ from sidecar.config.yaml_source import Section
 
 
 class Probe(Struct):
-    """A path of a backend that says how it is."""
+    """A health check of a backend."""
 
-    path: RequestPath = key("Asked with GET; only its status is passed on.")
-    upstream: str | None = key("Whose path it is. Left out: the default upstream's.", None)
-    timeout_s: PositiveSeconds = key("For the whole answer; a kubelet waits 1s.", 1.0, "timeout")
+    path: RequestPath = key("The path for a GET; only the status is passed on.")
+    upstream: str | None = key("The upstream. Left out: the default one.", None)
+    timeout_s: PositiveSeconds = key("The time limit of the whole answer; a kubelet waits 1s.", 1.0, "timeout")
 
 
 class Health(Struct):
     """The listener for kubelets and Prometheus."""
 
     listen: ListenAddress = key("/livez, /readyz, /metrics: read only.", Address("0.0.0.0", 8081))  # noqa: S104
-    probes: dict[Name, Probe] = key("/probe/NAME: for backends that a kubelet cannot reach, being on loopback.", {})
-    ready_probes: tuple[str, ...] = key("Not ready unless these of them succeed.", ())
-    fail_ready_when_stale: StrictBool = key("Not ready while no issuer's keys may be believed any more.", False)
+    probes: dict[Name, Probe] = key(
+        "/probe/NAME: health checks of backends on loopback, which a kubelet cannot reach.", {}
+    )
+    ready_probes: tuple[str, ...] = key("The probes that must succeed for readiness.", ())
+    fail_ready_when_stale: StrictBool = key("true: not ready while no issuer has trusted keys.", False)
 
     @check("probes", "ready_probes")
     def _waits_for_probes_that_there_are(self, section: Section) -> None:
@@ -38,20 +40,22 @@ class Health(Struct):
 class Admin(Struct):
     """The listener for operators."""
 
-    listen: ListenAddress = key("Whoever reaches it can change what the proxy does.", Address("127.0.0.1", 9901))
+    listen: ListenAddress = key(
+        "Its address; everyone who can reach it can control the proxy.", Address("127.0.0.1", 9901)
+    )
 
 
 class ForwardAuth(Struct):
-    """The question of a front proxy."""
+    """Questions of front proxies."""
 
-    path: PathPrefix = key("Where it is asked.", "/auth")
+    path: PathPrefix = key("The path of the questions.", "/auth")
     original: Literal["x-forwarded", "x-original", "path"] = key(
-        "What says which request it is about: X-Forwarded-Method, -Uri, -Host; X-Original-Method, -URI; or what follows path."
+        "The source of the original request: X-Forwarded-Method, -Uri, -Host; X-Original-Method, -URI; or the rest of the path."
     )
 
 
 class ResourceMetadata(Struct):
-    """What clients are told about where to get a token (RFC 9728)."""
+    """The metadata that tells clients where to get a token (RFC 9728)."""
 
-    resource: ResourceUrl = key("The URL of this API as clients know it; its metadata is below the same host.")
-    resource_name: Text | None = key("Its name for people. Left out: none is told.", None)
+    resource: ResourceUrl = key("The URL of this API for clients; the metadata is on the same host.")
+    resource_name: Text | None = key("Its name for people. Left out: no name.", None)

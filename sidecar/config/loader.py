@@ -1,4 +1,4 @@
-"""How the file is read: text -> Config, or every problem of it in one error."""
+"""Reads the file: text -> Config, or every problem in one error."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from sidecar.config.struct import FileSchema
 from sidecar.config.values import Surroundings
 from sidecar.config.yaml_source import Problem, Section, Source
 
-DIGEST = 16  # characters of the digest: enough to tell two files apart
+DIGEST = 16  # characters of the digest: enough to distinguish files
 
 
 class ConfigError(Exception):
-    """The file cannot be used. `problems` holds all that is wrong with it in the order of its lines; str() is one line each.
+    """The file cannot be used. `problems` holds every problem in the order of lines; str() has a line for each.
 
-    `text` is the file's, as far as it could be read.
+    `text` is the text of the file, as far as it could be read.
     """
 
     def __init__(self, problems: Iterable[Problem], text: str = "") -> None:
@@ -42,19 +42,19 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
         return parse(text, str(path), environ, Path(path).parent)
     except ConfigError:
         raise
-    except Exception as error:  # a bug; a file that is read while requests are served ends nothing
-        fault = f"cannot be read, by a fault of the sidecar ({type(error).__name__}); take back the last change, and report it"
+    except Exception as error:  # a bug; it must not end a process that serves requests
+        fault = f"cannot be read: the sidecar has a bug here ({type(error).__name__}); undo the last change and report the bug"
         raise ConfigError([Problem(str(path), 1, 1, "", fault)]) from error
 
 
 def parse(
     text: str, source: str = "config.yaml", environ: Mapping[str, str] = os.environ, base: Path | None = None
 ) -> Config:
-    """Read YAML text. `source` is its name in problems, `base` the directory of relative paths. Raises ConfigError."""
+    """Parse YAML text. `source` is its name in problems, `base` the directory of relative paths. Raises ConfigError."""
     read = Source(text, source, environ)
     if not isinstance(read.root, Section):
         if not read.problems:
-            read.report("must be a mapping of keys; the smallest has `issuers` and `upstream`", ())
+            read.report("must be a mapping of keys; the smallest file has `issuers` and `upstream`", ())
         raise ConfigError(read.problems, text)
     config = Config.model_validate(read.root, context=Surroundings(base or Path.cwd(), environ))
     if read.problems:
@@ -63,5 +63,5 @@ def parse(
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, with descriptions and defaults as the file writes them."""
+    """The JSON Schema of the file, with descriptions and defaults in the form of the file."""
     return {"$schema": FileSchema.schema_dialect, **Config.model_json_schema(schema_generator=FileSchema)}

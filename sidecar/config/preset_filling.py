@@ -1,7 +1,6 @@
-"""A preset and what the file says -> the keys of an issuer.
+"""Fills in the keys of an issuer from its preset.
 
-A preset only fills in what the file leaves out, so whatever is written there wins; what it asks of claims holds beside what the
-file asks of others.
+A preset fills in only keys that the file leaves out. Its rules for claims hold in addition to the file's rules for other claims.
 """
 
 import re
@@ -19,16 +18,16 @@ _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def filled_in(written: Keys) -> dict[str, Any]:
-    """An issuer's keys with those that its preset or its kind of key decides, where the file does not have them.
+    """An issuer's keys, completed by its preset and its kind of keys.
 
-    What the preset asks of claims is under `preset_require`.
+    The preset's rules for claims are under `preset_require`.
     """
     values: dict[str, Any] = {}
     name = written.get("preset")
     preset = PRESETS.get(name) if isinstance(name, str) else None
     if preset is not None:
         values = _filled(preset, _more(str(name), preset, written), written)
-        # The credentials of a preset are for its own place of keys, and for nobody else's.
+        # The credentials of a preset are only for its own place of keys.
         if any(source in written for source in SOURCES) or not _is_web_url(values.get("jwks_uri")):
             values = {key: value for key, value in values.items() if key not in ("jwks_uri", "more_keys")}
         else:
@@ -41,7 +40,7 @@ def filled_in(written: Keys) -> dict[str, Any]:
 
 
 def check_preset(section: Section) -> None:
-    """Report what is wrong with what the file says beside a preset, and for one that it does not name."""
+    """Check the keys of a preset: missing ones, and those of another preset."""
     name = section.get("preset")
     preset = PRESETS.get(name) if isinstance(name, str) else None
     used = set() if preset is None else preset.used
@@ -72,7 +71,7 @@ _ASKED = {
 
 
 def _more(name: str, preset: Preset, written: Keys) -> Keys:
-    """The keys of a preset that depend on what the file says."""
+    """The keys of a preset that depend on the form of other values."""
     keys = _DERIVED[name](written) if name in _DERIVED else {}
     return {
         **keys,
@@ -97,7 +96,7 @@ def _cognito(written: Keys) -> Keys:
 
 
 def _entra(written: Keys) -> Keys:
-    """One tenant has its own addresses, several share those with a template."""
+    """One tenant has its own URLs; several tenants share a template."""
     tenants = written.get("tenant")
     if isinstance(tenants, str) and tenants != "any":
         return {}
@@ -127,7 +126,7 @@ def _github_actions(written: Keys) -> Keys:
 
 
 def _okta(written: Keys) -> Keys:
-    """A custom authorization server is named in the URL; the organisation's own one is not."""
+    """The URL names a custom authorization server, but not the organisation's own one."""
     url = _url_of(written.get("issuer"))
     return {"jwks_uri": f"{url}/v1/keys" if "/oauth2/" in url else f"{url}/oauth2/v1/keys"}
 
@@ -160,7 +159,7 @@ def _filled(preset: Preset, more: Keys, written: Keys) -> dict[str, Any]:
 
 
 def other_spelling(preset: Preset, issuer: object) -> str | None:
-    """The `iss` as its tokens have it, where it was written with a slash too many or too few at its end."""
+    """The `iss` of its tokens, if the file has it with a wrong slash at the end."""
     if not isinstance(issuer, str) or preset.slash is None or issuer.endswith("/") is preset.slash:
         return None
     return f"{issuer.rstrip('/')}/" if preset.slash else issuer.rstrip("/")

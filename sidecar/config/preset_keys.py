@@ -1,4 +1,4 @@
-"""The keys of an issuer that presets are given: what only the user knows."""
+"""The keys of an issuer that are inputs of presets."""
 
 import re
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@*-]*")
 
 def _word(value: str) -> str:
     if not _WORD.fullmatch(value):
-        raise ValueError("{input} is no name or id: letters, digits and ._:/@- only")
+        raise ValueError("{input} is not a name or id; use only letters, digits and ._:/@-")
     return value
 
 
@@ -25,7 +25,7 @@ def _tenant(value: object) -> str | tuple[str, ...]:
 
 
 def _form(pattern: str, text: str) -> AfterValidator:
-    """A word of another form makes a URL or a rule that no token ever meets."""
+    """A type for words of this form; another form would make a wrong URL, or a rule that no token meets."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, _word(value)):
@@ -59,15 +59,15 @@ Tenants = Annotated[
 
 
 class PresetKeys(Struct):
-    """What presets are given."""
+    """The inputs of presets."""
 
-    arn: Arn | None = key("For preset aws_alb: the load balancer.", None)
-    client: Word | None = key("For presets keycloak (whose roles count, too) and workos: the client's ID.", None)
+    arn: Arn | None = key("For preset aws_alb: the load balancer's ARN.", None)
+    client: Word | None = key("For presets keycloak (its client roles count too) and workos: the client's ID.", None)
     domain: Domain | None = key("For preset google: the Workspace domain (hd) whose users are accepted.", None)
     policies: NonEmpty[Word] | None = key("For preset entra_b2c: the policies (user flows).", None)
     project: Project | None = key("For presets firebase, firebase_session, gitlab and supabase.", None)
     region: Word | None = key(
-        "For presets aws_alb and cognito. Left out: that of the ARN, or of the user pool's ID.", None
+        "For presets aws_alb and cognito: the AWS region. Left out: the region in the ARN or the user pool's ID.", None
     )
     repository: Repository | None = key("For preset github_actions: OWNER/NAME, or OWNER/* for all of an owner.", None)
     tenant: Tenants | None = key("For preset entra: the tenant's ID, a list of them, or any.", None)

@@ -1,4 +1,4 @@
-"""Reads `presets.yaml`, which says what is known of some issuers."""
+"""Reads `presets.yaml`, the settings of known issuers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ FILE = Path(__file__).with_suffix(".yaml")
 
 
 class Preset(NamedTuple):
-    """One entry of the file, whose head says what each field means."""
+    """One entry of the file. The head of the file explains each field."""
 
     keys: Keys
     asks: Sequence[str] = ()
@@ -28,12 +28,12 @@ class Preset(NamedTuple):
 
     @property
     def used(self) -> set[str]:
-        """The keys of the user's own that the preset looks at."""
+        """The keys of the issuer that the preset uses."""
         return {*self.asks, *self.may, *self.given}
 
 
 def _read() -> Mapping[str, Preset]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with libyaml
     entries: dict[str, dict[str, Any]] = yaml.load(FILE.read_bytes(), loader)  # noqa: S506  # both are safe
     return {name: Preset(**entry) for name, entry in entries.items()}
 

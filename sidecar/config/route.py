@@ -1,4 +1,4 @@
-"""Backends and the rules that lead to them, in the configuration."""
+"""Upstreams and routes in the configuration."""
 
 import re
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
 from sidecar.config.yaml_source import Section
 
-MAX_REGEX = 256  # characters; a longer one is a program
+MAX_REGEX = 256  # characters
 
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
 
@@ -27,8 +27,10 @@ class Upstream(Struct):
 
     name: SkipJsonSchema[str]
     url: UpstreamUrl = key("http://host:port, https://host:port or unix:///path/of.sock.")
-    tls: ClientTls = key("How to know it, for https.", ClientTls())
-    token: MintedToken | None = key("A JWT of our own as its Authorization: Bearer. Left out: none.", None)
+    tls: ClientTls = key("TLS to the backend, for https.", ClientTls())
+    token: MintedToken | None = key(
+        "A JWT that the sidecar mints, sent as Authorization: Bearer. Left out: none.", None
+    )
 
     @property
     def scheme(self) -> str:
@@ -42,25 +44,23 @@ class Upstream(Struct):
 
     @property
     def port(self) -> int:
-        """The URL's or its scheme's; 0 for a socket."""
+        """The port of the URL or the scheme's default; 0 for a socket."""
         return urlsplit(self.url).port or {"http": 80, "https": 443}.get(self.scheme, 0)
 
     @property
     def path(self) -> str:
-        """Of the unix socket, else empty."""
+        """The path of the unix socket, else empty."""
         return urlsplit(self.url).path if self.scheme == "unix" else ""
 
     @check("url")
     def _tls_is_for_https(self, section: Section) -> None:
         if "tls" in section and self.scheme != "https":
-            section.report("is for https, and this upstream's url is not", "tls")
+            section.report("is only for https; remove it or change the url", "tls")
 
 
 def _regex(value: str) -> str:
     if len(value) > MAX_REGEX:
-        raise ValueError(
-            f"is longer than {MAX_REGEX} characters; several rules are easier to read than one such pattern"
-        )
+        raise ValueError(f"is longer than {MAX_REGEX} characters; split it into several rules")
     try:
         regular(value)
         regular(value, any_case=True)
@@ -79,56 +79,58 @@ def _host(value: str) -> str:
 
 def _upgrade(value: str) -> str:
     if value == "h2c":
-        raise ValueError("{input} would carry requests that nobody verifies; it is never passed on")
+        raise ValueError("{input} would carry requests without verification; remove it")
     if not re.fullmatch(r"[a-z0-9./+-]+", value):
         raise ValueError("{input} is not a protocol's name in lower case, such as websocket")
     return value
 
 
 class Route(Struct):
-    """A rule for some requests."""
+    """A rule for the requests that it matches."""
 
     line: SkipJsonSchema[int] = 0
     path: RoutePath | None = key(
-        "Exactly this path, or with a final /* everything at and below; a * elsewhere is a part of one segment.",
+        "The exact path, or with a final /* everything at and below; a * elsewhere is a part of one segment.",
         None,
     )
     path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
-        "Instead of path: what the whole path must match (RE2). A path of more than 2048 characters that may meet it is a 400.",
+        "In place of path: a regular expression (RE2) for the whole path. A path over 2048 characters that may match is a 400.",
         None,
     )
     hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(
-        "Only requests to these hosts; *.example.com is every name below it. No Host (HTTP/1.0) is none of them. Left out: all.",
+        "Only these hosts; *.example.com is every name below it. A request without Host (HTTP/1.0) never matches. Left out: all.",
         None,
     )
     methods: NonEmpty[Method] | None = key(
-        "Only these, and HEAD with GET; other requests go on to the next rules. Left out: all.", None
+        "Only these methods, and HEAD with GET; other requests continue with the next rule. Left out: all.", None
     )
     auth: Literal["required", "optional", "api_key", "none", "deny"] = key(
-        "required: a valid token. optional: or no token. api_key: an API key. none: nothing is looked at. deny: nobody gets in.",
+        "required: a valid token. optional: a valid token or none. api_key: an API key. none: no check. deny: always a 403.",
         "required",
     )
-    issuers: NonEmpty[str] | None = key("Only their tokens. Left out: those of every issuer.", None)
-    require: Require | None = key("What the token must hold; otherwise 403.", None)
+    issuers: NonEmpty[str] | None = key("The issuers whose tokens are accepted. Left out: all.", None)
+    require: Require | None = key("The rules for the token's claims; otherwise 403.", None)
     preflight: Literal["forward", "reject"] = key(
-        "CORS preflights come without a token: forward lets them through, reject asks for one.", "forward"
+        "For CORS preflights, which have no token. forward: accepted without one. reject: needs one.", "forward"
     )
     mode: Literal["enforce", "report"] | None = key(
-        "report: what would be refused is counted, logged and let in. Left out: the file's mode.", None
+        "report: requests that would be refused are counted, logged and accepted. Left out: the file's mode.", None
     )
     encoded_slashes: Literal["pass", "reject"] = key(
-        "%2F, %5C in a path. pass: as they came, if every reading meets this rule; never with strip_prefix. reject: a 400.",
+        "For %2F and %5C in a path. pass: unchanged, if every reading matches this rule; not with strip_prefix. reject: a 400.",
         "pass",
     )
-    upstream: str | None = key("The upstream of these requests. Left out: the default one.", None)
-    strip_prefix: PathPrefix | None = key("Taken off the path before it is sent on.", None)
-    host: Literal["preserve", "upstream"] = key("The Host that the upstream sees: the client's or its own.", "preserve")
+    upstream: str | None = key("The upstream for these requests. Left out: the default one.", None)
+    strip_prefix: PathPrefix | None = key("A prefix that is removed from the path for the backend.", None)
+    host: Literal["preserve", "upstream"] = key(
+        "The Host for the backend: the client's, or the upstream's.", "preserve"
+    )
     forward_token: StrictBool | None = key(
-        "Send the token on. Left out: the file's forward_token, or true where the mode is report.", None
+        "Forward the token. Left out: the file's forward_token, or true in report mode.", None
     )
     max_body_bytes: Annotated[StrictInt, Field(ge=0)] | None = key("A larger body is a 413. Left out: any size.", None)
     upgrades: tuple[Annotated[str, AfterValidator(_upgrade)], ...] = key(
-        "Protocols that a connection may change to once its request was verified.", ("websocket",)
+        "The protocols that a verified request may upgrade to.", ("websocket",)
     )
 
     @check()
@@ -140,10 +142,10 @@ class Route(Struct):
     def _asks_only_where_it_looks(self, section: Section) -> None:
         for asked in ("issuers", "require"):
             if self.auth in ("none", "deny") and asked in section:
-                text = f"contradicts auth: {self.auth}, which looks at no token; remove one of the two"
+                text = f"contradicts auth: {self.auth}, which checks no token; remove one of the two"
                 section.report(text, asked)
         if self.auth == "api_key" and "issuers" in section:
-            section.report("contradicts auth: api_key, which asks for no token; remove one of the two", "issuers")
+            section.report("contradicts auth: api_key, which needs no token; remove one of the two", "issuers")
 
     @check("auth", "forward_token")
     def _no_api_key_is_sent_on(self, section: Section) -> None:
@@ -155,15 +157,15 @@ class Route(Struct):
         if self.auth == "none" and self.mode == "report":
             section.report("contradicts auth: none, which refuses nothing; remove one of the two", "mode")
         if self.auth == "deny" and self.mode == "report":
-            section.report("contradicts auth: deny, which lets nobody in; remove one of the two", "mode")
+            section.report("contradicts auth: deny, which refuses every request; remove one of the two", "mode")
 
     @check("strip_prefix", "path")
     def _begins_with_its_prefix(self, section: Section) -> None:
         if self.strip_prefix and self.path and not f"{self.path}/".startswith(f"{self.strip_prefix}/"):
-            section.report(f"is no prefix of {self.path}; these paths do not begin with it", "strip_prefix")
+            section.report(f"is not a prefix of {self.path}; write the beginning of the path", "strip_prefix")
 
     def covers(self, other: "Route") -> bool:
-        """Are all paths and hosts of the other one among those of this one? Of patterns only what is plain to see."""
+        """Does this rule cover all paths and hosts of the other one? For patterns, only obvious cases count."""
         if self.hosts is not None and not (other.hosts is not None and set(other.hosts) <= set(self.hosts)):
             return False
         if self.path is None or other.path is None:
@@ -176,13 +178,13 @@ class Route(Struct):
 def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
     """Report every rule whose requests all meet earlier ones. `rules` are those whose path, hosts and methods could be read."""
     readable = [(rule, route) for rule, route in rules if route.path or route.path_regex]
-    earlier: dict[tuple[str, str | None], list[int]] = {}  # by what they cover, and each of their hosts
+    earlier: dict[tuple[str, str | None], list[int]] = {}  # by path, and by each of their hosts
     for place, (rule, route) in enumerate(readable):
         written = route.path or route.path_regex or ""
         hosts = route.hosts or (None,)
-        left = set(_with_head(route.methods) or [""])  # "" is the methods that no rule can name
+        left = set(_with_head(route.methods) or [""])  # "" stands for all other methods
         hiding: list[str] = []
-        # Who covers it all covers its first host.
+        # A rule that covers all of its hosts covers the first one.
         places: set[int] = set()
         for text in _covering(route):
             places.update(earlier.get((text, None), ()), earlier.get((text, hosts[0]), ()))
@@ -192,7 +194,7 @@ def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
                 left = left - taken
                 hiding.append(f"routes.{other_rule.path[-1]} (line {other_rule.line()})")
             if not left:
-                text = f"is never reached: all its requests meet {' or '.join(hiding)} first; move it up or remove it"
+                text = f"is never reached: {' or '.join(hiding)} matches all of its requests first; move it up or remove it"
                 rule.report(text, "path" if "path" in rule else "path_regex")
                 break
         for host in hosts:
@@ -200,7 +202,7 @@ def check_hidden(rules: Iterable[tuple[Section, Route]]) -> None:
 
 
 def _covering(route: Route) -> list[str]:
-    """How a rule that covers all its paths may be written."""
+    """The paths of rules that would cover all paths of this one."""
     if route.path is None:
         return [route.path_regex or ""]
     segments = route.path.removesuffix("/*").split("/")
@@ -208,6 +210,6 @@ def _covering(route: Route) -> list[str]:
 
 
 def _with_head(methods: Iterable[str] | None) -> frozenset[str]:
-    """A rule for GET is one for HEAD, too."""
+    """The methods, with HEAD if GET is among them."""
     named = frozenset(methods or ())
     return named | {"HEAD"} if "GET" in named else named

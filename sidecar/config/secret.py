@@ -1,4 +1,4 @@
-"""Values of the configuration that are secret: a shared secret comes from a file or a variable, never from the file itself."""
+"""Shared secrets of the configuration. They come from a file or a variable, never from the configuration itself."""
 
 import re
 from pathlib import Path
@@ -14,15 +14,17 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def shared_secret(content: bytes) -> bytes:
-    """The secret that a file or variable holds: all but the line break that editors and `echo` leave at its end.
+    """The secret in a file or variable, without a line break at its end.
 
-    Raises ValueError, in words that do not tell the secret.
+    Raises ValueError with a text that does not hold the secret.
     """
     secret = re.sub(rb"\r?\n\Z", b"", content)
     if secret.startswith(b"-----BEGIN "):
-        raise ValueError("holds a key or certificate in PEM; what others may know cannot be a secret")
+        raise ValueError(
+            "holds a key or certificate in PEM, which is not a secret; use public_key_file for a public key"
+        )
     if len(secret) < MIN_SECRET_BYTES:
-        raise ValueError(f"holds a secret of {len(secret)} bytes; at least {MIN_SECRET_BYTES} cannot be guessed")
+        raise ValueError(f"holds a secret of {len(secret)} bytes; use at least {MIN_SECRET_BYTES}")
     return secret
 
 
@@ -32,19 +34,19 @@ def _secret_file(value: object, info: ValidationInfo) -> Path:
         content = path.read_bytes() if path.is_file() else None
     except OSError:
         content = None
-    if content is not None:  # it may be mounted later, as other files of keys; until then nothing is verified with it
+    if content is not None:  # the file may be mounted later; until then its issuer has no keys
         shared_secret(content)
     return path
 
 
 def _secret_variable(value: object, info: ValidationInfo) -> SecretBytes:
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
-        raise ValueError("must be the name of an environment variable; a secret itself has no place in this file")
+        raise ValueError("must be the name of an environment variable, not the secret itself")
     environ = surroundings(info).environ
     if value not in environ:
         raise ValueError(
             "the environment has no variable of this name"
-        )  # nor is it told: it might be the secret itself
+        )  # the name is not shown: it might be the secret itself
     return SecretBytes(shared_secret(environ[value].encode(errors="surrogateescape")))
 
 

@@ -1,4 +1,4 @@
-"""How a mapping of the file becomes a struct: all of its problems reported, in our words; and the JSON Schema of the file."""
+"""The base of all structs: turns a mapping into a struct, reports all problems in plain words, and makes the JSON Schema."""
 
 import re
 from collections.abc import Callable
@@ -24,21 +24,21 @@ from sidecar.config.values import Size, nearest
 from sidecar.config.yaml_source import Section
 
 _MISSING = {
-    "endpoint": "such as http://127.0.0.1:4318/v1/traces",
+    "endpoint": "write it, such as http://127.0.0.1:4318/v1/traces",
     "original": "x-forwarded for Traefik and Caddy, x-original for nginx, path for Envoy",
-    "audience": "it is the `aud` that the backend expects, such as my-backend",
+    "audience": "write the `aud` that the backend expects, such as my-backend",
     "audiences": "list the `aud` values that mean this backend, or write `audiences: any` to switch the check off",
-    "issuer": "it is the `iss` of the tokens to the letter, such as https://idp.example/",
+    "issuer": "write the exact `iss` of the tokens, such as https://idp.example/",
     "issuers": "name at least one issuer whose tokens are accepted",
     "origins": "list the origins of the pages that may read refusals, such as https://app.example.com",
-    "path": "such as /health",
-    "secret_file": "such as /run/secrets/signature",
-    "url": "such as http://127.0.0.1:9292",
+    "path": "write it, such as /health",
+    "secret_file": "write it, such as /run/secrets/signature",
+    "url": "write it, such as http://127.0.0.1:9292",
 }
 
 
 def key(description: str, default: Any = ..., name: str | None = None) -> Any:
-    """A field of a struct: one line why, its default (none: the file must have it), its key if that is not the field's name."""
+    """A field of a struct: its description, its default (none: the key is required), its key if that is not the field's name."""
     return Field(default, alias=name, description=description)
 
 
@@ -72,7 +72,7 @@ class Struct(BaseModel):
 
     @classmethod
     def keys(cls) -> set[str]:
-        """The keys that the file may have here: not what is said of the struct itself, its own key, its line, digest and text."""
+        """The keys that the file may have here, without the struct's own attributes such as its line."""
         return {field.alias or name for name, field in cls.model_fields.items()} - {"name", "line", "digest", "written"}
 
     def could_read(self, *fields: str) -> bool:
@@ -87,7 +87,7 @@ class Struct(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _report(cls, section: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Go on without the wrong keys, so that the checks between the others still run."""
+        """Validate without the invalid keys, so that the checks between the others still run."""
         if not isinstance(section, Section):
             return handler(section)
         keys = cls.keys()
@@ -118,7 +118,7 @@ class Struct(BaseModel):
 
 
 def _report(section: Section, error: ErrorDetails) -> None:
-    """One of pydantic's errors in our words."""
+    """Report one of pydantic's errors in plain words."""
     path, value = error["loc"], error["input"]
     if value is None:
         return  # reported where it was read
@@ -130,7 +130,7 @@ def _report(section: Section, error: ErrorDetails) -> None:
             text = str(context["error"])
         case "literal_error":
             choices = re.findall("'([^']*)'", context["expected"])
-            # All are named, and none is suggested: a slip may not lead to the one that opens a door.
+            # All choices are listed and none is suggested: a suggestion could weaken the protection.
             text = f"{{input}} is not one of: {', '.join(choices)}"
         case "string_type":
             text = (
@@ -147,7 +147,7 @@ def _report(section: Section, error: ErrorDetails) -> None:
         case "too_short" if value:
             return  # its items were wrong, and are reported
         case "too_short":
-            text = "is empty, which could mean all or none; name at least one"
+            text = "is empty, which could mean all or none; add at least one"
         case _:  # model_type and dict_type
             text = "must be a mapping of keys, not {input}"
     at_key = path[-1] == "[key]"
@@ -155,7 +155,7 @@ def _report(section: Section, error: ErrorDetails) -> None:
 
 
 def _sections(value: object) -> object:
-    """Of a list or mapping of structs those that can be read; None when that leaves nothing."""
+    """The valid structs of a list or mapping; None if none is left."""
     if isinstance(value, list):
         return [item for item in value if isinstance(item, Section)] or None
     if isinstance(value, dict):
@@ -164,10 +164,10 @@ def _sections(value: object) -> object:
 
 
 class FileSchema(GenerateJsonSchema):
-    """The schema of what stands in the file: durations and addresses are text, and there is no null."""
+    """The schema of the file: durations and addresses are text, and there is no null."""
 
     def encode_default(self, dft: Any) -> Any:
-        """A default as the file writes it. The floats of the configuration are all durations."""
+        """A default in the form of the file. All floats of the configuration are durations."""
         if isinstance(dft, float):
             return f"{dft:g}s"
         if isinstance(dft, Address | Size):
@@ -181,16 +181,16 @@ class FileSchema(GenerateJsonSchema):
         return super().encode_default(dft)
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
-        """Without the defaults that the file does not write: None, and whole structs, whose keys have their own."""
+        """Leave out defaults that the file cannot have: None, and whole structs, whose keys have their own."""
         default = schema.get("default")
         if default is None or isinstance(default, BaseModel):
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 
     def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
-        """None is how the program calls a key that the file leaves out."""
+        """Without null: None means that the file leaves the key out."""
         return self.generate_inner(schema["schema"])
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
-        """The key is title enough."""
+        """Without titles."""
         return False

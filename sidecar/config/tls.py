@@ -1,4 +1,4 @@
-"""TLS towards another server, in the configuration."""
+"""TLS in the configuration: to other servers, and on the listener."""
 
 from typing import Annotated
 
@@ -12,25 +12,27 @@ from sidecar.config.yaml_source import Section
 
 def _insecure(value: bool, info: ValidationInfo) -> bool:
     if value and surroundings(info).environ.get("ALLOW_INSECURE") != "1":
-        raise ValueError("lets anyone on the way pose as the other side; where that is meant, set ALLOW_INSECURE=1 too")
+        raise ValueError(
+            "lets an attacker on the way pose as the server; if you accept that, also set ALLOW_INSECURE=1"
+        )
     return value
 
 
 class ClientTls(Struct):
-    """How to know another server, and to be known by it. The files are read again for each connection."""
+    """TLS to another server. Changed files are used from the next connection on."""
 
     ca_file: ConfigFile | None = key("Authorities to trust instead of the system's (PEM).", None)
-    cert_file: ConfigFile | None = key("A certificate to show (PEM).", None)
+    cert_file: ConfigFile | None = key("The client certificate (PEM).", None)
     key_file: ConfigFile | None = key("Its private key (PEM). Left out: it is in cert_file.", None)
-    server_name: ServerName | None = key("The name in the server's certificate, where it is not the URL's host.", None)
+    server_name: ServerName | None = key("The name in the server's certificate, if it is not the URL's host.", None)
     insecure_skip_verify: Annotated[StrictBool, AfterValidator(_insecure)] = key(
-        "Trust whoever answers. Needs ALLOW_INSECURE=1 in the environment too.", False
+        "true: do not verify the server's certificate. Also needs ALLOW_INSECURE=1 in the environment.", False
     )
 
     @check()
     def _a_key_belongs_to_a_certificate(self, section: Section) -> None:
         if "key_file" in section and "cert_file" not in section:
-            section.report("is the key of no certificate; add cert_file, or remove it", "key_file")
+            section.report("needs cert_file; add cert_file, or remove it", "key_file")
 
     @check("insecure_skip_verify")
     def _an_authority_verifies(self, section: Section) -> None:
@@ -39,8 +41,10 @@ class ClientTls(Struct):
 
 
 class ListenerTls(Struct):
-    """How clients know the sidecar. The files are read again when they change."""
+    """TLS on the listener. The files are read again when they change."""
 
-    cert_file: ConfigFile = key("The certificate, with those of its issuers (PEM).")
+    cert_file: ConfigFile = key("The certificate with its chain (PEM).")
     key_file: ConfigFile | None = key("Its private key (PEM). Left out: it is in cert_file.", None)
-    client_ca_file: ConfigFile | None = key("Only clients with a certificate of these authorities (PEM).", None)
+    client_ca_file: ConfigFile | None = key(
+        "Authorities (PEM); clients need a certificate of one of them. Left out: none.", None
+    )

@@ -1,7 +1,7 @@
-"""What a single value of the configuration may be: the types of the structs' fields, with their JSON Schema.
+"""The types of single values of the configuration, with their JSON Schema.
 
-Each function takes a value as YAML gave it and returns it as the program wants it, or raises ValueError with what is wrong and
-what it could be; `{input}` in the text stands for the value as it is written in the file.
+Each function takes a value from YAML and returns the program's value, or raises ValueError with the problem and the choices.
+`{input}` in the text stands for the value as written in the file.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-ED25519 = "Ed25519"  # RFC 9864: another name of EdDSA, with the one curve that is used here
+ED25519 = "Ed25519"  # RFC 9864: another name of EdDSA with the supported curve
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,20 +27,20 @@ _PLACE = re.compile(r"https?://[^/?#{}]+/(?:[^?#{}]*/)?\{([A-Za-z0-9_.:-]+)\}(?:
 _ROUTE = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/*]*")  # pchar of RFC 3986, and * for patterns
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # what a quoted-string of RFC 9110 holds without escapes
-_CLAIM_NAME = re.compile(r"[!#-\[\]-~]+")  # what may stand in an answer: RFC 6750 section 3
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # the characters of a quoted-string (RFC 9110) that need no escapes
+_CLAIM_NAME = re.compile(r"[!#-\[\]-~]+")  # the characters that an answer may hold: RFC 6750 section 3
 _CLAIM_PART = re.compile(r"(?:[^\\.]|\\[\\.])+")
 
 
 class Surroundings(NamedTuple):
-    """What a file means but does not hold: the directory where its relative paths begin, and the environment."""
+    """The surroundings of a file: the directory of its relative paths, and the environment."""
 
     base: Path
     environ: Mapping[str, str]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the known word that looks most like this one, or nothing."""
+    """`; did you mean X?` with the most similar known word, or empty."""
     spelled = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), spelled, 1)
     return f"; did you mean {spelled[close[0]]}?" if close else ""
@@ -60,7 +60,7 @@ def _seconds(value: object) -> float:
 
 
 class Size(int):
-    """A number of bytes; as text with its unit, as the file writes it."""
+    """A number of bytes; its text has a unit, as in the file."""
 
     def __str__(self) -> str:
         unit = next((unit for unit in reversed(_SIZES) if self % _SIZES[unit] == 0), None)
@@ -87,7 +87,7 @@ def _above_zero(seconds: float) -> float:
 def _algorithm(value: str) -> str:
     choices = f"one of: {', '.join(ALGORITHMS)}"
     if value.lower() == "none":
-        raise ValueError(f"{{input}} would accept tokens without a signature, which anybody can write; {choices}")
+        raise ValueError(f"{{input}} would accept tokens without a signature, which anyone can forge; {choices}")
     known = (*ALGORITHMS, *SECRET_ALGORITHMS)
     if value == ED25519:
         return "EdDSA"
@@ -103,17 +103,17 @@ def _audiences(value: object) -> object:
         raise ValueError("must be a list such as [my-api], or the word any to switch the check off")
     if "any" in value:
         raise ValueError(
-            "in a list 'any' would be an audience like the others; write `audiences: any` to switch the check off"
+            "in a list 'any' is an audience like the others; write `audiences: any` to switch the check off"
         )
     return value
 
 
 def _issuer(value: str) -> str:
     if not value or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise ValueError("must be the `iss` of the tokens to the letter: not empty, without white space")
+        raise ValueError("must be the exact `iss` of the tokens, not empty, without white space")
     if "*" in value:
         raise ValueError(
-            "{input} is no pattern: no host is ever guessed; a claim of the token may stand in the path, as {tid}"
+            "{input} is not a pattern, and a host cannot be one; a claim of the token may be in the path, such as {tid}"
         )
     if re.search("[{}]", value):
         _issuer_template(value)
@@ -124,21 +124,21 @@ def _issuer_template(value: str) -> None:
     place = _PLACE.fullmatch(value)
     if place is None:
         raise ValueError(
-            "{input} is no template: {claim} stands once, for one whole segment of the path, such as {tid}"
+            "{input} is not a template; write {claim} once, as one whole segment of the path, such as {tid}"
         )
     if place[1] == "tenantid":
-        raise ValueError("{input} is how Entra's discovery document writes it; the claim is {tid} (see preset entra)")
+        raise ValueError("{input} is the form in Entra's discovery document; write {tid}, the claim (see preset entra)")
 
 
 def file_path(value: object, info: ValidationInfo) -> Path:
-    """The path of a file; a relative one begins at the directory of the configuration."""
+    """The path of a file, relative to the directory of the configuration."""
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be the path of a file; a relative one begins at the directory of this configuration")
+        raise ValueError("must be the path of a file; a relative path starts at the directory of this configuration")
     return Path(surroundings(info).base, value)
 
 
 def surroundings(info: ValidationInfo) -> Surroundings:
-    """Of the file that is being read; of this process for a struct that code makes."""
+    """The surroundings of the current file, or of this process for a struct that code makes."""
     return info.context or Surroundings(Path(), os.environ)
 
 
@@ -146,39 +146,43 @@ def _workers(value: object) -> int:
     if value == "auto":
         return os.cpu_count() or 1
     if not isinstance(value, int) or value is True or value < 1:
-        raise ValueError("{input} is not a number of workers; a whole number from 1, or auto for one a processor")
+        raise ValueError(
+            "{input} is not a number of workers; write a whole number from 1, or auto for one for each processor"
+        )
     return value
 
 
 def _realm(value: str) -> str:
     if not _QUOTABLE.fullmatch(value):
         raise ValueError(
-            'must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'
+            'must be printable ASCII, not empty, without " and \\: it goes into WWW-Authenticate in quotes'
         )
     return value
 
 
 def _name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit")
+        raise ValueError(
+            "is not a name; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
     return name
 
 
 def claim_path(value: object) -> list[str]:
-    """The names on the way to a claim, of a dotted path or a list."""
+    """The names of a claim path, from a dotted path or a list."""
     if isinstance(value, list):
         return value
     parts = _CLAIM_PART.findall(value) if isinstance(value, str) else []
     if not parts or ".".join(parts) != value:
         raise ValueError(
-            "{input} is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
+            "{input} is not a claim or a path such as realm_access.roles; write \\. for a dot in a name, \\\\ for a backslash"
         )
     return [re.sub(r"\\(.)", r"\1", part) for part in parts]
 
 
 def _claim_name(name: str) -> str:
     if not _CLAIM_NAME.fullmatch(name):
-        raise ValueError("{input} is not a claim: printable ASCII without blanks, quotes and backslashes")
+        raise ValueError("{input} is not a claim; use printable ASCII without spaces, quotes and backslashes")
     return name
 
 
@@ -186,41 +190,45 @@ def _route_path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("{input} does not begin with /")
     if "**" in value:
-        raise ValueError("{input} has a **; a final /* is everything at and below, a * elsewhere a part of one segment")
+        raise ValueError(
+            "{input} has a **; write a final /* for everything at and below, a * elsewhere for a part of one segment"
+        )
     if not _ROUTE.fullmatch(value):
         raise ValueError(
-            "{input} is more than a path; without query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
+            "{input} is not a plain path; leave out query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
         )
     if _FOLDED.search(value):
         raise ValueError(
-            "{input} has an empty, . or .. segment, which programs read in different ways; write the path that is meant"
+            "{input} has an empty, . or .. segment, which programs read in different ways; write the plain path"
         )
     return value
 
 
 def _path_prefix(value: str) -> str:
     if not re.fullmatch(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+", value):
-        raise ValueError("{input} is not a prefix: a path without a / at its end, such as /api")
+        raise ValueError("{input} is not a prefix; write a path without a / at its end, such as /api")
     return value
 
 
 def _request_path(value: str) -> str:
     if not re.fullmatch(r"/[!\"$-~]*", value):
-        raise ValueError("{input} is not a path to ask for: it begins with / and has neither blanks nor a #")
+        raise ValueError("{input} is not a path for a request; begin it with /, without spaces and #")
     return value
 
 
 def _method(value: str) -> str:
     if not TOKEN.fullmatch(value) or value != value.upper():
-        raise ValueError("{input} is not a method; methods are upper case, such as GET")
+        raise ValueError("{input} is not a method; write it in upper case, such as GET")
     if value in ("CONNECT", "TRACE"):
-        raise ValueError("{input} is refused on every path, so no route can be for it")
+        raise ValueError("{input} is refused on every path; remove it")
     return value
 
 
 def _scope(value: str) -> str:
     if not _SCOPE.fullmatch(value):
-        raise ValueError("{input} is not a scope; one word of printable ASCII an item, without quotes and backslashes")
+        raise ValueError(
+            "{input} is not a scope; write one word of printable ASCII for each item, without quotes and backslashes"
+        )
     return value
 
 

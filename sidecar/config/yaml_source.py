@@ -1,9 +1,9 @@
-"""The YAML half of the configuration: text -> plain values that know where they stand in the file.
+"""Reads YAML into plain values with their lines and columns.
 
-Stricter than YAML 1.1, so that nobody is surprised: scalars are those of YAML 1.2's core schema (`on`, `yes`, `1:30` and `0123`
-are text), a key is text and given once, a file is one document, and there are no tags, anchors, aliases and empty values.
-`${VAR}` and `${VAR:-default}` are replaced from the environment in parsed scalars, never in the text: what a variable holds
-cannot become a list or a key. `$$` is one `$`.
+Stricter than YAML 1.1: scalars are those of YAML 1.2's core schema (`on`, `yes`, `1:30` and `0123` are text), a key is text and
+comes once, a file is one document, and there are no tags, anchors, aliases and empty values. `${VAR}` and `${VAR:-default}` are
+replaced from the environment in parsed scalars, never in the text, so the content of a variable cannot become a list or a key.
+`$$` is one `$`.
 """
 
 import re
@@ -14,34 +14,34 @@ from typing import Any
 import yaml
 
 Path = tuple[str | int, ...]
-"""Where a value is: keys, and the numbers of list items from 0."""
+"""The path of a value: keys, and the numbers of list items from 0."""
 Mark = tuple[int, int]
 """Line and column, from 1."""
 
-MAX_DEPTH = 20  # the deepest key of the configuration is at 5; the parser here calls itself once a level
+MAX_DEPTH = 20  # the deepest key of the configuration is at 5; the parser is recursive
 SHOWN_CHARACTERS = 40  # enough to find a value in the file
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}|(?P<wrong>\{))")
-# At most 18 digits: more is no number that anything here could mean, and int() takes its time over long ones.
+# At most 18 digits: no setting needs more, and int() is slow for long ones.
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})|0o[0-7]{1,18}|0x[0-9a-fA-F]{1,15}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = ("", "~", "null", "Null", "NULL")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-# PyYAML's wording -> ours, and whether the place to look at is where the thing began rather than where it went wrong.
+# A part of PyYAML's message, whether to report the place where the construct began, and the sidecar's message.
 _SYNTAX = (
     ("could not find expected ':'", True, "a key needs a ':' after it; write `key: value`"),
     ("mapping values are not", False, "a ':' is not allowed here; indent the keys of a block alike, quote a value with ': '"),
     ("'\\t' that cannot start", False, "a tab cannot indent in YAML; use spaces"),
     ("cannot start any token", False, "a value cannot begin with this character; put it in quotes"),
     ("sequence entries are not", False, "a '-' is not allowed here; begin each item of a list on a line of its own"),
-    ("<block end>", False, "this does not fit the lines above; indent the keys of a block alike, quote values like [a]b"),
+    ("<block end>", False, "this does not match the lines above; indent the keys of a block alike, quote values like [a]b"),
     ("the node content", False, "a value is missing here; put one with any of : [ ] { } , in quotes"),
-    ("<document start>", False, "this does not fit the lines above; indent the keys of a block alike"),
+    ("<document start>", False, "this does not match the lines above; indent the keys of a block alike"),
     ("expected ',' or", False, "a ',' or the closing bracket is missing before this; in brackets ${VAR} needs quotes"),
     ("unexpected end of stream", True, "this quoted text is not closed"),
-    ("escape", False, "no such escape in a double-quoted text; single quotes keep a backslash as it is"),
+    ("escape", False, "this escape does not exist in double quotes; use single quotes for a plain backslash"),
     ("expected alphabetic or numeric", False, "a value that begins with * or & must be in quotes"),
     ("special characters", False, "a control character is not allowed here; write it as an escape in double quotes"),
 )  # fmt: skip
@@ -49,7 +49,7 @@ _SYNTAX = (
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong with the file: where, and what it is and could be. Line 0: no line in particular."""
+    """One problem of the file: its place, the problem and the choices. Line 0: the whole file."""
 
     source: str
     line: int
@@ -65,7 +65,7 @@ class Problem:
 
 
 class Section(dict[str, object]):
-    """A mapping of the file. Problems of what is below it are reported through it."""
+    """A mapping of the file, through which problems below it are reported."""
 
     def __init__(self, source: "Source", path: Path) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Section(dict[str, object]):
         self._source = source
 
     def report(self, text: str, *keys: str | int, at_key: bool = False) -> None:
-        """Add a problem of the value at `keys` below this section, or of its key. `{input}` becomes the value as written."""
+        """Report a problem of the value at `keys` below this section, or of its key. `{input}` becomes the value as written."""
         self._source.report(text, (*self.path, *keys), at_key=at_key)
 
     def line(self, *keys: str | int) -> int:
@@ -82,9 +82,9 @@ class Section(dict[str, object]):
 
 
 class Source:
-    """A configuration file, read. `root` is made of Section, list, str, int, float and bool.
+    """A parsed configuration file. `root` is made of Section, list, str, int, float and bool.
 
-    A value that was already reported is None, and nothing else is. `problems` grows while others look at the values.
+    A value that was reported is None; no other value is. `problems` grows during later checks.
     """
 
     def __init__(self, text: str, name: str, environ: Mapping[str, str]) -> None:
@@ -112,12 +112,12 @@ class Source:
             self._add(_position(self._loader.get_mark()), (), _in_our_words("escape")[1])
 
     def report(self, text: str, path: Path, *, at_key: bool = False) -> None:
-        """Add a problem, at the nearest place that the file has: a missing key is reported where its section begins."""
+        """Add a problem at the nearest place in the file: a missing key is reported at the beginning of its section."""
         shown = self._shown.get(path, "this")
         self._add(self.mark(path, at_key=at_key), path, text.replace("{input}", shown))
 
     def mark(self, path: Path, *, at_key: bool) -> Mark:
-        """The position of a value or its key; of the nearest section above when the file does not have it."""
+        """The position of a value or its key; of the nearest section above if the file lacks it."""
         if path in self._values:
             return (self._keys if at_key else self._values)[path]
         while path not in self._keys:
@@ -139,19 +139,19 @@ class Source:
         return root
 
     def _node(self, event: Any, path: Path) -> object:
-        """The value that begins with `event`, and all of its events taken."""
+        """Parse the value that begins with `event`."""
         mark = _position(event.start_mark)
         key_mark = self._keys.setdefault(path, mark)
         scalar = isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
-        # A list or mapping begins anywhere below its key; the key is the better place to look at.
+        # A list or mapping may begin lines below its key, so the key is the better place.
         self._values[path] = mark if scalar else key_mark
         if len(path) > MAX_DEPTH:
             raise _UnreadableError(mark, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
-            self.report("aliases are not used here; write the value out, or quote it if it begins with a *", path)
+            self.report("aliases are not allowed; write the value out, or quote it if it begins with a *", path)
             return None
         if event.anchor is not None:
-            self.report("anchors are not used here; quote the value if it begins with an &", path)
+            self.report("anchors are not allowed; quote the value if it begins with an &", path)
         value: object
         if scalar:
             value = self._scalar(event, path)
@@ -162,7 +162,7 @@ class Source:
             self._shown[path] = "a mapping"
             value = self._section(path)
         if event.tag is not None:
-            self.report("tags are not used here; quote the value if it begins with a !", path)
+            self.report("tags are not allowed; quote the value if it begins with a !", path)
             return None
         return value
 
@@ -185,12 +185,14 @@ class Source:
                 section[key] = self._node(self._event(), (*path, key))
                 continue
             if key is not None:
-                self._add(mark, (*path, key), f"given twice; the first is on line {self._keys[(*path, key)][0]}")
+                self._add(
+                    mark, (*path, key), f"given twice; remove one (the first is on line {self._keys[(*path, key)][0]})"
+                )
             self._skip(self._event())
         return section
 
     def _key(self, event: Any, path: Path) -> str | None:
-        """The key that begins with `event`; None when it is none, which is reported here."""
+        """Parse the key that begins with `event`; report an invalid one and return None."""
         if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None or event.tag is not None:
             self._skip(event)
             text = "a key must be plain text, without tag, anchor or alias"
@@ -204,7 +206,7 @@ class Source:
         return None
 
     def _skip(self, event: Any) -> None:
-        """Take the events of the value that begins with `event`."""
+        """Skip the value that begins with `event`."""
         depth = 0
         while True:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -216,20 +218,20 @@ class Source:
         text = self._replaced(event.value, path)
         if text is None:
             return None
-        # Only plain scalars have a type; what is in quotes is text, whatever a variable put there.
+        # Only plain scalars have a type; a quoted scalar is text, also after a variable was replaced.
         value = _typed(text) if event.style is None else text
         written = event.value if len(event.value) <= SHOWN_CHARACTERS else event.value[:SHOWN_CHARACTERS] + "..."
-        # As written, so that no message shows what a variable holds.
+        # As written, so that no message shows the content of a variable.
         self._shown[path] = repr(written) if isinstance(value, str) else written
         if value is None:
             self.report("has no value; give it one, or leave the key out", path)
         if _SURROGATE.search(text):
-            self.report("is not Unicode text: it holds half of a surrogate pair", path)
+            self.report("is not Unicode text: it holds half of a surrogate pair; remove it", path)
             return None
         return value
 
     def _replaced(self, text: str, path: Path) -> str | None:
-        """The text with its variables replaced; None when one is unknown."""
+        """The text with its variables replaced; None if one is unknown."""
         good = True
 
         def value(match: re.Match[str]) -> str:
@@ -244,7 +246,7 @@ class Source:
             elif name is None:
                 return "$"
             elif default is not None:
-                return self._environ.get(name) or default  # as in a shell: for an empty variable too
+                return self._environ.get(name) or default  # as in a shell: the default also replaces an empty variable
             elif name in self._environ:
                 return self._environ[name]
             else:
@@ -280,7 +282,7 @@ def _position(mark: Any) -> Mark:
 
 
 def _in_our_words(problem: str) -> tuple[bool, str]:
-    """Whether to point at what the problem began in, and what to say."""
+    """Whether to report the place where the construct began, and the message."""
     for theirs, from_start, ours in _SYNTAX:
         if theirs in problem:
             return from_start, ours

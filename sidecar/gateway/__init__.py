@@ -1,1 +1,1 @@
-"""The half that gives out tokens: API keys, keys of our own, what they sign, and the paths at which we answer."""
+"""The gateway half: API keys, signing keys, minted tokens, and the sidecar's own pages on the proxy's listener."""

@@ -1,7 +1,7 @@
-"""API keys: opaque credentials that a file knows by their hashes. A key in, the claims of its holder out.
+"""API keys: opaque credentials whose hashes are in a file. A valid key gives the claims of its holder.
 
-A key is `jsk_<id>_<secret>`. The id finds its entry and may be told to anyone; the secret is 256 random bits, so one SHA-256 is
-as good as a slow hash: there is nothing to guess. Hashes are compared in constant time.
+A key is `jsk_<id>_<secret>`. The id finds the entry and is not secret. The secret is 256 random bits, which nobody can guess, so
+one SHA-256 is as good as a slow hash. Hashes are compared in constant time.
 """
 
 import hmac
@@ -21,11 +21,11 @@ from sidecar.gateway.key_file import members, moment, rfc3339
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
 
-ISSUER = "api_keys"  # the word for them where the names of issuers stand: in logs and metrics
+ISSUER = "api_keys"  # stands for API keys in place of an issuer's name in logs and metrics
 LIKE_A_KEY = re.compile(KEY.encode())
 NEVER = float("inf")
 
-# Said by whoever issues a token, or by `name` and `scopes` here; scp and scopes are other names of scope.
+# Claims that the issuer of a token sets, or that `name` and `scopes` set; scp and scopes are other names of scope.
 _NOT_CLAIMS = frozenset(
     {"iss", "aud", "exp", "nbf", "iat", "jti", "sub", "cnf", "act", "scope", "scp", "scopes", "original_iss"}
 )
@@ -37,14 +37,14 @@ _NOBODY = sha256(secrets.token_bytes()).digest()
 
 
 def carries_a_key(head: bytes) -> bool:
-    """Is there an API key in a head, as it is or behind percent escapes?"""
+    """Does a head hold an API key, plain or percent-encoded?"""
     if LIKE_A_KEY.search(head) is not None:
         return True
     return b"%" in head and LIKE_A_KEY.search(unescaped(head.decode("latin-1")).encode(errors="replace")) is not None
 
 
 class ApiKey(NamedTuple):
-    """An entry of the file. `expires` is a Unix time, NEVER for none; `claims` are those of its holder besides sub and scope."""
+    """An entry of the file. `expires` is a Unix time or NEVER; `claims` are the holder's claims besides sub and scope."""
 
     id: str
     digest: bytes
@@ -56,7 +56,7 @@ class ApiKey(NamedTuple):
 
     @classmethod
     def new(cls, name: str, scopes: tuple[str, ...], claims: Mapping[str, Any], expires: float) -> tuple["ApiKey", str]:
-        """(an entry for a new key, the key itself). ValueError for what an entry cannot hold."""
+        """Make a key; returns (its entry, the key). Raises ValueError for values that an entry cannot hold."""
         number = secrets.token_hex(8)
         key = f"jsk_{number}_{secrets.token_urlsafe(32)}"
         entry = cls(number, sha256(key.encode()).digest(), name, scopes, claims, expires)
@@ -64,11 +64,11 @@ class ApiKey(NamedTuple):
 
     @classmethod
     def read(cls, document: object) -> "ApiKey":
-        """The entry that a document describes. Raises ValueError, in words that tell no hash."""
+        """Parse an entry. Raises ValueError with a text that holds no hash."""
         if not isinstance(document, dict):
             raise ValueError("must be an object with id, sha256 and name")
         if unknown := document.keys() - _MEMBERS:
-            raise ValueError(f"unknown member {min(unknown)!r}; one of: {', '.join(sorted(_MEMBERS))}")
+            raise ValueError(f"{min(unknown)!r} is not a member of a key; one of: {', '.join(sorted(_MEMBERS))}")
         number, digest, name = (document.get(member) for member in ("id", "sha256", "name"))
         if not isinstance(number, str) or not _ID.fullmatch(number):
             raise ValueError("id must be the 16 hexadecimal digits of the key between its two _")
@@ -84,7 +84,7 @@ class ApiKey(NamedTuple):
             raise ValueError("claims must be an object")
         if taken := claims.keys() & _NOT_CLAIMS:
             raise ValueError(
-                f"claims must not hold {min(taken)}: it is not the key's to say, or has a member of its own"
+                f"claims must not hold {min(taken)}: the sidecar sets it, or it has a member of its own (name, scopes, expires)"
             )
         enabled = document.get("enabled", True)
         if not isinstance(enabled, bool):
@@ -93,7 +93,7 @@ class ApiKey(NamedTuple):
         return cls(number, bytes.fromhex(digest), name, tuple(scopes), claims, expires, enabled)
 
     def document(self) -> dict[str, Any]:
-        """The entry as the file has it."""
+        """The entry in the form of the file."""
         document: dict[str, Any] = {"id": self.id, "sha256": self.digest.hex(), "name": self.name}
         if self.scopes:
             document["scopes"] = list(self.scopes)
@@ -108,7 +108,7 @@ class ApiKey(NamedTuple):
         return "disabled" if not self.enabled else "expired" if now >= self.expires else "on"
 
     def holder(self) -> Claims:
-        """The claims of whoever has the key."""
+        """The claims of the key's holder."""
         scope = {"scope": " ".join(self.scopes)} if self.scopes else {}
         claims = {"sub": self.name, **scope, **self.claims}
         segment = base64url(json.dumps(claims, separators=(",", ":")).encode()).encode()
@@ -116,11 +116,11 @@ class ApiKey(NamedTuple):
 
 
 class Entries(dict[str, tuple[ApiKey, Claims]]):
-    """The keys of a file by their ids, each with the claims of its holder."""
+    """Id -> the key and the claims of its holder."""
 
     @classmethod
     def read(cls, content: bytes, before: "Entries | None" = None) -> "Entries":
-        """The entries of a file, all or none. Raises ValueError. An entry that was there before keeps its claims."""
+        """Parse a file, all entries or none. Raises ValueError. An entry that is also in `before` keeps its claims."""
         entries = cls()
         for number, document in enumerate(members(content)):
             try:
@@ -135,7 +135,7 @@ class Entries(dict[str, tuple[ApiKey, Claims]]):
 
 
 class ApiKeys:
-    """Judges API keys. `header` is where a request brings its key, `scheme` what a challenge calls that."""
+    """Verifies API keys. `header` is the header that brings the key, `scheme` the name of the scheme in challenges."""
 
     def __init__(self, file: FollowedFile[Entries], header: TokenHeader, clock: Clock, scheme: str) -> None:
         self.file = file
@@ -147,14 +147,14 @@ class ApiKeys:
         return f"<ApiKeys: {len(self.file.value)} of {self.file.path}>"
 
     def authenticate(self, special: Mapping[str, list[bytes]]) -> Claims:
-        """The claims of whoever sent a request with these headers. Raises Rejection."""
+        """The claims of the holder of the key in these headers. Raises Rejection."""
         key = self.header.take(special.get(self.header.role))
         if key is None:
             raise Rejection(Reason.TOKEN_MISSING)
         return self.holder(key)
 
     def holder(self, key: bytes) -> Claims:
-        """The claims of the holder of a key. Raises Rejection; a wrong secret is told nothing about the key of that id."""
+        """The claims of the holder of a key. Raises Rejection; the one for a wrong secret says nothing about the id."""
         form = LIKE_A_KEY.fullmatch(key)
         known = None if form is None else self.file.value.get(form[1].decode())
         if form is None or not hmac.compare_digest(sha256(key).digest(), _NOBODY if known is None else known[0].digest):
@@ -163,6 +163,6 @@ class ApiKeys:
         entry, claims = known
         if (state := entry.state(self._clock.wall())) != "on":
             rejection = Rejection(Reason.API_KEY_DISABLED if state == "disabled" else Reason.API_KEY_EXPIRED)
-            rejection.issuer, rejection.kid = ISSUER, entry.id  # its holder has shown the secret
+            rejection.issuer, rejection.kid = ISSUER, entry.id  # the secret is right, so this may be told
             raise rejection
         return claims

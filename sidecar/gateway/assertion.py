@@ -1,4 +1,4 @@
-"""The signed assertion: a short token of our own beside the identity headers, for a backend that wants proof."""
+"""The assertion: a short-lived token that the sidecar signs, as proof of the identity headers for the backend."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from sidecar.policy.identity_headers import HeaderLimits, IdentityHeader, Identi
 
 
 class AssertedIdentity(IdentityHeaders):
-    """Identity headers and the assertion behind them, in the header of this name."""
+    """Identity headers followed by the assertion in the header `header`."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class AssertedIdentity(IdentityHeaders):
         self._mint = mint
 
     def lines(self, claims: Claims) -> bytes:
-        """As those of IdentityHeaders; the assertion counts with them."""
+        """The identity headers and the assertion. The limits of IdentityHeaders include the assertion."""
         lines = super().lines(claims) + self._mint.line(claims)
         if len(lines) > self._limits.together:
             raise too_large(self._header, len(lines))

@@ -1,4 +1,4 @@
-"""The gateway half as one: which API keys are accepted, what is minted for whom, and what is served of our own issuer."""
+"""The parts of the gateway half: accepted API keys, mints, and the sidecar's own issuer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from sidecar.gateway.token_minter import Mint
 
 
 class Gateway:
-    """What is not configured is None or empty. `mints` are by the names of upstreams."""
+    """Parts that are not configured are None or empty. `mints` are by the names of upstreams."""
 
     def __init__(
         self,
@@ -27,6 +27,6 @@ class Gateway:
 
     @property
     def files(self) -> list[FollowedFile[Any]]:
-        """The files of keys, which are read again when they change."""
+        """The files of keys that are read again when they change."""
         files = (None if self.api_keys is None else self.api_keys.file, self.key_ring)
         return [file for file in files if file is not None]

@@ -1,6 +1,6 @@
-"""The issuer that we are, at the path of its URL on the proxy's own listener: who it is, its keys, and where it gives tokens.
+"""The sidecar's own issuer on the proxy's listener, below the path of its URL: discovery document, key set, token endpoint.
 
-Its pages are found by their exact path, before any route. The first two are for everybody: they hold public keys.
+Its pages have exact paths and come before any route. The first two are public: they hold public keys.
 """
 
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ from sidecar.gateway.token_endpoint import FORM_S, MAX_FORM_BYTES, TOKEN_ROUTE, 
 from sidecar.gateway.token_minter import Mint
 from sidecar.policy.routes import Auth, Route
 
-# For logs and metrics, and the form of refusals; requests for these pages match no path.
+# For logs, metrics and the form of refusals; no request matches it by path.
 PUBLIC_ROUTE = Route("/*", auth=Auth.NONE, name="(issuer)")
 
 
 def key_set_url(issuer: str) -> str:
-    """Where the key set of an issuer is, when nothing else is said."""
+    """The default URL of an issuer's key set."""
     return f"{issuer.rstrip('/')}/.well-known/jwks.json"
 
 
 def discovery(issuer: str, jwks_uri: str, algorithms: Iterable[str], **more: Any) -> dict[str, Any]:
-    """What an issuer tells about itself (OpenID Connect Discovery 1.0 section 3): as much as verifiers of its tokens need."""
+    """The discovery document of an issuer (OpenID Connect Discovery 1.0 section 3), with the members that verifiers need."""
     return {
         "issuer": issuer,
         "jwks_uri": jwks_uri,
@@ -37,7 +37,7 @@ def discovery(issuer: str, jwks_uri: str, algorithms: Iterable[str], **more: Any
 
 
 class OwnIssuer:
-    """What is served of an issuer. Of its token endpoint only with a mint, for the holders of `api_keys`."""
+    """The pages of an issuer. With `mint` there is a token endpoint, for the holders of `api_keys`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the files of keys have in common, those of API keys and those of signing keys: `{"keys": [...]}`, and times as text."""
+"""The common form of files of API keys and of signing keys: `{"keys": [...]}`, and times as text."""
 
 from datetime import UTC, datetime
 
@@ -6,13 +6,13 @@ from sidecar.jwt.compact_jws import strict_json_object
 
 
 def members(content: bytes) -> list[object]:
-    """The keys of a file, as documents. Raises ValueError, in words that may be logged."""
+    """The members of `keys` in a file. Raises ValueError with a text that may be logged."""
     try:
         found = strict_json_object(content).get("keys")
     except ValueError:
-        raise ValueError("is not a JSON object with one meaning") from None
+        raise ValueError("is not a JSON object, or has a name twice") from None
     if not isinstance(found, list):
-        raise ValueError('has no list of keys; an empty file of keys is {"keys": []}')
+        raise ValueError('has no list `keys`; write {"keys": []} for an empty file')
     return found
 
 

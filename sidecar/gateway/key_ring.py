@@ -1,7 +1,7 @@
-"""Signing keys and their times: which of them signs, and which are published, is a matter of the file and the clock alone.
+"""Signing keys with times. The file and the clock alone decide which key signs and which keys are published.
 
-So any number of replicas that share the file change from one key to the next without a word to each other. A key is published
-before it signs, and until the last token that it signed has expired:
+So all replicas that share the file change from one key to the next at the same time. A key is published before it signs, and
+until the last token that it signed has expired:
 
     publish_from          sign_from             sign_from of the next      retire_at
         | published, not used | signs                  | published, not used   |
@@ -20,7 +20,7 @@ _TIMES = ("publish_from", "sign_from", "retire_at")
 
 
 class TimedKey(NamedTuple):
-    """A key and its times (Unix). It signs from `sign_from` until another of its algorithm does, and never after `retire_at`."""
+    """A key and its Unix times. It signs from `sign_from` until the next key of its algorithm signs, or until `retire_at`."""
 
     key: SigningKey
     publish_from: float = ALWAYS
@@ -29,7 +29,7 @@ class TimedKey(NamedTuple):
 
     @classmethod
     def read(cls, document: object) -> "TimedKey":
-        """The key that a private JWK with times describes. Raises ValueError."""
+        """Parse a private JWK with times. Raises ValueError."""
         if not isinstance(document, dict):
             raise ValueError("must be an object")
         times = {name: moment(document[name]) for name in _TIMES if name in document}
@@ -39,13 +39,13 @@ class TimedKey(NamedTuple):
         return timed
 
     def document(self) -> dict[str, Any]:
-        """The key as the file has it: whoever reads it can sign."""
+        """The key in the form of the file, private members included."""
         times = zip(_TIMES, self[1:], strict=True)
         return self.key.private_jwk() | {name: rfc3339(at) for name, at in times if at not in (ALWAYS, NEVER)}
 
 
 class KeyRing:
-    """A set of signing keys, never changed, only replaced."""
+    """An immutable set of signing keys."""
 
     def __init__(self, keys: Iterable[TimedKey]) -> None:
         self.keys = tuple(keys)
@@ -53,7 +53,7 @@ class KeyRing:
 
     @classmethod
     def read(cls, content: bytes, _before: object = None) -> "KeyRing":
-        """The keys of a file, all or none. Raises ValueError."""
+        """Parse a file, all keys or none. Raises ValueError."""
         keys: list[TimedKey] = []
         for number, document in enumerate(members(content)):
             try:
@@ -68,41 +68,42 @@ class KeyRing:
         return f"<KeyRing of {', '.join(self._by_kid)}>"
 
     def signer(self, algorithm: str, now: float) -> TimedKey:
-        """The key that signs: of those whose time has come the last one. Raises Rejection (signing_unavailable)."""
+        """The key that signs at `now`: the one that began to sign last. Raises Rejection (signing_unavailable)."""
         due = [timed for timed in self.keys if timed.key.alg == algorithm and timed.sign_from <= now < timed.retire_at]
         if not due:
             raise Rejection(Reason.SIGNING_UNAVAILABLE, retry_after_s=60)
         return max(due, key=lambda timed: (timed.sign_from, timed.key.kid))
 
     def signers(self, now: float) -> list[TimedKey]:
-        """The key that signs now, for each algorithm that has one."""
+        """The keys that sign at `now`, one for each algorithm."""
         due = {timed.key.alg for timed in self.keys if timed.sign_from <= now < timed.retire_at}
         return [self.signer(algorithm, now) for algorithm in sorted(due)]
 
     def publishes(self, kid: str, now: float) -> bool:
-        """Do the keys that are published verify what this one signed?"""
+        """Is the key with this kid published at `now`?"""
         timed = self._by_kid.get(kid)
         return timed is not None and timed.publish_from <= now < timed.retire_at
 
     def published(self, now: float) -> list[SigningKey]:
-        """The keys whose signatures are to be believed, and those that will sign soon."""
+        """The keys to publish at `now`: those that sign, will sign soon, or have signed tokens that are still valid."""
         return [timed.key for timed in self.keys if timed.publish_from <= now < timed.retire_at]
 
 
 def rotated(ring: KeyRing, algorithm: str, now: float, ahead_s: float, keep_s: float) -> KeyRing:
-    """The keys with a new one behind them, which is published from `now` on and `ahead_s` later signs in place of the others.
+    """Add a new key that is published from `now` and replaces the signing key `ahead_s` seconds later.
 
-    These are published for `keep_s` more. What has retired is left out, and what was to sign later than the new one.
+    The replaced keys stay published for `keep_s` more. Retired keys, and keys that would sign later than the new one, are
+    removed.
     """
     now = float(int(now))
     kept = [timed for timed in ring.keys if now < timed.retire_at]
     before = [timed for timed in kept if timed.key.alg == algorithm]
     signing = [timed.sign_from for timed in before if timed.sign_from <= now]
-    # Nobody has to learn of a first key before it signs: it makes the first token.
+    # A first key signs at once: no verifier has an older key set.
     sign_from = max(now + ahead_s, *(at + 1 for at in signing)) if signing else now
     retire_at = sign_from + max(keep_s, 1)
     key = SigningKey.generate(algorithm)
-    while key.kid.startswith("-"):  # it could not be given to a command
+    while key.kid.startswith("-"):  # a command would take the kid for an option
         key = SigningKey.generate(algorithm)
     kept = [
         timed._replace(retire_at=min(timed.retire_at, retire_at)) if timed in before else timed

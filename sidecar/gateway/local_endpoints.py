@@ -1,4 +1,4 @@
-"""Pages of our own on the proxy's listener, each at one exact path, looked at before any route."""
+"""The sidecar's own pages on the proxy's listener. Each has one exact path and comes before any route."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from sidecar.http.request_head import RequestHead
 from sidecar.jwt.claims import Claims
 from sidecar.policy.routes import Route
 
-MAX_AGE_S = 60  # for verifiers' copies of the keys: for as long they may believe a key that was withdrawn
+MAX_AGE_S = 60  # how long verifiers may cache the keys, and trust a key after it was withdrawn
 
 
 class Request(Protocol):
-    """The request that a page answers. A page that finds out whose it is says so in `claims`, for logs and metrics."""
+    """The request that a page answers. A page that authenticates the client sets `claims`, for logs and metrics."""
 
     claims: Claims | None
 
@@ -24,7 +24,7 @@ class Request(Protocol):
 
 
 class Reply(NamedTuple):
-    """An answer that is no refusal and does not come from a backend."""
+    """An answer of the sidecar that is no refusal."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,10 +32,9 @@ class Reply(NamedTuple):
 
 
 class Page(NamedTuple):
-    """`answer` gives the reply to a request with its body, or raises Rejection.
+    """A page. `answer` returns the reply to a request and its body, or raises Rejection.
 
-    `route` is for logs and metrics, `mark` for X-JWT-Sidecar. A page that takes a body says of how many bytes, and within how
-    many seconds.
+    `route` is for logs and metrics, `mark` is the value of X-JWT-Sidecar. A page with a body has a limit in bytes and in seconds.
     """
 
     route: Route
@@ -46,7 +45,7 @@ class Page(NamedTuple):
 
 
 def cacheable(head: RequestHead, document: Mapping[str, Any]) -> Reply:
-    """A page that may be kept for MAX_AGE_S, and then asked about with its ETag (RFC 9110 section 13.1.2)."""
+    """A document that clients may cache for MAX_AGE_S and then revalidate by its ETag (RFC 9110 section 13.1.2)."""
     if head.method not in ("GET", "HEAD"):
         raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD")
     content = json.dumps(document).encode()

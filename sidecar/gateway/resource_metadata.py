@@ -1,4 +1,4 @@
-"""OAuth 2.0 Protected Resource Metadata (RFC 9728): where a client that was refused learns whose tokens are accepted."""
+"""OAuth 2.0 Protected Resource Metadata (RFC 9728): tells a refused client which issuers' tokens are accepted."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,19 +8,19 @@ from sidecar.gateway.local_endpoints import Page, Reply, Request, cacheable
 from sidecar.policy.routes import Auth, Route
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
-# Clients in browsers read it from any origin, and ask before with headers of their own.
+# Pages of any origin may read it; with their own headers they send a preflight first.
 CORS = {"Access-Control-Allow-Origin": "*"}
 PREFLIGHT = {**CORS, "Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": "*"}
 
 
 def metadata_url(resource: str) -> str:
-    """Where the metadata of a resource is: its own path comes behind the well-known one (section 3.1)."""
+    """The URL of a resource's metadata: the resource's path follows the well-known path (section 3.1)."""
     parts = urlsplit(resource)
     return parts._replace(path=WELL_KNOWN + ("" if parts.path == "/" else parts.path)).geturl()
 
 
 class ResourceMetadata:
-    """The one page; `issuers` are the `iss` of those whose tokens are accepted."""
+    """The metadata page; `issuers` are the `iss` values of the accepted issuers."""
 
     def __init__(
         self, resource: str, issuers: Collection[str], *, in_query: bool, scopes: Collection[str], name: str | None

@@ -1,4 +1,4 @@
-"""Signing: private keys, the tokens that they sign, and the key set that lets others verify them."""
+"""Private keys that sign tokens, and the key set with which others verify them."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ PrivateKey = Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class SigningKey:
-    """A private key with the one algorithm that it signs with (RFC 8725 section 3.1).
+    """A private key with its one algorithm (RFC 8725 section 3.1).
 
-    Ed25519 signs EdDSA (RFC 8037), RSA signs RS256, P-256 signs ES256 (RFC 7518); any other key is a ValueError. `kid`
-    is the JWK thumbprint (RFC 7638): whoever loads the same key gives it the same name.
+    Ed25519 signs EdDSA (RFC 8037), RSA signs RS256, P-256 signs ES256 (RFC 7518). Raises ValueError for any other key. `kid` is
+    the JWK thumbprint (RFC 7638), so every process gives the same key the same kid.
     """
 
     def __init__(self, private_key: PrivateKey) -> None:
@@ -39,7 +39,7 @@ class SigningKey:
 
     @classmethod
     def generate(cls, alg: str) -> "SigningKey":
-        """A new key for EdDSA, RS256 (2048 bits) or ES256; ValueError for anything else."""
+        """Make a new key for EdDSA, RS256 (2048 bits) or ES256. Raises ValueError for any other algorithm."""
         match alg:
             case "EdDSA":
                 return cls(Ed25519PrivateKey.generate())
@@ -51,20 +51,20 @@ class SigningKey:
 
     @classmethod
     def load(cls, file: Path, alg: str) -> "SigningKey":
-        """The key of a PEM file (PKCS #8 or the older forms, not encrypted), which must sign `alg`. Raises Unusable."""
+        """Load a key for `alg` from a PEM file (PKCS #8 or an older form, not encrypted). Raises Unusable."""
         try:
             key = cls(load_pem_private_key(file.read_bytes(), password=None))  # type: ignore[arg-type]  # any other: ValueError
         except OSError as error:
             raise Unusable(f"{file}: cannot be read: {error.strerror}") from error
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
-            raise Unusable(f"{file}: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted") from error
+            raise Unusable(f"{file}: holds no PEM private key of Ed25519, RSA or P-256, or an encrypted one") from error
         if key.alg != alg:
             raise Unusable(f"{file}: its key signs {key.alg}, and {alg} is configured")
         return key
 
     @classmethod
     def of_jwk(cls, jwk: Mapping[str, Any]) -> "SigningKey":
-        """The key of a private JWK (RFC 7517 section 9.3). Raises ValueError, in words that tell nothing of the key."""
+        """Make a key from a private JWK (RFC 7517 section 9.3). Raises ValueError with a text that holds nothing of the key."""
         kty, crv = jwk.get("kty"), jwk.get("crv")
         try:
             if (kty, crv) == ("OKP", "Ed25519"):
@@ -80,13 +80,11 @@ class SigningKey:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError("is no private JWK of Ed25519, RSA with 2048 bits or more, or P-256") from None
         if any(jwk.get(name, value) != value for name, value in key.jwk.items()):
-            raise ValueError(
-                "contradicts itself: its public members, its kid and its alg must be those of its private key"
-            )
+            raise ValueError("contradicts itself: its public members, kid and alg must belong to its private key")
         return key
 
     def private_jwk(self) -> dict[str, str]:
-        """The key with its private members: whoever has it can sign."""
+        """The key as a JWK, private members included."""
         match self._private_key:
             case Ed25519PrivateKey() as key:
                 return {**self.jwk, "d": base64url(key.private_bytes_raw())}
@@ -98,7 +96,10 @@ class SigningKey:
                 return {**self.jwk, "d": base64url(key.private_numbers().private_value.to_bytes(32, "big"))}
 
     def sign(self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> str:
-        """The claims as a compact JWS (RFC 7515 section 7.1); `header` adds to, or replaces, `alg`, `kid` and `typ`."""
+        """Sign claims as a compact JWS (RFC 7515 section 7.1).
+
+        Members of `header` are added to `alg`, `kid` and `typ` or replace them.
+        """
         protected = {"alg": self.alg, "kid": self.kid, "typ": "JWT", **(header or {})}
         signing_input = f"{base64url(_json(protected))}.{base64url(_json(claims))}"
         return f"{signing_input}.{base64url(self._signature(signing_input.encode()))}"
@@ -109,24 +110,24 @@ class SigningKey:
                 return key.sign(message)
             case rsa.RSAPrivateKey() as key:
                 return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
-            case key:  # RFC 7518 section 3.4: R and S side by side, not the DER that OpenSSL makes
+            case key:  # RFC 7518 section 3.4: R and S concatenated, not OpenSSL's DER
                 r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
                 return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 @cache
 def own_key(alg: str) -> SigningKey:
-    """The key of this process, made when it is first asked for; a configuration that is loaded again goes on with it."""
+    """The signing key of this process, made at the first use and kept across reloads."""
     return SigningKey.generate(alg)
 
 
 def key_set(keys: Iterable[SigningKey]) -> dict[str, Any]:
-    """The public halves as a JWK Set (RFC 7517 section 5)."""
+    """The public keys as a JWK Set (RFC 7517 section 5)."""
     return {"keys": [key.jwk for key in keys]}
 
 
 def _public(private_key: PrivateKey) -> tuple[str, dict[str, str]]:
-    """The algorithm of a key and the required members of its public JWK (RFC 7518 section 6, RFC 8037 section 2)."""
+    """The algorithm of a key, and the required members of its public JWK (RFC 7518 section 6, RFC 8037 section 2)."""
     match private_key:
         case Ed25519PrivateKey():
             x = private_key.public_key().public_bytes_raw()

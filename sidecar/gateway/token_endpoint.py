@@ -1,4 +1,4 @@
-"""Tokens for clients that want them themselves, and bring an API key."""
+"""The token endpoint: gives a token to a client with an API key."""
 
 import json
 from base64 import b64decode
@@ -15,14 +15,14 @@ from sidecar.policy.granted import granted_scopes
 from sidecar.policy.routes import Auth, Route
 
 MAX_FORM_BYTES = 8 * 1024
-FORM_S = 10.0  # for a form to come
+FORM_S = 10.0  # for the client to send the form
 
-# For logs and metrics, and the form of refusals; requests for this page match no path.
+# For logs, metrics and the form of refusals; no request matches it by path.
 TOKEN_ROUTE = Route("/*", auth=Auth.API_KEY, name="(token)")
 
 
 class TokenEndpoint:
-    """Tokens for clients that want them themselves: RFC 6749 section 4.4, with the API key as the client's secret."""
+    """The client credentials grant (RFC 6749 section 4.4), with the API key as the client's secret."""
 
     def __init__(self, api_keys: ApiKeys, mint: Mint, clock: Clock) -> None:
         self._api_keys = api_keys
@@ -30,16 +30,16 @@ class TokenEndpoint:
         self._clock = clock
 
     def answer(self, request: Request, body: bytes) -> Reply:
-        """A token for the holder of the key. Raises Rejection, whose `oauth_error` is one of RFC 6749 section 5.2."""
+        """A token for the holder of the key. Raises Rejection with an `oauth_error` of RFC 6749 section 5.2."""
         if request.head.method != "POST":
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="POST")
         holder = request.claims = self._client(request.head)
         form = _parameters(body)
         if form.get("grant_type") != "client_credentials":
             raise _refused("The grant_type must be client_credentials.", "unsupported_grant_type")
-        for name in ("resource", "audience"):  # RFC 8707, and the name that others use
+        for name in ("resource", "audience"):  # `resource` is RFC 8707; some clients send `audience`
             if form.get(name, self._mint.audience) != self._mint.audience:
-                raise _refused("Tokens for this audience are not given here.", "invalid_target")
+                raise _refused("This endpoint gives no tokens for this audience.", "invalid_target")
         minted = self._mint.minted(_narrowed(holder, form.get("scope")))
         document = {
             "access_token": minted.token,
@@ -49,14 +49,14 @@ class TokenEndpoint:
         return Reply(200, {"Cache-Control": "no-store", "Pragma": "no-cache"}, json.dumps(document).encode())
 
     def _client(self, head: RequestHead) -> Claims:
-        """The holder of the key that came, by Basic (section 2.3.1) or where routes look for keys. Raises Rejection."""
+        """The holder of the request's key, sent by Basic (section 2.3.1) or in the header of `api_keys`. Raises Rejection."""
         special = head.special
         credentials = special.get("authorization", [])
         if len(credentials) == 1 and credentials[0][:6].lower() == b"basic ":
             name, key = _basic(credentials[0][6:])
             claims = self._api_keys.holder(key.encode())
             if name != claims.claims["sub"]:
-                raise Rejection(Reason.API_KEY_UNKNOWN, "The API key is not that of this client_id.")
+                raise Rejection(Reason.API_KEY_UNKNOWN, "The API key does not belong to this client_id.")
             return claims
         return self._api_keys.authenticate(special)
 
@@ -83,11 +83,11 @@ def _parameters(body: bytes) -> dict[str, str]:
 
 
 def _narrowed(holder: Claims, scope: str | None) -> Claims:
-    """The claims with no other scopes than those that were asked for (section 3.3). Raises Rejection."""
+    """The claims with only the requested scopes (section 3.3). Raises Rejection."""
     if not scope:
         return holder
     if not set(scope.split(" ")) <= granted_scopes(holder.claims):
-        raise _refused("The API key lacks a scope that was asked for.", "invalid_scope")
+        raise _refused("The API key lacks a requested scope.", "invalid_scope")
     return Claims(holder.issuer, holder.claims | {"scope": scope}, valid_until=holder.valid_until)
 
 

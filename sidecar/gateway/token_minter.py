@@ -1,7 +1,8 @@
-"""Minting: verified claims in, a short-lived token of our own out. Each is sent again for most of its life.
+"""Mints short-lived tokens from verified claims. A minted token is reused for most of its lifetime.
 
-The `iss` and `aud` of such a token are those of the configuration, `iat` and `exp` are its own. The claims follow as they are, or
-those that are asked for; a verified token's `iss` as `original_iss`. `nbf`, `jti` and `cnf` speak of that token alone.
+`iss` and `aud` of a minted token come from the configuration, `iat` and `exp` are new. All verified claims are copied, or only
+the configured ones; the `iss` of the verified token becomes `original_iss`. `nbf`, `jti` and `cnf` are not copied: they apply
+to the verified token only.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +13,15 @@ from sidecar.common.clock import Clock
 from sidecar.gateway.key_ring import KeyRing
 from sidecar.jwt.claims import Claims, Path, find
 
-REUSED = 0.8  # of its life: whoever gets it last still has a fifth of it to look at it
+REUSED = 0.8  # of its lifetime: a backend has at least the last fifth to verify it
 
 _OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf"})
 
 
 class Minted(NamedTuple):
-    """A token, as text and as the line that carries it; good to be sent from `since` until `reused_until` (Unix times).
+    """A minted token as text and as a header line. It may be sent from `since` until `reused_until` (Unix times).
 
-    `kid` is that of the key that signed it.
+    `kid` is the key id of its signing key.
     """
 
     token: str
@@ -32,10 +33,10 @@ class Minted(NamedTuple):
 
 
 class Mint:
-    """Mints the tokens of one audience. `ring` gives the keys in use now, `before` is what stands before a token in its line.
+    """Mints tokens for one audience. `ring` returns the current signing keys; `before` is the text before the token in its line.
 
-    `claims` is the name of a claim -> where it is in those that were verified; None: all as they are. `counts` is told of each
-    token that is made, by audience.
+    `claims` maps the name of a claim to its path in the verified claims; None copies all claims. `counts` counts minted tokens by
+    audience.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Mint:
         return self.minted(claims).line
 
     def minted(self, claims: Claims) -> Minted:
-        """The token for verified claims; it is kept with them. Raises Rejection (signing_unavailable)."""
+        """The token for verified claims, kept with them for reuse. Raises Rejection (signing_unavailable)."""
         now = self._clock.wall()
         ring = self._ring()
         known: Minted | None = claims.minted.get(self)
@@ -81,13 +82,13 @@ class Mint:
     def _mint(self, claims: Claims, ring: KeyRing, now: float) -> Minted:
         signer = ring.signer(self._algorithm, now)
         issued = int(now)
-        # It never outlives what it stands for, nor the publication of its key.
+        # It never outlives the original credential or the publication of its key.
         original = min(claims.claims.get("exp", inf), claims.valid_until)
         longest = min(ceil(issued + self._ttl_s), signer.retire_at)
         expires = floor(min(original, longest))
         token = signer.key.sign({**self._carried(claims.claims), "iat": issued, "exp": expires, **self._own})
         self._counts[self.audience] = self._counts.get(self.audience, 0) + 1
-        # What ends with the original cannot be made any better by minting it again.
+        # A token that ends with the original credential is reused to its end: a new one would end no later.
         reused_until = inf if original <= longest else now + REUSED * (expires - now)
         line = f"{self._before}{token}\r\n".encode()
         return Minted(token, line, signer.key.kid, expires, now, reused_until)

@@ -1,1 +1,1 @@
-"""HTTP/1.1 as bytes and facts: no sockets, no clocks, no await. Nothing here knows what a token or a route is."""
+"""HTTP/1.1 as pure functions of bytes: no sockets, no clocks, no await, no tokens, no routes."""

@@ -4,18 +4,18 @@ import re
 
 from sidecar.http.grammar import ProtocolError, refuse_controls, split_field
 
-MAX_SIZE_LINE = 256  # bytes of a chunk's size with its extensions
+MAX_SIZE_LINE = 256  # bytes of a chunk's size line, extensions included
 MAX_TRAILER_LINE = 2048  # bytes of one trailer
-MAX_CHUNKS = 512  # decoded in one go; then others get their turn
+MAX_CHUNKS = 512  # decoded in one call; then other connections get their turn
 
-# No blank may follow the size but before an extension: some programs read on there.
+# A blank after the size is allowed only before an extension: some programs read on there.
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
 
 class ChunkedDecoder:
-    """Decodes one body. `done` says that its end has come, `more` that `decode` stopped only so that others get their turn.
+    """Decodes one body. `done`: the body has ended. `more`: `decode` stopped after MAX_CHUNKS, so that others get their turn.
 
-    `trailer_bytes` is what its trailers may still take.
+    `trailer_bytes` is how many bytes of trailers are still allowed.
     """
 
     __slots__ = ("_data_left", "_in_trailers", "_line_end_due", "done", "more", "trailer_bytes")
@@ -25,13 +25,13 @@ class ChunkedDecoder:
         self.more = False
         self.trailer_bytes = trailer_bytes
         self._data_left = 0
-        self._line_end_due = False  # the CRLF behind a chunk's data
+        self._line_end_due = False  # the CRLF after a chunk's data
         self._in_trailers = False
 
     def decode(self, data: bytes) -> tuple[list[bytes], int]:
-        """(pieces of the body, how many bytes of `data` they took).
+        """Return (pieces of the body, how many bytes of `data` they took).
 
-        What is left over is an unfinished line, or bytes behind the body's end; with `more` it has to be decoded again.
+        The rest of `data` is an unfinished line, or bytes after the body's end; with `more` the caller decodes it again.
         Raises ProtocolError.
         """
         pieces: list[bytes] = []

@@ -1,6 +1,6 @@
-"""CORS for answers of our own (the Fetch standard, section 3.2): what lets a page of another origin read a refusal.
+"""CORS for the sidecar's own answers (Fetch standard, section 3.2): a page of another origin can read a refusal.
 
-A backend's answers are its own to mark. Whoever may not read an answer may still send the request: tokens decide about that.
+The backend adds CORS headers to its answers itself. CORS decides who may read an answer; tokens decide who may send a request.
 """
 
 from collections.abc import Collection
@@ -9,15 +9,15 @@ from sidecar.http.grammar import TOKEN, options
 from sidecar.http.request_head import RequestHead
 
 ANY = "*"
-MOST_HEADERS_BYTES = 4096  # of the names of headers that a preflight asks for
-# What a page may read besides the few headers that it always may.
+MOST_HEADERS_BYTES = 4096  # of the header names that a preflight asks for
+# Headers that a page may read besides those that every page may (Fetch, section 3.2.5).
 EXPOSED = b"WWW-Authenticate, Retry-After, Allow, X-Request-Id, X-JWT-Sidecar"
 
 
 class Cors:
-    """Knows the `origins` whose pages may read our answers, ANY alone for all of them.
+    """The `origins` whose pages may read the sidecar's answers; ANY alone stands for all.
 
-    `credentials`: also to requests that the browser sends with cookies. A preflight's answer is good for `max_age_s`.
+    `credentials`: also the answers to requests with cookies. Browsers may keep a preflight's answer for `max_age_s`.
     """
 
     def __init__(self, origins: Collection[str], *, credentials: bool = False, max_age_s: float = 600.0) -> None:
@@ -28,14 +28,14 @@ class Cors:
         self._max_age_s = max_age_s
 
     def _allowed(self, origins: list[bytes]) -> bytes | None:
-        """What the allowed origin is called in an answer; None where it is not allowed."""
+        """The value of Access-Control-Allow-Origin; None if the origin is not allowed."""
         if self._any:
             return b"*"
         return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
 
     def refusal(self, origins: list[bytes]) -> bytes:
-        """The header lines of a refusal; `origins` are what the request's `Origin` headers say."""
-        vary = b"" if self._any else b"Vary: Origin\r\n"  # also where there is none: a cache has to know
+        """The CORS header lines of a refusal; `origins` are the values of the request's `Origin` headers."""
+        vary = b"" if self._any else b"Vary: Origin\r\n"  # also for requests without Origin: caches need it
         allowed = self._allowed(origins)
         if allowed is None:
             return vary
@@ -47,7 +47,7 @@ class Cors:
         )
 
     def preflight(self, head: RequestHead) -> dict[str, str] | None:
-        """The headers that answer a preflight; None where its origin is not allowed, or it asks for what is no header."""
+        """The headers that answer a preflight; None if the origin is not allowed or a requested header name is invalid."""
         allowed = self._allowed(head.values("origin"))
         methods, headers = head.values("access-control-request-method"), head.values("access-control-request-headers")
         asked = options(headers)

@@ -1,4 +1,4 @@
-"""What the backend is told about the client's end of the connection: X-Forwarded-* and Forwarded (RFC 7239)."""
+"""Headers that tell the backend about the client's connection: X-Forwarded-* and Forwarded (RFC 7239)."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -7,9 +7,9 @@ from sidecar.http.request_head import RequestHead
 
 
 class Forwarded:
-    """The client's end of one connection, and whether it may speak about the request's origin. Made once for a connection.
+    """One connection's peer, and whether its X-Forwarded-* headers count. Made once for a connection.
 
-    `X-Forwarded-For`, `-Proto` and `-Host` are written anew; only what a peer of `trusted_proxies` said is kept and extended.
+    `X-Forwarded-For`, `-Proto` and `-Host` are written anew. Values from a peer in `trusted_proxies` are kept and extended.
     """
 
     __slots__ = ("_is_trusted", "_lines", "_peer", "_scheme", "peer", "scheme", "trusted")
@@ -26,9 +26,9 @@ class Forwarded:
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self._peer, self._scheme)
 
     def client(self, head: RequestHead) -> tuple[str, str]:
-        """The address and the scheme of the client itself, as far as trusted proxies have told of it.
+        """The address and scheme of the client, as far as trusted proxies report them.
 
-        The last address that is not one of theirs: what stands before it anybody can write.
+        The address is the last one that is not a trusted proxy's: clients can write any address before it.
         """
         address = self.peer
         said = b",".join(head.special.get("x-forwarded-for", ())).decode("latin-1").split(",") if self.trusted else []
@@ -56,7 +56,9 @@ class Forwarded:
             said_scheme,
             said_host,
         )
-        if "forwarded" in special:  # RFC 7239 section 4; not begun here, since backends prefer it to the others
+        if (
+            "forwarded" in special
+        ):  # RFC 7239 section 4; only extended, never added, since backends prefer it to X-Forwarded-*
             node = b'"[%b]"' % self._peer if b":" in self._peer else self._peer
             element = b"for=%b;proto=%b" % (node, self._scheme)
             lines += b"Forwarded: %b\r\n" % b", ".join((*special["forwarded"], element))
@@ -64,7 +66,7 @@ class Forwarded:
 
 
 def _without_port(text: str) -> str:
-    """The address of what some proxies write with a port: 192.0.2.7:1234, [2001:db8::7]:1234."""
+    """The address without the port that some proxies add: 192.0.2.7:1234, [2001:db8::7]:1234."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text

@@ -1,6 +1,6 @@
-"""Where a body ends, and whether its connection can be used again (RFC 9112 sections 6.3 and 9.3), for both directions.
+"""Where a body ends and whether its connection persists (RFC 9112 sections 6.3 and 9.3), for requests and answers.
 
-A length is a number of bytes, or one of the two constants. Every case that another program might read differently is refused.
+A length is a number of bytes, CHUNKED or UNTIL_CLOSE. Every message that another program might read differently is refused.
 """
 
 import re
@@ -43,7 +43,7 @@ def _number(lengths: list[bytes]) -> int:
 
 
 def persists(minor: int, connection: list[bytes]) -> bool:
-    """Does the sender of this message mean to go on with its connection? `connection` are the values of that header."""
+    """Will the sender of this message keep its connection open? `connection` are the values of the Connection header."""
     if not connection:
         return minor == 1
     asked = options(connection)
@@ -51,7 +51,7 @@ def persists(minor: int, connection: list[bytes]) -> bool:
 
 
 def chunk(piece: bytes) -> bytes:
-    """Bytes of a body as one chunk. They must not be empty: an empty chunk is the last."""
+    """Encode a piece of a body as one chunk. The piece must not be empty: an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 

@@ -1,7 +1,7 @@
-"""The lines of a head and their characters (RFC 9110 section 5, RFC 9112 sections 2 to 5): one strict reading, or none.
+"""The lines of a head and their characters (RFC 9110 section 5, RFC 9112 sections 2 to 5), parsed strictly.
 
-What another program might read differently is refused: a bare CR or LF, NUL and other controls, a folded line, a blank before a
-colon. The grammar is the same for requests and for answers.
+Bytes that another program might read differently are refused: a bare CR or LF, NUL and other controls, a folded line, a blank
+before a colon. Requests and answers share the grammar.
 """
 
 import re
@@ -14,9 +14,9 @@ _ALLOWED = bytes([0x09, 0x0D, 0x0A, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
 class ProtocolError(Exception):
-    """Bytes that are not HTTP/1.1 as it is accepted here.
+    """Bytes that are not acceptable HTTP/1.1.
 
-    `rule` is a sentence that says which rule they break, without any part of them; `too_large` means a limit, not the grammar.
+    `rule` is a sentence about the broken rule, without any of the bytes. `too_large`: they break a limit, not the grammar.
     """
 
     def __init__(self, rule: str, *, too_large: bool = False) -> None:
@@ -26,7 +26,7 @@ class ProtocolError(Exception):
 
 
 def split_head(head: bytes) -> list[bytes]:
-    """The lines of a head that ends in CRLFCRLF, without their ends: the first line, then the field lines.
+    """Split a head that ends in CRLFCRLF into its lines, without line ends: the first line, then the field lines.
 
     Raises ProtocolError.
     """
@@ -40,13 +40,13 @@ def split_head(head: bytes) -> list[bytes]:
 
 
 def refuse_controls(part: bytes) -> None:
-    """Raise ProtocolError for a part of a head that holds control characters, but for CR, LF and tabs."""
+    """Raise ProtocolError if a part of a head holds control characters other than CR, LF and tab."""
     if part.translate(None, _ALLOWED):
         raise ProtocolError("A head must not hold control characters.")
 
 
 def split_field(line: bytes) -> tuple[bytes, bytes]:
-    """(name, value) of a field line, the value without the blanks around it. Raises ProtocolError."""
+    """Split a field line into (name, value), without the blanks around the value. Raises ProtocolError."""
     name, colon, value = line.partition(b":")
     if not colon or TOKEN.fullmatch(name) is None:
         raise ProtocolError("A header line must be a name, a colon and a value.")
@@ -54,5 +54,5 @@ def split_field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def options(values: list[bytes]) -> set[bytes]:
-    """The lower-case members of a comma-separated header, as of `Connection` (RFC 9110 sections 5.6.1 and 7.6.1)."""
+    """The members of a comma-separated header such as `Connection`, in lower case (RFC 9110 sections 5.6.1 and 7.6.1)."""
     return {option.strip(b" \t").lower() for value in values for option in value.split(b",")} - {b""}

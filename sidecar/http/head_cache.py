@@ -1,18 +1,18 @@
-"""Heads that keep coming, by their exact bytes: each is parsed once. What is remembered is what the pure function gives."""
+"""Remembers parsed heads by their exact bytes, so that a head that recurs is parsed once."""
 
 from typing import Generic, TypeVar
 
 MAX_HEADS = 256
-MAX_SEEN = 1024  # heads of which it is known that they have come once
+MAX_SEEN = 1024  # hashes of heads that came once
 MAX_HEAD_BYTES = 4096
 
 Head = TypeVar("Head")
 
 
 class HeadCache(Generic[Head]):
-    """Bytes of a head -> the head, for at most so many heads.
+    """Bytes of a head -> the parsed head, for a bounded number of heads.
 
-    One that comes only once costs no more than a number; the oldest make room.
+    A head is kept from the second time on; the first time costs a number. The oldest heads make room for new ones.
     """
 
     __slots__ = ("_heads", "_most", "_seen", "get")
@@ -22,13 +22,13 @@ class HeadCache(Generic[Head]):
         self._heads: dict[bytes, Head] = {}
         self._seen: set[int] = set()
         self.get = self._heads.get
-        """The head for exactly these bytes, or None."""
+        """The parsed head for exactly these bytes, or None."""
 
     def __len__(self) -> int:
         return len(self._heads)
 
     def offer(self, raw: bytes, head: Head) -> None:
-        """These bytes were parsed as this head: keep it when they have come before."""
+        """Keep a parsed head if its bytes have come before."""
         if len(raw) > MAX_HEAD_BYTES or not self._most:
             return
         number = hash(raw)

@@ -1,7 +1,7 @@
-"""What becomes of each header that crosses the proxy, by its name: hop-by-hop, forwarded, identity and special headers.
+"""Decides for each header by its name whether it is forwarded, dropped, refused, or read by the sidecar.
 
-The fate of a header line is a pure function of its bytes; the lines that keep coming are remembered with it. Names fold as the
-loosest backend folds them.
+The decision is a pure function of the line's bytes, and is remembered for lines that recur. Names fold as the loosest backend
+folds them.
 """
 
 import re
@@ -10,26 +10,26 @@ from collections.abc import Callable, Collection
 from sidecar.common.folding import fold
 from sidecar.http.grammar import split_field
 
-# RFC 9110 section 7.6.1, and the older names that some programs still act on.
+# RFC 9110 section 7.6.1, and older names that some programs still use.
 HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
         "transfer-encoding", "upgrade", "http2-settings", "proxy",
     }
 )  # fmt: skip
-# Read here and written anew; whatever else folds to one of these names is dropped.
+# The sidecar reads and rewrites these. Every other name that folds to one of them is dropped.
 MEANT_FOR_THE_PROXY = frozenset(
     {
         "host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "x-request-id",
         "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
     }
 )  # fmt: skip
-# A front proxy tells a backend with these where a request came from. From anyone else they are forged.
+# A front proxy tells the backend with these where a request came from. From other peers they may be forged.
 FRONT_PROXY_ONLY = frozenset({"x-real-ip", "x-original-url", "x-rewrite-url"})
 FRONT_PROXY_PREFIX = "x-forwarded-"
-# To many frameworks the method of a POST.
+# Many frameworks take the method of a POST from these.
 METHOD_OVERRIDE = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
-TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})  # W3C Trace Context: forwarded, and read too
+TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})  # W3C Trace Context: forwarded and also read
 OWN_PREFIX = "x-jwt-"
 
 _PRIVATE = frozenset(
@@ -39,16 +39,19 @@ _PRIVATE = frozenset(
     }
 )  # fmt: skip
 
-FORWARD = "forward"  # goes to the other side
-NOTED = "noted"  # goes to the other side, and has a meaning here
-FRONT_PROXY = "front proxy"  # goes to the other side when a peer of trusted_proxies sent it
+FORWARD = "forward"  # forward it
+NOTED = "noted"  # forward it and read it
+FRONT_PROXY = "front proxy"  # forward it if a peer in trusted_proxies sent it
 DROP = "drop"
-REFUSE = "refuse"  # makes the message one that is not accepted
-STRIPPED = {"drop claim": "claim", "drop underscore": "underscore"}  # could be forged: dropped, and counted as this
-SPECIAL = "special"  # has a meaning here, and is not forwarded as it came
+REFUSE = "refuse"  # refuse the message
+STRIPPED = {
+    "drop claim": "claim",
+    "drop underscore": "underscore",
+}  # may be forged: drop it, and count it under this kind
+SPECIAL = "special"  # read it, and do not forward it as it came
 
-MAX_LINE_BYTES = 256  # of a line that is remembered
-MAX_LINES = 4096  # remembered lines, and names; clients can make up any number
+MAX_LINE_BYTES = 256  # of a remembered line
+MAX_LINES = 4096  # remembered lines, and remembered names: clients can send any number of new ones
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
 
@@ -67,20 +70,21 @@ class Field:
 
 
 class HeaderPolicy:
-    """Reads header lines. `fate_of` says what becomes of a name in lower case.
+    """Parses header lines. `fate_of` decides about a name in lower case.
 
-    The values of `private` names, however they are spelled, are never remembered: credentials, and those that are new in each
-    message.
+    Lines with a `private` name, in any spelling, are never remembered: credentials, and values that differ in each message.
     """
 
     def __init__(self, private: Collection[str], fate_of: Callable[[str], str]) -> None:
         self._fate_of = fate_of
         self.known: dict[bytes, Field] = {}
-        self._names: dict[bytes, tuple[str, str, bool]] = {}  # fate, name in lower case, may its lines be remembered?
+        self._names: dict[
+            bytes, tuple[str, str, bool]
+        ] = {}  # decision, name in lower case, may its lines be remembered?
         self._private = frozenset(map(fold, private))
 
     def field(self, line: bytes) -> Field:
-        """Read one line that is not among the `known`. Raises ProtocolError."""
+        """Parse a line that is not in `known`. Raises ProtocolError."""
         name, colon, value = line.partition(b":")
         known = self._names.get(name) if colon else None
         if known is None:
@@ -107,11 +111,11 @@ class HeaderPolicy:
 
 
 class RequestHeaderPolicy(HeaderPolicy):
-    """What becomes of the headers of requests.
+    """Decides about the headers of requests.
 
-    `dropped` are folded names; `read` the lower-case names of headers that may bring a token. `underscores` says what becomes of
-    names that a backend might fold, those with `_` or any other character outside letters, digits and `-`: "drop", "reject", or
-    "allow", but for those that could be taken for a header that has a meaning. `traced`: trace context is written anew.
+    `dropped` are folded names. `read` are the lower-case names of headers that may bring a token. `underscores` decides about
+    names with `_` or any other character outside letters, digits and `-`, which a backend might fold: "drop", "reject" or
+    "allow". Names that fold to a header with a meaning are always dropped. `traced`: the sidecar writes its own trace context.
     """
 
     def __init__(
@@ -149,12 +153,12 @@ class RequestHeaderPolicy(HeaderPolicy):
         return DROP if folded in self._dropped else FORWARD
 
 
-# Headers of an answer that are read here and written anew.
+# Headers of an answer that the sidecar reads and rewrites.
 _ANSWER_SPECIAL = frozenset({"connection", "content-length", "transfer-encoding", "x-request-id", "upgrade"})
 
 
 class ResponseHeaderPolicy(HeaderPolicy):
-    """What becomes of the headers of answers."""
+    """Decides about the headers of answers."""
 
     def __init__(self) -> None:
         super().__init__({"x-request-id", "set-cookie", "etag", "content-length"}, _of_an_answer)
@@ -163,9 +167,9 @@ class ResponseHeaderPolicy(HeaderPolicy):
 def _of_an_answer(name: str) -> str:
     if name in _ANSWER_SPECIAL:
         return SPECIAL
-    return DROP if name in HOP_BY_HOP or name == "x-jwt-sidecar" else FORWARD  # the mark is the sidecar's to say
+    return DROP if name in HOP_BY_HOP or name == "x-jwt-sidecar" else FORWARD  # only the sidecar may set its mark
 
 
 def without_nominated(lines: list[bytes], names: Collection[bytes]) -> list[bytes]:
-    """The lines to be forwarded without those that `Connection` names (RFC 9110 section 7.6.1)."""
+    """The lines to forward, without those that `Connection` names (RFC 9110 section 7.6.1)."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

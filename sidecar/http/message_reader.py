@@ -1,28 +1,28 @@
-"""One direction of one connection: bytes in; heads and pieces of bodies out, each message by itself.
+"""Reads one direction of one connection: bytes in, heads and pieces of bodies out.
 
-A reader is in exactly one state. The next head is not looked at until the one who took this message says so, so nothing of one
-message can be taken for a part of another.
+A reader is in exactly one state. It parses the next head only after a call of `next_message`, so that bytes of one message never
+become part of another.
 """
 
 from sidecar.http.chunked import ChunkedDecoder
 from sidecar.http.framing import CHUNKED, UNTIL_CLOSE
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError, refuse_controls
 
-HEAD = "head"  # a head is to come
-TAKEN = "taken"  # a head has been taken; the length of its body is not known yet
-BODY = "body"  # bytes of a body are to come
-COMPLETE = "complete"  # the message has ended; what follows is the next one
-TUNNEL = "tunnel"  # no HTTP any more: every byte is passed on
-DEAD = "dead"  # what comes has no meaning
+HEAD = "head"  # waiting for a head
+TAKEN = "taken"  # the caller has taken a head; `begin_body` must follow
+BODY = "body"  # waiting for bytes of a body
+COMPLETE = "complete"  # the message has ended; further bytes belong to the next one
+TUNNEL = "tunnel"  # no longer HTTP: every byte is passed on
+DEAD = "dead"  # further bytes are ignored
 
-SMALL_BYTES = 4 * 1024  # are copied rather than kept in a bytearray
+SMALL_BYTES = 4 * 1024  # data up to this size is copied rather than kept in a bytearray
 
 
 class MessageReader:
     """Reads messages.
 
-    `head_bytes` limits a head, and the trailers of a chunked body. So many `blank_lines` may come before a message: a server
-    accepts some before a request (RFC 9112 section 2.2).
+    `head_bytes` limits a head, and the trailers of a chunked body. `blank_lines` is how many empty lines may come before a
+    message: a server accepts some before a request (RFC 9112 section 2.2).
     """
 
     __slots__ = ("_blank_lines", "_blank_lines_left", "_chunks", "_head_bytes", "_left", "_scanned", "buffer", "state")
@@ -31,13 +31,13 @@ class MessageReader:
         self.state = HEAD
         self._head_bytes = head_bytes
         self._blank_lines = self._blank_lines_left = blank_lines
-        self.buffer: bytes | bytearray = b""  # what waits here
-        self._scanned = 0  # bytes of an unfinished head that have been looked at
+        self.buffer: bytes | bytearray = b""  # bytes that nobody has taken yet
+        self._scanned = 0  # bytes of an unfinished head that were scanned
         self._left: int  # of a body: bytes, CHUNKED or UNTIL_CLOSE
         self._chunks: ChunkedDecoder | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that have come. Whoever feeds keeps `buffer` within bounds."""
+        """Add received bytes. The caller keeps `buffer` within bounds."""
         if self.state == DEAD:
             return
         if not self.buffer:
@@ -48,9 +48,9 @@ class MessageReader:
         self.buffer += data
 
     def head(self) -> bytes | None:
-        """Take the next head with its CRLFCRLF, or None while it has not all come. Raises ProtocolError.
+        """Take the next head with its CRLFCRLF; None while it is incomplete. Raises ProtocolError.
 
-        `begin_body` has to follow.
+        A call of `begin_body` must follow.
         """
         assert self.state == HEAD
         buffer = self.buffer
@@ -72,14 +72,14 @@ class MessageReader:
         return self._take(size)
 
     def skip_known(self) -> None:
-        """All that has come is one whole message without a body, which is known by its bytes: it is not fed."""
+        """Skip a whole message without a body that the caller knows by its bytes. They are not fed."""
         assert self.state == HEAD
         assert not self.buffer
         self._blank_lines_left = self._blank_lines
         self.state = COMPLETE
 
     def begin_body(self, length: int) -> None:
-        """Say where the message ends whose head was taken: a number of bytes, CHUNKED or UNTIL_CLOSE."""
+        """Set the length of the body after a head: a number of bytes, CHUNKED or UNTIL_CLOSE."""
         assert self.state == TAKEN
         if not length:
             self.state = COMPLETE
@@ -89,9 +89,9 @@ class MessageReader:
         self.state = BODY
 
     def body(self) -> bytes:
-        """Take the bytes of the body that are here; none when more have to come, or when its state is COMPLETE.
+        """Take the received bytes of the body; empty when none are there, or when the state is COMPLETE.
 
-        Work is bounded: `ready` says whether there is more to be had at once. Raises ProtocolError.
+        One call does bounded work; `ready` tells whether another call would return more. Raises ProtocolError.
         """
         if self.state != BODY or not self.buffer:
             return b""
@@ -107,30 +107,30 @@ class MessageReader:
 
     @property
     def ready(self) -> bool:
-        """May `body` have more, without more bytes coming?"""
+        """Can `body` return more without further bytes?"""
         return self.state == BODY and len(self.buffer) > self._scanned
 
     def next_message(self) -> None:
-        """Go on to the next message. Only behind a complete one."""
+        """Begin the next message. Call it only when the current one is complete."""
         assert self.state == COMPLETE
         self.state = HEAD
 
     def end(self) -> bool:
-        """The sender has finished: is the message complete?
+        """The sender has closed its side. Returns whether the message is complete.
 
-        A body that lasts until the connection closes is, once all of it has been taken.
+        A body of UNTIL_CLOSE is complete once all of it has been taken.
         """
         if self.state == BODY and self._left == UNTIL_CLOSE and not self.buffer:
             self.state = COMPLETE
         return self.state == COMPLETE
 
     def release(self) -> bytes:
-        """Every byte that is here, for a tunnel; those to come do not pass through here."""
+        """Begin a tunnel: take all buffered bytes. Later bytes bypass the reader."""
         self.state = TUNNEL
         return self._take(len(self.buffer))
 
     def die(self) -> None:
-        """Forget what is here, and what is still to come."""
+        """Drop the buffered bytes and ignore all later ones."""
         self.state = DEAD
         self.buffer = b""
 
@@ -149,7 +149,7 @@ class MessageReader:
         if chunks.done:
             self.state = COMPLETE
         elif not chunks.more:
-            self._scanned = len(self.buffer)  # a part of a line, until more comes
+            self._scanned = len(self.buffer)  # an incomplete line
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take(self, size: int) -> bytes:
@@ -170,10 +170,10 @@ class MessageReader:
         while self.buffer[:2] == b"\r\n":
             if not self._blank_lines_left:
                 self.state = DEAD
-                raise ProtocolError("Too many empty lines come before a message.")
+                raise ProtocolError("Too many empty lines come before the message.")
             self._blank_lines_left -= 1
             self._take(2)
-        self._scanned = 0  # the first of these bytes may have come alone
+        self._scanned = 0  # an earlier scan may have seen only the first of these bytes
 
     def _refuse_larger(self, size: int) -> None:
         if size > self._head_bytes:
@@ -181,12 +181,12 @@ class MessageReader:
             raise ProtocolError(f"A head must not be larger than {self._head_bytes} bytes.", too_large=True)
 
     def _look_at_unfinished(self) -> None:
-        """Refuse a head at once that can only be refused: the end of one whose lines do not end in CRLF would never come."""
+        """Refuse an unfinished head early if a line does not end in CRLF: the end of such a head would never come."""
         buffer, begin = self.buffer, max(0, self._scanned - 1)
         pairs = buffer.count(b"\r\n", begin)
         feeds, returns = buffer.count(b"\n", begin), buffer.count(b"\r", begin)
         if self._scanned and buffer[begin : begin + 1] == b"\n":
-            feeds -= 1  # looked at with the byte before it
+            feeds -= 1  # counted together with the byte before it
         try:
             if feeds != pairs or returns - (buffer[-1:] == b"\r") != pairs:
                 raise ProtocolError("A line must end in CRLF.")

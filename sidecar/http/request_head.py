@@ -1,7 +1,7 @@
-"""The head of one request: a pure function of exactly its bytes and of the configured header policy.
+"""Parses the head of one request: a pure function of exactly its bytes and the configured header policy.
 
-The grammar is our own and total: what it does not know is refused. A request that can be read, but not accepted, has a
-`problem`, so that its answer and its log line can still name it.
+A head that the grammar does not know is refused. A head that can be parsed but not accepted has a `problem`, so that its answer
+and its log line can name the request.
 """
 
 import re
@@ -22,12 +22,12 @@ from sidecar.http.header_policy import (
     without_nominated,
 )
 
-# An id is told everywhere, so nothing that looks like a token or an API key is one.
+# Ids appear in logs, answers and the backend, so a value that looks like a token or an API key is no id.
 REQUEST_ID = re.compile(
     rb"(?=[A-Za-z0-9._-]{1,128}\Z)"
     rb"(?!.*(?:jsk_|eyJ.*\.|e[wy3][A-Za-z0-9_-]{16,}\..+\.))(?![CDI][A-Za-z0-9_-]{16,}\..+\.).+"
 )
-# RFC 9112 section 3. Other versions are told apart so that the refusal can say so.
+# RFC 9112 section 3. Other versions match too, so that the refusal can name the reason.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -36,25 +36,25 @@ _DEFAULT_PORT = {"http": re.compile(rb":(?:80)?\Z"), "https": re.compile(rb":(?:
 _READ_HERE = frozenset({SPECIAL, NOTED})
 _USUAL_CONNECTION = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
 _PROTOCOL = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
-_OF_A_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # which a backend has to get
+_OF_A_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # the backend needs them
 _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class RequestHead:
-    """One request's head, read. Nothing changes what it says.
+    """One request's parsed head. It is never changed.
 
-    - `target` is its path and query as they came, in ASCII; `request_line` is the whole line as it goes on.
-    - `minor` is the 1 of HTTP/1.1; `host` the value of Host, empty where HTTP/1.0 has none.
-    - `forwarded` are the lines that go to the backend, `from_front_proxy` those that do from a trusted peer only.
-    - `special` holds the values of the headers that have a meaning here, by their lower-case names.
-    - `stripped` are the kinds of headers that were dropped because they could be forged, one for each of them.
-    - `length` is that of the body: a number of bytes, or CHUNKED; `sized` says whether Content-Length was given.
-    - `persists`: the client means to go on with the connection. `upgrade` is the protocol that it asks to go on with, in lower
-      case. `expects_continue`: it waits to be invited to send its body (RFC 9110 section 10.1.1).
-    - `request_id` is empty unless it brings a valid one.
-    - `problem` says why it is not accepted although it can be read; `unmet_expectation`: it expects something else than that.
-    - `traceparent` is what exactly one such header says, None otherwise; `tracestate` what all of its lines say.
-    - `route` and `token_digest` are found out once by the one handler that a head belongs to: both follow from the head alone.
+    - `target`: path and query as received, in ASCII. `request_line`: the whole line as it is forwarded.
+    - `minor`: the second 1 of HTTP/1.1. `host`: the value of Host, empty if an HTTP/1.0 request has none.
+    - `forwarded`: the lines for the backend. `from_front_proxy`: lines for the backend if the peer is a trusted proxy.
+    - `special`: the values of headers that the sidecar reads, by their lower-case names.
+    - `stripped`: the kind of each header that was dropped because it may be forged.
+    - `length`: of the body, a number of bytes or CHUNKED. `sized`: Content-Length was given.
+    - `persists`: the client will keep the connection open. `upgrade`: the protocol of an Upgrade, in lower case.
+    `expects_continue`: the client waits for 100 before it sends the body (RFC 9110 section 10.1.1).
+    - `request_id`: the client's valid id, or empty.
+    - `problem`: why the request is not accepted. `unmet_expectation`: it expects something other than 100-continue.
+    - `traceparent`: the value of exactly one such header, else None. `tracestate`: the values of all its lines, joined.
+    - `route` and `token_digest`: computed once by the handler; both follow from the head alone.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class RequestHead:
             from_front_proxy = without_nominated(from_front_proxy, nominated)
         self.forwarded = b"".join(forwarded)
         self.from_front_proxy = b"".join(from_front_proxy)
-        # Behind a CONNECT that is refused a client may go on with whatever it wanted to tunnel.
+        # After a refused CONNECT a client may still send the bytes that it wanted to tunnel.
         self.persists = method != "CONNECT" and (minor == 1 if connection is None else persists(minor, connection))
         self.request_id = ""
         ids = special.get("x-request-id")
@@ -103,12 +103,12 @@ class RequestHead:
         self.expects_continue = False
         self.traceparent = _only(special, "traceparent")
         states = special.get("tracestate")
-        self.tracestate = None if states is None else b",".join(states)  # a list, in as many lines as there are
+        self.tracestate = None if states is None else b",".join(states)  # a list that may span several lines
         self.route: Any = None
         self.token_digest: bytes | None = None
 
     def values(self, name: str) -> list[bytes]:
-        """Every value of a header, whatever becomes of it; `name` in lower case."""
+        """Every value of a header, forwarded or not; `name` in lower case."""
         sought = name.encode()
         return [value for field, value in map(split_field, self._lines) if field.lower() == sought]
 
@@ -125,7 +125,7 @@ class RequestHead:
 
     @property
     def could_be_preflight(self) -> bool:
-        """With the method OPTIONS, is this a CORS preflight?
+        """Does an OPTIONS request have the form of a CORS preflight?
 
         It has no body, asks for no other protocol and names no other method, so nothing else can pass as one.
         """
@@ -143,7 +143,7 @@ def _only(special: dict[str, list[bytes]], name: str) -> bytes | None:
 
 
 def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int, headers: int) -> RequestHead:
-    """Read a head that ends in CRLFCRLF. No line may be longer than `line_bytes`, and there may be so many `headers`.
+    """Parse a head that ends in CRLFCRLF. `line_bytes` limits each line, `headers` the number of header lines.
 
     Raises ProtocolError.
     """
@@ -159,7 +159,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         )
     method, target, minor = match.groups()
     if minor is None:
-        raise ProtocolError("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        raise ProtocolError("Only HTTP/1.0 and HTTP/1.1 are supported.")
     del lines[0]
     forwarded: list[bytes] = []
     from_front_proxy: list[bytes] = []
@@ -184,7 +184,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         elif fate in STRIPPED:
             stripped.append(STRIPPED[fate])
         elif fate == REFUSE:
-            problem = "A header's name has other characters than letters, digits and -."
+            problem = "A header's name has characters other than letters, digits and -."
     read = RequestHead(
         method.decode(),
         target.decode(),
@@ -197,7 +197,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     )
     read.problem = problem or _host(read) or _target(read) or _body(read)
     if read.problem:
-        read.persists = False  # where it ends is not known, whatever else it may be refused for
+        read.persists = False  # the end of its body is unknown
     read.request_line = f"{read.method} {read.target} HTTP/1.1".encode()
     if "upgrade" in special:
         _upgrade(read)
@@ -207,7 +207,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
 
 
 def _host(head: RequestHead) -> str:
-    """RFC 9112 section 3.2. Each of these functions completes a head, and returns what is wrong with it, if anything is."""
+    """RFC 9112 section 3.2. This function and the next ones complete a head and return its problem, or an empty text."""
     hosts = head.special.get("host")
     if hosts is None and head.minor == 0:
         return ""
@@ -223,14 +223,16 @@ def _target(head: RequestHead) -> str:
     if target[0] == "/":
         return ""
     if target == "*" and head.method == "OPTIONS":
-        return "OPTIONS * is about this proxy itself, which has no options to tell."
+        return "OPTIONS * asks about the proxy itself, and it has no options."
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
-        return ""  # CONNECT has its own form; of the others the rules about paths speak
+        return ""  # CONNECT has its own form; the routes refuse the others
     scheme, authority, rest = absolute.groups()
     port = _DEFAULT_PORT[scheme.lower()]
     if port.sub(b"", authority.encode().lower()) != port.sub(b"", head.host.lower()):
-        head.target = target.replace(authority, authority.rpartition("@")[2])  # a target is logged, a password is not
+        head.target = target.replace(
+            authority, authority.rpartition("@")[2]
+        )  # targets are logged, and a password must not be
         return "The request target names another host than the Host header."
     head.target = rest if rest.startswith("/") else "/" + rest
     return ""
@@ -249,7 +251,7 @@ def _body(head: RequestHead) -> str:
 
 
 def _upgrade(head: RequestHead) -> None:
-    """RFC 9110 section 7.8. With a body, or over HTTP/1.0, it is an ordinary request, for every protocol."""
+    """RFC 9110 section 7.8. An upgrade with a body, or over HTTP/1.0, is an ordinary request, for every protocol."""
     asked = head.special["upgrade"]
     if head.minor == 0 or head.length or len(asked) != 1 or _PROTOCOL.fullmatch(asked[0]) is None:
         return
@@ -262,7 +264,7 @@ def _upgrade(head: RequestHead) -> None:
 
 
 def _is_handshake(head: RequestHead) -> bool:
-    """RFC 6455 section 4.1: is this all of an opening handshake?"""
+    """Is this a complete opening handshake (RFC 6455 section 4.1)?"""
     keys, versions = head.values("sec-websocket-key"), head.values("sec-websocket-version")
     return (
         head.method == "GET"
@@ -273,7 +275,7 @@ def _is_handshake(head: RequestHead) -> bool:
 
 
 def _expectation(head: RequestHead) -> None:
-    """RFC 9110 section 10.1.1; HTTP/1.0 has no such thing."""
+    """RFC 9110 section 10.1.1; HTTP/1.0 has no expectations."""
     if head.minor == 1:
         expected = head.special["expect"]
         head.expects_continue = len(expected) == 1 and expected[0].lower() == b"100-continue"

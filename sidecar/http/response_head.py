@@ -1,6 +1,6 @@
-"""The head of one answer of a backend: a pure function of exactly its bytes.
+"""Parses the head of one answer of a backend: a pure function of exactly its bytes.
 
-What the request was (HEAD) is the caller's to know: a head that keeps coming is the same whatever was asked.
+The caller knows whether the request was HEAD: the parsed head is the same for every request.
 """
 
 import re
@@ -16,12 +16,12 @@ _NONE: list[bytes] = []
 
 
 class ResponseHead:
-    """One answer's head, read. Nothing changes it.
+    """One answer's parsed head. It is never changed.
 
-    - `lines` are the status line and the headers that are passed on; `framing` is its Content-Length as it is passed on, empty
-      when it has none; `id_line` is the line of its own request id, empty when it has none.
-    - `length` is that of the body unless it answers HEAD.
-    - `persists`: the backend means to go on with the connection. `upgrade` is the protocol of a 101, in lower case.
+    - `lines`: the status line and the headers to forward. `framing`: its Content-Length line to forward, or empty. `id_line`: the
+    line of its request id, or empty.
+    - `length`: of the body, unless it answers HEAD.
+    - `persists`: the backend will keep the connection open. `upgrade`: the protocol of a 101, in lower case.
     """
 
     __slots__ = ("framing", "id_line", "length", "lines", "minor", "persists", "status", "upgrade")
@@ -44,7 +44,7 @@ class ResponseHead:
 
 
 def parse_response_head(head: bytes, policy: ResponseHeaderPolicy, headers: int) -> ResponseHead:
-    """Read a head that ends in CRLFCRLF; there may be so many `headers`. Raises ProtocolError."""
+    """Parse a head that ends in CRLFCRLF. `headers` limits the number of header lines. Raises ProtocolError."""
     lines = split_head(head)
     if len(lines) - 1 > headers:
         raise ProtocolError(f"An answer must have no more than {headers} headers.")

@@ -1,6 +1,6 @@
-"""What the sidecar writes to clients: the only writer of status lines. Refusals are JSON with a stable code.
+"""Writes the sidecar's answers to clients; no other module writes status lines. Refusals are JSON with a stable code.
 
-Each function gives the whole head, and the body with it where there is one.
+Each function returns the whole head, and the body if there is one.
 """
 
 import json
@@ -14,10 +14,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Form(NamedTuple):
-    """How answers look: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
+    """The form of refusals: `problem` is RFC 9457's JSON, `oauth` that of a token endpoint (RFC 6749 section 5.2).
 
-    `plain` is one sentence instead of JSON. `detail` is "minimal", "code" or "full", `scheme` that of challenges,
-    `resource_metadata` the URL that they name (RFC 9728).
+    `plain` is one sentence instead of JSON. `detail` is "minimal", "code" or "full". `scheme` and `resource_metadata` (a URL,
+    RFC 9728) go into challenges.
     """
 
     realm: str = "jwt-sidecar"
@@ -30,7 +30,7 @@ class Form(NamedTuple):
 
 
 DEFAULT_FORM = Form()
-# RFC 9110 section 15; the interpreter's own table changes with its version.
+# RFC 9110 section 15; Python's own table differs between versions.
 PHRASES = {
     200: "OK", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
     404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large", 417: "Expectation Failed",
@@ -40,9 +40,9 @@ PHRASES = {
 
 
 def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
-    """The `WWW-Authenticate` value of RFC 6750 section 3, or None where the client's credentials are not the matter.
+    """The `WWW-Authenticate` value of RFC 6750 section 3; None if the refusal is not about the client's credentials.
 
-    Bare when no token came: section 3.1 says an error code is not to be given then.
+    Without a token it has no error code (section 3.1).
     """
     reason = rejection.reason
     value = f'{form.scheme} realm="{form.realm}"'
@@ -61,7 +61,7 @@ def challenge(rejection: Rejection, form: Form = DEFAULT_FORM) -> str | None:
 def body(
     rejection: Rejection, request_id: str, form: Form = DEFAULT_FORM, where: Mapping[str, str] | None = None
 ) -> bytes:
-    """The JSON of an answer: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
+    """The JSON of a refusal: `error` and `details` for people, `code` for programs; `where` is added when detail is full."""
     reason = rejection.reason
     fields: dict[str, str | int]
     details = rejection.details if form.detail != "minimal" else ""
@@ -88,7 +88,7 @@ def body(
 
 
 def connection_line(keep: bool, minor: int) -> bytes:
-    """What an answer says of its connection to a client of HTTP/1.`minor` (RFC 9112 section 9.3), in every answer alike."""
+    """The Connection header line of an answer to a client of HTTP/1.`minor` (RFC 9112 section 9.3), or empty."""
     if not keep:
         return b"Connection: close\r\n"
     return b"" if minor else b"Connection: keep-alive\r\n"
@@ -103,9 +103,9 @@ def refusal(
     head_only: bool = False,
     where: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The answer to a request that is refused.
+    """The answer to a refused request.
 
-    `more_lines` are those about the connection, as from `connection_line`, and about CORS; `head_only` is for HEAD.
+    `more_lines` are the lines of `connection_line` and of CORS; `head_only` is for HEAD.
     """
     if where is not None and form.detail == "full":
         head, rest, _, _ = _refusal(rejection, form)
@@ -126,8 +126,8 @@ def refusal(
     return head if head_only else head + content
 
 
-MAX_REFUSALS = 1024  # that are remembered: some sentences tell of seconds
-_HOLE = "\0"  # where the request id comes in, which holds nothing that JSON would escape
+MAX_REFUSALS = 1024  # remembered answers: some sentences hold seconds, so there are many
+_HOLE = "\0"  # the place of the request id, whose characters need no escapes in JSON
 _made: dict[tuple[object, ...], tuple[bytes, bytes, bytes, bytes]] = {}
 
 
@@ -138,7 +138,7 @@ def _content_type(form: Form) -> str:
 
 
 def _refusal(rejection: Rejection, form: Form) -> tuple[bytes, bytes, bytes, bytes]:
-    """The parts of a refusal, made once: its head up to the length, its head behind the id; its body before and behind the id."""
+    """The parts of a refusal, made once: head up to the length, head after the id; body before the id, body after it."""
     reason = rejection.reason
     lines = [
         f"HTTP/1.1 {reason.status} {PHRASES[reason.status]}",
@@ -169,7 +169,7 @@ def local(
     *,
     head_only: bool,
 ) -> bytes:
-    """An answer of our own that is no refusal; `mark` is what X-JWT-Sidecar says."""
+    """An answer of the sidecar that is no refusal; `mark` is the value of X-JWT-Sidecar."""
     lines = [f"HTTP/1.1 {status} {PHRASES[status]}", *(f"{name}: {value}" for name, value in headers.items())]
     if status not in (204, 304):
         lines += ("Content-Type: application/json", f"Content-Length: {len(content)}")
@@ -179,7 +179,7 @@ def local(
 
 
 def accepted(identity: bytes, request_id: str, connection: bytes) -> bytes:
-    """The answer to a front proxy whose request may pass: the lines of the identity headers, and no body."""
+    """The answer to a front proxy for an accepted request: the lines of the identity headers, and no body."""
     return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n%bX-Request-Id: %b\r\n%b\r\n" % (
         identity,
         request_id.encode(),
@@ -188,20 +188,20 @@ def accepted(identity: bytes, request_id: str, connection: bytes) -> bytes:
 
 
 def relayed(head: ResponseHead, framing: bytes, id_line: bytes, connection: bytes) -> bytes:
-    """The head of a backend's answer as it goes on; `framing` is the line that says where its body ends, if any does.
+    """The head of a backend's answer for the client; `framing` is its Content-Length or Transfer-Encoding line, or empty.
 
-    `id_line` is the header line of the request's id; the backend may name another one.
+    `id_line` is the line of the request id, used if the backend's answer has none.
     """
     return b"%b%b%b%b\r\n" % (head.lines, framing, head.id_line or id_line, connection)
 
 
 def interim(head: ResponseHead) -> bytes:
-    """A 1xx answer of a backend as it goes on."""
+    """A backend's 1xx answer for the client."""
     return head.lines + b"\r\n"
 
 
 def switching(head: ResponseHead, protocol: bytes, subprotocol: bytes = b"") -> bytes:
-    """A 101 of a backend as it goes on; with a `subprotocol` of ours, if there is one, where it names none."""
+    """A backend's 101 for the client. `subprotocol` is added if it is not empty and the backend names none."""
     lines = head.lines
     if subprotocol and b"\r\nsec-websocket-protocol:" not in lines.lower():
         lines = b"%bSec-WebSocket-Protocol: %b\r\n" % (lines, subprotocol)

@@ -1,12 +1,12 @@
-"""WebSocket frames (RFC 6455 section 5), as far as they are looked at: where one ends, and the one frame that is written."""
+"""WebSocket frames (RFC 6455 section 5): finds where frames end, and writes a close frame."""
 
 from os import urandom
 
-MAX_FRAMES = 1024  # followed in one go; then others get their turn
+MAX_FRAMES = 1024  # followed in one call; then other connections get their turn
 
 
 class Frames:
-    """Where in a stream of frames the last byte stood."""
+    """The position in a stream of frames."""
 
     __slots__ = ("_head", "_left")
 
@@ -16,13 +16,13 @@ class Frames:
 
     @property
     def between(self) -> bool:
-        """Did the stream stop exactly between two frames?"""
+        """Is the position exactly between two frames?"""
         return not self._left and not self._head
 
     def count(self, data: bytes, *, one: bool = False) -> int:
-        """Follow the stream over `data`, or with `one` only to the end of the frame that is under way; returns how far.
+        """Follow the stream over `data`, or with `one` only to the end of the current frame. Returns how many bytes.
 
-        No further than MAX_FRAMES frames.
+        One call follows at most MAX_FRAMES frames.
         """
         at, end, frames = 0, len(data), 0
         while at < end and frames < MAX_FRAMES and not (one and self.between):
@@ -45,7 +45,7 @@ class Frames:
 
 
 def _head_size(head: bytes) -> int | None:
-    """How many bytes a frame's opcode and length take (section 5.2), or None while they are not all there."""
+    """The bytes of a frame's opcode and length (section 5.2); None while they are incomplete."""
     if len(head) < 2:
         return None
     size = 2 + {126: 2, 127: 8}.get(head[1] & 0x7F, 0)
@@ -53,13 +53,13 @@ def _head_size(head: bytes) -> int | None:
 
 
 def _rest(head: bytes, size: int) -> int:
-    """How many bytes of a frame follow its length: the mask and the payload."""
+    """The bytes of a frame after its length: the mask and the payload."""
     mask = 4 if head[1] & 0x80 else 0
     return mask + (head[1] & 0x7F if size == 2 else int.from_bytes(head[2:size]))
 
 
 def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
-    """A close frame (section 5.5.1); what a client sends is masked."""
+    """A close frame (section 5.5.1). Frames from a client are masked."""
     payload = code.to_bytes(2) + reason.encode()
     if not masked:
         return bytes((0x88, len(payload))) + payload

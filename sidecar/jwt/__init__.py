@@ -1,1 +1,1 @@
-"""Tokens: where a request brings one, what it must be and say, and whether somebody has revoked it."""
+"""Tokens: where requests bring them, how they are verified, and which are revoked."""

@@ -1,6 +1,6 @@
-"""What the claims of a token must be, a check each: RFC 7519 section 4.1, and what the configuration of its issuer adds.
+"""The checks of a token's claims, by RFC 7519 section 4.1 and the configuration of the issuer.
 
-Each check decides by the claims and the time, and says to operators what it expects and what it found.
+Each check decides by the claims and the time, and tells operators what it expects and what it found.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,18 +28,18 @@ class NotExpired:
         if expires is None:
             if self._required:
                 raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
-        elif now >= expires + self._skew_s:  # at exp itself it is already expired: section 4.1.4
+        elif now >= expires + self._skew_s:  # a token is expired at exp itself: section 4.1.4
             raise expired(now - expires)
 
     def expected(self, _seen: Examination) -> str:
-        return f"a time to come, {self._skew_s:g} s of skew allowed"
+        return f"a time in the future, with {self._skew_s:g} s of skew"
 
     def found(self, seen: Examination, now: float) -> str:
         return _date(seen.payload, "exp", now)
 
 
 class Past:
-    """A time that must have come: `nbf` or `iat`. `details` is the sentence of the refusal."""
+    """A time that must be in the past: `nbf` or `iat`. `details` is the sentence of the refusal."""
 
     def __init__(self, name: str, skew_s: float, reason: Reason, details: str) -> None:
         self.name = name
@@ -53,14 +53,14 @@ class Past:
             raise Rejection(self._reason, self._details.format(ago(date - now)))
 
     def expected(self, _seen: Examination) -> str:
-        return f"a time past, {self._skew_s:g} s of skew allowed"
+        return f"a time in the past, with {self._skew_s:g} s of skew"
 
     def found(self, seen: Examination, now: float) -> str:
         return _date(seen.payload, self.name, now)
 
 
 class Lifetime:
-    """`exp` less `iat`, or less the time of the check where there is no `iat`."""
+    """The most that `exp` may be after `iat`, or after the time of the check if there is no `iat`."""
 
     name = "lifetime"
 
@@ -74,7 +74,7 @@ class Lifetime:
             raise Rejection(Reason.CLAIM_MISSING, "The token has no exp claim.")
         issued = numeric_date(claims, "iat")
         if expires - (now + self._skew_s if issued is None else issued) > self._most_s:
-            raise Rejection(Reason.CLAIM_INVALID, "The token is valid for longer than is accepted.")
+            raise Rejection(Reason.CLAIM_INVALID, "The token's lifetime is longer than accepted.")
 
     def expected(self, _seen: Examination) -> str:
         return f"at most {ago(self._most_s)}"
@@ -106,7 +106,7 @@ class Audience:
             raise Rejection(Reason.AUDIENCE_MISMATCH)
 
     def _told(self, claims: Mapping[str, Any]) -> tuple[str, Any]:
-        """The claim with the audience, and what it holds; one that is empty names no audience."""
+        """The name and value of the first audience claim that is not empty."""
         for name in self._claims:
             if (audience := claims.get(name)) not in (None, "", []):
                 return name, audience
@@ -124,9 +124,9 @@ class Audience:
 
 
 class TextNames:
-    """`sub` and `jti` are text: sections 4.1.2 and 4.1.7. As a header a list of one name would look like the name itself.
+    """`sub` and `jti` are text (sections 4.1.2 and 4.1.7). In a header a list of one name would look like the name itself.
 
-    `lenient` are those of the two that may be a whole number, which counts as the text of its digits before any check begins.
+    `lenient` names those of the two that may be a whole number; it becomes the text of its digits before the first check.
     """
 
     name = "names"
@@ -188,7 +188,7 @@ class RejectedClaims:
 
 
 class TrustedSubject:
-    """A `sub` that the issuer is believed for."""
+    """A `sub` that the issuer may use."""
 
     name = "sub"
 
@@ -210,7 +210,7 @@ class TrustedSubject:
 
 
 class Unbound:
-    """No `cnf` that binds the token to a key of its client: as a plain bearer token it may be a stolen one."""
+    """No `cnf` that binds the token to a key of its client (RFC 7800): as a bearer token it may be stolen."""
 
     name = "cnf"
 
@@ -222,7 +222,8 @@ class Unbound:
             raise Rejection(Reason.CLAIM_INVALID, "The token's cnf claim is not an object.")
         if not confirmation.keys().isdisjoint(CONFIRMATIONS):
             raise Rejection(
-                Reason.CLAIM_INVALID, "The token is bound to a key of its client and is no plain bearer token."
+                Reason.CLAIM_INVALID,
+                "The token is bound to a key of its client and cannot be used as a plain bearer token.",
             )
 
     def expected(self, _seen: Examination) -> str:
@@ -233,11 +234,11 @@ class Unbound:
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 section 2), or None when the claim is absent. Rejection when it is anything but a number."""
+    """A NumericDate (RFC 7519 section 2), or None if the claim is absent. Raises Rejection for anything but a number."""
     if name not in claims:
         return None
     value = claims[name]
-    if type(value) not in (int, float):  # bool is an int to Python; text is not a date whatever int() makes of it
+    if type(value) not in (int, float):  # bool is an int to Python; text is no date even if int() accepts it
         raise Rejection(Reason.CLAIM_INVALID, f"The token's {name} claim is not a number.")
     if not -LATEST_DATE <= value <= LATEST_DATE:
         raise Rejection(Reason.CLAIM_INVALID, f"The token's {name} claim is not a time in seconds.")
@@ -245,12 +246,12 @@ def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def expired(ago_s: float) -> Rejection:
-    """The refusal of a token that expired so many seconds ago."""
+    """The refusal of a token that expired `ago_s` seconds ago."""
     return Rejection(Reason.TOKEN_EXPIRED, f"The token expired {ago(ago_s)} ago.")
 
 
 def ago(seconds: float) -> str:
-    """A span for people: `12 s`, `5 min`, `3 h`, `2 d`."""
+    """A duration for people: `12 s`, `5 min`, `3 h`, `2 d`."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

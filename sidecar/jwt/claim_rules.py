@@ -1,4 +1,4 @@
-"""All that the claims of one issuer's tokens must be."""
+"""The rules for the claims of one issuer's tokens."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
@@ -22,17 +22,17 @@ from sidecar.jwt.subjects import Subjects
 
 
 class ClaimCheck(Check, Protocol):
-    """A check of claims whose signature has held."""
+    """A check of verified claims."""
 
     def judge(self, claims: dict[str, Any], now: float) -> None:
         """Raises Rejection."""
 
 
 class ClaimRules:
-    """What one issuer's claims must be: RFC 7519 section 4.1, RFC 8725 section 3.9, and what its configuration adds.
+    """The rules for one issuer's claims: RFC 7519 section 4.1, RFC 8725 section 3.9, and the issuer's configuration.
 
-    `audiences` None switches the audience check off, `subjects` None accepts every subject, and none at all. `clock_skew_s` is
-    allowed on `exp`, `nbf` and `iat` alike. `checks` are those that are asked for, in their order (jwt/claim_checks.py).
+    `audiences` None switches the audience check off, `subjects` None the check of `sub`. `clock_skew_s` applies to `exp`, `nbf`
+    and `iat` alike. `checks` are the configured checks in order (jwt/claim_checks.py).
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class ClaimRules:
         self.checks = tuple(checks)
 
     def check(self, claims: dict[str, Any], now: float, begun: list[Check] | None = None) -> tuple[float, float]:
-        """Return (valid_from, valid_until), skew included. Raises Rejection; `iss` has chosen these rules already.
+        """Check verified claims. Returns (valid_from, valid_until), skew included. Raises Rejection. The caller has checked
+        `iss`.
 
-        `begun` is told each check as it begins. A number in a claim of `lenient` becomes text.
+        Each check is added to `begun` when it begins. A number in a claim of `lenient` becomes text.
         """
         for name in self._lenient:
             if type(claims.get(name)) is int:  # bool is an int to Python
@@ -86,14 +87,14 @@ class ClaimRules:
             if begun is not None:
                 begun.append(check)
             check.judge(claims, now)
-        # Numbers or missing: the checks of exp, nbf and iat have seen to that.
+        # Numbers or missing: the checks of exp, nbf and iat are done.
         starts = max(claims.get("nbf", 0.0), claims.get("iat", 0.0))
         return starts - self.clock_skew_s, self.ends(claims)
 
     def ends(self, claims: dict[str, Any]) -> float:
-        """The Unix time when a token of these claims has expired, skew included; its `exp` has been checked."""
+        """The Unix time at which a token with these claims expires, skew included. The caller has checked `exp`."""
         return float(claims.get("exp", float("inf")) + self.clock_skew_s)
 
     def expired(self, valid_until: float, now: float) -> Rejection:
-        """The refusal of a token that was valid until then, skew included."""
+        """The refusal of a token that was valid until `valid_until`, skew included."""
         return expired(now - (valid_until - self.clock_skew_s))

@@ -1,4 +1,4 @@
-"""What a token says once its signature has been verified."""
+"""The verified claims of a token."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 
 LATEST_DATE = 253_402_300_799  # the end of the year 9999 (RFC 3339); a later NumericDate counts in milliseconds
 
-_SAYABLE = re.compile(r"[ !#-\[\]-~]+")  # what error_description may hold: RFC 6750 section 3
+_SAYABLE = re.compile(r"[ !#-\[\]-~]+")  # the characters of error_description: RFC 6750 section 3
 
 Path = Sequence[str]
-"""The way to a claim: its name, or the names of the objects around it and its own."""
+"""The path of a claim: its name, or the names of the enclosing objects and its own."""
 
 
 class Claims:
     """The verified claims of one token. Never made from an unverified payload.
 
-    `valid_from` and `valid_until` are Unix times with the issuer's clock skew already allowed for, so that a remembered
-    token is judged by two comparisons. `payload_segment` is the verified payload exactly as it was signed, in base64url.
-    `headers` holds the identity headers once they have been rendered for the upstream, `minted` the tokens of our own that stand
-    for them, by their mint. `kid` is that of the issuer's key, or the id of an API key.
+    `valid_from` and `valid_until` are Unix times that include the issuer's clock skew, so that two comparisons judge a remembered
+    token. `payload_segment` is the verified payload exactly as signed, in base64url. `headers` are the identity headers, after
+    they were rendered. `minted` are the tokens that the sidecar minted for these claims, by their mint. `kid` is the key id of
+    the issuer's key, or the id of an API key.
     """
 
     __slots__ = (
@@ -47,7 +47,7 @@ class Claims:
 
     @property
     def user_hash(self) -> str:
-        """What stands for the subject where its name should not: the same for the same `iss` and `sub`. Made once for a token."""
+        """A hash of `iss` and `sub`, for logs that must not name the subject. Made once for a token."""
         if self._user_hash is None:
             user = f"{self.claims.get('iss', '')} {self.claims.get('sub', '')}"
             self._user_hash = sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -58,7 +58,7 @@ class Claims:
 
 
 def find(claims: Mapping[str, Any], path: Path) -> Any:
-    """The claim at `path`, or None. The whole path written as one top-level name wins over nesting."""
+    """The claim at `path`, or None. A top-level claim whose name is the whole path with dots wins over nested claims."""
     value: Any = claims.get(".".join(path))
     if value is not None:
         return value
@@ -71,6 +71,6 @@ def find(claims: Mapping[str, Any], path: Path) -> Any:
 
 
 def named(path: Path) -> str:
-    """A claim's name for a sentence of an answer; one that cannot stand there is not said."""
+    """A claim's name for the sentence of an answer; only "claim" if its characters are not allowed there."""
     name = ".".join(path)
     return f"{name} claim" if _SAYABLE.fullmatch(name) else "claim"

@@ -1,7 +1,7 @@
-"""A compact JWS (RFC 7515 section 7.1) taken apart strictly, before any library sees it.
+"""Parses a compact JWS (RFC 7515 section 7.1) strictly, before a library gets it.
 
-python-jose splits at the first and last dot, drops bytes outside the alphabet and takes the last of two equal members; two
-spellings of one token would then have two cache keys and two meanings. Here a token has exactly one spelling.
+python-jose splits at the first and last dot, drops bytes outside the alphabet and takes the last of two equal members. Two
+spellings of one token would then have two cache keys and two meanings. This parser accepts exactly one spelling of a token.
 """
 
 import json
@@ -17,10 +17,10 @@ from sidecar.common.errors import Reason, Rejection
 
 MAX_TOKEN_BYTES = 16 * 1024  # Azure's largest tokens are about 10 KB
 MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
-MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 256, 512  # JOSE headers, and of how many bytes each
-MAX_DEPTH = 32  # nesting of a payload; deeper ones exist only to exhaust a stack
+MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 256, 512  # JOSE headers, and the most bytes of each
+MAX_DEPTH = 32  # nesting of a payload; deeper nesting serves only to exhaust a stack
 
-PADDED = "The token's parts are padded with =, which those of a JWT must not be."
+PADDED = "The token's parts are padded with =; a JWT has no padding."
 
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
@@ -39,9 +39,9 @@ class Jws(NamedTuple):
 
 
 def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
-    """Take a token apart. Raises Rejection: token_too_large or token_malformed.
+    """Parse a token. Raises Rejection: token_too_large or token_malformed.
 
-    `allow_padding`: its parts may be padded with `=`, all of them as far as base64 asks for it (AWS's load balancers do so).
+    `allow_padding`: its parts may be padded with `=`, each as base64 requires (AWS load balancers write such tokens).
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE)
@@ -53,14 +53,14 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
         if not padded and token.count(b".") == 4:
             raise Rejection(Reason.TOKEN_MALFORMED, "The token is encrypted (JWE); only signed tokens are accepted.")
         if not padded:
-            raise Rejection(Reason.TOKEN_MALFORMED, "A JWT is three base64url parts joined by dots.")
+            raise Rejection(Reason.TOKEN_MALFORMED, "The token is not three base64url parts joined by dots.")
     signing_input, _, signature = token.rpartition(b".")
     header_segment, _, payload_segment = signing_input.partition(b".")
     if padded:
         header_segment, payload_segment = _unpadded(header_segment), _unpadded(payload_segment)
         signature = _unpadded(signature)
     if len(header_segment) > MAX_HEADER_BYTES:
-        raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than is accepted.")
+        raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than 4 KiB.")
     header = _headers.get(header_segment)
     if header is None:
         header = _read_header(header_segment)
@@ -80,11 +80,11 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
 
 def _unpadded(segment: bytes) -> bytes:
     if len(segment) % 4:
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's parts are padded with =, but not as base64 is.")
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token's parts are padded with =, but the number of = is wrong.")
     return segment.rstrip(b"=")
 
 
-_headers: dict[bytes, dict[str, Any]] = {}  # those that keep coming: all tokens of one key have the same
+_headers: dict[bytes, dict[str, Any]] = {}  # headers that recur: all tokens of one key have the same
 
 
 def _read_header(segment: bytes) -> dict[str, Any]:
@@ -100,14 +100,14 @@ def _read_header(segment: bytes) -> dict[str, Any]:
 
 
 def base64url(segment: bytes) -> bytes:
-    """Decode unpadded base64url (RFC 7515 section 2). ValueError unless it is the one canonical spelling."""
+    """Decode unpadded base64url (RFC 7515 section 2). Raises ValueError unless the spelling is canonical."""
     left = len(segment) % 4
     if left == 1 or (left and segment[-1] not in _LAST[left]):
         raise ValueError("not canonical base64url")
     return a2b_base64(segment.translate(_TO_BASE64) + b"=" * (-left % 4), strict_mode=True)
 
 
-# `-_` for `+/`, which have no place here; the last characters that leave no bit over after one or two more bytes.
+# `-_` in place of `+/`; then the last characters that leave no bits over after one or two more bytes.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 _LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
 
@@ -115,16 +115,16 @@ _LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
 def strict_json_object(text: bytes) -> dict[str, Any]:
     """Decode a JSON object (RFC 8259) with one meaning.
 
-    ValueError for anything else: duplicate names, NaN and infinities, numbers too long to read, lone surrogates, nesting
-    beyond MAX_DEPTH, other encodings than UTF-8.
+    Raises ValueError for anything else: duplicate names, NaN and infinities, numbers too long to read, lone surrogates, nesting
+    beyond MAX_DEPTH, encodings other than UTF-8.
     """
     shallow = text.count(b"{") + text.count(b"[") <= MAX_DEPTH
     try:
         quick = _quick_decode(text)
         if shallow and type(quick) is dict and _quick_encode(quick) == text:
-            return quick  # nothing was lost on the way in, so there was nothing to be read in two ways
+            return quick  # encoding it again gives the same bytes, so it has one meaning
     except (msgspec.DecodeError, RecursionError):
-        pass  # the slow way knows what is wrong, or that nothing is
+        pass  # the slow way finds what is wrong, if anything is
     try:
         value = _DECODER.decode(text.decode())
     except RecursionError:
@@ -133,7 +133,7 @@ def strict_json_object(text: bytes) -> dict[str, Any]:
         raise ValueError("not an object")
     if not shallow and _deeper_than(value, MAX_DEPTH):
         raise ValueError("nested too deeply")
-    if b"\\u" in text:  # only an escape can smuggle in half of a surrogate pair
+    if b"\\u" in text:  # only an escape can bring half of a surrogate pair
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -1,19 +1,19 @@
-"""Many entries in little memory: 32 bytes for each, beside what a bytearray keeps free.
+"""A table for millions of entries, with 32 bytes for each entry plus the free space of a bytearray.
 
-Millions of Python objects would take ten times as much, and let go of them all at once when another list takes their place.
+Python objects would take ten times as much memory, and a reload would free millions of them at once.
 """
 
 import struct
 from hashlib import blake2b
 
 _TIMES = struct.Struct("<dd")
-_KEY_BYTES = 16  # nobody finds two texts of one such hash
+_KEY_BYTES = 16  # long enough that nobody finds two texts with one hash
 _ENTRY_BYTES = _KEY_BYTES + _TIMES.size
-_PART = 0x3FFF  # an entry is looked for in one of so many parts
+_PART = 0x3FFF  # mask of the number of the part that holds an entry
 
 
 class Table:
-    """Two times for each key, a text or a tuple of them."""
+    """Two times for each key; `key_of` makes a key from texts."""
 
     def __init__(self) -> None:
         self._parts: dict[int, bytearray] = {}
@@ -23,13 +23,13 @@ class Table:
         return self._length
 
     def __getitem__(self, key: bytes) -> tuple[float, float] | None:
-        """The times of a key that `key_of` made, None where it has none."""
+        """The times of a key, or None if the table lacks it."""
         part = self._parts.get(_part(key))
         place = -1 if part is None else _place(part, key)
         return None if part is None or place < 0 else _TIMES.unpack_from(part, place + _KEY_BYTES)
 
     def raise_to(self, key: bytes, first: float, second: float) -> None:
-        """Take the times of a key; where it has some, the later of each."""
+        """Set the times of a key; if it has times already, keep the later of each."""
         part = self._parts.setdefault(_part(key), bytearray())
         place = _place(part, key)
         if place < 0:
@@ -41,7 +41,7 @@ class Table:
 
 
 def key_of(*texts: str) -> bytes:
-    """The same for the same texts in the same order, and for no others."""
+    """A key that is equal only for the same texts in the same order."""
     sizes = ",".join(str(len(text)) for text in texts)
     return blake2b(f"{sizes}:{''.join(texts)}".encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
 
@@ -51,8 +51,8 @@ def _part(key: bytes) -> int:
 
 
 def _place(part: bytearray, key: bytes) -> int:
-    """Where the entry begins, -1 if it is not there."""
+    """The index of an entry, -1 if the part lacks it."""
     place = part.find(key)
-    while place >= 0 and place % _ENTRY_BYTES:  # bytes of two neighbours
+    while place >= 0 and place % _ENTRY_BYTES:  # a match across two neighbouring entries
         place = part.find(key, place + 1)
     return place

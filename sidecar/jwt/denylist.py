@@ -1,8 +1,8 @@
-"""Tokens that are taken back before they expire: one by its `jti`, all of a `sub`, or all that were issued before a time.
+"""Revoked tokens: one by its `jti`, all of a `sub`, or all that were issued before a time.
 
-An entry names the issuer, since `jti` and `sub` mean nothing without it. No entry is the hash of a token: its holder may have
-another one with the same `jti` or `sub`. Entries come from a file, which is read again when it changes, and from operators;
-theirs are kept in memory only, also while no configured issuer has their iss.
+An entry names the issuer, since `jti` and `sub` mean nothing without it. An entry is never the hash of a token: the holder may
+have another token with the same `jti` or `sub`. Entries come from a file, which is read again when it changes, and from
+operators. Operators' entries are kept in memory only, also while no configured issuer has their `iss`.
 """
 
 import asyncio
@@ -23,27 +23,25 @@ from sidecar.jwt.denylist_reader import NoList, documents
 from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer_names import IssuerNames
 
-POLL_S = 5.0  # between two looks at the file
-ENTRIES_AT_A_TIME = (
-    128  # of the file; then whoever else wants the interpreter gets it, as the loop that serves requests
-)
+POLL_S = 5.0  # between two checks of the file
+ENTRIES_AT_A_TIME = 128  # of the file; then other threads may run, such as the loop that serves requests
 PAUSE_S = 0.0005
-MAX_ADDED = 100_000  # entries of operators; a longer list belongs into the file
+MAX_ADDED = 100_000  # entries of operators; a longer list belongs in the file
 ALWAYS = float("inf")
 
 _MEMBERS = {"iss", "jti", "sub", "issued_before", "until"}
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
-# What an entry may be about: a claim, and whether only tokens issued before a time are meant.
+# The kinds of entries: the claim, and whether the entry has an `issued_before`.
 _KINDS = (("jti", "always"), ("sub", "always"), ("sub", "before"), ("", "before"))
 
 log = logging.getLogger("sidecar.denylist")
 
 
 class Entry(NamedTuple):
-    """Tokens of `iss` whose `claim` (`jti`, `sub`, or none: of all) is `value`, refused until the Unix time `until`.
+    """Refuses tokens of `iss` whose `claim` (`jti`, `sub`, or empty for all tokens) is `value`, until the Unix time `until`.
 
-    Only those issued before the Unix time `issued_before`; ALWAYS stands for no such limit, and for no end.
+    Only tokens issued before the Unix time `issued_before` are refused. ALWAYS means no limit for either time.
     """
 
     iss: str
@@ -54,7 +52,7 @@ class Entry(NamedTuple):
 
     @property
     def about(self) -> tuple[str, str, str, str]:
-        """Two entries with the same are about the same tokens."""
+        """Two entries with the same value are about the same tokens."""
         return self.iss, self.claim, "always" if self.issued_before == ALWAYS else "before", self.value
 
     @classmethod
@@ -63,7 +61,9 @@ class Entry(NamedTuple):
         if not isinstance(document, dict):
             raise Unusable("an entry is an object with iss, and jti, sub or issued_before")
         if unknown := document.keys() - _MEMBERS:
-            raise Unusable(f"unknown member {min(unknown, key=str)!r}; one of: {', '.join(sorted(_MEMBERS))}")
+            raise Unusable(
+                f"{min(unknown, key=str)!r} is not a member of an entry; one of: {', '.join(sorted(_MEMBERS))}"
+            )
         for name in ("iss", "jti", "sub"):
             if name in document and (not isinstance(document[name], str) or not document[name]):
                 raise Unusable(f"{name} must be text, and not empty")
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
             raise Unusable("jti names one token; leave out sub and issued_before")
         claim = "jti" if "jti" in document else "sub" if "sub" in document else ""
         if not claim and "issued_before" not in document:
-            raise Unusable("jti, sub or issued_before is missing: all tokens of an issuer are never meant")
+            raise Unusable("jti, sub or issued_before is missing; without them an entry means all tokens")
         return cls(
             document["iss"],
             claim,
@@ -84,7 +84,7 @@ class Entry(NamedTuple):
 
 
 class Filed(NamedTuple):
-    """What a file holds: the entries, how many name which issuer, and of which _KINDS they are. Expired ones are left out."""
+    """The content of a file: the entries, their number by issuer, and their _KINDS. Expired entries are left out."""
 
     table: Table
     issuers: Counter[str]
@@ -95,9 +95,9 @@ class Filed(NamedTuple):
 class DenyList:
     """A check for tokens that are refused although their signature and claims are good. `changes` grows when these may be others.
 
-    `names` is the iss of each configured issuer, or the template of many, -> its name. `path` None: there is no file. Entries of
-    issuers that are not configured are kept, and wait for them. `before`: the list in use so far, whose file need not be read
-    again.
+    `names` maps the `iss` or template of each configured issuer to its name. `path` None: there is no file. Entries of issuers
+    that are not configured are kept until such an issuer is configured. `before` is the previous list, whose file content is
+    reused.
     """
 
     name = "denylist"
@@ -111,7 +111,7 @@ class DenyList:
     ) -> None:
         self.changes = 0
         self.path = path
-        self.found_good_at: float | None = None  # when the file was last seen, and was as it had been read; monotonic
+        self.found_good_at: float | None = None  # monotonic time of the last check that found the file as it was read
         self._clock = clock
         self._names = IssuerNames(names or {})
         self._filed = Filed(Table(), Counter(), set())
@@ -122,7 +122,7 @@ class DenyList:
         self.problem: str | None = None
 
     def __len__(self) -> int:
-        """How many are in force."""
+        """The number of entries in force."""
         return sum(number for (_, state), number in self.counts.items() if state == "in_force")
 
     def __repr__(self) -> str:
@@ -130,7 +130,7 @@ class DenyList:
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many entries there are, by where they are from (file, posted) and what they are (in_force, waiting)."""
+        """The number of entries by origin (file, posted) and state (in_force, waiting)."""
         numbers: dict[tuple[str, str], int] = {}
         for origin, issuers in (("file", self._filed.issuers), ("posted", self._posted)):
             waiting = sum(number for iss, number in issuers.items() if iss not in self._names)
@@ -139,7 +139,7 @@ class DenyList:
         return numbers
 
     def denies(self, issuer: str, claims: Mapping[str, Any]) -> bool:
-        """Are verified claims of the issuer of this name refused at this time?"""
+        """Are verified claims of the issuer with this name refused now?"""
         if not self._filed.kinds and not self._added:
             return False
         now, issued = self._clock.wall(), claims.get("iat", 0)
@@ -163,18 +163,18 @@ class DenyList:
         return "is on it" if self.denies(str(seen.issuer), seen.payload) else "not on it"
 
     def add(self, document: object) -> None:
-        """Take an operator's entry; one about the same takes its place. Raises Unusable."""
+        """Add an operator's entry; it replaces an entry about the same tokens. Raises Unusable."""
         entry = Entry.read(document)
         if entry.iss not in self._names:
-            raise Unusable(f"iss is not that of a configured issuer; one of: {', '.join(self._names.texts)}")
+            raise Unusable(f"iss is not the iss of a configured issuer; one of: {', '.join(self._names.texts)}")
         if len(self._added) >= MAX_ADDED:
-            raise Unusable(f"{MAX_ADDED} entries were added; put them into the file")
+            raise Unusable(f"{MAX_ADDED} entries were added, which is the limit; put further entries into the file")
         self._put(entry)
         self.changes += 1
         log.info("event=denylist_added claim=%s entries=%d", entry.claim or "iat", len(self))
 
     def _put(self, entry: Entry) -> None:
-        """In place of one about the same, under whichever name of the issuer."""
+        """Replace an entry about the same tokens, under any of the issuer's names."""
         iss, *rest = entry.about
         name = self._names.name_of(iss)
         for spelling in [iss] if name is None else self._names.spellings(name, iss):
@@ -187,11 +187,11 @@ class DenyList:
             self._posted[about[0]] -= 1
 
     def added(self) -> Iterator[Entry]:
-        """What operators have added, whether it is in force or waits."""
+        """The entries that operators have added, in force or waiting."""
         return iter(self._added.values())
 
     def have_added(self, entries: Iterable[Entry]) -> None:
-        """Take these for what operators have added."""
+        """Replace the entries of operators by these."""
         self._added = {}
         self._posted = Counter()
         for entry in entries:
@@ -199,13 +199,13 @@ class DenyList:
         self.changes += 1
 
     def tell_waiting(self) -> None:
-        """Say in the log what operators have added and what is not in force, if there is such."""
+        """Log the issuers of operators' entries that are not in force, if there are any."""
         if issuers := {entry.iss for entry in self._added.values() if entry.iss not in self._names}:
-            do = "No issuer of the configuration has their iss: they are kept, and hold again when one does."
+            do = "Configure an issuer with their iss, or remove the entries; they have no effect until then."
             log.warning("event=denylist_waiting issuers=%r do=%r", sorted(issuers), do)
 
     async def load(self) -> None:
-        """Read the file if it has changed since the last time. Raises Unusable, and then keeps what it had."""
+        """Read the file if it has changed. Raises Unusable, and keeps the previous entries then."""
         if self.path is None:
             return
         stamp = await asyncio.to_thread(_stamp, self.path)
@@ -222,7 +222,7 @@ class DenyList:
         self.found_good_at = self._clock.monotonic()
 
     async def keep_fresh(self, poll_s: float = POLL_S) -> None:
-        """For ever: read the file when it has changed, and forget entries that have expired."""
+        """Until cancelled: read the file when it has changed, and drop expired entries."""
         while True:
             await asyncio.sleep(poll_s)
             now = self._clock.wall()
@@ -233,7 +233,7 @@ class DenyList:
             except Unusable as error:
                 if str(error) != self.problem:
                     log.error(
-                        "event=denylist_kept why=%r do='The entries read before are used: mend the file.'", str(error)
+                        "event=denylist_kept why=%r do='Fix the file; the previous entries stay in use.'", str(error)
                     )
                 self.problem = str(error)
             else:
@@ -241,7 +241,7 @@ class DenyList:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes with a file, and with a mounted one that is exchanged under its name."""
+    """A stamp that changes with the file, also when a mount replaces it."""
     try:
         found = path.stat()
     except OSError as error:
@@ -250,7 +250,10 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def _read(path: Path, stamp: tuple[int, int, int], now: float, cancelled: threading.Event) -> Filed:
-    """The entries of a file. All of them or none: half a list refuses too little. Of two about the same the later limits hold."""
+    """The entries of a file, all or none: half a list refuses too little.
+
+    Two entries about the same tokens get the later times.
+    """
     filed = Filed(Table(), Counter(), set(), stamp)
     try:
         for number, document in enumerate(documents(path)):
@@ -271,13 +274,13 @@ def _read(path: Path, stamp: tuple[int, int, int], now: float, cancelled: thread
         raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
     except NoList:
         raise Unusable(f"{path}: must be a list of entries") from None
-    except Exception:  # noqa: BLE001  # whatever the parsers raise: without libyaml an OverflowError for "\UFFFFFFFF"
+    except Exception:  # noqa: BLE001  # parsers raise many types: without libyaml an OverflowError for "\UFFFFFFFF"
         raise Unusable(f"{path}: is not {'JSON' if path.suffix == '.json' else 'YAML'}") from None
     return filed
 
 
 def _text(value: object) -> str:
-    """A `jti` or `sub` as an entry has it: text (RFC 7519 section 4.1), or a number as some issuers write it. Else nothing."""
+    """A `jti` or `sub` of an entry: text (RFC 7519 section 4.1), or a number as some issuers write it; else empty."""
     return str(value) if type(value) in (str, int) else ""
 
 

@@ -1,4 +1,4 @@
-"""The documents of a list in a file, one after another: a list of a million never stands in memory as a whole."""
+"""Reads the entries of a list one by one, so that a list of a million is never in memory as a whole."""
 
 import json
 import re
@@ -9,19 +9,22 @@ from typing import IO, Any
 import yaml
 
 READ_CHARACTERS = 65_536  # at a time
-MAX_DOCUMENT = 65_536  # characters of one that is read whole, in JSON
+MAX_DOCUMENT = 65_536  # characters of one entry, in JSON
 
-# libyaml's is far quicker, where PyYAML was built with it. Each takes every scalar for text, so that a jti of digits is one.
+# libyaml's loader is much faster, if PyYAML was built with it. Both take every scalar as text: a jti may be all digits.
 _YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _BLANKS = re.compile(r"[ \t\r\n]*+")
 
 
 class NoList(Exception):
-    """The file holds something else than a list."""
+    """The file does not hold a list."""
 
 
 def documents(path: Path) -> Iterator[object]:
-    """Those of a list: in JSON if the file's name ends so, else in YAML. Raises NoList, OSError, or whatever the parsers do."""
+    """The entries of a list, in JSON if the file's name ends in .json, else in YAML.
+
+    Raises NoList, OSError and parsers' errors.
+    """
     if path.suffix == ".json":
         with path.open(encoding="utf-8-sig", newline="") as text:
             yield from _Json(text).documents()
@@ -31,7 +34,7 @@ def documents(path: Path) -> Iterator[object]:
 
 
 class _Json:
-    """A list in JSON, read a piece at a time."""
+    """Reads a list in JSON piece by piece."""
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
@@ -58,7 +61,7 @@ class _Json:
             raise ValueError
 
     def _sign(self) -> str:
-        """The next character that is no blank, which stays the next one; empty at the end."""
+        """The next character that is no blank, without taking it; empty at the end."""
         while True:
             blanks = _BLANKS.match(self._held, self._place)
             assert blanks is not None
@@ -84,7 +87,7 @@ class _Json:
 
 
 class _Yaml:
-    """A list in YAML, read event by event."""
+    """Reads a list in YAML event by event."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._next = _YAML(stream).get_event

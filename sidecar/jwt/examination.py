@@ -1,6 +1,6 @@
-"""How far a token has come, and what each check expected and found: for operators who ask, never for clients or logs.
+"""Records how far the checks of a token went, and what each expected and found: for operators, never for clients or logs.
 
-All of it is bounded and escaped, and holds no token: what is found may be what a stranger wrote.
+All texts are bounded and escaped, and hold no token: they may quote unverified claims.
 """
 
 import json
@@ -17,24 +17,24 @@ from sidecar.jwt.jwks.jwk import VerificationKey
 MOST_SHOWN = 100  # characters of a value
 MOST_LISTED = 20  # values of a list
 
-# Where the sentence of the answer does not say what was found; the others name the claim, whose value is the user's.
+# Refusals whose sentence does not say what was found. The other sentences name the claim, whose value is private.
 _TOLD = frozenset({"shape", "issuer", "signer", "typ", "algorithm", "key", "aud"})
 
 
 class Check(Protocol):
-    """One thing that a token must be. What decides it also says what it expects and what it finds, once it has begun.
+    """One check of a token. After it has begun, it also tells what it expects and what it finds.
 
-    Both are empty where there is nothing to add to the answer.
+    Both texts are empty if the answer says it already.
     """
 
     @property
     def name(self) -> str: ...
 
     def expected(self, seen: "Examination") -> str:
-        """What it expects of this token."""
+        """The expected value for this token."""
 
     def found(self, seen: "Examination", now: float) -> str:
-        """What it finds in this token, at a Unix time."""
+        """The value in this token, at the Unix time `now`."""
 
 
 class ClaimsCheck(Check, Protocol):
@@ -45,10 +45,9 @@ class ClaimsCheck(Check, Protocol):
 
 
 class Examination:
-    """How far one token has come: the checks that have begun, and what they found. None: not reached.
+    """How far the checks of one token went: the checks that began, and what they found. None: not reached.
 
-    `issuer` is the name of its issuer, `kid` what it calls its key once that was looked up, `claims` are there when they are
-    verified.
+    `issuer` is the name of its issuer. `kid` is set after the key was looked up, `claims` after they were verified.
     """
 
     __slots__ = ("begun", "claims", "issuer", "jws", "key", "kid", "token")
@@ -64,7 +63,7 @@ class Examination:
 
     @property
     def header(self) -> dict[str, Any]:
-        """The JOSE header, which anybody may have written."""
+        """The JOSE header, verified or not."""
         return {} if self.jws is None else self.jws.header
 
     @property
@@ -74,7 +73,7 @@ class Examination:
 
 
 def shown(value: Any) -> str:
-    """A value of a token for people: nothing in it can steer a terminal, and a long one is cut."""
+    """A value of a token for people: control characters are escaped, and long values are cut."""
     if value is None:
         return "absent"
     if isinstance(value, str):
@@ -87,7 +86,7 @@ def shown(value: Any) -> str:
 
 
 def several(values: Iterable[Any]) -> str:
-    """Values of the configuration, or of a list in a token."""
+    """A list of values for people, cut to MOST_LISTED."""
     all_values = list(values)
     more = len(all_values) - MOST_LISTED
     few = ", ".join(map(shown, islice(all_values, MOST_LISTED))) or "none"
@@ -95,10 +94,10 @@ def several(values: Iterable[Any]) -> str:
 
 
 def tell(rejection: Rejection, seen: Examination) -> None:
-    """Add to a refusal what operators are told of its token.
+    """Add details for operators to a refusal.
 
-    Its issuer once the signature has held, its `kid` once that was looked up, and what the check expected and found that refused
-    it.
+    The issuer is added if the signature was verified, the `kid` if the key was looked up, and the values that the refusing check
+    expected and found.
     """
     if seen.key is not None:
         rejection.issuer = seen.issuer

@@ -1,4 +1,4 @@
-"""One trusted issuer, and which of them a token is of."""
+"""The trusted issuers, and the way from a token to its issuer."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -15,14 +15,14 @@ ACCEPTED_TYP = ("JWT", "at+jwt", "absent")  # RFC 7519 section 5.1, RFC 9068 sec
 
 
 class Policy(Protocol):
-    """What verified claims must hold beyond `ClaimRules`."""
+    """Rules for verified claims beyond `ClaimRules`."""
 
     @property
     def checks(self) -> Sequence[ClaimsCheck]: ...
 
 
 class Required:
-    """What an issuer asks of all of its tokens, as a route may ask for it."""
+    """An issuer's `require`: the rules that a route may have, for all of the issuer's tokens."""
 
     def __init__(self, check: ClaimsCheck) -> None:
         self.name = f"required {check.name}"
@@ -32,11 +32,11 @@ class Required:
 
 
 class Issuer:
-    """One trusted issuer: what its tokens must be signed with and what they must claim, by `rules` and then by `policy`.
+    """One trusted issuer: the keys and algorithms of its tokens, and the rules for their claims, `rules` first, then `policy`.
 
-    `aliases` are other `iss` values of the same issuer; it and they may be templates (jwt/issuer_names.py). `assumed`: it is the
-    issuer of tokens that have no `iss`. `signer` is what the header's member of this name must be.
-    `accepted_typ` are the values of the header's `typ`; the word `absent` stands for none.
+    `aliases` are other `iss` values of the same issuer; each `iss` may be a template (jwt/issuer_names.py). `assumed`: tokens
+    without `iss` belong to this issuer. `signer` is the required value of the header's member `signer`.
+    `accepted_typ` are the accepted values of the header's `typ`; the word `absent` accepts no `typ`.
     `allow_padding`: the parts of its tokens may be padded with `=`.
     """
 
@@ -76,7 +76,7 @@ class Issuer:
 
 
 class TrustedIssuers:
-    """Every issuer whose tokens are accepted: the `iss` of a token leads to one of them."""
+    """The configured issuers, found by the `iss` of a token."""
 
     name = "issuer"
 
@@ -117,7 +117,7 @@ class TrustedIssuers:
         return f"{shown(iss)}{self._nearly(iss, seen) if isinstance(iss, str) else ''}"
 
     def _nearly(self, iss: str, seen: Examination) -> str:
-        """What is wrong with an `iss` that looks like one of these."""
+        """The difference between an `iss` and a configured one that looks like it."""
         for template, _ in self._templates:
             if template.value_in(iss) is not None:
                 return f", and {template.claim} {shown(seen.payload.get(template.claim))}"

@@ -1,12 +1,12 @@
-"""Which `sub` an issuer is believed for."""
+"""The `sub` values that an issuer may use."""
 
 from collections.abc import Collection, Sequence
 
 
 class Subjects:
-    """Which `sub` an issuer is believed for: these, those that begin so, and those that fit a pattern.
+    """The `sub` values that an issuer may use: exact values, prefixes and patterns.
 
-    In a pattern `*` stands for any characters, also none, and everything else for itself.
+    In a pattern `*` stands for any number of characters, and every other character for itself.
     """
 
     def __init__(self, exact: Collection[str] = (), prefix: Collection[str] = (), glob: Collection[str] = ()) -> None:
@@ -29,7 +29,7 @@ class Subjects:
 
 
 def _fits(pieces: Sequence[str], text: str) -> bool:
-    """Does the text fit a pattern that was split at its `*`? In time linear in the text for each piece."""
+    """Does the text match a pattern that was split at its `*`? The time is linear in the text for each piece."""
     first, *between, last = pieces
     if not text.startswith(first):
         return False

@@ -1,4 +1,4 @@
-"""Verified tokens that are remembered by their digest, within two bounds: so many entries, and about so many bytes."""
+"""Remembers verified tokens by their digest, within two limits: a number of entries and an approximate number of bytes."""
 
 from hashlib import sha256
 from typing import Protocol, TypeVar
@@ -15,7 +15,7 @@ _VALUE_BYTES = 64
 
 
 class Entry(Protocol):
-    """What is remembered of a token."""
+    """A remembered token."""
 
     size: int
 
@@ -24,17 +24,17 @@ Remembered = TypeVar("Remembered", bound=Entry)
 
 
 def digest(token: bytes) -> bytes:
-    """What a token is remembered by: the token itself is not kept."""
+    """The key of a token in the cache; the token itself is not kept."""
     return sha256(token).digest()
 
 
 def entry_bytes(jws: Jws) -> int:
-    """About how many bytes it takes to remember a token."""
+    """The approximate size of a token's entry in bytes."""
     return int(_ENTRY_BYTES + _PAYLOAD_TIMES * len(jws.payload_segment) + _VALUE_BYTES * jws.values)
 
 
 class TokenCache(LRUCache[bytes, Remembered]):
-    """Digest -> what is remembered of a token. Where there is no room the least recently used go; `evictions` counts them."""
+    """Digest -> remembered token. A full cache evicts the least recently used ones; `evictions` counts them."""
 
     def __init__(self, entries: int, most_bytes: int) -> None:
         super().__init__(most_bytes, getsizeof=lambda entry: entry.size)
@@ -42,7 +42,7 @@ class TokenCache(LRUCache[bytes, Remembered]):
         self.evictions = 0
 
     def keep(self, remembered_by: bytes, entry: Remembered) -> None:
-        """Remember a token, unless it alone is larger than all may be."""
+        """Remember a token, unless its entry is larger than the whole cache may be."""
         if entry.size > self.maxsize:
             return
         if len(self) >= self._entries and remembered_by not in self:
@@ -50,6 +50,6 @@ class TokenCache(LRUCache[bytes, Remembered]):
         self[remembered_by] = entry
 
     def popitem(self) -> tuple[bytes, Remembered]:
-        """Forget the least recently used token."""
+        """Evict the least recently used token."""
         self.evictions += 1
         return super().popitem()

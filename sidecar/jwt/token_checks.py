@@ -1,6 +1,6 @@
-"""What a token must be before its claims count: its shape, its JOSE header, its key and its signature.
+"""The checks of a token before its claims: its form, its JOSE header, its key and its signature.
 
-Each check decides, and says to operators what it expects and what it found.
+Each check decides, and tells operators what it expects and what it found.
 """
 
 import re
@@ -17,12 +17,12 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 Candidates = list[tuple[VerificationKey, Key]]
 
 MOST_LEFT_OUT = 3  # keys that an operator is told of
-_MEMBERS = ("alg", "kid", "typ", "crit", "b64")  # of a header, that are looked at
+_MEMBERS = ("alg", "kid", "typ", "crit", "b64")  # the members of a header that are read
 _PLACE = re.compile(r"\{[^{}]*\}")
 
 
 class Shape:
-    """Three parts of base64url, two of them JSON."""
+    """Three parts of base64url, the first two of them JSON."""
 
     name = "shape"
 
@@ -44,7 +44,7 @@ class Shape:
 
 
 class HeaderForm:
-    """A header that asks for nothing that is not understood (RFC 7515 section 4.1)."""
+    """A header that needs no unsupported extension (RFC 7515 section 4.1)."""
 
     name = "header"
 
@@ -54,7 +54,7 @@ class HeaderForm:
         algorithm = header.get("alg")
         if not isinstance(algorithm, str):
             raise Rejection(Reason.TOKEN_MALFORMED, "The token's header has no alg.")
-        if "crit" in header or "b64" in header:  # section 4.1.11: what is not understood must be refused
+        if "crit" in header or "b64" in header:  # section 4.1.11: an unknown extension must be refused
             raise Rejection(Reason.TOKEN_MALFORMED, "The token's header asks for an extension that is not supported.")
         kid = header.get("kid")
         if "kid" in header and not isinstance(kid, str):
@@ -74,7 +74,7 @@ class HeaderForm:
 
 
 class AcceptedTyp:
-    """The kind of token (RFC 8725 section 3.11); the word `absent` stands for none."""
+    """An accepted `typ` (RFC 8725 section 3.11); the word `absent` accepts a header without one."""
 
     name = "typ"
 
@@ -84,7 +84,7 @@ class AcceptedTyp:
     def judge(self, typ: str) -> None:
         """Raises Rejection."""
         if typ not in self._accepted:
-            raise Rejection(Reason.TOKEN_MALFORMED, "The token is of another type (typ) than is accepted.")
+            raise Rejection(Reason.TOKEN_MALFORMED, "The token's type (typ) is not accepted here.")
 
     def expected(self, _seen: Examination) -> str:
         return f"one of: {several(sorted(self._accepted))}"
@@ -94,7 +94,7 @@ class AcceptedTyp:
 
 
 class TrustedSigner:
-    """The header's `signer`, as AWS load balancers write it."""
+    """The header's `signer`, which AWS load balancers set."""
 
     name = "signer"
 
@@ -104,7 +104,7 @@ class TrustedSigner:
     def judge(self, jws: Jws) -> None:
         """Raises Rejection."""
         if jws.header.get("signer") != self._signer:
-            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names another signer than is trusted here.")
+            raise Rejection(Reason.ISSUER_UNKNOWN, "The token's header names a signer that is not trusted here.")
 
     def expected(self, _seen: Examination) -> str:
         return shown(self._signer)
@@ -134,7 +134,7 @@ class AllowedAlgorithm:
 
 
 class KnownKey:
-    """A key that its issuer publishes, and for the tenant of this token where it publishes them for many."""
+    """A key that the issuer publishes, and for this token's tenant if the key set is for many tenants."""
 
     name = "key"
 
@@ -149,10 +149,10 @@ class KnownKey:
         return self._of_tenant(keys, jws) if self._templates else keys
 
     def _of_tenant(self, keys: Candidates, jws: Jws) -> Candidates:
-        """Those that are published for the tenant of this token. Raises Rejection when there are none.
+        """The keys that are published for this token's tenant. Raises Rejection if there are none.
 
-        A key set of many tenants says of each key whose tokens it signs: the `issuer` of its JWK is the token's `iss`, or what
-        the first of the templates is for this token; `{...}` in it stands for the tenant, whatever it is called there.
+        In a key set of many tenants each JWK may have an `issuer`, whose tokens the key signs. It must be the token's `iss`, or
+        the first template filled for this token. A `{...}` in the JWK's `issuer` stands for the tenant, under any name.
         """
         first, claims = self._templates[0], jws.payload
         tenant, primary = str(claims.get(first.claim)), first.filled_by(claims)
@@ -176,7 +176,7 @@ class KnownKey:
 
 
 class Signature:
-    """A signature of one of these keys over the header and the payload."""
+    """A signature by one of the candidate keys over the header and the payload."""
 
     name = "signature"
 
@@ -200,10 +200,10 @@ class Signature:
 
 
 def media_type(typ: str) -> str:
-    """A `typ` for comparing: in any case, and `application/` may be left out (RFC 7515 section 4.1.9)."""
+    """A `typ` in the form for comparisons: lower case, without `application/` (RFC 7515 section 4.1.9)."""
     return typ.lower().removeprefix("application/")
 
 
 def _thumbprint(jws: Jws) -> str | None:
-    """That of the certificate of the key, if the header tells one. Only a hint: anything else is not looked at."""
+    """The thumbprint of the key's certificate in the header, or None. It only selects a key, so an invalid one is ignored."""
     return next((told for name in THUMBPRINTS if isinstance(told := jws.header.get(name), str)), None)

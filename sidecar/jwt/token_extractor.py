@@ -1,7 +1,7 @@
-"""Where the token is: by default exactly one `Authorization: Bearer` header (RFC 6750 section 2.1), and nothing else.
+"""Finds the token of a request: by default in exactly one `Authorization: Bearer` header (RFC 6750 section 2.1).
 
-Other headers, cookies, query parameters and subprotocols are looked at where the configuration names them. Whatever may hold a
-token is taken out of what goes to the backend, byte for byte, unless the token is to be sent on.
+The configuration may name other headers, cookies, query parameters and subprotocols. Everything in these places that may be a
+token is removed before the request goes to the backend, unless `forward_token` is set. All other bytes stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,34 +13,34 @@ from sidecar.jwt.token_places import SUBPROTOCOLS, Place, TokenHeader, TokenPara
 
 AUTHORIZATION = TokenHeader("Authorization", "Bearer")
 Special = Mapping[str, list[bytes]]
-"""The values of the headers that have a meaning here, by their lower-case names."""
+"""The values of the headers that the sidecar reads, by their lower-case names."""
 
 
 class TokenSources:
-    """The places where a request may bring its token, in their order.
+    """The places where a request may bring its token, in order.
 
-    `first`: of tokens that differ in two places the one of the earlier place counts; otherwise such a request is refused.
+    `first`: if two places hold different tokens, the earlier place counts. Otherwise such a request is refused.
     """
 
     def __init__(self, places: Sequence[Place] = (AUTHORIZATION,), *, first: bool = False) -> None:
         self._places = tuple(places)
         self._first = first
         self.only_in_headers = all(isinstance(place, TokenHeader) for place in places)
-        """Nothing has to be taken out of what is sent on but whole headers."""
+        """Removing a token never changes the target or a part of a header: whole headers are dropped."""
         alone = places[0] if len(places) == 1 else None
         self._take = alone.take if isinstance(alone, TokenHeader) else None
         self._role = alone.role if isinstance(alone, TokenHeader) else ""
         self._names = {place.role: place.name for place in places if place.role}
         self._markers = tuple(place for place in places if isinstance(place, TokenSubprotocol))
         self.roles = frozenset(self._names)
-        """The lower-case names of the headers that are read here."""
+        """The lower-case names of the headers that may bring a token."""
 
     def take(self, special: Special, target: str) -> bytes | None:
-        """The token of a request with these headers and this target, or None when it brings none.
+        """The token of a request with these headers and this target; None without one.
 
-        Raises Rejection: token_ambiguous for tokens that differ (RFC 6750 section 2); token_malformed.
+        Raises Rejection: token_ambiguous for two different tokens (RFC 6750 section 2), or token_malformed.
         """
-        if self._take is not None:  # the one place that most configurations have
+        if self._take is not None:  # one header, as in most configurations
             return self._take(special.get(self._role))
         found: bytes | None = None
         for place in self._places:
@@ -55,9 +55,9 @@ class TokenSources:
         return found
 
     def sent_on(self, target: bytes, special: Special, forward_token: bool) -> tuple[bytes, bytes]:
-        """(target, lines of the headers that are read here) for the backend: with what came, or with every token taken out.
+        """Return (target, lines of the headers that may bring a token) for the backend, unchanged or without every token.
 
-        Where the first of several tokens counts, the others are taken out although the token is sent on.
+        With `first`, the tokens that do not count are removed although the token is forwarded.
         """
         emptied = self._places if not forward_token else self._overruled(target, special) if self._first else ()
         for place in emptied:
@@ -68,10 +68,10 @@ class TokenSources:
             if not (values := special.get(role)):
                 continue
             if role == SUBPROTOCOLS:
-                values = [b", ".join(values)]  # a token may stand in the line behind that of its marker
+                values = [b", ".join(values)]  # a token may be in the line after its marker's line
             elif role != "cookie":
                 if fold(role).startswith(OWN_PREFIX):
-                    continue  # what begins so is the sidecar's to say, whatever came under that name
+                    continue  # only the sidecar may send names that begin so
                 values = [value for value in values if value][:1]
             for value in values:
                 kept = value
@@ -83,7 +83,7 @@ class TokenSources:
         return target, b"".join(lines)
 
     def marker(self, special: Special) -> bytes:
-        """The subprotocol that a WebSocket's client is answered with where its backend, which never saw it, names none."""
+        """The subprotocol for the answer to a WebSocket's client if the backend, which did not get it, names none."""
         offered = special.get(SUBPROTOCOLS)
         if not offered:
             return b""
@@ -96,7 +96,7 @@ class TokenSources:
         for place in self._places:
             try:
                 token = _token_in(place, special, target)
-            except Rejection:  # on a public route, where nobody has asked for it
+            except Rejection:  # on a public route, where tokens are not checked
                 overruled.append(place)
                 continue
             if token is not None and found is None:

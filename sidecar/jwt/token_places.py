@@ -1,8 +1,8 @@
-"""The places where a request may bring its token: a header, a cookie, a parameter of the query, a WebSocket's subprotocols.
+"""The places where a request may bring its token: a header, a cookie, a query parameter, a WebSocket's subprotocols.
 
-Each place reads the values of one header (`role`, in lower case), or the target where that is empty. `take` finds the token among
-them; `without` is one value with whatever may be a token taken out, byte for byte. Values are taken as they came: a token needs
-no escapes and no quotes. What is empty is absent, and the same token twice is one.
+Each place reads the values of one header (`role`, in lower case), or the target if `role` is empty. `take` finds the token.
+`without` removes everything that may be a token from one value, and keeps all other bytes. Values are not unescaped: a token
+needs no escapes and no quotes. An empty value counts as absent, and the same token twice counts as one.
 """
 
 import re
@@ -19,33 +19,33 @@ SUBPROTOCOLS = "sec-websocket-protocol"
 MOST_COOKIES = 500  # each costs time; browsers keep at most 180 for a site
 
 _COOKIE_SEPARATOR = re.compile(rb"(;[ \t]*)")
-_PARAMETER_SEPARATOR = re.compile(rb"([&;])")  # some backends begin a parameter after `;` too
-# How programs name the pieces of a cookie that is too long for one: a.0 (Auth.js, Supabase), a-0 (AWS load balancers),
+_PARAMETER_SEPARATOR = re.compile(rb"([&;])")  # some backends also separate parameters by `;`
+# How programs name the pieces of a long cookie: a.0 (Auth.js, Supabase), a-0 (AWS load balancers),
 # a_0 (oauth2-proxy), a__0 (Auth0), aC1 beside a=chunks-2 (ASP.NET).
 _PIECE = re.compile(rb"(.+?)([._-]{1,2}|C)([0-9]{1,2})")
 _ANNOUNCES_PIECES = re.compile(rb"chunks[-:]([0-9]{1,2})")
 
 
 class Place(Protocol):
-    """Where a token may be. `name` is that of its header as it is sent on, empty for the target."""
+    """A place of a token. `name` is the name of its header for the backend, empty for the target."""
 
     @property
     def role(self) -> str:
-        """The lower-case name of the header that is read, empty for the target."""
+        """The lower-case name of the header to read, empty for the target."""
 
     @property
     def name(self) -> str:
-        """The header's name as it is sent on."""
+        """The header's name for the backend."""
 
     def take(self, values: list[bytes]) -> bytes | None:
-        """The token among these values, None without one. Raises Rejection: token_ambiguous or token_malformed."""
+        """The token in these values, None without one. Raises Rejection: token_ambiguous or token_malformed."""
 
     def without(self, value: bytes) -> bytes:
-        """A value without whatever may be a token; empty where nothing is left to be sent on."""
+        """A value without anything that may be a token; empty if nothing is left to forward."""
 
 
 class TokenHeader:
-    """A header that may bring the token: behind the word `prefix` and one or more spaces, or without prefix its whole value."""
+    """A header that may bring the token: after `prefix` and one or more spaces, or as the whole value without a prefix."""
 
     def __init__(self, name: str, prefix: str = "") -> None:
         self.name = name
@@ -55,10 +55,10 @@ class TokenHeader:
         self._word = re.compile(rb"%b(?![A-Za-z0-9!#$%%&'*+.^_`|~-])" % re.escape(prefix.encode()), re.IGNORECASE)
 
     def take(self, values: list[bytes] | None) -> bytes | None:
-        """The token among the values of this header, or None when they bring none (no header, or another scheme).
+        """The token in the values of this header; None without one (no header, or another scheme).
 
-        Raises Rejection: token_ambiguous for two headers that differ (the second could be meant for someone who reads the last),
-        token_malformed for one that begins with the prefix and goes on with anything but one token.
+        Raises Rejection: token_ambiguous for two different headers (another program may read the last one), token_malformed for a
+        prefix that is not followed by exactly one token.
         """
         if not values:
             return None
@@ -83,16 +83,15 @@ class TokenHeader:
         return None
 
     def without(self, _value: bytes) -> bytes:
-        """Nothing: the header is only there for the token."""
+        """Empty: the header serves only to bring the token."""
         return b""
 
 
 class TokenCookie:
-    """A cookie that may bring the token. In `cookie`, its name, a `*` stands for any characters; other names are compared to the
-    letter.
+    """A cookie that may bring the token. In its name, `cookie`, a `*` stands for any characters; other characters must be equal.
 
-    `in_pieces`: a long token may be spread over numbered cookies. `json_member` is the token's name in a cookie that holds a JSON
-    object, percent-encoded, or as base64url behind `base64-`.
+    `in_pieces`: a long token may be split into numbered cookies. `json_member` is the token's member in a cookie that holds a
+    JSON object, percent-encoded, or as base64url after `base64-`.
     """
 
     def __init__(self, cookie: str, *, in_pieces: bool = False, json_member: str | None = None) -> None:
@@ -102,7 +101,7 @@ class TokenCookie:
         self._json_member = json_member
 
     def take(self, values: list[bytes]) -> bytes | None:
-        """The token among these cookies. Raises Rejection: token_ambiguous for two that differ, token_malformed."""
+        """The token in these cookies. Raises Rejection: token_ambiguous for two different tokens, or token_malformed."""
         pieces: dict[bytes, dict[int, bytes]] = {}
         found: set[bytes] = set()
         announced: dict[bytes, int] = {}
@@ -127,7 +126,7 @@ class TokenCookie:
         return found.pop() if self._json_member is None else self._member(found.pop(), self._json_member)
 
     def without(self, value: bytes) -> bytes:
-        """The other cookies, and the separators between them."""
+        """The other cookies with the separators between them."""
         return _without(_COOKIE_SEPARATOR.split(value), [self._is_ours(name) for name, _ in self._cookies([value])])
 
     def _cookies(self, values: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -145,7 +144,7 @@ class TokenCookie:
         return parts_fit(self._pattern, name.decode("latin-1"))
 
     def _piece(self, name: bytes) -> tuple[bytes, int] | None:
-        """(what the pieces of one token have in common, number) of the name of a piece."""
+        """Split the name of a piece into (the name that the pieces of one token share, number)."""
         match = _PIECE.fullmatch(name) if self._in_pieces else None
         if match is None or not self._fits(match[1]):
             return None
@@ -165,14 +164,14 @@ class TokenCookie:
 
 
 class TokenParameter:
-    """A parameter of the query that may bring the token. Its name is compared as a backend reads it, with its escapes decoded."""
+    """A query parameter that may bring the token. Its name is compared after decoding escapes, as backends do."""
 
     def __init__(self, parameter: str) -> None:
         self.name = self.role = ""
         self._parameter = parameter.encode()
 
     def take(self, values: list[bytes]) -> bytes | None:
-        """The token in the query of a target. Raises Rejection: token_ambiguous for two that differ."""
+        """The token in the query of a target. Raises Rejection: token_ambiguous for two different tokens."""
         found = {
             pair.partition(b"=")[2]
             for value in values
@@ -184,7 +183,7 @@ class TokenParameter:
         return found.pop() if found else None
 
     def without(self, value: bytes) -> bytes:
-        """The target, whose other bytes stay as they came; a `?` that nothing follows goes with the token."""
+        """The target without the token, all other bytes unchanged. A `?` without a query is removed too."""
         path, _, query = value.partition(b"?")
         split = _PARAMETER_SEPARATOR.split(query)
         ours = list(map(self._is_ours, split[::2]))
@@ -202,9 +201,9 @@ class TokenParameter:
 
 
 class TokenSubprotocol:
-    """Two subprotocols that a WebSocket's client offers one behind the other (RFC 6455 section 11.3.4): `marker`, the token.
+    """Two adjacent subprotocols in a WebSocket's handshake (RFC 6455 section 11.3.4): `marker`, then the token.
 
-    A browser can send no other header with a WebSocket.
+    A browser cannot set any other header of a WebSocket.
     """
 
     def __init__(self, marker: str) -> None:
@@ -212,7 +211,7 @@ class TokenSubprotocol:
         self.marker = marker.encode()
 
     def take(self, values: list[bytes]) -> bytes | None:
-        """The token behind the marker. Raises Rejection: token_ambiguous for two that differ."""
+        """The token after the marker. Raises Rejection: token_ambiguous for two different tokens."""
         offered = _offered(b",".join(values))
         found = {token for marker, token in pairwise(offered) if marker == self.marker}
         if len(found) > 1:
@@ -226,7 +225,7 @@ class TokenSubprotocol:
         return b", ".join(kept)
 
     def is_offered(self, values: list[bytes]) -> bool:
-        """Does the client offer the marker, so that it may be the answer?"""
+        """Does the client offer the marker, so that an answer may select it?"""
         return self.marker in _offered(b",".join(values))
 
 
@@ -235,7 +234,7 @@ def _offered(value: bytes) -> list[bytes]:
 
 
 def _joined(pieces: dict[int, bytes], count: int | None) -> bytes:
-    """The token of these pieces; `count` is how many there have to be, if that is known. Raises Rejection."""
+    """Join the pieces of a token; `count` is the required number of pieces, or None. Raises Rejection."""
     first = min(pieces, default=1)
     numbers = range(first, first + (count if count is not None else len(pieces)))
     if first > 1 or any(number not in pieces for number in numbers):
@@ -244,7 +243,7 @@ def _joined(pieces: dict[int, bytes], count: int | None) -> bytes:
 
 
 def _without(split: Sequence[bytes], ours: Sequence[bool]) -> bytes:
-    """The pairs that are not ours, and the separators between them. With a pair goes the separator behind it, if it has one."""
+    """Remove the pairs of `ours`, each with the separator after it, if it has one."""
     kept: list[bytes] = []
     for place, is_ours in enumerate(ours):
         if not is_ours:

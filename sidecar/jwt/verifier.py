@@ -1,9 +1,9 @@
-"""token -> Claims: remembers verified tokens, asks jose for the signature.
+"""Verifies tokens and remembers the verified ones; jose checks the signatures.
 
 The order of the checks is the order of `verify`: shape, header, issuer, typ, algorithm, key, signature, claims, deny list, and
 what the issuer's `require` asks for.
-Nothing is fetched for a token that could not be valid, and before the signature is verified no claim is looked at but `iss`, and
-the one that fills its template.
+A token that cannot be valid causes no fetch. Before the signature is verified, only `iss` and the claim that fills its template
+are read.
 """
 
 from collections.abc import Collection
@@ -21,16 +21,16 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
 from sidecar.jwt.token_checks import HeaderForm, Shape
 
-EXPIRED_BYTES = 900  # of a token that had expired when it was verified: nothing of its payload is kept
+EXPIRED_BYTES = 900  # size of the entry of a token that had expired when it was verified: its payload is not kept
 NEVER_ACCEPTED = float("-inf")
-REMEMBERED_S = 300.0  # a verified token is verified again after this, however long it is valid
+REMEMBERED_S = 300.0  # a verified token is verified again after this time
 
 
 class _Remembered:
-    """A token whose signature was verified: its claims, and the key that vouches for it as long as its issuer publishes that key.
+    """A token whose signature was verified: its claims, and the key that verified it.
 
-    It is accepted before `until`, a Unix time; never, if it had expired when it was verified. `denials` is the state of the deny
-    list that it was compared with, `size` about how many bytes it takes to remember it.
+    The entry counts while the issuer's key set has the key, until the Unix time `until`; for a token that had expired, never.
+    `denials` is the version of the deny list that the claims were compared with, `size` the approximate bytes of the entry.
     """
 
     __slots__ = ("claims", "denials", "issuer", "jwks", "key", "size", "until")
@@ -48,7 +48,7 @@ class _Remembered:
 
 
 class TokenCacheUse(NamedTuple):
-    """What a verifier says of the tokens that it remembers; `entries` is how many it does."""
+    """Statistics of the cache of verified tokens."""
 
     hits: int = 0
     misses: int = 0
@@ -58,9 +58,9 @@ class TokenCacheUse(NamedTuple):
 
 
 class Verifier:
-    """Judges tokens of the configured issuers. `hits` counts the remembered ones, `misses` those that had to be verified.
+    """Verifies tokens of the configured issuers. `hits` counts remembered tokens, `misses` the others.
 
-    It remembers so many `entries`, which take so many bytes.
+    `entries` and `most_bytes` limit the cache.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Verifier:
 
     @property
     def cache(self) -> TokenCacheUse:
-        """How remembering goes."""
+        """The statistics of the cache."""
         remembered = self._remembered
         return TokenCacheUse(self.hits, self.misses, remembered.evictions, len(remembered), int(remembered.currsize))
 
     def count_from(self, before: "Verifier") -> None:
-        """Go on counting where another verifier stops."""
+        """Continue the counters of another verifier."""
         self.hits, self.misses = before.hits, before.misses
         self._remembered.evictions = before._remembered.evictions
 
@@ -95,9 +95,9 @@ class Verifier:
         return f"<Verifier of {self.issuers!r}: {len(self._remembered)} tokens remembered>"
 
     def known(self, remembered_by: bytes) -> Claims | None:
-        """The claims of a token that was verified before, by its digest; None whenever there is any doubt: then `verify` it.
+        """The claims of a remembered token, by its digest; None if it must be verified by `verify`.
 
-        Raises Rejection for one that has expired: its signature needs no second look.
+        Raises Rejection for a remembered token that has expired.
         """
         known = self._vouched_for(remembered_by)
         if known is None:
@@ -118,14 +118,14 @@ class Verifier:
         return known.claims
 
     def _vouched_for(self, digest: bytes) -> _Remembered | None:
-        """What is remembered of the token with this digest, if its key can be trusted now."""
-        if digest not in self._remembered:  # an exception, or its `get`, would cost more
+        """The entry of the token with this digest, if its key is still trusted."""
+        if digest not in self._remembered:  # faster than an exception or `get`
             return None
         known = self._remembered[digest]
         source = known.issuer.source
         if known.jwks is not source.jwks:
             if source.jwks is None or known.key not in source.jwks:
-                del self._remembered[digest]  # its key was withdrawn
+                del self._remembered[digest]  # the issuer has removed its key
                 return None
             known.jwks = source.jwks
         return known if self.clock.monotonic() < source.trusted_until else None
@@ -137,10 +137,10 @@ class Verifier:
         awaited: KeysAwaited | None = None,
         remembered_by: bytes | None = None,
     ) -> Claims:
-        """Verify a token from the beginning. Raises Rejection, and KeysAwaited when its key may be on its way.
+        """Verify a token. Raises Rejection, and KeysAwaited if a fetch may bring its key.
 
-        With `seen` it is only examined: `seen` is told of each check as it begins, and nothing is counted or remembered.
-        `awaited` are the keys that were waited for, `remembered_by` is the token's digest where that is known.
+        With `seen` the token is only examined: `seen` gets each check as it begins, and nothing is counted or remembered.
+        `awaited` is the fetch that the caller has waited for. `remembered_by` is the token's digest, if it is known.
         """
         examined = seen is not None
         remembered_by = remembered_by or digest(token)
@@ -148,7 +148,7 @@ class Verifier:
             self.misses += awaited is None
         seen = seen or Examination()
         seen.token = token
-        seen.begun.clear()  # it may have come as far as its key before, which was awaited
+        seen.begun.clear()  # an earlier call may have gone as far as the key
         try:
             return self._verified(token, remembered_by, seen, awaited, examined=examined)
         except Rejection as rejection:
@@ -200,7 +200,9 @@ class Verifier:
         if examined:
             return claims
         known = self._remembered.get(remembered_by)
-        if known is not None and known.key == key and now < known.until:  # by another that waited for the same keys
+        if (
+            known is not None and known.key == key and now < known.until
+        ):  # another request with this token has waited for the same keys
             claims = known.claims
         until = min(valid_until, now + REMEMBERED_S)
         remembered = _Remembered(claims, issuer, jwks, key, until, self.denylist.changes, entry_bytes(jws))

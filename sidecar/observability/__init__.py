@@ -1,1 +1,1 @@
-"""What is told of requests once they are over: to logs, metrics, traces and operators."""
+"""Logs, metrics, traces and recent refusals of requests that are over."""

@@ -1,4 +1,4 @@
-"""What the line of a request in the access log says, in each form. Never a token, never a query."""
+"""The line of a request in the access log, in each format. It never holds a token or a query."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,9 @@ import msgspec
 
 from sidecar.observability.record import NO_ROUTE, Record
 
-CLIENT_LEFT = 499  # nginx's word for a client that left before the answer
+CLIENT_LEFT = 499  # nginx's status for a client that left before the answer
 OUTCOMES = {"allow": "success", "report": "success", "left": "unknown"}
-MAX_ALIKE = 1024  # parts of lines that are remembered
+MAX_ALIKE = 1024  # remembered parts of lines
 
 _encode = msgspec.json.encode
 _alike: dict[tuple[object, ...], str] = {}
@@ -17,7 +17,7 @@ _thousandths = [f"{number:03}" for number in range(1000)]
 
 
 class _Second:
-    """The last second, and its text: made once for all lines of a second."""
+    """The text of the current second, made once for all of its lines."""
 
     def __init__(self) -> None:
         self.number = -1
@@ -67,7 +67,7 @@ def json_line(request: Record, duration_s: float) -> bytes:
 
 
 def _said_alike(key: tuple[object, ...], request: Record) -> str:
-    """What the lines say of all requests with this key, made once."""
+    """The part of a line that all requests with this key share, made once."""
     claims = request.claims
     fields = {
         "http.request.method": request.method_shown or None,
@@ -81,7 +81,7 @@ def _said_alike(key: tuple[object, ...], request: Record) -> str:
         "auth.reason": None if request.rejected is None else request.rejected.code,
         "error.message": request.cause or None,
     }
-    if len(_alike) >= MAX_ALIKE:  # clients make up methods
+    if len(_alike) >= MAX_ALIKE:  # clients can send any method
         _alike.clear()
     text = _encode({name: value for name, value in fields.items() if value is not None}).decode()[1:-1]
     _alike[key] = text
@@ -101,7 +101,7 @@ def _quoted(text: str) -> str:
 
 
 def ecs_line(request: Record, duration_s: float) -> bytes:
-    """Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
+    """A line in Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
     result = request.result
     fields: dict[str, object] = {
         "@timestamp": _second.now(),
@@ -146,7 +146,7 @@ _NO_FIELD_ENDS = str.maketrans({'"': "%22", " ": "%20", "\t": "%09"})
 
 
 def combined_line(request: Record, _duration_s: float) -> bytes:
-    """The line of Apache and nginx; the size of the answer is not counted and written as `-`."""
+    """A line in the combined format of Apache and nginx. The size of the answer is not counted and is `-`."""
     peer = request.peer or "-"
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
     asked = "-"

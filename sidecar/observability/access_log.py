@@ -1,4 +1,4 @@
-"""Writes the lines of the access log, so that no request waits for the one who reads them."""
+"""Writes the lines of the access log without making requests wait for a slow reader."""
 
 import logging
 import os
@@ -14,22 +14,22 @@ from stat import S_ISFIFO, S_ISREG
 from sidecar.observability.counters import Counts
 from sidecar.observability.record import Record
 
-FLUSH_S = 0.1  # lines are written together: one system call for many requests
-FLUSH_BYTES = 64 * 1024  # so many are written at once, which holds nobody up for long
-CLOSE_S = 1.0  # for the rest, at the end
-MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines whose reader is slow
+FLUSH_S = 0.1  # lines are written together, so that many requests share one system call
+FLUSH_BYTES = 64 * 1024  # the most that one call writes
+CLOSE_S = 1.0  # to write the rest at the end
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines that wait for a slow reader
 
 log = logging.getLogger("sidecar.access_log")
 
 
 class AccessLog:
-    """Writes one line for each ended request to `descriptor`; `line` makes it, and may be changed.
+    """Writes one line for each ended request to `descriptor`; `line` formats it, and a reload may replace it.
 
-    Of requests that were let in it writes one of `one_of`, or none with 0; those that were refused, or would have been, all.
-    `counts` is told of lines that are lost.
+    It writes one of `one_of` accepted requests (0: none), and every request that was refused or would have been in report mode.
+    `counts` counts lost lines.
 
-    Others may write there too: to anything but a file it writes whole lines, so few that they stay together. Lines that cannot be
-    written are lost, and no request waits for them; their number is logged once others can be.
+    Other programs may write to the same descriptor, so writes to anything but a file are whole lines of at most PIPE_BUF bytes,
+    which are atomic. Lines that cannot be written are lost, and no request waits for them; their number is logged later.
     """
 
     def __init__(self, line: Callable[[Record, float], bytes], descriptor: int = 1) -> None:
@@ -48,7 +48,7 @@ class AccessLog:
         self._lost = 0
 
     def write(self, request: Record, duration_s: float) -> None:
-        """Take the line of a request that took `duration_s`."""
+        """Log a request that took `duration_s`."""
         if self.one_of != 1 and request.rejected is None:
             self._passed_over += 1
             if not self.one_of or self._passed_over < self.one_of:
@@ -61,14 +61,14 @@ class AccessLog:
         self._waiting.append(line)
         self._bytes += len(line)
         if self._blocked:
-            return  # its turn comes when there is room
+            return  # it is written when the reader catches up
         if self._bytes > FLUSH_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write the waiting lines."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -77,13 +77,13 @@ class AccessLog:
         try:
             while written < len(lines):
                 written += self._write_some(lines, written)
-        except BlockingIOError:  # its reader is slow: the lines wait until there is room
+        except BlockingIOError:  # the reader is slow: the lines wait
             get_running_loop().add_writer(self._descriptor, self.flush)
             self._blocked = True
-        except OSError as error:  # its reader is gone, or the disk is full
+        except OSError as error:  # the reader is gone, or the disk is full
             if not self._failed:
                 log.error(
-                    "event=access_log_failed error=%s do='Look after what takes standard output; lines are lost.'",
+                    "event=access_log_failed error=%s do='Check the program that reads standard output; lines are lost.'",
                     errorcode.get(error.errno or 0, "unknown"),
                 )
             self._failed = True
@@ -97,7 +97,7 @@ class AccessLog:
         self._waiting, self._bytes = [rest] if rest else [], len(rest)
 
     def close(self) -> None:
-        """Write what is waiting, for as long as somebody takes it, but no longer than CLOSE_S."""
+        """Write the waiting lines, within CLOSE_S."""
         self.flush()
         ends = time.monotonic() + CLOSE_S
         while self._blocked and self._room is not None and self._room.poll(max(0.0, ends - time.monotonic()) * 1000):
@@ -111,12 +111,12 @@ class AccessLog:
             self._descriptor = self._given
 
     def _write_some(self, lines: bytes, start: int) -> int:
-        """Write a part of the lines; returns how many bytes. Raises OSError, BlockingIOError for want of room."""
+        """Write a part of the lines; returns the number of bytes. Raises OSError, BlockingIOError while the reader is slow."""
         end = len(lines)
         if self._room is not None:
             if not self._room.poll(0):
                 raise BlockingIOError
-            if end - start > PIPE_BUF:  # so many lines as it has room for, or one longer line
+            if end - start > PIPE_BUF:  # as many whole lines as PIPE_BUF holds, or one longer line
                 end = lines.rfind(b"\n", start, start + PIPE_BUF) + 1 or lines.index(b"\n", start) + 1
         return os.write(self._descriptor, memoryview(lines)[start:end])
 
@@ -132,24 +132,25 @@ class AccessLog:
     def _say_lost(self) -> None:
         if self._lost:
             log.warning(
-                "event=access_log_lost lines=%d do='Read standard output faster, or set access_log: off.'", self._lost
+                "event=access_log_lost lines=%d do='Let the reader of standard output read faster, or set access_log: off.'",
+                self._lost,
             )
             self._lost = 0
 
 
 def _never_blocking(descriptor: int) -> int:
-    """A pipe opened anew, so that writing to it blocks neither us nor, by a mode that they share, others; else the same.
+    """Open a pipe again in non-blocking mode, which its other users do not share. Other descriptors are returned unchanged.
 
-    Whoever starts containers gives them pipes that block: one that nobody reads would stop every request, and the probes.
+    Container runtimes pass pipes that block. A pipe that nobody reads would stop every request and the probes.
     """
-    with suppress(OSError):  # it is somebody else's
+    with suppress(OSError):  # the pipe belongs to another user
         if S_ISFIFO(os.fstat(descriptor).st_mode):
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     return descriptor
 
 
 def _room(descriptor: int) -> "select.poll | None":
-    """What says whether PIPE_BUF bytes can be written at once, or None for a file, which always takes them."""
+    """A poll that tells whether PIPE_BUF bytes can be written at once, or None for a file, which never blocks."""
     with suppress(OSError):
         if not S_ISREG(os.fstat(descriptor).st_mode):
             room = select.poll()

@@ -1,4 +1,4 @@
-"""All that is counted, as plain data."""
+"""The counters, as plain data."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from sidecar.common.histogram import Histogram
 from sidecar.policy.routes import Auth
 
-# OpenTelemetry's buckets for HTTP durations, with two below for a proxy on loopback.
+# OpenTelemetry's buckets for HTTP durations, with two smaller ones for a proxy on loopback.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 OVERHEAD_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 SKIPPED = {Auth.NONE: "public", Auth.OPTIONAL: "optional", Auth.REQUIRED: "preflight", Auth.API_KEY: "preflight"}
-PAUSE_S = 300.0  # without a refusal of a kind, after which the next one is news
+PAUSE_S = 300.0  # a pause without refusals of a kind; the next refusal begins a new spell
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Spell:
     last: float = 0.0
 
     def add(self, at: float) -> None:
-        """One more."""
+        """Count a refusal at a Unix time."""
         self.count += 1
         if at > self.last + PAUSE_S:
             self.since = at
@@ -43,12 +43,11 @@ class Counts:
     """Counters by names from the configuration and closed sets, never from a client.
 
     `requests` are by route, method and status, `decisions` by issuer, result and reason. The results are allow, deny, error (a
-    5xx: no fault of the client) and report (let in by a route that only reports). `skipped` are requests that were let in
-    without a token, by why; `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind,
-    `minted` tokens of our own by audience. `spells` are refusals by route, issuer, code, and whether they were only reported.
-    `handshakes` are those of TLS that failed, by cause; `lost_lines` are of the access log, `task_failures` of what runs in the
-    background.
-    `overhead` is what a request waits here before the backend is asked, `loop_lag` how late the event loop runs what is due.
+    5xx: not the client's fault) and report (accepted in report mode). `skipped` are requests accepted without a token, by reason.
+    `durations` and `upstream_durations` are by route, `upstream_errors` by upstream and kind, `minted` are tokens by audience.
+    `spells` are refusals by route, issuer, code, and whether they were only reported. `handshakes` are failed TLS handshakes by
+    cause. `lost_lines` are lines of the access log, `task_failures` failures of background tasks.
+    `overhead` is the time from a request's head to the request to the backend, `loop_lag` how late the event loop runs due work.
     """
 
     requests: dict[tuple[str, str, int], int] = field(default_factory=dict)

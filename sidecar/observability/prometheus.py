@@ -1,4 +1,4 @@
-"""The Prometheus text of everything that is counted, collected when it is asked for."""
+"""Collects the metrics for Prometheus at each scrape."""
 
 import platform
 from collections import Counter
@@ -20,8 +20,8 @@ from sidecar.observability.record import NO_ROUTE
 from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
 from sidecar.observability.usage import Usage
 
-NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that no fetch has to renew
-MAX_ROUTES = 100  # of the configuration that have a label of their own
+NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that need no fetch
+MAX_ROUTES = 100  # routes with their own label
 OTHERS = "(others)"
 ISSUER = ("issuer",)
 DEFAULT_ROUTE = "(default)"
@@ -30,7 +30,7 @@ BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
 
 
 class Shown(NamedTuple):
-    """What is in use at one moment: `config_digest` is the configuration's SHA-256, `upstreams` and `routes` are names."""
+    """The objects in use at one moment. `config_digest` is the configuration's SHA-256; `upstreams` and `routes` are names."""
 
     telemetry: Telemetry
     token_cache: TokenCacheUse
@@ -44,10 +44,9 @@ class Shown(NamedTuple):
 
 
 class Collector(registry.Collector):
-    """Reads the counters of what is in use, and of its key sources; in another thread than they are counted in.
+    """Reads the counters and the key sources, in another thread than the one that counts.
 
-    The first MAX_ROUTES of the configuration have a label of their own, all others one together: whoever scrapes this need not
-    know how many rules there are.
+    The first MAX_ROUTES routes have their own label, and all others share one, so that the number of series is bounded.
     """
 
     def __init__(self, shown: Shown, clock: Clock) -> None:
@@ -65,23 +64,27 @@ class Collector(registry.Collector):
         yield from self._gateway()
         yield from self._shown.usage.collect()
         telemetry = self._shown.telemetry
-        yield counter("config_reloads", "Times that the configuration was read again.", ("result",), telemetry.reloads)
+        yield counter("config_reloads", "Reloads of the configuration, by result.", ("result",), telemetry.reloads)
         yield gauge(
             "config_last_reload_successful",
-            "0 when the file was refused the last time, and what was read before it is in use.",
+            "0 if the last reload failed and the previous configuration stays in use.",
             (),
             {(): telemetry.last_reload_successful},
         )
         digest = self._shown.config_digest
-        yield gauge("config_info", "The configuration in use, by its SHA-256; 1.", ("hash",), {digest: 1})
-        yield gauge("build_info", "What is running; 1.", tuple(BUILD), {tuple(BUILD.values()): 1})
+        yield gauge(
+            "config_info", "Always 1; the label is the SHA-256 of the configuration in use.", ("hash",), {digest: 1}
+        )
+        yield gauge(
+            "build_info", "Always 1; the labels are the versions in use.", tuple(BUILD), {tuple(BUILD.values()): 1}
+        )
 
     def _requests(self) -> Iterator[Metric]:
         telemetry = self._shown.telemetry
         requests, spells = dict(telemetry.requests), dict(telemetry.spells)
         yield counter(
             "requests",
-            "Requests that were answered; code 0: the client left.",
+            "Answered requests; code 0: the client left before the answer.",
             ("route", "method", "code"),
             self._added(((route, method, str(status)), number) for (route, method, status), number in requests.items()),
         )
@@ -93,16 +96,16 @@ class Collector(registry.Collector):
         )
         yield counter(
             "refused",
-            "Requests that were refused, or with mode report would have been, by the route, the issuer and the reason.",
+            "Requests that were refused, or would have been in report mode, by route, issuer and reason.",
             ("route", "issuer", "reason", "mode"),
             self._added(
                 ((*kind[:3], "report" if kind[3] else "enforce"), spell.count) for kind, spell in spells.items()
             ),
         )
-        yield counter("auth_skipped", "Requests let in without a token, by why.", ("why",), telemetry.skipped)
+        yield counter("auth_skipped", "Requests accepted without a token, by reason.", ("why",), telemetry.skipped)
         yield counter(
             "headers_stripped",
-            "Headers of clients that were not sent on since they could be forged, by their kind.",
+            "Headers of clients that were dropped because they may be forged, by kind.",
             ("kind",),
             telemetry.headers_stripped,
         )
@@ -110,36 +113,38 @@ class Collector(registry.Collector):
         kinds = (*UPSTREAM_ERRORS.values(), "reset")
         yield counter(
             "upstream_errors",
-            "Requests that a backend failed, by how.",
+            "Requests that a backend failed, by kind of failure.",
             ("upstream", "kind"),
             {(name, kind): telemetry.upstream_errors[name, kind] for name in upstreams for kind in kinds},
         )
         yield histogram(
             "request_duration_seconds",
-            "From a request's head to its answer's end.",
+            "Time from a request's head to the end of its answer.",
             self._merged(telemetry.durations),
             "route",
             dict(telemetry.exemplars),
         )
         yield histogram(
             "upstream_request_duration_seconds",
-            "From asking the backend to its answer's head.",
+            "Time from the request to the backend to the head of its answer.",
             self._merged(telemetry.upstream_durations),
             "route",
         )
-        yield histogram("overhead_seconds", "From a request's head to asking the backend.", {"": telemetry.overhead})
         yield histogram(
-            "event_loop_lag_seconds", "How late the event loop is, once a second.", {"": telemetry.loop_lag}
+            "overhead_seconds", "Time from a request's head to the request to the backend.", {"": telemetry.overhead}
+        )
+        yield histogram(
+            "event_loop_lag_seconds", "How late the event loop is, measured once a second.", {"": telemetry.loop_lag}
         )
         yield counter(
             "task_failures",
-            "Times that work in the background failed and was begun again.",
+            "Failures of background tasks, each of which was started again.",
             (),
             {(): telemetry.task_failures},
         )
 
     def _added(self, values: Iterable[tuple[tuple[str, ...], int]]) -> Mapping[tuple[str, ...], int]:
-        """Counts by labels of which the first is a route."""
+        """Sum up counts whose first label is a route, with the shared label for the routes beyond MAX_ROUTES."""
         found: Counter[tuple[str, ...]] = Counter()
         for (route, *rest), number in values:
             found[route if route in self._labels else OTHERS, *rest] += number
@@ -154,13 +159,13 @@ class Collector(registry.Collector):
 
     def _tokens(self) -> Iterator[Metric]:
         cache = self._shown.token_cache
-        yield counter("token_cache_hits", "Tokens that had been verified before.", (), {(): cache.hits})
-        yield counter("token_cache_misses", "Tokens that had to be verified.", (), {(): cache.misses})
+        yield counter("token_cache_hits", "Tokens found in the cache of verified tokens.", (), {(): cache.hits})
         yield counter(
-            "token_cache_evictions", "Tokens forgotten because there were too many.", (), {(): cache.evictions}
+            "token_cache_misses", "Tokens that were not in the cache and were verified.", (), {(): cache.misses}
         )
-        yield gauge("token_cache_entries", "Verified tokens that are remembered.", (), {(): cache.entries})
-        yield gauge("token_cache_bytes", "About how much memory they take.", (), {(): cache.bytes})
+        yield counter("token_cache_evictions", "Tokens evicted because the cache was full.", (), {(): cache.evictions})
+        yield gauge("token_cache_entries", "Tokens in the cache of verified tokens.", (), {(): cache.entries})
+        yield gauge("token_cache_bytes", "Approximate memory of the cache of verified tokens.", (), {(): cache.bytes})
 
     def _fetches(self) -> Iterator[Metric]:
         sources = self._shown.sources
@@ -172,13 +177,13 @@ class Collector(registry.Collector):
         )
         yield histogram(
             "jwks_fetch_duration_seconds",
-            "How long fetches of key sets took.",
+            "Duration of fetches of key sets.",
             {source.name: source.fetch_durations for source in sources},
             "issuer",
         )
         yield counter(
             "jwks_refresh_suppressed",
-            "Tokens with an unknown kid for which the issuer was not asked again.",
+            "Tokens with an unknown kid that caused no fetch, because one was made recently.",
             ISSUER,
             {source.name: source.suppressed for source in sources},
         )
@@ -188,10 +193,10 @@ class Collector(registry.Collector):
         sources = self._shown.sources
         fetched = {source.name: now - source.fetched_at for source in sources if source.fetched_at is not None}
         wall = self._clock.wall()
-        yield gauge("jwks_age_seconds", "Time since the key set was last fetched.", ISSUER, fetched)
+        yield gauge("jwks_age_seconds", "Time since the last successful fetch of the key set.", ISSUER, fetched)
         yield gauge(
             "jwks_last_success_timestamp_seconds",
-            "When the key set was last fetched.",
+            "Unix time of the last successful fetch of the key set.",
             ISSUER,
             {name: wall - age_s for name, age_s in fetched.items()},
         )
@@ -203,13 +208,13 @@ class Collector(registry.Collector):
         )
         yield gauge(
             "jwks_state",
-            "1 for what an issuer's keys are: fresh, stale (the last fetch failed) or absent (none may be believed).",
+            "1 for the state of an issuer's keys: fresh, stale (the last fetch failed) or absent (there are no trusted keys).",
             ("issuer", "state"),
             {(source.name, state): state == source.state for source in sources for state in STATES},
         )
         yield gauge(
             "jwks_usable_seconds",
-            "How long the keys that are here may still be used if no fetch succeeds.",
+            "How long the present keys stay trusted if no fetch succeeds.",
             ISSUER,
             {
                 source.name: min(NEVER_ENDS_S, max(0.0, source.trusted_until - now))
@@ -225,7 +230,7 @@ class Collector(registry.Collector):
         )
         yield gauge(
             "jwks_clock_offset_seconds",
-            "How far the issuer's clock is ahead of this one, by the Date of its key set.",
+            "How far the issuer's clock is ahead of the sidecar's, by the Date header of its key set.",
             ISSUER,
             {
                 source.name: source.issuer_clock.offset_s
@@ -238,14 +243,14 @@ class Collector(registry.Collector):
         denylist = self._shown.denylist
         yield gauge(
             "denylist_entries",
-            "Entries of the deny list by their origin (file, posted) and state: in_force, or waiting for their issuer.",
+            "Entries of the deny list by origin (file, posted) and state (in_force, or waiting for their issuer).",
             ("origin", "state"),
             denylist.counts,
         )
         found = denylist.found_good_at
         yield gauge(
             "denylist_age_seconds",
-            "Time since the deny list in use was last found to be what its file holds.",
+            "Time since a check last found the deny list in use equal to its file.",
             (),
             {} if found is None else {(): self._clock.monotonic() - found},
         )
@@ -254,27 +259,27 @@ class Collector(registry.Collector):
         now = self._clock.wall()
         gateway = self._shown.gateway
         yield counter(
-            "minted_tokens", "Tokens of our own that were signed.", ("audience",), self._shown.telemetry.minted
+            "minted_tokens", "Tokens that the sidecar minted, by audience.", ("audience",), self._shown.telemetry.minted
         )
         states: Counter[str] = Counter()
         if gateway.api_keys is not None:
             states.update(on=0, expired=0, disabled=0)
             states.update(entry.state(now) for entry, _ in gateway.api_keys.file.value.values())
-        yield gauge("api_keys", "API keys of the file, by what they are: on, expired or disabled.", ("state",), states)
+        yield gauge("api_keys", "API keys in the file, by state: on, expired or disabled.", ("state",), states)
         ages: dict[str, float] = {}
         if gateway.key_ring is not None:
             ages = {signer.key.alg: now - signer.sign_from for signer in gateway.key_ring.value.signers(now)}
-        yield gauge("signing_key_age_seconds", "Time since the key that signs began to.", ("alg",), ages)
+        yield gauge("signing_key_age_seconds", "Time since the signing key began to sign.", ("alg",), ages)
         yield gauge(
             "key_file_good",
-            "0 while a file of keys cannot be used, and what was read before it is in use.",
+            "0 while a file of keys cannot be used and its previous content stays in use.",
             ("file",),
             {file.path.name: file.problem is None for file in gateway.files},
         )
 
 
 def exposition(shown: Shown, clock: Clock, accept: str = "") -> tuple[bytes, str]:
-    """What Prometheus scrapes, and its content type: OpenMetrics where it is accepted."""
+    """The text for Prometheus and its content type: OpenMetrics if `accept` allows it."""
     once = CollectorRegistry(auto_describe=False)
     once.register(Collector(shown, clock))
     ProcessCollector(registry=once)

@@ -1,4 +1,4 @@
-"""One request as plain values, for logs, metrics and traces."""
+"""A request as plain values, for logs, metrics and traces."""
 
 import re
 
@@ -7,27 +7,27 @@ from sidecar.common.masking import SHORTEST, without_tokens
 from sidecar.jwt.claims import Claims
 from sidecar.policy.routes import Route
 
-# W3C Trace Context section 3.2; of versions to come, what they have in common with this one.
+# W3C Trace Context section 3.2; for later versions, the part that they share with this one.
 _TRACEPARENT = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?"
 )
 
 
-NO_ROUTE = "(none)"  # the route of a request that was refused before it met one
+NO_ROUTE = "(none)"  # the route of a request that was refused before it was matched
 
 
 class Record:
-    """What is known of a request, and what became of it.
+    """A request and its result.
 
-    - `peer` is the address at the client's end of the connection, `scheme` http or https, `minor` the 1 of HTTP/1.1.
-    - `traceparent` is what exactly one such header said, None otherwise; `tracestate` what all of its lines said.
-    - `spans` are what tracing keeps here, with the id of their trace in `span_trace_id`.
-    - `started`, `sent` (to the backend) and `answered` (by it) are monotonic times in seconds, 0 before they have come.
-    - `status` is that of the answer, 0 before it has begun; `broken_off`: the backend hung up.
-    - `rejected` is why the request was refused, with the sentence in `details`; or, with `reported`, why it would have been if
-      its route did not only report. `cause` is for operators: which rule the message breaks. `expected` and `found` are for those
-      who ask, not for logs.
-    - `token_issuer` and `token_kid` are those of a refused token, as far as they are known: see Rejection.
+    - `peer`: the address of the peer of the connection. `scheme`: http or https. `minor`: the second 1 of HTTP/1.1.
+    - `traceparent`: the value of exactly one such header, else None. `tracestate`: the values of all its lines.
+    - `spans`: the spans of tracing. `span_trace_id`: the id of their trace.
+    - `started`, `sent` (to the backend) and `answered` (by it): monotonic times in seconds, 0 before the event.
+    - `status`: of the answer, 0 before it has begun. `broken_off`: the backend ended the connection within the answer.
+    - `rejected`: the reason of the refusal, with its sentence in `details`. With `reported` the request was accepted in report
+      mode. `cause` tells operators which rule the message breaks. `expected` and `found` are for `explain` and the admin page,
+      not for logs.
+    - `token_issuer` and `token_kid`: of a refused token, as far as they are known; see Rejection.
     """
 
     # Most requests need none of these.
@@ -63,7 +63,7 @@ class Record:
         self.started = started
 
     def refused(self, rejection: Rejection, *, reported: bool = False) -> None:
-        """Keep why it is refused. Not the rejection itself: it holds the frames that it was raised in, and they hold us."""
+        """Copy the values of a rejection. The exception itself would keep its frames, which hold this record, alive."""
         self.rejected = rejection.reason
         self.details = rejection.details
         self.cause = rejection.cause
@@ -75,9 +75,9 @@ class Record:
 
     @property
     def result(self) -> str:
-        """What became of it: allow, deny, error (a 5xx), report (let in: its route only reports).
+        """The result: allow, deny, error (a 5xx), report (accepted in report mode).
 
-        Or left: the client was gone before the answer began.
+        Or left: the client left before the answer began.
         """
         if self.rejected is None:
             return "allow" if self.status else "left"
@@ -85,23 +85,23 @@ class Record:
 
     @property
     def path(self) -> str:
-        """The path for people: without the query, with no token in it, and nothing that could end a line."""
+        """The path for logs: without the query, with tokens masked, on one line."""
         path = without_tokens(self.target.partition("?")[0])
         return path if path.isprintable() else path.encode("ascii", "backslashreplace").decode()
 
     @property
     def method_shown(self) -> str:
-        """The method for people: a client can make up any, also one that is a token."""
+        """The method for logs, with tokens masked: a client may send any method."""
         return self.method if len(self.method) < SHORTEST else without_tokens(self.method)
 
     @property
     def host_shown(self) -> str:
-        """The Host for people: as the path, with no token in it and on one line."""
+        """The Host for logs: with tokens masked, on one line."""
         return without_tokens(self.host.decode("ascii", "backslashreplace"))
 
     @property
     def trace_id(self) -> str | None:
-        """The trace that this request belongs to: ours, or the client's by one valid `traceparent`. None without one."""
+        """The id of the sidecar's own trace, or of the client's by one valid `traceparent`; None without either."""
         if self.span_trace_id is not None:
             return self.span_trace_id
         match = None if self.traceparent is None else _TRACEPARENT.fullmatch(self.traceparent)
@@ -109,12 +109,12 @@ class Record:
 
     @property
     def issuer(self) -> str:
-        """The name of the issuer whose token's signature was verified, "none" without one."""
+        """The name of the issuer of the verified token, "none" without one."""
         return self.token_issuer or "none" if self.claims is None else self.claims.issuer
 
     @property
     def authorized(self) -> bool:
-        """Were claims verified, and may they use the route?"""
+        """Were the claims verified and accepted by the route?"""
         return self.claims is not None and self.rejected is None
 
     def __repr__(self) -> str:

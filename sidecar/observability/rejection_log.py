@@ -1,4 +1,4 @@
-"""The last refusals by request id, for operators who are asked why: what was refused and for which reason, never a token."""
+"""Keeps the last refusals by request id, for operators. Tokens are not kept."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,16 +11,15 @@ from sidecar.observability.record import Record
 
 KEPT = 100
 MAX_PATH = 500  # characters of a path; clients choose them
-MAX_HOST = 255  # characters of a host; a name of DNS has no more
+MAX_HOST = 255  # characters of a host: the longest DNS name
 
 
 class Refusal(NamedTuple):
-    """One refusal at a Unix time; with `reported` one that would have been, on a route that only reports.
+    """One refusal at a Unix time. `reported`: the request was accepted in report mode.
 
-    `status` is that of the answer, `issuer` that of the token whose signature held, `kid` what a token calls its key once that
-    was looked up, and `claims` are the names of what a verified token claims. `method`, `path` and `host` are empty where bytes
-    never became a request. `cause` says which rule a message breaks, if it is one about those; `expected` and `found` say what a
-    check of the token did.
+    `status` is of the answer. `issuer` is set if the signature was verified, `kid` if the key was looked up. `claims` are the
+    names of a verified token's claims. `method`, `path` and `host` are empty for bytes that were no valid request. `cause`
+    names the rule that a message breaks. `expected` and `found` are the values of the check that refused the token.
     """
 
     at: float
@@ -43,7 +42,7 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """The last KEPT refusals of `total`. A request id may be the client's own, so several may bear the same."""
+    """The last KEPT refusals of `total`. Clients may choose request ids, so several refusals may share one."""
 
     def __init__(self, clock: Clock) -> None:
         self.total = 0
@@ -51,7 +50,7 @@ class Refusals:
         self._last: deque[Refusal] = deque(maxlen=KEPT)
 
     def add(self, request: Record, reason: Reason, route: str) -> None:
-        """Keep what is told of a refused request."""
+        """Keep a refused request."""
         self.total += 1
         path, claims = request.path, request.claims
         self._last.append(
@@ -77,7 +76,7 @@ class Refusals:
         )
 
     def add_unread(self, reason: Reason, request_id: str, peer: str, route: str, cause: str) -> None:
-        """Keep that bytes were refused which never became a request."""
+        """Keep a refusal of bytes that were no valid request."""
         self.total += 1
         at, status = self._clock.wall(), reason.status
         self._last.append(
@@ -85,13 +84,13 @@ class Refusals:
         )
 
     def __iter__(self) -> Iterator[Refusal]:
-        """The newest first."""
+        """The refusals, newest first."""
         return reversed(self._last)
 
     def after(self, number: int, most: int = KEPT) -> Iterator[Refusal]:
-        """The last `most` of those that came after so many of `total`, the newest first."""
+        """The last `most` refusals after the first `number` of `total`, newest first."""
         return islice(self, min(most, max(0, self.total - number)))
 
     def find(self, request_id: str) -> Refusal | None:
-        """The newest refusal with this id, if it is among the last."""
+        """The newest kept refusal with this id, or None."""
         return next((refusal for refusal in self if refusal.request_id == request_id), None)

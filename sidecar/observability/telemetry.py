@@ -1,4 +1,4 @@
-"""What has happened and what is going on, in numbers that cost an addition each; whoever shows them reads them when asked."""
+"""Counts requests. Counting costs one addition for each number; metrics are read at a scrape."""
 
 import asyncio
 import logging
@@ -26,11 +26,11 @@ log = logging.getLogger("sidecar.requests")
 
 MAX_OUTCOMES = 1024
 MAX_SPELLS = 2000
-EXEMPLAR_EVERY_S = 1.0  # for a bucket
+EXEMPLAR_EVERY_S = 1.0  # the least time between two exemplars of a bucket
 
 
 class _Outcome(NamedTuple):
-    """What is counted for requests that end alike; the names are those of Counts."""
+    """The counters of requests with the same result; the names are those of Counts."""
 
     request: tuple[str, str, int]
     decision: tuple[str, str, str]
@@ -40,7 +40,7 @@ class _Outcome(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A request of one bucket of a histogram: the id of its trace, how long it took, and when it ended (Unix time)."""
+    """An exemplar of a bucket: the id of the request's trace, its duration, and the Unix time of its end."""
 
     trace_id: str
     duration_s: float
@@ -48,7 +48,7 @@ class Example(NamedTuple):
 
 
 class Telemetry(Counts):
-    """Counts what happens, for the life of the process: every assembly counts here."""
+    """The counters of the process; they outlive reloads."""
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class Telemetry(Counts):
         self.last_reload_successful = True
 
     def reloaded(self, result: str) -> None:
-        """The configuration was read again: `success`, or `failure` when the one before stays in use."""
+        """Count a reload: `success`, or `failure` if the previous configuration stays in use."""
         self.reloads[result] += 1
         self.last_reload_successful = result == "success"
 
     def ended(self, request: Record, now: float) -> None:
-        """A request has been answered, or its client is gone (status 0), at so many monotonic seconds."""
+        """Count a request that was answered, or whose client left (status 0). `now` are monotonic seconds."""
         claims = request.claims
         key = (
             request.route,
@@ -99,14 +99,14 @@ class Telemetry(Counts):
             self.access_log.write(request, duration_s)
 
     def _exemplify(self, route: str, request: Record, duration_s: float) -> None:
-        """Keep the trace of a request as an example of its bucket, once in a while."""
+        """Keep the trace of a request as an exemplar of its bucket, at most once in EXEMPLAR_EVERY_S."""
         bucket, now = bisect_left(BUCKETS_S, duration_s), self._clock.wall()
         kept = self.exemplars.get((route, bucket))
         if (kept is None or now >= kept.at + EXEMPLAR_EVERY_S) and (trace_id := request.trace_id) is not None:
             self.exemplars[route, bucket] = Example(trace_id, duration_s, now)
 
     def _outcome(self, key: tuple[object, ...], request: Record) -> "_Outcome":
-        """What is counted for requests that end like this one, looked up once."""
+        """The counters of requests with this result, looked up once."""
         route = request.route.name if request.route is not None else NO_ROUTE
         counted = (route, request.method if request.method in METHODS else "_OTHER", request.status)
         decision = (request.issuer, request.result, "allowed" if request.rejected is None else request.rejected.code)
@@ -122,13 +122,13 @@ class Telemetry(Counts):
             self.durations.setdefault(route, Histogram(BUCKETS_S)),
             self.upstream_durations.setdefault(route, Histogram(BUCKETS_S)),
         )
-        if len(self._outcomes) >= MAX_OUTCOMES:  # clients make up methods, and a reload makes routes anew
+        if len(self._outcomes) >= MAX_OUTCOMES:  # clients can send any method, and each reload brings new routes
             self._outcomes.clear()
         self._outcomes[key] = outcome
         return outcome
 
     def unread(self, reason: Reason, request_id: str, peer: str, cause: str) -> None:
-        """Bytes that never became a request were refused."""
+        """Count and log a refusal of bytes that were no valid request."""
         key = (NO_ROUTE, "_OTHER", reason.status)
         self.requests[key] = self.requests.get(key, 0) + 1
         decision = ("none", reason.result, reason.code)
@@ -145,13 +145,13 @@ class Telemetry(Counts):
     def _spell(self, kind: tuple[str, str, str, bool]) -> None:
         spell = self.spells.get(kind)
         if spell is None:
-            if len(self.spells) >= MAX_SPELLS:  # reloads make routes anew
+            if len(self.spells) >= MAX_SPELLS:  # each reload brings new routes
                 del self.spells[min(self.spells, key=lambda one: self.spells[one].last)]
             spell = self.spells[kind] = Spell()
         spell.add(self._clock.wall())
 
     async def watch_loop(self, every_s: float = LAG_EVERY_S) -> None:
-        """Measure `loop_lag` for ever."""
+        """Measure `loop_lag` until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + every_s

@@ -1,8 +1,7 @@
 """OpenTelemetry traces: one SERVER and one CLIENT span for a request, by the semantic conventions for HTTP.
 
-Imported only when it is configured: needs the extra `otel`. What is not said here - the service's name, its
-resource, the sampler, headers for the collector - comes from OpenTelemetry's own environment variables. No span holds a token, a
-query, or an unverified claim.
+Imported only if tracing is configured; needs the extra `otel`. The service's name, its resource, the sampler and headers for the
+collector come from OpenTelemetry's environment variables. No span holds a token, a query or an unverified claim.
 """
 
 import asyncio
@@ -25,16 +24,16 @@ from sidecar.common.clock import Clock
 from sidecar.observability.record import Record
 from sidecar.observability.telemetry import METHODS
 
-MAX_METHOD = 64  # characters of one that nobody knows
-EXPORT_S = 5.0  # for the collector to take spans, at the end too
+MAX_METHOD = 64  # characters of an unknown method
+EXPORT_S = 5.0  # the longest that one export may take, at the end too
 CLIENT_LEFT = "client_left"
-QUEUE = 2048  # spans that wait for the collector; more are dropped, and no request waits
+QUEUE = 2048  # spans that may wait for the collector; further ones are dropped, and no request waits
 
 log = logging.getLogger("sidecar.tracing")
 
 
 class Upstream(Protocol):
-    """The backend that is asked: where it is, (host, port) or the path of a unix socket, and how it is called."""
+    """The backend: its name, and its address, (host, port) or the path of a unix socket."""
 
     name: str
     scheme: str
@@ -43,20 +42,20 @@ class Upstream(Protocol):
 
 
 class Trace(NamedTuple):
-    """The spans of a request. No client span when the backend was not asked."""
+    """The spans of a request. There is no client span if the request did not reach the backend."""
 
     server: trace.Span
     client: trace.Span | None
 
 
 class Tracing:
-    """Makes the spans and sends them to a collector, behind the requests' back."""
+    """Makes spans and exports them to a collector in the background."""
 
     def __init__(self, exporter: SpanExporter, clock: Clock) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what it would log is said by _Told
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # _Told logs it instead
         self._clock = clock
         resource = Resource.create()
-        if str(resource.attributes["service.name"]).startswith("unknown_service"):  # nobody has given one
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):  # no name is configured
             resource = resource.merge(Resource({"service.name": "jwt-sidecar"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(_Told(exporter), max_queue_size=QUEUE))
@@ -64,7 +63,7 @@ class Tracing:
         self._context = TraceContextTextMapPropagator()
 
     def asked(self, request: Record, upstream: Upstream) -> bytes:
-        """The backend is about to be asked: begin both spans; returns the header lines that tell it of the second."""
+        """Begin both spans before the request goes to the backend; returns the trace context header lines for the client span."""
         server = self._server(request)
         context = trace.set_span_in_context(server)
         client = self._tracer.start_span(
@@ -77,7 +76,7 @@ class Tracing:
         return "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode()
 
     def ended(self, request: Record) -> None:
-        """The request has been answered, or its client is gone: end its spans."""
+        """End the spans of a request that was answered or whose client left."""
         spans = request.spans
         if not isinstance(spans, Trace):
             spans = Trace(self._server(request), None)
@@ -111,17 +110,17 @@ class Tracing:
         server.end()
 
     async def close(self) -> None:
-        """Send what is left; takes no longer than EXPORT_S, whatever the collector does."""
+        """Export the remaining spans, within EXPORT_S."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # nobody has waited so long
+            with suppress(RuntimeError):  # the caller no longer waits
                 loop.call_soon_threadsafe(ended.set)
 
         Thread(
             target=shut_down, name="spans", daemon=True
-        ).start()  # a thread of asyncio's own would be waited for at the end
+        ).start()  # asyncio would wait at the end for a thread of its own
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), EXPORT_S)
 
@@ -144,12 +143,12 @@ class Tracing:
 
 
 def otlp(endpoint: str) -> SpanExporter:
-    """Sends spans by OTLP over HTTP to the URL of a collector."""
+    """An exporter of OTLP over HTTP to the URL of a collector."""
     return OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
 
 
 class _Told(SpanExporter):
-    """Says once that spans are lost, and once that they are not any more."""
+    """Logs once when spans are lost, and once when exports succeed again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -160,7 +159,9 @@ class _Told(SpanExporter):
         if (result is not SpanExportResult.SUCCESS) is not self._failing:
             self._failing = not self._failing
             if self._failing:
-                log.warning("event=spans_lost do='Look at the collector that tracing.endpoint names; requests go on.'")
+                log.warning(
+                    "event=spans_lost do='Check the collector at tracing.endpoint; requests are served without spans.'"
+                )
             else:
                 log.info("event=spans_sent_again")
         return result
@@ -174,7 +175,7 @@ def _trace_id(span: trace.Span) -> str:
 
 
 def _method(request: Record) -> str:
-    """The method for a name: clients can make up any number of others."""
+    """The method for a span's name, `HTTP` for unknown ones, since clients can send any."""
     return request.method if request.method in METHODS else "HTTP"
 
 
@@ -218,7 +219,7 @@ def _request_method(request: Record) -> Mapping[str, AttributeValue]:
 
 
 def _conclude(span: trace.Span, failed: str | None, status: int, errors_from: int) -> None:
-    """Set `error.type` and the span's status where it failed, or its status code means that it did."""
+    """Set `error.type` and the span's status if the request failed or its status is at least `errors_from`."""
     if failed is not None or status >= errors_from:
         span.set_attribute("error.type", failed or str(status))
         span.set_status(StatusCode.ERROR)

@@ -1,4 +1,4 @@
-"""How much of each limit is in use, and what of the sidecar's own is not well, for Prometheus."""
+"""Metrics of the use of each limit and of the sidecar's own files and handshakes."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
@@ -9,7 +9,7 @@ from sidecar.observability.metric_families import counter, gauge
 
 
 class PoolUse(Protocol):
-    """The connections to a backend: how many there are, of them idle, how many requests wait for one, and their limit."""
+    """The connections to a backend: open, idle, their limit, and the number of waiting requests."""
 
     @property
     def open(self) -> int: ...
@@ -22,9 +22,9 @@ class PoolUse(Protocol):
 
 
 class Usage(NamedTuple):
-    """Plain values of one moment. `files` says of each file that is followed whether it could be used when it was read last.
+    """Plain values of one moment. `files` maps each watched file to whether its last read succeeded.
 
-    `handshakes` are those that failed, by their cause.
+    `handshakes` are failed TLS handshakes by cause.
     """
 
     connections_limit: int
@@ -44,19 +44,27 @@ class Usage(NamedTuple):
         """The metrics."""
         for name, text, value in (
             ("connections", "Connections of clients.", self.connections),
-            ("connections_limit", "Connections of clients that may be open.", self.connections_limit),
+            ("connections_limit", "The most connections of clients.", self.connections_limit),
             ("requests_in_flight", "Requests being served.", self.in_flight),
-            ("requests_in_flight_limit", "Requests that may be served at once.", self.in_flight_limit),
-            ("buffered_bytes", "Bytes that wait for a slow peer, or for the end of a head.", self.buffered_bytes),
-            ("buffered_bytes_limit", "Such bytes that there may be.", self.buffered_bytes_limit),
-            ("draining", "1 while it is told to be not ready, and still serves.", self.draining),
-            ("config_loaded_timestamp_seconds", "When the configuration in use was read.", self.loaded_at),
+            ("requests_in_flight_limit", "The most requests that are served at once.", self.in_flight_limit),
+            ("buffered_bytes", "Bytes that wait for a slow peer or for the end of a head.", self.buffered_bytes),
+            (
+                "buffered_bytes_limit",
+                "The limit of buffered bytes; new requests are refused beyond it.",
+                self.buffered_bytes_limit,
+            ),
+            ("draining", "1 while the sidecar drains: it is not ready and still serves.", self.draining),
+            (
+                "config_loaded_timestamp_seconds",
+                "Unix time at which the configuration in use was read.",
+                self.loaded_at,
+            ),
         ):
             yield gauge(name, text, (), {(): float(value)})
         pools = self.pools.items()
         yield gauge(
             "upstream_connections",
-            "Connections to a backend, by what they are.",
+            "Connections to a backend, by state.",
             ("upstream", "state"),
             {
                 (name, state): number
@@ -66,23 +74,25 @@ class Usage(NamedTuple):
         )
         yield gauge(
             "upstream_connections_limit",
-            "Connections to a backend that may be open.",
+            "The most connections to a backend.",
             ("upstream",),
             {name: use.most for name, use in pools},
         )
         yield gauge(
             "upstream_waiting_requests",
-            "Requests that wait for a connection.",
+            "Requests that wait for a connection to a backend.",
             ("upstream",),
             {name: use.waiting for name, use in pools},
         )
         yield gauge(
             "file_good",
-            "0 while a file cannot be used, and what was read before it is in use.",
+            "0 while a file cannot be used and its previous content stays in use.",
             ("file",),
             self.files,
         )
         yield counter(
-            "tls_handshakes_failed", "Handshakes of clients that failed, by their cause.", ("cause",), self.handshakes
+            "tls_handshakes_failed", "Failed TLS handshakes of clients, by cause.", ("cause",), self.handshakes
         )
-        yield counter("access_log_lost_lines", "Lines of the access log that nobody took.", (), {(): self.lost_lines})
+        yield counter(
+            "access_log_lost_lines", "Lines of the access log that could not be written.", (), {(): self.lost_lines}
+        )

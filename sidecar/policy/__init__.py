@@ -1,1 +1,1 @@
-"""What a route asks of a request, and what the backend is told about who is asking."""
+"""The rules of routes, and the identity headers for the backend."""

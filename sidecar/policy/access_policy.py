@@ -1,6 +1,6 @@
 """May these verified claims use this route?
 
-Each check decides, and says to operators what it expects and what it found.
+Each check decides, and tells operators what it expects and what it found.
 """
 
 import json
@@ -15,7 +15,7 @@ from sidecar.policy.granted import granted_roles, granted_scopes
 
 
 class AllowedIssuers:
-    """A token of one of these issuers."""
+    """The issuer of the token is one of these."""
 
     name = "issuers"
 
@@ -34,7 +34,7 @@ class AllowedIssuers:
 
 
 class Scopes:
-    """All of `every` scope, and one of `any_of`."""
+    """All scopes of `every`, and one of `any_of`."""
 
     name = "scopes"
 
@@ -54,7 +54,10 @@ class Scopes:
 
 
 class Roles:
-    """All of `every` role, and one of `any_of`. `places` are those of roles by the name of the issuer, where they are others."""
+    """All roles of `every`, and one of `any_of`.
+
+    `places` are the role claims by the name of the issuer, if it configures some.
+    """
 
     name = "roles"
 
@@ -64,7 +67,7 @@ class Roles:
 
     def judge(self, claims: Claims) -> None:
         if not _enough(self._every, self._any_of, self._granted(claims)):
-            raise Rejection(Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")
+            raise Rejection(Reason.CLAIM_MISMATCH, "The token lacks a required role.")
 
     def _granted(self, claims: Claims) -> frozenset[str]:
         return granted_roles(claims.claims, self._places.get(claims.issuer))
@@ -77,7 +80,7 @@ class Roles:
 
 
 class ClaimCondition:
-    """A claim of which each operator holds (policy/claim_conditions.py)."""
+    """A claim that meets each of its operators (policy/claim_conditions.py)."""
 
     def __init__(self, path: Path, operators: Mapping[str, Any]) -> None:
         self.name = f"claim {'.'.join(path)}"
@@ -98,10 +101,10 @@ class ClaimCondition:
 
 
 class Policy:
-    """What a route, or an issuer for all of its tokens, demands of verified claims; made once from the configuration.
+    """The rules of a route, or of an issuer for all of its tokens, for verified claims; made once from the configuration.
 
-    One of these issuers (None: any that is configured); all of `scopes` and one of `any_scope`; all of `roles` and one of
-    `any_role`; and of each claim in `claims` what its operators say. `checks` are those that are asked for, in their order.
+    The token needs one of `issuers` (None: any configured issuer), all of `scopes` and one of `any_scope`, all of `roles` and
+    one of `any_role`, and the conditions of `claims`. `checks` are the configured checks in order.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class Policy:
         self.checks = tuple(checks)
 
     def authorize(self, claims: Claims) -> None:
-        """Return when the claims are enough. Raises Rejection."""
+        """Check verified claims. Raises Rejection."""
         for check in self.checks:
             check.judge(claims)
 

@@ -1,7 +1,7 @@
-"""What a route asks of a claim's value -> a function, made once. There are these operators; nothing is evaluated or matched.
+"""Turns the operators of a claim rule into one function, once. There is no expression language and no pattern.
 
-A condition answers True, False, or None where it cannot be asked: the claim is missing, or of another type than the operand.
-None is never enough, and `not` leaves it as it is: a claim of a wrong type cannot slip through a negation.
+A condition returns True, False, or None if it does not apply: the claim is missing, or has another type than the operand. None
+never grants access, and `not` keeps None: a claim of a wrong type cannot pass a negation.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +11,7 @@ Condition = Callable[[Any], bool | None]
 
 
 def condition(operators: Mapping[str, Any]) -> Condition:
-    """The condition that all of these make together: operator -> operand, in the names of the configuration."""
+    """One condition for all of these operators: operator -> operand, with the names of the configuration."""
     parts = tuple(_OPERATORS[name](operand) for name, operand in operators.items())
 
     def every(claim: Any) -> bool | None:
@@ -22,7 +22,7 @@ def condition(operators: Mapping[str, Any]) -> Condition:
 
 
 def _scalar(value: Any) -> tuple[type, Any] | None:
-    """A text, number or truth value with its type, since JSON's `1` is not `true`; None for anything else."""
+    """A text, number or boolean with its type, since JSON's `1` is not `true`; None for anything else."""
     kind = type(value)
     if kind is int:
         return float, value
@@ -45,7 +45,7 @@ def _prefix(operand: str) -> Condition:
 
 
 def _among(operand: Collection[Any], enough: Callable[[frozenset[Any], frozenset[Any]], bool]) -> Condition:
-    """About the items of a list; a single value is a list of one."""
+    """A condition about the items of a list; a single value counts as a list of one."""
     wanted = frozenset(map(_scalar, operand))
     kinds = {one[0] for one in wanted if one is not None}
 

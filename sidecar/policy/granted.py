@@ -1,11 +1,11 @@
-"""What a token grants: its scopes and roles, from whichever claim its issuer writes them into. What is empty counts as absent."""
+"""The scopes and roles that a token grants, from the claims that different issuers use. An empty claim counts as absent."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.jwt.claims import Path, find
 
-SCOPE_CLAIMS = ("scope", "scp", "scopes")  # RFC 8693 section 4.2, and the names other issuers use
+SCOPE_CLAIMS = ("scope", "scp", "scopes")  # RFC 8693 section 4.2, and the names that other issuers use
 ROLE_CLAIMS: Sequence[Path] = (
     ("roles",),  # RFC 9068 section 2.2.3.1
     ("realm_access", "roles"),  # Keycloak
@@ -17,7 +17,7 @@ ROLE_CLAIMS: Sequence[Path] = (
 
 
 def scope_claim(claims: Mapping[str, Any]) -> Any:
-    """What the first of SCOPE_CLAIMS holds that is not empty; None when all are."""
+    """The value of the first claim in SCOPE_CLAIMS that is not empty, or None."""
     for name in SCOPE_CLAIMS:
         value = claims.get(name)
         if value is not None and value not in ("", []):
@@ -26,7 +26,7 @@ def scope_claim(claims: Mapping[str, Any]) -> Any:
 
 
 def granted_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """The scopes of a token: a string of words, or a list of strings."""
+    """The scopes of a token, from a string of words or a list of strings."""
     value = scope_claim(claims)
     if isinstance(value, str):
         return frozenset(value.split(" "))
@@ -34,9 +34,9 @@ def granted_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
 
 
 def scopes_in_one_form(claims: Mapping[str, Any]) -> Any:
-    """The scopes of a token as a text of words (RFC 8693), also where its issuer writes a list; what is neither as it is.
+    """The scopes of a token as a text of words (RFC 8693), also if the issuer writes a list. Other values are returned unchanged.
 
-    A space within an item is written %20: nobody reads two scopes where the token has one.
+    A space within an item becomes %20, so that one scope is not read as two.
     """
     value = scope_claim(claims)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -45,9 +45,9 @@ def scopes_in_one_form(claims: Mapping[str, Any]) -> Any:
 
 
 def granted_roles(claims: Mapping[str, Any], role_claims: Sequence[Path] | None = None) -> frozenset[str]:
-    """The roles of a token: all of those in `role_claims`; or without them those in the first of ROLE_CLAIMS that it has.
+    """The roles of a token: all of those in `role_claims`, or without it those in the first of ROLE_CLAIMS that the token has.
 
-    A list of strings, a single one (a role may hold spaces), or an object whose keys are the roles.
+    A claim may be a list of strings, one string (a role may hold spaces), or an object whose keys are the roles.
     """
     if role_claims is not None:
         return frozenset().union(*(_roles(find(claims, path)) for path in role_claims))

@@ -1,12 +1,12 @@
-"""Claims -> identity headers: what the backend reads, in an encoding that loses nothing and smuggles nothing.
+"""Turns claims into identity headers, in an encoding that is lossless and cannot inject other headers.
 
-A string keeps its printable ASCII; every other byte of its UTF-8 form, `%`, and a space at either end are percent-encoded.
+A string keeps its printable ASCII. Every other byte of its UTF-8 form, `%`, and a space at either end are percent-encoded.
 Booleans are `true` and `false`, integers keep all their digits, a list of scalars is joined by `,` (percent-encoded inside an
-item), objects and nested lists are base64url(JSON). A claim that is missing, null or empty adds no header. The claim
-`scope` stands for the scopes in whichever form the issuer writes them: words with spaces between them.
+item), objects and nested lists are base64url(JSON). A claim that is missing, null or empty adds no header. The claim `scope`
+means the scopes in any form that issuers use; the header has words with spaces between them.
 
-ENCODINGS holds the other ways to write a scalar or an item of a list: all of it as base64url, or its UTF-8 as it is but for
-control characters, `%` and edge spaces.
+ENCODINGS has two more encodings of a scalar or an item of a list: base64url of all of it, or raw UTF-8 in which only control
+characters, `%` and spaces at the ends are percent-encoded.
 """
 
 import json
@@ -25,27 +25,27 @@ from sidecar.policy.granted import scopes_in_one_form
 
 log = logging.getLogger("sidecar.identity")
 
-MAX_HEADER_BYTES = 4 * 1024  # one identity header; backends read lines of 8 KB and more
-MAX_CLAIMS_BYTES = 8 * 1024  # the one with all claims
-MAX_ALL_BYTES = 16 * 1024  # all of them together
+MAX_HEADER_BYTES = 4 * 1024  # one identity header; backends accept lines of 8 KB and more
+MAX_CLAIMS_BYTES = 8 * 1024  # the claims header
+MAX_ALL_BYTES = 16 * 1024  # all identity headers together
 
 VERIFIED = b"X-JWT-Status: verified\r\n"
 ANONYMOUS = b"X-JWT-Status: anonymous\r\n"
 
 _SCOPE = ("scope",)
 
-_SAFE = " " + punctuation.replace("%", "")  # letters and digits are always safe to `quote`
+_SAFE = " " + punctuation.replace("%", "")  # `quote` always keeps letters and digits
 _SAFE_IN_LIST = _SAFE.replace(",", "")
-# What `quote` would leave as it is: printable ASCII without `%`, and no space at an end.
+# Texts that `quote` leaves unchanged: printable ASCII without `%`, and no space at an end.
 _PLAIN = re.compile(r"[!-$&-~](?:[ -$&-~]*[!-$&-~])?")
 _PLAIN_IN_LIST = re.compile(r"[!-$&-+\--~](?:[ -$&-+\--~]*[!-$&-+\--~])?")
-# C0, DEL and C1 (U+0085 is a line break to some), and the two separators of lines and paragraphs.
+# C0, DEL and C1 (some programs take U+0085 for a line break), and the separators of lines and paragraphs.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%]")
 _UNSAFE_IN_LIST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029%,]")
 
 
 class Encoding(NamedTuple):
-    """How a text is written: on its own, and as an item of a list."""
+    """How a text is encoded on its own, and as an item of a list."""
 
     text: Callable[[str], str]
     item: Callable[[str], str]
@@ -53,9 +53,9 @@ class Encoding(NamedTuple):
 
 @dataclass(frozen=True)
 class IdentityHeader:
-    """What one header says: the claim at a path, or a `template` of texts and paths of claims that are put between them.
+    """The value of one header: the claim at a path, or a `template` of texts and claim paths.
 
-    `omit`: when it is too large it is left out, and the request is not refused.
+    `omit`: a header that is too large is left out, and the request is not refused.
     """
 
     claim: Path = ()
@@ -64,7 +64,7 @@ class IdentityHeader:
 
 
 class HeaderLimits(NamedTuple):
-    """The most bytes of the value of one identity header, of the one with all claims, and of all lines together."""
+    """The most bytes of the value of one identity header, of the claims header, and of all lines together."""
 
     one: int = MAX_HEADER_BYTES
     claims: int = MAX_CLAIMS_BYTES
@@ -72,10 +72,10 @@ class HeaderLimits(NamedTuple):
 
 
 class IdentityHeaders:
-    """The headers that tell the backend who is asking; made from the configuration once.
+    """Renders the identity headers; made from the configuration once.
 
-    `mapping` is header name -> claim path, or more about it; `claims_header` the name of the one that carries all claims (None:
-    left out), `encoding` one of ENCODINGS.
+    `mapping` is header name -> claim path or IdentityHeader. `claims_header` is the name of the header with all claims (None:
+    left out). `encoding` is one of ENCODINGS.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class IdentityHeaders:
         self._limits = limits
 
     def lines(self, claims: Claims) -> bytes:
-        """The header lines for verified claims, ready to be sent; rendered once for a token.
+        """The header lines for verified claims, rendered once for a token.
 
-        Raises Rejection: claims_too_large when they would not fit.
+        Raises Rejection: claims_too_large.
         """
         if claims.headers is None:
             claims.headers = self._render(claims)
@@ -143,7 +143,7 @@ class IdentityHeaders:
 
 
 def too_large(header: str, size: int) -> Rejection:
-    """The refusal of claims that do not fit. The log says which header was too large, and its bytes."""
+    """The refusal of claims that are too large. The log names the header and its size in bytes."""
     log.info("event=claims_too_large header=%s bytes=%d", header, size)
     return Rejection(Reason.CLAIMS_TOO_LARGE)
 
@@ -153,7 +153,7 @@ def _omitted(header: str, size: int) -> None:
 
 
 def encode(value: Any, encoding: Encoding | None = None) -> str | None:
-    """A claim as header text, or None when it adds no header. Reversible for each type of claim; `percent` unless said."""
+    """A claim as header text, or None if it adds no header. Reversible for each type of claim. The default is `percent`."""
     if value is None or value == "" or value == []:
         return None
     encoding = encoding or ENCODINGS["percent"]
@@ -165,7 +165,7 @@ def encode(value: Any, encoding: Encoding | None = None) -> str | None:
 
 
 def _scalar(value: Any) -> str | None:
-    """A text, number or truth value as text; None for anything else."""
+    """A text, number or boolean as text; None for anything else."""
     if value is None or isinstance(value, dict | list):
         return None
     return value if isinstance(value, str) else json.dumps(value)
@@ -180,7 +180,7 @@ def _raw(text: str, unsafe: "re.Pattern[str]") -> str:
 
 
 def _edges(text: str) -> str:
-    """A recipient strips the spaces at the ends of a value (RFC 9110 section 5.5)."""
+    """Encode the spaces at the ends of a value, which a recipient would strip (RFC 9110 section 5.5)."""
     if text.startswith(" "):
         text = "%20" + text[1:]
     if text.endswith(" "):

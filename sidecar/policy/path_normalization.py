@@ -1,8 +1,8 @@
-"""What a path is: every way in which the programs behind a sidecar read it.
+"""Computes the readings of a path: every path that a backend might take it for.
 
-The bytes of a path are sent on as they came, and the rules are asked about each of its readings. `READINGS` lists them, with
-programs that read so where not most of them do; `tests/real/test_paths.py` asks these programs. What some programs do not look
-at, such as the case of letters, is no reading of its own: see `Ignored`.
+The bytes of a path are forwarded unchanged, and the routes are matched against each reading. `READINGS` lists the ways to read a
+path, with the programs that use the rare ones; `tests/real/test_paths.py` runs these programs. Differences that some programs
+ignore, such as the case of letters, are no readings: see `Ignored`.
 """
 
 import posixpath
@@ -13,51 +13,51 @@ from urllib.parse import unquote
 
 from sidecar.common.errors import Reason, Rejection
 
-MAX_READ = 2048  # characters of a path that is read in more than one way; each way costs time
-MAX_READINGS = 64  # of one path; more than a few come only from layers of escapes, which no honest client makes
-MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all of them: long paths have fewer
+MAX_READ = 2048  # characters of a path that has more than one reading; each reading takes time
+MAX_READINGS = 64  # of one path; only escapes of escapes cause more than a few, and honest clients do not send them
+MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all readings: long paths may have fewer
 
-# RFC 3986's pchar without escapes and `;`: such a path has one reading, unless a segment is empty, `.` or `..`.
+# pchar of RFC 3986 without escapes and `;`: such a path has one reading, unless a segment is empty, `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
 _READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*+")
-# No part of a path by RFC 3986, and sent as they are by many clients. Some programs encode them: all, or all but what IPv6
-# addresses need (Node's url.parse), or those that HTML needs (Node's URL).
+# Characters that RFC 3986 forbids in a path and many clients send. Some programs encode them: all, all but those of IPv6
+# addresses (Node's url.parse), or those that HTML needs (Node's URL).
 _RAW = tuple(map(re.compile, (r'[\[\]{}^"<>|]', r'[{}^"<>|]', r'[{}"<>]')))
-# %00 ends a string to some; other control characters have no business in a path. Old decoders of UTF-8 take what is too long
-# (%C0%AE, %E0%80%AF) for a dot or a slash.
+# %00 ends a string in some programs, and no path needs control characters. Old UTF-8 decoders take overlong forms (%C0%AE,
+# %E0%80%AF) for a dot or a slash.
 _FORBIDDEN_ESCAPE = re.compile(r"%(?:[01][0-9a-f]|7f|c[01]%[89ab]|e0%[89]|f0%8)", re.IGNORECASE)
 _SLASH = re.compile("%(2f|5c)", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(r"(?<=/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 _DOT_OR_SLASH = re.compile("%(?:2e|2f|5c)", re.IGNORECASE)
-# `..;x` is `..` to a servlet container, and `..` with spaces behind it to Windows; to all others they are names.
+# Servlet containers read `..;x` as `..`, and Windows reads `..` with spaces after it so; other programs take both for names.
 _NEARLY_DOTS = re.compile(r"/\.{1,2}(?:;| ++(?:/|$))")
 _PARAMETER = re.compile(r";[^;/]*(?=/|$)")
 _AUTHORITY = re.compile(r"^//[^/]*")
 _LATE_AUTHORITY = re.compile(r"^//+[^/]*")
 
-# What programs may not look at in a path.
+# Differences between paths that programs may ignore.
 LETTER_CASE = "letter_case"  # Express, IIS and ASP.NET; file systems of macOS and Windows
 FINAL_SLASH = "final_slash"  # Express, Rails, Spring before 6
 FINAL_DOT = "final_dot"  # dots and spaces behind a name: file systems of Windows
 FORMAT = "format"  # /x.json is /x to Rails, and to Spring before 5.3
 IGNORABLE = (LETTER_CASE, FINAL_SLASH, FINAL_DOT, FORMAT)
 
-# In small letters, with no dot and no final slash: such a path has one reading, of which nothing can be ignored.
+# Lower case, no dot, no final slash: such a path has one reading, and nothing in it can be ignored.
 BARE = re.compile(r"/|(?:/[a-z0-9\-_~!$&'()*+,=:@]+)+")
 _FINAL_DOTS = re.compile(r"(?<=[^/. ])[. ]++(?=/|$)")
 
 
 class Ignored:
-    """What the programs behind a sidecar may not look at in a path."""
+    """The differences between paths that the backends may ignore."""
 
     def __init__(self, *names: str) -> None:
         self.names = frozenset(names)
 
     def form(self, path: str) -> str:
-        """The path without it, but for a format: of all paths that are alike the same."""
+        """A normal form that is equal for all paths that differ only in ignored parts, except for a format."""
         if LETTER_CASE in self.names:
-            path = path.lower() if path.isascii() else path.upper().lower()  # to some, `ı` is an `i`
+            path = path.lower() if path.isascii() else path.upper().lower()  # some programs take `ı` for an `i`
         if FINAL_DOT in self.names:
             path = _FINAL_DOTS.sub("", path)
         if FINAL_SLASH in self.names:
@@ -65,7 +65,7 @@ class Ignored:
         return path
 
     def forms(self, path: str) -> set[str]:
-        """The same with and without its format."""
+        """The normal forms with and without a format."""
         form = self.form(path)
         above, _, name = form.rpartition("/")
         if FORMAT not in self.names or "." not in name:
@@ -77,14 +77,14 @@ IGNORED = Ignored(*IGNORABLE)
 
 
 def is_plain(path: str) -> bool:
-    """Has it one reading only? False is no answer."""
+    """Does the path have one reading only? False means unknown."""
     return _PLAIN.fullmatch(path) is not None and _FOLDED.search(path) is None
 
 
 def readings(path: str) -> set[str]:
-    """Every path that a program might take this one for, by any of READINGS in any order.
+    """Every reading of a path, by any of READINGS in any order.
 
-    Raises Rejection where the path is not to be read at all.
+    Raises Rejection if the path is malformed or has too many readings.
     """
     if not path.startswith("/"):
         raise Rejection(Reason.REQUEST_MALFORMED, "The request target must be a path.")
@@ -112,9 +112,9 @@ def readings(path: str) -> set[str]:
 
 def _unreadable(character: str) -> str:
     if character == "%":
-        return "The path has a % that begins no escape: a % itself is %25."
-    shown = f"{character!r} as it is" if character in punctuation else "a character that is no visible ASCII"
-    return f"The path has {shown}, which programs read in different ways: encode it."
+        return "The path has a % that begins no escape; write %25 for a %."
+    shown = f"{character!r} as it is" if character in punctuation else "a character outside visible ASCII"
+    return f"The path has {shown}, which programs read in different ways; percent-encode it."
 
 
 def _decoded(path: str) -> str:
@@ -122,17 +122,17 @@ def _decoded(path: str) -> str:
 
 
 def _decoded_but_slashes(path: str) -> str:
-    """To some an encoded slash is a part of a name."""
+    """Some programs keep an encoded slash as a part of a name."""
     return _decoded(_SLASH.sub(r"%25\1", path))
 
 
 def _dots_decoded(path: str) -> str:
-    """A browser's URL parser, which Node has, takes `/%2e` for a dot segment and leaves other escapes as they are."""
+    """The URL parser of browsers and Node takes `/%2e` for a dot segment and keeps other escapes."""
     return _DOT_SEGMENT.sub(lambda dots: unquote(dots[0]), path)
 
 
 def _dots_and_slashes_decoded(path: str) -> str:
-    """So does Rack::Protection, and with slashes and backslashes, too."""
+    """Rack::Protection decodes dots, slashes and backslashes."""
     return _DOT_OR_SLASH.sub(lambda escape: unquote(escape[0]), path)
 
 
@@ -141,22 +141,22 @@ def _backslashes_turned(path: str) -> str:
 
 
 def _cut(path: str) -> str:
-    """Without what looks like a query or fragment once it is decoded."""
+    """Without the part that looks like a query or fragment after decoding."""
     return re.split("[?#]", path)[0]
 
 
 def _without_parameters(path: str) -> str:
-    """A servlet container takes `;x` for a parameter of its segment, and drops it: Jetty the last one, Tomcat and Spring all."""
+    """Servlet containers drop the parameter `;x` of a segment: Jetty the last one, Tomcat and Spring all of them."""
     return _PARAMETER.sub("", path)
 
 
 def _without_authority(path: str) -> str:
-    """`//x/admin` is `/admin` of the host x to a URL parser (RFC 3986 section 4.2)."""
+    """URL parsers read `//x/admin` as `/admin` of the host x (RFC 3986 section 4.2)."""
     return _AUTHORITY.sub("", path) or "/"
 
 
 def _without_late_authority(path: str) -> str:
-    """To a browser's URL parser, which Node has, `///x/admin` is `/admin` of the host x too."""
+    """The URL parser of browsers and Node also reads `///x/admin` as `/admin` of the host x."""
     return _LATE_AUTHORITY.sub("", path) or "/"
 
 
@@ -165,22 +165,22 @@ def _merged(path: str) -> str:
 
 
 def _merged_in_front(path: str) -> str:
-    """Python's http.server leaves the slashes inside."""
+    """Python's http.server merges only the slashes at the beginning."""
     return "/" + path.lstrip("/")
 
 
 def _normal(path: str) -> str:
-    """POSIX gives just two slashes in front a meaning of their own, and so does Python's posixpath."""
+    """posixpath keeps exactly two slashes at the beginning, since POSIX gives them a meaning of their own."""
     return posixpath.normpath(path) if path.startswith("//") else path
 
 
 def _resolved(path: str) -> str:
-    """RFC 3986 section 5.2.4, remove_dot_segments."""
+    """Remove dot segments (RFC 3986 section 5.2.4)."""
     return _without_dots(path, above=False)
 
 
 def _resolved_above(path: str) -> str:
-    """RFC 2396 left `..` that lead above the root; so does Java's URI."""
+    """Java's URI keeps `..` that lead above the root, as RFC 2396 says."""
     return _without_dots(path, above=True)
 
 
@@ -200,7 +200,7 @@ def _without_dots(path: str, *, above: bool) -> str:
     return "/" + "/".join(kept)
 
 
-# Each with what a path must hold for it to do anything, which is quick to see.
+# Each with characters that a path must hold for it to change anything: a cheap check.
 READINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("%", _decoded),
     ("%2F", _decoded_but_slashes),

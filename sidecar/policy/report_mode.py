@@ -1,4 +1,4 @@
-"""Report mode: what a route would refuse is let in, as it would be without these rules, and the backend is told why."""
+"""Report mode: a request that a route would refuse is accepted, and the backend gets the reason."""
 
 from sidecar.common.errors import Reason
 from sidecar.policy.identity_headers import VERIFIED
@@ -27,11 +27,11 @@ COVERED = frozenset(
         Reason.API_KEY_DISABLED,
     }
 )
-"""Refusals for the token and for what a rule asks of it. All others are about the request itself, and hold in report mode too."""
+"""Refusals about the token and the rules for it. All others are about the request itself, and report mode keeps them."""
 
 _LINES = {reason: b"X-JWT-Status: report\r\nX-JWT-Report: %b\r\n" % reason.code.encode() for reason in COVERED}
 
 
 def identity_lines(reason: Reason, verified: bytes = b"") -> bytes:
-    """The identity headers of a request that is let in although; `verified` are those of the claims that were verified."""
+    """The identity headers of a request that is accepted despite `reason`; `verified` are the lines for verified claims."""
     return _LINES[reason] + verified.removeprefix(VERIFIED)

@@ -1,14 +1,14 @@
-"""The signature: an HMAC over a request's method, target and identity headers, for a backend that shares a secret.
+"""Signs requests: an HMAC over method, target and identity headers, for a backend that shares a secret.
 
 `t=SECONDS,v1=HEX`: the Unix time of the signature, and HMAC-SHA256 with the secret over these lines, each with a line feed:
 
     the time, as in the header
     the method
-    the target as it was sent: path and query
+    the target as sent: path and query
     name:value of each identity header, the names in lower case, sorted
 
-Identity headers are X-JWT-Status, those of `identity_headers`, the claims header and the assertion. Whatever else a name holds
-than letters and digits is written as `-`: what backends make of it. The body is not signed.
+Identity headers are X-JWT-Status, those of `identity_headers`, the claims header and the assertion. Every character of a name
+other than a letter or digit is written as `-`, as backends read it. The body is not signed.
 """
 
 import hmac
@@ -18,11 +18,11 @@ from cachetools import LRUCache
 from sidecar.common.clock import Clock
 from sidecar.common.folding import fold
 
-REMEMBERED = 1024  # sets of identity headers, a few hundred bytes each
+REMEMBERED = 1024  # remembered sets of identity headers, a few hundred bytes each
 
 
 class Signature:
-    """Signs what is sent to the backend. `header` is the name of its header."""
+    """Signs requests to the backend. `header` is the name of the signature's header."""
 
     def __init__(self, header: str, secret: bytes, clock: Clock) -> None:
         self._header = header
@@ -31,7 +31,7 @@ class Signature:
         self._sorted: LRUCache[bytes, bytes] = LRUCache(REMEMBERED)
 
     def line(self, method: str, target: bytes, identity: bytes) -> bytes:
-        """The header line for a request with these lines of identity headers."""
+        """The signature's header line for a request with these lines of identity headers."""
         signed = self._sorted.get(identity)
         if signed is None:
             signed = self._sorted[identity] = _sorted_lines(identity)

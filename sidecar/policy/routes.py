@@ -1,7 +1,7 @@
-"""path -> Route; refuses paths that two programs could read differently.
+"""Finds the route of a request; refuses paths that two programs could read differently.
 
-A path is matched by each of its readings (path_normalization.py). Where two of them meet different rules the request is refused,
-since the backend may follow the other one.
+Each reading of a path is matched (path_normalization.py). If two readings match different rules, the request is refused, since
+the backend may use the other reading.
 """
 
 import re
@@ -13,15 +13,15 @@ from sidecar.common.path_pattern import Fits, regular, stars
 from sidecar.policy.access_policy import Policy
 from sidecar.policy.path_normalization import BARE, IGNORED, LETTER_CASE, Ignored, is_plain, readings
 
-# A separator to some programs, and a part of a name to others.
+# Some programs take these for a separator, others for a part of a name.
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
-MAX_MATCHED = 2048  # characters of a path that a regular expression looks at; each one more costs time
-# CONNECT opens a tunnel to anywhere; TRACE echoes the headers, the verified claims among them, to the client.
+MAX_MATCHED = 2048  # characters of a path that a regular expression is matched against; each character takes time
+# CONNECT opens a tunnel to any host; TRACE returns the headers, verified claims included, to the client.
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 
 
 class Auth(Enum):
-    """What a route asks of a request: a valid token, one if any came, an API key, none, or nothing will do."""
+    """The credential that a route needs: a valid token, a valid one or none, an API key, none; `deny` refuses every request."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -34,7 +34,8 @@ class Route:
     """One rule. `name` labels it in metrics and logs.
 
     `path` is exact, or with a final `/*` everything at and below it; a `*` elsewhere stands for a part of one segment. `regex`
-    takes its place and must match the whole path. `hosts` are lower-case names without port, `*.example.com` any name below it.
+    replaces `path` and must match the whole path. `hosts` are lower-case names without port; `*.example.com` is any name below
+    it.
     """
 
     __slots__ = (
@@ -70,11 +71,11 @@ class Route:
         self._regex = None if regex is None else regular(regex)
         self._stars = stars(self.path, below=self.is_prefix) if "*" in self.path else None
         self.is_regex = regex is not None
-        self.has_pattern = self.is_regex or self._stars is not None  # needs more than a comparison
+        self.has_pattern = self.is_regex or self._stars is not None  # matching needs more than a comparison
         self.has_hosts = hosts is not None
         self._hosts = None if hosts is None else frozenset(hosts)
         self._domains = tuple(name[1:] for name in hosts or () if name.startswith("*"))
-        # What answers GET answers HEAD, too (RFC 9110 section 9.3.2).
+        # A rule for GET is also for HEAD (RFC 9110 section 9.3.2).
         self.methods = None if methods is None else frozenset(methods).union(["HEAD"] if "GET" in methods else [])
         self.auth = auth
         self.policy = policy or Policy()
@@ -92,9 +93,9 @@ class Route:
         return f"<Route {self.name} {self.auth.value}>"
 
     def covers(self, path: str) -> bool:
-        """Does this rule speak of the path? Segment by segment: `/api/*` covers `/api` and `/api/x`, never `/apix`.
+        """Does this rule cover the path? Segments are whole: `/api/*` covers `/api` and `/api/x`, never `/apix`.
 
-        With a regular expression it may speak of any path that is too long to be looked at.
+        A rule with a regular expression covers every path that is too long to be matched.
         """
         if self._regex is not None:
             return len(path) > MAX_MATCHED or self._regex(path)
@@ -105,27 +106,27 @@ class Route:
         return path == self.path
 
     def covers_without(self, ignored: Ignored) -> Fits:
-        """The same for a path without what is `ignored`, where this is a rule with a pattern."""
+        """`covers` for normal forms of paths without the `ignored` parts, if this is a rule with a pattern."""
         if self._expression is not None:
             return regular(self._expression, any_case=LETTER_CASE in ignored.names)
         return stars(ignored.form(self.path), below=self.is_prefix)
 
     @property
     def is_bare(self) -> bool:
-        """Is nothing of its paths of a kind that may be ignored?"""
+        """Do its paths have no part that may be ignored?"""
         path = self.path or "/" if self._expression is None else self._expression.lower()
         return path == (self._expression or IGNORED.form(path))
 
     @property
     def is_open(self) -> bool:
-        """Does it let everybody in?"""
+        """Does it accept every request?"""
         return self.auth is Auth.NONE or self.report
 
     def sent(self, target: str) -> str:
-        """The target that the backend sees: the one that came, byte by byte, without the prefix that the rule strips.
+        """The target for the backend: the received bytes, without the prefix that the rule strips.
 
-        Raises Rejection where the prefix came in another spelling or is not all of a segment, or where what is left begins with
-        `//`: many take that for a host.
+        Raises Rejection if the prefix has another spelling or is not a whole segment, or if the rest begins with `//`, which many
+        programs take for a host.
         """
         if not self.strip_prefix:
             return target
@@ -139,14 +140,14 @@ class Route:
         return left
 
     def serves(self, host: str) -> bool:
-        """Does this rule speak of the host (lower-case, without port)?"""
+        """Does this rule cover the host (lower case, without port)?"""
         return self._hosts is None or host in self._hosts or host.endswith(self._domains)
 
 
 class Routes:
-    """The rules in their order, and the one for what no rule names.
+    """The rules in order, and the default rule for requests that no rule covers.
 
-    A path that a backend may take for one of another rule is refused: by its readings, or without what is `ignored`.
+    A path that a backend may take for a path of another rule is refused: by a reading, or by the parts that are `ignored`.
     """
 
     def __init__(self, routes: Sequence[Route], otherwise: Route, ignored: Ignored = IGNORED) -> None:
@@ -159,15 +160,15 @@ class Routes:
 
     @property
     def all(self) -> tuple[Route, ...]:
-        """Every rule in its order; the last is the one for what no rule names."""
+        """Every rule in order; the last is the default rule."""
         return (*self.rules, self._otherwise)
 
     def match(self, method: str, target: str, host: bytes = b"") -> Route:
-        """The rule for a request: the first whose path, methods and hosts all fit.
+        """The rule for a request: the first that covers its path, method and host.
 
-        `target` is the request target as it came (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
+        `target` is the request target as received (RFC 9112 section 3.2), `host` the value of Host. Raises Rejection:
         method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
-        path with more than one meaning, or too long for a regular expression that might fit.
+        path that may match another rule, or that is too long for a regular expression.
         """
         if method in REFUSED_METHODS:
             raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -181,21 +182,21 @@ class Routes:
             self._check(route, method, self._behind(route, method, path, host), host)
         if (not route.encoded_slashes or route.strip_prefix) and _ENCODED_SLASH.search(path) is not None:
             raise Rejection(
-                Reason.PATH_AMBIGUOUS, "The path has an encoded slash or backslash, which its rule refuses."
+                Reason.PATH_AMBIGUOUS, "The path has an encoded slash or backslash, and its rule refuses both."
             )
         return route
 
     def meanings(self, method: str, target: str, host: bytes = b"") -> dict[str, Route]:
-        """The rule that each reading of the path meets. Raises Rejection where the path is not to be read at all."""
+        """Reading of the path -> the rule that covers it. Raises Rejection if the path is malformed or has too many readings."""
         path = target.partition("?")[0]
         return {
             reading: self._first(method, reading, host) for reading in ((path,) if is_plain(path) else readings(path))
         }
 
     def alike(self, method: str, path: str, host: bytes, route: Route) -> dict[str, Route]:
-        """Rules that a path meets, as a backend may take it, although they do not cover it: each by what it covers instead.
+        """The other rules that a backend may apply to the path, by the normal form that they cover.
 
-        A rule that names the path to the letter, or lets everybody in, has no such doubt.
+        Empty if the rule names the exact path, or accepts every request.
         """
         if not route.has_pattern and not route.is_prefix and route.path == path:
             return {}
@@ -207,32 +208,34 @@ class Routes:
         }
 
     def _behind(self, route: Route, method: str, path: str, host: bytes) -> dict[str, Route]:
-        """The rules for what the backend may take the path for that it sees: those of the plain requests for the same."""
+        """The rules for the normal forms of the path that the backend gets."""
         seen = {route.strip_prefix + reading for reading in readings(route.sent(path))}
         return {one: self._first(method, one, host) for one in seen}
 
     def _check(self, route: Route, method: str, meanings: Mapping[str, Route], host: bytes) -> None:
-        """Refuse a path with another meaning than this rule."""
+        """Refuse a path that a backend may read as a path of another rule."""
         if any(other is not route for other in meanings.values()):
             raise Rejection(Reason.PATH_AMBIGUOUS)
         if any(self.alike(method, reading, host, route) for reading in meanings):
             raise Rejection(
                 Reason.PATH_AMBIGUOUS,
-                "Another rule is for this path but for what many programs ignore: the case of letters, a slash or dot at the "
-                "end, or a format such as .json.",
+                "Another rule covers this path but for a difference that many programs ignore: the case of letters, a slash "
+                "or dot at the end, or a format such as .json.",
             )
 
     def _first(self, method: str, path: str, host: bytes) -> Route:
         route = self._index.first(method, path, host) or self._otherwise
         if route.is_regex and len(path) > MAX_MATCHED:
-            raise Rejection(Reason.PATH_AMBIGUOUS, "The path is too long for the rules that it may meet.")
+            raise Rejection(
+                Reason.PATH_AMBIGUOUS, "The path is too long for the rules with a regular expression that may cover it."
+            )
         return route
 
 
 class RouteIndex:
-    """The first rule that fits, without a look at each of two thousand; with `ignored`, for paths without that.
+    """Finds the first matching rule without trying each of two thousand. With `ignored`, for normal forms of paths.
 
-    The places of the rules are kept by their path, by the path that all of theirs are below of, and of the patterns all.
+    The numbers of the rules are kept by exact path, by the path before `/*`, and in one list for patterns.
     """
 
     def __init__(self, rules: Sequence[Route], ignored: Ignored | None = None) -> None:
@@ -251,7 +254,7 @@ class RouteIndex:
         self._deepest = max((path.count("/") for path in self._below), default=-1)
 
     def first(self, method: str, path: str, host: bytes) -> Route | None:
-        """The first of the rules that fits, if one does."""
+        """The first matching rule, or None."""
         first = none = len(self._rules)
         if not none:
             return None
@@ -269,7 +272,7 @@ class RouteIndex:
         return None if first == none else self._rules[first]
 
     def _may_fit(self, path: str) -> Iterator[list[int]]:
-        """The places of all rules that may cover a path. Those that are no patterns do."""
+        """The numbers of all rules that may cover a path. Rules without a pattern do cover it."""
         if (exact := self._exact.get(path)) is not None:
             yield exact
         end = -1
@@ -284,5 +287,5 @@ class RouteIndex:
 
 
 def host_name(host: bytes) -> str:
-    """The name in a Host value, as names compare: lower-case, without the port and the root's dot, which nginx drops too."""
+    """The name in a Host value in the form for comparisons: lower case, without the port and the root's dot (as nginx)."""
     return re.sub(r":[0-9]*$", "", host.decode("ascii", "replace")).removesuffix(".").lower()

@@ -1,1 +1,1 @@
-"""The data plane: the connections of clients and of backends, and the life of a request between them."""
+"""The data plane: connections of clients and backends, and the life of a request between them."""

@@ -1,4 +1,4 @@
-"""Who is asking: the token or API key of a request, judged by its route, and the identity headers that come of it."""
+"""Authenticates requests: checks the token or API key by the rules of the route, and renders the identity headers."""
 
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ from sidecar.proxy.exchange import Exchange
 
 
 class Authentication:
-    """Extracts, verifies and authorizes. `identity` renders what the backend is told."""
+    """Extracts, verifies and authorizes. `identity` renders the identity headers."""
 
     def __init__(
         self, tokens: TokenSources, verifier: Verifier, api_keys: ApiKeys | None, identity: IdentityHeaders
@@ -27,7 +27,7 @@ class Authentication:
         self._identity = identity
 
     def authenticate(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
-        """The identity headers for this request on this route. Raises Rejection, and KeysAwaited unless they were `awaited`."""
+        """The identity headers for this request on this route. Raises Rejection, and KeysAwaited unless `awaited` is given."""
         try:
             return self.judge(exchange, route, awaited)
         except Rejection as rejection:
@@ -36,7 +36,7 @@ class Authentication:
             return self.let_in(exchange, rejection)
 
     def judge(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> bytes:
-        """The same, also where the route only reports what it would refuse."""
+        """`authenticate`, also for a route in report mode."""
         if route.auth is Auth.NONE:
             return ANONYMOUS
         if route.auth is Auth.DENY:
@@ -62,19 +62,19 @@ class Authentication:
         return self._identity.lines(claims)
 
     def let_in(self, exchange: Exchange, rejection: Rejection) -> bytes:
-        """The identity headers of a request that its route would refuse, and only reports. Raises what is not covered by that."""
+        """The identity headers of a request that is accepted in report mode. Raises refusals that report mode keeps."""
         reason = rejection.reason
         if reason not in report_mode.COVERED:
             raise rejection
         exchange.refused(rejection, reported=True)
         verified = b""
         if exchange.claims is not None and reason is not Reason.CLAIMS_TOO_LARGE:
-            with suppress(Rejection):  # they do not fit: the first reason is told
+            with suppress(Rejection):  # the headers are too large: report the first reason
                 verified = self._identity.lines(exchange.claims)
         return report_mode.identity_lines(reason, verified)
 
     def _verified(self, exchange: Exchange, awaited: KeysAwaited | None) -> Claims | None:
-        """The verified claims of the token that a request brings, None without one. Raises Rejection and KeysAwaited."""
+        """The verified claims of the request's token, None without one. Raises Rejection and KeysAwaited."""
         head = exchange.head
         token = self._tokens.take(head.special, exchange.target)
         if token is None:

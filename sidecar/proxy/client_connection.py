@@ -1,6 +1,6 @@
-"""One client's connection: bytes in, one exchange at a time, bytes out.
+"""One client's connection. It serves one exchange at a time.
 
-What is waited for, and for how long, is in `client_limits`.
+`client_limits` has the timeouts of each state.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES, Resources
 
 
 class Listener(Protocol):
-    """Where clients connect, and what holds for all of them."""
+    """The listener, with the settings of all client connections."""
 
     handler: Handler
     clock: Clock
@@ -31,19 +31,19 @@ class Listener(Protocol):
     is_closing: bool
 
     def opened(self, connection: "ClientConnection") -> bool:
-        """A client has connected; is there room for it?"""
+        """A client has connected. Returns whether the limit of connections allows it."""
 
     def closed(self, connection: "ClientConnection") -> None:
-        """A connection has ended."""
+        """A connection has closed."""
 
     def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
-        """What the backend is to be told about a connection."""
+        """The X-Forwarded-* writer for a connection."""
 
 
 class ClientConnection(Connection):
     """A client's connection.
 
-    - `exchange` is the request in hand. Nothing behind it is looked at before it is over.
+    - `exchange` is the current request. Later bytes are not parsed before it is over.
     """
 
     __slots__ = (
@@ -58,14 +58,14 @@ class ClientConnection(Connection):
         self.forwarded: Forwarded
         self._trusted = listener.limits.trusted
         self._turn_is_due = False
-        self._head_by = NEVER  # a head that has begun has to end by then
-        self._due = self._taken_by = NEVER  # a client may owe something, and take nothing of its answer
+        self._head_by = NEVER  # deadline of a head that has begun
+        self._due = self._taken_by = NEVER  # deadlines for the client to send something, and to read its answer
 
     def now(self) -> float:
         """Monotonic seconds."""
         return self.listener.clock.monotonic()
 
-    # What the loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener = self.listener
@@ -102,10 +102,10 @@ class ClientConnection(Connection):
         self._read()
 
     def eof_received(self) -> None:
-        """The client has finished. Whether it only sends no more or has left cannot be told, so it has left."""
+        """The client has closed its side. A half-closed client looks like one that left, so it counts as one."""
         if self.exchange is not None and self.sink is None:
             self.abort()
-        else:  # the loop ends the connection, once the client has taken what was sent, which it may never do
+        else:  # the loop closes the connection after the client has read everything; a deadline limits that
             self._due = min(self._due, self.now() + self.listener.limits.idle_s)
             self._set_deadline()
         self._left()
@@ -115,7 +115,7 @@ class ClientConnection(Connection):
         self.is_open = False
         self.release_held()
         self.count_unread(0)
-        self.reader.die()  # also for a turn that is still due
+        self.reader.die()  # also for deferred work
         self._left()
 
     def pause_writing(self) -> None:
@@ -135,24 +135,24 @@ class ClientConnection(Connection):
             self._await_request(self.now())
 
     def expire(self) -> None:
-        """The client was silent for too long, or did not take what it was sent."""
+        """A deadline has passed: the client was silent for too long, or did not read its answer."""
         self.abort()
 
-    # What the exchange and the tunnel call.
+    # Called by the exchange and the tunnel.
 
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
-        """The client owes a piece of its body, by default within `timeouts.idle`, or it does not."""
+        """Set whether the client must send a piece of its body, by default within `timeouts.idle`."""
         self.wait_for((within_s or self.listener.limits.idle_s) if owed else NEVER)
 
     def wait_for(self, within_s: float) -> None:
-        """The client has so long to do what is waited for."""
+        """Set the deadline for the client's next step."""
         self._due = self.now() + within_s
         self._set_deadline()
 
     def exchange_over(self, keep: bool, now: float) -> None:
-        """The exchange has ended, at so many monotonic seconds.
+        """The exchange has ended, at `now` in monotonic seconds.
 
-        With `keep` the next request is looked at, in the next turn of the loop.
+        With `keep` the next request is parsed in the next turn of the loop.
         """
         self.exchange = self.sink = None
         self._due = NEVER
@@ -163,20 +163,20 @@ class ClientConnection(Connection):
             self._linger()
             return
         reader.next_message()
-        if self.write_paused:  # nothing more is answered before it has taken this
+        if self.write_paused:  # the next request waits until the client has read this answer
             self._set_deadline()
         else:
             self._await_request(now)
 
     def enter_tunnel(self, tunnel: Joined) -> bytes:
-        """Hand what comes to the tunnel from now on; returns what came behind the request."""
+        """Pass all further bytes to the tunnel; returns the bytes after the request."""
         self.sink = tunnel
         early = self.reader.release()
         self.unread_changed()
         return early
 
     def abort(self) -> None:
-        """End the connection at once; within an answer by a reset, since to an HTTP/1.0 client any other end completes it."""
+        """Close the connection at once; within an answer by a reset, since an HTTP/1.0 client takes any close for its end."""
         if self.is_open and (self.write_paused or (self.exchange is not None and self.sink is None)):
             end_by_reset(self.transport)
         self.is_open = False
@@ -184,23 +184,23 @@ class ClientConnection(Connection):
 
     @property
     def idle_until(self) -> float:
-        """When it ends if no next request begins; NEVER where it does anything but wait for one."""
+        """The time at which an idle connection expires; NEVER if it does anything but wait for a request."""
         waits = self.is_open and self.exchange is None and self.sink is None and not self.reader.buffer
         waits = waits and not self.transport.get_write_buffer_size()
         return self._due if waits else NEVER
 
     def close(self) -> None:
-        """End the connection if it is idle. A request that is being served ends it itself, with all of its body."""
+        """Close the connection if it is idle. Otherwise it closes after the current request and its body."""
         is_idle = self.exchange is None and self.sink is None and not self.reader.buffer
         if is_idle and self.is_open:
             self.is_open = False
-            self.wait_for(LINGER_S)  # it takes what was sent
+            self.wait_for(LINGER_S)  # for the client to read the answer
             self.transport.close()
 
-    # The beginning and the end.
+    # Begin and end of requests.
 
     def _await_request(self, now: float) -> None:
-        """Wait for the next request, or look at what is here of it in the next turn of the loop."""
+        """Wait for the next request; parse received bytes in the next turn of the loop."""
         if self.reader.buffer:
             self._turn_is_due = True
             self.resources.defer(self._turn)
@@ -213,10 +213,10 @@ class ClientConnection(Connection):
         self._read()
 
     def _read(self) -> None:
-        """Go on with what has come."""
+        """Parse the received bytes."""
         reader = self.reader
         if self._turn_is_due:
-            pass  # others come first
+            pass  # deferred: other connections come first
         elif self.exchange is not None:
             if reader.state == BODY:
                 self.exchange.send_body()
@@ -240,7 +240,7 @@ class ClientConnection(Connection):
                     self._due = self._head_by
                     if self.resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
                         self._refuse_unread(Reason.OVERLOADED)
-                else:  # only empty lines have come
+                else:  # only empty lines so far
                     self._head_by = NEVER
                     if self._due == NEVER:
                         self._due = self.now() + listener.limits.keep_alive_s
@@ -260,7 +260,7 @@ class ClientConnection(Connection):
         self._begin(handler, head, raw)
 
     def _begin(self, handler: Handler, head: RequestHead, raw: bytes = b"") -> None:
-        """Serve a request; `raw` are the bytes of a head that is not known by them."""
+        """Serve a request; `raw` are the bytes of a head that is not remembered."""
         listener = self.listener
         reader = self.reader
         self.deadline = self._due = self._head_by = NEVER
@@ -273,7 +273,7 @@ class ClientConnection(Connection):
         handler.receive(exchange)
 
     def _refuse_unread(self, reason: Reason, cause: str = "") -> None:
-        """Answer bytes that never became a request."""
+        """Refuse bytes that are no valid request."""
         self.write(self.listener.handler.answers.refuse_unread(reason, self.forwarded.peer, cause))
         self._linger()
 
@@ -282,10 +282,10 @@ class ClientConnection(Connection):
         if self.sink is not None:
             self.sink.ended()
         elif self.exchange is not None:
-            self.exchange.finish(keep=False)  # nobody is left to be answered
+            self.exchange.finish(keep=False)  # there is no client to answer
 
     def _linger(self) -> None:
-        """Say no more, and drop what the client still sends."""
+        """Close the sending side, and drop further bytes of the client."""
         owes_body = self.reader.state == BODY
         self.reader.die()
         self.count_unread(0)

@@ -1,6 +1,6 @@
-"""What holds for the connections of clients.
+"""The limits and timeouts of client connections.
 
-| what is waited for            | until                                             | and then            |
+| waits for                     | until                                             | then                |
 | ----------------------------- | ------------------------------------------------- | ------------------- |
 | a TLS handshake               | timeouts.request_headers                          | closed              |
 | the first byte of a request   | timeouts.keep_alive                               | closed              |
@@ -15,11 +15,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 BLANK_LINES = 4  # accepted before a request
-LINGER_S = 5.0  # a body that nobody wants is read for this long, so that its sender reads our answer
+LINGER_S = 5.0  # how long an unwanted body is read, so that the client reads the answer
 
 
 class ClientLimits(NamedTuple):
-    """What the configuration says of them; `trusted` are the networks of proxies that are believed."""
+    """The configured limits; `trusted` are the networks of trusted proxies."""
 
     request_headers_s: float
     idle_s: float
@@ -32,5 +32,5 @@ class ClientLimits(NamedTuple):
 
     @property
     def head_bytes(self) -> int:
-        """Of all headers together: one may be as long as a token, the others are short."""
+        """The limit of all headers together: one may hold a token, the others are short."""
         return 2 * self.header_bytes

@@ -1,4 +1,4 @@
-"""What a client's connection and a backend's have in common: how they read, how they send, and what they hold meanwhile."""
+"""The common base of client and backend connections: reading, sending, backpressure and the budget of held bytes."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resource
 
 
 class Joined(Protocol):
-    """What takes all that comes from a connection: a tunnel between two, or a close that lingers."""
+    """The receiver of all bytes of a connection: a tunnel, or a lingering close."""
 
     def from_client(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -20,23 +20,22 @@ class Joined(Protocol):
         """Bytes from the backend."""
 
     def client_writable(self) -> None:
-        """The client has taken all that it was sent."""
+        """The client has read all sent bytes."""
 
     def upstream_writable(self) -> None:
-        """The backend has taken all that it was sent."""
+        """The backend has read all sent bytes."""
 
     def ended(self) -> None:
-        """One of the two connections has ended."""
+        """One of the two connections has closed."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Reads into the memory that all share, as far as there is room, and says when its peer does not take what it is sent.
+    """Reads into the shared memory within its limits, and reports when its peer reads too slowly.
 
-    - `deadline` is when the peer's silence has lasted too long. `is_open`: something can be sent.
-    - `write_paused`: the peer has not taken all that it was sent.
-    - `reader` holds what has come and is not dealt with, `unread` how many bytes the budget knows of. `sink` takes all that
-      comes, once there is one.
-    - `room` is how much the read under way may take; `is_read_up`: the last one left nothing in the socket.
+    - `deadline`: monotonic time at which the connection expires. `is_open`: bytes can be sent.
+    - `write_paused`: the peer has not read all sent bytes.
+    - `reader`: holds received bytes. `unread`: how many of them the budget counts. `sink`: gets all bytes, once there is one.
+    - `room`: the most bytes of the current read. `is_read_up`: the last read left nothing in the socket.
     """
 
     __slots__ = (
@@ -55,14 +54,14 @@ class Connection(asyncio.BufferedProtocol):
         self.write_paused = False
         self._most_head_bytes = max(READ_BYTES, head_bytes)
         self.reading_paused = False
-        self._full_reads = 0  # since the receiver was slow
+        self._full_reads = 0  # in a row, since the receiver was slow
         self._held = 0
         self.unread = 0
         self.room = 0
         self.is_read_up = True
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Use this transport: the connection is open."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(UNSENT_BYTES, 0)
         self.is_open = True
@@ -75,30 +74,30 @@ class Connection(asyncio.BufferedProtocol):
         return memory
 
     def count_full_read(self) -> None:
-        """As much has come as one read takes. Where the receiver keeps up, reads become larger."""
+        """Count a read that filled its memory. Reads become larger while the receiver keeps up."""
         self._full_reads += 1
         if self._full_reads == KEEPS_UP:
             self.memory = self.resources.large_memory
 
     def receiver_is_slow(self) -> None:
-        """The receiver of what comes here does not take all at once: read no more than it may hold."""
+        """The receiver is slow: read no more at once than may be held for it."""
         self._full_reads = 0
         self.memory = self.resources.memory
 
     def unread_changed(self) -> None:
-        """Read on, or not: as many bytes wait here as may."""
+        """Pause or resume reading, by the number of unread bytes."""
         unread = len(self.reader.buffer)
         self.count_unread(unread)
         self.pause_reading(unread >= self._most_unread())
 
     def count_unread(self, unread: int) -> None:
-        """So many bytes wait here: tell the budget."""
+        """Report the number of unread bytes to the budget."""
         if unread != self.unread:
             self.resources.hold(unread - self.unread)
             self.unread = unread
 
     def pause_reading(self, pause: bool) -> None:
-        """Stop reading, or read on."""
+        """Pause reading, or resume it."""
         if pause is not self.reading_paused and self.is_open:
             self.reading_paused = pause
             if pause:
@@ -107,7 +106,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        """Send bytes. Nothing is sent to a peer that is gone: who uses the connection is told of that."""
+        """Send bytes. Bytes for a closed connection are dropped; its user gets `connection_lost`."""
         if self.is_open:
             self.transport.write(data)
 
@@ -121,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self.release_held()
 
     def release_held(self) -> None:
-        """Nothing waits to be sent any more."""
+        """Report to the budget that no bytes wait to be sent."""
         self.resources.hold(-self._held)
         self._held = 0
 
@@ -130,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def end_by_reset(transport: asyncio.Transport) -> None:
-    """Let the peer see a reset when this transport is closed, so that it takes no part of an answer for the whole."""
+    """Make the close of this transport a reset, so that the peer does not take a part of an answer for the whole."""
     raw = transport.get_extra_info("socket")
-    if raw is not None:  # TLS has none any more where its connection is lost, a turn before it says so
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, for no time
+    if raw is not None:  # TLS drops the socket one turn before `connection_lost`
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, 0 s

@@ -1,7 +1,7 @@
-"""One request in hand and its answer: the only object that knows both connections, and the one that ends.
+"""One request and its answer: the only object that knows both connections.
 
-A client's connection has at most one exchange, and a backend's connection belongs to at most one. What belongs to whom is said
-here and derived from nothing.
+A client's connection has at most one exchange, and a backend's connection belongs to at most one. The exchange holds both links;
+nothing else decides which answer belongs to which request.
 """
 
 from asyncio import Task
@@ -27,92 +27,93 @@ class Client(ClientSide, Protocol):
     reader: MessageReader
 
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
-        """The client owes a piece of its body, or it does not."""
+        """Set whether the client must send a piece of its body."""
 
     def unread_changed(self) -> None:
-        """Some of what waited unread has been taken."""
+        """Some unread bytes were taken."""
 
     def receiver_is_slow(self) -> None:
-        """The backend does not take all at once."""
+        """The backend reads slowly."""
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
 
     def exchange_over(self, keep: bool, now: float) -> None:
         """The exchange has ended."""
 
 
 class BodySender(Protocol):
-    """What takes a request to its backend (proxy/request_relay.py)."""
+    """Relays a request to its backend (proxy/request_relay.py)."""
 
     def start(self, exchange: "Exchange", upstream: UpstreamConnection) -> None:
-        """Send the head, and what is here of the body."""
+        """Send the head, and the received part of the body."""
 
     def go_on(self, exchange: "Exchange") -> None:
-        """Pass on what is here of the body. Raises Rejection."""
+        """Pass on the received part of the body. Raises Rejection."""
 
     def keep(self, exchange: "Exchange", body: bytes) -> None:
-        """Keep a body that may have to be sent again."""
+        """Keep a body, so that the request can be sent again."""
 
 
 class Answers(Protocol):
-    """What writes our own answers."""
+    """Writes the sidecar's own answers."""
 
     def refuse(self, exchange: "Exchange", rejection: Rejection) -> None:
-        """Answer a request that is refused."""
+        """Answer a refused request."""
 
 
 class Rules(Protocol):
-    """What an exchange was taken through, and what decides how it goes on."""
+    """The handler of an exchange."""
 
     resources: Resources
 
     @property
     def answers(self) -> Answers:
-        """What answers in place of the backend."""
+        """The writer of the sidecar's own answers."""
 
     @property
     def request_relay(self) -> BodySender:
-        """What sends requests."""
+        """The relay of requests."""
 
     def now(self) -> float:
         """Monotonic seconds."""
 
     def relay(self, exchange: "Exchange") -> None:
-        """Pass on what is here of the answer."""
+        """Pass on the received part of the answer."""
 
     def bug(self, exchange: "Exchange", error: Exception) -> None:
-        """Something here is wrong."""
+        """Report a bug, and fail the exchange."""
 
     def ended(self, exchange: "Exchange", now: float) -> None:
-        """It is over."""
+        """The exchange has ended."""
 
 
 class Waiting(Protocol):
-    """Where an exchange gets a connection to the backend, and waits for it."""
+    """Gives an exchange a connection to the backend, or lets it wait."""
 
     def send(self, exchange: "Exchange") -> None:
-        """Send a request as soon as there is a connection."""
+        """Send a request as soon as a connection is free."""
 
     def withdraw(self, exchange: "Exchange") -> None:
-        """A request waits no more."""
+        """Remove a request from the queue."""
 
 
 class Exchange(Record):
-    """A request with the head that came, and what goes on for it.
+    """A request and the state of its answer.
 
-    Without a `client` it is a question of `explain`, and its `examination` is told how far its token comes.
+    Without a `client` it is a request of `explain`, and `examination` records the checks of its token.
 
-    - `forwarded` is what the backend is told about the client, `request` the head for the backend without its framing.
-    - `id_line` is the header line of the request's id, towards both sides.
-    - `upstream` is the backend's connection that it has, `pool` where that comes from, `waiting` the task that it waits for.
-    - `response` is the head of the answer once the final one has come; `keeps_client`: the client's connection goes on behind it.
-    - `body_sent`: all of the request's body has gone out. `kept_body` is all of one that may have to be sent again, `is_whole`:
-      the request is here with all of its body. `body_bytes` counts what has come of it.
-    - `ends` is when the answer ends with its token, `deadline` until when it waits for a connection (monotonic seconds).
-    - `subprotocol` is what a WebSocket's client is answered with where its backend names none (RFC 6455 section 4.2.2).
-    - `is_question`: a front proxy asks about another request. `collected` is the body of a request for a page of our own, and
-      `then` is called when more of it has come.
+    - `forwarded`: the X-Forwarded-* writer. `request`: the head for the backend without its framing.
+    - `id_line`: the header line of the request id, for both sides.
+    - `upstream`: its connection to the backend. `pool`: the pool of that connection. `waiting`: the task that it waits for.
+    - `response`: the final head of the answer. `keeps_client`: the client's connection stays open after the answer.
+    - `body_sent`: all of the request's body was sent. `kept_body`: a whole body for a second try. `is_whole`: all of the body has
+    come. `body_bytes`: the number of its bytes that have come.
+    - `ends`: the time at which the token ends the answer. `deadline`: the time until which it waits for a connection. Both are
+    monotonic seconds.
+    - `subprotocol`: for the answer to a WebSocket's client if the backend names none (RFC 6455 section 4.2.2).
+    - `is_question`: a front proxy asks about another request. `collected`: the body of a request for one of the sidecar's own
+    pages; `then` is called when more of it has come.
     """
 
     # Most requests need none of these.
@@ -159,43 +160,43 @@ class Exchange(Record):
 
     @property
     def may_keep_client(self) -> bool:
-        """May the client's connection go on behind an answer? Not where a part of this request may still be on its way."""
+        """May the client's connection stay open after the answer? Not if a part of this request may still come."""
         client = self.client
         return (
             client is not None
             and self.head.persists
-            and self.head.upgrade is None  # what was declined may already be on its way
+            and self.head.upgrade is None  # bytes of the declined protocol may already come
             and client.reader.state == COMPLETE
             and not self.handler.resources.draining
         )
 
     @property
     def is_preflight(self) -> bool:
-        """Is this a CORS preflight? Browsers send it without credentials, whatever the route asks for."""
+        """Is this a CORS preflight? Browsers send it without credentials."""
         return self.method == "OPTIONS" and self.head.could_be_preflight
 
     @property
     def upgrade(self) -> bytes | None:
-        """The protocol that the client asks to go on with, if its route lets it. Never h2c: it would carry unseen requests."""
+        """The protocol of the client's upgrade if the route allows it. Never h2c, whose requests would not be checked."""
         protocol = self.head.upgrade
         return protocol if protocol is not None and self.route is not None and protocol in self.route.upgrades else None
 
     def ask_about(self, method: str, target: str, host: bytes) -> None:
-        """It is a front proxy's question about another request, which is judged in its place."""
+        """Turn a front proxy's question into the request that it asks about."""
         self.is_question = True
         self.method, self.target, self.host = method, target, host
 
-    # What its connections tell it.
+    # Called by its connections.
 
     def connected(self, upstream: UpstreamConnection) -> None:
-        """A connection to the backend is in hand: send the request, with as much of its body as is here."""
+        """Send the request over this connection to the backend, with the received part of its body."""
         try:
             self.handler.request_relay.start(self, upstream)
         except Exception as error:  # noqa: BLE001
             self.handler.bug(self, error)
 
     def send_body(self) -> None:
-        """Pass on what is here of the request's body, no faster than the backend takes it."""
+        """Pass on the received part of the request's body, no faster than the backend reads."""
         if self._body_is_deferred:
             return
         try:
@@ -206,7 +207,7 @@ class Exchange(Record):
             self.handler.bug(self, error)
 
     def send_body_again(self) -> None:
-        """Go on with the body in the next turn of the loop: there is more of it than is passed on at once."""
+        """Continue the body in the next turn of the loop: there is more than one call passes on."""
         if self.client is not None:
             self._body_is_deferred = True
             self.client.resources.defer(self._body_deferred)
@@ -216,19 +217,19 @@ class Exchange(Record):
         self.send_body()
 
     def await_answer(self) -> None:
-        """The backend owes an answer from now on, but for the time in which the client owes a piece of its body."""
+        """Start the backend's deadline for an answer; it does not run while the client must send a piece of its body."""
         upstream, client = self.upstream, self.client
         if upstream is not None and client is not None and self.response is None:
             owed_by_client = not self.body_sent and not upstream.write_paused
             upstream.deadline = NEVER if owed_by_client else client.now() + upstream.pool.answer_s
 
     def answer_came(self) -> None:
-        """Something of an answer has come, or the backend's connection has ended."""
+        """A part of the answer has come, or the backend's connection has closed."""
         if not self.is_over and not self._answer_is_deferred:
             self.handler.relay(self)
 
     def answer_again(self) -> None:
-        """Go on with the answer in the next turn of the loop: there is more of it than is passed on at once."""
+        """Continue the answer in the next turn of the loop: there is more than one call passes on."""
         if not self._answer_is_deferred and self.client is not None:
             self._answer_is_deferred = True
             self.client.resources.defer(self._answer_deferred)
@@ -238,35 +239,35 @@ class Exchange(Record):
         self.answer_came()
 
     def client_writable(self) -> None:
-        """The client has taken all that it was sent."""
+        """The client has read all sent bytes."""
         if self.upstream is not None:
             self.await_answer()
             self.answer_came()
 
     def upstream_silent(self) -> None:
-        """The backend was silent for too long, or the token has expired that the answer ends with."""
+        """The backend was silent for too long, or the token that the answer ends with has expired."""
         expired = self.client is not None and self.client.now() >= self.ends
         self.fail(Rejection(Reason.TOKEN_EXPIRED if expired else Reason.UPSTREAM_TIMEOUT))
 
     def expire(self) -> None:
-        """No connection of the backend has come free in time."""
+        """No connection to the backend became free in time."""
         assert self.pool is not None
         self.pool.withdraw(self)
-        busy = "All connections to the service behind this proxy are busy."
+        busy = "All connections to the service behind this proxy are in use."
         self.fail(Rejection(Reason.OVERLOADED, busy, retry_after_s=1))
 
     def send_again(self) -> None:
-        """Send all of the request by another connection."""
+        """Send the whole request over another connection."""
         assert self.pool is not None
         assert self.upstream is not None
         self.upstream.abandon()
         self.upstream = None
         self.pool.send(self)
 
-    # How it ends.
+    # The end of an exchange.
 
     def fail(self, rejection: Rejection) -> None:
-        """End it for this reason: by a refusal while no answer has begun, else by a reset, so that nobody takes it for whole."""
+        """End the exchange: by a refusal if no answer has begun, else by a reset, since the answer is incomplete."""
         if self.is_over:
             return
         if not self.status:
@@ -278,7 +279,7 @@ class Exchange(Record):
         self.finish(keep=False)
 
     def finish(self, *, keep: bool, now: float | None = None) -> None:
-        """End it, once. `keep`: the client's connection goes on. `now` are monotonic seconds, where they are known."""
+        """End the exchange, once. `keep`: the client's connection stays open. `now`: monotonic seconds, if known."""
         if self.is_over:
             return
         self.is_over = True

@@ -1,8 +1,8 @@
-"""Forward authentication: a front proxy asks about each request before it sends it to the backend by itself.
+"""Forward authentication: a front proxy asks about each request, and sends accepted requests to the backend itself.
 
-The question is a request to one path of ours. Which request it is about is said by headers that the front proxy sets, or for
-Envoy by the rest of the path; the configuration says by which. What another program would be believed, a client could write too:
-so nobody is asked but a peer of `trusted_proxies`, and only in the one form that is configured.
+A question is a request to the path of `forward_auth`. Headers of the front proxy name the original request, or for Envoy the
+rest of the path does; the configuration chooses. A client could send such headers too, so only a peer in `trusted_proxies` may
+ask, and only the configured form counts.
 """
 
 import re
@@ -17,7 +17,7 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 9.1
 
 
 class Said(NamedTuple):
-    """The headers that name the original request; without one for the host it is that of the question."""
+    """The headers that name the original request. Without a header for the host, the question's Host counts."""
 
     method: str
     target: str
@@ -26,49 +26,49 @@ class Said(NamedTuple):
 
 SAID = {
     "x-forwarded": Said("x-forwarded-method", "x-forwarded-uri", "x-forwarded-host"),  # Traefik, Caddy
-    "x-original": Said("x-original-method", "x-original-uri"),  # nginx, as its configuration has it
-    "path": None,  # Envoy: its path_prefix is our path, and the original path follows
+    "x-original": Said("x-original-method", "x-original-uri"),  # nginx, as configured in deploy/forward-auth/nginx.conf
+    "path": None,  # Envoy: path_prefix is the question's path, and the original path follows
 }
 
 
 class ForwardAuth:
-    """Knows the questions by their `path`; `original` is a key of SAID."""
+    """Recognizes questions by their `path`; `original` is a key of SAID."""
 
     def __init__(self, path: str, original: str) -> None:
         self._path = path
         self._said = SAID[original]
 
     def asks(self, head: RequestHead, forwarded: Forwarded) -> bool:
-        """Is this a question? Raises Rejection where it may not be asked."""
+        """Is this a question? Raises Rejection if the peer may not ask."""
         target = head.target
         if not target.startswith(self._path):
             return False
         if target[len(self._path) :][:1] not in (("/",) if self._said is None else ("", "?")):
             return False
         if not forwarded.trusted:
-            raise Rejection(Reason.ROUTE_DENIED, "Only a proxy among trusted_proxies may ask here.")
+            raise Rejection(Reason.ROUTE_DENIED, "Only a proxy in trusted_proxies may ask here.")
         return True
 
     def asked_about(self, head: RequestHead) -> tuple[str, str, bytes]:
-        """The method, target and host of the request that a question is about. Raises Rejection."""
+        """The method, target and host of the original request. Raises Rejection."""
         if self._said is None:
             return head.method, head.target[len(self._path) :], head.host
         method, target = _only(self._said.method, head), _only(self._said.target, head)
         if _METHOD.fullmatch(method) is None:
-            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names a method that is none.")
+            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names an invalid method.")
         host = head.host
         if self._said.host is not None:
             host = _only(self._said.host, head)
             if HOST.fullmatch(host) is None:
                 raise Rejection(Reason.REQUEST_MALFORMED, "The request needs exactly one valid Host header.")
         if _TARGET.fullmatch(target) is None:
-            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names a target that is none.")
+            raise Rejection(Reason.REQUEST_MALFORMED, "The front proxy names an invalid target.")
         return method.decode(), target.decode(), host
 
 
 def _only(name: str, head: RequestHead) -> bytes:
-    """The value of a header that must be there once: a second one could be the client's."""
+    """The value of a header that must come exactly once: a second one could be the client's."""
     values = head.values(name)
     if len(values) != 1:
-        raise Rejection(Reason.REQUEST_MALFORMED, f"The front proxy must say {name} exactly once.")
+        raise Rejection(Reason.REQUEST_MALFORMED, f"The front proxy must send {name} exactly once.")
     return values[0]

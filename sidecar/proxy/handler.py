@@ -1,7 +1,7 @@
 """The whole life of a request, top to bottom: match, extract, verify, authorize, build the head, send; receive, relay, record.
 
-All of it runs within the call in which bytes have come, where everything is there. What has to wait (keys, a connection, a body)
-goes on where it stopped, by the same rules.
+If nothing is missing, all of it runs within the call that receives the bytes. A request that waits for keys, a connection or a
+body continues where it stopped, by the same code.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ log = logging.getLogger("sidecar.proxy")
 
 
 class Handler:
-    """Takes each request through the rules to the backend, and the answer back. Made from the configuration once."""
+    """Takes each request through the rules to the backend, and its answer back. Made from the configuration once."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Handler:
     def exchange(
         self, head: RequestHead, forwarded: Forwarded, client: Client | None = None, raw: bytes = b""
     ) -> Exchange:
-        """The exchange of a request whose head has come; `raw` are its bytes, if it is not known by them."""
+        """Begin the exchange of a request; `raw` are the bytes of a head that is not remembered."""
         exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self._clock.monotonic(), client)
         exchange.raw = raw
         if forwarded.trusted:
@@ -109,7 +109,7 @@ class Handler:
         return self._clock.monotonic()
 
     def receive(self, exchange: Exchange) -> None:
-        """A request has come: match, and go on with it."""
+        """A request has come: match its route, then continue."""
         self.resources.requests_in_flight += 1
         head = exchange.head
         try:
@@ -141,7 +141,7 @@ class Handler:
             self.bug(exchange, error)
 
     def _go_on(self, exchange: Exchange, route: Route, awaited: KeysAwaited | None = None) -> None:
-        """Verify, authorize, build the head, send; once more when the keys have come that were `awaited`. Raises Rejection."""
+        """Verify, authorize, build the head, send. Called again with `awaited` after a wait for keys. Raises Rejection."""
         try:
             identity = self.authentication.authenticate(exchange, route, awaited)
         except KeysAwaited as keys:
@@ -170,7 +170,7 @@ class Handler:
             self.bug(exchange, error)
 
     def relay(self, exchange: Exchange) -> None:
-        """Something of the answer has come, or the client has taken some: receive and relay."""
+        """A part of the answer has come, or the client has read some: receive and relay."""
         try:
             self._relay.go_on(exchange)
         except ConnectionEnded:
@@ -179,7 +179,7 @@ class Handler:
             else:
                 exchange.broken_off = True
                 exchange.fail(
-                    Rejection(Reason.UPSTREAM_UNREACHABLE, "The service behind this proxy ended the connection.")
+                    Rejection(Reason.UPSTREAM_UNREACHABLE, "The service behind this proxy closed the connection.")
                 )
         except Rejection as rejection:
             exchange.fail(rejection)
@@ -187,15 +187,15 @@ class Handler:
             self.bug(exchange, error)
 
     def ended(self, exchange: Exchange, now: float) -> None:
-        """A request is over, at so many monotonic seconds: record it."""
+        """A request is over, at `now` in monotonic seconds: record it."""
         self.resources.requests_in_flight -= 1
         if self.tracing is not None:
             self.tracing.ended(exchange)
         self.telemetry.ended(exchange, now)
 
     def bug(self, exchange: Exchange, error: Exception) -> None:
-        """Something here is wrong: said in the log, and never more than "internal error" outside."""
-        log.error("request_id=%s event=bug %s do='Please report it with this line.'", exchange.id, fault(error))
+        """Log a bug; the client gets only "internal error"."""
+        log.error("request_id=%s event=bug %s do='Please report this line.'", exchange.id, fault(error))
         exchange.fail(Rejection(Reason.INTERNAL_ERROR))
 
     def _count_stripped(self, exchange: Exchange) -> None:
@@ -210,7 +210,7 @@ class Handler:
             raise Rejection(Reason.OVERLOADED, retry_after_s=1)
 
     def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
-        """The request's head for the backend, but for its framing: the exact bytes of the target, `Host` kept."""
+        """The request's head for the backend without its framing: the exact bytes of the target, `Host` kept."""
         head = exchange.head
         request_line = head.request_line
         credentials = b""
@@ -242,13 +242,14 @@ class Handler:
             built += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
         if self._api_keys is not None and carries_a_key(built):
             raise Rejection(
-                Reason.REQUEST_MALFORMED, "An API key came where it would reach the service behind this proxy."
+                Reason.REQUEST_MALFORMED,
+                "The request has an API key in a place that the service behind this proxy would see.",
             )
         return built
 
 
 def check_head(head: RequestHead) -> None:
-    """Refuse a request that can be read, but not accepted. Raises Rejection."""
+    """Refuse a request that can be parsed but not accepted. Raises Rejection."""
     if head.problem:
         raise Rejection(Reason.REQUEST_MALFORMED, head.problem)
     if head.unmet_expectation:
@@ -256,6 +257,6 @@ def check_head(head: RequestHead) -> None:
 
 
 def _check_length(head: RequestHead, most: int) -> None:
-    """Refuse a body that says it is too large. One that does not say is counted on its way."""
+    """Refuse a body whose Content-Length is too large. A body without one is counted while it comes."""
     if head.length != CHUNKED and head.length > most:
         raise Rejection(Reason.BODY_TOO_LARGE)

@@ -1,7 +1,7 @@
-"""The end of a client's connection that may still be sending (RFC 9112 section 9.6).
+"""Closes the connection of a client that may still be sending (RFC 9112 section 9.6).
 
-To close at once would destroy the answer on its way to it. So the sidecar says no more, and drops what comes until the client
-closes too.
+An immediate close would reset the connection before the client can read the answer. So the sidecar closes its sending side, and
+drops further bytes until the client closes too.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ class Ending(Protocol):
     write_paused: bool
 
     def wait_for(self, within_s: float) -> None:
-        """The client has so long to do what is waited for."""
+        """Set the deadline for the client's next step."""
 
 
 class LingeringClose:
-    """Takes what comes in place of an exchange. `owes_body`: the client still sends a body that nobody wants."""
+    """Drops the bytes of a connection without an exchange. `owes_body`: the client still sends an unwanted body."""
 
     def __init__(self, connection: Ending, idle_s: float, *, owes_body: bool) -> None:
         self._connection = connection
@@ -33,28 +33,28 @@ class LingeringClose:
             self.client_writable()
 
     def from_client(self, _data: bytes) -> None:
-        """Nobody wants it."""
+        """Drop the bytes."""
 
     def from_upstream(self, _data: bytes) -> None:
-        """There is no backend any more."""
+        """Not called: there is no backend."""
 
     def client_writable(self) -> None:
-        """The client has taken all that it was sent: say that this is the end."""
+        """The client has read all sent bytes: close the sending side."""
         connection = self._connection
         if not connection.is_open:
             return
         connection.wait_for(LINGER_S)
         if connection.transport.can_write_eof():
             connection.is_open = False
-            with suppress(OSError):  # the client has left by a reset, of which the loop has not heard yet
+            with suppress(OSError):  # the client has reset the connection, and the loop does not know yet
                 connection.transport.write_eof()
-        elif not self._owes_body:  # TLS cannot close one direction only, and still holds what it has been given
+        elif not self._owes_body:  # TLS cannot close one direction only, and still holds bytes to send
             connection.is_open = False
             connection.wait_for(self._idle_s)
             connection.transport.close()
 
     def upstream_writable(self) -> None:
-        """There is no backend any more."""
+        """Not called: there is no backend."""
 
     def ended(self) -> None:
         """The client has closed."""

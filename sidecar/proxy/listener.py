@@ -1,4 +1,4 @@
-"""The proxy's listener: an aiohttp server whose connections are our own, and what they share."""
+"""The proxy's listener: an aiohttp server with the sidecar's own connections."""
 
 import asyncio
 import ipaddress
@@ -18,17 +18,19 @@ from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
 
-SAID_AGAIN_S = 60.0  # between two lines about failed handshakes of one cause
-MOST_REFUSED = 64  # connections above the limit that hear why; more end at once, since they take descriptors meanwhile
-IDLE_S = 1.0  # a connection that has waited so long for a request makes room for a new one, if there is none
-LONGEST_IDLE = 64  # connections that are found at a time: all have to be looked at
-NOT_ACCEPTED_S = 1.0  # before the next try, when a connection could not be accepted
+SAID_AGAIN_S = 60.0  # between two log lines about failed handshakes with one cause
+MOST_REFUSED = (
+    64  # connections above the limit that get an answer; further ones are closed at once, since each takes a descriptor
+)
+IDLE_S = 1.0  # a connection that was idle for this long may be closed for a new one at the limit
+LONGEST_IDLE = 64  # idle connections that one search finds: a search visits all connections
+NOT_ACCEPTED_S = 1.0  # pause after a connection could not be accepted
 
 log = logging.getLogger("sidecar.listener")
 
 
 class Listener(web.Server):
-    """What the connections of the proxy's sockets share. `scheme` is http or https."""
+    """The proxy's server and its client connections. `scheme` is http or https."""
 
     def __init__(
         self,
@@ -46,14 +48,16 @@ class Listener(web.Server):
         self.scheme = scheme
         self.is_closing = False
         self._open: set[ClientConnection] = set()
-        self._idle: list[tuple[float, ClientConnection]] = []  # that make room for others, the next one last
+        self._idle: list[
+            tuple[float, ClientConnection]
+        ] = []  # idle connections to close for new ones, the next one last
         self._look_at = float("-inf")
         self._handshakes: set[asyncio.Task[None]] = set()
         self._said: dict[str, float] = {}
         self.use(handler, limits)
 
     def use(self, handler: Handler, limits: ClientLimits) -> None:
-        """Serve by these from the next request on; one that is being served keeps the handler that it began with."""
+        """Use this handler and these settings from the next request on. A current request keeps its handler."""
         self.handler = handler
         self.limits = limits
         self.resources.most_held_bytes = limits.buffered_bytes
@@ -64,11 +68,11 @@ class Listener(web.Server):
 
     @property
     def connections(self) -> list[ClientConnection]:  # type: ignore[override]
-        """The connections that are open, also those that are in a handshake."""
+        """The open connections, those in a TLS handshake included."""
         return list(self._open)
 
     def opened(self, connection: ClientConnection) -> bool:
-        """A client has connected; is there room for it?"""
+        """A client has connected. Returns whether the limit of connections allows it."""
         self._count(connection)
         self.deadlines.watched.add(connection)
         if len(self._open) > self.limits.connections + MOST_REFUSED:
@@ -77,7 +81,7 @@ class Listener(web.Server):
         return len(self._open) <= self.limits.connections or self._makes_room()
 
     def _makes_room(self) -> bool:
-        """End the connection that has waited longest for its next request; is there one?"""
+        """Close the connection that has been idle for longest. Returns whether there was one."""
         now = self.clock.monotonic()
         if not self._idle and now >= self._look_at:
             longest = now + self.limits.keep_alive_s - IDLE_S
@@ -88,30 +92,33 @@ class Listener(web.Server):
                 self._look_at = now + IDLE_S
         while self._idle:
             until, connection = self._idle.pop()
-            if connection.idle_until == until:  # else it has had a request since
+            if connection.idle_until == until:  # else it had a request since
                 connection.abort()
                 return True
         return False
 
     def closed(self, connection: ClientConnection) -> None:
-        """A connection has ended."""
+        """A connection has closed."""
         self.deadlines.watched.discard(connection)
         if connection in self._open:
             self._open.discard(connection)
             self.resources.connections -= 1
 
     async def accept_tls(self, listening: socket.socket, context: ssl.SSLContext) -> None:
-        """Accept clients that speak TLS, for ever. A connection counts from its first byte: a handshake is one."""
+        """Accept TLS clients until cancelled. A connection counts from the accept on, before its handshake ends."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 accepted, peer = await loop.sock_accept(listening)
-            except OSError as error:  # no descriptor is left, or the client is gone already
-                log.warning("event=not_accepted error=%s do='Raise the limit of open files.'", error.strerror)
+            except OSError as error:  # no descriptor is left, or the client has left
+                log.warning(
+                    "event=not_accepted error=%s do='Raise the limit of open files; clients wait until a connection closes.'",
+                    error.strerror,
+                )
                 await asyncio.sleep(NOT_ACCEPTED_S)
                 continue
             if len(self._open) >= self.limits.connections and not self._makes_room():
-                accepted.close()  # a handshake costs more than a refusal is worth
+                accepted.close()  # an answer would need a handshake, which costs too much
                 continue
             connection = self()
             self._count(connection)
@@ -127,13 +134,13 @@ class Listener(web.Server):
                 lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.limits.request_headers_s
             )
         except BaseException as error:
-            self.closed(connection)  # nobody else says so before the handshake has ended
-            if not isinstance(error, OSError):  # ssl.SSLError is one too; nothing but this handshake has failed
+            self.closed(connection)  # before the end of the handshake there is no `connection_lost`
+            if not isinstance(error, OSError):  # ssl.SSLError is an OSError; only this handshake has failed
                 raise
             self._handshake_failed(failed_handshake(error), peer)
 
     def _handshake_failed(self, cause: str, peer: str) -> None:
-        """Count it; in the log is one line of each cause in a minute."""
+        """Count a failed handshake; log at most one line for each cause in SAID_AGAIN_S."""
         handshakes = self.handler.telemetry.handshakes
         handshakes[cause] = handshakes.get(cause, 0) + 1
         now = self.clock.monotonic()
@@ -153,24 +160,24 @@ class Listener(web.Server):
             self.resources.connections += 1
 
     def pre_shutdown(self) -> None:
-        """End idle connections now, and others as soon as the request that they serve has been answered."""
+        """Close idle connections now, and the others after their current request."""
         self.is_closing = True
         for connection in self.connections:
             connection.close()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ARG002  # at once means at once
-        """End all connections at once."""
-        await asyncio.sleep(0)  # a handshake that has not begun would not notice that it is cancelled
+        """Close all connections at once."""
+        await asyncio.sleep(0)  # a handshake task must begin before it can be cancelled
         for task in self._handshakes:
             task.cancel()
         await asyncio.gather(*self._handshakes, return_exceptions=True)
         for connection in self.connections:
             connection.abort()
-        while self._open:  # noqa: ASYNC110  # each says so in one of the next turns
+        while self._open:  # noqa: ASYNC110  # each closes in one of the next turns
             await asyncio.sleep(0)
 
     def forwarded(self, transport: asyncio.BaseTransport) -> Forwarded:
-        """What the backend is to be told about this connection."""
+        """The X-Forwarded-* writer for this connection."""
         peer = transport.get_extra_info("peername")
         address = _peer_address(peer[0]) if isinstance(peer, tuple) else ""
         return Forwarded(address, self.scheme, self._is_trusted(address), self._is_trusted)
@@ -183,7 +190,7 @@ class Listener(web.Server):
 
 
 def _peer_address(host: str) -> str:
-    """A client's address without its zone, and that of an IPv4 client at `[::]` as IPv4."""
+    """A client's address without its zone; an IPv4 client of `[::]` gets its IPv4 address."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if address.version == 6 else None
     return str(mapped or address)

@@ -1,4 +1,4 @@
-"""What the sidecar answers itself: refusals, pages of its own, and the answers to front proxies."""
+"""The sidecar's own answers: refusals, its pages, preflights and answers to front proxies."""
 
 import re
 from functools import partial
@@ -22,7 +22,10 @@ UNSURE_WHERE_IT_ENDS = frozenset({Reason.REQUEST_MALFORMED, Reason.EXPECTATION_F
 
 
 class LocalAnswers:
-    """Writes them, and ends the exchange with them. `form` is how refusals look, `signature` what signs identity headers."""
+    """Writes the sidecar's own answers, and ends their exchanges.
+
+    `form` is the form of refusals; `signature` signs identity headers.
+    """
 
     def __init__(
         self,
@@ -41,9 +44,9 @@ class LocalAnswers:
         self._request_relay = request_relay
 
     def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
-        """Answer a request that is refused.
+        """Answer a refused request.
 
-        Its connection goes on unless the rest of the request's body may still be on its way, or nobody can be sure where it ends.
+        The connection stays open unless more of the request's body may come, or its end is unknown.
         """
         client = exchange.client
         if client is None or exchange.is_over:
@@ -63,7 +66,7 @@ class LocalAnswers:
             elif route.auth is Auth.API_KEY and self._api_keys is not None:
                 form = form._replace(scheme=self._api_keys.scheme)
         if exchange.is_question and any(map(GRPC, exchange.head.values("content-type"))):
-            form = form._replace(plain=True)  # a front proxy makes it the message of the call's status
+            form = form._replace(plain=True)  # a front proxy puts it into the gRPC status message
         lines = connection_line(keep, exchange.minor)
         if self._cors is not None:
             lines += self._cors.refusal(exchange.head.values("origin"))
@@ -72,7 +75,7 @@ class LocalAnswers:
         exchange.finish(keep=keep)
 
     def refuse_unread(self, reason: Reason, peer: str, cause: str) -> bytes:
-        """The answer to bytes that never became a request; counted, and logged with the id that it bears."""
+        """The refusal of bytes that are no valid request; counted, and logged with its request id."""
         request_id = new_id()
         self._telemetry.unread(reason, request_id, peer, cause)
         retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
@@ -84,7 +87,7 @@ class LocalAnswers:
         return refusal(rejection, request_id, self._form, lines, where=where)
 
     def reply(self, exchange: Exchange, page: Page) -> None:
-        """Answer with a page of our own, once the body has come that it takes. Raises Rejection."""
+        """Answer with one of the sidecar's own pages, after its body has come. Raises Rejection."""
         client = exchange.client
         assert client is not None
         if page.body_bytes:
@@ -100,7 +103,7 @@ class LocalAnswers:
         exchange.finish(keep=keep)
 
     def preflight(self, exchange: Exchange) -> bool:
-        """Answer a CORS preflight in place of the backend, if its origin is one of those that are known here."""
+        """Answer a CORS preflight if its origin is one of `cors.origins`; returns whether it did."""
         client = exchange.client
         assert client is not None
         assert self._cors is not None
@@ -116,7 +119,7 @@ class LocalAnswers:
         return True
 
     def accept(self, exchange: Exchange, identity: bytes) -> None:
-        """Answer a front proxy's question with the identity headers."""
+        """Accept a front proxy's question: answer with the identity headers."""
         client = exchange.client
         assert client is not None
         if self._signature is not None:

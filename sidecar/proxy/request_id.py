@@ -1,13 +1,13 @@
-"""The id of a request that brought none."""
+"""Ids for requests without one."""
 
 from itertools import count
 from os import urandom
 
-# Unique across replicas by the random half, within one by the number: cheaper than a random number for each request.
+# The random half is unique across replicas, the number within one: cheaper than a random number for each request.
 _prefix = urandom(8).hex()
 _numbers = count(1)
 
 
 def new_id() -> str:
-    """The next one."""
+    """The next id."""
     return f"{_prefix}-{next(_numbers):x}"

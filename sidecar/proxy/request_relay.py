@@ -1,6 +1,6 @@
-"""A request on its way to the backend: its head with the framing of its body, then the body as it comes.
+"""Relays requests to the backend: the head with the framing of the body, then the body as it comes.
 
-A small body is kept as long as the request may have to be sent again. One that is for a page of the sidecar's own is collected.
+A small body is kept while the request may be sent again. A body for one of the sidecar's own pages is collected.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from sidecar.proxy.upstream_connection import UpstreamConnection
 
 
 class RequestRelay:
-    """Takes each request to its backend, no faster than that takes it. What is known of a request is in its exchange."""
+    """Relays requests, no faster than the backend reads. The state of a request is in its exchange."""
 
     def start(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
-        """Send the request by this connection, with as much of its body as is here."""
+        """Send the request over this connection, with the received part of its body."""
         exchange.upstream = upstream
         now = exchange.sent = exchange.handler.now()
         client = exchange.client
@@ -55,7 +55,7 @@ class RequestRelay:
         exchange.send_body()
 
     def go_on(self, exchange: Exchange) -> None:
-        """Pass on what is here of the body. Raises Rejection."""
+        """Pass on the received part of the body. Raises Rejection."""
         client, upstream = exchange.client, exchange.upstream
         if exchange.then is not None and not exchange.is_over:
             exchange.then()
@@ -82,7 +82,7 @@ class RequestRelay:
         exchange.await_answer()
 
     def collect(self, exchange: Exchange, most_bytes: int, within_s: float, then: Callable[[], None]) -> bool:
-        """Is more of the body to come? Then `then` is called when it has; else all of it is in `collected`. Raises Rejection."""
+        """Collect the body. Returns True if more must come; `then` is called when it is complete. Raises Rejection."""
         client = exchange.client
         assert client is not None
         if exchange.then is None:
@@ -98,7 +98,7 @@ class RequestRelay:
         return client.reader.state == BODY
 
     def keep(self, exchange: Exchange, body: bytes) -> None:
-        """Keep all of a small body, which may have to be sent again; none when it has been sent for good."""
+        """Keep a small body whole, so that the request can be sent again."""
         assert exchange.client is not None
         exchange.client.resources.hold(len(body) - len(exchange.kept_body))
         exchange.kept_body = body

@@ -1,4 +1,4 @@
-"""The answer's way back to the client: its head made anew, its body as it comes, or a tunnel after a 101."""
+"""Relays answers to clients: a new head, the body as it comes, or a tunnel after a 101."""
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER
@@ -16,25 +16,25 @@ MOST_INTERIM_ANSWERS = 100  # 1xx before one final answer
 
 
 class ConnectionEnded(Exception):
-    """The backend ended the connection before its answer began."""
+    """The backend closed the connection before its answer began."""
 
 
 class ResponseRelay:
-    """Passes answers on. `close_on_expiry` says what ends with the token that opened it: "websocket", "all" or "off"."""
+    """Relays answers. `close_on_expiry` says which of them end when their token expires: "websocket", "all" or "off"."""
 
     def __init__(self, clock: Clock, close_on_expiry: str) -> None:
         self._clock = clock
         self._close_on_expiry = close_on_expiry
 
     def go_on(self, exchange: Exchange) -> None:
-        """Pass on what is here of the answer, no faster than the client takes it.
+        """Relay the received part of the answer, no faster than the client reads.
 
-        Raises Rejection, also when the backend's connection ended within the answer, and ConnectionEnded when it did before.
+        Raises Rejection, also if the backend's connection closed within the answer, and ConnectionEnded if it closed before.
         """
         client, upstream = exchange.client, exchange.upstream
         if client is None or upstream is None or client.write_paused:
             if upstream is not None:
-                upstream.deadline = exchange.ends  # it is the client's turn
+                upstream.deadline = exchange.ends  # waiting for the client now
             return
         reader = upstream.reader
         head = exchange.response
@@ -84,9 +84,9 @@ class ResponseRelay:
     def _final_head(
         self, exchange: Exchange, upstream: UpstreamConnection, head: ResponseHead | None
     ) -> ResponseHead | None:
-        """The head of the final answer, None while it has not come. 1xx before it are passed on (RFC 9110 section 15.2).
+        """The head of the final answer, None before it has come. Relays 1xx answers (RFC 9110 section 15.2).
 
-        `head` is the one that has come first.
+        `head` is the first received head.
 
         Raises ProtocolError and ConnectionEnded.
         """
@@ -98,7 +98,7 @@ class ResponseRelay:
             exchange.interim_answers += 1
             if exchange.interim_answers > MOST_INTERIM_ANSWERS:
                 raise ProtocolError(f"More than {MOST_INTERIM_ANSWERS} interim answers came before a final one.")
-            if head.status != 100 and exchange.minor == 1:  # `100 Continue` has been given by the sidecar itself
+            if head.status != 100 and exchange.minor == 1:  # the sidecar sends `100 Continue` itself
                 client.write(interim(head))
             if client.write_paused:
                 upstream.deadline = NEVER
@@ -111,11 +111,11 @@ class ResponseRelay:
     def _beginning(
         self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, piece: bytes, now: float
     ) -> bytes:
-        """The head for the client, and with it how the client learns where the body ends (RFC 9112 section 6.3)."""
+        """The head for the client, with the framing of the body (RFC 9112 section 6.3)."""
         keep = exchange.may_keep_client and exchange.body_sent
         framing = head.framing
         if framing:
-            pass  # it names its length itself
+            pass  # it has a Content-Length
         elif head.length and not upstream.head_only:
             if upstream.reader.state == COMPLETE:
                 framing = b"Content-Length: %d\r\n" % len(piece)
@@ -123,7 +123,7 @@ class ResponseRelay:
                 exchange.chunked_answer = True
                 framing = b"Transfer-Encoding: chunked\r\n"
             else:
-                keep = False  # an HTTP/1.0 client learns the end from the end of the connection
+                keep = False  # for an HTTP/1.0 client the end of the connection ends the body
         exchange.keeps_client = keep
         exchange.status = head.status
         if self._close_on_expiry == "all":
@@ -131,12 +131,12 @@ class ResponseRelay:
         return relayed(head, framing, exchange.id_line, connection_line(keep, exchange.minor))
 
     def _complete(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, now: float) -> None:
-        """The answer is complete. Any byte behind it ends the backend's connection."""
+        """End a complete answer. Any byte after it closes the backend's connection."""
         exchange.upstream = None
         if (
             exchange.body_sent
             and head.persists
-            and head.length != UNTIL_CLOSE  # who ends its answer to GET by closing may close behind that to HEAD, too
+            and head.length != UNTIL_CLOSE  # a backend that ends a GET by closing may also close after a HEAD
             and upstream.can_be_used_again
         ):
             upstream.release(now)
@@ -145,18 +145,18 @@ class ResponseRelay:
         exchange.finish(keep=exchange.keeps_client, now=now)
 
     def _switch(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection) -> None:
-        """Pass on a 101 and then bytes, until either side or the token ends. Raises ProtocolError for any other."""
+        """Relay a 101, then open the tunnel. Raises ProtocolError for a protocol that the client did not ask for."""
         client, protocol = exchange.client, exchange.upgrade
         assert client is not None
         if protocol is None or head.upgrade not in (None, protocol):
-            raise ProtocolError("A 101 must go on with the protocol that was asked for.")
+            raise ProtocolError("A 101 must switch to the requested protocol.")
         exchange.status = 101
         client.write(switching(head, protocol, exchange.subprotocol))
         lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
         Tunnel(exchange, client, upstream, lasts_s, websocket=protocol == b"websocket").begin()
 
     def _lasts_s(self, exchange: Exchange) -> float:
-        """How long the request's token is still good; NEVER to end without one, without exp, or where a route only reports."""
+        """Seconds until the request's token expires; NEVER without a token, without exp, or in report mode."""
         if exchange.route is not None and exchange.route.report:
             return NEVER
         return NEVER if exchange.claims is None else exchange.claims.valid_until - self._clock.wall()

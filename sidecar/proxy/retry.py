@@ -1,4 +1,4 @@
-"""When a request is sent to the backend once more."""
+"""Decides whether a request may be sent to the backend again."""
 
 from sidecar.proxy.exchange import Exchange
 
@@ -6,10 +6,10 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 
 
 
 def may_be_sent_again(exchange: Exchange) -> bool:
-    """May it, since its connection ended before any answer (RFC 9110 section 9.2.2)?
+    """May the request be sent again, after its connection closed before any answer (RFC 9110 section 9.2.2)?
 
-    Only on a connection that had been idle, which the backend may have closed meanwhile; and only where sending it twice does no
-    harm, and all of its body is still here.
+    Only if the connection had been idle, so that the backend may have closed it before the request came; only if the method is
+    idempotent; and only if all of the body is kept.
     """
     upstream = exchange.upstream
     return (

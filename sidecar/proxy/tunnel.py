@@ -1,6 +1,6 @@
-"""After a 101: bytes both ways, no faster than either side takes them, until one side ends or the token does.
+"""The tunnel after a 101: passes bytes both ways, no faster than the receiver reads, until one side closes or the token expires.
 
-Frames are counted, never unpacked: only between two frames can the sidecar add a close frame of its own.
+Frames are counted and not decoded: the sidecar can add its close frame only between two frames.
 """
 
 import asyncio
@@ -13,21 +13,21 @@ from sidecar.proxy.connection import Joined
 from sidecar.proxy.resources import READ_BYTES, Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
-FRAME_ENDS_S = 5.0  # how long a frame that is on its way when the token expires may take to end
+FRAME_ENDS_S = 5.0  # how long a frame may take to end after the token has expired
 TOKEN_EXPIRED = 4401  # RFC 6455 section 7.4.2: 4000-4999 are for applications; 4401 reads as "401 on a WebSocket"
 
 
 class Side(Protocol):
-    """A connection that is joined to another."""
+    """One of the two connections."""
 
     resources: Resources
     write_paused: bool
 
     def write(self, data: bytes) -> None:
-        """Send."""
+        """Send bytes."""
 
     def pause_reading(self, pause: bool) -> None:
-        """Stop reading, or read on."""
+        """Pause reading, or resume it."""
 
 
 class ClientSide(Side, Protocol):
@@ -37,20 +37,20 @@ class ClientSide(Side, Protocol):
         """Monotonic seconds."""
 
     def enter_tunnel(self, tunnel: Joined) -> bytes:
-        """Hand what comes to the tunnel from now on; returns what came behind the request."""
+        """Pass all further bytes to the tunnel; returns the bytes after the request."""
 
 
 class Joining(Protocol):
-    """Whose connections are joined."""
+    """The exchange whose connections are joined."""
 
     upstream: UpstreamConnection | None
 
     def finish(self, *, keep: bool) -> None:
-        """It is over."""
+        """End the exchange."""
 
 
 class _Direction:
-    """One half of a tunnel. Once it is `ending` it passes on the frame that is under way, says why, and is `over`."""
+    """One direction of a tunnel. After `end` it passes on the current frame, sends a close frame, and is `over`."""
 
     __slots__ = ("_defer", "_frames", "_is_deferred", "_masked", "_sink", "_source", "_unread", "ending", "over")
 
@@ -63,16 +63,16 @@ class _Direction:
         self._defer = defer
         self._masked = masked
         self._frames = Frames() if counted else None
-        self._unread = b""  # more frames than are followed in one go; its sender is held up
+        self._unread = b""  # frames beyond the limit of one call; their sender is paused
 
     def relay(self, data: bytes) -> None:
-        """Pass on what has come, and hold up its sender while the receiver has enough."""
+        """Pass on bytes, and pause their sender while the receiver is slow."""
         if self._frames is not None:
             passed = self._frames.count(data, one=self.ending)
             if not self.ending:
-                assert not self._is_deferred, "its sender is held up"
+                assert not self._is_deferred, "its sender is paused"
                 self._unread = data[passed:]
-                # Where frames are followed, there is one full read a turn: a loop may read much in one.
+                # If frames are counted, one full read in a turn is the limit: a loop may read more than once.
                 self._is_deferred = bool(self._unread) or len(data) >= READ_BYTES
             data = data[:passed]
         self._sink.write(data)
@@ -90,17 +90,17 @@ class _Direction:
         self.sink_writable()
 
     def sink_writable(self) -> None:
-        """The receiver has taken all that it was sent."""
+        """The receiver has read all sent bytes."""
         if not self._is_deferred and not self._sink.write_paused:
             self._source.pause_reading(False)
 
     def flush(self) -> None:
-        """Pass on at once what waits for its turn: its sender has ended."""
+        """Pass on the waiting bytes at once: their sender has closed."""
         data, self._unread = self._unread, b""
         self._sink.write(data)
 
     def end(self) -> None:
-        """Say that the token has expired, as soon as no frame is under way."""
+        """Send a close frame that says that the token has expired, after the current frame."""
         frames = self._frames
         assert frames is not None
         self.ending = True
@@ -112,10 +112,10 @@ class _Direction:
 
 
 class Tunnel:
-    """The two connections of an exchange, joined to each other. When one ends so does the other.
+    """The two joined connections of an exchange. When one closes, the other is closed too.
 
-    `idle_s` is how long both may be silent, `lasts_s` how long the token that opened the tunnel is still good (NEVER: for
-    ever). A tunnel of another protocol than `websocket` ends at once then, since its frames are not known.
+    `idle_s` is how long both may be silent. `lasts_s` is the remaining lifetime of the token (NEVER: unlimited). When it
+    expires, a WebSocket gets a close frame; a tunnel of another protocol closes at once.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Tunnel:
         self._upstream = upstream
         self._idle_s = upstream.pool.idle_s
         self._websocket = websocket
-        # Where nothing is to be said at the end, nobody needs to know where a frame ends.
+        # Without an end by expiry there is no close frame to send, so frames are not counted.
         counted = websocket and lasts_s != NEVER
         defer = client.resources.defer
         self._out = _Direction(client, upstream, defer, masked=True, counted=counted)
@@ -144,7 +144,7 @@ class Tunnel:
             self._timers.append(loop.call_later(max(0.0, lasts_s) + FRAME_ENDS_S, upstream.close))
 
     def begin(self) -> None:
-        """Take over both connections, with what came to each behind its last message."""
+        """Take over both connections, with the bytes after their last message."""
         from_client = self._client.enter_tunnel(self)
         from_upstream = self._upstream.enter_tunnel(self)
         self._passed()
@@ -152,7 +152,7 @@ class Tunnel:
             self.from_client(from_client)
         if from_upstream:
             self.from_upstream(from_upstream)
-        if self._upstream.ended:  # while the client had not taken what came before
+        if self._upstream.ended:  # it closed while the client was slow
             self.ended()
 
     def from_client(self, data: bytes) -> None:
@@ -166,26 +166,26 @@ class Tunnel:
         self._passed()
 
     def client_writable(self) -> None:
-        """The client has taken all that it was sent."""
+        """The client has read all sent bytes."""
         self._back.sink_writable()
 
     def upstream_writable(self) -> None:
-        """The backend has taken all that it was sent."""
+        """The backend has read all sent bytes."""
         self._out.sink_writable()
 
     def ended(self) -> None:
-        """One of the two connections has ended."""
+        """One of the two connections has closed."""
         for timer in self._timers:
             timer.cancel()
         self._out.flush()
         self._back.flush()
         self._upstream.close()
-        self._exchange.upstream = None  # it closes by itself, once it has taken the rest
+        self._exchange.upstream = None  # it closes itself after it has sent the rest
         self._exchange.finish(keep=False)
 
     def _passed(self) -> None:
         if not self._upstream.is_open:
-            return  # it is ending, and nothing puts that off
+            return  # it is ending already
         self._upstream.deadline = self._client.now() + self._idle_s
         self._close_if_over()
 

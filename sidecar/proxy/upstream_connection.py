@@ -1,7 +1,7 @@
-"""One connection to the backend. It serves one exchange at a time; only here bytes leave for the backend.
+"""One connection to the backend. It serves one exchange at a time; no other module sends bytes to the backend.
 
-It can be used again only when its answer is complete and nothing has come behind it: a byte that nobody asked for would be the
-next client's answer.
+It can be used again only if its answer is complete and no byte has come after it: such a byte would become the next client's
+answer.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from sidecar.http.response_head import ResponseHead, parse_response_head
 from sidecar.proxy.connection import Connection, Joined
 from sidecar.proxy.resources import READ_BYTES, Resources
 
-CLOSE_S = 5.0  # how long a backend has to take the rest of what was sent to a connection that is closed
+CLOSE_S = 5.0  # how long a backend may take to read the rest before a closing connection is aborted
 
 
 class Asker(Protocol):
-    """Who a connection belongs to, from its request to the end of the answer."""
+    """The owner of a connection, from the request to the end of the answer."""
 
     def answer_came(self) -> None:
-        """Something has come, or the connection has ended."""
+        """Bytes have come, or the connection has closed."""
 
     def send_body(self) -> None:
-        """The backend has taken all that it was sent."""
+        """The backend has read all sent bytes."""
 
     def upstream_silent(self) -> None:
-        """The backend's time is over."""
+        """The backend's deadline has passed."""
 
 
 class Pool(Protocol):
-    """Where a connection comes from, and what holds for all that come from there."""
+    """The pool of a connection, with the settings of all its connections."""
 
     clock: Clock
     resources: Resources
@@ -45,20 +45,19 @@ class Pool(Protocol):
     heads: HeadCache[ResponseHead]
 
     def keep(self, connection: "UpstreamConnection", now: float) -> None:
-        """Take a connection back."""
+        """Take a connection back for later use."""
 
     def forget(self, connection: "UpstreamConnection") -> None:
-        """A connection has ended."""
+        """A connection has closed."""
 
 
 class UpstreamConnection(Connection):
     """A connection to the backend.
 
-    - `asker` is who it belongs to, None in the pool.
-    - `used`: it has been in the pool, so the backend may have ended it meanwhile. `spoken`: a byte of this one's answer has come.
-    - `ended`: nothing more will come.
-    - `complete_end`: the backend has ended it in order, by TLS's close_notify where that is spoken (RFC 9112 section 9.8), and
-      not by a reset.
+    - `asker`: its owner, None in the pool.
+    - `used`: it has been idle in the pool, so the backend may have closed it. `spoken`: a byte of the current answer has come.
+    - `ended`: no more bytes will come.
+    - `complete_end`: the backend has closed it in order, over TLS by close_notify (RFC 9112 section 9.8), and not by a reset.
     """
 
     __slots__ = ("asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
@@ -69,7 +68,7 @@ class UpstreamConnection(Connection):
         self.asker: Asker | None = None
         self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
 
-    # What the loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.attach(transport)
@@ -83,8 +82,8 @@ class UpstreamConnection(Connection):
             self.sink.from_upstream(data)
             return
         if self.asker is None:
-            if self.is_open:  # TLS may still read while it closes, and an abort within that fails
-                self.abort()  # nobody asked for this
+            if self.is_open:  # TLS may still read while it closes, and an abort fails then
+                self.abort()  # bytes without a request
             return
         self.spoken = True
         reader = self.reader
@@ -94,7 +93,7 @@ class UpstreamConnection(Connection):
             self.unread_changed()
 
     def eof_received(self) -> None:
-        """The backend has finished. `connection_lost` comes only once it has taken what was sent, which it may never do."""
+        """The backend has closed its side. `connection_lost` follows after it has read everything, which may never happen."""
         self.complete_end = _is_in_order(self.transport.get_extra_info("ssl_object"))
         self.ended = True
         self.is_open = False
@@ -125,18 +124,18 @@ class UpstreamConnection(Connection):
         else:
             self.abort()
 
-    # What the one calls who it belongs to.
+    # Called by the owner.
 
     @property
     def can_be_used_again(self) -> bool:
-        """Has nothing come behind its answer?
+        """Can the connection serve another request: has no byte come after its answer?
 
-        What a read without room for more, or a pause, may have left in the socket would be the next asker's.
+        A full read or a pause may have left bytes in the socket, which would become the next answer.
         """
         return self.is_open and not self.reader.buffer and self.is_read_up and not self.reading_paused
 
     def start(self, asker: Asker, request: bytes, *, head_only: bool) -> None:
-        """Send a request, or its beginning; its answer belongs to this asker."""
+        """Send a request, or its beginning. Its answer goes to this owner."""
         assert self.asker is None
         self.asker = asker
         self.head_only = head_only
@@ -144,9 +143,9 @@ class UpstreamConnection(Connection):
         self.write(request)
 
     def next_head(self) -> ResponseHead | None:
-        """Take the next head of an answer, None while it has not all come. Raises ProtocolError.
+        """Take the next head of an answer; None while it is incomplete. Raises ProtocolError.
 
-        Behind a 1xx the next head follows.
+        After a 1xx the next head follows.
         """
         reader = self.reader
         raw = reader.head()
@@ -165,20 +164,20 @@ class UpstreamConnection(Connection):
         return head
 
     def abandon(self) -> None:
-        """The exchange has ended before its answer did: end the connection at once."""
+        """The exchange has ended before its answer: close the connection at once."""
         self.asker = None
         self.deadline = NEVER
         self._forget_unread()
         self.abort()
 
     def dismiss(self) -> None:
-        """The exchange is over, and the connection cannot be used again: end it."""
+        """The exchange is over and the connection cannot be used again: close it."""
         self.asker = None
         self._forget_unread()
         self.close()
 
     def release(self, now: float) -> None:
-        """The exchange is over and has left nothing behind: the next request may have the connection."""
+        """The exchange is over and the connection is clean: the next request may use it."""
         assert not self.reader.buffer
         self.asker = None
         if self.unread:
@@ -191,26 +190,26 @@ class UpstreamConnection(Connection):
         self.count_unread(0)
 
     def enter_tunnel(self, tunnel: Joined) -> bytes:
-        """Hand what comes to the tunnel from now on; returns what came already."""
+        """Pass all further bytes to the tunnel; returns the bytes that have come."""
         self.sink = tunnel
         early = self.reader.release()
         self.unread_changed()
         return early
 
     def close(self) -> None:
-        """End the connection. What the backend does not take in time is lost."""
+        """Close the connection. Bytes that the backend does not read within CLOSE_S are lost."""
         self.is_open = False
         self.deadline = self.pool.clock.monotonic() + CLOSE_S
         self.transport.close()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
         self.is_open = False
         self.transport.abort()
 
 
 def _is_in_order(tls: ssl.SSLObject | None) -> bool:
-    """Has the peer ended its side itself? An end of TCP alone may be anybody's, where TLS has a word for it."""
+    """Has the peer closed its side by close_notify? Over TLS, an attacker can forge the end of TCP alone."""
     if tls is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""The way to one backend: its keep-alive connections, and the requests that wait for one."""
+"""The connections to one backend, and the requests that wait for one."""
 
 import asyncio
 import errno
@@ -18,13 +18,13 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
-KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely hang up first
+KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first
 
 
 class PoolUse(NamedTuple):
-    """Connections that are `open`, those of them that are `idle`, those that are `opening`, and requests that are `waiting`.
+    """The numbers of open, idle and opening connections, and of waiting requests.
 
-    There are `most` connections at most.
+    `most` is the limit of connections.
     """
 
     open: int
@@ -37,9 +37,9 @@ class PoolUse(NamedTuple):
 class UpstreamPool:
     """The connections to one backend.
 
-    `address` is (host, port) or the path of a unix socket, `authority` what its Host header would say. `tls` gives the context
-    for a new connection; the certificate must be valid for `server_name`. `connections` is how many there may be at once.
-    `connect_s`, `answer_s` and `idle_s` are how long to wait for a connection, for an answer to begin, and for its next piece.
+    `address` is (host, port) or the path of a unix socket, `authority` the value of its Host header. `tls` returns the context
+    for a new connection; the certificate must be valid for `server_name`. `connections` is the limit of connections.
+    `connect_s`, `answer_s` and `idle_s` are the timeouts for a connection, for the begin of an answer, and for its next piece.
     `head_bytes` and `headers` limit the head of an answer.
     """
 
@@ -81,7 +81,7 @@ class UpstreamPool:
         self._open: set[UpstreamConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: list[UpstreamConnection] = []
-        self._waiting: OrderedDict[Exchange, None] = OrderedDict()  # a queue that can be left from within
+        self._waiting: OrderedDict[Exchange, None] = OrderedDict()  # a queue from whose middle requests can be removed
         self._is_retired = False
 
     def __repr__(self) -> str:
@@ -89,11 +89,11 @@ class UpstreamPool:
 
     @property
     def use(self) -> PoolUse:
-        """How busy it is."""
+        """The numbers of its connections and waiting requests."""
         return PoolUse(len(self._open), len(self._idle), len(self._opening), len(self._waiting), self._most)
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request by a connection that is idle, or by a new one, or by the next that comes free."""
+        """Send a request over an idle connection, a new one, or the next one that becomes free."""
         exchange.pool = self
         connection = self._take_idle()
         if connection is not None:
@@ -106,7 +106,7 @@ class UpstreamPool:
             self._deadlines.watched.add(exchange)
 
     def withdraw(self, exchange: Exchange) -> None:
-        """A request waits no more."""
+        """Remove a request from the queue."""
         if exchange in self._waiting:
             del self._waiting[exchange]
             self._deadlines.watched.discard(exchange)
@@ -129,19 +129,25 @@ class UpstreamPool:
             details = "The certificate of the service behind this proxy is not trusted."
             raise Rejection(Reason.UPSTREAM_UNREACHABLE, details, cause=why_not_connected(error)) from None
         except TimeoutError:
-            raise Rejection(Reason.UPSTREAM_TIMEOUT, "The service behind this proxy accepts no connection.") from None
+            raise Rejection(
+                Reason.UPSTREAM_TIMEOUT, "The service behind this proxy did not accept a connection in time."
+            ) from None
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the backend
-                raise Rejection(Reason.OVERLOADED, cause="No file descriptor was left for a connection.") from None
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # not the backend's fault
+                raise Rejection(
+                    Reason.OVERLOADED, cause="The sidecar has no file descriptor left for a connection."
+                ) from None
             raise Rejection(Reason.UPSTREAM_UNREACHABLE, cause=why_not_connected(error)) from None
-        if not connection.is_open:  # gone as soon as it was there
+        if not connection.is_open:  # closed at once
             raise Rejection(Reason.UPSTREAM_UNREACHABLE)
         self._open.add(connection)
-        self._deadlines.watched.add(connection)  # only now: uvloop never says that a cancelled connection has gone
+        self._deadlines.watched.add(
+            connection
+        )  # only now: uvloop calls no `connection_lost` for a cancelled connection
         return connection
 
     def keep(self, connection: UpstreamConnection, now: float) -> None:
-        """Take a connection back for the next request, at so many monotonic seconds."""
+        """Take a connection back for the next request, at `now` in monotonic seconds."""
         if self._is_retired:
             connection.close()
             return
@@ -160,13 +166,13 @@ class UpstreamPool:
         self._serve_waiting()
 
     def retire(self) -> None:
-        """No new request will come: end idle connections now, and each other one with its request."""
+        """No new requests will come: close idle connections now, and each other one after its request."""
         self._is_retired = True
         for connection in list(self._idle):
             connection.close()
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for task in self._opening:
             task.cancel()
         for connection in list(self._open):
@@ -189,7 +195,7 @@ class UpstreamPool:
         self._serve_waiting()
 
     async def _open_for(self, exchange: Exchange) -> None:
-        """Open a connection for a request; for the next that waits when this one is over meanwhile."""
+        """Open a connection for a request; if the request has ended, the next waiting one gets the connection."""
         try:
             connection = await self.connect()
         except Rejection as rejection:
@@ -204,7 +210,7 @@ class UpstreamPool:
             exchange.connected(connection)
 
     def _serve_waiting(self) -> None:
-        """Give what has come free to the requests that wait, each in its turn."""
+        """Give free connections to the waiting requests, in order."""
         while self._waiting:
             connection = self._take_idle()
             if connection is None and len(self._open) + len(self._opening) >= self._most:

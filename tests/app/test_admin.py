@@ -143,10 +143,12 @@ async def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
 async def test_an_entry_that_cannot_be_used_is_refused_with_its_problem() -> None:
     async with running() as stack:
         text = said(await ask(stack, JSON, body=b'{"iss": "x"}'), 400)
-        expected = "jti, sub or issued_before is missing: all tokens of an issuer are never meant"
+        expected = "jti, sub or issued_before is missing; without them an entry means all tokens"
         assert text == f"The entry cannot be used: {expected}."
         text = said(await ask(stack, JSON, body=b'{"iss": "x", "jti": "a"}'), 400)
-        assert text.startswith("The entry cannot be used: iss is not that of a configured issuer; one of: http://127.")
+        assert text.startswith(
+            "The entry cannot be used: iss is not the iss of a configured issuer; one of: http://127."
+        )
 
 
 async def test_what_is_not_there_is_said_in_json() -> None:
@@ -165,7 +167,7 @@ async def test_a_listener_that_others_can_reach_is_warned_of(
         pass
     warnings = [record.getMessage() for record in caplog.records if "event=admin_exposed" in record.getMessage()]
     assert len(warnings) == exposed
-    assert all(" do='It has no password: " in warning for warning in warnings)
+    assert all(" do='Set admin.listen to " in warning for warning in warnings)
 
 
 async def test_nothing_is_left_unguarded() -> None:

@@ -190,7 +190,7 @@ async def test_a_refresh_is_for_one_issuer_or_for_all() -> None:
     [
         (b"[]", "The body must be a JSON object."),
         (b"{", "The body must be a JSON object."),
-        ({"forced": True}, "The body has a member that is not known; there are: force."),
+        ({"forced": True}, "The body has an unknown member; use only: force."),
         ({"force": 1}, "force must be true or false."),
         ({"force": "true"}, "force must be true or false."),
     ],
@@ -222,7 +222,7 @@ async def test_a_refusal_is_told_by_its_request_id() -> None:
             "status": 403,
             "code": "scope_insufficient",
             "error": "Insufficient scope",
-            "details": "The token lacks a scope this needs.",
+            "details": "The token lacks a required scope.",
             "cause": None,
             "expected": None,
             "found": None,
@@ -328,14 +328,14 @@ async def test_an_explanation_without_a_token() -> None:
     ("body", "error"),
     [
         (b"token=a", "The body must be a JSON object."),
-        ({"tokens": ""}, "The body has a member that is not known; there are: method, path, host, token."),
+        ({"tokens": ""}, "The body has an unknown member; use only: method, path, host, token."),
         ({"token": None}, "token must be text."),
         ({"path": ["/"]}, "path must be text."),
         (
             {"path": ""},
-            "This cannot be explained: the path must not be empty, and hold no blanks and control characters.",
+            "This cannot be explained: the path must not be empty or hold spaces or control characters.",
         ),
-        ({"token": "a\r\nb: c"}, "This cannot be explained: the token is more than one line of text."),
+        ({"token": "a\r\nb: c"}, "This cannot be explained: the token must be one line of text."),
     ],
 )
 async def test_a_question_that_is_none_is_refused(body: object, error: str) -> None:

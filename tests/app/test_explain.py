@@ -86,7 +86,7 @@ async def both(stack: Stack, path: str, token: str | None, method: str = "GET") 
 @pytest.mark.parametrize(
     ("path", "over", "check"),
     [
-        pytest.param("/x", {"exp": 1}, "FAIL  exp         token_expired: expected a time to come", id="token_expired"),
+        pytest.param("/x", {"exp": 1}, "FAIL  exp         token_expired: expected a time in the future", id="token_expired"),
         pytest.param("/x", {"exp": ABSENT}, "FAIL  exp         claim_missing: ", id="claim_missing"),
         pytest.param("/x", {"exp": "x\x1b"}, 'found: "x\\u001b"', id="claim_invalid"),
         pytest.param("/x", {"nbf": 4e9}, "FAIL  nbf         token_not_yet_valid: ", id="token_not_yet_valid"),
@@ -284,8 +284,8 @@ async def test_what_is_only_reported_is_told_and_let_in() -> None:
         scopes = "FAIL  scopes      scope_insufficient: expected all of: admin; found: read"
         at = explanation.lines.index(scopes)
         assert explanation.lines[at + 1] == (
-            "note  report      would be refused, and is let in: "
-            "403 scope_insufficient: The token lacks a scope this needs."
+            "note  report      would be refused, and is accepted: "
+            "403 scope_insufficient: The token lacks a required scope."
         )
         assert "  X-JWT-Status: report" in explanation.lines
         assert (await stack.backend.received()).get("x-jwt-status") == "report"
@@ -336,7 +336,7 @@ async def test_keys_are_fetched_for_the_answer() -> None:
         explanation = await explain_alone(stack.sidecar.config, question, stack.clock)
         assert explanation.lines[-2:] == [
             f"FAIL  key         jwks_unavailable: {stack.issuer.jwks_uri}: status 500",
-            "rejected: 503 jwks_unavailable: The issuer's keys cannot be had at the moment. Try again.",
+            "rejected: 503 jwks_unavailable: The issuer's keys are not available at the moment. Try again.",
         ]
 
 
@@ -395,21 +395,21 @@ def test_the_exit_code_is_the_decision(config: str, tmp_path: Path, capsys: pyte
     file.write_text(tokens.token("EdDSA"))
     code, out, err = told(capsys, "-c", config, "--path", "/admin/x", "--token-file", str(file))
     assert (code, err) == (1, "")
-    assert out.endswith("rejected: 403 scope_insufficient: The token lacks a scope this needs.\n")
+    assert out.endswith("rejected: 403 scope_insufficient: The token lacks a required scope.\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["--path", "/x", "--token-file", "{tmp}/none"], "{tmp}/none: No such file or directory\n"),
-        (["--path", "/x", "--token-file", "{tmp}/lines"], "jwt-sidecar: the token is more than one line of text\n"),
+        (["--path", "/x", "--token-file", "{tmp}/lines"], "jwt-sidecar: the token must be one line of text\n"),
         (
             ["--path", "/x y", "--token-file", "{tmp}/empty"],
-            "jwt-sidecar: the path must not be empty, and hold no blanks and control characters\n",
+            "jwt-sidecar: the path must not be empty or hold spaces or control characters\n",
         ),
         (
             ["--path", "/x", "--method", "GET\r\nX:", "--token-file", "{tmp}/empty"],
-            "jwt-sidecar: the method must not be empty, and hold no blanks and control characters\n",
+            "jwt-sidecar: the method must not be empty or hold spaces or control characters\n",
         ),
     ],
 )

@@ -214,7 +214,7 @@ async def test_a_reload_that_meets_a_bug_is_refused_and_the_next_one_is_not(
     write("faulty")
     assert not await changing.reload()
     assert (in_use, live.telemetry.reloads["failure"]) == ([], 1)
-    fault = "cannot be used, by a fault of the sidecar (OverflowError); take back the last change, and report it"
+    fault = "cannot be used: the sidecar has a bug here (OverflowError); undo the last change and report the bug"
     kept = [text for text in caplog.messages if text.startswith("event=config_kept")]
     assert [f" problem='{file}: {fault}' " in text for text in kept] == [True]
     write("main")

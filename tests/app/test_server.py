@@ -119,7 +119,7 @@ def taken_port() -> Iterator[str]:
 
 
 def taken(address: str) -> str:
-    return f"cannot listen on {address}: Address already in use; choose another, or port 0 for a free one"
+    return f"cannot listen on {address}: Address already in use; choose another address, or port 0 for a free port"
 
 
 async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:

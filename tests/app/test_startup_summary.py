@@ -30,7 +30,7 @@ def about(environ: dict[str, str] | None = None, **issuer: Any) -> list[str]:
 def test_the_smallest_configuration() -> None:
     assert said() == [
         "issuer main: https://idp.test/, tokens for api, keys from discovery at https://idp.test/.well-known/",
-        "protected, a valid token is needed: everything that no rule names",
+        "protected, a valid token is needed: everything else",
         "upstream default: http://127.0.0.1:9292",
     ]
 
@@ -45,11 +45,11 @@ def test_every_kind_of_rule_has_its_line() -> None:
         {"path_regex": "/users/[0-9]+", "require": {"scopes": ["admin"]}},
     ]
     assert said(routes=routes)[1:-1] == [
-        "public, no token is looked at: /public/*, GET,HEAD /health (only api.test)",
-        "open, and with a token it must be valid: /feed",
-        "closed to everybody: /internal/*",
-        "report only, refused requests are let in (until you write mode: enforce): /trial/*",
-        "protected, a valid token is needed: /users/[0-9]+, and everything that no rule names",
+        "public, tokens are not checked: /public/*, GET,HEAD /health (only api.test)",
+        "open, a token must be valid if there is one: /feed",
+        "closed, every request is refused: /internal/*",
+        "report mode, nothing is refused for its token (until you write mode: enforce): /trial/*",
+        "protected, a valid token is needed: /users/[0-9]+, and everything else",
     ]
 
 
@@ -61,10 +61,10 @@ def test_holders_of_api_keys_and_the_token_that_is_minted_for_them() -> None:
         "routes": [{"path": "/v1/*", "auth": "api_key"}],
     }
     assert list(summary(parse(json.dumps(config), environ={}))) == [
-        "our own issuer: https://gw.test, signs with /run/signing.json",
+        "own issuer: https://gw.test, signs with /run/signing.json",
         "for the holders of API keys: /v1/*",
-        "closed, as no issuer is named: everything that no rule names",
-        "upstream default: http://127.0.0.1:9292, with a token of ours for backend",
+        "closed, since there is no issuer: everything else",
+        "upstream default: http://127.0.0.1:9292, with a minted token for backend",
     ]
 
 
@@ -101,7 +101,10 @@ def test_where_the_keys_come_from(keys: dict[str, Any], told: str) -> None:
         ({"audiences": "any"}, "list the audiences"),
         ({"require_exp": False}, "set require_exp: true"),
         ({"issuer": "http://idp.test/", "allow_http": True}, "use https"),
-        ({"jwks_uri": "https://idp.test/", "jwks_tls": {"insecure_skip_verify": True}}, "name its authority"),
+        (
+            {"jwks_uri": "https://idp.test/", "jwks_tls": {"insecure_skip_verify": True}},
+            "name the key server's authority",
+        ),
     ],
 )
 def test_what_weakens_an_issuer_is_said_with_its_cure(weak: dict[str, Any], do: str) -> None:

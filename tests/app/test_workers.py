@@ -312,7 +312,7 @@ async def test_what_a_worker_has_not_taken_is_no_success_and_is_known_to_the_nex
     async with workers(tmp_path) as it, each(it) as clients:
         os.kill(await owner(it, clients[0]), signal.SIGSTOP)
         answer = await it.admin("POST", "/denylist", {"iss": it.issuer.issuer, "sub": "alice"})
-        assert (answer.status, answer.json()["error"][:22]) == (504, "Not done by all: worke")
+        assert (answer.status, answer.json()["error"][:22]) == (504, "Not done in every work")
         assert (await clients[1].request(it.good())).json()["code"] == "token_revoked"
         await it.says("event=worker_replaced")
         async with each(it) as later:
@@ -360,7 +360,7 @@ async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
         assert process.returncode == 1
         assert err.decode().startswith(
             f"jwt-sidecar: listen: cannot listen on {host}:{port}: Address already in use; "
-            "choose another, or port 0 for a free one"
+            "choose another address, or port 0 for a free port"
         )
 
 

@@ -60,7 +60,9 @@ async def test_report_says_what_is_safe_to_enforce_by_numbers(capsys: Said) -> N
         )
         at = lines.index("/b/*: not yet: of 1 requests 1 would be refused")
         assert lines[at + 1].startswith("         1  audience_mismatch")
-        assert "(default): too few to know: 0 requests, none of which would be refused; 300 are needed" in lines
+        assert (
+            "(default): too few to know: 0 requests, none of which would be refused; 300 requests are needed" in lines
+        )
         assert not [line for line in lines if line.startswith("/c/*")]
         assert lines[-1] == "not safe to enforce yet"
 
@@ -77,7 +79,7 @@ async def test_report_begins_anew_with_a_new_configuration(tmp_path: Path, capsy
 
 async def test_without_report_mode_there_is_nothing_to_report(stack: Stack, capsys: Said) -> None:
     assert await run(stack, "report") == 0
-    assert capsys.readouterr().out == "No rule is in report mode: what is refused is refused.\n"
+    assert capsys.readouterr().out == "No rule is in report mode; all rules are enforced.\n"
 
 
 @pytest.fixture
@@ -168,9 +170,9 @@ async def test_explain_takes_a_url_and_a_curl_line(tmp_path: Path, capsys: Said)
         assert await asyncio.to_thread(main, [*explain, "--curl", curl]) == 1
         said = capsys.readouterr().out
         assert said.count("routes.0 ") == 2
-        assert said.endswith("rejected: 403 scope_insufficient: The token lacks a scope this needs.\n")
+        assert said.endswith("rejected: 403 scope_insufficient: The token lacks a required scope.\n")
         assert await asyncio.to_thread(main, [*explain, "--path", "orders", "--token-file", str(token)]) == 2
-        assert capsys.readouterr().err == "jwt-sidecar: --path orders: a path begins with /, as in /orders\n"
+        assert capsys.readouterr().err == "jwt-sidecar: --path orders: a path begins with /; write /orders\n"
         assert await asyncio.to_thread(main, ["explain", "--path", "/x"]) == 2
         assert "-c FILE is missing" in capsys.readouterr().err
 
@@ -208,7 +210,7 @@ async def test_a_taken_port_names_the_sidecar_that_has_it(tmp_path: Path) -> Non
             said = (await second.communicate())[1].decode()
             assert second.returncode == 1
             assert said.startswith(f"jwt-sidecar: listen: cannot listen on 127.0.0.1:{one.addresses['proxy'][1]}: ")
-            assert f"Another sidecar has it (pid {one.process.pid}, {file})" in said
+            assert f"Another sidecar uses it (pid {one.process.pid}, {file})" in said
             one.process.terminate()
             assert await one.ended() == 0
 

@@ -27,38 +27,38 @@ FILES = {
     "public_key_file": (
         issued("public_key_file: here"),
         UPSTREAM,
-        "issuers.idp: FILE: it holds no public key or certificate in PEM, such as openssl pkey -pubout writes",
+        "issuers.idp: FILE: it holds no PEM public key or certificate; write one with openssl pkey -pubout",
     ),
     "jwks_tls": (
         issued("jwks_uri: 'https://idp.example/keys', jwks_tls: {ca_file: here}"),
         UPSTREAM,
-        "issuers.idp.jwks_tls: FILE: no certificates of authorities in PEM could be read from it",
+        "issuers.idp.jwks_tls: FILE: holds no PEM certificates of authorities",
     ),
     "tls": (
         ISSUERS,
         f"{UPSTREAM}\ntls: {{cert_file: here}}",
-        "tls: FILE: no certificate with its key in PEM could be read from it",
+        "tls: FILE: holds no PEM certificate with its key",
     ),
     "upstreams": (
         ISSUERS,
         "upstreams: {api: {url: 'https://127.0.0.1:9292', tls: {ca_file: here}}}",
-        "upstreams.api.tls: FILE: no certificates of authorities in PEM could be read from it",
+        "upstreams.api.tls: FILE: holds no PEM certificates of authorities",
     ),
     "denylist_file": (ISSUERS, f"{UPSTREAM}\ndenylist_file: here", "denylist_file: FILE: must be a list of entries"),
     "assertion": (
         ISSUERS,
         f"{UPSTREAM}\nassertion: {{issuer: me, audience: you, key_file: here}}",
-        "assertion: FILE: no private key in PEM, of Ed25519, RSA or P-256 and not encrypted",
+        "assertion: FILE: holds no PEM private key of Ed25519, RSA or P-256, or an encrypted one",
     ),
     "api_keys": (
         ISSUERS,
         f"{UPSTREAM}\napi_keys: {{file: here}}",
-        "api_keys: FILE: is not a JSON object with one meaning",
+        "api_keys: FILE: is not a JSON object, or has a name twice",
     ),
     "signing": (
         f"{ISSUERS}\nsigning: {{issuer: 'https://gw/', keys_file: here}}",
         "upstreams: {api: {url: 'http://127.0.0.1:9292', token: {audience: api}}}",
-        "signing: FILE: is not a JSON object with one meaning",
+        "signing: FILE: is not a JSON object, or has a name twice",
     ),
 }
 
@@ -114,7 +114,7 @@ async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Pat
 
 async def test_a_backend_that_cannot_be_reached_is_told_with_the_cause(tmp_path: Path) -> None:
     found = await problems_of(config(tmp_path, ISSUERS, "upstream: unix:///none/here.sock"), online=True)
-    assert "upstreams.default: The backend's socket is not there." in found
+    assert "upstreams.default: The backend's socket does not exist." in found
 
 
 async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> No
     for name in ("api", "keys"):
         (tmp_path / name).write_text("nothing of use")
     assert await problems_of(read, online=False) == [
-        f"api_keys: {tmp_path}/api: is not a JSON object with one meaning",
-        f"signing: {tmp_path}/keys: is not a JSON object with one meaning",
+        f"api_keys: {tmp_path}/api: is not a JSON object, or has a name twice",
+        f"signing: {tmp_path}/keys: is not a JSON object, or has a name twice",
     ]
 
 

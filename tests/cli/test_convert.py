@@ -135,7 +135,7 @@ def test_a_token_for_every_request(rules: str, filter_: str, file: Path) -> None
 def test_audiences_that_envoy_takes_in_several_spellings_are_named(file: Path) -> None:
     for audience in ("https://api.example", "api.example/"):
         result = of("envoy", file, provider("forward: false").replace("[api]", f"['{audience}']"))
-        assert "providers.idp.audiences: must be in tokens to the letter" in comments(result)
+        assert "providers.idp.audiences: must equal the audience in tokens exactly" in comments(result)
     assert "to the letter" not in comments(of("envoy", file, provider("forward: false")))
 
 
@@ -163,7 +163,7 @@ def test_preflights_pass_only_where_they_do_in_envoy(file: Path) -> None:
 def test_what_is_open_there_needs_a_token_here(rules: str, file: Path) -> None:
     result = of("envoy", file, provider("forward: false", rules))
     assert (result.config["routes"], result.equivalent) == (REQUIRED, False)
-    assert "to open more, do by hand" in comments(result)
+    assert "to accept more requests, do by hand" in comments(result)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_is_open_there_needs_a_token_here(rules: str, file: Path) -> None:
 def test_what_asks_for_more_than_any_valid_token_lets_nobody_in(rules: str, file: Path) -> None:
     result = of("envoy", file, two(rules))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
-    assert "# - rules.0: asks for more than a valid token of any of these issuers\n" in comments(result)
+    assert "# - rules.0: needs more than a valid token of any of these issuers\n" in comments(result)
     assert "#   rules:\n#   - match:\n" in comments(result)
 
 
@@ -214,7 +214,7 @@ def test_what_is_not_imported_is_named_and_lets_nobody_in(text: str, place: str,
     file.write_text(text)
     result = imported("envoy", str(file))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
-    nobody = comments(result).partition("Nobody gets in until you have done by hand:\n")[2]
+    nobody = comments(result).partition("Every request is refused until you do by hand:\n")[2]
     assert f"# - {place}" in nobody
 
 
@@ -256,7 +256,7 @@ def _backend(config: dict[str, Any]) -> dict[str, Any]:
             "filter_chains.0.transport_socket",
         ),
         (lambda config: _listener(config)["filter_chains"].append({}), "listeners.0.filter_chains"),
-        (lambda config: _listener(config)["address"]["socket_address"].clear(), "listeners.0.address: says not"),
+        (lambda config: _listener(config)["address"]["socket_address"].clear(), "listeners.0.address: does not name"),
         (lambda config: _manager(config)["route_config"].pop("virtual_hosts"), "route_config.virtual_hosts"),
         (lambda config: _host(config).update(domains=["a.example"]), "virtual_hosts.0.domains.0"),
         (lambda config: _host(config).update(require_tls="ALL"), "virtual_hosts.0.require_tls"),
@@ -289,7 +289,7 @@ def test_what_envoy_does_beside_jwt_authn_is_named_and_lets_nobody_in(change: An
     file.write_text(json.dumps(config))
     result = imported("envoy", str(file))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
-    assert place in comments(result).partition("Nobody gets in")[2].partition("Means something else")[0]
+    assert place in comments(result).partition("Every request is refused")[2].partition("Different in the sidecar")[0]
 
 
 def test_keys_that_come_from_elsewhere_let_nobody_in(file: Path) -> None:
@@ -297,7 +297,7 @@ def test_keys_that_come_from_elsewhere_let_nobody_in(file: Path) -> None:
     file.write_text(text)
     result = imported("envoy", str(file))
     assert result.config["routes"] == DENIED
-    assert "http_uri.cluster: keys come from 127.0.0.1:" in comments(result)
+    assert "http_uri.cluster: Envoy fetches keys from 127.0.0.1:" in comments(result)
 
 
 def test_a_dump_of_a_running_envoy(file: Path) -> None:
@@ -340,7 +340,7 @@ def test_places_and_headers_of_one_provider_are_never_used_for_another(first: st
         result = of("envoy", file, text)
         assert result.config["routes"] == DENIED
         assert not {"token_from", "forward_token", "claims_header", "identity_headers"} & result.config.keys()
-        assert "# - providers.b: has places of tokens or headers of its own" in comments(result)
+        assert "# - providers.b: has its own places of tokens or headers" in comments(result)
         assert "#   providers.idp:\n#     token_from:\n" in comments(result)
     assert of("envoy", file, two(either, first=first, second=first)).equivalent
 
@@ -360,12 +360,12 @@ def test_two_providers_of_one_issuer_let_nobody_in(file: Path) -> None:
     [
         ("envoy", "a: [", "it is neither YAML nor JSON (line 1)"),
         ("envoy", "a: \t\x00", "it is neither YAML nor JSON"),
-        ("envoy", "", "it has no jwt_authn filter: no mapping with providers, or with @type ...JwtAuthentication"),
+        ("envoy", "", "it has no jwt_authn filter (a mapping with providers, or with @type ...JwtAuthentication)"),
         ("envoy", "providers: {}", "it names no issuer of tokens"),
         (
             "envoy",
             "{providers: {a: {issuer: a}}, '@type': x}",
-            "it has no jwt_authn filter: no mapping with providers, or with @type ...JwtAuthentication",
+            "it has no jwt_authn filter (a mapping with providers, or with @type ...JwtAuthentication)",
         ),
         ("envoy", "providers: {a: 1}", "providers.a is not a mapping"),
         ("envoy", "{providers: {}, rules: {}}", "rules is not a list"),
@@ -381,18 +381,18 @@ def test_two_providers_of_one_issuer_let_nobody_in(file: Path) -> None:
         ("envoy", '{"providers": {}, "providers": {}}', "'providers' is given twice in one object"),
         ("envoy", "providers: !!python/none ''", "a value has the tag tag:yaml.org,2002:python/none (line 1)"),
         ("envoy", "providers: !!binary aGk=", "a value has the tag tag:yaml.org,2002:binary (line 1)"),
-        ("envoy", "&a providers: &b {c: *b}", "it is nested too deeply, or an alias in it stands for itself"),
-        ("envoy", "&b [*b]", "it is nested too deeply, or an alias in it stands for itself"),
-        ("envoy", "[" * 5000 + "]" * 5000, "it is nested too deeply, or an alias in it stands for itself"),
+        ("envoy", "&a providers: &b {c: *b}", "it is nested too deeply, or an alias in it contains itself"),
+        ("envoy", "&b [*b]", "it is nested too deeply, or an alias in it contains itself"),
+        ("envoy", "[" * 5000 + "]" * 5000, "it is nested too deeply, or an alias in it contains itself"),
         (
             "envoy",
             "[" + "[" * 5000 + "]" * 5000 + ", 'x'",
-            "it is nested too deeply, or an alias in it stands for itself",
+            "it is nested too deeply, or an alias in it contains itself",
         ),
         (
             "envoy",
             "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(22)),
-            "it stands for more than 1000000 values; write its aliases out",
+            "its aliases expand to more than 1000000 values; write them out",
         ),
         ("envoy", provider("from_cookies: a"), "providers.idp.from_cookies is not a list"),
         ("envoy", provider("from_cookies: [[1]]"), "providers.idp.from_cookies is not a text"),
@@ -411,7 +411,7 @@ def test_two_providers_of_one_issuer_let_nobody_in(file: Path) -> None:
         ("istio", "", "it names no issuer of tokens"),
         ("istio", "[1]", "the file is not a mapping"),
         ("istio", "items: 1", "items is not a list"),
-        ("istio", "items: &a [{items: *a}]", "it is nested too deeply, or an alias in it stands for itself"),
+        ("istio", "items: &a [{items: *a}]", "it is nested too deeply, or an alias in it contains itself"),
         (
             "istio",
             "{kind: RequestAuthentication, apiVersion: security.istio.io/v1, spec: {jwtRules: [{}]}}",
@@ -557,7 +557,10 @@ def test_what_is_open_in_istio_needs_a_token_here(policies: str, file: Path) -> 
 def test_policies_that_may_refuse_a_valid_token_let_nobody_in(policies: str, file: Path) -> None:
     result = of("istio", file, AUTHENTICATION + policies)
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
-    assert "# - rules" in comments(result).partition("Nobody gets in")[2].partition("Means something else")[0]
+    assert (
+        "# - rules"
+        in comments(result).partition("Every request is refused")[2].partition("Different in the sidecar")[0]
+    )
 
 
 def test_the_rules_of_istio_stand_above_ours(file: Path) -> None:
@@ -589,7 +592,7 @@ def test_the_command_prints_what_is_equivalent(file: Path) -> None:
     file.write_text(provider("forward: true"))
     ended = run("envoy", str(file))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"# From {file}, by jwt-sidecar import.\n# Means something else here,")
+    assert ended.stdout.startswith(f"# From {file}, by jwt-sidecar import.\n# Different in the sidecar,")
     assert yaml.safe_load(ended.stdout)["forward_token"] is True
 
 
@@ -597,7 +600,7 @@ def test_the_command_says_that_something_is_left_to_be_done(file: Path) -> None:
     file.write_text(provider("forward: true", ""))
     ended = run("envoy", str(file))
     assert ended.returncode == 1
-    assert ended.stderr == f"{file}: not equivalent; the comments say what is left to be done by hand\n"
+    assert ended.stderr == f"{file}: not equivalent; the comments list what you must do by hand\n"
     assert yaml.safe_load(ended.stdout)["routes"] == REQUIRED
 
 

@@ -178,7 +178,7 @@ async def test_what_is_on_loopback_is_embedded_and_the_rest_is_said() -> None:
 async def test_what_already_listens_is_used() -> None:
     async with RawBackend() as issuer, RawBackend() as backend:
         async with embed(parse(file(issuer.address[1], backend.address[1]))) as embedded:
-            said = [line[2] for line in embedded.report if "already listens" in line[2]]
+            said = [line[2] for line in embedded.report if "another program listens" in line[2]]
             assert [line.partition(",")[0] for line in said] == ["near", "shared", "default"]
             assert embedded.issuers == {}
         assert (await fetch(backend.address, request())).json() == {"ok": True}
@@ -252,7 +252,7 @@ async def test_a_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert out == b""
     assert errors.decode() == (
         f"jwt-sidecar: listen: cannot listen on 127.0.0.1:{other.address[1]}: Address already in use; "
-        "choose another, or port 0 for a free one\n"
+        "choose another address, or port 0 for a free port\n"
     )
 
 
@@ -266,4 +266,4 @@ async def test_an_issuer_whose_address_is_taken_is_why_there_is_no_token(tmp_pat
         assert process.stdout is not None
         while not (line := (await process.stdout.readline()).decode()).startswith("No token:"):
             assert line, "it ended"
-    assert line == f"No token: something else listens at {other.url}. End it, or give the issuer another port.\n"
+    assert line == f"No token: another program listens at {other.url}. Stop it, or give the issuer another port.\n"

@@ -82,11 +82,11 @@ async def test_the_command_asks_the_admin_listener(stack: Stack, capsys: pytest.
     assert await run("--admin", f"http://{host}:{port}") == 0
     said = capsys.readouterr()
     whom = f"pid {os.getpid()}, {stack.sidecar.live.listens}"
-    told = f"draining: not ready any more, still serving (0 requests in flight): {whom}\n"
-    assert (said.out, said.err) == (f"{told}jwt-sidecar drain --undrain takes it back\n", "")
+    told = f"draining: no longer ready, still serving (0 requests in flight): {whom}\n"
+    assert (said.out, said.err) == (f"{told}undo it with: jwt-sidecar drain --undrain\n", "")
     assert stack.sidecar.live.resources.draining
     assert await run("--undrain", "--admin", f"http://{host}:{port}") == 0
-    assert capsys.readouterr().out == f"ready again, not draining any more: {whom}\n"
+    assert capsys.readouterr().out == f"ready again, no longer draining: {whom}\n"
     assert not stack.sidecar.live.resources.draining
     assert (await stack.health("/readyz")).status == 200
 
@@ -97,7 +97,7 @@ async def test_the_end_of_a_process_cannot_be_taken_back(capsys: pytest.CaptureF
         await asyncio.sleep(0)
         host, port = stack.sidecar.admin_address
         assert await run("--undrain", "--admin", f"http://{host}:{port}") == 1
-        assert "It is stopping, and that cannot be taken back." in capsys.readouterr().err
+        assert "The sidecar is stopping, and that cannot be undone." in capsys.readouterr().err
         ending.cancel()
 
 
@@ -130,7 +130,7 @@ async def test_of_several_one_must_be_named(tmp_path: Path, capsys: pytest.Captu
         async with started(file, issuer, backend) as one, started(file, issuer, backend) as other:
             assert await run() == 1
             said = capsys.readouterr().err
-            assert said.startswith("jwt-sidecar: several sidecars run here; name one of them: ")
+            assert said.startswith("jwt-sidecar: several sidecars run here; choose one: ")
             for program in (one, other):
                 assert f"--pid {program.process.pid} (" in said
                 assert (await program.health("/readyz")).status == 200
@@ -150,7 +150,7 @@ async def test_the_command_reads_where_that_is(
     assert stack.sidecar.live.resources.draining
     file.write_text(json.dumps(settings))
     assert await run("-c", str(file)) == 2
-    assert "its admin.listen has port 0, so only the start says which one it is" in capsys.readouterr().err
+    assert "its admin.listen has port 0, so the port is printed only at the start" in capsys.readouterr().err
     file.write_text("{}")
     assert await run("-c", str(file)) == 2
 
@@ -170,7 +170,7 @@ async def test_nobody_there_and_somebody_else_are_failures(capsys: pytest.Captur
         assert await run("--admin", backend.url) == 1
         await backend.go_down()
         assert await run("--admin", backend.url) == 1
-    assert capsys.readouterr().err.count("; is that its admin.listen?\n") == 3
+    assert capsys.readouterr().err.count("; check that this is its admin.listen\n") == 3
 
 
 # A rolling restart

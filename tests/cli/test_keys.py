@@ -127,7 +127,7 @@ def test_what_cannot_be_done_changes_nothing(arguments: list[str], problem: str,
 def test_a_file_that_cannot_be_read_is_left_alone(command: list[str], file: Path, capsys: Out) -> None:
     file.write_text("{}")
     assert keys(*(one.replace("F", str(file)) for one in command)) == 2
-    assert capsys.readouterr().err.startswith(f"jwt-sidecar: {file}: has no list of keys")
+    assert capsys.readouterr().err.startswith(f"jwt-sidecar: {file}: has no list `keys`")
     assert file.read_text() == "{}"
 
 
@@ -258,7 +258,7 @@ def test_the_last_key_that_is_on_is_only_switched_off_if_that_is_meant(file: Pat
     (entry,) = [entry for entry, _ in Entries.read(file.read_bytes()).values()]
     before = file.read_bytes()
     assert keys("disable", file, entry.id) == 2
-    assert f"{entry.id} is the last key of {file} that is on" in capsys.readouterr().err
+    assert f"{entry.id} is the last enabled key of {file}" in capsys.readouterr().err
     assert file.read_bytes() == before
     assert keys("disable", file, entry.id, "--last") == 0
 

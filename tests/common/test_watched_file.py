@@ -20,7 +20,7 @@ def test_a_file_that_meets_a_bug_leaves_what_was_read_before(tmp_path: Path) -> 
     file = FollowedFile(path, read)
     path.write_text("bug")
     assert not file.look()
-    fault = "cannot be used, by a fault of the sidecar (OverflowError); take back the last change, and report it"
+    fault = "cannot be used: the sidecar has a bug here (OverflowError); undo the last change and report the bug"
     assert (file.value, file.problem) == ("good", f"{path}: {fault}")
     path.write_text("better")
     assert file.look()
@@ -29,5 +29,5 @@ def test_a_file_that_meets_a_bug_leaves_what_was_read_before(tmp_path: Path) -> 
 
 def test_a_file_that_meets_a_bug_at_the_start_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bug")
-    with pytest.raises(Unusable, match=r"/file: cannot be used, by a fault of the sidecar \(OverflowError\)"):
+    with pytest.raises(Unusable, match=r"/file: cannot be used: the sidecar has a bug here \(OverflowError\)"):
         FollowedFile(tmp_path / "file", read)

@@ -287,7 +287,7 @@ def test_a_file_that_meets_a_bug_is_a_problem_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(path, Faulty())
     assert str(caught.value) == (
-        f"{path}:1:1: cannot be read, by a fault of the sidecar (RecursionError); take back the last change, and report it"
+        f"{path}:1:1: cannot be read: the sidecar has a bug here (RecursionError); undo the last change and report the bug"
     )
 
 

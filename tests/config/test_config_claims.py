@@ -79,13 +79,13 @@ def test_a_route_knows_its_line() -> None:
 
 # What is refused
 
-IS_EMPTY = "is empty, which could mean all or none; give at least one of:"
+IS_EMPTY = "is empty, which could mean all or none; add at least one of:"
 OPERATORS = "all, any, contains, equals, exists, in, not, prefix"
-NO_NAME = "is not a claim: printable ASCII without blanks, quotes and backslashes"
+NO_NAME = "is not a claim; use printable ASCII without spaces, quotes and backslashes"
 NO_SCALAR = "must be text, a number, true or false, not"
-NO_AUDIENCE = "contradicts audiences: any, which looks at no audience; remove one of the two"
+NO_AUDIENCE = "contradicts audiences: any, which checks no audience; remove one of the two"
 DEMAND = "must be a list such as [admin], or a mapping with any and all, not"
-SCOPE = "is not a scope; one word of printable ASCII an item, without quotes and backslashes"
+SCOPE = "is not a scope; write one word of printable ASCII for each item, without quotes and backslashes"
 
 # fmt: off
 IN_AN_ISSUER = [
@@ -108,9 +108,9 @@ IN_AN_ISSUER = [
     case("empty list of subjects", "subjects: {exact: []}", f"5:14: issuers.a.subjects.exact: {EMPTY}"),
     case("every prefix", "subjects: {prefix: ['']}", "5:23: issuers.a.subjects.prefix.0: is empty"),
     case("glob without *", "subjects: {glob: [alice]}",
-         "5:21: issuers.a.subjects.glob.0: 'alice' has no *, which stands for any characters; put it under exact"),
+         "5:21: issuers.a.subjects.glob.0: 'alice' has no *; put it under exact"),
     case("every subject", "subjects: {glob: ['**']}",
-         "5:21: issuers.a.subjects.glob.0: '**' is every subject; leave subjects out"),
+         "5:21: issuers.a.subjects.glob.0: '**' matches every subject; leave subjects out"),
     case("regex", "subjects: {regex: [a]}", "5:14: issuers.a.subjects.regex: unknown key; one of: exact, glob, prefix"),
     case("no typ", "accepted_typ: []", f"5:3: issuers.a.accepted_typ: {EMPTY}"),
     case("typ as text", "accepted_typ: any", "5:17: issuers.a.accepted_typ: must be a list, not 'any'"),
@@ -156,7 +156,7 @@ REQUIRE = [
     case("exists yes", "claims: {a: {exists: 'yes'}}",
          "6:26: routes.0.require.claims.a.exists: must be true or false, not 'yes'"),
     case("value of nothing", "claims: {a: {exists: false, equals: x}}",
-         "6:26: routes.0.require.claims.a.exists: contradicts the other operators, which need a claim; keep one of the two"),
+         "6:26: routes.0.require.claims.a.exists: contradicts the other operators, which need the claim; remove one of the two"),
     case("not nothing", "claims: {a: {not: {}}}", f"6:18: routes.0.require.claims.a.not: {IS_EMPTY} {OPERATORS}"),
     case("not a text", "claims: {a: {not: x}}", "6:23: routes.0.require.claims.a.not: must be a mapping of keys, not 'x'"),
     case("regex", "claims: {a: {not: {regex: x}}}",

@@ -8,7 +8,7 @@ from tests.config.test_config_problems import ISSUERS, UPSTREAM, case, problems
 KEYS = "api_keys: {file: k.json}\n"
 SIGNING = "signing: {issuer: 'https://gw.test/issuer', keys_file: s.json}\n"
 MINTED = "upstreams: {a: {url: 'http://127.0.0.1:1', token: {audience: x}}}\n"
-RESERVED = "is reserved: this header means something else to HTTP or the proxy; a cookie is named by `cookie`"
+RESERVED = "is reserved: HTTP or the proxy uses this header; for a cookie use `cookie`"
 READ_ALIKE = "to backends that read _ and . as -; choose another name"
 
 # fmt: off
@@ -23,39 +23,39 @@ REFUSED = [
     case("two words", f"api_keys: {{file: k, prefix: a b}}\n{UPSTREAM}",
          "1:29: api_keys.prefix: must be one word, such as Bearer, or '' for a header that holds nothing but the token"),
     case("route without api_keys", f"{ISSUERS}{UPSTREAM}routes: [{{path: /a, auth: api_key}}]",
-         "3:27: routes.0.auth: needs `api_keys`, with the file that knows their hashes"),
+         "3:27: routes.0.auth: needs `api_keys`, with the file of their hashes"),
     case("route with issuers", f"{ISSUERS}{KEYS}{UPSTREAM}routes: [{{path: /a, auth: api_key, issuers: [main]}}]",
-         "4:36: routes.0.issuers: contradicts auth: api_key, which asks for no token; remove one of the two"),
+         "4:36: routes.0.issuers: contradicts auth: api_key, which needs no token; remove one of the two"),
     case("route that sends the key on", f"{KEYS}{UPSTREAM}routes: [{{path: /a, auth: api_key, forward_token: true}}]",
          "3:36: routes.0.forward_token: contradicts auth: api_key: an API key never reaches a backend; remove it"),
     case("tokens of nobody", f"{KEYS}{UPSTREAM}routes: [{{path: /a}}, {{path: /b, auth: optional}}]",
-         "3:10: routes.0: asks for a token, and this file has no issuer; add issuers, or auth: api_key",
-         "3:34: routes.1.auth: asks for a token, and this file has no issuer; add issuers, or auth: api_key"),
+         "3:10: routes.0: needs a token, and this file has no issuer; add issuers, or use auth: api_key",
+         "3:34: routes.1.auth: needs a token, and this file has no issuer; add issuers, or use auth: api_key"),
     case("token without signing", f"{ISSUERS}{MINTED}",
          "2:46: upstreams.a.token: needs `signing`, with the issuer and the keys that sign"),
     case("signing for nobody", f"{ISSUERS}{SIGNING}{UPSTREAM}",
-         "2:1: signing: signs nothing; give an upstream a `token`, or add token_endpoint"),
+         "2:1: signing: signs nothing; add a `token` to an upstream, or add token_endpoint"),
     case("endpoint for nobody", f"{ISSUERS}{SIGNING[:-2]}, token_endpoint: {{audience: x}}}}\n{UPSTREAM}",
          "2:66: signing.token_endpoint: gives tokens to holders of API keys; add `api_keys`, "
-         "with the file that knows their hashes"),
+         "with the file of their hashes"),
     case("both tokens", f"{ISSUERS}{SIGNING}{MINTED}forward_token: true\nroutes: [{{path: /a, forward_token: true}}]",
-         "4:1: forward_token: contradicts the `token` of an upstream, which goes in the same place; "
+         "4:1: forward_token: contradicts the `token` of an upstream, which uses the same header; "
          "set it on routes to other upstreams",
-         "5:21: routes.0.forward_token: contradicts the `token` of its upstream, which goes in the same place"),
+         "5:21: routes.0.forward_token: contradicts the `token` of its upstream, which uses the same header; remove one"),
     case("issuer with a query", f"{ISSUERS}signing: {{issuer: 'https://a/?b', keys_file: s}}\n{MINTED}",
-         "2:19: signing.issuer: must not have a query: the key set is below the path of this URL"),
+         "2:19: signing.issuer: must not have a query; the key set is below the path of this URL"),
     case("issuer that is no URL", f"{ISSUERS}signing: {{issuer: me, keys_file: s}}\n{MINTED}",
          "2:19: signing.issuer: must be a whole URL such as https://idp.example/keys"),
     case("short", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, ttl: 9s}')}",
-         "3:71: upstreams.a.token.ttl: must be at least 10s, or the token has expired before it is read"),
+         "3:71: upstreams.a.token.ttl: must be at least 10s; a shorter token may expire before the backend reads it"),
     case("algorithm", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, algorithm: HS256}')}",
          "3:77: upstreams.a.token.algorithm: 'HS256' is not one of: EdDSA, RS256, ES256"),
     case("claim of the signer", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, claims: {exp: exp}}')}",
-         "3:75: upstreams.a.token.claims.exp: is set by the signer, whoever the token is for"),
+         "3:75: upstreams.a.token.claims.exp: is set by the sidecar in every token; remove it"),
     case("no claims", f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, claims: {}}')}",
-         "3:66: upstreams.a.token.claims: is empty, which could mean all or none; name at least one"),
+         "3:66: upstreams.a.token.claims: is empty, which could mean all or none; add at least one"),
     case("no audience", f"{ISSUERS}{SIGNING}{MINTED.replace('audience: x', '')}",
-         "3:46: upstreams.a.token.audience: is missing; it is the `aud` that the backend expects, such as my-backend"),
+         "3:46: upstreams.a.token.audience: is missing; write the `aud` that the backend expects, such as my-backend"),
 ]
 # fmt: on
 

@@ -7,11 +7,11 @@ import pytest
 from sidecar.config import parse
 from tests.config.test_config_problems import ISSUERS, UPSTREAM, case, problems
 
-RESERVED = "is reserved: this header means something else to HTTP or the proxy; a cookie is named by `cookie`"
+RESERVED = "is reserved: HTTP or the proxy uses this header; for a cookie use `cookie`"
 READ_ALIKE = "to backends that read _ and . as -; choose another name"
 WORD = "must be one word, such as Bearer, or '' for a header that holds nothing but the token"
-CLAIM = "is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
-BRACE = "on its own; a claim is {sub}, a brace itself {{ or }}"
+CLAIM = "is not a claim or a path such as realm_access.roles; write \\. for a dot in a name, \\\\ for a backslash"
+BRACE = "; write {sub} for a claim, and {{ or }} for a brace"
 
 # fmt: off
 REFUSED_TOKEN_HEADERS = [
@@ -20,29 +20,29 @@ REFUSED_TOKEN_HEADERS = [
 ]
 
 TOKEN_FROM = [
-    case("nowhere", "[]", "3:1: token_from: is empty, which could mean all or none; name at least one"),
+    case("nowhere", "[]", "3:1: token_from: is empty, which could mean all or none; add at least one"),
     case("a mapping", "{header: X-Token}", "3:1: token_from: must be a list, not a mapping"),
     case("a word", "[X-Token]", "3:14: token_from.0: must be a mapping of keys, not 'X-Token'"),
     case("no place", "[{}]", "3:14: token_from.0: names no place; one of: header, cookie, query, subprotocol"),
     case("unknown key", "[{headr: X-Token}]", "3:14: token_from.0: names no place; one of: header, cookie, query, subprotocol",
          "3:15: token_from.0.headr: unknown key; did you mean header?"),
     case("two places", "[{header: X-Token, cookie: a}]",
-         "3:40: token_from.0.cookie: is another place than header; write it as an item of its own"),
+         "3:40: token_from.0.cookie: is another place than header; write it as a separate item"),
     case("three places", "[{query: a, header: X-Token, cookie: a}]",
-         "3:22: token_from.0.query: is another place than header; write it as an item of its own",
-         "3:50: token_from.0.cookie: is another place than header; write it as an item of its own"),
+         "3:22: token_from.0.query: is another place than header; write it as a separate item",
+         "3:50: token_from.0.cookie: is another place than header; write it as a separate item"),
     case("prefix of a cookie", "[{cookie: a, prefix: Bearer}]", "3:34: token_from.0.prefix: is for headers alone"),
     case("pieces of a header", "[{header: X-Token, pieces: true}]", "3:40: token_from.0.pieces: is for cookies alone"),
     case("member of a parameter", "[{query: a, json_member: b}]", "3:38: token_from.0.json_member: is for cookies alone"),
-    case("every cookie", "[{cookie: '**'}]", "3:23: token_from.0.cookie: would be every cookie; name more of it than a *"),
+    case("every cookie", "[{cookie: '**'}]", "3:23: token_from.0.cookie: matches every cookie; write more of its name than *"),
     case("pieces behind a star", "[{cookie: 'a*', pieces: true}]",
-         "3:37: token_from.0.pieces: would be part of the * at the end of the name; end the name with more than a *"),
+         "3:37: token_from.0.pieces: cannot follow a * at the end of the name; end the name with other characters"),
     case("blank in a subprotocol", "[{subprotocol: a b}]", "3:28: token_from.0.subprotocol: is not the name of a "
          "subprotocol: letters, digits and !#$%&'*+-.^_`|~ only, such as bearer"),
     case("subprotocol twice", "[{subprotocol: a}, {subprotocol: a}]",
          "3:46: token_from.1.subprotocol: is in this list twice"),
     case("header of subprotocols", "[{header: Sec-WebSocket-Protocol}]",
-         "3:23: token_from.0.header: is read where `subprotocol` names what the token is offered behind"),
+         "3:23: token_from.0.header: is not a place for header; use `subprotocol` with the name before the token"),
     case("prefix of two words", "[{header: X-Token, prefix: a b}]", f"3:40: token_from.0.prefix: {WORD}"),
     case("prefix with a colon", "[{header: X-Token, prefix: 'a:'}]", f"3:40: token_from.0.prefix: {WORD}"),
     case("number as prefix", "[{header: X-Token, prefix: 1}]", "3:40: token_from.0.prefix: must be text; put 1 in quotes"),
@@ -77,9 +77,9 @@ MORE_ABOUT_A_HEADER = [
          '3:31: identity_headers.A.value: must be text, such as "user:{sub}", in which {claim} is replaced'),
     case("empty", "{value: ''}",
          '3:31: identity_headers.A.value: must be text, such as "user:{sub}", in which {claim} is replaced'),
-    case("open brace", "{value: 'a{sub'}", "3:31: identity_headers.A.value: 'a{sub' has a { " + BRACE),
-    case("closing brace", "{value: 'a}'}", "3:31: identity_headers.A.value: 'a}' has a } " + BRACE),
-    case("brace in braces", "{value: '{a{b}}'}", "3:31: identity_headers.A.value: '{a{b}}' has a { " + BRACE),
+    case("open brace", "{value: 'a{sub'}", "3:31: identity_headers.A.value: 'a{sub' has a single {" + BRACE),
+    case("closing brace", "{value: 'a}'}", "3:31: identity_headers.A.value: 'a}' has a single }" + BRACE),
+    case("brace in braces", "{value: '{a{b}}'}", "3:31: identity_headers.A.value: '{a{b}}' has a single {" + BRACE),
     case("no claim in braces", "{value: 'a{}'}", f"3:31: identity_headers.A.value: 'a{{}}' {CLAIM}"),
     case("wrong claim in braces", "{value: '{a..b}'}", f"3:31: identity_headers.A.value: '{{a..b}}' {CLAIM}"),
 ]
@@ -90,7 +90,7 @@ TOLD = [
     case("unknown encoding", "encoding: utf8",
          "3:11: encoding: 'utf8' is not one of: percent, base64url, raw_utf8"),
     case("assertion for nobody", "assertion: {}",
-         "3:1: assertion.audience: is missing; it is the `aud` that the backend expects, such as my-backend"),
+         "3:1: assertion.audience: is missing; write the `aud` that the backend expects, such as my-backend"),
     case("assertion as list", "assertion: [a]", "3:1: assertion: must be a mapping of keys, not a list"),
     case("assertion as list of mappings", "assertion: [{}]", "3:1: assertion: must be a mapping of keys, not a list"),
     case("assertion for any", "assertion: {audience: ''}", "3:23: assertion.audience: is empty"),
@@ -98,9 +98,9 @@ TOLD = [
          "3:31: assertion.alg: 'HS256' is not one of: EdDSA, ES256"),
     case("assertion without time", "assertion: {audience: a, ttl: 0s}", "3:31: assertion.ttl: must be more than zero"),
     case("assertion of workers", "assertion: {audience: a}\nworkers: 2",
-         "3:1: assertion: would sign with another key in each of the workers; add key_file"),
+         "3:1: assertion: would sign with a different key in each worker; add key_file"),
     case("assertion in a header of HTTP", "assertion: {audience: a, header: Host}",
-         "3:34: assertion.header: is reserved: this header means something else to the proxy or the backend; "
+         "3:34: assertion.header: is reserved: the proxy or the backend uses this header; "
          "choose another name"),
     case("assertion in an identity header", "assertion: {audience: a, header: x_jwt_sub}",
          f"3:34: assertion.header: is the identity header X-JWT-Sub {READ_ALIKE}"),
@@ -109,7 +109,7 @@ TOLD = [
     case("identity header of the assertion", "assertion: {audience: a}\nidentity_headers: {X-JWT-Assertion: sub}",
          f"3:1: assertion.header: is the identity header X-JWT-Assertion {READ_ALIKE}"),
     case("signature without a secret", "signature: {}",
-         "3:1: signature.secret_file: is missing; such as /run/secrets/signature"),
+         "3:1: signature.secret_file: is missing; write it, such as /run/secrets/signature"),
     case("signature in the assertion", "assertion: {audience: a, header: X-A}\nsignature: {header: X-A, secret_file: a}",
          f"4:21: signature.header: is assertion.header {READ_ALIKE}"),
 ]
@@ -134,7 +134,7 @@ def test_refused_ways_to_tell_the_backend(text: str, expected: list[str]) -> Non
 def test_a_secret_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret\n")
     (problem,) = problems(f"{ISSUERS}{UPSTREAM}signature: {{secret_file: {tmp_path}/secret}}")
-    assert problem == "3:26: signature.secret_file: holds a secret of 6 bytes; at least 32 cannot be guessed"
+    assert problem == "3:26: signature.secret_file: holds a secret of 6 bytes; use at least 32"
 
 
 def test_the_assertion_and_the_signature_have_every_default() -> None:

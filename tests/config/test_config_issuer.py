@@ -15,7 +15,7 @@ from tests.peers import tokens
 UPSTREAM = "upstream: http://127.0.0.1:9292\n"
 ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
 SECRET = "0123456789abcdef0123456789abcdef"
-FILE = "must be the path of a file; a relative one begins at the directory of this configuration"
+FILE = "must be the path of a file; a relative path starts at the directory of this configuration"
 
 
 def text_of(keys: str) -> str:
@@ -156,7 +156,7 @@ def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.Captur
     assert main(["check", "-c", str(file)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{file}: no problems found",
-        f"not here, so not looked at: issuers.api: {tmp_path}/k.json",
+        f"missing here, so not checked: issuers.api: {tmp_path}/k.json",
         "issuers.edge, with preset cloudflare_access:",
         "  issuer: https://team.cloudflareaccess.com/, https://team.cloudflareaccess.com",
         "  audiences: any",
@@ -164,7 +164,7 @@ def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.Captur
         "  algorithms: RS256",
         "  typ: JWT, at+jwt, absent",
         "  token in: Cf-Access-Jwt-Assertion, CF_Authorization, Authorization",
-        "  issuer has a slash too many; its tokens have https://team.cloudflareaccess.com, which is accepted too: write that",
+        "  issuer has a slash too many; the tokens have https://team.cloudflareaccess.com, which is accepted too: write that",
         "issuers.pool, with preset cognito:",
         "  issuer: https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Ab",
         "  audiences: app in client_id",
@@ -225,7 +225,7 @@ def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str])
         case("address as domain", "{preset: google, domain: alice@example.com}",
              "5:3: issuers.a.domain: 'alice@example.com' is not a domain, such as example.com"),
         case("braces in a name", "{preset: firebase, project: '{kid}'}",
-             "5:3: issuers.a.project: '{kid}' is no name or id: letters, digits and ._:/@- only"),
+             "5:3: issuers.a.project: '{kid}' is not a name or id; use only letters, digits and ._:/@-"),
     ],
 )  # fmt: skip
 def test_what_a_preset_needs_is_said(keys: str, expected: list[str]) -> None:
@@ -258,7 +258,7 @@ def test_a_load_balancers_keys_are_those_of_its_region_and_its_arn_is_asked_for(
 def test_a_preset_over_plain_http_must_be_allowed() -> None:
     text = f"issuers: {{a: {{preset: keycloak, issuer: 'http://sso.example/realms/a', audiences: any}}}}\n{UPSTREAM}"
     assert problems(text) == [
-        "1:41: issuers.a.issuer: keys over plain http can be replaced on the way; use https, or set allow_http: true"
+        "1:41: issuers.a.issuer: an attacker on the way can replace keys over plain http; use https, or set allow_http: true"
     ]
     assert preset("keycloak", "http://127.0.0.1:1/realms/a").jwks_uri is not None
 
@@ -315,12 +315,12 @@ def test_an_inline_key_set_is_kept_as_it_is() -> None:
 
 PRIVATE = "holds a private key or a secret (d or k); only the public members of a key belong here"
 SECRET_FIRST = "needs a public key, and this issuer has a secret; one of: HS256, HS384, HS512"
-KEY_SET_FIRST = f"verifies with the secret that signs, and a key set holds no secrets; one of: {ALGORITHMS}"
-VARIABLE = "must be the name of an environment variable; a secret itself has no place in this file"
+KEY_SET_FIRST = f"needs a shared secret, and a key set holds no secrets; one of: {ALGORITHMS}"
+VARIABLE = "must be the name of an environment variable, not the secret itself"
 NAME = "is not a header name: letters, digits and !#$%&'*+-.^_`|~ only"
-VALUE = "must be printable ASCII, not empty, without blanks at its ends"
-NEEDED = "is a header that HTTP itself needs; it cannot be set"
-INSECURE = "lets anyone on the way pose as the other side; where that is meant, set ALLOW_INSECURE=1 too"
+VALUE = "must be printable ASCII, not empty, without spaces at its ends"
+NEEDED = "is a header that HTTP needs and cannot be set"
+INSECURE = "lets an attacker on the way pose as the server; if you accept that, also set ALLOW_INSECURE=1"
 
 
 @pytest.mark.parametrize(
@@ -328,14 +328,14 @@ INSECURE = "lets anyone on the way pose as the other side; where that is meant, 
     [
         case("inline text", "jwks_inline: keys", "5:16: issuers.a.jwks_inline: must be a mapping of keys, not 'keys'"),
         case("inline without keys", "jwks_inline: {a: b}",
-             "5:3: issuers.a.jwks_inline: is no JWK Set: it has no list of keys"),
+             "5:3: issuers.a.jwks_inline: is not a JWK Set: it has no list `keys`"),
         case("inline keys as text", "jwks_inline: {keys: a}",
-             "5:3: issuers.a.jwks_inline: is no JWK Set: it has no list of keys"),
+             "5:3: issuers.a.jwks_inline: is not a JWK Set: it has no list `keys`"),
         case("private key inline", f"jwks_inline: {{keys: [{KEY}, d: x}}]}}", f"5:3: issuers.a.jwks_inline: {PRIVATE}"),
         case("secret inline", "jwks_inline: {keys: [{kty: oct, k: x}]}", f"5:3: issuers.a.jwks_inline: {PRIVATE}"),
-        case("kid of nothing", "kid: a", "5:8: issuers.a.kid: is that of public_key_file, which is not here"),
+        case("kid of nothing", "kid: a", "5:8: issuers.a.kid: needs public_key_file; add it or remove kid"),
         case("kid of a key set", "jwks_file: a\n  kid: a",
-             "6:8: issuers.a.kid: is that of public_key_file, which is not here"),
+             "6:8: issuers.a.kid: needs public_key_file; add it or remove kid"),
         case("empty kid", "public_key_file: a\n  kid: ''", "6:8: issuers.a.kid: is empty"),
         case("HS256 without a secret", "algorithms: [HS256]", f"5:16: issuers.a.algorithms.0: 'HS256' {KEY_SET_FIRST}"),
         case("HS256 and a key set", "jwks_uri: https://a/\n  algorithms: [RS256, HS256]",
@@ -351,11 +351,11 @@ INSECURE = "lets anyone on the way pose as the other side; where that is meant, 
         case("unknown variable", "secret_env: NOT_THERE",
              "5:15: issuers.a.secret_env: the environment has no variable of this name"),
         case("short variable", "secret_env: SHORT",
-             "5:15: issuers.a.secret_env: holds a secret of 31 bytes; at least 32 cannot be guessed"),
+             "5:15: issuers.a.secret_env: holds a secret of 31 bytes; use at least 32"),
         case("inline secret", "secret: abc",
              "5:3: issuers.a.secret: unknown key; did you mean secret_env?"),
         case("key without certificate", "jwks_tls: {key_file: a}",
-             "5:24: issuers.a.jwks_tls.key_file: is the key of no certificate; add cert_file, or remove it"),
+             "5:24: issuers.a.jwks_tls.key_file: needs cert_file; add cert_file, or remove it"),
         case("insecure without the variable", "jwks_tls: {insecure_skip_verify: true}",
              f"5:36: issuers.a.jwks_tls.insecure_skip_verify: {INSECURE}"),
         case("server name with a port", "jwks_tls: {server_name: 'a:1'}",
@@ -367,32 +367,33 @@ INSECURE = "lets anyone on the way pose as the other side; where that is meant, 
         case("two tokens", "jwks_headers: {authorization: a}\n  jwks_bearer_token_file: b",
              "6:27: issuers.a.jwks_bearer_token_file: contradicts Authorization in jwks_headers; keep one of the two"),
         case("TLS for a file", "jwks_file: a\n  jwks_tls: {ca_file: b}",
-             "6:3: issuers.a.jwks_tls: is for keys that are fetched, and those of jwks_file are not"),
+             "6:3: issuers.a.jwks_tls: is for keys that are fetched, and jwks_file is not fetched; remove it"),
         case("headers for a secret", "secret_file: a\n  jwks_headers: {a: b}",
-             "6:3: issuers.a.jwks_headers: is for keys that are fetched, and those of secret_file are not"),
+             "6:3: issuers.a.jwks_headers: is for keys that are fetched, and secret_file is not fetched; remove it"),
         case("token for a key in PEM", "public_key_file: a\n  jwks_bearer_token_file: b",
-             "6:27: issuers.a.jwks_bearer_token_file: is for keys that are fetched, and those of public_key_file are not"),
+             "6:27: issuers.a.jwks_bearer_token_file: is for keys that are fetched, and "
+             "public_key_file is not fetched; remove it"),
         case("wildcard", "issuer_aliases: ['https://*.idp.example/']",
-             "5:20: issuers.a.issuer_aliases.0: 'https://*.idp.example/' is no pattern: no host is ever guessed; a claim of the "
-             "token may stand in the path, as {tid}"),
+             "5:20: issuers.a.issuer_aliases.0: 'https://*.idp.example/' is not a pattern, and a host cannot be one; a claim of "
+             "the token may be in the path, such as {tid}"),
         case("template in the host", "issuer_aliases: ['https://{tid}.idp.example/']",
-             "5:20: issuers.a.issuer_aliases.0: 'https://{tid}.idp.example/' is no template: {claim} stands once, for one whole "
-             "segment of the path, such as {tid}"),
+             "5:20: issuers.a.issuer_aliases.0: 'https://{tid}.idp.example/' is not a template; write {claim} once, as one "
+             "whole segment of the path, such as {tid}"),
         case("template of a part of a segment", "issuer_aliases: ['https://idp.example/a{tid}/']",
-             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/a{tid}/' is no template: {claim} stands once, for one whole "
-             "segment of the path, such as {tid}"),
+             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/a{tid}/' is not a template; write {claim} once, as one "
+             "whole segment of the path, such as {tid}"),
         case("the document's tenantid", "issuer_aliases: ['https://idp.example/{tenantid}/v2.0']",
-             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/{tenantid}/v2.0' is how Entra's discovery document writes "
-             "it; the claim is {tid} (see preset entra)"),
+             "5:20: issuers.a.issuer_aliases.0: 'https://idp.example/{tenantid}/v2.0' is the form in Entra's discovery "
+             "document; write {tid}, the claim (see preset entra)"),
         case("tenants by two claims", "issuer_aliases: ['https://idp.example/{tid}/', 'https://sts.example/{org}/']",
              "5:50: issuers.a.issuer_aliases.1: 'https://sts.example/{org}/' names the tenant by another claim than {tid}; use "
              "one in all"),
         case("alias with a blank", "issuer_aliases: [a b]",
-             "5:20: issuers.a.issuer_aliases.0: must be the `iss` of the tokens to the letter: not empty, without white space"),
+             "5:20: issuers.a.issuer_aliases.0: must be the exact `iss` of the tokens, not empty, without white space"),
         case("alias of itself", "issuer_aliases: [b, https://idp.example/]",
-             "5:23: issuers.a.issuer_aliases.1: is also the issuer of a (line 4); a token must lead to one of them"),
+             "5:23: issuers.a.issuer_aliases.1: is also an iss of a (line 4); remove one of the two"),
         case("alias twice", "issuer_aliases: [b, b]",
-             "5:23: issuers.a.issuer_aliases.1: is also the issuer of a (line 5); a token must lead to one of them"),
+             "5:23: issuers.a.issuer_aliases.1: is also an iss of a (line 5); remove one of the two"),
     ],
 )  # fmt: skip
 def test_refused(keys: str, expected: list[str]) -> None:
@@ -406,8 +407,8 @@ def test_an_alias_belongs_to_one_issuer() -> None:
   c: {{issuer: https://c/, audiences: any}}
 {UPSTREAM}"""
     assert problems(text) == [
-        "3:60: issuers.b.issuer_aliases.0: is also the issuer of a (line 2); a token must lead to one of them",
-        "4:15: issuers.c.issuer: is also the issuer of a (line 2); a token must lead to one of them",
+        "3:60: issuers.b.issuer_aliases.0: is also an iss of a (line 2); remove one of the two",
+        "4:15: issuers.c.issuer: is also an iss of a (line 2); remove one of the two",
     ]
 
 
@@ -431,15 +432,17 @@ def test_a_secret_is_shown_nowhere() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        pytest.param(b"", "holds a secret of 0 bytes; at least 32 cannot be guessed", id="empty"),
-        pytest.param(SECRET[1:].encode(), "holds a secret of 31 bytes; at least 32 cannot be guessed", id="31 bytes"),
+        pytest.param(b"", "holds a secret of 0 bytes; use at least 32", id="empty"),
+        pytest.param(SECRET[1:].encode(), "holds a secret of 31 bytes; use at least 32", id="31 bytes"),
         pytest.param(
             SECRET[1:].encode() + b"\n",
-            "holds a secret of 31 bytes; at least 32 cannot be guessed",
+            "holds a secret of 31 bytes; use at least 32",
             id="31 bytes and the end of the line",
         ),
         pytest.param(
-            tokens.public_pem(), "holds a key or certificate in PEM; what others may know cannot be a secret", id="PEM"
+            tokens.public_pem(),
+            "holds a key or certificate in PEM, which is not a secret; use public_key_file for a public key",
+            id="PEM",
         ),
     ],
 )
@@ -497,7 +500,7 @@ def test_the_directory_of_snapshots_is_off_unless_named(tmp_path: Path) -> None:
 def test_a_template_needs_a_place_of_keys() -> None:
     text = f"issuers: {{a: {{issuer: 'https://idp.example/{{tid}}/', audiences: any}}}}\n{UPSTREAM}"
     assert problems(text) == [
-        "1:23: issuers.a.issuer: stands for many issuers, where no keys can be discovered; add jwks_uri or jwks_file"
+        "1:23: issuers.a.issuer: is a template for many issuers, so keys cannot be discovered; add jwks_uri or jwks_file"
     ]
 
 
@@ -506,6 +509,4 @@ def test_one_of_several_issuers_cannot_be_assumed() -> None:
   a: {{issuer: https://a/, audiences: any, assume_issuer: true}}
   b: {{issuer: https://b/, audiences: any}}
 {UPSTREAM}"""
-    assert problems(text) == [
-        "2:3: issuers.a: has assume_issuer, which is for a file with one issuer: a token without iss could be of any"
-    ]
+    assert problems(text) == ["2:3: issuers.a: has assume_issuer, which is only for a file with one issuer; remove it"]

@@ -34,8 +34,8 @@ def case(name: str, text: str, *expected: str) -> Any:
 
 # fmt: off
 NOT_YAML = [
-    case("empty", "", "1:1: must be a mapping of keys; the smallest has `issuers` and `upstream`"),
-    case("list", "- a", "1:1: must be a mapping of keys; the smallest has `issuers` and `upstream`"),
+    case("empty", "", "1:1: must be a mapping of keys; the smallest file has `issuers` and `upstream`"),
+    case("list", "- a", "1:1: must be a mapping of keys; the smallest file has `issuers` and `upstream`"),
     case("key without colon", "a: 1\nb", "2:1: a key needs a ':' after it; write `key: value`"),
     case("colon in value", "a: b: c",
          "1:5: a ':' is not allowed here; indent the keys of a block alike, quote a value with ': '"),
@@ -43,14 +43,14 @@ NOT_YAML = [
     case("reserved character", "a: @b", "1:4: a value cannot begin with this character; put it in quotes"),
     case("item in line", "a: - b", "1:4: a '-' is not allowed here; begin each item of a list on a line of its own"),
     case("unquoted IPv6", "listen: [::1]:80", "1:10: a value is missing here; put one with any of : [ ] { } , in quotes"),
-    case("text after mapping", "{a: b} c", "1:8: this does not fit the lines above; indent the keys of a block alike"),
+    case("text after mapping", "{a: b} c", "1:8: this does not match the lines above; indent the keys of a block alike"),
     case("text after list", "a: [b]c",
-         "1:7: this does not fit the lines above; indent the keys of a block alike, quote values like [a]b"),
+         "1:7: this does not match the lines above; indent the keys of a block alike, quote values like [a]b"),
     case("open bracket", "a: [b", "1:6: a ',' or the closing bracket is missing before this; in brackets ${VAR} needs quotes"),
     case("open quote", "a: 1\nb: 'c\nd", "2:4: this quoted text is not closed"),
-    case("escape", 'a: "\\q"', "1:6: no such escape in a double-quoted text; single quotes keep a backslash as it is"),
+    case("escape", 'a: "\\q"', "1:6: this escape does not exist in double quotes; use single quotes for a plain backslash"),
     case("escape beyond Unicode", 'a: "\\UFFFFFFFF"',
-         "1:7: no such escape in a double-quoted text; single quotes keep a backslash as it is"),
+         "1:7: this escape does not exist in double quotes; use single quotes for a plain backslash"),
     case("star", "a: *.b", "1:5: a value that begins with * or & must be in quotes"),
     case("control character", "a: 1\nb: \0",
          "2:4: a control character is not allowed here; write it as an escape in double quotes"),
@@ -59,25 +59,25 @@ NOT_YAML = [
 ]
 
 STRICTER_THAN_YAML = [
-    case("duplicate key", "listen: a:0\nlisten: :1", "4:1: listen: given twice; the first is on line 3"),
+    case("duplicate key", "listen: a:0\nlisten: :1", "4:1: listen: given twice; remove one (the first is on line 3)"),
     case("duplicate key below", "limits: {headers: 1, headers: [{}, a]}",
-         "3:22: limits.headers: given twice; the first is on line 3"),
+         "3:22: limits.headers: given twice; remove one (the first is on line 3)"),
     case("number as key", "1: a", "3:1: the key '1' is not text; put it in quotes"),
     case("boolean as key", "true: a", "3:1: the key 'true' is not text; put it in quotes"),
     case("no key", "? \n: a", "3:2: a key is missing before the ':'"),
     case("list as key", "? [a, {b: c}]\n: d", "3:3: a key must be plain text, without tag, anchor or alias"),
     case("anchor on key", "&a realm: b", "3:1: a key must be plain text, without tag, anchor or alias"),
     case("tag on key", "!a realm: b", "3:1: a key must be plain text, without tag, anchor or alias"),
-    case("anchor", "realm: &a b", "3:8: realm: anchors are not used here; quote the value if it begins with an &"),
-    case("alias", "realm: *a", "3:8: realm: aliases are not used here; write the value out, or quote it if it begins with a *"),
-    case("tag", "realm: !a b", "3:8: realm: tags are not used here; quote the value if it begins with a !"),
+    case("anchor", "realm: &a b", "3:8: realm: anchors are not allowed; quote the value if it begins with an &"),
+    case("alias", "realm: *a", "3:8: realm: aliases are not allowed; write the value out, or quote it if it begins with a *"),
+    case("tag", "realm: !a b", "3:8: realm: tags are not allowed; quote the value if it begins with a !"),
     case("tag on mapping", "limits: !!python/object:os.system {}",
-         "3:1: limits: tags are not used here; quote the value if it begins with a !"),
+         "3:1: limits: tags are not allowed; quote the value if it begins with a !"),
     case("two documents", "---\na: 1", "3:1: a second document begins here; the file may hold only one"),
     case("no value", "realm:", "3:7: realm: has no value; give it one, or leave the key out"),
     case("null", "realm: ~", "3:8: realm: has no value; give it one, or leave the key out"),
     case("no item", "routes: [null]", "3:10: routes.0: has no value; give it one, or leave the key out"),
-    case("surrogate", 'realm: "\\uD800"', "3:8: realm: is not Unicode text: it holds half of a surrogate pair"),
+    case("surrogate", 'realm: "\\uD800"', "3:8: realm: is not Unicode text: it holds half of a surrogate pair; remove it"),
     case("unknown variable", "realm: ${NAME}",
          "3:8: realm: the environment has no variable NAME; set it, or give a default: ${NAME:-...}"),
     case("other variable syntax", "realm: ${NAME:?no}",
@@ -87,12 +87,12 @@ STRICTER_THAN_YAML = [
 ADDRESS = "is not host:port; write 127.0.0.1:8080, '[::1]:8080', or 0.0.0.0:8080 for all interfaces"
 SIZE = "not a size; write a whole number of bytes, or one with its unit: 512KiB, 32MiB or 1GiB"
 DURATION = "is not a duration; write a whole number with its unit: 500ms, 60s, 5m or 1h"
-RESERVED = "is reserved: this header means something else to the proxy or the backend; choose another name"
-CLAIM = "is not a claim, or a path such as realm_access.roles; \\. is a dot in a name, \\\\ a backslash"
+RESERVED = "is reserved: the proxy or the backend uses this header; choose another name"
+CLAIM = "is not a claim or a path such as realm_access.roles; write \\. for a dot in a name, \\\\ for a backslash"
 READ_ALIKE = "to backends that read _ and . as -; choose another name"
-EMPTY = "is empty, which could mean all or none; name at least one"
-NETWORK = "is not a range of addresses, such as 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
-WORKERS = "is not a number of workers; a whole number from 1, or auto for one a processor"
+EMPTY = "is empty, which could mean all or none; add at least one"
+NETWORK = "is not a network; write 10.0.0.0/8 (not 10.1.2.3/8) or fd00::/8"
+WORKERS = "is not a number of workers; write a whole number from 1, or auto for one for each processor"
 
 IN_THE_FILE = [
     case("misspelt key", "relm: a", "3:1: relm: unknown key; did you mean realm?"),
@@ -109,42 +109,42 @@ IN_THE_FILE = [
     case("no IPv6 address", "listen: '[::g]:1'", f"3:9: listen: '[::g]:1' {ADDRESS}"),
     case("short IPv6 address", "listen: '[1:2]:1'", "3:9: listen: '[1:2]:1' begins with an IP address that does not exist"),
     case("port too high", "listen: localhost:65536",
-         "3:9: listen: 'localhost:65536' ends in a port above 65535; 0 stands for a free one"),
+         "3:9: listen: 'localhost:65536' ends in a port above 65535; use 1 to 65535, or 0 for a free port"),
     case("port of a default", "listen: 0.0.0.0:8081",
-         "3:9: listen: takes the port of health.listen; choose another, or 0 for a free one"),
+         "3:9: listen: has the port of health.listen; choose another, or 0 for a free port"),
     case("same address twice", "listen: a:1\nadmin: {listen: 'a:1'}",
-         "4:17: admin.listen: takes the port of listen; choose another, or 0 for a free one"),
+         "4:17: admin.listen: has the port of listen; choose another, or 0 for a free port"),
     case("port on every address", "health: {listen: '127.0.0.1:1'}\nadmin: {listen: '0.0.0.0:1'}",
-         "4:17: admin.listen: takes the port of health.listen; choose another, or 0 for a free one"),
+         "4:17: admin.listen: has the port of health.listen; choose another, or 0 for a free port"),
     case("port of IPv4 too", "health: {listen: '[::]:1'}\nadmin: {listen: '127.0.0.1:1'}",
-         "4:17: admin.listen: takes the port of health.listen; choose another, or 0 for a free one"),
+         "4:17: admin.listen: has the port of health.listen; choose another, or 0 for a free port"),
     case("one address of a list", "listen: ['127.0.0.1:1', '8080']", f"3:25: listen.1: '8080' {ADDRESS}"),
-    case("no address", "listen: []", "3:1: listen: is empty, which could mean all or none; name at least one"),
+    case("no address", "listen: []", "3:1: listen: is empty, which could mean all or none; add at least one"),
     case("one port in both kinds", "listen: ['[::]:1', '0.0.0.0:1']",
-         "3:20: listen.1: takes the port of listen.0; choose another, or 0 for a free one"),
+         "3:20: listen.1: has the port of listen.0; choose another, or 0 for a free port"),
     case("port on every IPv6 address", "health: {listen: '[::]:1'}\nadmin: {listen: '[::1]:1'}",
-         "4:17: admin.listen: takes the port of health.listen; choose another, or 0 for a free one"),
+         "4:17: admin.listen: has the port of health.listen; choose another, or 0 for a free port"),
     case("text for keys", "health: 0.0.0.0:1", "3:9: health: must be a mapping of keys, not '0.0.0.0:1'"),
     case("forward-auth without a form", "trusted_proxies: [10.0.0.0/8]\nforward_auth: {}",
          "4:1: forward_auth.original: is missing; x-forwarded for Traefik and Caddy, x-original for nginx, path for Envoy"),
     case("forward-auth for nobody", "forward_auth: {original: path}",
-         "3:1: forward_auth: is answered to nobody without trusted_proxies; list the addresses of the front proxy"),
+         "3:1: forward_auth: needs trusted_proxies, since only those may ask; add the addresses of the front proxy"),
     case("forward-auth at a pattern", "trusted_proxies: [10.0.0.0/8]\nforward_auth: {original: path, path: /a/*}",
-         "4:38: forward_auth.path: '/a/*' is not a prefix: a path without a / at its end, such as /api"),
+         "4:38: forward_auth.path: '/a/*' is not a prefix; write a path without a / at its end, such as /api"),
     case("metadata of no URL", "resource_metadata: {resource: api}",
          "3:31: resource_metadata.resource: must be a whole URL such as https://api.example"),
     case("metadata with query", "resource_metadata: {resource: 'https://api.test/?a'}",
-         "3:31: resource_metadata.resource: 'https://api.test/?a' must have neither query nor fragment, quotes nor "
-         "backslashes: it stands in WWW-Authenticate"),
+         "3:31: resource_metadata.resource: 'https://api.test/?a' must not have a query, a fragment, quotes or "
+         "backslashes: it goes into WWW-Authenticate"),
     case("traces without a collector", "tracing: {}",
-         "3:1: tracing.endpoint: is missing; such as http://127.0.0.1:4318/v1/traces"),
-    case("probe without path", "health: {probes: {a: {}}}", "3:19: health.probes.a.path: is missing; such as /health"),
+         "3:1: tracing.endpoint: is missing; write it, such as http://127.0.0.1:4318/v1/traces"),
+    case("probe without path", "health: {probes: {a: {}}}", "3:19: health.probes.a.path: is missing; write it, such as /health"),
     case("probe of a name", "health: {probes: {a: {path: x}}}",
-         "3:29: health.probes.a.path: 'x' is not a path to ask for: it begins with / and has neither blanks nor a #"),
+         "3:29: health.probes.a.path: 'x' is not a path for a request; begin it with /, without spaces and #"),
     case("probe with fragment", "health: {probes: {a: {path: '/x#y'}}}",
-         "3:29: health.probes.a.path: '/x#y' is not a path to ask for: it begins with / and has neither blanks nor a #"),
+         "3:29: health.probes.a.path: '/x#y' is not a path for a request; begin it with /, without spaces and #"),
     case("probe with line break", 'health: {probes: {a: {path: "/x\\n"}}}',
-         "3:29: health.probes.a.path: '/x\\n' is not a path to ask for: it begins with / and has neither blanks nor a #"),
+         "3:29: health.probes.a.path: '/x\\n' is not a path for a request; begin it with /, without spaces and #"),
     case("probe of an unknown upstream", "health: {probes: {a: {path: /, upstream: x}}}",
          "3:42: health.probes.a.upstream: 'x' is not an upstream of this file; one of: default"),
     case("readiness of an unknown probe", "health: {probes: {ab: {path: /}}, ready_probes: [a]}",
@@ -157,17 +157,17 @@ IN_THE_FILE = [
     case("mapping for list", "routes: {a: b}", "3:1: routes: must be a list, not a mapping"),
     case("yes", "forward_token: yes", "3:16: forward_token: must be true or false, not 'yes'"),
     case("telling everybody", "error_detail: full",
-         "3:15: error_detail: tells clients how this is configured, so it is for a listener on loopback; "
-         "minimal or code elsewhere"),
+         "3:15: error_detail: tells clients about the configuration, so it needs a listener on loopback; "
+         "use minimal or code"),
     case("quoted true", "forward_token: 'true'", "3:16: forward_token: must be true or false, not 'true'"),
     case("1 for true", "forward_token: 1", "3:16: forward_token: must be true or false, not 1"),
     case("number for text", "realm: 0x1F", "3:8: realm: must be text; put 0x1F in quotes"),
     case("boolean for text", "realm: true", "3:8: realm: must be text; put true in quotes"),
     case("list for text", "realm: []", "3:1: realm: must be text, not a list"),
     case("empty realm", "realm: ''",
-         '3:8: realm: must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'),
+         '3:8: realm: must be printable ASCII, not empty, without " and \\: it goes into WWW-Authenticate in quotes'),
     case("quote in realm", 'realm: a"b',
-         '3:8: realm: must be printable ASCII, not empty, without " and \\: it stands in quotes in WWW-Authenticate'),
+         '3:8: realm: must be printable ASCII, not empty, without " and \\: it goes into WWW-Authenticate in quotes'),
     case("unknown choice", "access_log: jsn",
          "3:13: access_log: 'jsn' is not one of: json, ecs, combined, off"),
     case("false for off", "access_log: false", "3:13: access_log: false is not one of: json, ecs, combined, off"),
@@ -228,10 +228,10 @@ IDENTITY_HEADERS = [
 ]
 
 WHOLE_URL = "must be a whole URL such as https://idp.example/keys"
-PLAIN_HTTP = "keys over plain http can be replaced on the way; use https, or set allow_http: true"
-NO_DISCOVERY = "is no http(s) URL, where keys could be discovered; add jwks_uri or jwks_file"
-ISS = "must be the `iss` of the tokens to the letter: not empty, without white space"
-FILE = "must be the path of a file; a relative one begins at the directory of this configuration"
+PLAIN_HTTP = "an attacker on the way can replace keys over plain http; use https, or set allow_http: true"
+NO_DISCOVERY = "is not an http(s) URL, so keys cannot be discovered; add jwks_uri or jwks_file"
+ISS = "must be the exact `iss` of the tokens, not empty, without white space"
+FILE = "must be the path of a file; a relative path starts at the directory of this configuration"
 AUDIENCES = "must be a list such as [my-api], or the word any to switch the check off"
 
 IN_AN_ISSUER = [
@@ -239,12 +239,12 @@ IN_AN_ISSUER = [
          "2:2: issuers.a.audiences: is missing; list the `aud` values that mean this backend, "
          "or write `audiences: any` to switch the check off"),
     case("no issuer", "audiences: any",
-         "2:2: issuers.a.issuer: is missing; it is the `iss` of the tokens to the letter, such as https://idp.example/"),
+         "2:2: issuers.a.issuer: is missing; write the exact `iss` of the tokens, such as https://idp.example/"),
     case("empty audiences", "issuer: https://a/\n  audiences: []", f"4:3: issuers.a.audiences: {EMPTY}"),
     case("audience as text", "issuer: https://a/\n  audiences: api", f"4:14: issuers.a.audiences: {AUDIENCES}"),
     case("audience mapping", "issuer: https://a/\n  audiences: {}", f"4:3: issuers.a.audiences: {AUDIENCES}"),
     case("any in a list", "issuer: https://a/\n  audiences: [any]",
-         "4:3: issuers.a.audiences: in a list 'any' would be an audience like the others; "
+         "4:3: issuers.a.audiences: in a list 'any' is an audience like the others; "
          "write `audiences: any` to switch the check off"),
     case("empty audience", "issuer: https://a/\n  audiences: ['']", "4:15: issuers.a.audiences.0: is empty"),
     case("number as audience", "issuer: https://a/\n  audiences: [1]",
@@ -264,10 +264,10 @@ KEYS_OF_AN_ISSUER = [
     case("algorithm in lower case", "algorithms: [eddsa]",
          f"5:16: issuers.a.algorithms.0: 'eddsa' is not an algorithm; one of: {ALGORITHMS}; did you mean EdDSA?"),
     case("HS256", "algorithms: [RS256, HS256]",
-         "5:23: issuers.a.algorithms.1: 'HS256' verifies with the secret that signs, and a key set holds no secrets; "
+         "5:23: issuers.a.algorithms.1: 'HS256' needs a shared secret, and a key set holds no secrets; "
          f"one of: {ALGORITHMS}"),
     case("none", "algorithms: [None]",
-         "5:16: issuers.a.algorithms.0: 'None' would accept tokens without a signature, which anybody can write; "
+         "5:16: issuers.a.algorithms.0: 'None' would accept tokens without a signature, which anyone can forge; "
          f"one of: {ALGORITHMS}"),
     case("relative jwks_uri", "jwks_uri: keys", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
     case("file as jwks_uri", "jwks_uri: file:///keys", f"5:13: issuers.a.jwks_uri: {WHOLE_URL}"),
@@ -281,7 +281,7 @@ KEYS_OF_AN_ISSUER = [
     case("password in jwks_uri", "jwks_uri: https://secret@a/",
          "5:13: issuers.a.jwks_uri: must not hold a user name or password: URLs are shown in logs"),
     case("fragment in jwks_uri", "jwks_uri: https://a/#b",
-         "5:13: issuers.a.jwks_uri: must not have a fragment (#): it is never sent"),
+         "5:13: issuers.a.jwks_uri: must not have a fragment (#); clients never send it"),
     case("plain http", "jwks_uri: http://a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
     case("like loopback", "jwks_uri: http://127.0.0.1.a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
     case("HTTP in upper case", "jwks_uri: HTTP://a/", f"5:13: issuers.a.jwks_uri: {PLAIN_HTTP}"),
@@ -299,21 +299,21 @@ KEYS_OF_AN_ISSUER = [
 
 UPSTREAM_URL = "must be http://host:port, https://host:port or unix:///path/of.sock"
 SOCKET = "must be unix:///path/of.sock with a path of at most 107 bytes, without escapes"
-MORE_THAN_HOST = "must end after the host and port: each request's own path and query are sent on as they came"
-NAME = "a name is 1 to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit"
+MORE_THAN_HOST = "must end after the host and port; the path and query come from each request"
+NAME = "is not a name; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"
 
 ISSUERS_AND_UPSTREAMS = [
-    case("no issuers", UPSTREAM, "1:1: issuers: is missing; name at least one issuer whose tokens are accepted, or API keys"),
+    case("no issuers", UPSTREAM, "1:1: issuers: is missing; add at least one issuer whose tokens are accepted, or api_keys"),
     case("empty issuers", f"{UPSTREAM}issuers: {{}}", f"2:1: issuers: {EMPTY}"),
     case("same issuer twice", f"{ISSUERS[:-2]}, b: {{issuer: https://idp.example/, audiences: any}}}}\n{UPSTREAM}",
-         "1:79: issuers.b.issuer: is also the issuer of main (line 1); a token must lead to one of them"),
+         "1:79: issuers.b.issuer: is also an iss of main (line 1); remove one of the two"),
     case("name", UPSTREAM + "issuers: {a b: {issuer: https://a/, audiences: any}}", f"2:11: issuers.a b: {NAME}"),
     case("number for an issuer", f"{UPSTREAM}issuers: {{a: 5}}", "2:14: issuers.a: must be a mapping of keys, not 5"),
     case("number for an issuer with a wrong name", f"{UPSTREAM}issuers: {{a b: 5}}",
          f"2:11: issuers.a b: {NAME}", "2:16: issuers.a b: must be a mapping of keys, not 5"),
     case("two wrong issuers", f"{UPSTREAM}issuers: {{a: {{issuer: '', audiences: any}}, b: {{issuer: '', audiences: any}}}}",
          f"2:23: issuers.a.issuer: {ISS}", f"2:56: issuers.b.issuer: {ISS}"),
-    case("no upstream", ISSUERS, "1:1: upstream: is missing; such as http://127.0.0.1:9292, or several under `upstreams`"),
+    case("no upstream", ISSUERS, "1:1: upstream: is missing; write http://127.0.0.1:9292, or several under `upstreams`"),
     case("other scheme", ISSUERS + "upstream: ftp://a", f"2:11: upstream: {UPSTREAM_URL}"),
     case("no scheme", ISSUERS + "upstream: 127.0.0.1:80", f"2:11: upstream: {UPSTREAM_URL}"),
     case("no host", ISSUERS + "upstream: http://:80", f"2:11: upstream: {UPSTREAM_URL}"),
@@ -329,22 +329,22 @@ ISSUERS_AND_UPSTREAMS = [
     case("escape in socket", ISSUERS + "upstream: unix:///a%20b", f"2:11: upstream: {SOCKET}"),
     case("long socket", ISSUERS + f"upstream: unix:///{'a' * 107}", f"2:11: upstream: {SOCKET}"),
     case("upstream twice", f"{ISSUERS}{UPSTREAM}upstreams: {{default: {{url: 'http://a'}}}}",
-         "3:13: upstreams.default: `upstream` on line 2 is this one too; remove one of the two"),
+         "3:13: upstreams.default: `upstream` on line 2 is this upstream too; remove one of the two"),
     case("no default upstream", ISSUERS + "upstreams: {a: {url: 'http://a'}, b: {url: 'http://b'}}",
-         "2:1: upstreams: none takes the requests that no route names; call one `default`, or add `upstream: URL`"),
+         "2:1: upstreams: none is for requests without an upstream; name one `default`, or add `upstream: URL`"),
     case("empty upstreams", ISSUERS + "upstreams: {}",
-         "2:1: upstreams: none takes the requests that no route names; call one `default`, or add `upstream: URL`"),
+         "2:1: upstreams: none is for requests without an upstream; name one `default`, or add `upstream: URL`"),
     case("upstream without url", ISSUERS + "upstreams: {a: {}}",
-         "2:13: upstreams.a.url: is missing; such as http://127.0.0.1:9292"),
+         "2:13: upstreams.a.url: is missing; write it, such as http://127.0.0.1:9292"),
     case("name of upstream", ISSUERS + "upstreams: {-: {url: 'http://a'}}", f"2:13: upstreams.-: {NAME}"),
 ]
 
 MORE_THAN_A_PATH = (
-    "is more than a path; without query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
+    "is not a plain path; leave out query, fragment, %-escapes and parameters: A-Z a-z 0-9 / -._~!$&'()+,=:@"
 )
-FOLDED = "has an empty, . or .. segment, which programs read in different ways; write the path that is meant"
-PATTERN = "has a **; a final /* is everything at and below, a * elsewhere a part of one segment"
-CONTRADICTION = "which looks at no token; remove one of the two"
+FOLDED = "has an empty, . or .. segment, which programs read in different ways; write the plain path"
+PATTERN = "has a **; write a final /* for everything at and below, a * elsewhere for a part of one segment"
+CONTRADICTION = "which checks no token; remove one of the two"
 
 ROUTES = [
     case("no path", "{}", "4:3: routes.0.path: needs exactly one of path and path_regex; such as path: /public/*"),
@@ -354,32 +354,33 @@ ROUTES = [
          "4:16: routes.0.path_regex: '/a(' is not a regular expression of RE2: missing ): /a("),
     case("regex of too many", "{path_regex: '/id/[0-9]{99999999999}'}",
          "4:16: routes.0.path_regex: '/id/[0-9]{99999999999}' is not a regular expression of RE2: "
-         "the { at character 9 repeats nothing; {1,5} does, and a brace itself is \\{"),
+         "the { at character 9 is no repetition; write {1,5} for a repetition or \\{ for a brace"),
     case("regex of nothing to some", "{path_regex: '/a{,5}'}",
          "4:16: routes.0.path_regex: '/a{,5}' is not a regular expression of RE2: "
-         "the { at character 2 repeats nothing; {1,5} does, and a brace itself is \\{"),
+         "the { at character 2 is no repetition; write {1,5} for a repetition or \\{ for a brace"),
     case("regex of too many steps", "{path_regex: '/([^/]{1,200}){1,5}'}",
          "4:16: routes.0.path_regex: '/([^/]{1,200}){1,5}' is not a regular expression of RE2: "
-         "it repeats too much: 9004 steps, and 4000 is the most"),
+         "it repeats too much: it compiles to 9004 steps, and the limit is 4000"),
     case("regex that looks back", "{path_regex: '/(a+)\\1'}",
          r"4:16: routes.0.path_regex: '/(a+)\\1' is not a regular expression of RE2: invalid escape sequence: \1"),
     case("regex that looks ahead", "{path_regex: '/(?!a)b'}",
          "4:16: routes.0.path_regex: '/(?!a)b' is not a regular expression of RE2: invalid perl operator: (?!"),
     case("long regex", "{path_regex: " + "a" * 257 + "}",
-         "4:16: routes.0.path_regex: is longer than 256 characters; several rules are easier to read than one such pattern"),
+         "4:16: routes.0.path_regex: is longer than 256 characters; split it into several rules"),
     case("same regex twice", "{path_regex: /a+}\n- {path_regex: /a+}",
-         "5:16: routes.1.path_regex: is never reached: all its requests meet routes.0 (line 4) first; move it up or remove it"),
+         "5:16: routes.1.path_regex: is never reached: routes.0 (line 4) matches all of its requests first; "
+         "move it up or remove it"),
     case("host with port", "{path: /a, hosts: ['a:80']}",
          "4:22: routes.0.hosts.0: 'a:80' is not a host: a lower-case name without port, or *.example.com for every name "
          "below it"),
     case("h2c", "{path: /a, upgrades: [h2c]}",
-         "4:25: routes.0.upgrades.0: 'h2c' would carry requests that nobody verifies; it is never passed on"),
+         "4:25: routes.0.upgrades.0: 'h2c' would carry requests without verification; remove it"),
     case("no protocol", "{path: /a, upgrades: ['a b']}",
          "4:25: routes.0.upgrades.0: 'a b' is not a protocol's name in lower case, such as websocket"),
     case("prefix with a slash", "{path: /a/*, strip_prefix: /a/}",
-         "4:30: routes.0.strip_prefix: '/a/' is not a prefix: a path without a / at its end, such as /api"),
+         "4:30: routes.0.strip_prefix: '/a/' is not a prefix; write a path without a / at its end, such as /api"),
     case("other prefix", "{path: /a/*, strip_prefix: /b}",
-         "4:30: routes.0.strip_prefix: is no prefix of /a/*; these paths do not begin with it"),
+         "4:30: routes.0.strip_prefix: is not a prefix of /a/*; write the beginning of the path"),
     case("relative path", "{path: a}", "4:10: routes.0.path: 'a' does not begin with /"),
     *[
         case(path, f"{{path: '{path}'}}", f"4:10: routes.0.path: {path!r} {text}")
@@ -402,11 +403,11 @@ ROUTES = [
     ],
     case("no methods", "{path: /a, methods: []}", f"4:14: routes.0.methods: {EMPTY}"),
     case("method in lower case", "{path: /a, methods: [get]}",
-         "4:24: routes.0.methods.0: 'get' is not a method; methods are upper case, such as GET"),
+         "4:24: routes.0.methods.0: 'get' is not a method; write it in upper case, such as GET"),
     case("blank in method", "{path: /a, methods: ['A B']}",
-         "4:24: routes.0.methods.0: 'A B' is not a method; methods are upper case, such as GET"),
+         "4:24: routes.0.methods.0: 'A B' is not a method; write it in upper case, such as GET"),
     case("TRACE", "{path: /a, methods: [TRACE]}",
-         "4:24: routes.0.methods.0: 'TRACE' is refused on every path, so no route can be for it"),
+         "4:24: routes.0.methods.0: 'TRACE' is refused on every path; remove it"),
     case("auth that is nearly the word that opens", "{path: /a, auth: nope}",
          "4:20: routes.0.auth: 'nope' is not one of: required, optional, api_key, none, deny"),
     case("unknown auth", "{path: /a, auth: off}",
@@ -419,11 +420,11 @@ ROUTES = [
     case("unknown upstream", "{path: /a, upstream: x}",
          "4:24: routes.0.upstream: 'x' is not an upstream of this file; one of: default"),
     case("empty require", "{path: /a, require: {}}",
-         "4:14: routes.0.require: is empty, which could mean all or none; give at least one of: scopes, roles, claims"),
+         "4:14: routes.0.require: is empty, which could mean all or none; add at least one of: scopes, roles, claims"),
     case("no scopes", "{path: /a, require: {scopes: []}}", f"4:24: routes.0.require.scopes: {EMPTY}"),
     case("two scopes in one", "{path: /a, require: {scopes: [a b]}}",
          "4:33: routes.0.require.scopes.0: 'a b' is not a scope; "
-         "one word of printable ASCII an item, without quotes and backslashes"),
+         "write one word of printable ASCII for each item, without quotes and backslashes"),
     case("none requires", "{path: /a, auth: none, require: {scopes: [a]}}",
          f"4:26: routes.0.require: contradicts auth: none, {CONTRADICTION}"),
     case("deny with issuers", "{path: /a, auth: deny, issuers: [main]}",
@@ -515,7 +516,7 @@ def test_refused_routes(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(("rules", "hiding"), HIDDEN)
 def test_a_route_that_earlier_ones_hide_is_refused(rules: list[tuple[str, ...]], hiding: str) -> None:
     number = len(rules) - 1
-    text = f"is never reached: all its requests meet {hiding} first; move it up or remove it"
+    text = f"is never reached: {hiding} matches all of its requests first; move it up or remove it"
     assert problems(f"{ISSUERS}{UPSTREAM}{routes(rules)}") == [f"{number + 4}:10: routes.{number}.path: {text}"]
 
 

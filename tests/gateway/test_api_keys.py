@@ -124,9 +124,9 @@ CLAIMS_OF_OTHERS = [
         pytest.param(GOOD | {"expires": "soon"}, TIME, id="word as time"),
         pytest.param(GOOD | {"expires": "2026-12-31T23:59:59"}, TIME, id="time of no place"),
         pytest.param(GOOD | {"enabled": "no"}, "enabled must be true or false", id="word as truth"),
-        pytest.param(GOOD | {"scope": "x"}, "unknown member 'scope'; one of: claims, enabled", id="unknown"),
+        pytest.param(GOOD | {"scope": "x"}, "'scope' is not a member of a key; one of: claims, enabled", id="unknown"),
         *[
-            pytest.param(GOOD | {"claims": {name: "x"}}, f"claims must not hold {name}: it is not the key's to say", id=name)
+            pytest.param(GOOD | {"claims": {name: "x"}}, f"claims must not hold {name}: the sidecar sets it", id=name)
             for name in CLAIMS_OF_OTHERS
         ],
     ],
@@ -150,13 +150,13 @@ def test_two_entries_of_one_id_are_refused() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"[]", b'{"keys": [], "keys": []}', b"\xff", b'{"keys": [NaN]}'])
 def test_a_file_that_is_no_json_of_one_meaning_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^is not a JSON object with one meaning$"):
+    with pytest.raises(ValueError, match=r"^is not a JSON object, or has a name twice$"):
         Entries.read(content)
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"keys": {}}', b'{"keys": null}'])
 def test_a_file_without_a_list_of_keys_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^has no list of keys; an empty file of keys is"):
+    with pytest.raises(ValueError, match=r"^has no list `keys`; write"):
         Entries.read(content)
 
 
@@ -399,7 +399,7 @@ async def test_a_broken_file_keeps_what_was_before_it(keys: Keys, caplog: pytest
         keys.api_keys.write_text('{"keys": [')
         assert not file.look()
         assert not file.look()
-        problem = f"{keys.api_keys}: is not a JSON object with one meaning"
+        problem = f"{keys.api_keys}: is not a JSON object, or has a name twice"
         assert file.problem == problem
         assert (await stack.fetch(request("GET", "/", token=alice))).status == 200
         keys.api_keys.unlink()
@@ -410,7 +410,7 @@ async def test_a_broken_file_keeps_what_was_before_it(keys: Keys, caplog: pytest
         stack.secrets.errors.clear()
     told = [record.getMessage() for record in caplog.records if "file_kept" in record.getMessage()]
     assert told == [
-        f"event=file_kept_as_it_was why={text!r} do='Mend the file; what it held before is in use.'"
+        f"event=file_kept_as_it_was why={text!r} do='Fix the file; its previous content stays in use.'"
         for text in (problem, f"{keys.api_keys}: cannot be read: No such file or directory")
     ]
 
@@ -420,5 +420,5 @@ async def test_a_file_that_all_may_read_is_worth_a_word(keys: Keys, caplog: pyte
     async with running(issuers=None, **keys.settings()):
         pass
     assert [record.getMessage() for record in caplog.records if "readable" in record.getMessage()] == [
-        f"event=file_readable_by_all path={keys.api_keys} do='Take that right away: chmod o-r.'"
+        f"event=file_readable_by_all path={keys.api_keys} do='Remove the permission: chmod o-r.'"
     ]

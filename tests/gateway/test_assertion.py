@@ -195,7 +195,7 @@ def test_a_key_file_is_pem(content: bytes, alg: str, tmp_path: Path) -> None:
     assert key.kid == SigningKey.load(tmp_path / "key.pem", alg).kid
 
 
-NO_KEY = "no private key in PEM, of Ed25519, RSA or P-256 and not encrypted"
+NO_KEY = "holds no PEM private key of Ed25519, RSA or P-256, or an encrypted one"
 P384 = ec.generate_private_key(ec.SECP384R1())
 PUBLIC = ED25519.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 

@@ -274,7 +274,7 @@ async def test_explain_tells_whose_key_it_is_and_what_the_backend_gets_but_no_se
             assert f"ok    api key     {alice[4:20]} of alice" in good.lines
             assert "  Authorization: Bearer ***" in good.lines
             bad = await told(stack, "/admin/x", alice)
-            assert bad.lines[-1] == "rejected: 403 scope_insufficient: The token lacks a scope this needs."
+            assert bad.lines[-1] == "rejected: 403 scope_insufficient: The token lacks a required scope."
             assert alice[21:] not in f"{good}{bad}"
 
 
@@ -296,9 +296,11 @@ async def test_explain_tells_why_a_key_is_refused(keys: Keys) -> None:
 async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
-        assert "a page of our own, (issuer)" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
+        assert "the sidecar's own page (issuer)" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
         explanation = await told(stack, f"/?key={alice}", alice)
-        assert explanation.lines[-1].startswith("rejected: 400 request_malformed: An API key came where")
+        assert explanation.lines[-1].startswith(
+            "rejected: 400 request_malformed: The request has an API key in a place"
+        )
         assert alice not in str(explanation)
         keys.sign_with()
         stack.sidecar.assembly.gateway.key_ring.look()
@@ -308,10 +310,10 @@ async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> Non
 def test_the_start_says_what_needs_a_key_and_what_is_sent_on(keys: Keys) -> None:
     config = stack_config(keys)
     assert list(summary(config)) == [
-        f"our own issuer: {ISSUER}, signs with {keys.signing}",
+        f"own issuer: {ISSUER}, signs with {keys.signing}",
         "for the holders of API keys: /*",
-        "closed, as no issuer is named: everything that no rule names",
-        f"upstream main: http://127.0.0.1:9, with a token of ours for {AUDIENCE}",
+        "closed, since there is no issuer: everything else",
+        f"upstream main: http://127.0.0.1:9, with a minted token for {AUDIENCE}",
     ]
 
 

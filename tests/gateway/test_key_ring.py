@@ -84,7 +84,7 @@ ED25519 = FIRST.private_jwk()
 P256 = OTHER.private_jwk()
 RSA = SigningKey.generate("RS256").private_jwk()
 NO_KEY = "is no private JWK of Ed25519, RSA with 2048 bits or more, or P-256"
-CONTRADICTS = "contradicts itself: its public members, its kid and its alg must be those of its private key"
+CONTRADICTS = "contradicts itself: its public members, kid and alg must belong to its private key"
 ORDER = "must be published no later than it signs, and retire after that"
 T1, T2 = "2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z"
 

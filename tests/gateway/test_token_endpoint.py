@@ -198,11 +198,11 @@ async def test_one_token_is_given_for_most_of_its_life(keys: Keys) -> None:
 
 
 GRANTS = "The grant_type must be client_credentials."
-OTHERS = "Tokens for this audience are not given here."
-LACKS = "The API key lacks a scope that was asked for."
+OTHERS = "This endpoint gives no tokens for this audience."
+LACKS = "The API key lacks a requested scope."
 REFUSED = {
     "no client": (None, GRANT, 401, "invalid_client", "token_missing", None),
-    "no key": ("nonsense", GRANT, 401, "invalid_client", "api_key_unknown", "The API key is not known here."),
+    "no key": ("nonsense", GRANT, 401, "invalid_client", "api_key_unknown", "The API key is unknown."),
     "other grant": ("alice", {"grant_type": "password"}, 400, "unsupported_grant_type", "request_malformed", GRANTS),
     "no grant": ("alice", {}, 400, "unsupported_grant_type", "request_malformed", GRANTS),
     "other scope": ("alice", GRANT | {"scope": "read admin"}, 400, "invalid_scope", "request_malformed", LACKS),
@@ -239,7 +239,7 @@ async def test_a_key_is_only_taken_with_the_name_of_its_holder(keys: Keys) -> No
         for key, name in ((alice, "bob"), (bob, "alice & co: 100%"), (bob, "")):
             answer = await ask(stack, key, name)
             assert (answer.status, answer.json()["code"]) == (401, "api_key_unknown")
-            assert answer.json()["error_description"] == "The API key is not that of this client_id."
+            assert answer.json()["error_description"] == "The API key does not belong to this client_id."
 
 
 @pytest.mark.parametrize(

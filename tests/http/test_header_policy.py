@@ -115,7 +115,7 @@ def test_a_name_that_a_backend_might_fold_is_refused_where_that_is_asked_for() -
         assert fate(name, underscores="reject") == "refuse"
     assert fate("X-Other", underscores="reject") == "forward"
     assert read("a_b: c", underscores="reject").problem == (
-        "A header's name has other characters than letters, digits and -."
+        "A header's name has characters other than letters, digits and -."
     )
     assert read("a_b: c").problem == ""
 

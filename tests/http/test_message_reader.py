@@ -134,7 +134,7 @@ def test_some_empty_lines_may_come_before_a_request(lines: int) -> None:
 
 
 def test_more_empty_lines_are_refused_and_so_are_other_line_ends() -> None:
-    assert every_way(b"\r\n" * (BLANK_LINES + 1)).refused == "Too many empty lines come before a message."
+    assert every_way(b"\r\n" * (BLANK_LINES + 1)).refused == "Too many empty lines come before the message."
     for odd in (b"\n", b"\r\r\n", b"\n\r\n", b"\rG", b"\r\n\n", b" \r\n", b"\0"):
         assert every_way(odd + GET).refused
     for unfinished in (b"\n", b"\r\n\n", b"\r\r", b"\n\r"):

@@ -23,7 +23,7 @@ def refused(*lines: str | bytes, line_bytes: int = LINE_BYTES) -> str:
 # The request line
 
 FIRST_WANTED = "A request must begin with its method, its target in ASCII and HTTP/1.1, one space between them."
-VERSION_WANTED = "Only HTTP/1.0 and HTTP/1.1 are spoken here."
+VERSION_WANTED = "Only HTTP/1.0 and HTTP/1.1 are supported."
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_each_value_of_a_header_can_be_had_whatever_becomes_of_it() -> None:
 
 def test_a_name_that_is_refused_leaves_all_else_to_be_read() -> None:
     found = read("a_b: c", "X-Request-Id: of-alice", underscores="reject")
-    assert found.problem == "A header's name has other characters than letters, digits and -."
+    assert found.problem == "A header's name has characters other than letters, digits and -."
     assert (found.host, found.request_id) == (b"", "of-alice")
 
 
@@ -301,7 +301,7 @@ def test_a_target_that_names_a_host_needs_the_header_in_http_1_0_too() -> None:
 
 
 def test_options_of_everything_is_about_the_proxy_itself() -> None:
-    assert read(first="OPTIONS * HTTP/1.1").problem.startswith("OPTIONS * is about this proxy")
+    assert read(first="OPTIONS * HTTP/1.1").problem.startswith("OPTIONS * asks about the proxy")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_by_default_only_aud_is_an_audience() -> None:
 # lifetime
 
 HOUR = ClaimRules(None, max_lifetime_s=3600)
-TOO_LONG = (Reason.CLAIM_INVALID, "The token is valid for longer than is accepted.")
+TOO_LONG = (Reason.CLAIM_INVALID, "The token's lifetime is longer than accepted.")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_without_subject_rules_every_sub_is_accepted() -> None:
 
 # sender-constrained tokens
 
-BOUND = (Reason.CLAIM_INVALID, "The token is bound to a key of its client and is no plain bearer token.")
+BOUND = (Reason.CLAIM_INVALID, "The token is bound to a key of its client and cannot be used as a plain bearer token.")
 THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 

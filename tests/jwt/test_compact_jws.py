@@ -20,8 +20,8 @@ from sidecar.jwt.compact_jws import (
 )
 from tests.peers.tokens import b64
 
-PADDED = "The token's parts are padded with =, which those of a JWT must not be."
-THREE_PARTS = "A JWT is three base64url parts joined by dots."
+PADDED = "The token's parts are padded with =; a JWT has no padding."
+THREE_PARTS = "The token is not three base64url parts joined by dots."
 ENCRYPTED = "The token is encrypted (JWE); only signed tokens are accepted."
 HEADER = "The token's header is not a base64url JSON object."
 PAYLOAD = "The token's payload is not a base64url JSON object."
@@ -129,7 +129,7 @@ ODD = b64(b'{"alg":"x"}')  # asks for one = behind it; H, P and S ask for none
 def test_padding_has_one_spelling(token: str) -> None:
     with pytest.raises(Rejection) as caught:
         parse(token.encode(), allow_padding=True)
-    assert caught.value.details == "The token's parts are padded with =, but not as base64 is."
+    assert caught.value.details == "The token's parts are padded with =, but the number of = is wrong."
 
 
 NOT_ONE_OBJECT = [
@@ -226,7 +226,7 @@ def sized(header_bytes: int, token_bytes: int) -> bytes:
         pytest.param(sized(64, MAX_TOKEN_BYTES + 2), Reason.TOKEN_TOO_LARGE.details, id="oversize: just"),
         pytest.param(b"A" * 300_000, Reason.TOKEN_TOO_LARGE.details, id="oversize: 300 KB"),
         pytest.param(
-            sized(MAX_HEADER_BYTES + 4, 5000), "The token's header is larger than is accepted.", id="oversize: header"
+            sized(MAX_HEADER_BYTES + 4, 5000), "The token's header is larger than 4 KiB.", id="oversize: header"
         ),
     ],
 )

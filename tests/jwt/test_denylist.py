@@ -73,8 +73,14 @@ TIME = "must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z"
         ([], "an entry is an object with iss, and jti, sub or issued_before"),
         ({}, "iss is missing: jti and sub mean nothing without their issuer"),
         ({"jti": "a"}, "iss is missing: jti and sub mean nothing without their issuer"),
-        ({"iss": ISS}, "jti, sub or issued_before is missing: all tokens of an issuer are never meant"),
-        ({"iss": ISS, "until": 5}, "jti, sub or issued_before is missing: all tokens of an issuer are never meant"),
+        (
+            {"iss": ISS},
+            "jti, sub or issued_before is missing; without them an entry means all tokens",
+        ),
+        (
+            {"iss": ISS, "until": 5},
+            "jti, sub or issued_before is missing; without them an entry means all tokens",
+        ),
         ({"iss": ISS, "jti": "a", "sub": "b"}, "jti names one token; leave out sub and issued_before"),
         ({"iss": ISS, "jti": "a", "issued_before": 5}, "jti names one token; leave out sub and issued_before"),
         ({"iss": 5, "jti": "a"}, "iss must be text, and not empty"),
@@ -83,8 +89,11 @@ TIME = "must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z"
         ({"iss": ISS, "sub": ""}, "sub must be text, and not empty"),
         ({"iss": ISS, "sub": None}, "sub must be text, and not empty"),
         ({"iss": ISS, "sub": ["a"]}, "sub must be text, and not empty"),
-        ({"iss": ISS, "Sub": "a"}, "unknown member 'Sub'; one of: iss, issued_before, jti, sub, until"),
-        ({"iss": ISS, "jti": "a", "exp": 5}, "unknown member 'exp'; one of: iss, issued_before, jti, sub, until"),
+        ({"iss": ISS, "Sub": "a"}, "'Sub' is not a member of an entry; one of: iss, issued_before, jti, sub, until"),
+        (
+            {"iss": ISS, "jti": "a", "exp": 5},
+            "'exp' is not a member of an entry; one of: iss, issued_before, jti, sub, until",
+        ),
         ({"iss": ISS, "jti": "a", "until": None}, f"until {TIME}"),
         ({"iss": ISS, "jti": "a", "until": True}, f"until {TIME}"),
         ({"iss": ISS, "jti": "a", "until": -1}, f"until {TIME}"),
@@ -179,7 +188,7 @@ def test_an_entry_about_the_same_takes_the_place_of_the_one_before(denylist: Den
 def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: DenyList) -> None:
     with pytest.raises(Unusable) as caught:
         denylist.add({"iss": "https://issuer.test", "jti": "t1"})
-    expected = f"iss is not that of a configured issuer; one of: {ISS}, {ALIAS}, https://other.test/"
+    expected = f"iss is not the iss of a configured issuer; one of: {ISS}, {ALIAS}, https://other.test/"
     assert str(caught.value) == expected
     assert (len(denylist), denylist.changes) == (0, 0)
 
@@ -187,7 +196,7 @@ def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: D
 def test_operators_cannot_fill_the_memory(denylist: DenyList) -> None:
     for number in range(MAX_ADDED):
         denylist.add({"iss": ISS, "jti": str(number)})
-    with pytest.raises(Unusable, match="put them into the file"):
+    with pytest.raises(Unusable, match="put further entries into the file"):
         denylist.add({"iss": ISS, "jti": "more"})
 
 

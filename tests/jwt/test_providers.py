@@ -142,7 +142,7 @@ async def test_a_slash_too_many_or_too_few_is_understood_and_named(name: str, cl
     wrong = issuer.issuer.removesuffix("/") if issuer.issuer.endswith("/") else f"{issuer.issuer}/"
     row = ROWS[name]._replace(lines=ROWS[name].lines.replace(f"issuer: {issuer.issuer}", f"issuer: {wrong}"))
     which = "few" if issuer.issuer.endswith("/") else "many"
-    said = f"  issuer has a slash too {which}; its tokens have {issuer.issuer}, which is accepted too: write that"
+    said = f"  issuer has a slash too {which}; the tokens have {issuer.issuer}, which is accepted too: write that"
     assert said not in preset_lines(right)
     assert said in preset_lines(configured(row))
     async with sidecar_of(row, clock) as sidecar:

@@ -58,7 +58,7 @@ async def test_other_kinds_of_token_are_refused(typ: str) -> None:
     with pytest.raises(Rejection) as caught:
         await verified(verifier(), token(typ=typ))
     assert caught.value.reason is Reason.TOKEN_MALFORMED
-    assert caught.value.details == "The token is of another type (typ) than is accepted."
+    assert caught.value.details == "The token's type (typ) is not accepted here."
 
 
 @pytest.mark.parametrize("typ", [None, 5, True, [], ["JWT"], {"JWT": 1}])

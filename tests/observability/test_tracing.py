@@ -198,7 +198,7 @@ async def test_a_collector_that_is_down_holds_nobody_up_and_is_told_of_once(capl
         for _ in range(3):
             assert (await stack.fetch(stack.good())).status == 200
     said = [record.getMessage() for record in caplog.records if "spans" in record.getMessage()]
-    assert said == ["event=spans_lost do='Look at the collector that tracing.endpoint names; requests go on.'"]
+    assert said == ["event=spans_lost do='Check the collector at tracing.endpoint; requests are served without spans.'"]
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
@@ -308,7 +308,7 @@ try:
 except CannotStart as error:
     print(error)
 """
-    assert python(code).startswith("tracing: needs OpenTelemetry: install the extra otel, as ")
+    assert python(code).startswith("tracing: needs OpenTelemetry; install the extra otel ")
 
 
 async def test_several_lines_of_tracestate_are_one_list() -> None:

@@ -39,16 +39,16 @@ def test_what_posix_makes_of_two_slashes_in_front_ends_without_one(path: str) ->
     [
         ("/a\\b", "'\\\\' as it is"),
         ("/`", "'`' as it is"),
-        ("/a b", "a character that is no visible ASCII"),
-        ("/\x7f", "a character that is no visible ASCII"),
-        ("/é", "a character that is no visible ASCII"),
+        ("/a b", "a character outside visible ASCII"),
+        ("/\x7f", "a character outside visible ASCII"),
+        ("/é", "a character outside visible ASCII"),
     ],
 )
 def test_a_character_that_is_no_part_of_a_path_is_named_where_it_can_be_shown(path: str, told: str) -> None:
     with pytest.raises(Rejection) as caught:
         readings(path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
-    assert caught.value.details == f"The path has {told}, which programs read in different ways: encode it."
+    assert caught.value.details == f"The path has {told}, which programs read in different ways; percent-encode it."
 
 
 def test_what_a_backend_may_ignore_has_the_names_of_the_configuration() -> None:

@@ -105,7 +105,7 @@ def test_one_kind_of_demand_is_enough_to_refuse(demand: dict[str, list[str]]) ->
 @pytest.mark.parametrize("roles", [[], ["a"], ["b"], ["b", "c"], "a", "a b", None, 5, {"a": 1}, [["a", "b"]]])
 def test_a_missing_role_is_refused(roles: object) -> None:
     rejection = refusal(Policy(roles=["a"], any_role=["b", "c"]), alice(roles=roles))
-    assert (rejection.reason, rejection.details) == (Reason.CLAIM_MISMATCH, "The token lacks a role this needs.")
+    assert (rejection.reason, rejection.details) == (Reason.CLAIM_MISMATCH, "The token lacks a required role.")
     assert (rejection.reason.status, rejection.scope) == (403, None)
 
 

@@ -189,5 +189,5 @@ def test_when_a_token_is_sent_on(settings: dict[str, Any], route: dict[str, Any]
 
 
 def test_a_rule_that_lets_nobody_in_cannot_report() -> None:
-    with pytest.raises(ConfigError, match="mode: contradicts auth: deny, which lets nobody in"):
+    with pytest.raises(ConfigError, match="mode: contradicts auth: deny, which refuses every request"):
         config(routes=[{"path": "/x", "auth": "deny", "mode": "report"}])

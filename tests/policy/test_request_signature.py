@@ -171,7 +171,7 @@ async def test_without_a_signature_none_is_sent() -> None:
     ("content", "problem"),
     [
         (None, "cannot be read: No such file or directory"),
-        (b"short\n", "holds a secret of 5 bytes; at least 32 cannot be guessed"),
+        (b"short\n", "holds a secret of 5 bytes; use at least 32"),
     ],
 )
 def test_the_sidecar_does_not_start_without_its_secret(content: bytes | None, problem: str, tmp_path: Path) -> None:

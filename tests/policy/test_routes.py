@@ -342,7 +342,7 @@ def test_a_rule_may_refuse_encoded_slashes(refusing: Route, slash: str) -> None:
     assert routes.match("GET", f"/other/a{slash}b") is OTHERWISE
     with pytest.raises(Rejection) as caught:
         routes.match("GET", f"/files/a{slash}b")
-    assert caught.value.details == "The path has an encoded slash or backslash, which its rule refuses."
+    assert caught.value.details == "The path has an encoded slash or backslash, and its rule refuses both."
 
 
 CASES = Routes(
@@ -378,8 +378,8 @@ def test_a_path_that_is_another_rules_but_for_what_programs_ignore_is_refused(pa
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
     if "%" not in path and "//" not in path:
         assert caught.value.details == (
-            "Another rule is for this path but for what many programs ignore: the case of letters, a slash or dot at the end, or "
-            "a format such as .json."
+            "Another rule covers this path but for a difference that many programs ignore: the case of letters, a slash or "
+            "dot at the end, or a format such as .json."
         )
 
 
@@ -537,10 +537,13 @@ def test_a_prefix_ends_with_a_segment() -> None:
 @pytest.mark.parametrize(
     ("path", "details"),
     [
-        ("/a`b", "The path has '`' as it is, which programs read in different ways: encode it."),
-        ("/a\\b", "The path has '\\\\' as it is, which programs read in different ways: encode it."),
-        ("/a%zz", "The path has a % that begins no escape: a % itself is %25."),
-        ("/é", "The path has a character that is no visible ASCII, which programs read in different ways: encode it."),
+        ("/a`b", "The path has '`' as it is, which programs read in different ways; percent-encode it."),
+        ("/a\\b", "The path has '\\\\' as it is, which programs read in different ways; percent-encode it."),
+        ("/a%zz", "The path has a % that begins no escape; write %25 for a %."),
+        (
+            "/é",
+            "The path has a character outside visible ASCII, which programs read in different ways; percent-encode it.",
+        ),
     ],
 )
 def test_a_character_that_is_not_read_is_named(path: str, details: str) -> None:

@@ -5,7 +5,7 @@
 
 Each case is a valid file with some changes. `check` says what is wrong with it, or nothing; what has no problem is started, but
 for its listeners; and a running sidecar reads it in place of its own. Nothing may raise, end, or take longer than a few seconds,
-and nothing may be called a fault of the sidecar. Nothing leaves the process where it can have a network of its own.
+and nothing may be called a bug of the sidecar. Nothing leaves the process where it can have a network of its own.
 """
 
 import argparse
@@ -177,7 +177,7 @@ class Fuzz:
             self.outcomes["reloaded"] += 1
         elif self.live.file.refused is not None:
             said = " ".join(map(str, self.live.file.refused.problems))
-            assert "fault of the sidecar" not in said, said
+            assert "the sidecar has a bug" not in said, said
         assert self.live.failed is not None
         assert not self.live.failed.done(), f"it would have ended: {self.live.failed.exception()!r}"
 

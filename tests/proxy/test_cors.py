@@ -127,4 +127,4 @@ async def test_explain_says_who_answers_a_preflight() -> None:
     async with running(routes=ROUTES, cors=CORS) as stack:
         question = Question("OPTIONS", "/", None, headers=(("Origin", APP), *PREFLIGHT))
         told = str(await explain(stack.sidecar.assembly, question, stack.clock))
-        assert "nobody: it is a CORS preflight of an allowed origin, answered here" in told
+        assert "nobody: it is a CORS preflight of an allowed origin, which the sidecar answers" in told

@@ -127,14 +127,14 @@ def test_each_way_in_which_files_cannot_be_used_has_its_sentence(tmp_path: Path)
     key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
     assert why(cert, key).startswith(f"{key}: the key is encrypted")
     key.write_bytes(trustme.CA().issue_cert("a").private_key_pem.bytes())
-    assert why(cert, key) == f"{key}: the key is not that of the certificate in {cert}"
+    assert why(cert, key) == f"{key}: the key does not belong to the certificate in {cert}"
     key.write_bytes(b"nonsense")
-    assert why(cert, key) == f"{key}: no private key in PEM could be read from it"
+    assert why(cert, key) == f"{key}: holds no PEM private key"
     key.write_bytes(good_key)
     cert.write_bytes(authority().cert_pem.bytes() + good_cert)
     assert why(cert, key).startswith(f"{cert}: the chain is in the wrong order")
     cert.write_bytes(b"nonsense")
-    assert why(cert, None) == f"{cert}: no certificate with its key in PEM could be read from it"
+    assert why(cert, None) == f"{cert}: holds no PEM certificate with its key"
 
 
 def test_a_certificate_has_its_time(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_backend_of_another_authority_is_told() -> None:
     ):
         assert (await stack.fetch(stack.good())).status == 502
         [kept] = stack.sidecar.live.telemetry.refusals
-        assert kept.cause.startswith("The backend's certificate is of an authority that is not in")
+        assert kept.cause.startswith("The backend's certificate comes from an authority that is not in")
 
 
 async def test_a_backend_that_speaks_plain_http_is_told() -> None:
@@ -191,7 +191,7 @@ async def test_a_backend_that_speaks_plain_http_is_told() -> None:
     ):
         assert (await stack.fetch(stack.good())).status == 502
         [kept] = stack.sidecar.live.telemetry.refusals
-        assert kept.cause.startswith("The backend speaks no TLS there, plain http perhaps")
+        assert kept.cause.startswith("The backend does not speak TLS on this port, perhaps plain http")
 
 
 @pytest.mark.parametrize(

@@ -285,11 +285,11 @@ def asked_about(**other: str) -> tuple[str, str, bytes]:
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"X_Forwarded_Method": "G T"}, "The front proxy names a method that is none."),
-        ({"X_Forwarded_Uri": "/a b"}, "The front proxy names a target that is none."),
+        ({"X_Forwarded_Method": "G T"}, "The front proxy names an invalid method."),
+        ({"X_Forwarded_Uri": "/a b"}, "The front proxy names an invalid target."),
         ({"X_Forwarded_Host": "a/b"}, "The request needs exactly one valid Host header."),
         ({"X_Forwarded_Host": ""}, "The request needs exactly one valid Host header."),
-        ({"x_forwarded_uri": "/y"}, "The front proxy must say x-forwarded-uri exactly once."),
+        ({"x_forwarded_uri": "/y"}, "The front proxy must send x-forwarded-uri exactly once."),
     ],
 )
 def test_a_question_that_is_not_whole_is_refused_with_its_reason(other: dict[str, str], sentence: str) -> None:
@@ -321,4 +321,4 @@ def test_a_question_is_one_by_its_path_and_may_be_asked_by_trusted_proxies(targe
         return
     with pytest.raises(Rejection) as caught:
         forward_auth.asks(head, stranger)
-    assert caught.value.details == "Only a proxy among trusted_proxies may ask here."
+    assert caught.value.details == "Only a proxy in trusted_proxies may ask here."

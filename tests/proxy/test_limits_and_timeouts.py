@@ -386,7 +386,7 @@ async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
         await stack.backend.received()
         answer = await stack.fetch(stack.good())
         refusal(answer, 503, "overloaded")
-        assert answer.json()["details"] == "All connections to the service behind this proxy are busy."
+        assert answer.json()["details"] == "All connections to the service behind this proxy are in use."
         assert answer.get("retry-after") == "1"
         held.release.set()
         assert (await at_work).status == 200

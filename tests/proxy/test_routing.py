@@ -68,7 +68,10 @@ async def test_a_path_too_long_for_a_regular_expression_that_may_fit_is_refused(
         assert await code(stack, request("GET", begins.ljust(2048, "x"))) == (403, "route_denied")
         answer = await stack.fetch(request("GET", begins.ljust(2049, "x")))
         assert (answer.status, answer.json()["code"]) == (400, "path_ambiguous")
-        assert answer.json()["details"] == "The path is too long for the rules that it may meet."
+        assert (
+            answer.json()["details"]
+            == "The path is too long for the rules with a regular expression that may cover it."
+        )
         assert stack.backend.requests == []
         for method, target, host in (
             ("POST", begins, "sidecar.test"),

@@ -406,7 +406,7 @@ async def test_origin_that_accepts_nothing_is_a_504() -> None:
         async with running(upstream=url, timeouts={"connect": "100ms"}) as stack:
             answer = await stack.fetch(stack.good())
             assert (answer.status, answer.json()["code"]) == (504, "upstream_timeout")
-            assert answer.json()["details"] == "The service behind this proxy accepts no connection."
+            assert answer.json()["details"] == "The service behind this proxy did not accept a connection in time."
         for other in others:
             other.close()
 
@@ -424,7 +424,7 @@ async def test_retries_send_a_post_at_most_once(stack: Stack, method: str, body:
         stack.backend.handler = ends
         answer = await client.request(stack.good(method, "/once", body=body))
         assert (answer.status, answer.json()["code"]) == (502, "upstream_unreachable")
-        assert answer.json()["details"] == "The service behind this proxy ended the connection."
+        assert answer.json()["details"] == "The service behind this proxy closed the connection."
     assert [seen.target for seen in stack.backend.requests] == ["/", "/once"]
 
 

@@ -38,7 +38,7 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             assert re.search(
                 rf"^wrong \d+ requests .*refused: audience_mismatch, on \(default\), /billing/\*\. Since {TIME}", first
             )
-            assert f"the configuration {hash_} was taken into use" in first
+            assert f"the configuration {hash_} is now in use" in first
             # Which refusals, and why this one?
             await page.locator("#problem-list li").first.get_by_role("link").click()
             await shown(page, "#refusal-list li:first-child", "audience_mismatch")
@@ -65,7 +65,7 @@ async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> Non
             only = await shown(page, "#problem-list li", "partner")
             assert re.search(
                 rf"^warning The keys of partner could not be fetched: .*: no connection\. "
-                rf"Those that are here serve for \d+ min more\. Since {TIME}",
+                rf"The present keys stay trusted for \d+ min\. Since {TIME}",
                 only,
             )
             assert await page.locator("#problem-list li").count() == 1
@@ -106,6 +106,6 @@ async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
             await shown(page, "#issuers-count", "^2 issuers$")
             # Which routes suffer?
             await sees(page, "Routes")
-            first = await shown(page, "#route-table tbody tr:first-child", "what no rule names")
+            first = await shown(page, "#route-table tbody tr:first-child", "all other requests")
             assert re.search(r"a token (\d+) \1 ", first), "all that come are refused"
             told.stack.secrets.errors.clear()

@@ -33,7 +33,7 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
 NOTHING_TO_SHOW = {
     "Backend errors",
     "Clock of the issuer",
-    "Let in without a token",
+    "Accepted without a token",
     "Stripped headers",
     "Files and handshakes",
 }

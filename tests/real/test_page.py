@@ -178,7 +178,7 @@ async def test_the_issuers_with_their_keys_and_what_is_wrong_with_them(browser: 
                 assert r"http://127.0.0.1:9/\u202e: no connection" in await main.locator(".error").inner_text()
                 issuer.on_discovery = None
                 await page.get_by_role("button", name="Refresh keys of main").click()
-                await shown(page, "[data-is=result]", "^asked a moment ago, again in [23]\\d s$")
+                await shown(page, "[data-is=result]", "^fetched a moment ago, possible again in [23]\\d s$")
 
                 issuer.rotate()
                 stack.sidecar.assembly.sources["main"].refresh(force=True)
@@ -247,7 +247,7 @@ async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_
         await shown(page, "#refusal-list", "^(?!.*orders).*trial")
         assert await page.locator("#refusal-list li").count() == 1
         await page.get_by_label("Search").first.fill("nothing like it")
-        await page.get_by_text("None of the last refusals fits what you have chosen.").wait_for()
+        await page.get_by_text("None of the last refusals matches your choice.").wait_for()
 
 
 async def test_nothing_moves_while_it_is_read(browser: "Browser") -> None:
@@ -332,7 +332,7 @@ async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None
         assert await page.locator("#groups tbody tr").count() == 2
 
         await sees(page, "Routes")
-        await page.get_by_role("button", name="what no rule names: show its refusals").click()
+        await page.get_by_role("button", name="all other requests: show its refusals").click()
         await shown(page, "#refusal-list", "^(?!.*admin)")
         assert await refused(page) == ["token_missing GET /x 401"]
 
@@ -396,7 +396,7 @@ async def test_a_pasted_token_is_explained_and_not_kept(browser: "Browser") -> N
         await page.get_by_label("Path").fill("/admin/x")
         await page.get_by_role("button", name="Explain", exact=True).click()
         verdict = await shown(page, "#verdict", "^Refused")
-        assert verdict == "Refused: 403 scope_insufficient. The token lacks a scope this needs."
+        assert verdict == "Refused: 403 scope_insufficient. The token lacks a required scope."
         last = page.locator("#steps li").last
         assert re.sub(r"\s+", " ", await last.inner_text()).startswith(
             "✗ scopes scope_insufficient: expected all of: admin"
@@ -573,7 +573,9 @@ async def test_a_reload_is_followed_and_one_that_failed_is_told_with_its_lines(
         await stack.sidecar.reload.reload()
         assert stack.secrets.errors.pop(0).startswith("event=config_kept")
         stack.secrets.errors.clear()
-        await page.get_by_text("A changed configuration was refused (3 problems); the one before is in use.").wait_for()
+        await page.get_by_text(
+            "A changed configuration was refused (3 problems); fix the file. The previous configuration stays in use."
+        ).wait_for()
         await page.get_by_role("link", name="Show configuration").click()
         await shown(page, "#file-problems", "line 4, issuers.main.audience\\s*unknown key; did you mean audiences?")
         await shown(page, "#refused-lines", r"4\s*audience: \*\*\*\s*unknown key; did you mean audiences\?")

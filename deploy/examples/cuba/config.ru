@@ -1,17 +1,17 @@
 # frozen_string_literal: true
 
 # gem install cuba puma; puma --bind tcp://127.0.0.1:9292
-# Loopback: nothing outside this pod or host reaches it. `jwt`, `net/http` and the key set are gone from this file.
+# Loopback: only this pod or host can reach it. This file needs no `jwt`, no `net/http` and no key set.
 require 'cuba'
 require 'json'
 
-# What jwt-sidecar says about a request.
+# The identity headers of jwt-sidecar.
 class Identity
   def initialize(env)
     @env = env
   end
 
-  # What did not come through the sidecar with a good token has no status, or another.
+  # A request that did not come through the sidecar with a valid token has no status or another one.
   def verified?
     @env['HTTP_X_JWT_STATUS'] == 'verified'
   end

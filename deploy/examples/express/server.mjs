@@ -7,7 +7,7 @@ const claims = (header) => JSON.parse(Buffer.from(header, 'base64url').toString(
 
 const app = express();
 
-// What did not come through the sidecar with a good token has no status, or another.
+// A request that did not come through the sidecar with a valid token has no status or another one.
 app.use((request, response, next) => {
   if (request.get('X-JWT-Status') === 'verified') next();
   else response.status(403).json({ error: 'Not verified' });
@@ -18,8 +18,8 @@ app.get('/protected', (request, response) => {
   response.json({ message: 'Access granted', sub: text(request.get('X-JWT-Sub')), user });
 });
 
-// Loopback: nothing outside this pod or host reaches it. The sidecar keeps idle connections for 75 s; longer here, so that Node is
-// not the one to close them.
+// Loopback: only this pod or host can reach it. The sidecar keeps idle connections for 75 s; Node keeps them
+// longer, so that it does not close them first.
 const server = app.listen(process.env.PORT ?? 9292, '127.0.0.1', () => {
   console.log(`listening on http://127.0.0.1:${server.address().port}`);
 });

@@ -12,7 +12,7 @@ import (
 	"os"
 )
 
-// verified lets only those requests through that came from the sidecar with a good token; others have no status, or another.
+// verified accepts only requests from the sidecar with a valid token; others have no status or another one.
 func verified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-JWT-Status") != "verified" {
@@ -44,7 +44,7 @@ func main() {
 	if port == "" {
 		port = "9292"
 	}
-	// Loopback: nothing outside this pod or host reaches it.
+	// Loopback: only this pod or host can reach it.
 	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		log.Fatal(err)

@@ -43,7 +43,7 @@ class Backend {
 
     static void handle(HttpExchange exchange) throws IOException {
         var headers = exchange.getRequestHeaders();
-        // What did not come through the sidecar with a good token has no status, or another.
+        // A request that did not come through the sidecar with a valid token has no status or another one.
         if (!"verified".equals(headers.getFirst("X-JWT-Status"))) {
             answer(exchange, 403, "{\"error\": \"Not verified\"}");
         } else if (!exchange.getRequestURI().getPath().equals("/protected")) {
@@ -66,7 +66,7 @@ class Backend {
 
     public static void main(String[] arguments) throws IOException {
         int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "9292"));
-        // Loopback: nothing outside this pod or host reaches it.
+        // Loopback: only this pod or host can reach it.
         var server = HttpServer.create(new InetSocketAddress(InetAddress.getByName("127.0.0.1"), port), 0);
         server.setExecutor(Executors.newFixedThreadPool(8));
         server.createContext("/", Backend::handle);

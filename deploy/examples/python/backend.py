@@ -18,10 +18,10 @@ def claims(header: str) -> dict:
 
 class Backend(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one piece; in two, the second waits 40 ms for the first to be acknowledged
+    wbufsize = -1  # send an answer in one piece: a second piece would wait 40 ms for an acknowledgement
 
     def do_GET(self) -> None:
-        # What did not come through the sidecar with a good token has no status, or another.
+        # A request that did not come through the sidecar with a valid token has no status or another one.
         if self.headers["X-JWT-Status"] != "verified":
             self.answer(403, {"error": "Not verified"})
         elif self.path != "/protected":
@@ -40,7 +40,7 @@ class Backend(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    # Loopback: nothing outside this pod or host reaches it.
+    # Loopback: only this pod or host can reach it.
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "9292"))), Backend)
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

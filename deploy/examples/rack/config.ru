@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # puma --bind unix:///run/app/app.sock
-# A unix socket, for the sidecar `upstream: unix:///run/app/app.sock`: whoever may open the file reaches it, and nobody else.
+# A unix socket, for the sidecar `upstream: unix:///run/app/app.sock`: only users who may open the file can reach it.
 require 'json'
 
 # Percent-encoded UTF-8, nil without the claim. (URI.decode_www_form_component would turn + into a space.)
@@ -18,7 +18,7 @@ def answer(status, body)
 end
 
 run(lambda do |env|
-  # What did not come through the sidecar with a good token has no status, or another.
+  # A request that did not come through the sidecar with a valid token has no status or another one.
   next answer(403, error: 'Not verified') unless env['HTTP_X_JWT_STATUS'] == 'verified'
   next answer(404, error: 'Not found') unless env['PATH_INFO'] == '/protected'
 

@@ -11,7 +11,7 @@ module Identity
 
   private
 
-  # What did not come through the sidecar with a good token has no status, or another.
+  # A request that did not come through the sidecar with a valid token has no status or another one.
   def require_identity
     render json: { error: 'Not verified' }, status: :forbidden unless request.headers['X-JWT-Status'] == 'verified'
   end

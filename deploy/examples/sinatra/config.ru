@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # puma --bind tcp://127.0.0.1:9292
-# Loopback: nothing outside this pod or host reaches it.
+# Loopback: only this pod or host can reach it.
 require 'json'
 require 'sinatra/base'
 
@@ -21,7 +21,7 @@ class Backend < Sinatra::Base
 
   before do
     content_type :json
-    # What did not come through the sidecar with a good token has no status, or another.
+    # A request that did not come through the sidecar with a valid token has no status or another one.
     halt 403, JSON.generate(error: 'Not verified') unless request.env['HTTP_X_JWT_STATUS'] == 'verified'
   end
 

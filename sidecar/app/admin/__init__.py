@@ -1,1 +1,1 @@
-"""What operators may ask and change while the proxy runs."""
+"""The admin listener, for operators."""

@@ -1,4 +1,4 @@
-"""The listener for operators, on loopback unless the configuration says otherwise. It has no password, but a `guard`."""
+"""The admin listener, on loopback by default. It has no password; `guard` protects it from browsers."""
 
 import re
 from itertools import islice
@@ -26,15 +26,13 @@ from sidecar.gateway.signing_key import key_set
 from sidecar.jwt.compact_jws import strict_json_object
 from sidecar.observability.rejection_log import KEPT
 
-MAX_BODY_BYTES = 64 * 1024  # of a request; the largest is an entry of the deny list
-KEY_SET_CACHE_CONTROL = (
-    "public, max-age=60"  # a restart may bring a new key, and backends should not be long without it
-)
+MAX_BODY_BYTES = 64 * 1024  # of a request; the largest one is an entry of the deny list
+KEY_SET_CACHE_CONTROL = "public, max-age=60"  # short, since a restart may bring a new key that backends need
 REFRESH_STATUS = {"fetched": 200, "cooldown": 429, "failed": 502}
 
 
 class Admin:
-    """Answers operators. `host` is the one that the listener is bound to."""
+    """The admin listener's application. `host` is the address that it is bound to."""
 
     def __init__(self, live: Live, host: str, clock: Clock) -> None:
         self._live = live
@@ -67,7 +65,7 @@ class Admin:
         return app
 
     async def _status(self, request: web.Request) -> web.Response:
-        """The first that an operator asks. `after`: only refusals that are newer than so many of their total, `most` of them."""
+        """State and problems. `after` and `most`: only the last `most` refusals after the first `after` of their total."""
         after, most = _number(request, "after", 0), _number(request, "most", KEPT)
         return web.json_response(self._overview.told(after, most))
 
@@ -75,11 +73,11 @@ class Admin:
         return web.json_response(about(self._live, self._clock))
 
     async def _report(self, _request: web.Request) -> web.Response:
-        """What rules in report mode would have refused, and which of them can be enforced."""
+        """The refusals of rules in report mode, and the rules that are safe to enforce."""
         return web.json_response(report(self._live, self._clock))
 
     async def _timeline(self, request: web.Request) -> web.Response:
-        """`after`: only what is newer than this Unix time."""
+        """The timeline after the Unix time `after`."""
         return web.json_response(timeline(self._live.history, _number(request, "after", 0)))
 
     async def _routes(self, _request: web.Request) -> web.Response:
@@ -96,7 +94,7 @@ class Admin:
         return web.json_response({"issuers": issuers(self._live.assembly, self._clock)})
 
     async def _refresh(self, request: web.Request) -> web.Response:
-        """Fetch the keys of one issuer, or of all, and tell how it ended; the worst of it is the status."""
+        """Fetch the keys of one issuer or of all. The status is that of the worst result."""
         sources = self._live.assembly.sources
         name = request.match_info.get("issuer")
         if name is not None and name not in sources:
@@ -109,7 +107,7 @@ class Admin:
         return web.json_response({"issuers": results}, status=status, headers=retry)
 
     async def _rejections(self, request: web.Request) -> web.Response:
-        """The last refusals, or with `by` all of them in groups; with `code`, `issuer`, `route` or `mode` only these."""
+        """The last refusals, or with `by` counts in groups; `code`, `issuer`, `route` and `mode` filter them."""
         wanted = {name: request.query[name] for name in (*GROUPED_BY, "mode") if name in request.query}
         telemetry = self._live.telemetry
         if "by" not in request.query:
@@ -118,7 +116,7 @@ class Admin:
             return web.json_response({"refusals": telemetry.refusals.total, "rejections": last})
         by = request.query["by"].split(",")
         if not set(by) <= set(GROUPED_BY):
-            raise Refused(400, f"by must name some of: {', '.join(GROUPED_BY)}, with commas between them.")
+            raise Refused(400, f"by must be a comma-separated list of: {', '.join(GROUPED_BY)}.")
         return web.json_response({"groups": groups(telemetry, self._live.history.minute(), by, wanted)})
 
     async def _rejection(self, request: web.Request) -> web.Response:
@@ -128,7 +126,7 @@ class Admin:
         return web.json_response(refusal(kept))
 
     async def _explain(self, request: web.Request) -> web.Response:
-        """What would happen to a request with this token. It is not kept, and no part of it is told."""
+        """Explain a request with this token. The token is not kept, and no part of it is in the answer."""
         asked = await _members(request, {"method": "GET", "path": "/", "host": "localhost", "token": ""})
         token = asked["token"].strip().encode("utf-8", "surrogatepass")
         question = Question(asked["method"], asked["path"], token or None, asked["host"])
@@ -169,27 +167,27 @@ class Admin:
 
     async def _undrain(self, _request: web.Request) -> web.Response:
         if not self._live.undrain():
-            raise Refused(409, "It is stopping, and that cannot be taken back.")
+            raise Refused(409, "The sidecar is stopping, and that cannot be undone.")
         return web.json_response({"draining": False})
 
 
 def _number(request: web.Request, name: str, default: int) -> int:
-    """A whole number of the query. Raises Refused."""
+    """A whole number in the query. Raises Refused."""
     number = request.query.get(name, str(default))
-    if re.fullmatch(r"[0-9]{1,18}", number) is None:  # Python reads no number of thousands of digits
+    if re.fullmatch(r"[0-9]{1,18}", number) is None:  # Python does not parse thousands of digits
         raise Refused(400, f"{name} must be a number.")
     return int(number)
 
 
 async def _members(request: web.Request, defaults: dict[str, Any]) -> dict[str, Any]:
-    """The members of a JSON body, each of its default's type; an empty body has none. Raises Refused."""
+    """The members of a JSON body, with the types of `defaults`; an empty body has none. Raises Refused."""
     try:
         members = strict_json_object(await request.read() or b"{}")
     except ValueError:
         raise Refused(400, "The body must be a JSON object.") from None
     for name, value in members.items():
         if name not in defaults:
-            raise Refused(400, f"The body has a member that is not known; there are: {', '.join(defaults)}.")
+            raise Refused(400, f"The body has an unknown member; use only: {', '.join(defaults)}.")
         if type(value) is not type(defaults[name]):
             kind = "true or false" if defaults[name] is False else "text"
             raise Refused(400, f"{name} must be {kind}.")

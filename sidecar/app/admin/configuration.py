@@ -1,8 +1,7 @@
-"""The configuration as it may be shown: its lines without secrets, and what is wrong with a changed file that was refused.
+"""The configuration without secrets, and the problems of a changed file that was refused.
 
-A configuration holds few secrets, and may hold them in places that nobody thought of. So these are not shown: values of
-`jwks_headers`, credentials and queries in URLs, defaults of variables, whatever looks like a token, comments, and each value on a
-line that has a problem.
+A configuration may hold a secret in any place. So the page never shows: values of `jwks_headers`, credentials and queries in
+URLs, defaults of variables, anything that looks like a token, comments, and the values on a line with a problem.
 """
 
 import re
@@ -17,7 +16,7 @@ from sidecar.common.masking import without_tokens
 from sidecar.config import Config
 
 HIDDEN = "***"
-SECRET = frozenset({"jwks_headers"})  # keys whose values are
+SECRET = frozenset({"jwks_headers"})  # keys with secret values
 
 _CREDENTIALS = re.compile(r"(://)[^/?#\s]*@")
 _QUERY = re.compile(r"(://[^?#\s]*\?)[^\s\"']+")
@@ -26,7 +25,7 @@ _COMMENT = re.compile(r"#.*")
 
 
 def configuration(config: Config, file: ConfigurationFile) -> dict[str, Any]:
-    """What is in use, and under `refused` a changed file that is not, with its problems."""
+    """The configuration in use, and under `refused` a changed file that was refused, with its problems."""
     refused = file.refused
     return {
         "file": None if file.path is None else str(file.path),
@@ -53,7 +52,7 @@ def configuration(config: Config, file: ConfigurationFile) -> dict[str, Any]:
 
 
 def shown(text: str, wrong: Set[int] = frozenset()) -> list[str]:
-    """The lines of a file, without what may be secret; `wrong` are those with a problem. None of one that is no YAML."""
+    """The lines of a file without possible secrets; `wrong` are lines with a problem. Empty for a file that is not YAML."""
     try:
         values = sorted(_values(yaml.compose(text, Loader=yaml.SafeLoader), "value", set()))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
@@ -61,9 +60,7 @@ def shown(text: str, wrong: Set[int] = frozenset()) -> list[str]:
     parts = []
     at = 0
     for begin, end, kind in values:
-        parts.append(
-            _COMMENT.sub("", text[at:begin])
-        )  # between two values there is nothing else that could hold a word
+        parts.append(_COMMENT.sub("", text[at:begin]))  # no other text between two values
         value = text[begin:end]
         first = text.count("\n", 0, begin) + 1
         lines = range(first, first + value.count("\n") + 1)
@@ -77,7 +74,7 @@ def shown(text: str, wrong: Set[int] = frozenset()) -> list[str]:
 
 
 def _values(node: Any, kind: str, seen: set[int]) -> Iterator[tuple[int, int, str]]:
-    """Where the scalars are, and of which kind each is: key, value or secret. What an alias repeats is looked at once."""
+    """The positions of the scalars and their kind: key, value or secret. Each aliased node is visited once."""
     if node is None or id(node) in seen:
         return
     seen.add(id(node))

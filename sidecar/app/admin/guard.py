@@ -1,8 +1,8 @@
-"""Who may ask the listener for operators, which has no password.
+"""Protects the admin listener, which has no password, from pages in browsers.
 
-Any page in a browser on the same machine can send requests there: under the page's own name that it lets point to loopback (DNS
-rebinding), or as a form. So the Host must be one that only this machine has, an Origin the same, and what changes something
-must be JSON, which a form cannot send.
+A page in a browser on the same machine can send requests to it: under its own name that resolves to loopback (DNS rebinding),
+or by a form. So the Host must be a name of this machine, an Origin must be the same, and a request that changes something must
+be JSON, which a form cannot send.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 section 9.2.1
 
 
 class Refused(web.HTTPException):
-    """A request that is not served; the text says why."""
+    """A refused request; the text says why."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status_code = status
@@ -27,7 +27,7 @@ class Refused(web.HTTPException):
 
 
 def guarded(host: str) -> Middleware:
-    """Lets through what may be asked of a listener that is bound to `host`, and writes every refusal as JSON."""
+    """Middleware that refuses requests of other origins to a listener at `host`, and writes every refusal as JSON."""
 
     @web.middleware
     async def guard(
@@ -36,7 +36,7 @@ def guarded(host: str) -> Middleware:
         try:
             _check(request, host)
             response = await handler(request)
-        except web.HTTPException as error:  # aiohttp's own are text
+        except web.HTTPException as error:  # aiohttp's own errors are text
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             phrase = PHRASES.get(error.status) or HTTPStatus(error.status).phrase
             fields = {"error": error.text if isinstance(error, Refused) else phrase}

@@ -1,4 +1,4 @@
-"""What the key cache is doing, issuer by issuer, and its refresh on demand."""
+"""The state of each issuer's keys, and refreshes on demand."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from sidecar.jwt.jwks.cache import JwksSource
 
 
 def issuers(assembly: Assembly, clock: Clock) -> list[dict[str, Any]]:
-    """Every configured issuer and its keys; durations in seconds."""
+    """Every configured issuer with its keys; durations are in seconds."""
     return [_issuer(issuer, assembly.sources[name], clock) for name, issuer in assembly.config.issuers.items()]
 
 
@@ -55,7 +55,7 @@ def _s(seconds: float | None) -> float | None:
 
 
 async def refreshed(sources: list[JwksSource], *, force: bool) -> list[dict[str, Any]]:
-    """Ask these issuers now, each unless it was asked within its cooldown, and tell how that ended."""
+    """Fetch the keys of these issuers now, except during a cooldown, and return the results."""
     flights = [(source, source.refresh(force=force)) for source in sources]
     if waited_for := {flight for _, flight in flights if flight is not None}:
         await asyncio.wait(waited_for)

@@ -1,4 +1,4 @@
-"""The page for people at the root of the admin listener: a few files that need nothing but this listener."""
+"""The admin page: a few static files that load nothing from other hosts."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FILES = {
     "/codes": ("codes.json", "application/json"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 } | {f"/{module.name}": (module.name, "text/javascript") for module in sorted(FOLDER.glob("*.js"))}
-# Nothing from elsewhere, nothing inline, no form that could put a token into an address, no frame around it.
+# No other origins, no inline code, no form that could put a token into a URL, no frames.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -19,7 +19,7 @@ POLICY = (
 
 
 async def page(request: web.Request) -> web.Response:
-    """One of FILES."""
+    """Serve one of FILES."""
     name, content_type = FILES[request.path]
     return web.Response(
         body=(FOLDER / name).read_bytes(),

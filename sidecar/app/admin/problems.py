@@ -1,4 +1,4 @@
-"""What is wrong at this moment, in sentences: the first thing that an operator asks."""
+"""The current problems, in sentences."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from sidecar.common.clock import Clock, iso_time
 from sidecar.common.errors import Reason
 from sidecar.observability.counters import Spell
 
-NOTEWORTHY = 0.05  # of the requests of the last minute: refusals for one reason that are more than noise
-FEW = 5  # refusals in a minute that are noise whatever their share
+NOTEWORTHY = 0.05  # share of the last minute's requests from which refusals with one code are a problem
+FEW = 5  # refusals in a minute that are never a problem
 MOST = 0.5
-NAMED = 3  # routes in one sentence; of more their number is told
-PART = 0.3  # of the refusals of now: a step with fewer is before they became so many
-PAUSED = 2  # such steps in a row that are a pause, and not the beginning
-BEFORE_S = 120.0  # what has changed so shortly before something began may be its cause
+NAMED = 3  # routes in one sentence; of more, only the number
+PART = 0.3  # share of the current refusals; a step with fewer is before their increase
+PAUSED = 2  # such steps in a row that mark the beginning
+BEFORE_S = 120.0  # a change within this time before a problem may be its cause
 OURS = {reason.code for reason in (Reason.INTERNAL_ERROR, Reason.OVERLOADED, Reason.SIGNING_UNAVAILABLE)}
 UPSTREAM = {reason.code for reason in Reason if reason.code.startswith("upstream_")}
 
 
 class Problem(NamedTuple):
-    """What is wrong: how bad (bad, warn or note), with what, whose name, in words, and since which Unix time if that is known."""
+    """A problem: level (bad, warn or note), kind and name of the object, sentence, and Unix time of its begin if known."""
 
     level: str
     what: str
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 
 def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, Any]]:
-    """All that is wrong, the worst first, and each with what changed shortly before it began."""
+    """All problems, the worst first, each with a change shortly before it began."""
     found = [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately]
     found.sort(key=lambda problem: ("bad", "warn", "note").index(problem.level))
     return [
@@ -50,12 +50,12 @@ def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, 
 
 
 def of_the_minute(live: Live, minute: Counted) -> list[Problem]:
-    """What the last minute shows to be wrong with backends, and with requests."""
+    """The problems of backends and requests in the last minute."""
     return [*_of_upstreams(live, minute), *_of_refusals(live, minute)]
 
 
 def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
-    """The last change of something else before it began, as far as that is known: to a step of the time axis."""
+    """The last change of another object before a problem began, or None."""
     since = problem.since
     if since is None:
         return None
@@ -69,7 +69,7 @@ def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
 
 
 def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: float) -> float:
-    """When refusals of one issuer and code became as many as the `number` of the last minute: `since`, or a later step."""
+    """The Unix time at which refusals with one issuer and code rose to `number` a minute: `since`, or a later step."""
     level = number / RECENT * PART
     began, quiet = history.steps[-1].at + STEP_S if history.steps else since, 0
     for step in reversed(history.steps):
@@ -87,22 +87,24 @@ def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: f
 def _of_the_sidecar(live: Live) -> Iterator[Problem]:
     file = live.file
     if live.resources.draining:
-        yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves on until it is stopped.")
+        yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves until it is stopped.")
     if file.refused is not None:
         count = _number(len(file.refused.problems), "problem")
-        text = f"A changed configuration was refused ({count}); the one before is in use."
+        text = f"A changed configuration was refused ({count}); fix the file. The previous configuration stays in use."
         yield Problem("bad", "configuration", "", text, file.refused.at)
     for key in file.restart_needed:
-        yield Problem("note", "configuration", key, f"{key} has changed in the file, and waits for a restart.")
+        yield Problem("note", "configuration", key, f"{key} has changed in the file; restart the sidecar to apply it.")
     for followed in live.assembly.gateway.files:
         if followed.problem is not None:
-            yield Problem("bad", "file", followed.path.name, f"{followed.problem}; what was read before is in use.")
+            yield Problem("bad", "file", followed.path.name, f"{followed.problem}; the previous content stays in use.")
     denylist = live.assembly.denylist
     if denylist.path is not None and denylist.problem is not None:
-        yield Problem("bad", "file", denylist.path.name, f"{denylist.problem}; what was read before is in use.")
+        yield Problem("bad", "file", denylist.path.name, f"{denylist.problem}; the previous content stays in use.")
     for renewed in live.certificates:
         if renewed.problem is not None:
-            yield Problem("bad", "file", renewed.files[0].name, f"{renewed.problem}; what was read before is in use.")
+            yield Problem(
+                "bad", "file", renewed.files[0].name, f"{renewed.problem}; the previous content stays in use."
+            )
 
 
 def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
@@ -111,13 +113,13 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
         since = state.since if state is not None and state.state == source.state else None
         why = f": {source.last_error}" if source.last_error else ""
         if source.state == "absent" and source.jwks is None and source.last_error is None:
-            yield Problem("note", "issuer", name, f"The first keys of {name} have not come yet.")
+            yield Problem("note", "issuer", name, f"The first keys of {name} have not been fetched yet.")
         elif source.state == "absent":
             yield Problem("bad", "issuer", name, f"{name} has no usable keys, so its tokens get 503{why}", since)
         elif source.state == "stale":
             left_s = source.trusted_until - clock.monotonic()
             text = (
-                f"The keys of {name} could not be fetched{why}. Those that are here serve for {_minutes(left_s)} more."
+                f"The keys of {name} could not be fetched{why}. The present keys stay trusted for {_minutes(left_s)}."
             )
             yield Problem("warn", "issuer", name, text, since)
         offset_s = source.issuer_clock.offset_s or 0.0
@@ -127,7 +129,7 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
                 "warn",
                 "issuer",
                 name,
-                f"The clock of {name} is {abs(offset_s):.0f} s {way} this one; one of the two is wrong.",
+                f"The clock of {name} is {abs(offset_s):.0f} s {way} this one; set the clock that is wrong.",
             )
 
 
@@ -159,14 +161,14 @@ def _of_upstream(live: Live, name: str) -> Iterator[tuple[tuple[str, str, str, b
 
 
 def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
-    """Codes that are refused more than a little, by issuer."""
+    """Frequent refusals by issuer and code."""
     requests = sum(minute.requests.values())
     numbers: Counter[tuple[str, str, bool]] = Counter()
     since: dict[tuple[str, str, bool], float] = {}
     routes: dict[tuple[str, str, bool], list[str]] = {}
     for kind, number in minute.refused.items():
         route, issuer, code, reported = kind
-        if number <= 0 or code in UPSTREAM:  # those are said of the upstream
+        if number <= 0 or code in UPSTREAM:  # reported with the upstream
             continue
         key = (issuer, code, reported)
         numbers[key] += number

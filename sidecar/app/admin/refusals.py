@@ -1,4 +1,4 @@
-"""What was refused: the last refusals one by one, and all of them in groups."""
+"""The last refusals, and counts of refusals in groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ MODES = {False: "enforce", True: "report"}
 
 
 def refusal(kept: Refusal) -> dict[str, Any]:
-    """One refusal. `method`, `path` and `host` are null where the bytes never became a request."""
+    """One refusal. `method`, `path` and `host` are null for bytes that were no valid request."""
     return {
         "time": iso_time(kept.at),
         "request_id": kept.request_id,
@@ -37,12 +37,12 @@ def refusal(kept: Refusal) -> dict[str, Any]:
 
 
 def fits(told: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
-    """Has a refusal, or a group of them, all of these values?"""
+    """Does a refusal or a group have all of these values?"""
     return all(told[name] == value for name, value in wanted.items())
 
 
 def groups(counts: Counts, minute: Counted, by: Sequence[str], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Refusals that have the same mode and the same values of `by`, those that came most in the last minute first."""
+    """Refusals grouped by mode and `by`, the most frequent of the last minute first."""
     found: dict[tuple[str, ...], tuple[Spell, int]] = {}
     for kind, spell in counts.spells.items():
         route, issuer, code, reported = kind

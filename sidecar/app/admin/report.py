@@ -1,4 +1,4 @@
-"""Report mode: which rules can be enforced, with the numbers behind it."""
+"""Report mode: the rules that are safe to enforce, with the numbers."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from sidecar.app.state import Live
 from sidecar.common.clock import Clock, iso_time
 from sidecar.policy.routes import Route
 
-ENOUGH = 300  # requests without a refusal: then fewer than 1 in 100 would be refused, with a certainty of 95 %
+ENOUGH = 300  # requests without a refusal: fewer than 1 in 100 would be refused, with 95 % certainty
 
 
 def report(live: Live, clock: Clock) -> dict[str, Any]:
-    """What rules in report mode would have refused since the configuration in use was taken, and whether that is nothing."""
+    """The refusals of rules in report mode since the last reload or start, and whether there are none."""
     counted = live.history.now().since(live.file.counted)
     rules = {rule.name: rule for rule in live.assembly.handler.routes.all if rule.report}
     return judged(
@@ -24,7 +24,7 @@ def report(live: Live, clock: Clock) -> dict[str, Any]:
 
 
 def judged(told: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a report, of one process or of several together, with what they mean."""
+    """Add the conclusions to the numbers of a report, of one or several processes."""
     for rule in told["routes"]:
         requests, refused = rule["requests"], sum(one["count"] for one in rule["refused"])
         rule["would_be_refused"] = refused

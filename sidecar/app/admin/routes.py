@@ -1,4 +1,4 @@
-"""The rules with what came to them."""
+"""The routes with their counts."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +11,7 @@ from sidecar.observability.record import NO_ROUTE
 
 
 def routes(assembly: Assembly, history: History) -> list[dict[str, Any]]:
-    """Every rule in its order, then what met none. Rules with one path have one name, and are counted together."""
+    """Every rule in order, then the requests without a route. Rules with the same path share a name and a count."""
     now, minute = history.now(), history.minute()
     refused, lately = _by_route(now.refused), _by_route(minute.refused)
     found = [

@@ -1,4 +1,4 @@
-"""What is going on at a glance: which process this is, what is wrong, and what it counts."""
+"""The summary of a sidecar: the process, its problems and its counts."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ STATES = ("fresh", "stale", "absent")
 
 
 class Status:
-    """Answers `/status`. What the last minute shows is worked out once for each time that it was counted."""
+    """Answers `/status`. The last minute is evaluated once for each new count."""
 
     def __init__(self, live: Live, clock: Clock) -> None:
         self._live = live
@@ -29,7 +29,7 @@ class Status:
         self._traffic: dict[str, Any] = {}
 
     def told(self, after: int, most: int) -> dict[str, Any]:
-        """All of it, and of the refusals the last `most` that came after so many of their total."""
+        """The status, with the last `most` refusals after the first `after` of their total."""
         live, clock = self._live, self._clock
         minute = live.history.minute()
         if minute is not self._minute:
@@ -50,7 +50,7 @@ class Status:
 
 
 def about(live: Live, clock: Clock) -> dict[str, Any]:
-    """Which process this is."""
+    """The identity of the process."""
     now = clock.wall()
     return {
         "pid": os.getpid(),
@@ -73,7 +73,7 @@ def about(live: Live, clock: Clock) -> dict[str, Any]:
 
 
 def _since_the_start(live: Live) -> dict[str, Any]:
-    """`refused` and `reported` are by code."""
+    """Counts since the start; `refused` and `reported` are by code."""
     telemetry = live.telemetry
     refused: Counter[str] = Counter()
     reported: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The last hour on a time axis: what was counted, and what has changed."""
+"""The last hour on a time axis: counts and changes."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sidecar.common.clock import iso_time
 
 
 def timeline(history: History, after: float) -> dict[str, Any]:
-    """The steps and events that began after a Unix time."""
+    """The steps and events after a Unix time."""
     return {
         "step_s": STEP_S,
         "steps": [_step(step) for step in history.steps if step.at > after],
@@ -30,5 +30,5 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def event(one: Event) -> dict[str, Any]:
-    """Something that has changed."""
+    """A change."""
     return {"at": iso_time(one.at), "what": one.what, "name": one.name, "level": one.level, "text": one.text}

@@ -1,4 +1,4 @@
-"""How the backends do: what they answered in the last minute, their connections, and what probes found."""
+"""The backends: their answers in the last minute, connections and probes."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""The configuration -> the objects that serve requests. The only place that knows both."""
+"""Builds the objects that serve requests from the configuration. Only this folder knows both."""

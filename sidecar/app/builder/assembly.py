@@ -1,6 +1,6 @@
-"""config -> objects: everything that a request meets, made once. Nothing is opened here, but for files of our own keys.
+"""Builds all objects that a request uses, once for a configuration. It opens nothing but files of signing keys.
 
-One assembly belongs to one configuration. Whoever holds the `handler` of an assembly holds all of it.
+One assembly belongs to one configuration. Its `handler` refers to all of its objects.
 """
 
 from collections.abc import Callable
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 
 class Assembly:
-    """The objects of one configuration, by the names that it uses. Raises Unusable.
+    """The objects of one configuration, by their names in it. Raises Unusable.
 
-    Those of `previous`, the one in use until now, are used on where their settings have not changed: keys need no fetch then,
-    and connections stay.
+    Objects of `previous`, the assembly in use, are reused if their settings have not changed, so that keys need no fetch and
+    connections stay open.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Assembly:
         ]
         self.probes = {
             name: Probe(
-                # A pool of its own: a backend without a free connection is busy, not ill.
+                # A separate pool: a backend without a free connection is busy, not unhealthy.
                 backend(
                     config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines, resources
                 ),
@@ -121,7 +121,7 @@ class Assembly:
         )
 
     def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, UpstreamPool]]:
-        """Key sources and upstreams that another configuration would make just so."""
+        """The key sources and upstreams that are the same with another configuration."""
         own = self.config
         sources = {
             name: self.sources[name]
@@ -138,35 +138,35 @@ class Assembly:
         return sources, upstreams
 
     def take_over(self, old: "Assembly") -> None:
-        """Go on in its place: its keys where none could be had, and their graces; what was added to the deny list, its counts."""
+        """Take over state from the previous assembly: missing keys, grace periods, added entries of the deny list, counters."""
         for name, issuer in self.config.issuers.items():
             if name in old.sources and same_place(issuer, old.config.issuers[name]):
                 self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
         self.denylist.tell_waiting()
         own, before = self.handler.verifier, old.handler.verifier
-        # What is taken back from now on is refused to those, too, who still wait for a key in the old verifier.
+        # The old verifier still serves requests that wait for a key, so later revocations must reach it too.
         before.denylist = self.denylist
         own.count_from(before)
 
     @property
     def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:
-        """What has to look outside again and again."""
+        """The objects with a background task that keeps them fresh."""
         return [*self.sources.values(), self.denylist, *self.gateway.files]
 
     def awaited_issuers(self, *, late: bool) -> list[str]:
-        """The issuers whose first keys readiness waits for; when it is late, only the required ones, if any keys are there."""
+        """The issuers whose first keys readiness waits for. `late`: only the required ones, if any issuer has keys."""
         missing = [name for name, source in self.sources.items() if source.jwks is None]
         without_them = late and len(missing) < len(self.sources)
         waits = (True,) if without_them else (True, None)
         return sorted(name for name in missing if self.config.issuers[name].required in waits)
 
     def stale(self) -> bool:
-        """May no issuer's keys be believed any more?"""
+        """Has no issuer trusted keys?"""
         return bool(self.sources) and not any(source.usable for source in self.sources.values())
 
     async def close(self, *, at_once: bool = False) -> None:
-        """End everything that the objects have opened; `at_once` without waiting for spans to be sent."""
+        """Close everything that the objects have opened; `at_once`: without waiting for spans to be sent."""
         for upstream in self.upstreams.values():
             upstream.close()
         for source in self.sources.values():

@@ -1,4 +1,4 @@
-"""A part of the configuration -> the object that it stands for. Each function makes one; none opens anything but files."""
+"""Builds single objects from parts of the configuration. The functions open nothing but files."""
 
 from collections.abc import Sequence
 from pathlib import Path as File
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 
 def files_read(config: Config) -> list[File]:
-    """The files that an assembly of this configuration reads once: with another content it is another assembly.
+    """The files that an assembly of this configuration reads once. A change of one needs a new assembly.
 
-    Those of keys, certificates, bearer tokens and the deny list are looked at again by whoever uses them.
+    Files of keys, certificates, bearer tokens and the deny list are not among them: their users check them for changes.
     """
     files = [
         config.assertion.key_file if config.assertion else None,
@@ -49,7 +49,7 @@ def files_read(config: Config) -> list[File]:
 
 
 def token_sources(config: Config) -> TokenSources:
-    """Where the token of a request is looked for."""
+    """The places of tokens in requests."""
     return TokenSources(list(map(_place, config.token_sources)), first=config.several_tokens == "first")
 
 
@@ -64,14 +64,14 @@ def _place(source: settings.TokenSource) -> Place:
 
 
 def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:
-    """What becomes of the headers of clients: whatever could be taken for one that is only ours to send is dropped."""
+    """The policy for clients' headers: those that could pass for the sidecar's own headers are dropped."""
     own = [*config.identity_headers, config.claims_header or ""]
     own += [ours.header for ours in (config.assertion, config.signature) if ours is not None]
     read = tokens.roles
     if config.api_keys is not None:
         read |= {config.api_keys.header.lower()}
     if config.signing is not None:
-        read |= {"authorization"}  # ours goes there, and no other beside it
+        read |= {"authorization"}  # the minted token goes there, and no other one
     dropped = HOP_BY_HOP | set(map(fold, own))
     if config.method_override == "drop" and any(route.methods for route in config.routes):
         dropped |= METHOD_OVERRIDE
@@ -79,7 +79,7 @@ def header_policy(config: Config, tokens: TokenSources) -> RequestHeaderPolicy:
         dropped,
         read=read,
         underscores=config.underscore_headers,
-        traced=config.tracing is not None,  # then ours take their place
+        traced=config.tracing is not None,  # then the sidecar writes its own
     )
 
 
@@ -92,7 +92,7 @@ def signing_keys(config: Config) -> list[SigningKey]:
 
 
 def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: dict[str, int]) -> IdentityHeaders:
-    """What the backend is told about who is asking; `keys` are those of the assertion, `counts` is told of each."""
+    """The identity headers; `keys` are the assertion's, `counts` counts its tokens."""
     headers = {
         name: content
         if isinstance(content, tuple)
@@ -119,7 +119,7 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: d
 
 
 def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
-    """The pages of our own by their paths."""
+    """The sidecar's own pages by their paths."""
     found = {} if gateway.issuer is None else dict(gateway.issuer.pages)
     if config.resource_metadata is not None:
         found |= resource_metadata(config, config.resource_metadata).pages
@@ -127,7 +127,7 @@ def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
 
 
 def resource_metadata(config: Config, wanted: settings.ResourceMetadata) -> ResourceMetadata:
-    """What clients are told about where to get a token: all of it is in the configuration."""
+    """The metadata page that tells clients where to get a token."""
     required = [route.require.scopes for route in config.routes if route.require is not None]
     return ResourceMetadata(
         wanted.resource,
@@ -139,26 +139,24 @@ def resource_metadata(config: Config, wanted: settings.ResourceMetadata) -> Reso
 
 
 def tracing(config: Config, clock: Clock) -> "Tracing | None":
-    """What makes spans, if that is configured; only then is OpenTelemetry imported. Raises Unusable without it."""
+    """The tracing, if configured; imports OpenTelemetry. Raises Unusable if it is not installed."""
     if config.tracing is None:
         return None
     try:
         from sidecar.observability.tracing import Tracing, otlp
     except ImportError:
-        raise Unusable(
-            "tracing: needs OpenTelemetry: install the extra otel, as deploy/requirements-otel.txt has it"
-        ) from None
+        raise Unusable("tracing: needs OpenTelemetry; install the extra otel (deploy/requirements-otel.txt)") from None
     return Tracing(otlp(config.tracing.endpoint), clock)
 
 
 def form(config: Config) -> Form:
-    """How refusals look."""
+    """The form of refusals."""
     metadata = None if config.resource_metadata is None else metadata_url(config.resource_metadata.resource)
     return Form(config.realm, config.error_format == "problem", config.error_detail, resource_metadata=metadata)
 
 
 def cors(config: Config) -> Cors | None:
-    """Whose pages may read refusals, if any may."""
+    """The CORS settings, if configured."""
     wanted = config.cors
     if wanted is None:
         return None
@@ -166,7 +164,7 @@ def cors(config: Config) -> Cors | None:
 
 
 def signature(config: Config, clock: Clock) -> Signature | None:
-    """What signs the requests to the backend, if anything does. Raises Unusable."""
+    """The signature of requests to the backend, if configured. Raises Unusable."""
     wanted = config.signature
     if wanted is None:
         return None
@@ -182,7 +180,7 @@ def signature(config: Config, clock: Clock) -> Signature | None:
 def backend(
     config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines, resources: Resources
 ) -> UpstreamPool:
-    """The way to one backend."""
+    """The pool of connections to one backend."""
     timeouts = config.timeouts
     unix = upstream.scheme == "unix"
     return UpstreamPool(
@@ -204,7 +202,7 @@ def backend(
 
 
 def client_limits(config: Config) -> ClientLimits:
-    """What holds for the connections of clients."""
+    """The settings of client connections."""
     timeouts, limits = config.timeouts, config.limits
     return ClientLimits(
         request_headers_s=timeouts.request_headers_s,
@@ -226,6 +224,6 @@ def _renewed(tls: settings.ClientTls) -> Renewed:
 
 
 def forward_auth(config: Config) -> ForwardAuth | None:
-    """What knows the questions of front proxies, if they may ask."""
+    """The forward authentication, if configured."""
     wanted = config.forward_auth
     return None if wanted is None else ForwardAuth(wanted.path, wanted.original)

@@ -1,4 +1,4 @@
-"""The configuration of the gateway half -> its objects."""
+"""Builds the objects of the gateway half."""
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Rejection, Unusable
@@ -13,7 +13,7 @@ from sidecar.jwt.token_places import TokenHeader
 
 
 def gateway(config: Config, clock: Clock, counts: dict[str, int]) -> Gateway:
-    """The objects of one configuration; `counts` is told of each token that is minted. Raises Unusable."""
+    """The gateway half of one configuration; `counts` counts minted tokens. Raises Unusable."""
     accepted = api_keys(config, clock)
     signing = config.signing
     if signing is None:
@@ -30,7 +30,7 @@ def gateway(config: Config, clock: Clock, counts: dict[str, int]) -> Gateway:
 
 
 def api_keys(config: Config, clock: Clock) -> ApiKeys | None:
-    """The API keys that are accepted. Raises Unusable."""
+    """The accepted API keys, if configured. Raises Unusable."""
     wanted = config.api_keys
     if wanted is None:
         return None
@@ -46,7 +46,7 @@ def _mint(
     counts: dict[str, int],
     before: str = "",
 ) -> Mint:
-    """What makes tokens of one kind. Raises Unusable when none of the keys can sign them now."""
+    """A mint. Raises Unusable if no key can sign now."""
     alg = wanted.algorithm
     try:
         ring.value.signer(alg, clock.wall())

@@ -1,4 +1,4 @@
-"""An issuer of the configuration -> where its keys come from, and for how long they are good."""
+"""Builds the key source of an issuer."""
 
 import ssl
 from collections.abc import Callable, Collection
@@ -25,7 +25,7 @@ from sidecar.jwt.jwks.snapshot import Snapshot
 def key_source(
     issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession], snapshot_dir: Path | None
 ) -> JwksSource:
-    """The keys of one issuer, not yet fetched. Only those of another server are worth a snapshot; a secret never has one."""
+    """The key source of one issuer, before its first fetch. Only keys from a server get a snapshot; secrets never do."""
     snapshot = None
     if snapshot_dir is not None and issuer.fetched:
         snapshot = Snapshot(snapshot_dir / f"{issuer.name}.json", issuer.issuer, issuer.jwks_uri or "discovery")
@@ -50,34 +50,34 @@ def _files(issuer: Issuer) -> bool:
 
 
 def same_keys(one: Issuer, other: Issuer) -> bool:
-    """Would both have the same keys, from the same place, for the same time? What their tokens must say does not matter."""
+    """Do both issuers have the same key source? The rules for their tokens do not matter."""
     others = {"issuer_aliases", "required", "assume_issuer", "signer", "preset", "preset_require"}
     names = Issuer.model_fields.keys() - TokenRules.model_fields.keys() - PresetKeys.model_fields.keys() - others
     return all(getattr(one, name) == getattr(other, name) for name in {*names, "clock_skew_s"})
 
 
 def same_place(one: Issuer, other: Issuer) -> bool:
-    """Are the keys of both of the same issuer, from the same file or server, and known in the same way?"""
+    """Do both issuers have the same `iss`, place of keys and TLS settings?"""
     names = ("issuer", *SOURCES, "kid", "more_keys", "jwks_tls", "allow_http")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def fetch(issuer: Issuer, clock: Clock, session: Callable[[], aiohttp.ClientSession]) -> Fetch:
-    """What brings an issuer's keys."""
+    """The fetcher of an issuer's keys."""
     places = [(_of_place(issuer, issuer, clock, session), algorithms(issuer, issuer))]
     places += [(_of_place(place, issuer, clock, session), algorithms(place, issuer)) for place in issuer.more_keys]
     return places[0][0] if len(places) == 1 else SeveralKeySets(places)
 
 
 def algorithms(place: KeyPlace, issuer: Issuer) -> Collection[str]:
-    """The algorithms that the keys of one of an issuer's places may be used with: a secret never with those of public keys."""
+    """The algorithms for the keys of one place of an issuer: a secret never gets algorithms of public keys."""
     if place.secret:
         return SECRET_ALGORITHMS if not issuer.secret else issuer.algorithms
     return ALGORITHMS if issuer.secret else issuer.algorithms
 
 
 def all_algorithms(issuer: Issuer) -> frozenset[str]:
-    """Those of all of an issuer's places."""
+    """The algorithms for all places of an issuer."""
     return frozenset(name for place in (issuer, *issuer.more_keys) for name in algorithms(place, issuer))
 
 

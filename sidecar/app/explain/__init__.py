@@ -1,1 +1,1 @@
-"""`explain`: what would happen to a request, check by check."""
+"""`explain`: tells check by check what would happen to a request."""

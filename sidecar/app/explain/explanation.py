@@ -1,8 +1,7 @@
-"""`explain`: what would happen to a request, check by check, and what the upstream would get.
+"""`explain`: tells check by check what would happen to a request, and what the backend would get.
 
-Nothing is decided here. The request is read, matched and judged by the proxy's own methods, with a verifier that has no token
-remembered and keeps how far this one came; what is here only tells of it. It is told to operators: expected values and claims
-are shown as far as they matter, of secrets and of the token itself nothing.
+It decides nothing itself. The proxy's own code parses, matches and verifies the request, with a verifier that remembers no tokens
+and records the checks. The result is for operators: it shows expected values and claims, but no secrets and no token.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ _HMAC = re.compile(r"v1=[0-9a-f]+")
 
 
 class Step(NamedTuple):
-    """One check and what it found. `mark` is ok, FAIL, or note for what only a reader minds."""
+    """One check and its result. `mark` is ok, FAIL, or note for information."""
 
     mark: str
     name: str
@@ -46,7 +45,7 @@ class Step(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The checks as far as they went, and then why the request would be refused, or where it would go with which head."""
+    """The checks that began, and then the reason of the refusal, or the upstream and the head for it."""
 
     steps: list[Step]
     rejection: Rejection | None = None
@@ -55,7 +54,7 @@ class Explanation(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """All of it as text, line by line."""
+        """The explanation as lines of text."""
         checks = [str(step) for step in self.steps]
         if self.rejection is not None:
             return [*checks, f"rejected: {_said(self.rejection)}"]
@@ -66,7 +65,7 @@ class Explanation(NamedTuple):
 
 
 async def explain_alone(config: Config, question: Question, clock: Clock) -> Explanation:
-    """Explain with everything made and fetched for this one question. Raises CannotExplain."""
+    """Explain with a new assembly and freshly fetched keys. Raises CannotExplain."""
     question.check()
     try:
         assembly = Assembly(config, clock, Deadlines(clock, tick_s=1.0), Resources(), Telemetry(clock))
@@ -84,7 +83,7 @@ async def explain_alone(config: Config, question: Question, clock: Clock) -> Exp
 
 
 async def explain(assembly: Assembly, question: Question, clock: Clock) -> Explanation:
-    """What the proxy of an assembly would do with a request."""
+    """Explain a request with an assembly."""
     steps: list[Step] = []
     handler = assembly.handler
     examination = Examination()
@@ -95,9 +94,11 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
         path = shown(without_tokens(question.path))
         steps.append(Step("ok", "request", f"{question.method} {path}, Host {shown(question.host)}"))
         if (page := handler.pages.get(head.target.partition("?")[0])) is not None:
-            return Explanation(steps, None, f"nobody: it is a page of our own, {page.route.name}, asked for")
+            return Explanation(steps, None, f"nobody: it is the sidecar's own page {page.route.name}, requested")
         if handler.cors is not None and exchange.is_preflight and handler.cors.preflight(head) is not None:
-            return Explanation(steps, None, "nobody: it is a CORS preflight of an allowed origin, answered here")
+            return Explanation(
+                steps, None, "nobody: it is a CORS preflight of an allowed origin, which the sidecar answers"
+            )
         try:
             route = exchange.route = handler.routes.match(exchange.method, exchange.target, exchange.host)
         except Rejection as rejection:
@@ -120,7 +121,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
             identity = handler.authentication.let_in(exchange, refusal)
         except Rejection:
             return Explanation(steps, refusal)
-        steps.append(Step("note", "report", f"would be refused, and is let in: {_said(refusal)}"))
+        steps.append(Step("note", "report", f"would be refused, and is accepted: {_said(refusal)}"))
     upstream = assembly.upstreams.get(route.upstream)
     if upstream is None:
         built, place = identity, "the backend by the front proxy"
@@ -135,7 +136,7 @@ async def explain(assembly: Assembly, question: Question, clock: Clock) -> Expla
 
 
 async def _judged(handler: Handler, exchange: Exchange, route: Route) -> bytes:
-    """The identity headers, also where their keys have to be waited for. Raises Rejection."""
+    """The identity headers; waits for keys if necessary. Raises Rejection."""
     try:
         return handler.authentication.judge(exchange, route)
     except KeysAwaited as keys:
@@ -144,7 +145,7 @@ async def _judged(handler: Handler, exchange: Exchange, route: Route) -> bytes:
 
 
 def _head(assembly: Assembly, question: Question) -> RequestHead:
-    """The request as a connection would hand it over. Raises Rejection."""
+    """The head of the request, as from a connection. Raises Rejection."""
     config = assembly.config
     raw = question.bytes_for(config)
     try:
@@ -158,7 +159,7 @@ def _head(assembly: Assembly, question: Question) -> RequestHead:
 
 
 def _readings(handler: Handler, exchange: Exchange) -> Iterator[Step]:
-    """Each way to read the path and the rule that it meets, where there is more than one way."""
+    """Each reading of the path with its rule, if there are several readings."""
     try:
         meanings = handler.routes.meanings(exchange.method, exchange.target, exchange.host)
     except Rejection:
@@ -190,7 +191,7 @@ def _checks(
     identity: bytes,
     now: float,
 ) -> Iterator[Step]:
-    """A step for each check of a token or key that began; where one refused, it is the last."""
+    """A step for each check of a token or key that began; a refusing check is the last."""
     if seen.token is not None:
         yield Step("ok", "token", f"{len(seen.token)} bytes")
         for check in seen.begun[:-1] if claims is None else seen.begun:
@@ -230,13 +231,13 @@ def _failed(name: str, rejection: Rejection, expected: str = "", found: str = ""
 
 
 def _said(rejection: Rejection) -> str:
-    """Status, code and sentence of the answer."""
+    """The status, code and sentence of a refusal."""
     reason = rejection.reason
     return f"{reason.status} {reason.code}: {rejection.details or reason.error}"
 
 
 def _masked(head: str, question: Question, claims: Claims | None) -> str:
-    """The head for the upstream without the token, without its payload and without our own signatures."""
+    """The head for the backend, with the token, its payload and the sidecar's signatures masked."""
     if question.token:
         head = head.replace(question.token.decode("latin-1"), "***")
     for name, text in question.headers:

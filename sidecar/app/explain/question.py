@@ -1,4 +1,4 @@
-"""A request that `explain` is asked about."""
+"""The request for `explain`."""
 
 import json
 import re
@@ -12,11 +12,11 @@ from sidecar.jwt.examination import shown
 
 
 class CannotExplain(Exception):
-    """There is nothing that could be told; the text says why."""
+    """The request cannot be explained; the text says why."""
 
 
 class Question(NamedTuple):
-    """A request to be explained. `token` None: it brings none, unless one is among the `headers`."""
+    """A request to explain. `token` None: it has no token, unless the `headers` have one."""
 
     method: str
     path: str
@@ -25,19 +25,19 @@ class Question(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
-        """Could a client send it? Raises CannotExplain."""
+        """Check that a client could send the request. Raises CannotExplain."""
         token = b"" if self.token is None else self.token
         for name, text in (("method", self.method), ("path", self.path), ("host", self.host)):
             if not text or re.search(r"[\x00-\x20\x7f]", text):
-                raise CannotExplain(f"the {name} must not be empty, and hold no blanks and control characters")
+                raise CannotExplain(f"the {name} must not be empty or hold spaces or control characters")
         for name, text in self.headers:
             if re.search(r"[\x00-\x1f\x7f]", name + text):
                 raise CannotExplain(f"the header {shown(name)} must be one line of text")
         if re.search(rb"[\x00-\x1f\x7f]", token):
-            raise CannotExplain("the token is more than one line of text")
+            raise CannotExplain("the token must be one line of text")
 
     def bytes_for(self, config: Config) -> bytes:
-        """The request on the wire, its token in the first place where the configuration looks for one; an API key in its own."""
+        """The bytes of the request, with the token in the first configured place, or an API key in its header."""
         target = self.path.encode("utf-8", "surrogateescape")
         lines = [b"Host: " + self.host.encode()]
         lines += [f"{name}: {text}".encode() for name, text in self.headers]

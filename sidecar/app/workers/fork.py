@@ -1,8 +1,8 @@
-"""Makes worker processes, by a fork of a process in which everything is imported and nothing has begun.
+"""Makes worker processes by forks of a process that has imported everything and started nothing.
 
-A fork of the supervisor itself would copy an event loop, threads and connections in the middle of their work. A fresh process
-would import everything again, and share none of that memory: 45 MiB a worker in place of 8. So `Forker` forks once, before there
-is a loop, and that process does nothing but fork, wait for what it has forked, and kill it.
+A fork of the supervisor itself would copy a running event loop, threads and connections. A new process would import everything
+again and share no memory: 45 MiB for each worker in place of 8. So `Forker` forks once before there is a loop, and that process
+only forks, waits for its children, and kills them.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 
 
 class Gone(Exception):
-    """The process that forks is not there any more."""
+    """The process that forks has ended."""
 
 
 class Process:
-    """A process that was forked. `ended` has its exit code, as subprocess writes it."""
+    """A forked process. `ended` has its exit code, in the form of subprocess."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -35,15 +35,15 @@ class Process:
 
 
 class Forker:
-    """Asks the process that forks. `work` is what a worker does with what it begins with; it returns the exit code.
+    """The client of the process that forks. `work` is the worker's function of its begin; it returns the exit code.
 
-    All of them end with this process, however that ends. `gone` ends when the process that forks has.
+    All of them end with this process. `gone` ends when the process that forks has ended.
     """
 
     def __init__(self, work: Callable[[Any], int]) -> None:
         ours, theirs = socket.socketpair()
         gc.collect()
-        gc.freeze()  # what is shared stays shared: no collector touches it
+        gc.freeze()  # shared memory stays shared: the collector does not touch it
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
@@ -58,12 +58,12 @@ class Forker:
         self.gone: asyncio.Task[None]
 
     async def begin(self) -> None:
-        """Use it in this loop."""
+        """Connect it to this loop."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
         self.gone = asyncio.create_task(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Lines: the pid of what was forked, or a pid and its exit code."""
+        """Read lines: the pid of a new process, or a pid and its exit code."""
         with suppress(OSError):
             async for line in reader:
                 pid, *code = map(int, line.split())
@@ -78,7 +78,7 @@ class Forker:
             process.ended.set_result(-signal.SIGKILL)
 
     async def fork(self, begins_with: object) -> Process:
-        """A new worker. Raises Gone, also when it takes too long."""
+        """Fork a worker. Raises Gone, also if it takes too long."""
         asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         if self.gone.done():
             raise Gone
@@ -91,7 +91,7 @@ class Forker:
             raise Gone from None
 
     def kill(self, process: Process) -> None:
-        """End it at once, if it has not ended."""
+        """Kill a process that has not ended."""
         self._writer.write(pickle.dumps(("kill", process.pid)))
 
     def go_on(self) -> None:
@@ -105,14 +105,14 @@ class Forker:
 
 
 def end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent, of this pid, ends."""
+    """Let the kernel kill this process when its parent with this pid ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended meanwhile
         os._exit(1)
 
 
 def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoReturn:
-    # What is sent to all processes of a terminal or a container is for the supervisor, which decides what becomes of these.
+    # Signals to all processes of a terminal or container are for the supervisor, which decides about the workers.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     running: set[int] = set()
@@ -132,8 +132,10 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoRetu
     stream, parent = asked.makefile("rb"), os.getpid()
     with suppress(EOFError, OSError):
         while True:
-            what, value = pickle.load(stream)  # noqa: S301  # of the supervisor, which nobody else can be here
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # no end is told before its beginning
+            what, value = pickle.load(stream)  # noqa: S301  # from the supervisor; no other process has this pipe
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, [signal.SIGCHLD]
+            )  # so that the start of a process is reported before its end
             if what == "kill" and value in running:
                 os.kill(value, signal.SIGKILL)
             elif what == "fork":

@@ -10,7 +10,7 @@ from prometheus_client.samples import Sample
 
 from sidecar.observability.metric_families import PREFIX, encoded
 
-# Counters and histograms add up, and of gauges these. Of the others the largest is told: it is the oldest, or the same in all.
+# Counters, histograms and these gauges are summed. Of other gauges the largest counts: the oldest, or equal in all workers.
 ADD_UP = {
     "requests_in_flight",
     "requests_in_flight_limit",
@@ -38,7 +38,7 @@ SMALLEST = {
 
 
 class Counted(registry.Collector):
-    """What workers have counted, also those that are gone: a counter never falls. `replaced` are those, by why."""
+    """The metrics of all workers, ended ones included, so that counters never fall. `replaced` counts ended workers by reason."""
 
     def __init__(self) -> None:
         self.workers = 0
@@ -47,26 +47,26 @@ class Counted(registry.Collector):
         self._gone: list[Metric] = []
 
     def told(self, pid: int, text: str) -> None:
-        """A worker has told its metrics."""
+        """Take the metrics of a worker."""
         self._last[pid] = list(text_string_to_metric_families(text))
 
     def lost(self, pid: int) -> None:
-        """A worker is gone; what it had counted when it was asked last stays."""
+        """A worker has ended; keep its last counters."""
         counts = [metric for metric in self._last.pop(pid, []) if metric.type != "gauge"]
         self._gone = list(_added_up([self._gone, counts]))
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
-        """All together as text, and its content type."""
+        """The sum of all workers as text, and its content type."""
         once = CollectorRegistry(auto_describe=False)
         once.register(self)
         return encoded(once, accept)
 
     def collect(self) -> Iterable[Metric]:
-        """All together."""
+        """The sum of all workers."""
         yield from _added_up([self._gone, *self._last.values()])
         yield GaugeMetricFamily(f"{PREFIX}workers", "Processes that serve clients.", value=self.workers)
         replacements = CounterMetricFamily(
-            f"{PREFIX}worker_replacements", "Workers that were replaced, by why: died or silent.", labels=("why",)
+            f"{PREFIX}worker_replacements", "Replaced workers, by reason: died or silent.", labels=("why",)
         )
         for why, number in self.replaced.items():
             replacements.add_metric((why,), number)

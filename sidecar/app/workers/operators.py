@@ -1,4 +1,4 @@
-"""Answers cluster and operators for all workers: each is asked, and what they do is done when each worker has done it."""
+"""The health and admin listeners for all workers: asks each worker and combines the answers."""
 
 import json
 import os
@@ -23,7 +23,7 @@ OF_ONE_HOP = {"connection", "content-encoding", "content-length", "date", "serve
 
 
 class Operators:
-    """The applications of the health and the admin listener, which is bound to `host`. `about` is where they are."""
+    """The applications of the health and admin listeners. `host` is the admin listener's address; `about` has their URLs."""
 
     def __init__(self, host: str, supervisor: Supervisor) -> None:
         self.about: dict[str, Any] = {}
@@ -32,7 +32,7 @@ class Operators:
         self._has_been_ready = False
 
     def health(self) -> web.Application:
-        """What a cluster may see."""
+        """The health listener's application."""
         app = web.Application()
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/startupz", self._alive)
@@ -42,7 +42,7 @@ class Operators:
         return app
 
     def admin(self) -> web.Application:
-        """What operators may ask and change."""
+        """The admin listener's application."""
         app = web.Application(middlewares=[guarded(self._host)], client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", PRIVATE + "{rest:.*}", _nothing_here)
         app.router.add_get("/{rest:.*}", self._look)
@@ -51,10 +51,10 @@ class Operators:
         return app
 
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")  # a worker that is not is replaced, without a restart of all
+        return web.Response(text="ok\n")  # the supervisor replaces a dead worker; no restart is needed
 
     async def _ready(self, request: web.Request) -> web.Response:
-        """At first when all workers are; from then on while one is, since another one is on its way."""
+        """At first, ready when all workers are; later while one is, since the others are being replaced."""
         supervisor = self._supervisor
         if supervisor.draining_since is not None:
             return web.Response(status=503, text="draining\n")
@@ -79,7 +79,7 @@ class Operators:
         return response
 
     async def _ask_one(self, request: web.Request) -> web.Response:
-        """What changes nothing, and is the same in all."""
+        """Ask one worker for a value that is the same in all."""
         body = await request.read()
         for worker in self._supervisor.workers:
             with suppress(Silent):
@@ -89,7 +89,7 @@ class Operators:
     async def _look(self, request: web.Request) -> web.Response:
         url = request.rel_url
         after = request.query.get("after", "")
-        if request.path == "/status":  # it is a number of all together
+        if request.path == "/status":  # the refusals of all workers are numbered together
             url = url.without_query_params("after") if re.fullmatch("[0-9]{1,18}", after) else url
         answers = _of_all(await self._supervisor.ask_all("GET", str(url)))
         told = [json.loads(answer.body) for answer in answers if answer.status == 200 and _is_json(answer)]
@@ -117,7 +117,7 @@ class Operators:
                 self._keep(path, body)
         answers = _of_all(by_place)
         if silent := [str(place + 1) for place, answer in by_place.items() if answer is None]:
-            raise Refused(504, f"Not done by all: worker {' and '.join(silent)} does not answer; ask again.")
+            raise Refused(504, f"Not done in every worker: worker {' and '.join(silent)} does not answer; try again.")
         worst = max(answers, key=lambda answer: answer.status)
         if path == "/denylist" or not _is_json(worst) or {answer.status for answer in answers} != {worst.status}:
             return _passed_on(worst)

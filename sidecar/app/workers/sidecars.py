@@ -1,6 +1,6 @@
-"""Several sidecars behind the same ports, run as if they were one.
+"""Several workers behind the same ports.
 
-The sockets of a place stay open while its worker is replaced: connections that wait there are served by the next one.
+The sockets of a place stay open while its worker is replaced, and the next worker serves the connections that wait there.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from sidecar.config.addresses import Address
 
 
 class Sidecars:
-    """Made before there is a loop, since it forks; `run` is how a process runs a coroutine to its end. Raises CannotStart."""
+    """Make it before there is a loop, since it forks. `run` runs a coroutine in a process. Raises CannotStart."""
 
     def __init__(self, config: Config, file: Path, run: Callable[[Coroutine[Any, Any, None]], int]) -> None:
         self.config = config
@@ -48,7 +48,7 @@ class Sidecars:
                 opened.close()
 
     async def start(self) -> None:
-        """Start all workers, and answer for them. Raises CannotStart."""
+        """Start all workers and their health and admin listeners. Raises CannotStart."""
         take_all()
         supervisor = self._supervisor = Supervisor(self.config, self._forker, self._controls)
         self.failed = supervisor.failed
@@ -62,19 +62,19 @@ class Sidecars:
         operators.about = {"health": f"http://{self.health_address}", "admin": f"http://{self.admin_address}"}
 
     def ask_reload(self) -> None:
-        """Let every worker read the configuration again."""
+        """Let every worker reload the configuration."""
         if self._supervisor is not None:
             task = asyncio.create_task(self._supervisor.ask_all("POST", RELOAD))
             self._reloads.add(task)
             task.add_done_callback(self._reloads.discard)
 
     async def drain(self) -> None:
-        """Let every worker drain, and end."""
+        """Let every worker drain and end."""
         assert self._supervisor is not None
         await self._supervisor.drain()
 
     async def stop(self, *, at_once: bool = False) -> None:  # noqa: ARG002  # nothing waits here
-        """End all at once."""
+        """Kill all workers."""
         assert self._supervisor is not None
         await self._supervisor.stop()
         for runner in self._runners:

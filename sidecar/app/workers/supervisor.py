@@ -1,7 +1,7 @@
-"""Keeps the workers alive: starts one for each place, asks each whether it is alive, and replaces what died or does not answer.
+"""Starts a worker for each place, checks that each is alive, and replaces workers that died or do not answer.
 
-All else is done by the workers, each for itself; what operators have done is kept here, so that a worker that comes later has it
-before it serves.
+Each worker does everything else itself. The supervisor keeps the operators' changes, so that a later worker has them before it
+serves.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from sidecar.common.clock import Clock
 from sidecar.config import Config
 from sidecar.jwt.denylist import MAX_ADDED, Entry
 
-BEGIN_S = 30.0  # for a worker to begin
-ALIVE_S = 5.0  # a worker that does not answer within it serves nobody either
+BEGIN_S = 30.0  # for a worker to start
+ALIVE_S = 5.0  # for an answer of a worker; a slower one is replaced
 ASK_EVERY_S = 1.0
-ANSWER_S = 60.0  # for what operators ask; a worker that is stuck ends sooner
-PAUSE_S = 1.0  # before the next try, where a worker could not begin or lived shorter than LIVED_S
+ANSWER_S = 60.0  # for operators' requests; a stuck worker ends sooner
+PAUSE_S = 1.0  # pause after a worker could not start or lived shorter than LIVED_S
 LIVED_S = 10.0
 NO_FORKER = "the process that makes workers has ended"
 
@@ -32,11 +32,11 @@ log = logging.getLogger("sidecar.workers")
 
 
 class Silent(Exception):
-    """A worker has not answered."""
+    """A worker does not answer."""
 
 
 class Answer(NamedTuple):
-    """What a worker has answered."""
+    """The answer of a worker."""
 
     status: int
     headers: dict[str, str]
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 class Worker:
-    """One worker, seen from here."""
+    """A worker, as the supervisor sees it."""
 
     def __init__(self, place: int, process: Process, control: str) -> None:
         self.place = place
@@ -52,7 +52,7 @@ class Worker:
         self._session = aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(path=control))
 
     async def ask(self, method: str, path: str, body: bytes | None = None, within_s: float = ANSWER_S) -> Answer:
-        """What it answers. Raises Silent."""
+        """Send a request to the worker. Raises Silent."""
         try:
             async with (
                 asyncio.timeout(within_s),
@@ -75,15 +75,15 @@ class Worker:
             asked.cancel()
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Close the client of this worker."""
         await self._session.close()
 
 
 class Supervisor:
-    """Keeps a worker in each place: `controls` are the names of their sockets. `failed` ends when none can be replaced any more.
+    """Keeps a worker in each place. `controls` are the names of their sockets. `failed` ends when no worker can be replaced.
 
-    `workers` are those that serve. `denied` and `draining_since` are what operators have done, which changes while nobody begins
-    (`changing`).
+    `workers` are the serving ones. `denied` and `draining_since` are the operators' changes; they change only while no worker
+    starts (`changing`).
     """
 
     def __init__(self, config: Config, forker: Forker, controls: list[str]) -> None:
@@ -107,9 +107,9 @@ class Supervisor:
         await self._forker.begin()
         self._forker.gone.add_done_callback(self._forker_gone)
         try:
-            first = await self._begin(0)  # alone: what it cannot use, the others cannot either
+            first = await self._begin(0)  # alone: the others would fail for the same reason
             if first is None:
-                raise CannotStart("no worker could begin; the line above says why")
+                raise CannotStart("no worker could start; the line above says why")
             others = await asyncio.gather(*(self._begin(place) for place in range(1, self.places)))
         except Gone:
             raise CannotStart(NO_FORKER) from None
@@ -118,11 +118,11 @@ class Supervisor:
 
     def _forker_gone(self, *_: object) -> None:
         if not self._ending and not self.failed.done():
-            log.error("event=forker_died do='All end, since no worker could be replaced; start again.'")
+            log.error("event=forker_died do='Start the sidecar again; it ends, since it could not replace workers.'")
             self.failed.set_exception(CannotStart(NO_FORKER))
 
     async def _begin(self, place: int) -> Worker | None:
-        """A worker that serves; None when it could not, and has said why. Raises Gone."""
+        """Start a worker; None if it failed, which it has logged. Raises Gone."""
         denied = [entry for entry in self.denied.values() if entry.until > self._clock.wall()]
         process = await self._forker.fork(Begin(place, self._text, denied, self.draining_since))
         worker = Worker(place, process, self._controls[place])
@@ -144,7 +144,7 @@ class Supervisor:
         await asyncio.wait({worker.process.ended}, timeout=BEGIN_S)
 
     async def _keep(self, place: int, worker: Worker | None) -> None:
-        """For ever: a worker in this place, another one when it has ended."""
+        """Until cancelled: keep a worker in this place, and replace it when it ends."""
         loop = asyncio.get_running_loop()
         while not self._ending:
             began = loop.time()
@@ -154,7 +154,7 @@ class Supervisor:
                 if self._ending:
                     return
                 self.counted.replaced[why] += 1
-                do = "It is replaced; if it comes again, look at the memory limit."
+                do = "Check the memory limit if this repeats; the worker is replaced."
                 log.error("event=worker_%s worker=%d pid=%d do=%r", why, place + 1, worker.process.pid, do)
             if loop.time() - began < LIVED_S:
                 await asyncio.sleep(PAUSE_S)
@@ -168,7 +168,7 @@ class Supervisor:
                 log.info("event=worker_replaced worker=%d pid=%d", place + 1, worker.process.pid)
 
     async def _until_lost(self, worker: Worker) -> str:
-        """Ask it again and again; `died`, or `silent` when it does not answer in time."""
+        """Check the worker repeatedly; returns `died`, or `silent` if it does not answer in time."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.wait({worker.process.ended}, timeout=ASK_EVERY_S)
@@ -177,10 +177,10 @@ class Supervisor:
             try:
                 answer = await worker.answer(f"{CONFIGURATION}?but={self._digest}", ALIVE_S)
             except Silent as silent:
-                late = loop.time() - asked > 1.5 * ALIVE_S  # this process did not run either: a container was paused
+                late = loop.time() - asked > 1.5 * ALIVE_S  # this process did not run either: the container was paused
                 if isinstance(silent.__cause__, TimeoutError) and not late:
                     return "silent"
-                continue  # it ends; or no descriptor is left here, which is no fault of the worker
+                continue  # it is ending, or the supervisor has no descriptor left, which is not the worker's fault
             if answer is None:
                 return "died"
             if answer.status == 200:
@@ -188,14 +188,14 @@ class Supervisor:
                 self._digest, self._text = told["digest"], told["text"]
 
     def keep_denied(self, entry: Entry) -> None:
-        """Operators have taken tokens back; workers that come later have to know it too."""
+        """Keep an operator's entry of the deny list for later workers."""
         if len(self.denied) >= MAX_ADDED:
             now = self._clock.wall()
             self.denied = {about: kept for about, kept in self.denied.items() if kept.until > now}
         self.denied[entry.about] = entry
 
     async def ask_all(self, method: str, path: str, body: bytes | None = None) -> dict[int, Answer | None]:
-        """What each worker answers, by its place; None of one that does not."""
+        """Place -> the worker's answer; None if it does not answer."""
 
         async def ask(worker: Worker) -> tuple[int, Answer | None]:
             try:
@@ -213,7 +213,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks)
 
     def begin_to_drain(self) -> None:
-        """The workers drain; those that come later have to know it too."""
+        """Keep for later workers that the sidecar drains."""
         if self.draining_since is None:
             self.draining_since = self._clock.monotonic()
 

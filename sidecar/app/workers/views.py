@@ -1,14 +1,14 @@
-"""What several workers answer to the same question of an operator, as one answer."""
+"""Combines the answers of several workers into one."""
 
 import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-# What two items of a list are told apart by, as far as they have it: those of one issuer, route, key or moment are one.
+# The keys that identify an item of a list: items with the same issuer, route, key or time are combined.
 NAMES = ("at", "time", "request_id", "name", "line", "kid", "what", "path", "route", "issuer", "code", "mode")
-SAME = {"line", "column", "status", "seconds"}  # numbers that do not add up, as little as durations (`_s`)
-ALL = {"usable", "last_reload_successful"}  # true only where it is true of all
+SAME = {"line", "column", "status", "seconds"}  # numbers that are not summed; durations (`_s`) are not either
+ALL = {"usable", "last_reload_successful"}  # true only if true in all workers
 FIRST = {"since", "started_at", "fetched_at", "loaded_at"}
 LAST = {"last", "time"}
 WORST_LAST = ("idle", "good", "fresh", "errors", "stale", "failing", "absent", "note", "warn", "bad")
@@ -17,7 +17,7 @@ ONE_CHANGE_S = 5.0  # within which all workers notice it
 
 
 def together(answers: Sequence[Any], name: str = "") -> Any:
-    """One value in place of those that are here under a name: counts add up, of states the worst is told."""
+    """Combine the values under a name: counts are summed, and of states the worst counts."""
     told = [answer for answer in answers if answer is not None]
     if not told:
         return None

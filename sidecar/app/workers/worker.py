@@ -1,4 +1,4 @@
-"""A worker process: a whole sidecar, on sockets that it was given. Operators' calls reach it through the supervisor alone."""
+"""A worker process: a whole sidecar on given sockets. Only the supervisor sends operators' requests to it."""
 
 import asyncio
 import socket
@@ -18,14 +18,14 @@ from sidecar.common.errors import Unusable
 from sidecar.config import Config, ConfigError, parse
 from sidecar.jwt.denylist import Entry
 
-PRIVATE = "/worker/"  # what only the supervisor asks
+PRIVATE = "/worker/"  # paths for the supervisor only
 CONFIGURATION, RELOAD, FINISH = f"{PRIVATE}configuration", f"{PRIVATE}reload", f"{PRIVATE}finish"
 
 
 class Begin(NamedTuple):
-    """What a worker begins with: its place, what operators have done, and the text of the configuration in use.
+    """The input of a worker: its place, the operators' changes, and the text of the configuration in use.
 
-    `text` None: it is still the one that the supervisor has read at its start.
+    `text` None: the configuration that the supervisor read at its start.
     """
 
     place: int
@@ -35,14 +35,14 @@ class Begin(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What stays when a worker is replaced: the sockets of its clients, and the one at which it answers the supervisor."""
+    """The sockets that outlive a worker: those of its clients, and the one for the supervisor."""
 
     clients: list[socket.socket]
     control: socket.socket
 
 
 async def work(config: Config, file: Path, place: Place, supervisor: int, begin: Begin) -> None:
-    """Serve until the supervisor, a process of this pid, says that it is enough. Raises CannotStart."""
+    """Serve until the supervisor, the process with this pid, ends it. Raises CannotStart."""
     try:
         if begin.text is not None:
             config = with_fixed(config, parse(begin.text, str(file), base=file.parent))
@@ -72,7 +72,7 @@ async def work(config: Config, file: Path, place: Place, supervisor: int, begin:
 
 def _private(sidecar: Sidecar, finish: asyncio.Event) -> list[web.RouteDef]:
     async def configuration(request: web.Request) -> web.Response:
-        """The text in use, but for one of this digest."""
+        """The text of the configuration in use, unless the supervisor has it already."""
         config = sidecar.assembly.config
         if request.query.get("but") == config.digest:
             return web.Response(status=304)
@@ -90,7 +90,7 @@ def _private(sidecar: Sidecar, finish: asyncio.Event) -> list[web.RouteDef]:
 
 
 def _only_for(pid: int) -> Middleware:
-    """The socket has a name that any process here can connect to, and the kernel says which one did."""
+    """Middleware for the supervisor only: any process can connect to the socket, and the kernel tells which one did."""
 
     @web.middleware
     async def guarded(
@@ -106,9 +106,9 @@ def _only_for(pid: int) -> Middleware:
 
 
 def control_socket() -> socket.socket:
-    """A socket without a file, which a read-only container need not write."""
+    """A socket in the abstract namespace, which works in a read-only container."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    control.bind("")  # Linux names it
+    control.bind("")  # Linux chooses the name
     control.listen()
     control.setblocking(False)
     return control

@@ -1,1 +1,1 @@
-"""`import`: the configuration of another program -> ours, and by name whatever has no equivalent. Serves that command only."""
+"""`import`: converts the configuration of another program, and names every setting without an equivalent."""

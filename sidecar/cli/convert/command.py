@@ -1,4 +1,4 @@
-"""`jwt-sidecar import envoy|istio FILE`: prints our configuration; what it does not say stands as comments above it."""
+"""`jwt-sidecar import envoy|istio FILE`: prints a configuration, with comments about settings without an equivalent."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from sidecar.cli.convert.istio import istio
 from sidecar.cli.convert.reading import Imported, NotUnderstood
 from sidecar.config import ConfigError, parse
 
-MAX_VALUES = 1_000_000  # aliases of aliases are written out: a short file can stand for more than fits anywhere
+MAX_VALUES = 1_000_000  # aliases of aliases are written out, so a short file can stand for too many values
 _NULLS = ("", "~", "null", "Null", "NULL")
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _TAG_NAMES = ("map", "seq", "str", "null", "bool", "int", "float", "timestamp", "merge", "value")
@@ -20,18 +20,18 @@ _TAGS = {f"tag:yaml.org,2002:{tag}" for tag in _TAG_NAMES}
 
 
 def imported(program: str, file: str) -> Imported:
-    """Our configuration for what a file of `envoy` or `istio` says. Raises NotUnderstood, OSError."""
+    """Convert a file of `envoy` or `istio`. Raises NotUnderstood, OSError."""
     try:
         documents = _documents(Path(file).read_bytes())
         result = istio(documents) if program == "istio" else envoy(documents)
-        result.text(file)  # a key set that it holds can be too deep as well
+        result.text(file)  # a key set in it can be too deep as well
     except RecursionError:
-        raise NotUnderstood("it is nested too deeply, or an alias in it stands for itself") from None
+        raise NotUnderstood("it is nested too deeply, or an alias in it contains itself") from None
     return result
 
 
 def problems_of(text: str) -> list[str]:
-    """What is still wrong with the printed configuration: theirs may say what ours cannot."""
+    """The problems of the printed configuration: the other program may allow values that the sidecar does not."""
     try:
         parse(text, "the printed configuration", environ={})
     except ConfigError as error:
@@ -40,7 +40,7 @@ def problems_of(text: str) -> list[str]:
 
 
 def _documents(content: bytes) -> list[object]:
-    """What the file holds, as mappings, lists, texts and truth values. Numbers stay text: `0123` and `1e3` are as written."""
+    """Parse the file into mappings, lists, texts and booleans. Numbers stay text: `0123` and `1e3` are as written."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -68,7 +68,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _value(node: yaml.Node, budget: Iterator[int]) -> object:
     if next(budget, None) is None:
-        raise NotUnderstood(f"it stands for more than {MAX_VALUES} values; write its aliases out")
+        raise NotUnderstood(f"its aliases expand to more than {MAX_VALUES} values; write them out")
     line = node.start_mark.line + 1
     if node.tag not in _TAGS:
         raise NotUnderstood(f"a value has the tag {node.tag} (line {line})")

@@ -1,6 +1,7 @@
-"""Envoy's filter `jwt_authn` (extensions.filters.http.jwt_authn.v3.JwtAuthentication), alone or in a whole configuration.
+"""Converts Envoy's filter `jwt_authn` (extensions.filters.http.jwt_authn.v3.JwtAuthentication), alone or in a whole
+configuration.
 
-Issuers, keys, places of tokens and headers are imported, and one shape of everything else: every request needs a token.
+Issuers, keys, places of tokens and headers are converted. Of everything else only one form is: every request needs a token.
 """
 
 import re
@@ -22,11 +23,11 @@ _TYPE = ".JwtAuthentication"
 
 
 def envoy(documents: list[object]) -> Imported:
-    """Import a configuration. Raises NotUnderstood."""
+    """Convert a configuration. Raises NotUnderstood."""
     typed = [one for one in mappings(documents) if str(one.get("@type")).endswith(_TYPE)]
     filters = typed or [one for one in mappings(documents) if "providers" in one and "@type" not in one]
     if not filters:
-        raise NotUnderstood("it has no jwt_authn filter: no mapping with providers, or with @type ...JwtAuthentication")
+        raise NotUnderstood("it has no jwt_authn filter (a mapping with providers, or with @type ...JwtAuthentication)")
     imported = Imported()
     surroundings(documents, filters, imported)
     clusters = {
@@ -50,7 +51,7 @@ def _filter(found: Fields, clusters: dict[str, set[str]], imported: Imported) ->
     imported.forward_preflights = found.flag("bypass_cors_preflight")
     requirements, rules = found.take("requirement_map"), found.take("rules")
     if requirements:
-        imported.close("requirement_map", "is not imported: routes ask by its names for what they need")
+        imported.close("requirement_map", "is not imported; routes refer to its names")
         imported.quote({"requirement_map": requirements})
     _rules(Fields({"rules": rules}, "").items("rules"), names, imported)
     imported.quote({"rules": rules})
@@ -61,16 +62,16 @@ def _provider(name: str, provider: Fields, clusters: dict[str, set[str]], import
     issuer: dict[str, Any] = {"issuer": provider.text("issuer"), "audiences": audiences_of(provider, imported)}
     if not issuer["issuer"]:
         issuer["issuer"] = f"https://{len(imported.config['issuers'])}.issuer.invalid/"
-        imported.leave(provider.below("issuer"), "is missing, and tokens must name their issuer here; write it")
+        imported.leave(provider.below("issuer"), "is missing; write it, since the sidecar needs the iss of the tokens")
     _keys(provider, issuer, clusters, imported)
     skew = provider.text("clock_skew_seconds") or "0"
     if not re.fullmatch("[0-9]{1,9}", skew):
         raise NotUnderstood(f"{provider.below('clock_skew_seconds')} is not a number of seconds")
-    if int(skew):  # 0 is Envoy's default of 60 s, and so is ours
+    if int(skew):  # 0 is Envoy's default of 60 s, which is also the sidecar's
         issuer["clock_skew"] = f"{int(skew)}s"
     if not provider.flag("require_expiration"):
         issuer["require_exp"] = False
-        imported.remark(provider.below("require_expiration"), "tokens without exp get in, too; remove it if you can")
+        imported.remark(provider.below("require_expiration"), "accepts tokens without exp; remove it if you can")
     settings = settings_of(
         provider,
         imported,
@@ -82,7 +83,7 @@ def _provider(name: str, provider: Fields, clusters: dict[str, set[str]], import
     _always(provider, ("jwt_cache_config",), imported)
     for key in ("payload_in_metadata", "header_in_metadata"):
         if provider.take(key) is not None:
-            imported.remark(provider.below(key), "is not imported: it is for other filters, and there are none here")
+            imported.remark(provider.below(key), "is not imported; it is for other filters")
     imported.close_left(provider)
     imported.issuer(name, issuer, settings, provider.where)
 
@@ -98,10 +99,10 @@ def _keys(provider: Fields, issuer: dict[str, Any], clusters: dict[str, set[str]
         if cluster in clusters and asked not in clusters[cluster]:
             imported.close(
                 uri.below("cluster"),
-                f"keys come from {' or '.join(sorted(clusters[cluster])) or 'elsewhere'}, and here from {asked}",
+                f"Envoy fetches keys from {' or '.join(sorted(clusters[cluster])) or 'elsewhere'}, the sidecar from {asked}",
             )
         elif cluster not in clusters:
-            imported.remark(uri.below("cluster"), f"keys are fetched from {asked}, wherever {cluster or 'it'} leads")
+            imported.remark(uri.below("cluster"), f"keys are fetched from {asked}, not from {cluster or 'it'}")
     _always(uri, ("timeout",), imported)
     if (duration := remote.take("cache_duration")) is not None:
         issuer["refresh_interval"] = _duration(duration, remote.below("cache_duration"))
@@ -117,7 +118,7 @@ def _keys(provider: Fields, issuer: dict[str, Any], clusters: dict[str, set[str]
 def _always(fields: Fields, names: tuple[str, ...], imported: Imported) -> None:
     for name in names:
         if fields.take(name) is not None:
-            imported.remark(fields.below(name), "is not needed: here it is always so, with numbers of its own")
+            imported.remark(fields.below(name), "is not needed; the sidecar always does it, with its own numbers")
 
 
 def _host_of(uri: str) -> str:
@@ -131,7 +132,7 @@ def _host_of(uri: str) -> str:
 
 
 def _rules(rules: list[Fields], names: set[str], imported: Imported) -> None:
-    """Whether every request needs a token, and if not, whether a valid one always gets in."""
+    """Check that every request needs a token, or else that a valid token is always accepted."""
     everything = False
     for rule in rules:
         match = rule.fields("match")
@@ -139,15 +140,15 @@ def _rules(rules: list[Fields], names: set[str], imported: Imported) -> None:
         asked = _asked(rule.fields("requires"), names)
         everything = everything or (asked == "token" and prefix == "/" and not match)
         if asked == "other" or rule:
-            imported.close(rule.where, "asks for more than a valid token of any of these issuers")
+            imported.close(rule.where, "needs more than a valid token of any of these issuers")
         elif asked == "open":
-            imported.leave(rule.where, "lets requests in without a token")
+            imported.leave(rule.where, "accepts requests without a token")
     if not everything:
-        imported.leave("rules", "what no rule names gets in without a token")
+        imported.leave("rules", "requests that no rule matches are accepted without a token")
 
 
 def _asked(requires: Fields, names: set[str]) -> str:
-    """`token`: a valid one of any of these providers. `open`: none, or such a one. `other`: something else."""
+    """`token`: a valid token of any of these providers. `open`: no token, or such a token. `other`: anything else."""
     if not requires:
         return "open"
     provider, either = requires.text("provider_name"), requires.fields("requires_any")
@@ -171,7 +172,7 @@ def _asked(requires: Fields, names: set[str]) -> str:
 
 
 def _duration(value: object, where: str) -> str:
-    """Seconds as we write them, of protobuf's JSON (`3.5s`) or its struct. Raises NotUnderstood."""
+    """A duration of the configuration, from protobuf's JSON (`3.5s`) or its struct. Raises NotUnderstood."""
     text = str(value.get("seconds", 0) if isinstance(value, dict) else value).removesuffix("s")
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise NotUnderstood(f"{where} is not a duration")

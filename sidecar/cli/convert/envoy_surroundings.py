@@ -64,19 +64,19 @@ def mappings(document: object) -> Iterator[dict[str, Any]]:
 def surroundings(documents: list[object], filters: list[dict[str, Any]], imported: Imported) -> None:
     """Where Envoy listens and where its one route leads, if it does nothing else."""
     for further in filters[1:]:
-        imported.close("http_filters", f"{len(filters)} jwt_authn filters: each is for requests of its own")
+        imported.close("http_filters", f"{len(filters)} jwt_authn filters, each for different requests")
         imported.quote({"rules": further.get("rules")})
     if len(documents) > 1:
         imported.close("the file", f"holds {len(documents)} documents; Envoy reads one")
     if len(documents) == 1 and _unwrapped(documents[0]) is filters[0]:
-        imported.remark("the file", "holds the filter alone; what else Envoy refuses or changes is not in it")
-        imported.remark("upstream", f"the filter does not name the backend; {UPSTREAM} is made up")
+        imported.remark("the file", "holds only the filter; Envoy may refuse or change requests by other settings")
+        imported.remark("upstream", f"the filter does not name the backend; replace {UPSTREAM}")
         return
     beyond = list(_beyond(documents[0], _plain(filters[0]), "", imported))
     for place in beyond:
         imported.close(place)
     if beyond:
-        imported.remark("upstream", f"{UPSTREAM} is made up, and so is where requests come in (listen)")
+        imported.remark("upstream", f"replace {UPSTREAM}, and check listen: neither is in the file")
         return
     resources = Fields(documents[0], "").fields("static_resources")
     (listener,) = resources.items("listeners")
@@ -84,7 +84,7 @@ def surroundings(documents: list[object], filters: list[dict[str, Any]], importe
     if len(listening) == 1:
         imported.config["listen"] = listening[0]
     else:
-        imported.close("static_resources.listeners.0.address", "says not where requests come in")
+        imported.close("static_resources.listeners.0.address", "does not name the address for clients")
     manager = listener.items("filter_chains")[0].items("filters")[0].fields("typed_config")
     host = manager.fields("route_config").items("virtual_hosts")[0]
     wanted = host.items("routes")[0].fields("route").text("cluster")
@@ -94,7 +94,7 @@ def surroundings(documents: list[object], filters: list[dict[str, Any]], importe
             backends.append(cluster)
         else:
             imported.remark(
-                f"clusters.{cluster.get('name')}", "is not needed: keys are fetched from the host of their URI"
+                f"clusters.{cluster.get('name')}", "is not needed; keys are fetched from the host of their URI"
             )
     for place in [place for one in backends for place in _beyond(one, _CLUSTER, f"clusters.{wanted}", imported)]:
         imported.close(place)
@@ -102,7 +102,7 @@ def surroundings(documents: list[object], filters: list[dict[str, Any]], importe
     if len(backends) == 1 and len(found) == 1:
         imported.config["upstream"] = f"http://{found[0]}"
     else:
-        imported.close(f"clusters.{wanted}", f"has no address, or several; {UPSTREAM} is made up")
+        imported.close(f"clusters.{wanted}", f"has no address, or several; replace {UPSTREAM}")
 
 
 def _unwrapped(document: object) -> object:
@@ -123,7 +123,7 @@ def _beyond(found: object, plain: object, where: str, imported: Imported) -> Ite
     if found is plain or plain is _READ:
         return
     if plain is _NAMED:
-        imported.remark(where, "is not imported; nobody's access depends on it")
+        imported.remark(where, "is not imported; it has no effect on access")
     elif isinstance(plain, dict) and isinstance(found, dict):
         names = {spelled: name for name in plain for spelled in (name, camel_case(name))}
         for key, value in found.items():

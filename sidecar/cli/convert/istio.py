@@ -1,6 +1,6 @@
-"""Istio's RequestAuthentication and AuthorizationPolicy (security.istio.io/v1), as many of them as one file holds.
+"""Converts Istio's RequestAuthentication and AuthorizationPolicy objects (security.istio.io/v1) of one file.
 
-Issuers, keys, places of tokens and headers are imported, and one kind of policy: every request needs a token.
+Issuers, keys, places of tokens and headers are converted, and one kind of policy: every request needs a token.
 """
 
 import re
@@ -23,9 +23,9 @@ _WITHOUT_TOKEN = {"from": [{"source": {"notRequestPrincipals": ["*"]}}]}
 
 
 def istio(documents: Iterable[object]) -> Imported:
-    """Import the documents of a file. Raises NotUnderstood."""
+    """Convert the documents of a file. Raises NotUnderstood."""
     imported = Imported()
-    imported.remark("upstream", f"Istio's files do not name the backend; {UPSTREAM} is made up")
+    imported.remark("upstream", f"Istio's files do not name the backend; replace {UPSTREAM}")
     policies: list[tuple[str, str, list[Any]]] = []
     scopes: list[object] = []
     for document in _objects(documents):
@@ -40,13 +40,13 @@ def istio(documents: Iterable[object]) -> Imported:
         scope = [metadata.text("namespace"), *(spec.take(key) for key in ("selector", "targetRefs", "targetRef"))]
         if scopes and scope not in scopes:
             imported.close(
-                name, "is for another namespace or workload than the objects before it; import one at a time"
+                name, "is for another namespace or workload than the objects before it; import one workload at a time"
             )
         scopes.append(scope)
         if any(scope[1:]):
-            imported.remark(name, "this configuration is for the workload that it is put beside, whatever is selected")
+            imported.remark(name, "is not needed; the sidecar protects the workload in its pod")
         for label in metadata.fields("annotations").rest() | metadata.fields("labels").rest():
-            if label.startswith("istio.io/"):  # dry-run, rev: whether it holds at all
+            if label.startswith("istio.io/"):  # dry-run and rev change whether it applies at all
                 imported.close(f"{name}.{label}")
         if kind == "RequestAuthentication":
             for rule in spec.items("jwtRules"):
@@ -63,7 +63,7 @@ def istio(documents: Iterable[object]) -> Imported:
 
 def _objects(documents: Iterable[object]) -> Iterator[Fields]:
     for document in documents:
-        if document is None:  # `---` with nothing behind it
+        if document is None:  # an empty document
             continue
         fields = Fields(document, "")
         items = fields.take("items")
@@ -95,8 +95,8 @@ def _issuer(rule: Fields, imported: Imported) -> None:
     elif inline:
         issuer["jwks_inline"] = decoded(inline, rule.below("jwks"))
     issuer["require_exp"] = False
-    issuer["required_claims"] = ["sub"]  # without one there is no principal, and so no policy that asks for one is met
-    imported.remark(rule.below("issuer"), "tokens without exp get in, too; remove require_exp if you can")
+    issuer["required_claims"] = ["sub"]  # without sub there is no principal, so policies that need one refuse
+    imported.remark(rule.below("issuer"), "accepts tokens without exp; remove require_exp if you can")
     settings = settings_of(
         rule,
         imported,
@@ -106,13 +106,13 @@ def _issuer(rule: Fields, imported: Imported) -> None:
         headers=("outputClaimToHeaders", "header", "claim"),
     )
     if rule.take("timeout") is not None:
-        imported.remark(rule.below("timeout"), "is not needed: keys are fetched in the background, in 5 s at most")
+        imported.remark(rule.below("timeout"), "is not needed; keys are fetched in the background, within 5 s")
     imported.close_left(rule)
     imported.issuer(re.sub(r"^https?://([^/]+).*", r"\1", iss, flags=re.DOTALL), issuer, settings, rule.where)
 
 
 def _policies(policies: list[tuple[str, str, list[Any]]], imported: Imported) -> None:
-    """Whether every request needs a token, and if not, whether a valid one always gets in."""
+    """Check that every request needs a token, or else that a valid token is always accepted."""
     allowing = [rule for _, action, rules in policies if action == "ALLOW" for rule in rules]
     denying = [rule for _, action, rules in policies if action == "DENY" for rule in rules]
     for name, action, rules in policies:
@@ -121,17 +121,19 @@ def _policies(policies: list[tuple[str, str, list[Any]]], imported: Imported) ->
         elif action == "DENY" and not all(_only_without_token(rule) for rule in rules):
             imported.close(name, "refuses requests that bring a valid token")
         elif action == "ALLOW" and _WITH_TOKEN not in allowing:
-            imported.close(name, "lets in some requests, with or without a token, and refuses all others")
+            imported.close(name, "accepts some requests, with or without a token, and refuses all others")
         elif action == "ALLOW" and not all(rule == _WITH_TOKEN for rule in rules) and _WITHOUT_TOKEN not in denying:
-            imported.leave(name, "lets in more than requests with a valid token")
+            imported.leave(name, "accepts more than requests with a valid token")
         elif action == "DENY" and rules != [_WITHOUT_TOKEN] and _WITH_TOKEN not in allowing:
-            imported.leave(name, "refuses requests without a token only in part")
+            imported.leave(name, "refuses only some requests without a token")
     if _WITHOUT_TOKEN not in denying and not any(action == "ALLOW" for _, action, _ in policies):
-        imported.leave("AuthorizationPolicy", "none here asks every request for a token: without one, requests get in")
+        imported.leave(
+            "AuthorizationPolicy", "no object needs a token for every request, so requests without one are accepted"
+        )
 
 
 def _only_without_token(rule: object) -> bool:
-    """Does a rule that refuses name nothing but requests without a token?"""
+    """Does a DENY rule match only requests without a token?"""
     sources = rule.get("from") if isinstance(rule, dict) else None
     found = (
         [one.get("source") if isinstance(one, dict) else None for one in sources] if isinstance(sources, list) else []

@@ -1,4 +1,4 @@
-"""What all importers share: a foreign document that is read key by key, and the result with what is said about it."""
+"""The common base of the importers: a foreign document that is read key by key, and the result with its comments."""
 
 import itertools
 import json
@@ -11,13 +11,13 @@ UPSTREAM = "http://127.0.0.1:9292"
 
 
 class NotUnderstood(Exception):
-    """The file is not one that can be imported; the text says why."""
+    """The file cannot be imported; the text says why."""
 
 
 class Fields:
-    """A mapping of a foreign document. What is never taken from it is not imported.
+    """A mapping of a foreign document. Keys that are never taken are not imported.
 
-    `where` is its path for people. Keys may be in snake_case or camelCase: protobuf's JSON has both.
+    `where` is its path for messages. Keys may be in snake_case or camelCase: protobuf's JSON has both.
     """
 
     def __init__(self, document: object, where: str) -> None:
@@ -27,19 +27,19 @@ class Fields:
         self._left = dict(document or {})
 
     def take(self, name: str) -> Any:
-        """The value of a key, once; None without it."""
+        """Take the value of a key; None without it."""
         names = [key for key in dict.fromkeys((name, camel_case(name))) if key in self._left]
         if len(names) > 1:
             raise NotUnderstood(f"{self.below(name)} is given twice: as {names[0]} and as {names[1]}")
         return self._left.pop(names[0]) if names else None
 
     def text(self, name: str) -> str | None:
-        """A text, or None without it. Raises NotUnderstood for anything else, as those below."""
+        """A text, or None without it. Raises NotUnderstood for anything else, as do the next functions."""
         value = self.take(name)
         return None if value is None else _text(value, self.below(name))
 
     def flag(self, name: str) -> bool:
-        """A truth value, False without it."""
+        """A boolean, False without it."""
         value = self.take(name)
         if value not in (None, True, False):
             raise NotUnderstood(f"{self.below(name)} is neither true nor false")
@@ -66,15 +66,15 @@ class Fields:
         ]
 
     def below(self, name: str) -> str:
-        """The path of a key for people."""
+        """The path of a key for messages."""
         return f"{self.where}.{name}".lstrip(".")
 
     def rest(self) -> dict[str, Any]:
-        """What was not taken, as it is."""
+        """The keys that were not taken, with their values."""
         return dict(self._left)
 
     def left(self) -> list[str]:
-        """The paths of what was not taken."""
+        """The paths of the keys that were not taken."""
         return [self.below(name) for name in self._left]
 
     def __bool__(self) -> bool:
@@ -94,10 +94,11 @@ def _list(value: object, where: str) -> list[Any]:
 
 
 class Imported:
-    """Our configuration as it grows, and what is said about it.
+    """The resulting configuration and its comments.
 
-    Nothing in it may let in what theirs refuses. Where theirs may refuse a valid token, nobody gets in (`close`); where it is
-    open without one, a token is needed (`leave`). The operator does both by hand.
+    It never accepts a request that the other configuration refuses. If that one may refuse a valid token, the result refuses
+    every request (`close`). If that one accepts requests without a token, the result needs a token (`leave`). The operator
+    changes both by hand.
     """
 
     def __init__(self) -> None:
@@ -111,35 +112,39 @@ class Imported:
 
     @property
     def equivalent(self) -> bool:
-        """Is nothing left to be done by hand?"""
+        """Is there nothing left to do by hand?"""
         return not self._closed and not self._left
 
     def remark(self, where: str, text: str) -> None:
-        """Name something that changes nobody's access."""
+        """Add a comment about a setting without effect on access."""
         _add(self._remarks, where, text)
 
     def leave(self, where: str, text: str) -> None:
-        """Name what is closed here and open there."""
+        """Add a comment about a setting that accepts more than the result."""
         _add(self._left, where, text)
 
-    def close(self, where: str, text: str = "is not imported, and may refuse or change requests") -> None:
-        """Name what may refuse a valid token there: nobody gets in."""
+    def close(
+        self, where: str, text: str = "is not imported, and may refuse or change requests; add an equivalent by hand"
+    ) -> None:
+        """Add a comment about a setting that may refuse a valid token, and refuse every request."""
         _add(self._closed, where, text)
 
     def close_left(self, fields: Fields) -> None:
-        """Name what was not taken, which may mean anything."""
+        """Call `close` for every key that was not taken."""
         for place in fields.left():
             self.close(place)
 
     def quote(self, rules: object) -> None:
-        """Have rules of theirs stand above ours, as they are."""
+        """Quote foreign rules in the comments."""
         self._quoted.append(rules)
 
     def issuer(self, name: str, issuer: dict[str, Any], settings: dict[str, Any], where: str) -> None:
-        """Add an issuer under a name of its own, and the settings that are the same for all issuers here."""
+        """Add an issuer under a unique name, and the settings that all issuers share."""
         issuers = self.config["issuers"]
         if any(one["issuer"] == issuer["issuer"] for one in issuers.values()):
-            self.close(where, f"is another provider for the issuer {issuer['issuer']}, which can be here only once")
+            self.close(
+                where, f"is another provider for the issuer {issuer['issuer']}, which the sidecar can have only once"
+            )
             self.quote({where: issuer | settings})
             return
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:60] or "issuer"
@@ -148,14 +153,14 @@ class Imported:
         self._settings.append((where, settings))
 
     def finish(self) -> None:
-        """Set what all issuers share, if they do, and the one route."""
+        """Set the shared settings of all issuers, and the one route."""
         if not self.config["issuers"]:
             raise NotUnderstood("it names no issuer of tokens")
         if all(settings == self._settings[0][1] for _, settings in self._settings):
             self.config |= self._settings[0][1]
         else:
             for where, settings in self._settings:
-                self.close(where, "has places of tokens or headers of its own, and here all issuers share them")
+                self.close(where, "has its own places of tokens or headers; in the sidecar all issuers share them")
                 self.quote({where: settings})
         route: dict[str, Any] = {"path": "/*", "auth": "deny" if self._closed else "required"}
         if not self._closed and not self.forward_preflights:
@@ -163,16 +168,16 @@ class Imported:
         self.config["routes"] = [route]
 
     def text(self, source: str) -> str:
-        """The YAML with what is said above it. `source` is what it was made from."""
+        """The YAML with the comments above it. `source` is the name of the foreign file."""
         lines = [f"From {source}, by jwt-sidecar import."]
         for heading, said in (
-            ("Nobody gets in until you have done by hand:", self._closed),
-            ("A valid token is needed for everything; to open more, do by hand:", self._left),
-            ("Means something else here, or is not needed:", self._remarks),
+            ("Every request is refused until you do by hand:", self._closed),
+            ("Every request needs a valid token; to accept more requests, do by hand:", self._left),
+            ("Different in the sidecar, or not needed:", self._remarks),
         ):
             lines += [heading, *(f"- {text}" for text in said)] if said else []
         if self._quoted and not self.equivalent:
-            lines.append("Their rules, which are not translated:")
+            lines.append("The original rules, which are not converted:")
             for rules in self._quoted:
                 lines += [f"  {line}" for line in _yaml(rules).splitlines()]
         # A line break in a foreign name must not end the comment.
@@ -187,7 +192,7 @@ def _add(said: list[str], where: str, text: str) -> None:
 
 
 def _escaped(value: Any) -> Any:
-    """Our files replace ${NAME} from the environment, theirs do not."""
+    """Escape $ in texts: the sidecar replaces ${NAME} from the environment."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -200,20 +205,20 @@ def _yaml(document: object) -> str:
 
 
 class _InFull(yaml.SafeDumper):
-    """Writes out what comes twice, since our files have no aliases."""
+    """Writes repeated values out, since the configuration has no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        """For nothing."""
+        """Never use aliases."""
         return True
 
 
 def camel_case(name: str) -> str:
-    """A key of protobuf as its JSON writes it."""
+    """A key of protobuf in the form of its JSON."""
     return re.sub("_(.)", lambda match: match[1].upper(), name)
 
 
 def decoded(text: str, where: str) -> object:
-    """The JSON that a text holds. Raises NotUnderstood."""
+    """Parse JSON. Raises NotUnderstood."""
     try:
         document: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -222,40 +227,44 @@ def decoded(text: str, where: str) -> object:
 
 
 def audiences_of(provider: Fields, imported: Imported) -> list[str] | str:
-    """Whose tokens a provider takes."""
+    """The accepted audiences of a provider."""
     audiences = provider.texts("audiences")
     if not audiences:
-        imported.remark(provider.below("audiences"), "is missing: tokens meant for other services get in; list yours")
+        imported.remark(
+            provider.below("audiences"), "is missing, so tokens for other services are accepted; list yours"
+        )
     if any(re.match("https?://", one) or one.endswith("/") for one in audiences):
-        text = "must be in tokens to the letter here; Envoy looks at neither https:// nor a slash at the end"
+        text = "must equal the audience in tokens exactly; Envoy ignores https:// and a slash at the end"
         imported.remark(provider.below("audiences"), text)
     return audiences or "any"
 
 
 def keys_at(uri: str, issuer: dict[str, Any], where: str, imported: Imported) -> None:
-    """Have the keys fetched from a URI."""
+    """Set the URI of the issuer's keys."""
     issuer["jwks_uri"] = uri
     if uri.startswith("http:"):
         issuer["allow_http"] = True
-        imported.remark(where, "keys over plain http can be replaced on the way; https, if the issuer has it")
+        imported.remark(
+            where, "an attacker on the way can replace keys over plain http; use https if the issuer has it"
+        )
 
 
 def settings_of(
     provider: Fields, imported: Imported, *, prefix: str, forward: str, payload: str, headers: tuple[str, str, str]
 ) -> dict[str, Any]:
-    """Where a provider's tokens come, and what the backend is sent: by the names of the keys that say so."""
+    """The settings of a provider's places of tokens and headers to the backend, by their keys."""
     settings: dict[str, Any] = {"token_from": _places(provider, prefix, imported)}
     settings["forward_token"] = provider.flag(forward)
     if header := provider.text(payload):
         settings["claims_header"] = header
-        imported.remark(provider.below(payload), "holds the same claims, but not the token's very bytes")
+        imported.remark(provider.below(payload), "holds the same claims, but not the token's exact bytes")
     claims: dict[str, str] = {}
     for entry in provider.items(headers[0]):
         name, claim = entry.text(headers[1]), entry.text(headers[2])
         if not name or not claim:
             raise NotUnderstood(f"{entry.where} names no header, or no claim")
         if name.lower() in {one.lower() for one in claims} or "\\" in claim:
-            imported.close(entry.where, f"{name} of {claim} cannot be said here, or another claim is in that header")
+            imported.close(entry.where, f"{name} for {claim} is not possible, or that header has another claim")
             continue
         claims[name] = claim
         imported.close_left(entry)
@@ -267,12 +276,12 @@ def _places(provider: Fields, prefix_key: str, imported: Imported) -> list[dict[
     for header in provider.items("from_headers"):
         name, prefix = header.text("name") or "", header.text(prefix_key) or ""
         if prefix and (not prefix.endswith(" ") or prefix.strip(" ") != prefix[:-1]):
-            imported.close(header.below(prefix_key), f"{prefix!r} is no word with a blank behind it")
+            imported.close(header.below(prefix_key), f"{prefix!r} is not a word followed by a space")
         places.append({"header": name, "prefix": prefix.strip(" ")})
         imported.close_left(header)
     places += [{"cookie": cookie} for cookie in provider.texts("from_cookies")]
     places += [{"query": query} for query in provider.texts("from_params")]
     if not places:
         places = [{"header": "Authorization", "prefix": "Bearer"}, {"query": "access_token"}]
-        imported.remark(provider.below("from_params"), "tokens in ?access_token= are taken, too; remove it if you can")
+        imported.remark(provider.below("from_params"), "accepts tokens in ?access_token= too; remove it if you can")
     return places

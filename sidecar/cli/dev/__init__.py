@@ -1,1 +1,1 @@
-"""An issuer and a backend inside the process: `jwt-sidecar dev` shows everything with nothing else installed."""
+"""`jwt-sidecar dev`: the proxy with an embedded issuer and backend, to try it with nothing else installed."""

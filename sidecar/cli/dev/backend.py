@@ -1,6 +1,6 @@
 """The embedded backend: `GET /protected` like the backend of the model scenario, and an echo of everything else.
 
-It is also the shortest example of a backend behind the sidecar: it reads one header and knows nothing of tokens.
+It is also an example of a backend: it reads one header and no tokens.
 """
 
 import json
@@ -11,13 +11,13 @@ from aiohttp import web
 
 
 class Backend:
-    """Answers what it was sent; `claims_header` is the one that the configuration names, None when it is off."""
+    """Answers with the received request. `claims_header` is the configured name, None if it is off."""
 
     def __init__(self, claims_header: str | None = "X-JWT-Claims") -> None:
         self.claims_header = claims_header
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The handler of every request. A body is counted, not kept."""
+        """Handle a request. The body is counted and not kept."""
         if request.raw_path.partition("?")[0] == "/protected" and request.method in ("GET", "HEAD"):
             return web.json_response({"message": "Access granted", "user": self._claims(request)})
         body_bytes = 0
@@ -29,7 +29,7 @@ class Backend:
         )
 
     def _claims(self, request: web.BaseRequest) -> Any:
-        """The verified claims, or None when the sidecar sends none (a public route, or `claims_header: off`)."""
+        """The verified claims, or None if the sidecar sends none (a public route, or `claims_header: off`)."""
         value = request.headers.get(self.claims_header) if self.claims_header else None
         return json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4))) if value else None
 

@@ -1,4 +1,4 @@
-"""`jwt-sidecar dev`: the proxy of the file, with an issuer and a backend at the addresses that the file names."""
+"""`jwt-sidecar dev`: the proxy with an issuer and a backend at the addresses in the configuration."""
 
 import asyncio
 import os
@@ -16,25 +16,25 @@ from sidecar.common.loopback import is_loopback
 from sidecar.config import Address, Config
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
 
-HEADER_BYTES = 64 * 1024  # the claims header of a large token is beyond aiohttp's 8190
-TAKEN = "not embedded: something already listens there"
-SHUTDOWN_S = 1.0  # nobody waits for an answer of these servers once the proxy has drained
+HEADER_BYTES = 64 * 1024  # the claims header of a large token exceeds aiohttp's default of 8190
+TAKEN = "not embedded: another program listens there"
+SHUTDOWN_S = 1.0  # no client waits for these servers after the proxy has drained
 
 
 @dataclass
 class Embedded:
-    """What `embed` started, by the names in the configuration."""
+    """The servers that `embed` started, by their names in the configuration."""
 
     issuers: dict[str, Issuer] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
-    """Addresses where an issuer of the file should be, and something else listens."""
+    """Addresses of issuers where another program listens."""
     report: list[tuple[str, str, str]] = field(default_factory=list)
-    """Lines for people: kind, address, and whether it is embedded or why not."""
+    """Lines of (kind, address, embedded or why not)."""
 
 
 async def run_dev(config: Config, config_path: str) -> None:
-    """Run everything until SIGINT or SIGTERM, then drain. Raises CannotStart when an address cannot be had."""
-    # No cluster has to be told first, so Ctrl-C ends as soon as nothing is in flight.
+    """Run everything until SIGINT or SIGTERM, then drain. Raises CannotStart if an address is in use."""
+    # No load balancer must notice the drain, so Ctrl-C ends when no request is in flight.
     config = config.model_copy(update={"timeouts": config.timeouts.model_copy(update={"drain_delay_s": 0.0})})
     async with embed(config) as embedded:
         await serve(
@@ -45,7 +45,7 @@ async def run_dev(config: Config, config_path: str) -> None:
 
 @asynccontextmanager
 async def embed(config: Config) -> AsyncIterator[Embedded]:
-    """Start an issuer for every key set, and an echo for every http upstream, that the file puts on loopback."""
+    """Start an issuer for every key set on loopback, and a backend for every http upstream on loopback."""
     embedded = Embedded()
     async with AsyncExitStack() as running:
         await _embed_issuers(config, embedded, running)
@@ -60,13 +60,13 @@ async def _embed_issuers(config: Config, embedded: Embedded, running: AsyncExitS
     for name, settings in config.issuers.items():
         place = urlsplit(settings.jwks_uri or settings.issuer)
         if not settings.fetched:
-            outcomes[name] = "not embedded: its keys are here"
+            outcomes[name] = "not embedded: its keys are in the configuration"
         elif place.scheme != "http" or not is_loopback(place.hostname or ""):
             outcomes[name] = f"not embedded: {place.netloc}"
         else:
             audience = settings.audiences[0] if settings.audiences else None
             issuer = Issuer(settings.issuer, audience=audience, jwks_uri=settings.jwks_uri)
-            # Two issuers may share one key set, and then have to share the keys.
+            # Issuers with the same key set share the keys.
             issuer.keys = keys.setdefault(issuer.jwks_uri, issuer.keys)
             addresses.setdefault((place.hostname or "", place.port or 80), {})[name] = issuer
     for (host, port), issuers in addresses.items():
@@ -104,17 +104,17 @@ async def _serve(handler: Handler, host: str, port: int, running: AsyncExitStack
     await runner.setup()
     running.push_async_callback(runner.cleanup)
     if host == "localhost":
-        host = "127.0.0.1"  # it also stands for ::1, which cannot be bound where IPv6 is off
+        host = "127.0.0.1"  # also for ::1, which cannot be bound if IPv6 is off
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise CannotStart(
-            f"cannot listen on {host}:{port}, as the file wants it: {os.strerror(error.errno or 0)}"
+            f"cannot listen on {host}:{port}, which the configuration names: {os.strerror(error.errno or 0)}"
         ) from error
 
 
 async def _listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there. Asked first: some systems let a second one bind over a first."""
+    """Does a program accept connections there? Some systems would let a second program bind the same port."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:
@@ -124,22 +124,22 @@ async def _listens(host: str, port: int) -> bool:
 
 
 def _url(address: Address) -> str:
-    """The URL that reaches a listener; one that listens everywhere is reached on loopback."""
+    """The URL of a listener; loopback for one on all interfaces."""
     everywhere = address.host in ("0.0.0.0", "::")  # noqa: S104
     return f"http://{address._replace(host='127.0.0.1') if everywhere else address}"
 
 
 def _overview(config: Config, config_path: str, embedded: Embedded, sidecar: Sidecar) -> str:
-    """What runs where, a token, and lines to paste."""
+    """The text for the terminal: addresses, a token, and commands."""
     proxy = _url(sidecar.proxy_address)
     rows = [
         ("proxy", proxy, config_path),
         ("health", _url(sidecar.health_address), ""),
-        ("admin", _url(sidecar.admin_address), "open it: keys, traffic, refusals"),
+        ("admin", _url(sidecar.admin_address), "a page with keys, traffic, refusals"),
         *embedded.report,
     ]
     width = max(len(address) for _, address, _ in rows)
-    lines = ["jwt-sidecar dev (Ctrl-C ends it)", ""]
+    lines = ["jwt-sidecar dev (stop it with Ctrl-C)", ""]
     lines += [f"  {kind:<8} {address:<{width}}  {note}".rstrip() for kind, address, note in rows]
     return "\n".join([*lines, "", *_to_paste(config, embedded, proxy)]).rstrip()
 
@@ -158,7 +158,7 @@ def _to_paste(config: Config, embedded: Embedded, proxy: str) -> list[str]:
                 return [*_with_token(name, issuer, alg, proxy), *refused, *public]
     if config.api_keys is not None:
         return [
-            "An API key, made and shown now; the sidecar knows it 5 s later:",
+            "Make an API key; the sidecar accepts it within 5 s:",
             f"jwt-sidecar keys new {config.api_keys.file} NAME",
             "",
             *refused,
@@ -167,7 +167,7 @@ def _to_paste(config: Config, embedded: Embedded, proxy: str) -> list[str]:
     if embedded.others:
         taken = " and ".join(embedded.others)
         return [
-            f"No token: something else listens at {taken}. End it, or give the issuer another port.",
+            f"No token: another program listens at {taken}. Stop it, or give the issuer another port.",
             "",
             *refused,
             *public,

@@ -1,6 +1,6 @@
-"""The embedded issuer: discovery, a key set, and a token for whoever asks.
+"""The embedded issuer: discovery, a key set, and tokens for everyone.
 
-It hands a valid token to every caller, which is why it only ever listens on loopback and only for `jwt-sidecar dev`.
+It gives a valid token to every caller, so it listens only on loopback and only for `jwt-sidecar dev`.
 """
 
 import re
@@ -14,13 +14,13 @@ from aiohttp import web
 from sidecar.gateway.issuer_metadata import discovery, key_set_url
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey, key_set
 
-CACHE_CONTROL = "public, max-age=60"  # short, so that a restarted issuer's new keys are soon asked for
+CACHE_CONTROL = "public, max-age=60"  # short, so that the new keys of a restarted issuer are fetched soon
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Issuer:
-    """What one issuer publishes and signs; `answer_for` gives it a place to be asked.
+    """An issuer; `answer_for` makes a handler for its paths.
 
     `issuer` is the `iss` of its tokens; discovery and /dev-token are below the path of that URL. The key set is at the
     path of `jwks_uri`, or without one at `{issuer}/.well-known/jwks.json`.
@@ -39,13 +39,13 @@ class Issuer:
         base = issuer.rstrip("/")  # OpenID Connect Discovery 1.0 section 4.1
         self.jwks_uri = jwks_uri or key_set_url(issuer)
         path = urlsplit(base).path
-        self.path = f"/{path.lstrip('/')}" if path else ""  # an `iss` that is no URL has a path without a slash
+        self.path = f"/{path.lstrip('/')}" if path else ""  # an `iss` that is not a URL has a path without a slash
         self.keys = list(keys) if keys is not None else [SigningKey.generate(alg) for alg in ALGORITHMS]
 
     def mint(self, alg: str = "EdDSA", ttl_s: int = 3600, /, **claims: Any) -> str:
-        """A token that is valid from now on for `ttl_s` seconds (negative: it has expired); `claims` add or replace.
+        """A token that is valid for `ttl_s` seconds from now (negative: it has expired). `claims` are added or replace others.
 
-        ValueError when no key of this issuer signs with `alg`.
+        Raises ValueError if no key of this issuer signs with `alg`.
         """
         key = next((key for key in self.keys if key.alg == alg), None)
         if key is None:
@@ -59,7 +59,7 @@ class Issuer:
         return key.sign({**standard, "iat": min(now, now + ttl_s), "exp": now + ttl_s, **claims})
 
     def paths(self) -> dict[str, Handler]:
-        """Every path that this issuer answers, and what answers it."""
+        """Path -> handler."""
         return {
             f"{self.path}/.well-known/openid-configuration": self._discovery,
             urlsplit(self.jwks_uri).path: self._jwks,
@@ -74,12 +74,12 @@ class Issuer:
         return web.json_response(key_set(self.keys), headers={"Cache-Control": CACHE_CONTROL})
 
     async def _dev_token(self, request: web.BaseRequest) -> web.Response:
-        """`alg` and `ttl` (seconds) choose how to sign; every other parameter of the query is a claim."""
+        """A token. `alg` and `ttl` (seconds) are settings; every other query parameter is a claim."""
         claims = dict(request.query)
         alg, ttl = claims.pop("alg", "EdDSA"), claims.pop("ttl", "3600")
         if not re.fullmatch("-?[0-9]{1,9}", ttl):
             return web.Response(
-                status=400, text="ttl is a whole number of seconds; a negative one makes an expired token\n"
+                status=400, text="ttl must be a whole number of seconds; a negative one makes an expired token\n"
             )
         try:
             token = self.mint(alg, int(ttl), **claims)
@@ -89,7 +89,7 @@ class Issuer:
 
 
 def answer_for(issuers: Iterable[Issuer]) -> Handler:
-    """One handler for all issuers that share an address."""
+    """One handler for all issuers at the same address."""
     paths: dict[str, Handler] = {}
     for issuer in issuers:
         paths |= issuer.paths()

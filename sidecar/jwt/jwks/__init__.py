@@ -1,1 +1,1 @@
-"""The keys that tokens are verified with: how they come here, how long they are good, and what is kept of them."""
+"""The keys that verify tokens: how they are fetched, how long they are trusted, and where they are saved."""

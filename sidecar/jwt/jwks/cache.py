@@ -1,7 +1,7 @@
-"""An issuer's keys over time: `JwksSource` keeps its `Jwks` fresh, and knows how long to believe it.
+"""An issuer's keys over time: `JwksSource` keeps its `Jwks` fresh, and knows how long it stays trusted.
 
-An outage of the issuer is nobody else's: the last good keys stay through every failure, for a bounded time (refresh_schedule).
-Tokens with an unknown `kid` share one fetch, and force one per cooldown (unknown_kids).
+The last good keys stay in use while fetches fail, for a bounded time (refresh_schedule). Tokens with an unknown `kid` share one
+fetch, and there is one such fetch per cooldown (unknown_kids).
 """
 
 import asyncio
@@ -20,24 +20,24 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited, SharedFetch
 from sidecar.jwt.jwks.snapshot import Snapshot, SnapshotUnusable
 from sidecar.jwt.jwks.unknown_kids import UnknownKids
 
-LONG_STALE_S = 86_400.0  # a max_stale beyond it is worth a warning: a withdrawn key could be used for as long
+LONG_STALE_S = 86_400.0  # a longer max_stale causes a warning: a withdrawn key stays usable for as long
 
-_TOO_MANY_FIT = f"The token does not name its key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer fit it."
+_TOO_MANY_FIT = f"The token names no key (kid), and more than {MAX_KEYS_TRIED} keys of its issuer could have signed it."
 
-_NOT_ASKED_YET = "The key that the token names is not known yet, and the issuer was asked a moment ago. Try again."
+_NOT_ASKED_YET = "The sidecar does not know the token's key yet, and fetched the issuer's keys a moment ago. Try again."
 log = logging.getLogger("sidecar.jwks")
 
 
 class JwksSource:
-    """The keys of one issuer, kept fresh in the background; requests only wait when the key they need is not there.
+    """The keys of one issuer, kept fresh in the background. Requests wait only if the key that they need is missing.
 
-    `jwks` is the last good set (None before the first), `trusted_until` the monotonic time after which it is too old to be
-    believed. Both are plain attributes, since every request reads them.
+    `jwks` is the last good set (None before the first), `trusted_until` the monotonic time at which it becomes too old. Both are
+    plain attributes, since every request reads them.
 
-    A key that the issuer takes out is one of `removed`, and trusted for `removed_key_grace_s` more. `snapshot` is where the set
-    is saved, and what a new process begins with. Half of `clock_skew_s`, which its tokens are allowed, is worth a warning. `want`
-    is told of kids that are not here, where a fetch has to ask for each; it says whether there may be such a key.
-    `fixed`: no fetch brings other keys.
+    A key that the issuer removes goes to `removed` and stays trusted for `removed_key_grace_s`. `snapshot` saves the set for
+    the next process. If the issuer's clock differs by more than half of `clock_skew_s`, a warning is logged. `want` is called
+    with an unknown kid if each key has its own URL; it returns whether such a key may exist. `fixed`: no fetch brings other
+    keys.
     """
 
     def __init__(
@@ -83,22 +83,22 @@ class JwksSource:
 
     @property
     def usable(self) -> bool:
-        """Are there keys that may still be believed?"""
+        """Are there keys that are still trusted?"""
         return self.jwks is not None and self._clock.monotonic() < self.trusted_until
 
     @property
     def state(self) -> str:
-        """fresh, stale (the last fetch failed, and the keys of an earlier one serve) or absent (none may be believed)."""
+        """fresh, stale (the last fetch failed, and earlier keys are in use) or absent (there are no trusted keys)."""
         if not self.usable:
             return "absent"
         return "fresh" if self.last_error is None else "stale"
 
     async def keep_fresh(self) -> None:
-        """Fetch at once, then for ever: when the set's freshness ends, or after a growing pause when a fetch failed."""
+        """Fetch at once; then, until cancelled, when the set is no longer fresh, or after a growing pause when a fetch failed."""
         if self._schedule.max_stale_s > LONG_STALE_S:
             self._warn(
                 f"max_stale_is_long max_stale_s={self._schedule.max_stale_s:.0f}",
-                "Stay below a day: a withdrawn key lives on as long.",
+                "Set max_stale below 24h: a withdrawn key stays trusted for as long.",
             )
         self._restore()
         while True:
@@ -107,7 +107,7 @@ class JwksSource:
                 await self._fetching.pause(pause_s)
 
     async def fetch_now(self) -> None:
-        """Fetch the keys, or join the fetch that is under way, and wait for its end: `usable` and `last_error` tell it."""
+        """Fetch the keys, or join the current fetch, and wait for its end. `usable` and `last_error` hold the result."""
         await asyncio.wait({self._fetching.begin("scheduled")})
 
     def keys_for(
@@ -117,13 +117,13 @@ class JwksSource:
         awaited: KeysAwaited | None = None,
         thumbprint: str | None = None,
     ) -> list[tuple[VerificationKey, Key]]:
-        """The keys that fit. With `awaited` they have been waited for, and it is decided by what is here.
+        """The keys that may have signed a token. With `awaited` the caller has waited already, and the present keys decide.
 
-        `thumbprint` is that of the certificate of the key, in a token that names no `kid`.
+        `thumbprint` is the certificate thumbprint in a token that names no `kid`.
 
-        Raises KeysAwaited for one shared fetch that may bring them, and Rejection: key_unknown when the issuer does not have
-        such a key, jwks_unavailable (503) when its keys cannot be had or are too old, or it was not asked since the kid came up:
-        the issuer's outage and our own patience are never the client's 401.
+        Raises KeysAwaited if a shared fetch may bring the key. Raises Rejection: key_unknown if the issuer does not have such a
+        key, jwks_unavailable (503) if there are no trusted keys, or if no fetch ended since the kid first came. An issuer's
+        outage or the sidecar's cooldown never causes a 401.
         """
         if not self.usable:
             if awaited is None and self._fetching.under_way is not None:
@@ -150,7 +150,7 @@ class JwksSource:
         raise Rejection(Reason.KEY_UNKNOWN)
 
     def _ask_for(self, kid: str) -> None:
-        """Raises KeysAwaited for the fetch that may bring this key, unless one was forced within the cooldown."""
+        """Raise KeysAwaited for a fetch that may bring this key, unless a fetch on demand began within the cooldown."""
         if self._fixed or (self._want is not None and not self._want(kid)):
             raise Rejection(Reason.KEY_UNKNOWN)
         self._unknown.miss(kid)
@@ -158,9 +158,9 @@ class JwksSource:
         self.suppressed += 1
 
     def reconsider(self) -> None:
-        """For a token that no key here verifies: the issuer may have given a known kid to a new key.
+        """Fetch again for a token that no key verifies: the issuer may have given a known kid to a new key.
 
-        Raises KeysAwaited for the fetch that tells, unless one was forced within the cooldown.
+        Raises KeysAwaited for that fetch, unless a fetch on demand began within the cooldown.
         """
         fetch = None if self._fixed else self._fetching.force()
         if fetch is not None:
@@ -171,24 +171,26 @@ class JwksSource:
         return min(self.cooldown_s, self.next_fetch_at - self._clock.monotonic())
 
     def begin_with(self, old: "JwksSource") -> None:
-        """Go on in place of another source of the same issuer: with its keys where none are here, and with its graces."""
-        if not old.usable or old.jwks is None or old.fetched_at is None:  # what is believed no more has no grace
+        """Replace another source of the same issuer: take over its grace periods, and its keys if there are none yet."""
+        if (
+            not old.usable or old.jwks is None or old.fetched_at is None
+        ):  # keys that are no longer trusted get no grace period
             return
         if self.jwks is None:
             self.fetched_at = old.fetched_at
             self.trusted_until = min(old.trusted_until, self._schedule.trusted_as_of(old.fetched_at))
         self.jwks = self.removed.taken_over(self.jwks, old.removed, old.jwks)
         self._next_fetch(self.next_fetch_at)
-        self._fetching.wake()  # a grace may end before the next fetch was due
+        self._fetching.wake()  # a grace period may end before the next fetch
 
     async def stop(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel the current fetch."""
         await self._fetching.stop()
 
     def refresh(self, *, force: bool = False) -> "asyncio.Task[None] | None":
-        """Ask the issuer now unless it was asked on demand within the cooldown, which `force` ends.
+        """Fetch now, unless a fetch on demand began within the cooldown. `force` ignores the cooldown.
 
-        The fetch that is under way then, or None.
+        Returns the current fetch, or None.
         """
         if force:
             self._fetching.cooldown.end()
@@ -196,24 +198,24 @@ class JwksSource:
 
     @property
     def cooldown_s(self) -> float:
-        """For how long `refresh` does nothing."""
+        """Seconds until `refresh` may fetch again."""
         return self._fetching.cooldown.left_s
 
     def _unavailable(self) -> Rejection:
         return Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=max(1.0, self.next_fetch_at - self._clock.monotonic()))
 
     async def _refresh(self, trigger: str) -> None:
-        if self.jwks is not None:  # in time also while the issuer is down
+        if self.jwks is not None:  # grace periods end on time also while the issuer is down
             self._use(self.removed.ended(self.jwks))
         try:
             key_set = await self.fetch()
             self._succeeded(trigger, await Jwks.of_in_turns(key_set.document, self.algorithms), key_set)
         except FetchFailed as error:
             self._failed(trigger, str(error))
-        except Exception as error:  # noqa: BLE001  # a bug: said in the log, and the issuer is not asked any faster for it
-            do = "The last good keys are kept; please report it with this line."
+        except Exception as error:  # noqa: BLE001  # a bug: log it, and keep the usual pause
+            do = "Please report this line; the last good keys stay in use."
             log.error("issuer=%s event=bug %s do=%r", self.name, fault(error), do)
-            self._failed(trigger, "the fetch met a bug of the sidecar")
+            self._failed(trigger, "the sidecar has a bug in its fetch of keys")
 
     def _succeeded(self, trigger: str, jwks: Jwks, key_set: KeySet) -> None:
         now = self._clock.monotonic()
@@ -221,7 +223,8 @@ class JwksSource:
             log.info("issuer=%s keys=%d event=keys_loaded", self.name, len(jwks.keys))
         if jwks.skipped and jwks.skipped != self.skipped:
             self._warn(
-                f"keys_skipped skipped={'; '.join(jwks.skipped)}", "Tokens by these keys are refused: tell the issuer."
+                f"keys_skipped skipped={'; '.join(jwks.skipped)}",
+                "Tell the issuer; tokens that are signed by these keys are refused.",
             )
         self.skipped = jwks.skipped
         self._save(jwks)
@@ -234,11 +237,11 @@ class JwksSource:
         self._next_fetch(next_at)
         if self.issuer_clock.measured(key_set.clock_offset_s, now):
             ahead = f"clocks_differ issuer_ahead_s={key_set.clock_offset_s:.0f}"
-            self._warn(ahead, "Synchronize this clock, or tell the issuer.")
+            self._warn(ahead, "Synchronize the sidecar's clock, or tell the issuer.")
         self._count(trigger, "success")
 
     def _use(self, jwks: Jwks) -> None:
-        """Go on with this set. An equal one is not taken, so that what the last one verified stays remembered."""
+        """Use this set. An equal set is ignored, so that remembered tokens stay valid."""
         last = self.jwks
         if last is not None and jwks.same_as(last):
             return
@@ -251,7 +254,10 @@ class JwksSource:
         next_at, pause_s = self._schedule.after_failure(self._clock.monotonic(), usable=self.usable)
         self._next_fetch(next_at)
         if why != self.last_error:
-            self._warn(f"keys_not_fetched why={why!r} next_in_s={pause_s:.1f}", "Try it: jwt-sidecar check --online.")
+            self._warn(
+                f"keys_not_fetched why={why!r} next_in_s={pause_s:.1f}",
+                "Find the cause: jwt-sidecar check --online.",
+            )
         self.last_error = why
         self._count(trigger, "failure")
 
@@ -259,7 +265,7 @@ class JwksSource:
         self.next_fetch_at = min(at, self.removed.next_end)
 
     def _restore(self) -> None:
-        """Begin with what an earlier process has saved, as if it had fetched that itself; never instead of newer keys."""
+        """Use the keys that an earlier process saved, with their age; never in place of newer keys."""
         if self._snapshot is None or self.jwks is not None:
             return
         try:
@@ -271,7 +277,10 @@ class JwksSource:
             if not 0 <= age_s < max_stale_s:
                 raise SnapshotUnusable(f"it is {age_s:.0f} s old; max_stale is {max_stale_s:.0f} s")
         except (SnapshotUnusable, FetchFailed) as error:
-            self._warn(f"snapshot_ignored why={str(error)!r}", "The issuer is asked; nobody else may write this file.")
+            self._warn(
+                f"snapshot_ignored why={str(error)!r}",
+                "Delete the file, and let only the sidecar's user write it.",
+            )
             return
         now = self._clock.monotonic()
         self.jwks = jwks
@@ -285,7 +294,10 @@ class JwksSource:
         try:
             self._snapshot.write([key.jwk() for key in jwks.keys if key.public], self._clock.wall())
         except OSError as error:
-            self._warn(f"snapshot_not_written why={error.strerror!r}", "Let this process write to jwks_snapshot_dir.")
+            self._warn(
+                f"snapshot_not_written why={error.strerror!r}",
+                "Give the sidecar's user write access to jwks_snapshot_dir.",
+            )
 
     def _warn(self, what: str, do: str) -> None:
         log.warning("issuer=%s event=%s do=%r", self.name, what, do)

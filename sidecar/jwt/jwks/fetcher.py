@@ -1,4 +1,4 @@
-"""How a key set is had: from a server, from a file, or from several places. Everything that can go wrong is a FetchFailed."""
+"""Fetches key sets: from a server, from a file, or from several places. Every failure is a FetchFailed."""
 
 import asyncio
 import json
@@ -12,21 +12,21 @@ from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
 from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, shown
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, told
 
-MOST_TOLD = 200  # characters of what a discovery document says
+MOST_TOLD = 200  # characters of a value of a discovery document
 FILE_POLL_S = 5.0
 
-MOST_KIDS, MOST_WANTED = 16, 8  # keys with URLs of their own: that are kept, and that are asked for anew at once
+MOST_KIDS, MOST_WANTED = 16, 8  # keys with a URL each: kept ones, and new ones in one fetch
 
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAY_BE_FETCHED = "https; from an issuer on loopback http there, too"
 
 
 class RemoteKeySet:
-    """The key set at `jwks_uri`, or where the issuer's discovery document says (OpenID Connect Discovery section 4).
+    """The key set at `jwks_uri`, or at the URL in the issuer's discovery document (OpenID Connect Discovery section 4).
 
-    Without a `jwks_uri` the discovery document is asked for at each refresh; where there is none (404) the set is expected at
-    `{issuer}/.well-known/jwks.json`, or else where the OAuth 2.0 metadata says (RFC 8414). The `issuer` of either document must
-    be the configured one to the letter (section 4.3).
+    Without a `jwks_uri` each refresh fetches the discovery document. If there is none (404), the set is expected at
+    `{issuer}/.well-known/jwks.json`, or else at the URL in the OAuth 2.0 metadata (RFC 8414). The `issuer` in either document
+    must be exactly the configured one (section 4.3).
     """
 
     def __init__(self, server: KeyServer, issuer: str, jwks_uri: str | None, allow_http: bool) -> None:
@@ -36,7 +36,7 @@ class RemoteKeySet:
         self._allow_http = allow_http
 
     async def __call__(self) -> KeySet:
-        """Fetch the key set. Raises FetchFailed, with each place that was asked and what it said."""
+        """Fetch the key set. Raises FetchFailed, with each URL and its failure."""
         if self._jwks_uri is not None:
             return await self._get(self._jwks_uri)
         base, tried = self._issuer.rstrip("/"), ""
@@ -56,7 +56,7 @@ class RemoteKeySet:
             raise FetchFailed(f"{tried}; {error}") from error
 
     async def _discovered(self, place: str) -> KeySet:
-        """The key set that the metadata of an issuer names. Raises NotFound where there is no metadata."""
+        """The key set that the metadata at a URL names. Raises NotFound if there is no metadata."""
         document = (await self._get(place)).document
         named = document.get("issuer") if isinstance(document, dict) else None
         if not isinstance(document, dict) or named != self._issuer:
@@ -80,7 +80,7 @@ class RemoteKeySet:
         if not parts.hostname:
             return False
         if parts.scheme == "http" and not self._allow_http:
-            # An issuer elsewhere has no business with what listens here: a backend, the admin listener.
+            # An issuer on another host must not send requests to services on loopback: a backend, the admin listener.
             return is_loopback(parts.hostname) and is_loopback(urlsplit(self._issuer).hostname or "")
         return parts.scheme in ("https", "http")
 
@@ -92,9 +92,9 @@ class RemoteKeySet:
 
 
 class FileKeySet:
-    """The key set in a file, read again at each refresh, so that a mounted Secret or ConfigMap may be swapped.
+    """The key set in a file, read again at each refresh, so that a mounted Secret or ConfigMap may change.
 
-    `read` makes a Jwks of a file in another form (PEM, a shared secret); it raises UnusableKey, or ValueError in our words.
+    `read` parses a file in another form (PEM, a shared secret); it raises UnusableKey, or ValueError with a text for operators.
     """
 
     def __init__(self, path: Path, read: Callable[[bytes], Jwks] | None = None) -> None:
@@ -118,7 +118,7 @@ class FileKeySet:
 
 
 class FixedKeySet:
-    """A key set that the configuration itself holds: it changes with the configuration only."""
+    """A key set in the configuration itself."""
 
     def __init__(self, document: object) -> None:
         self._key_set = KeySet(document, None)
@@ -129,16 +129,16 @@ class FixedKeySet:
 
 
 class SeveralKeySets:
-    """The keys of several places as one set: each place with the algorithms that its keys may be used with.
+    """The keys of several places as one set. Each place has the algorithms that its keys may be used with.
 
-    All must be there: with a part of the keys good tokens would be refused, and nobody could tell them from forged ones.
+    Every place must succeed: with a part of the keys, valid tokens would be refused like forged ones.
     """
 
     def __init__(self, places: Sequence[tuple[Fetch, Collection[str]]]) -> None:
         self._places = places
 
     async def __call__(self) -> KeySet:
-        """Fetch them all. Raises FetchFailed."""
+        """Fetch all places. Raises FetchFailed."""
         found = await asyncio.gather(*(self._one(*place) for place in self._places), return_exceptions=True)
         sets: list[tuple[Jwks, KeySet]] = []
         for one in found:
@@ -157,10 +157,10 @@ class SeveralKeySets:
 
 
 class KeysByKid:
-    """Public keys in PEM, each at a URL of its own with its kid in it, as AWS's load balancers have them.
+    """Public keys in PEM, each at its own URL that holds its kid, as AWS load balancers publish them.
 
-    Which keys there are is known from tokens alone. So a kid that a token names is asked for with the next fetch, and kept when
-    there is such a key; it has to look like one, and few are asked for at once.
+    Only tokens tell which keys exist. The next fetch tries each kid that a token names and that looks like one, at most
+    MOST_WANTED at once. Keys that exist are kept.
     """
 
     def __init__(self, server: KeyServer, jwks_uri: str, algorithms: Collection[str]) -> None:
@@ -171,7 +171,7 @@ class KeysByKid:
         self._wanted: dict[str, None] = {}
 
     def want(self, kid: str) -> bool:
-        """Ask for this kid, too, with the next fetch. False for what is no kid of these."""
+        """Try this kid in the next fetch. Returns False if it cannot be a kid of these keys."""
         if _KID.fullmatch(kid) is None:
             return False
         if len(self._wanted) < MOST_WANTED:
@@ -179,7 +179,7 @@ class KeysByKid:
         return True
 
     async def __call__(self) -> KeySet:
-        """Fetch the keys that are known, and those that were asked for. Raises FetchFailed."""
+        """Fetch the known keys and the wanted ones. Raises FetchFailed."""
         kids = {**self._kids, **self._wanted}
         self._wanted = {}
         keys = [key for kid in kids if (key := await self._key(kid)) is not None][-MOST_KIDS:]  # the newest
@@ -191,7 +191,7 @@ class KeysByKid:
         try:
             answer = await self._server.get(url)
             return public_key(answer.body, kid, self._algorithms)
-        except Refused:  # some storage servers answer 403 for what is not there
+        except Refused:  # some storage servers answer 403 for a missing file
             return None
         except UnusableKey as error:
             if kid not in self._kids:  # whoever made it up must not keep the other keys from being fetched
@@ -210,12 +210,12 @@ def decode_json(body: bytes, where: str) -> object:
 
 
 def refresh_hint(document: object) -> float | None:
-    """Seconds after which a SPIFFE bundle asks to be fetched again (SPIFFE Trust Domain and Bundle section 4.1.2)."""
+    """The `spiffe_refresh_hint` of a SPIFFE bundle in seconds (SPIFFE Trust Domain and Bundle section 4.1.2), or None."""
     hint = document.get("spiffe_refresh_hint") if isinstance(document, dict) else None
     return float(hint) if type(hint) is int and 0 <= hint < 2**31 else None
 
 
 def metadata_url(base: str) -> str:
-    """Where OAuth 2.0 metadata of an issuer without a slash at its end is: RFC 8414 section 3.1."""
+    """The URL of the OAuth 2.0 metadata of an issuer that does not end in a slash (RFC 8414 section 3.1)."""
     scheme, authority, path = urlsplit(base)[:3]
     return f"{scheme}://{authority}/.well-known/oauth-authorization-server{path}"

@@ -1,8 +1,8 @@
-"""JWK, PEM or secret -> a key that can verify, built once per refresh. PS* and EdDSA are taught to python-jose here.
+"""Turns a JWK, PEM or secret into a key that can verify, once per refresh. Adds PS* and EdDSA to python-jose.
 
-python-jose chooses by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve. Here each
-key is bound to the algorithms that it may be used with (RFC 8725 section 3.1), and jose is only ever handed one
-constructed key for one of them. No other module imports it.
+python-jose chooses the algorithm by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve.
+This module binds each key to the algorithms that it may be used with (RFC 8725 section 3.1), and gives jose one constructed key
+for one of them. No other module imports jose.
 """
 
 import re
@@ -24,44 +24,44 @@ from jose.exceptions import JOSEError
 from sidecar.jwt.compact_jws import base64url
 
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
-MAX_RSA_BITS = 8192  # a check with a larger key costs milliseconds
+MAX_RSA_BITS = 8192  # a signature check with a larger key takes milliseconds
 MAX_KID_LENGTH = 256
 
 RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
-SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 gave it a second name; Ed25519 is the one curve here
+SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 adds the name; Ed25519 is the only supported curve
 ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
 SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 THUMBPRINTS = (
     "x5t#S256",
     "x5t",
-)  # of a key's certificate: RFC 7517 section 4.8 in a JWK, RFC 7515 section 4.1.7 in a token
+)  # thumbprints of a key's certificate: RFC 7517 section 4.8 in a JWK, RFC 7515 section 4.1.7 in a token
 _HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
-_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's names, and those of JWKs
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and no log can hold it
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's name -> the name in a JWK
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and a log cannot hold it
 _USES = ("sig", "jwt-svid")  # RFC 7517 section 4.2, and the JWT-SVID specification of SPIFFE section 5
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 
 
 class Key(Protocol):
-    """What the rest of the program knows of a key of python-jose (docs/project/python-jose.md)."""
+    """The part of a python-jose key that the program uses (docs/project/python-jose.md)."""
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """True when `sig` is this key's signature of `msg`."""
 
 
 class PssKey(CryptographyRSAKey):  # type: ignore[misc]
-    """RSASSA-PSS as RFC 7518 section 3.5 has it: MGF1 and a salt as long as the hash."""
+    """RSASSA-PSS (RFC 7518 section 3.5): MGF1 and a salt as long as the hash."""
 
     def __init__(self, key: dict[str, Any], algorithm: str) -> None:
-        super().__init__(key, "RS256")  # jose reads the numbers; which hash is ours to say
+        super().__init__(key, "RS256")  # jose parses the numbers; this class chooses the hash
         self._hash = _HASHES[algorithm]
         self._length = (self.prepared_key.key_size + 7) // 8
         self._padding = padding.PSS(padding.MGF1(self._hash), self._hash.digest_size)
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """True when `sig` is this key's signature of `msg`."""
-        if len(sig) != self._length:  # RFC 8017 section 8.1.2; OpenSSL takes one without its leading zero
+        if len(sig) != self._length:  # RFC 8017 section 8.1.2; OpenSSL also accepts one without its leading zero
             return False
         try:
             self.prepared_key.verify(sig, msg, self._padding, self._hash)
@@ -92,15 +92,15 @@ jwk.register_key("EdDSA", Ed25519Key)
 
 
 class UnusableKey(Exception):
-    """A member of a key set that cannot verify anything here; its text says why and may be logged."""
+    """A member of a key set that cannot be used; the text says why and may be logged."""
 
 
 class VerificationKey:
     """One key: its `kid` (or None), and a `Key` for each algorithm that it may be used with.
 
-    `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal when kid, material and
-    algorithms are: a token verified by one was verified by the other. `thumbprints` are those of its certificate that its JWK
-    tells, `x5t` and `x5t#S256`. `issuer` is whose tokens it signs, in a set of many tenants.
+    `material` is a public key as the members of its JWK, or a shared secret. Two keys are equal if kid, material and algorithms
+    are: a token that one of them verifies, the other verifies too. `thumbprints` are the `x5t` and `x5t#S256` of its JWK.
+    `issuer` is the issuer whose tokens the key signs, in a set of many tenants.
     """
 
     __slots__ = ("_identity", "_material", "by_algorithm", "issuer", "kid", "thumbprints")
@@ -121,7 +121,7 @@ class VerificationKey:
             numbers: Any = material
             for name in algorithms:
                 made = self.by_algorithm[name] = jwk.construct(numbers, name)
-                if isinstance(made, CryptographyRSAKey):  # it is read once for all its algorithms: 0.1 ms each
+                if isinstance(made, CryptographyRSAKey):  # parsed once for all its algorithms: parsing takes 0.1 ms
                     numbers = made.prepared_key
         except (JOSEError, ValueError, TypeError, KeyError) as error:
             raise UnusableKey("its numbers make no key") from error
@@ -137,16 +137,16 @@ class VerificationKey:
 
     @property
     def kty(self) -> str:
-        """The family of the key (RFC 7518 section 6.1)."""
+        """The key type (RFC 7518 section 6.1)."""
         return "oct" if isinstance(self._material, bytes) else self._material["kty"]
 
     @property
     def public(self) -> bool:
-        """Is it a public key, and no secret?"""
+        """Is it a public key, not a secret?"""
         return isinstance(self._material, dict)
 
     def jwk(self) -> dict[str, Any]:
-        """The key as a member of a key set: what `verification_key` makes this very key of. Of public keys only."""
+        """The key as a member of a key set, from which `verification_key` makes an equal key. For public keys only."""
         assert isinstance(self._material, dict)
         named = {} if self.kid is None else {"kid": self.kid}
         bound = {"alg": next(iter(self.by_algorithm))} if len(self.by_algorithm) == 1 else {}
@@ -158,10 +158,10 @@ class VerificationKey:
 
 
 def verification_key(member: object, allowed: Collection[str]) -> VerificationKey:
-    """Read one member of a key set (RFC 7517 section 4). Raises UnusableKey.
+    """Parse one member of a key set (RFC 7517 section 4). Raises UnusableKey.
 
-    `allowed` are the issuer's algorithms. Only public members are read: a private key published by mistake is used as its
-    public half. A member that is null or empty is one that is not there: some issuers write all that they know of.
+    `allowed` are the issuer's algorithms. Only public members are read: a private key that was published by mistake counts as its
+    public half. A member that is null or empty counts as absent, since some issuers write every member.
     """
     if not isinstance(member, dict):
         raise UnusableKey("it is not an object")
@@ -173,7 +173,7 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_LENGTH):
         raise UnusableKey("its kid is not a short string")
     if kid is not None and _SURROGATE.search(kid):
-        raise UnusableKey("its kid is not Unicode text: it holds half of a surrogate pair")
+        raise UnusableKey("its kid is not Unicode text: it holds half of a surrogate pair; remove it")
     if member.get("use", "sig") not in _USES:
         raise UnusableKey("its use is not sig")
     operations = member.get("key_ops", ["verify"])
@@ -204,9 +204,9 @@ def verification_key(member: object, allowed: Collection[str]) -> VerificationKe
 
 
 def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:
-    """A secret as a key for HS256, HS384 and HS512. Raises UnusableKey.
+    """Make a key for HS256, HS384 and HS512 from a secret. Raises UnusableKey.
 
-    The only way to such a key: a secret is bytes, which no JSON decodes to, so no key set can bring one.
+    No other function makes such keys. The secret is bytes, and JSON never decodes to bytes, so a key set cannot bring one.
     """
     algorithms = tuple(name for name in SECRET_ALGORITHMS if name in allowed)
     if not algorithms:
@@ -215,18 +215,20 @@ def secret_key(secret: bytes, allowed: Collection[str]) -> VerificationKey:
 
 
 def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> VerificationKey:
-    """The public key or certificate of a PEM file (RFC 7468 sections 13 and 5), held to all that a JWK is. Raises UnusableKey.
+    """Make a key from the public key or certificate of a PEM file (RFC 7468 sections 13 and 5), by the rules for JWKs.
 
-    Of a certificate only the key counts: whoever names it here, or publishes it for its kid, says that it may be used.
+    Raises UnusableKey.
+
+    Only the key of a certificate counts, not its dates or its authority: the configuration or the issuer names it.
     """
     if b"PRIVATE KEY-----" in pem:
-        raise UnusableKey("it holds a private key; keep that where tokens are signed: openssl pkey -pubout")
+        raise UnusableKey(
+            "it holds a private key; keep it with the signer and use the public half: openssl pkey -pubout"
+        )
     try:
         key = _certified(pem) if b"BEGIN CERTIFICATE" in pem else load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UnusableKey(
-            "it holds no public key or certificate in PEM, such as openssl pkey -pubout writes"
-        ) from error
+        raise UnusableKey("it holds no PEM public key or certificate; write one with openssl pkey -pubout") from error
     match key:
         case rsa.RSAPublicKey():
             numbers = key.public_numbers()
@@ -249,19 +251,19 @@ def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> Verific
 
 
 def _certified(pem: bytes) -> Any:
-    from cryptography.x509 import load_pem_x509_certificate  # no start has to wait for it
+    from cryptography.x509 import load_pem_x509_certificate  # imported late: it would slow every start
 
     return load_pem_x509_certificate(pem).public_key()
 
 
 def _base64url_uint(number: int, size: int | None = None) -> str:
-    """Base64urlUInt of RFC 7518 section 2, or so many octets."""
+    """Base64urlUInt (RFC 7518 section 2), padded with zeros to `size` octets if given."""
     octets = number.to_bytes(size or (number.bit_length() + 7) // 8)
     return urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
 def _possible_algorithms(kty: str, public: dict[str, str]) -> tuple[str, ...]:
-    """The algorithms that a key of this kind can be used with. Raises UnusableKey."""
+    """The algorithms that a key of this type and curve can be used with. Raises UnusableKey."""
     if kty == "RSA":
         _check_rsa(public["n"], public["e"])
         return RSA_ALGORITHMS
@@ -282,4 +284,4 @@ def _check_rsa(modulus: str, exponent: str) -> None:
     if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
         raise UnusableKey(f"its modulus has {n.bit_length()} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
     if e < 3 or e % 2 == 0 or e.bit_length() > 32:
-        raise UnusableKey("its exponent is not a small odd number of at least 3")
+        raise UnusableKey("its exponent is not a small odd number from 3")

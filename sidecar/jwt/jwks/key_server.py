@@ -1,4 +1,4 @@
-"""The server of an issuer's keys, asked over HTTP. Everything that can go wrong is a FetchFailed."""
+"""Fetches documents from the server of an issuer's keys over HTTP. Every failure is a FetchFailed."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ MAX_BODY_BYTES = 1024 * 1024  # of a key set or a discovery document
 TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024**2} MiB"
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 
-# Some key servers answer 406 to JSON alone (kube-apiserver), and some firewalls refuse the names of HTTP libraries.
+# Some key servers answer 406 if only JSON is accepted (kube-apiserver), and some firewalls refuse the names of HTTP libraries.
 HEADERS = {
     "Accept": "application/jwk-set+json, application/json, */*;q=0.1",
     "User-Agent": f"jwt-sidecar/{version('jwt-sidecar')}",
@@ -35,7 +35,7 @@ _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
 
 
 class Session:
-    """The HTTP client for key sets, opened by the first who needs it. It never sends what a client of ours sent."""
+    """The HTTP client for key sets, opened at the first use. It never sends anything that came from a client."""
 
     def __init__(self) -> None:
         self._opened: aiohttp.ClientSession | None = None
@@ -53,7 +53,7 @@ class Session:
 
 
 class Answer(NamedTuple):
-    """A document; for how long its server calls it fresh, and how far the server's clock is ahead of this one."""
+    """A document, its freshness in seconds (None: unknown), and how many seconds the server's clock is ahead (None: unknown)."""
 
     body: bytes
     max_age_s: float | None
@@ -61,11 +61,10 @@ class Answer(NamedTuple):
 
 
 class KeyServer:
-    """Whoever answers for one issuer.
+    """The server of one issuer's keys.
 
-    `headers`, the token in `bearer_token_file` and `server_name` are for the server of `url` alone, which the configuration
-    names: a discovery document may name another, which has no right to them. `tls` makes the context of a connection, `wall`
-    says what time it is.
+    `headers`, the token in `bearer_token_file` and `server_name` go only to the server of `url`, which the configuration names: a
+    discovery document may name another server. `tls` makes the context of a connection; `wall` returns the Unix time.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class KeyServer:
         self._wall = wall
 
     async def get(self, url: str) -> Answer:
-        """What is there. Raises FetchFailed, NotFound for a 404."""
+        """Fetch a document. Raises FetchFailed, NotFound for a 404."""
         try:
             async with asyncio.timeout(self._total_s):
                 encrypted = "https" in (urlsplit(url).scheme, urlsplit(egress_proxy(url) or "").scheme)
@@ -128,7 +127,9 @@ class KeyServer:
                 raise FetchFailed(f"{shown(url)}: status {response.status}")
             offset_s = clock_offset_s(response.headers.get("Date", ""), response.headers.get("Age", ""), self._wall())
             body = bytearray()
-            async for chunk in response.content.iter_any():  # counted after decompression: a bomb stops here
+            async for (
+                chunk
+            ) in response.content.iter_any():  # counted after decompression, so that a decompression bomb ends here
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise FetchFailed(f"{shown(url)}: {TOO_LARGE}")
@@ -142,16 +143,16 @@ class KeyServer:
         except (OSError, ValueError):
             token = ""
         if not _TOKEN.fullmatch(token):
-            raise FetchFailed(f"{self._bearer_token_file}: no bearer token could be read from it")
+            raise FetchFailed(f"{self._bearer_token_file}: holds no bearer token")
         return {**self._headers, "Authorization": f"Bearer {token}"}
 
 
 class Refused(FetchFailed):
-    """The server is well, and gives nothing at this URL: status 4xx."""
+    """The server refuses this URL: status 4xx."""
 
 
 class NotFound(Refused):
-    """There is nothing at this URL: status 404."""
+    """There is no document at this URL: status 404."""
 
 
 def _in_our_words(error: Exception) -> str:
@@ -159,16 +160,16 @@ def _in_our_words(error: Exception) -> str:
         case aiohttp.ClientConnectorCertificateError():
             return "its certificate is not trusted"
         case aiohttp.ClientConnectorSSLError():
-            return "no TLS connection could be agreed on"
+            return "the TLS handshake failed"
         case aiohttp.ClientConnectorDNSError():
             return "its host name cannot be resolved"
         case aiohttp.ClientProxyConnectionError():
-            return "no connection to the egress proxy"
+            return "the egress proxy cannot be reached"
         case aiohttp.ClientHttpProxyError():
             return f"the egress proxy refused with status {error.status}"
         case aiohttp.ClientConnectorError():
             return "no connection"
-        case aiohttp.InvalidURL() | UnicodeError():  # a label of the host that is too long is neither
+        case aiohttp.InvalidURL() | UnicodeError():  # UnicodeError: a label of the host is too long
             return "not a URL"
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
             return "the connection broke off"
@@ -176,7 +177,7 @@ def _in_our_words(error: Exception) -> str:
 
 
 def max_age(cache_control: str) -> float | None:
-    """Seconds that the sender calls its answer fresh (RFC 9111 section 5.2.2); 0 for `no-store` and `no-cache`."""
+    """The `max-age` of an answer in seconds (RFC 9111 section 5.2.2); 0 for `no-store` and `no-cache`, None without one."""
     if re.search(r"no-store|no-cache", cache_control, re.IGNORECASE):
         return 0.0
     found = _MAX_AGE.search(cache_control)
@@ -184,9 +185,9 @@ def max_age(cache_control: str) -> float | None:
 
 
 def clock_offset_s(date: str, age: str, now: float) -> float | None:
-    """How far the clock of a server is ahead of `now` (Unix time), from the headers of its answer; None without a Date.
+    """How many seconds the server's clock is ahead of `now` (Unix time), by the headers of its answer; None without a Date.
 
-    A cache on the way keeps the `Date` and tells the answer's `Age` (RFC 9111 section 4.2.3).
+    A cache on the way keeps the `Date` and adds the `Age` (RFC 9111 section 4.2.3).
     """
     try:
         made = parsedate_to_datetime(date).timestamp()
@@ -196,14 +197,14 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
 
 
 def shown(url: str) -> str:
-    """A URL for logs and people: its query may hold a credential."""
+    """A URL for logs and people, without its query, which may hold a credential."""
     return url.partition("?")[0]
 
 
 def egress_proxy(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; never one for loopback.
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a key set's URL; None for loopback.
 
-    Without a scheme it is spoken to by http, as curl does. Raises FetchFailed for one that cannot be used.
+    A proxy without a scheme is used over http, as curl does. Raises FetchFailed for a proxy that cannot be used.
     """
     parts = urlsplit(url)
     host = parts.hostname
@@ -223,7 +224,5 @@ def egress_proxy(url: str) -> str | None:
     if not usable:
         raise FetchFailed(f"{variable} is not the URL of a proxy, such as http://proxy.example:3128")
     if found.scheme not in ("http", "https"):
-        raise FetchFailed(
-            f"{variable} names a proxy of {found.scheme}, and only those of http and https are known here"
-        )
+        raise FetchFailed(f"{variable} names a proxy of {found.scheme}; only http and https proxies are supported")
     return named

@@ -1,4 +1,4 @@
-"""One key set of an issuer: never changed, only replaced. And what a fetch of one brings, or fails with."""
+"""An immutable key set of one issuer, and the result or failure of a fetch."""
 
 import asyncio
 import json
@@ -7,26 +7,25 @@ from typing import NamedTuple, Protocol
 
 from sidecar.jwt.jwks.jwk import Key, UnusableKey, VerificationKey, public_key, verification_key
 
-MAX_KEYS = 1000  # of one set that are used; the largest seen in the field is about ten
+MAX_KEYS = 1000  # used keys of one set; real sets have about ten at most
 KEYS_IN_A_TURN = 20  # one takes 0.02 to 0.2 ms
-MOST_SKIPPED_SHOWN = 20  # keys that are left out, each with its reason
+MOST_SKIPPED_SHOWN = 20  # skipped keys that are listed with a reason
 MOST_SHOWN = 40  # characters of an alg or a kid
-MAX_KEYS_TRIED = 10  # for a token that names no key: as many signatures are checked, of up to 0.6 ms each
+MAX_KEYS_TRIED = 10  # for a token without kid: each try is a signature check of up to 0.6 ms
 
 
 class FetchFailed(Exception):
-    """A key set could not be had; the text says why, in words that may be logged and shown to the operator."""
+    """A fetch of a key set failed; the text says why and may be logged and shown to the operator."""
 
 
 class TooManyKeys(Exception):
-    """More keys fit a token than are tried."""
+    """More keys than MAX_KEYS_TRIED may have signed a token."""
 
 
 class KeySet(NamedTuple):
-    """What a fetch brought: a JWK Set as decoded JSON, or the Jwks itself where the keys are in another form.
+    """The result of a fetch: a JWK Set as decoded JSON, or a Jwks if the keys were in another form.
 
-    `max_age_s` is how long its sender calls it fresh, `clock_offset_s` how far the sender's clock is ahead of this one; None
-    when it does not say.
+    `max_age_s` is its freshness in seconds, `clock_offset_s` how many seconds the server's clock is ahead; None if unknown.
     """
 
     document: object
@@ -35,15 +34,15 @@ class KeySet(NamedTuple):
 
 
 class Fetch(Protocol):
-    """Where key sets come from. Raises FetchFailed and nothing else."""
+    """Fetches a key set. Raises FetchFailed and nothing else."""
 
     def __call__(self) -> Awaitable[KeySet]: ...
 
 
 class Jwks:
-    """One key set by `kid`. `skipped` says why members of the document were left out.
+    """One key set by `kid`. `skipped` lists the members of the document that were left out, with reasons.
 
-    `any_kid`: its keys are for every token, whatever `kid` that names, since nobody has named them (PEM, shared secrets).
+    `any_kid`: the keys have no kid (PEM, shared secrets), so they apply to a token with any `kid`.
     """
 
     def __init__(
@@ -61,9 +60,9 @@ class Jwks:
 
     @classmethod
     def of(cls, document: object, allowed: Collection[str]) -> "Jwks":
-        """Read a JWK Set (RFC 7517 section 5) key by key: one bad key never costs the good ones.
+        """Parse a JWK Set (RFC 7517 section 5) key by key: an unusable key does not spoil the others.
 
-        A Jwks is returned as it is. Raises FetchFailed when no usable key is left, so that an empty answer replaces nothing.
+        A Jwks is returned unchanged. Raises FetchFailed if no key is usable, so that an empty answer replaces nothing.
         """
         if isinstance(document, Jwks):
             return document
@@ -72,7 +71,7 @@ class Jwks:
 
     @classmethod
     async def of_in_turns(cls, document: object, allowed: Collection[str]) -> "Jwks":
-        """The same without holding up the loop: others get their turn after every KEYS_IN_A_TURN keys."""
+        """`of` without blocking the loop: other work may run after every KEYS_IN_A_TURN keys."""
         if isinstance(document, Jwks):
             return document
         members = _members(document)
@@ -85,19 +84,19 @@ class Jwks:
 
     @classmethod
     def of_members(cls, members: Iterable[object], allowed: Collection[str]) -> "Jwks":
-        """The usable keys of a JWK Set that was accepted before: as many as there are, and none where none is."""
+        """The usable keys of a JWK Set that was accepted before; possibly none."""
         return cls._of([_read(*one, allowed) for one in enumerate(members)])
 
     @classmethod
     def _of(cls, found: Collection["VerificationKey | str"], more: Collection[object] = ()) -> "Jwks":
-        """The set of these keys; what is text says why a key was left out. `more` are members that were not looked at."""
+        """Make a set of keys. A text in `found` says why a key was skipped. `more` are members beyond MAX_KEYS."""
         skipped = [one for one in found if isinstance(one, str)]
         if len(skipped) > MOST_SKIPPED_SHOWN:
             skipped[MOST_SKIPPED_SHOWN:] = [f"{len(skipped) - MOST_SKIPPED_SHOWN} more like these"]
         if more:
             few = [member for member in more if isinstance(member, dict)][:MOST_SKIPPED_SHOWN]
             names = ", ".join(told(member.get("kid"), MOST_SHOWN) for member in few)
-            skipped.append(f"{len(more)} keys behind the first {MAX_KEYS}, which are all that are used ({names})")
+            skipped.append(f"{len(more)} keys after the first {MAX_KEYS}, which is the limit ({names})")
         return cls([one for one in found if not isinstance(one, str)], skipped)
 
     @classmethod
@@ -108,14 +107,14 @@ class Jwks:
         return jwks
 
     def find(self, kid: str | None, algorithm: str, thumbprint: str | None = None) -> list[tuple[VerificationKey, Key]]:
-        """The keys that a token with this `kid` and `alg` may have been signed with. Raises TooManyKeys.
+        """The keys that may have signed a token with this `kid` and `alg`. Raises TooManyKeys.
 
-        Those of its `kid`; or else those without one, which an issuer that names no keys has. For a token without a `kid` the
-        key whose certificate has the token's `thumbprint`; or else every one that fits, but no more than MAX_KEYS_TRIED.
+        They are the keys with its `kid`, or else the keys without a kid. For a token without a `kid` it is the key whose
+        certificate has the token's `thumbprint`, or else every key for the `alg`, but no more than MAX_KEYS_TRIED.
         """
         if kid is not None and not self.any_kid:
             of_kid: list[tuple[VerificationKey, Key]] = []
-            for key in self._by_kid.get(kid, ()):  # nearly every token comes this way, so it makes no further call
+            for key in self._by_kid.get(kid, ()):  # the common case, without a further call
                 if algorithm in key.by_algorithm:
                     of_kid += [(key, key.by_algorithm[algorithm])]
             return of_kid or _few(_fitting(self._by_kid.get(None, ()), algorithm))
@@ -123,7 +122,7 @@ class Jwks:
         return named or _few(_fitting(self.keys, algorithm))
 
     def same_as(self, other: "Jwks") -> bool:
-        """Would both find the same keys for every token?"""
+        """Do both sets find the same keys for every token?"""
         return self.keys == other.keys and self._by_thumbprint == other._by_thumbprint
 
     def __contains__(self, key: object) -> bool:
@@ -134,7 +133,7 @@ class Jwks:
 
 
 class Pem(NamedTuple):
-    """A member of a set that has PEM by kid, as Google writes it."""
+    """A member of a set of PEM by kid, as Google writes it."""
 
     kid: str
     text: str
@@ -143,11 +142,11 @@ class Pem(NamedTuple):
 def _members(document: object) -> list[object]:
     if isinstance(document, dict):
         members = document.get("keys")
-        if isinstance(members, list):  # a SPIFFE bundle has certificates of services beside the keys of tokens
+        if isinstance(members, list):  # a SPIFFE bundle has certificates of services besides the keys of tokens
             return [one for one in members if not (isinstance(one, dict) and one.get("use") == "x509-svid")]
         if document and all(isinstance(text, str) and text.startswith("-----BEGIN ") for text in document.values()):
             return [Pem(kid, text) for kid, text in document.items()]
-    raise FetchFailed("the document is not a JWK Set: it has no list of keys")
+    raise FetchFailed("the document is not a JWK Set: it has no list `keys`")
 
 
 def _read(position: int, member: object, allowed: Collection[str]) -> VerificationKey | str:
@@ -177,7 +176,7 @@ def _names(member: object) -> str:
 
 
 def told(value: object, most: int) -> str:
-    """A part of somebody's document for a log: nothing in it can break a line, and a long one is cut."""
+    """A value of a foreign document for a log: line breaks are escaped, and long values are cut."""
     try:
         text = json.dumps(value)
     except RecursionError:

@@ -1,15 +1,15 @@
-"""When an issuer's keys are fetched next, and until when those that are here are trusted."""
+"""Computes the times of fetches of an issuer's keys, and the time until which keys are trusted."""
 
 from collections.abc import Callable
 
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0  # backoff after failures, with full jitter
-RETRY_MOST_EMPTY_S = 5.0  # while there is no usable key every request fails, so the issuer is asked sooner
-MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # a key set's own max-age is believed between these
-JITTER = 0.1  # of the refresh interval, so that replicas do not ask together
+RETRY_MOST_EMPTY_S = 5.0  # the longest pause while there is no usable key: every request fails then
+MIN_REFRESH_S, MAX_REFRESH_S = 60.0, 3600.0  # bounds of the max-age of a key set
+JITTER = 0.1  # of the refresh interval, so that replicas do not fetch together
 
 
 class RefreshSchedule:
-    """The times of one issuer. `failures` are those since the last success; `spread` picks a number between two."""
+    """The schedule of one issuer. `failures` counts failures since the last success; `spread` picks a number between two."""
 
     def __init__(self, interval_s: float, max_stale_s: float, spread: Callable[[float, float], float]) -> None:
         self.interval_s = interval_s
@@ -18,19 +18,19 @@ class RefreshSchedule:
         self._spread = spread
 
     def after_success(self, now: float, max_age_s: float | None) -> tuple[float, float]:
-        """(when to fetch next, until when the keys are trusted); `max_age_s` is how long the issuer calls them fresh."""
+        """Return (time of the next fetch, time until which the keys are trusted). `max_age_s` is the max-age of the key set."""
         self.failures = 0
         fresh_s = self.interval_s if max_age_s is None else min(max(max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
         trusted_until = now + fresh_s + self.max_stale_s
         return min(now + fresh_s * self._spread(1 - JITTER, 1 + JITTER), trusted_until), trusted_until
 
     def after_failure(self, now: float, *, usable: bool) -> tuple[float, float]:
-        """(when to try again, the longest pause that this could have been); `usable`: keys of an earlier fetch serve."""
+        """Return (time of the next try, the longest pause before it). `usable`: keys of an earlier fetch are in use."""
         most_s = min(RETRY_MOST_S if usable else RETRY_MOST_EMPTY_S, self.interval_s)
         pause_s = min(RETRY_FIRST_S * 2.0 ** min(self.failures, 10), most_s)
         self.failures += 1
         return now + self._spread(0.0, pause_s), pause_s
 
     def trusted_as_of(self, fetched_at: float) -> float:
-        """Until when keys are trusted that were fetched then, and are taken over from another source."""
+        """The time until which keys are trusted that another source fetched at `fetched_at`."""
         return fetched_at + self.interval_s + self.max_stale_s

@@ -1,6 +1,6 @@
-"""Keys that an issuer has taken out of its set, and how long each of them is still trusted: the grace of removed keys.
+"""Keys that an issuer has removed from its set, and the grace period in which they stay trusted.
 
-No grace by default, since a key may have been taken out because it was stolen; and never a longer one than was configured.
+There is no grace period by default, since an issuer removes a stolen key. It is never longer than configured.
 """
 
 from collections.abc import Container, Mapping
@@ -11,7 +11,10 @@ from sidecar.jwt.jwks.key_set import MAX_KEYS, Jwks
 
 
 class RemovedKeys:
-    """The removed keys of one issuer, each with the monotonic time when its grace ends: `grace_s` after it was first missed."""
+    """The removed keys of one issuer, each with the monotonic time at which its grace period ends.
+
+    A grace period of `grace_s` seconds begins when a fetch first lacks the key.
+    """
 
     def __init__(self, grace_s: float, clock: Clock) -> None:
         self._grace_s = grace_s
@@ -20,20 +23,20 @@ class RemovedKeys:
 
     @property
     def next_end(self) -> float:
-        """When the next grace ends; infinity when there is none."""
+        """The end of the next grace period; infinity if there is none."""
         return min(self._ends.values(), default=float("inf"))
 
     def grace_s(self, key: VerificationKey) -> float | None:
-        """For how long a key is still trusted that the issuer has taken out; None for one that it publishes."""
+        """For how many seconds a removed key stays trusted; None for a key that the issuer publishes."""
         end = self._ends.get(key)
         return None if end is None else max(0.0, end - self._clock.monotonic())
 
     def published(self, jwks: Jwks) -> Jwks:
-        """The set without those keys; the very same where it has none of them."""
+        """The set without removed keys; the same object if it has none."""
         return _without(self._ends, jwks)
 
     def added_to(self, new: Jwks, last: Jwks | None) -> Jwks:
-        """The new set, and for the grace what was in the last one and is not in it; the very same where that is nothing."""
+        """The new set plus the keys that only the last set has, for their grace period; the same object if there are none."""
         now = self._clock.monotonic()
         missed = () if last is None else last.keys
         ends = {**self._ends, **{key: now + self._grace_s for key in missed if key not in self._ends}}
@@ -41,16 +44,16 @@ class RemovedKeys:
         return Jwks((*new.keys, *self._ends), new.skipped, any_kid=new.any_kid) if self._ends else new
 
     def ended(self, jwks: Jwks) -> Jwks:
-        """The set without the keys whose grace has ended; the very same where none has."""
+        """The set without the keys whose grace period has ended; the same object if there are none."""
         now = self._clock.monotonic()
         ended = {key for key, end in self._ends.items() if end <= now}
         self._ends = {key: end for key, end in self._ends.items() if key not in ended}
         return _without(ended, jwks)
 
     def taken_over(self, new: Jwks | None, old: "RemovedKeys", last: Jwks) -> Jwks:
-        """The new set, or else the last one of another source of the same issuer; and for the grace what only that one has.
+        """The new set, or else the last set of another source of the same issuer, plus the keys that only that set has.
 
-        Graces go on that run in either, none of them longer than it would be here.
+        Grace periods of both sources continue, but none is longer than `grace_s` allows.
         """
         published = old.published(last) if new is None else self.published(new)
         most = self._clock.monotonic() + self._grace_s

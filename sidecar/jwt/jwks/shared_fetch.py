@@ -1,4 +1,4 @@
-"""One fetch of an issuer's keys at a time: whoever needs them shares the one that is under way."""
+"""Runs one fetch of an issuer's keys at a time; all callers share it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -9,12 +9,12 @@ from sidecar.common.clock import Clock
 from sidecar.common.histogram import Histogram
 from sidecar.jwt.jwks.unknown_kids import Cooldown
 
-WAIT_S = 2.0  # what one request waits for keys
+WAIT_S = 2.0  # the longest that one request waits for keys
 FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
 
 
 class KeysAwaited(Exception):
-    """Keys that may be on their way: ask again, with this, when they have `landed`."""
+    """A fetch may bring the key: ask again, with this, when it has `landed`."""
 
     def __init__(self, flight: "asyncio.Task[None]") -> None:
         super().__init__()
@@ -22,11 +22,11 @@ class KeysAwaited(Exception):
 
     async def landed(self) -> None:
         """Wait until the fetch has ended, but no longer than WAIT_S."""
-        await asyncio.wait({self._flight}, timeout=WAIT_S)  # leaves the fetch alone when the waiting client goes away
+        await asyncio.wait({self._flight}, timeout=WAIT_S)  # the fetch goes on when the waiting client disconnects
 
 
 class SharedFetch:
-    """Runs `fetch`, which is told what has triggered it. `under_way` is the one that runs now."""
+    """Runs `fetch`, with its trigger as the argument. `under_way` is the current fetch, or None."""
 
     def __init__(self, fetch: Callable[[str], Coroutine[Any, Any, None]], clock: Clock) -> None:
         self.under_way: asyncio.Task[None] | None = None
@@ -37,13 +37,13 @@ class SharedFetch:
         self._landed = asyncio.Event()
 
     def begin(self, trigger: str) -> "asyncio.Task[None]":
-        """Fetch now, or join the fetch that is under way."""
+        """Begin a fetch, or return the current one."""
         if self.under_way is None:
             self.under_way = asyncio.create_task(self._run(trigger))
         return self.under_way
 
     def force(self) -> "asyncio.Task[None] | None":
-        """The same on demand: within the cooldown none is begun."""
+        """Begin a fetch on demand, or return the current one; None within the cooldown."""
         if self.under_way is None and not self.cooldown.left_s:
             self.cooldown.begin()
             self.begin("forced")
@@ -59,7 +59,7 @@ class SharedFetch:
             self._landed.set()
 
     async def pause(self, pause_s: float) -> None:
-        """Wait so long, or until a fetch ends or `wake` is called: then the next one may be due at another time."""
+        """Wait `pause_s` seconds, or until a fetch ends or `wake` is called: the time of the next fetch may change then."""
         self._landed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
@@ -70,7 +70,7 @@ class SharedFetch:
         self._landed.set()
 
     async def stop(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel the current fetch."""
         if self.under_way is not None:
             self.under_way.cancel()
             await asyncio.wait({self.under_way})

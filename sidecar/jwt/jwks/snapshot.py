@@ -1,4 +1,4 @@
-"""The last good keys of an issuer on disk, for a restart during its outage. Only public keys are ever written."""
+"""Saves the last good keys of an issuer to disk, for a restart during its outage. Only public keys are written."""
 
 import json
 import os
@@ -8,25 +8,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_BYTES = 4 * 1024 * 1024  # of a file that is read; the largest key set is a quarter of it, its removed keys as much
+MAX_BYTES = 4 * 1024 * 1024  # of the file; the largest key set takes a quarter, its removed keys another one
 
 
 class SnapshotUnusable(Exception):
-    """There is a file, but nothing in it may be believed; the text says why and may be logged."""
+    """The file exists but cannot be trusted; the text says why and may be logged."""
 
 
 class Saved(NamedTuple):
-    """What a snapshot holds: a JWK Set, and when the issuer gave it (Unix time)."""
+    """The content of a snapshot: a JWK Set, and the Unix time of its fetch."""
 
     key_set: object
     fetched_at: float
 
 
 class Snapshot:
-    """One issuer's file in the directory that the configuration names.
+    """One issuer's file in `jwks_snapshot_dir`.
 
-    Whoever can write the file can make tokens, so one that others own or may write to is no snapshot. It is bound to the
-    issuer and to the place of its keys: after a change of either, the old keys are another one's.
+    A user who can write the file can forge tokens, so a file that other users own or may write is not trusted. The file is
+    bound to the issuer and to the URL of its keys: after a change of either, its keys are not used.
     """
 
     def __init__(self, path: Path, issuer: str, keys_from: str) -> None:
@@ -35,7 +35,7 @@ class Snapshot:
         self._keys_from = keys_from
 
     def read(self) -> Saved | None:
-        """What was saved; None when nothing was. Raises SnapshotUnusable."""
+        """The saved keys; None without a file. Raises SnapshotUnusable."""
         try:
             content = self._content()
         except FileNotFoundError:
@@ -49,10 +49,10 @@ class Snapshot:
         match saved:
             case {"issuer": self._issuer, "keys_from": self._keys_from, "fetched_at": float(at), "keys": list(keys)}:
                 return Saved({"keys": keys}, at)
-        raise SnapshotUnusable(f"{self._path}: not of this issuer and its place of keys")
+        raise SnapshotUnusable(f"{self._path}: belongs to another issuer or another jwks_uri")
 
     def write(self, keys: list[dict[str, str]], fetched_at: float) -> None:
-        """Replace what was saved, whole or not at all. Raises OSError."""
+        """Replace the file atomically. Raises OSError."""
         saved = {"issuer": self._issuer, "keys_from": self._keys_from, "fetched_at": fetched_at, "keys": keys}
         number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # its mode is 0600
         try:

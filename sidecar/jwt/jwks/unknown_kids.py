@@ -1,6 +1,6 @@
-"""Tokens that name a key which is not here: what is remembered of their kids, and how often they may make the sidecar ask.
+"""Remembers unknown kids of tokens, and limits the fetches that they cause.
 
-Nothing a client sends can aim the sidecar at the issuer: all of them share one fetch, and there is one such fetch per cooldown.
+Clients cannot make the sidecar flood the issuer: all unknown kids share one fetch, and there is one such fetch per cooldown.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from sidecar.common.clock import Clock
 
 UNKNOWN_KIDS = 256  # remembered of one issuer
 UNKNOWN_KID_S = 60.0  # for how long
-COOLDOWN_S = 30.0  # between two fetches that tokens have forced
+COOLDOWN_S = 30.0  # between two fetches on demand of tokens
 
-_TOLD = -1  # the issuer has told that it has no such key
+_TOLD = -1  # the issuer has no such key
 
 
 class Cooldown:
-    """The time after a forced fetch in which tokens force no other. It begins at the attempt: a failing issuer is asked no more
-    often than a healthy one.
+    """The time after a fetch on demand in which no other one begins. It starts at the attempt, so a failing issuer gets no more
+    fetches than a healthy one.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -27,20 +27,20 @@ class Cooldown:
 
     @property
     def left_s(self) -> float:
-        """How long it still lasts."""
+        """The rest of the cooldown in seconds."""
         return max(0.0, self._began + COOLDOWN_S - self._clock.monotonic())
 
     def begin(self) -> None:
-        """A fetch is forced now."""
+        """Start the cooldown: a fetch on demand begins."""
         self._began = self._clock.monotonic()
 
     def end(self) -> None:
-        """An operator wants a fetch at once."""
+        """End the cooldown: an operator wants a fetch now."""
         self._began = float("-inf")
 
 
 class UnknownKids:
-    """Kids that were missed, each with the number of the fetches that had succeeded by then."""
+    """Unknown kids, each with the number of successful fetches when it was first missed."""
 
     def __init__(self, clock: Clock) -> None:
         self._fetched = 0
@@ -50,28 +50,28 @@ class UnknownKids:
         return len(self._missed_at)
 
     def fetched(self) -> None:
-        """Keys have come: whatever was missed before was asked for."""
+        """Count a successful fetch; it answers for all kids missed before."""
         self._fetched += 1
 
     def miss(self, kid: str) -> None:
-        """A token names this kid, and there is no such key."""
+        """Record that a token names an unknown kid."""
         if kid not in self._missed_at:
             self._missed_at[kid] = self._fetched
 
     def is_told(self, kid: str) -> bool:
-        """Has the issuer been asked since this kid was missed?"""
+        """Did a fetch succeed since this kid was missed, so that the issuer does not have it?"""
         return self._missed_at.get(kid, self._fetched) != self._fetched
 
     def is_open(self, kid: str) -> bool:
-        """Was it missed, and has nobody asked since? Then the issuer may well have this key."""
+        """Was the kid missed, with no fetch since, so that the issuer may have it?"""
         return self._missed_at.get(kid) == self._fetched
 
     def told(self, kid: str) -> None:
-        """The issuer has no such key."""
+        """Record that the issuer does not have this key."""
         self._missed_at[kid] = _TOLD
 
     def replaced(self, gone: Iterable[str]) -> None:
-        """The set is another one, and the issuer has told that it has these no more."""
+        """Record kids that a new key set no longer has."""
         self._missed_at.clear()
         for kid in gone:
             self._missed_at[kid] = _TOLD

@@ -361,7 +361,7 @@ async def test_a_bug_in_a_fetch_is_said_and_asks_the_issuer_no_faster(
     async with Kept(clock, ValueError("eyJ.secret.text")) as (source, issuer):
         await until(clock, 8)
         assert issuer.asked_at == pytest.approx([0, 1, 3, 7])
-        assert source.last_error == "the fetch met a bug of the sidecar"
+        assert source.last_error == "the sidecar has a bug in its fetch of keys"
     assert f"event=bug type=ValueError at={__file__}:" in caplog.text
     assert "secret" not in caplog.text
 
@@ -479,7 +479,7 @@ async def test_a_kid_that_the_issuer_was_not_asked_for_is_not_the_clients_mistak
             pytest.approx(COOLDOWN_S - 10, abs=0.1),
         )
         assert said.details == (
-            "The key that the token names is not known yet, and the issuer was asked a moment ago. Try again."
+            "The sidecar does not know the token's key yet, and fetched the issuer's keys a moment ago. Try again."
         )
         await until(clock, COOLDOWN_S + 1)
         assert await found(source, "b")
@@ -758,12 +758,12 @@ async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.L
         issuer.answer = FetchFailed("another fault")
         await until(clock, 3000)
         assert source.fetches["scheduled", "failure"] > 5
-    retry = "do='Try it: jwt-sidecar check --online.'"
+    retry = "do='Find the cause: jwt-sidecar check --online.'"
     assert [record.getMessage() for record in caplog.records] == [
         f"issuer=zuplo event=keys_not_fetched why='the issuer is down' next_in_s=1.0 {retry}",
         "issuer=zuplo keys=1 event=keys_loaded",
         "issuer=zuplo event=keys_skipped skipped=key 1: it is not an object; key 2: it is not an object "
-        "do='Tokens by these keys are refused: tell the issuer.'",
+        "do='Tell the issuer; tokens that are signed by these keys are refused.'",
         f"issuer=zuplo event=keys_not_fetched why='another fault' next_in_s=1.0 {retry}",
     ]
 

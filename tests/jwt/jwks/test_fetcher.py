@@ -477,7 +477,7 @@ async def test_a_host_that_speaks_no_tls_is_said(session: aiohttp.ClientSession)
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        assert await failure(session, "x", url) == f"{url}: no TLS connection could be agreed on"
+        assert await failure(session, "x", url) == f"{url}: the TLS handshake failed"
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:99999/", "https://" + "a" * 70 + ".example/"])

@@ -302,10 +302,10 @@ NO_KEY = "its numbers make no key"
 CURVE = "its crv is not P-256, P-384, P-521 or Ed25519"
 KTY = "its kty is not RSA, EC or OKP"
 KID = "its kid is not a short string"
-HALF = "its kid is not Unicode text: it holds half of a surrogate pair"
+HALF = "its kid is not Unicode text: it holds half of a surrogate pair; remove it"
 USE = "its use is not sig"
 OPS = "its key_ops do not hold verify"
-EXPONENT = "its exponent is not a small odd number of at least 3"
+EXPONENT = "its exponent is not a small odd number from 3"
 
 
 def bits(n: int) -> str:

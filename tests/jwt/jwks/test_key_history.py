@@ -273,9 +273,8 @@ async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock
 async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning(
     max_stale_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said = (
-        "issuer=main event=max_stale_is_long max_stale_s=86401 do='Stay below a day: a withdrawn key lives on as long.'"
-    )
+    do = "Set max_stale below 24h: a withdrawn key stays trusted for as long."
+    said = f"issuer=main event=max_stale_is_long max_stale_s=86401 do='{do}'"
     async with kept(clock, key_set("a"), max_stale_s=max_stale_s):
         assert caplog.messages == [said] * warned
 
@@ -310,7 +309,7 @@ async def test_a_clock_that_is_off_is_said_once_an_hour(clock: HandClock, caplog
             assert caplog.text.count("event=clocks_differ") == warned
         await asyncio.sleep(3600)
         assert caplog.text.count("event=clocks_differ") == 2
-        told = "event=clocks_differ issuer_ahead_s=-31 do='Synchronize this clock, or tell the issuer.'"
+        told = 'event=clocks_differ issuer_ahead_s=-31 do="Synchronize the sidecar\'s clock, or tell the issuer."'
         assert caplog.messages[-1] == f"issuer=main {told}"
 
 
@@ -508,7 +507,7 @@ def unusable(directory: Path) -> str:
         pytest.param(b"[" * 100_000, "not JSON", id="deep"),
         pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
         *(
-            pytest.param(json.dumps(value).encode(), "not of this issuer and its place of keys", id=name)
+            pytest.param(json.dumps(value).encode(), "belongs to another issuer or another jwks_uri", id=name)
             for name, value in {
                 "list": [],
                 "null": None,
@@ -565,7 +564,7 @@ async def test_a_snapshot_that_is_not_believed_is_said_and_costs_nothing(
         assert kids(source) == ["ed25519-a"]
     [said] = caplog.messages
     assert said.startswith("issuer=main event=snapshot_ignored why=")
-    assert said.endswith(" do='The issuer is asked; nobody else may write this file.'")
+    assert said.endswith(' do="Delete the file, and let only the sidecar\'s user write it."')
     saved = snapshot(tmp_path).read()
     assert saved is not None, "and it is replaced"
 
@@ -580,7 +579,7 @@ async def test_a_directory_that_cannot_be_written_costs_nothing_but_the_snapshot
         await asyncio.sleep(600)
         assert issuer.asked == 2
         assert source.fetches == {("scheduled", "success"): 2}
-    do = "Let this process write to jwks_snapshot_dir."
+    do = "Give the sidecar's user write access to jwks_snapshot_dir."
     assert f"issuer=main event=snapshot_not_written why='No such file or directory' do={do!r}" in caplog.messages
 
 

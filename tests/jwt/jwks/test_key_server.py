@@ -104,7 +104,7 @@ async def test_without_a_token_to_send_nothing_is_sent(
     if content is not None:
         (tmp_path / "token").write_text(content)
     said = await failure(tmp_path, issuer.issuer, jwks_bearer_token_file="token")
-    assert said == f"{tmp_path / 'token'}: no bearer token could be read from it"
+    assert said == f"{tmp_path / 'token'}: holds no bearer token"
     assert issuer.connections == 0
 
 
@@ -292,7 +292,7 @@ async def test_a_proxy_that_is_down_is_said_and_not_passed_by(
         await proxy.go_down()
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         said = await failure(tmp_path, "x", jwks_uri="http://idp.test/keys", allow_http=True)
-        assert said == "http://idp.test/keys: no connection to the egress proxy"
+        assert said == "http://idp.test/keys: the egress proxy cannot be reached"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ async def test_a_proxy_that_is_down_is_said_and_not_passed_by(
         ("http://", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
         (
             "socks5://proxy.test:1080",
-            "HTTPS_PROXY names a proxy of socks5, and only those of http and https are known here",
+            "HTTPS_PROXY names a proxy of socks5; only http and https proxies are supported",
         ),
     ],
 )

@@ -33,7 +33,7 @@ ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
 def test_what_is_not_a_key_set_has_no_keys(document: object) -> None:
     with pytest.raises(FetchFailed) as caught:
         Jwks.of(document, ALGORITHMS)
-    assert str(caught.value) == "the document is not a JWK Set: it has no list of keys"
+    assert str(caught.value) == "the document is not a JWK Set: it has no list `keys`"
 
 
 def test_a_set_without_a_usable_key_is_no_set() -> None:
@@ -56,7 +56,7 @@ def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_na
     jwks = Jwks.of({"keys": [*of_one_key(MAX_KEYS + 22), 5, {"kid": "a\n" * 50}]}, ALGORITHMS)
     assert [key.kid for key in jwks.keys] == [f"{n}" for n in range(MAX_KEYS)]
     names = ", ".join(f'"{MAX_KEYS + n}"' for n in range(20))
-    assert jwks.skipped == (f"24 keys behind the first 1000, which are all that are used ({names})",)
+    assert jwks.skipped == (f"24 keys after the first 1000, which is the limit ({names})",)
 
 
 def test_what_is_told_of_a_document_fits_into_a_log_line() -> None:

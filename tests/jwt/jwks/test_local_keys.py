@@ -315,8 +315,8 @@ def pem(key: Any) -> bytes:
     return encoded
 
 
-NO_PEM = "it holds no public key or certificate in PEM, such as openssl pkey -pubout writes"
-PRIVATE = "it holds a private key; keep that where tokens are signed: openssl pkey -pubout"
+NO_PEM = "it holds no PEM public key or certificate; write one with openssl pkey -pubout"
+PRIVATE = "it holds a private key; keep it with the signer and use the public half: openssl pkey -pubout"
 
 
 @pytest.mark.parametrize(

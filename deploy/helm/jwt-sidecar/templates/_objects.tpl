@@ -38,7 +38,7 @@ spec:
               kubernetes.io/metadata.name: {{ $values.networkPolicy.metricsNamespace }}
 {{- if $values.networkPolicy.egress }}
 ---
-# Names are looked up, and key sets fetched by https. For a namespace in which egress is denied by default; the policy is for the whole pod.
+# Allows DNS and key sets over https, for a namespace that denies egress by default. The policy is for the whole pod.
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:

@@ -3,19 +3,19 @@
 groups:
   - name: jwt-sidecar-recordings
     rules:
-      # The share of requests that were refused for what came with them: expired tokens, wrong audiences, missing scopes.
+      # The share of requests that were refused for their token: expired tokens, wrong audiences, missing scopes.
       - record: jwt_sidecar:auth_deny:ratio15m
         expr: >
           sum by (job) (rate(jwt_sidecar_auth_total{result="deny"}[15m]))
           / (sum by (job) (rate(jwt_sidecar_auth_total[15m])) > 0)
 
-      # The share of requests of one pod that ended badly, whoever's fault it was.
+      # The share of failed requests of one pod, for any cause.
       - record: jwt_sidecar:failed:ratio5m
         expr: >
           sum by (job, instance) (rate(jwt_sidecar_auth_total{result=~"deny|error"}[5m]))
           / (sum by (job, instance) (rate(jwt_sidecar_auth_total[5m])) > 0.1)
 
-      # How much of each limit is in use, in the pod where it is most.
+      # The use of each limit, in the pod with the most use.
       - record: jwt_sidecar:saturation:ratio
         labels: {resource: connections}
         expr: max by (job) (jwt_sidecar_connections / jwt_sidecar_connections_limit)
@@ -179,7 +179,7 @@ groups:
           summary: A changed configuration was not taken over by {{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }}.
           runbook_url: docs/how/runbooks.md#configreloadfailed
           description: >
-            The old configuration goes on. `jwt-sidecar check -c config.yaml` lists what is wrong with the new one, and so does the
+            The previous configuration stays active. `jwt-sidecar check -c config.yaml` lists what is wrong with the new one, and so does the
             log. Mend it before a restart: the sidecar does not start with a wrong file.
 
       - alert: FileNotUsable
@@ -191,7 +191,7 @@ groups:
           summary: '{{"{{"}} $labels.file }} cannot be used by {{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }}.'
           runbook_url: docs/how/runbooks.md#filenotusable
           description: >
-            What it held before is in use: a deny list that does not grow, keys that do not change, a certificate that expires. The log says
+            Its previous content stays in use: a deny list does not grow, keys do not change, a certificate expires. The log says
             why (event=file_kept_as_it_was, certificate_not_renewed, keys_not_fetched, config_kept), with the file and what is wrong with it.
 
       - alert: TlsHandshakesFailing

@@ -5,7 +5,7 @@ import { visible } from "./dom.js";
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${visible(text).replaceAll("'", `'\\''`)}'`);
 const withoutToken = new Set(["token_missing", "route_denied"]);
 
-// Where a client on the same machine reaches the sidecar, which may listen at several addresses.
+// The first address of the sidecar for a client on the same machine.
 const here = (listens) => listens.split(", ")[0].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
 
 export function curl(refusal, listens) {
@@ -29,7 +29,7 @@ export function explain(refusal, file) {
   return parts.join(" ");
 }
 
-// Says on the button itself whether it worked. Without a clipboard the text is shown, selected.
+// The button shows whether the copy worked. Without a clipboard the text appears, selected.
 export async function copy(text, button, shown) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-// The configuration in use, line by line, and what is wrong with a changed one.
+// The configuration in use, and the problems of a changed file.
 
 import { $, element, say, sayTime } from "./dom.js";
 import { counted, time } from "./format.js";
@@ -36,7 +36,7 @@ function showRefused(refused) {
   $("refused-source").hidden = !refused.lines.length;
 }
 
-// Around problems only: a file may have thousands of lines.
+// Only lines around problems: a file may have thousands of lines.
 function showLines(parent, lines, problems) {
   const told = JSON.stringify(lines);
   if (parent.told === told) return;

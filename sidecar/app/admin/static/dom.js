@@ -1,14 +1,14 @@
-// Elements and their text. Whatever comes from outside is set as text, never as markup.
+// Elements and their text. Values from the sidecar are set as text, never as markup.
 
 export const $ = (id) => document.getElementById(id);
 
-// What could hide or turn around the text beside it is written as its code point.
+// Characters that could hide or reverse text are shown as code points.
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 export const visible = (text) => String(text).replace(UNSEEN, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 export function say(element, text) {
   text = visible(text ?? "");
-  if (element.textContent !== text) element.textContent = text; // an equal text would end a selection in it
+  if (element.textContent !== text) element.textContent = text; // setting an equal text would end a selection
 }
 
 export function mark(element, text, className) {
@@ -38,14 +38,14 @@ export function fromTemplate(id) {
   return parts;
 }
 
-// A moment: what is shown is local time, and pointing at it tells the rest.
+// A time: the text is local time, and the tooltip has the date and zone.
 export function sayTime(element, iso, text) {
   say(element, text);
   element.dateTime = iso;
   element.title = iso;
 }
 
-// Rows by their keys: those that are new are made, those that are gone are removed. Rows change places only while `reorder`.
+// Rows by their keys: new ones are added, missing ones removed. Rows are moved only with `reorder`.
 export class Rows {
   constructor(parent, make, show) {
     this.parent = parent;
@@ -78,12 +78,12 @@ export class Rows {
   }
 }
 
-// Is somebody reading in here? Then nothing in it may move.
+// Does the reader point at or focus this element? Then nothing in it may move.
 export function isRead(element) {
   return element.matches(":hover") || (element.contains(document.activeElement) && document.activeElement.matches(":focus-visible"));
 }
 
-// Rebuilds a list only if it is another one, so that a selection in it stays.
+// Rebuilds a list only if it has changed, so that a selection stays.
 export function list(parent, things, content) {
   const told = JSON.stringify(things);
   if (parent.told === told) return;
@@ -97,7 +97,7 @@ export function list(parent, things, content) {
   );
 }
 
-// Prose in which `backticks` mean code.
+// Text in which `backticks` mark code.
 export function prose(text) {
   return visible(text)
     .split("`")

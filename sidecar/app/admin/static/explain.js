@@ -1,4 +1,4 @@
-// What would happen to a request, check by check.
+// Explains a request, check by check.
 
 import { $, element, say, visible } from "./dom.js";
 import { post } from "./listener.js";
@@ -15,7 +15,7 @@ function clearAnswer() {
   $("steps").replaceChildren();
   $("upstream-head").hidden = true;
   $("verdict").className = "quiet";
-  say($("verdict"), "Every check of the request will be shown here, in its order.");
+  say($("verdict"), "The checks of the request appear here, in order.");
 }
 
 function verdict(text, className) {
@@ -57,4 +57,4 @@ $("question").addEventListener("reset", () => {
   $("token").focus();
 });
 
-addEventListener("pagehide", () => $("question").reset()); // a token does not wait in a tab's history
+addEventListener("pagehide", () => $("question").reset()); // no token stays in the tab's history

@@ -1,4 +1,4 @@
-// Numbers and times in few characters.
+// Short forms of numbers and times.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -9,7 +9,7 @@ export const number = (value) => whole.format(value);
 export const rate = (perSecond) => (perSecond >= 100 ? whole.format(perSecond) : perSecond.toFixed(1));
 export const minuteOfDay = (at) => short.format(at);
 
-// 14:02:10, with the day before it when that is another one.
+// 14:02:10, with the day if it is not today.
 export function time(iso) {
   const at = new Date(iso);
   const isToday = at.toDateString() === new Date().toDateString();

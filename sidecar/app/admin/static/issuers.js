@@ -1,4 +1,4 @@
-// The issuers: those with a problem first and open, the others in a line each.
+// The issuers: those with a problem first and open, the others in one line each.
 
 import { $, Rows, element, fromTemplate, isRead, list, mark, say } from "./dom.js";
 import { counted, number, time, wholeSeconds } from "./format.js";
@@ -6,7 +6,7 @@ import { get, post } from "./listener.js";
 import { whileSeen } from "./sections.js";
 
 const EVERY_MS = 10_000;
-const FEW = 8; // so many are shown without being asked for
+const FEW = 8; // shown before "Show all"
 const STATES = { fresh: "good", stale: "warn", absent: "bad" };
 const WORST = ["absent", "stale", "fresh"];
 
@@ -83,7 +83,7 @@ function offset(seconds) {
 
 async function refresh(name, row) {
   if (row.cooldown_s > 0) {
-    say(row.result, `asked a moment ago, again in ${wholeSeconds(row.cooldown_s)}`);
+    say(row.result, `fetched a moment ago, possible again in ${wholeSeconds(row.cooldown_s)}`);
     return;
   }
   say(row.result, "asking ...");

@@ -1,6 +1,6 @@
-// What this listener answers.
+// Requests to the admin listener.
 
-const PATIENCE_MS = 8_000; // more than the listener waits for a worker that is stuck
+const PATIENCE_MS = 8_000; // longer than the listener waits for a stuck worker
 
 export async function get(path) {
   const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS) });

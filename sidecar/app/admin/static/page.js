@@ -1,4 +1,4 @@
-// The page: asks for /status every two seconds while somebody looks, and shows its head, what is wrong, and traffic.
+// The page: fetches /status every two seconds while it is visible, and shows the head, problems and traffic.
 
 import { $, mark, say, sayTime } from "./dom.js";
 import { counted, duration, minuteOfDay, number, rate, time, wholeSeconds } from "./format.js";
@@ -15,7 +15,7 @@ import "./configuration.js";
 import "./explain.js";
 
 const EVERY_MS = 2000;
-const RATE_MS = 6_000; // the rates are means of so long
+const RATE_MS = 6_000; // rates are means over this time
 
 let samples = [];
 let isFirst = true;
@@ -44,7 +44,7 @@ function showTraffic(traffic) {
   const now = performance.now();
   const sample = { at: now, requests: traffic.requests, refusals: sum(traffic.refused) };
   const before = samples.at(-1);
-  if (before && (before.requests > sample.requests || now - before.at > RATE_MS)) samples = []; // another process, or a pause
+  if (before && (before.requests > sample.requests || now - before.at > RATE_MS)) samples = []; // a new process, or a pause
   samples.push(sample);
   while (samples.length > 2 && samples[1].at < now - RATE_MS - EVERY_MS / 2) samples.shift();
   const { minute } = traffic;
@@ -64,7 +64,7 @@ function showTraffic(traffic) {
   say($("total"), `${counted(traffic.requests, "request")} since the start`);
 }
 
-// Issuers come first when something is wrong with one; only at the beginning, since nobody wants it to move later.
+// Issuers come first if one has a problem; only at the beginning, so that the section does not move later.
 function order(problems) {
   if (isFirst && problems.some(({ what, level }) => what === "issuer" && level !== "note")) $("traffic").before($("issuers"));
   isFirst = false;

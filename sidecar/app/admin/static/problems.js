@@ -1,4 +1,4 @@
-// What is wrong, in sentences, and where to look for more.
+// The problems in sentences, with links to details.
 
 import { $, Rows, element, fromTemplate, mark, say, sayTime } from "./dom.js";
 import { ago, time, wholeSeconds } from "./format.js";
@@ -32,7 +32,7 @@ function show(row, problem) {
     const seconds = (new Date(problem.since) - new Date(problem.before.at)) / 1000;
     const started = problem.before.what === "started";
     const words = seconds >= 1 ? `${wholeSeconds(seconds)} before that` : "At that time";
-    say(row.before, started ? "It has been so since this process started." : `${words}: ${problem.before.text}.`);
+    say(row.before, started ? "This has been the case since the process started." : `${words}: ${problem.before.text}.`);
   }
 }
 

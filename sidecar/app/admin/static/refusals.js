@@ -1,4 +1,4 @@
-// What was refused: in groups, and one by one. While somebody reads, nothing in here changes its place.
+// The refusals in groups and one by one. While the reader is in the list, nothing moves.
 
 import { $, Rows, button, element, fromTemplate, isRead, mark, prose, say, sayTime } from "./dom.js";
 import { ago, number, time } from "./format.js";
@@ -13,7 +13,7 @@ const LIST_MS = 3000;
 const FEW = 15;
 const MOST = 100;
 const WORDS = { code: "Code", issuer: "Issuer", route: "Route" };
-// What others add to a refusal, or may add, and what it is called here.
+// Further members of a refusal, with their names on the page.
 const KNOWN = new Set([
   "time", "request_id", "method", "path", "host", "route", "mode", "status", "code", "error", "details", "cause", "issuer", "claims", "peer",
 ]);
@@ -30,7 +30,7 @@ const table = $("groups");
 const groups = new Rows(table.tBodies[0], makeGroup, showGroup);
 let columns = "";
 
-const panel = table.parentElement; // the table itself is hidden while it is empty
+const panel = table.parentElement; // the table is hidden while it is empty
 whileSeen(panel, GROUPS_MS, async () => {
   const told = await get(`rejections?by=${by.join(",")}&${filter.query}`);
   showGroups(told.groups);
@@ -51,7 +51,7 @@ function showGroups(told) {
   groups.update(told, (group) => [...by.map((name) => group[name]), group.mode].join(" "), !isRead(table));
   table.hidden = !told.length;
   $("none").hidden = told.length > 0;
-  say($("none"), filter.query ? "Nothing was refused that fits what you have chosen." : "Nothing has been refused since the start.");
+  say($("none"), filter.query ? "No refusal matches your choice." : "No request has been refused since the start.");
 }
 
 function makeGroup(group) {
@@ -111,7 +111,7 @@ function toggleCure(row, code) {
 
 function cureOf(code) {
   const told = codes[code];
-  if (!told) return [element("p", "This code is not known to the page.")];
+  if (!told) return [element("p", "The page does not know this code.")];
   const list = document.createElement("dl");
   for (const [name, words] of [["cause", "Cause"], ["client", "The client"], ["operator", "The operator"]]) {
     const part = document.createElement("div");
@@ -127,7 +127,7 @@ for (const choice of document.querySelectorAll("input[name=by]")) {
   choice.addEventListener("change", () => {
     by = NAMES.filter((name) => document.querySelector(`input[name=by][value=${name}]`).checked);
     if (!by.length) {
-      choice.checked = true; // by something
+      choice.checked = true; // at least one
       by = [choice.value];
     }
     reload(panel);
@@ -138,8 +138,8 @@ for (const choice of document.querySelectorAll("input[name=by]")) {
 
 const refusals = new Rows($("refusal-list"), makeRefusal, () => {});
 let shown = FEW;
-let total = 0; // of all refusals since the start, by the last status
-let listed = -1; // how many there were when the list was asked for
+let total = 0; // refusals since the start, from the last status
+let listed = -1; // the total at the last fetch of the list
 let started = "";
 
 whileSeen($("refusal-list").parentElement, LIST_MS, async () => {
@@ -159,7 +159,7 @@ async function showNewest() {
 
 const keyOf = (refusal) => `${refusal.time} ${refusal.request_id} ${refusal.path}`;
 
-// Somebody reads: the pointer or the focus is in the list, a refusal is open, or its beginning is above the screen.
+// Is the reader in the list? The pointer or the focus is in it, a refusal is open, or its beginning is above the screen.
 function isHeld() {
   const list = $("refusal-list");
   return list.children.length > 0 && (isRead(list) || list.querySelector("details[open]") !== null || list.getBoundingClientRect().top < 0);
@@ -170,13 +170,13 @@ function tellHeld() {
   $("newer").hidden = newer <= 0 || !isHeld();
   say($("newer"), `Show ${number(newer)} newer`);
   $("no-refusal").hidden = $("refusal-list").children.length > 0;
-  say($("no-refusal"), $("search").value || filter.query ? "None of the last refusals fits what you have chosen." : "There is none to show.");
+  say($("no-refusal"), $("search").value || filter.query ? "None of the last refusals matches your choice." : "No refusals to show.");
 }
 
 export function seeRefusals(number) {
   const now = status.now.sidecar.started_at;
   if (started && started !== now) {
-    listed = -1; // another process, which counts from the beginning
+    listed = -1; // a new process counts from zero
     refusals.update([], keyOf);
     groups.update([], () => "");
     reload($("refusal-list").parentElement);
@@ -206,7 +206,7 @@ function makeRefusal(refusal) {
   sayTime(row.time, refusal.time, time(refusal.time));
   mark(row.code, refusal.code, `badge ${reported ? "report" : refusal.status < 500 ? "warn" : "bad"}`);
   say(row.request, refusal.method === null ? "(not a request)" : `${refusal.method} ${refusal.path}`);
-  say(row.status, reported ? `let in, ${refusal.status}` : refusal.status || "client left");
+  say(row.status, reported ? `reported, ${refusal.status}` : refusal.status || "client left");
   row.summary.addEventListener("click", () => {
     if (!row.facts.children.length) fill(row, refusal);
   });
@@ -216,7 +216,7 @@ function makeRefusal(refusal) {
 
 function fill(row, refusal) {
   say(row.sentence, refusal.details ?? refusal.error);
-  say(row.cause, refusal.cause ? `What it breaks: ${refusal.cause}` : "");
+  say(row.cause, refusal.cause ? `Broken rule: ${refusal.cause}` : "");
   row.cause.hidden = !refusal.cause;
   const facts = [
     ["Request id", refusal.request_id],
@@ -257,7 +257,7 @@ function fill(row, refusal) {
   row.buttons.append(...buttons);
 }
 
-// Chosen values and the text that is searched for
+// Filters and the search text
 
 const fits = (refusal) => JSON.stringify(Object.values(refusal)).toLowerCase().includes($("search").value.trim().toLowerCase());
 
@@ -269,7 +269,7 @@ function showChosen() {
         filter.toggle(name, filter[name]);
         $("search").focus();
       }, "chip");
-      chip.setAttribute("aria-label", `No longer only ${WORDS[name].toLowerCase()} ${filter[name]}`);
+      chip.setAttribute("aria-label", `Remove the filter ${WORDS[name].toLowerCase()} ${filter[name]}`);
       return chip;
     }),
   );
@@ -282,7 +282,7 @@ filter.onChange(() => {
   showNewest().catch(() => {});
 });
 
-// What is searched may be further down than what is shown.
+// A match may be below the visible refusals.
 $("search").addEventListener("input", () => {
   shown = MOST;
   showNewest().catch(() => {});

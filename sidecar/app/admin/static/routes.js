@@ -1,4 +1,4 @@
-// The rules with what came to them; those with refusals first, or as the file has them.
+// The rules with their counts; those with refusals first, or in the order of the file.
 
 import { $, Rows, element, fromTemplate, isRead, say } from "./dom.js";
 import { counted, duration, number } from "./format.js";
@@ -39,7 +39,7 @@ $("more-routes").addEventListener("click", () => {
 });
 
 const AUTH = {
-  required: "a token", optional: "a token or none", api_key: "an API key", none: "nothing", deny: "nobody gets in",
+  required: "a token", optional: "a token or none", api_key: "an API key", none: "nothing", deny: "all refused",
 };
 
 function make(route) {
@@ -52,7 +52,7 @@ function make(route) {
 }
 
 function show(row, route) {
-  const name = { "(default)": "what no rule names", "(none)": "what could not be read" }[route.name] ?? route.name;
+  const name = { "(default)": "all other requests", "(none)": "unreadable requests" }[route.name] ?? route.name;
   say(row.value, [route.methods?.join(","), name].filter(Boolean).join(" "));
   row.value.setAttribute("aria-label", `${row.value.textContent}: show its refusals`);
   const notes = [

@@ -1,4 +1,4 @@
-// When what is asked for: a section only while it can be seen, and nothing while the page is paused or in the background.
+// Fetches a section only while it is visible, and nothing while the page is paused or in the background.
 
 export const page = { paused: false, lost: false };
 
@@ -12,13 +12,13 @@ const observer = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
-// Calls `load` when the element comes into sight, and then every so often while it is.
+// Calls `load` when the element becomes visible, and regularly while it is.
 export function whileSeen(element, everyMs, load) {
   sections.set(element, { load, everyMs, seen: false, timer: 0, loading: false, loaded: 0 });
   observer.observe(element);
 }
 
-// Loads now what is in sight: something that it depends on has changed.
+// Loads the visible sections now, after a change.
 export function reload(element) {
   const section = sections.get(element);
   section.loaded = 0;
@@ -42,7 +42,7 @@ async function run(section) {
   try {
     await section.load();
   } catch {
-    // the status, asked every two seconds, says that nobody answers
+    // the status, fetched every two seconds, reports that the sidecar does not answer
   } finally {
     section.loading = false;
     section.timer = setTimeout(run, section.everyMs, section);

@@ -1,4 +1,4 @@
-// What several sections read: the last status, and which refusals are looked at.
+// Shared by several sections: the last status, and the filter of refusals.
 
 export const status = { now: null };
 
@@ -9,7 +9,7 @@ export const filter = {
   issuer: null,
   route: null,
 
-  // Only refusals with this value, or with any again.
+  // Toggles the filter for this value.
   toggle(name, value) {
     this[name] = this[name] === value ? null : value;
     this.changed();

@@ -1,11 +1,11 @@
-// The last hour on a time axis: requests, refusals by code, and marks where something has changed.
+// The last hour on a time axis: requests, refusals by code, and marks at changes.
 
 import { $, button, element, say, sayTime, visible } from "./dom.js";
 import { minuteOfDay, number, rate, time } from "./format.js";
 import { get } from "./listener.js";
 import { filter } from "./state.js";
 
-const COLORS = 6; // codes with a colour of their own; the others share one
+const COLORS = 6; // codes with their own colour; the others share one
 const HEIGHT = 90;
 const GAP = 2;
 const TICKS_MIN = { 15: 5, 60: 15 };
@@ -20,7 +20,7 @@ let asking = false;
 let asked = -Infinity;
 let now = 0;
 
-// A step is over two of its lengths after it began; by the sidecar's clock, as everything here is.
+// A step is complete two of its lengths after its begin, by the sidecar's clock.
 export async function seeTimeline(serverMs) {
   now = serverMs;
   const isDue = now > (steps.at(-1)?.ms ?? 0) + 2 * stepS * 1000 + 200;
@@ -172,7 +172,7 @@ function drawEvents(view) {
   $("no-events").hidden = latest.length > 0;
 }
 
-// By minutes, for whoever reads rather than looks.
+// The same by minute, as a table.
 function drawTable(view, codes) {
   if (!$("timeline-table").open) return;
   const byMinute = new Map();

@@ -1,4 +1,4 @@
-// The backends: how they do, and how busy the connections to them are.
+// The backends: their health and their connections.
 
 import { $, Rows, fromTemplate, isRead, mark, say } from "./dom.js";
 import { duration, number, time } from "./format.js";
@@ -7,7 +7,7 @@ import { whileSeen } from "./sections.js";
 
 const EVERY_MS = 5000;
 const STATES = { good: "good", idle: "", errors: "warn", failing: "bad" };
-const WORDS = { good: "answers", idle: "not asked lately", errors: "some errors", failing: "failing" };
+const WORDS = { good: "answers", idle: "no requests lately", errors: "some errors", failing: "failing" };
 const WORST = ["failing", "errors", "good", "idle"];
 
 const rows = new Rows($("upstream-list"), () => fromTemplate("upstream"), show);
@@ -33,7 +33,7 @@ function show(row, upstream) {
   const busy = connections.open - connections.idle;
   say(row.connections, `${number(busy)} busy, ${number(connections.idle)} idle, at most ${number(connections.most)}`);
   say(row.waiting, connections.waiting ? `${number(connections.waiting)} requests` : "none");
-  say(row.probes, upstream.probes.map((probe) => `${probe.name} ${probe.path}: ${probe.status ?? "not asked yet"}`).join("; ") || "none configured");
+  say(row.probes, upstream.probes.map((probe) => `${probe.name} ${probe.path}: ${probe.status ?? "no answer yet"}`).join("; ") || "none configured");
 }
 
 const errors = (kinds) =>
