@@ -210,7 +210,7 @@ ROWS = {
          "scope": "openid",
          "realm_access": {"roles": ["user"]}, "resource_access": {"my-api": {"roles": ["clerk"]}, "other": {"roles": ["no"]}}},
         {"audience": audience(aud="account"), "tenant": tenant("https://sso.example/realms/other"),
-         "kind": id_token(at_hash="h")},
+         "kind": claim(typ="ID"), "logout token": claim(typ="Logout"), "no typ": claim(typ=ABSENT)},
         roles=frozenset({"user", "clerk"}), scope="openid", most_lines=5,
     ),
     "Kubernetes": Row(
