@@ -29,7 +29,7 @@ def answer(data: bytes, method: str = "GET", end: str = "", step: int = 10_000) 
     return read(reader.answer(method, []), reader, data, end, step), bytes(reader.buffer)
 
 
-def test_it_shares_no_code_with_what_it_judges() -> None:
+def test_the_model_shares_no_code_with_the_sidecar() -> None:
     imports = [
         node for node in ast.walk(ast.parse(Path(http_model.__file__).read_text())) if isinstance(node, ast.ImportFrom)
     ]
@@ -123,7 +123,7 @@ def test_a_part_is_not_taken_for_the_whole(data: bytes, end: str, body: bytes) -
         OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nHTTP/1.1 200 OK\r\n\r\n",
     ],
 )
-def test_what_is_no_answer(raw: bytes) -> None:
+def test_invalid_answers(raw: bytes) -> None:
     with pytest.raises(Malformed):
         answer(raw)
 
@@ -148,7 +148,7 @@ def test_requests() -> None:
         OK + b"\r\n",
     ],
 )
-def test_what_is_no_request(raw: bytes) -> None:
+def test_invalid_requests(raw: bytes) -> None:
     reader = Reader()
     with pytest.raises(Malformed):
         read(reader.request(), reader, raw)

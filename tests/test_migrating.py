@@ -15,7 +15,7 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("program", ["envoy", "istio"])
-def test_import_prints_what_the_page_says(program: str, tmp_path: Path) -> None:
+def test_import_prints_the_output_on_the_page(program: str, tmp_path: Path) -> None:
     theirs, ours = blocks(f"{program}.md", "yaml")
     name, _, text = theirs.removeprefix("# ").partition("\n")
     (tmp_path / name).write_text(text)
@@ -23,7 +23,7 @@ def test_import_prints_what_the_page_says(program: str, tmp_path: Path) -> None:
     assert (result.text(name), result.equivalent) == (ours, True)
 
 
-def test_what_the_page_says_of_a_rule_that_is_open(tmp_path: Path) -> None:
+def test_the_page_shows_the_comment_about_an_open_rule(tmp_path: Path) -> None:
     rules, further = "                      rules:\n", "                        - match: {prefix: /public/}\n"
     theirs, _ = blocks("envoy.md", "yaml")
     (tmp_path / "envoy.yaml").write_text(theirs.replace(rules, rules + further))

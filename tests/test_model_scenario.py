@@ -298,7 +298,7 @@ async def test_a_denied_route_is_closed_to_everybody() -> None:
         assert stack.backend.requests == []
 
 
-async def test_a_report_route_lets_pass_what_it_would_refuse_and_says_so() -> None:
+async def test_a_route_in_report_mode_accepts_and_marks_requests_that_it_would_refuse() -> None:
     async with model() as stack:
         for token in (None, "x", stack.token(exp=1), stack.alice):
             assert (await stack.fetch(protected(token, "/trial/x"))).status == 200
@@ -363,7 +363,7 @@ async def test_a_rotated_key_is_fetched_when_its_first_token_comes() -> None:
         assert stack.issuer.jwks_fetches == 2
 
 
-async def test_keys_that_are_not_needed_are_asked_for_once() -> None:
+async def test_unneeded_keys_are_fetched_once() -> None:
     async with model() as stack:
         for token in ("a.b.c", stack.token(header={"alg": "none"}), stack.token(iss="https://elsewhere.test"), None):
             await stack.fetch(protected(token))
@@ -445,7 +445,7 @@ async def test_good_keys_serve_for_max_stale_and_then_it_is_a_503() -> None:
             assert (await stack.fetch(protected(stack.token(now=now)))).status == status
 
 
-async def test_a_hanging_issuer_holds_only_those_who_need_its_keys() -> None:
+async def test_a_hanging_issuer_delays_only_requests_that_need_its_keys() -> None:
     async with model() as stack:
         stack.issuer.hang()
         async with stack.client() as waiting:

@@ -146,7 +146,7 @@ async def test_a_unix_socket_and_tls_serve_alike(tmp_path: Path) -> None:
         assert answer.json() == {"keys": issuer.keys}
 
 
-async def test_each_framing_is_read_as_what_it_is() -> None:
+async def test_each_framing_is_recognized() -> None:
     pieces = [
         response(103) + response(200, b"sized"),
         response(200, chunks=[b"chu", b"nked"], trailers=[("X-T", "1")]),
@@ -332,7 +332,7 @@ async def test_a_hanging_issuer_counts_the_fetch_and_answers_when_released() -> 
         assert (await answer).status == 200
 
 
-async def test_the_issuer_answers_what_it_is_told() -> None:
+async def test_the_issuer_gives_the_configured_answers() -> None:
     async with ScriptedIssuer(cache_control="max-age=5", date_offset_s=3600, now=lambda: 0.0) as issuer:
 
         async def told(answer: Answer) -> tuple[int, bytes]:
@@ -352,7 +352,7 @@ async def test_the_issuer_answers_what_it_is_told() -> None:
         assert (await told(Answer.redirect("http://elsewhere.test/")))[0] == 302
 
 
-async def test_the_issuer_breaks_off_where_it_is_told() -> None:
+async def test_the_issuer_breaks_off_at_the_configured_byte() -> None:
     async with ScriptedIssuer() as issuer:
         issuer.on_jwks = Answer(200, b"0123456789", cut=5)
         with pytest.raises(Truncated) as truncated:
@@ -366,7 +366,7 @@ async def test_the_issuer_breaks_off_where_it_is_told() -> None:
 # What the kernel holds
 
 
-async def test_what_the_kernel_holds_is_told_from_what_was_read() -> None:
+async def test_unread_bytes_in_the_kernel_are_distinguished_from_read_ones() -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)

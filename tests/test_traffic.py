@@ -98,7 +98,7 @@ async def played(said: bytes, *cases: Case, end: bool = False) -> None:
         (answer(1)[:-1], [case(1, script=Script(body=b"body 1", whole=False, may_fail=True))], True),
     ],
 )
-async def test_what_a_client_may_get(said: bytes, cases: list[Case], end: bool) -> None:
+async def test_answers_that_a_client_may_get(said: bytes, cases: list[Case], end: bool) -> None:
     await played(said, *cases, end=end)
 
 
@@ -121,7 +121,7 @@ async def test_what_a_client_may_get(said: bytes, cases: list[Case], end: bool) 
         pytest.param(b"HTTP/1.1 200 OK\n\n", [case(1)], True, id="no HTTP"),
     ],
 )
-async def test_what_a_client_may_not_get(said: bytes, cases: list[Case], end: bool) -> None:
+async def test_answers_that_a_client_must_not_get(said: bytes, cases: list[Case], end: bool) -> None:
     with pytest.raises((Wrong, Malformed)):
         await played(said, *cases, end=end)
 
@@ -182,7 +182,7 @@ def at_the_backend(made: Case, more: str = "", target: str = "") -> bytes:
         (lambda made: at_the_backend(made, " folded\r\n"), "not a header"),
     ],
 )
-async def test_what_the_backend_sees(sent: Callable[[Case], bytes], wrong: str) -> None:
+async def test_requests_that_the_backend_may_get(sent: Callable[[Case], bytes], wrong: str) -> None:
     made = case(1, arrivals=0, seen_ids=[])
     made.script = Script([(0.0, b"HTTP/1.1 204 No Content\r\n\r\n")], 204, ending="keep")
     backend = Backend()

@@ -79,7 +79,7 @@ async def test_the_name_that_the_listener_has_in_the_configuration_is_its_own() 
         await runner.cleanup()
 
 
-async def test_on_every_address_the_one_that_was_reached_is_its_own() -> None:
+async def test_every_listening_address_accepts_its_own_host() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
         try:
             found.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be ours
@@ -120,7 +120,7 @@ async def test_a_page_of_this_listener_itself_is_not() -> None:
         [("Content-Type", "application/jsonp")],
     ],
 )
-async def test_what_a_form_could_send_is_refused(headers: list[tuple[str, str]]) -> None:
+async def test_requests_that_a_form_could_send_are_refused(headers: list[tuple[str, str]]) -> None:
     async with running() as stack:
         assert said(await ask(stack, *headers), 415) == "The Content-Type must be application/json."
         assert entries(stack) == 0
@@ -151,7 +151,7 @@ async def test_an_entry_that_cannot_be_used_is_refused_with_its_problem() -> Non
         )
 
 
-async def test_what_is_not_there_is_said_in_json() -> None:
+async def test_a_missing_path_is_a_404_in_json() -> None:
     async with running() as stack:
         assert said(await ask(stack, JSON, target="/nothing"), 404) == "Not Found"
         answer = await ask(stack, method="GET", body=None)

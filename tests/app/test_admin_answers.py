@@ -50,7 +50,7 @@ async def issuer(stack: Stack, name: str = "main") -> dict[str, Any]:
 # /issuers
 
 
-async def test_the_keys_of_an_issuer_are_told() -> None:
+async def test_the_keys_of_an_issuer_are_reported() -> None:
     async with running(issuer=ScriptedIssuer(algs=["EdDSA", "ES256"], date_offset_s=-20)) as stack:
         await stack.fetch(stack.good())
         stack.clock.ahead_s += 100
@@ -78,7 +78,7 @@ async def test_the_keys_of_an_issuer_are_told() -> None:
     }
 
 
-async def test_an_issuer_without_keys_is_told_with_the_reason() -> None:
+async def test_an_issuer_without_keys_is_reported_with_the_reason() -> None:
     async with running(issuer=ScriptedIssuer(discovery=False)) as stack:
         stack.issuer.on_jwks = Answer(500)
         await post(stack, "/jwks/refresh", {"force": True})
@@ -103,7 +103,7 @@ async def test_an_outage_makes_keys_stale_and_in_the_end_unusable() -> None:
         assert (told["state"], told["usable"], told["usable_for_s"], len(told["keys"])) == ("absent", False, 0, 1)
 
 
-async def test_keys_that_are_left_out_or_on_their_way_out_are_told() -> None:
+async def test_skipped_and_withdrawn_keys_are_listed() -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as keys:
         trusted = {"issuer": keys.issuer, "audiences": [AUDIENCE], "removed_key_grace": "5m"}
         async with running(issuers={"main": trusted}) as stack:
@@ -121,7 +121,7 @@ async def test_keys_that_are_left_out_or_on_their_way_out_are_told() -> None:
             assert (await issuer(stack))["skipped"] == []
 
 
-async def test_of_a_shared_secret_only_that_it_is_there_is_told(tmp_path: Path) -> None:
+async def test_a_shared_secret_is_listed_without_its_value(tmp_path: Path) -> None:
     secret = "secret" * 6
     file = tmp_path / "secret"
     file.write_text(secret)
@@ -205,7 +205,7 @@ async def test_a_refresh_with_another_body_is_refused(body: object, error: str) 
 # /rejections
 
 
-async def test_a_refusal_is_told_by_its_request_id() -> None:
+async def test_a_refusal_is_reported_by_its_request_id() -> None:
     async with running(routes=ROUTES) as stack:
         raw = stack.good("GET", "/admin/x?secret=1", headers=[("X-Request-Id", "id-1")])
         assert (await stack.fetch(raw)).status == 403
@@ -232,7 +232,7 @@ async def test_a_refusal_is_told_by_its_request_id() -> None:
         }
 
 
-async def test_all_refusals_are_told_the_newest_first() -> None:
+async def test_refusals_are_listed_newest_first() -> None:
     async with running(routes=ROUTES) as stack:
         await stack.fetch(request("GET", "/x"))
         await stack.fetch(request("GET", "/trial/x"))
@@ -244,7 +244,7 @@ async def test_all_refusals_are_told_the_newest_first() -> None:
 
 
 @pytest.mark.parametrize("request_id", ["id-2", "%2e%2e", "a%00b", "<script>"])
-async def test_an_unknown_request_id_is_said_in_json(request_id: str) -> None:
+async def test_an_unknown_request_id_is_a_404_in_json(request_id: str) -> None:
     async with running() as stack:
         await stack.fetch(request("GET", "/x", headers=[("X-Request-Id", "id-1")]))
         answer = await get(stack, f"/rejections/{request_id}")
@@ -254,7 +254,7 @@ async def test_an_unknown_request_id_is_said_in_json(request_id: str) -> None:
 # /status
 
 
-async def test_the_status_counts_what_was_sent() -> None:
+async def test_the_status_counts_the_sent_requests() -> None:
     async with running(routes=ROUTES) as stack:
         for raw in (stack.good(), request("GET", "/x"), request("GET", "/trial/x"), stack.good("GET", "/admin/x")):
             await stack.fetch(raw)
@@ -338,7 +338,7 @@ async def test_an_explanation_without_a_token() -> None:
         ({"token": "a\r\nb: c"}, "This cannot be explained: the token must be one line of text."),
     ],
 )
-async def test_a_question_that_is_none_is_refused(body: object, error: str) -> None:
+async def test_an_invalid_explain_request_is_refused(body: object, error: str) -> None:
     async with running() as stack:
         answer = await post(stack, "/explain", body)
         assert (answer.status, answer.json()) == (400, {"error": error})
@@ -353,7 +353,7 @@ async def test_odd_text_is_explained_too(name: str, odd: str) -> None:
         assert answer.json()
 
 
-async def test_no_part_of_a_token_is_told_or_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_part_of_a_token_is_reported_or_logged(caplog: pytest.LogCaptureFixture) -> None:
     """`running` looks for the tokens of the stack in all that was told or logged."""
     async with running(routes=ROUTES, forward_token=True, access_log="json", token_from=[{"query": "t"}]) as stack:
         canary = stack.token(sub="canary", exp=stack.clock.wall() - 3600)

@@ -42,7 +42,7 @@ def step(stack: Stack) -> None:
 # What this is
 
 
-async def test_the_process_is_told_apart_from_others(tmp_path: Path) -> None:
+async def test_the_process_is_distinguished_from_others(tmp_path: Path) -> None:
     async with running(file=tmp_path / "config.yaml") as stack:
         sidecar = (await told(stack, "/status"))["sidecar"]
         assert sidecar["host"]
@@ -65,7 +65,7 @@ async def test_nothing_is_wrong_with_a_sidecar_that_serves() -> None:
         assert await problems(stack) == []
 
 
-async def test_a_wrong_audience_after_a_reload_is_told_with_what_was_changed_before(tmp_path: Path) -> None:
+async def test_a_wrong_audience_after_a_reload_is_reported_with_the_change_before_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack:
         await stack.fetch(stack.good())
@@ -86,7 +86,7 @@ async def test_a_wrong_audience_after_a_reload_is_told_with_what_was_changed_bef
     assert problem["before"]["text"].endswith(f"{stack.sidecar.assembly.config.digest} is now in use")
 
 
-async def test_since_when_is_when_it_became_more_than_what_is_always_refused() -> None:
+async def test_a_problem_begins_when_refusals_exceed_their_usual_number() -> None:
     async with running(routes=ROUTES) as stack:
         for number in range(30):
             if number == 20:
@@ -98,7 +98,7 @@ async def test_since_when_is_when_it_became_more_than_what_is_always_refused() -
     assert iso_time(began - STEP_S) <= problem["since"] <= iso_time(began + STEP_S)
 
 
-async def test_an_issuer_that_is_down_is_told_with_how_long_its_keys_serve() -> None:
+async def test_an_issuer_that_is_down_is_reported_with_the_time_left_for_its_keys() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         step(stack)
@@ -116,7 +116,7 @@ async def test_an_issuer_that_is_down_is_told_with_how_long_its_keys_serve() -> 
         assert problem["text"].startswith("main has no usable keys, so its tokens get 503: ")
 
 
-async def test_a_backend_that_fails_is_told_and_not_what_was_refused_for_it() -> None:
+async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes() -> None:
     async with running(backend=RawBackend(send(b"no HTTP\r\n\r\n"))) as stack:
         for _ in range(6):
             await stack.fetch(stack.good())
@@ -130,7 +130,7 @@ async def test_a_backend_that_fails_is_told_and_not_what_was_refused_for_it() ->
     assert (upstream["health"], upstream["errors"]["protocol"], upstream["minute"]["answered"]) == ("failing", 6, 0)
 
 
-async def test_what_would_be_refused_is_a_note() -> None:
+async def test_refusals_of_report_mode_are_a_note() -> None:
     async with running(routes=ROUTES) as stack:
         for _ in range(6):
             await stack.fetch(request("GET", "/trial/x"))
@@ -139,7 +139,7 @@ async def test_what_would_be_refused_is_a_note() -> None:
     assert problem["text"] == "6 requests in the last minute would be refused: token_missing, on /trial/*."
 
 
-async def test_a_drain_is_told() -> None:
+async def test_a_drain_is_reported() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         stack.sidecar.live.drain()
@@ -202,7 +202,7 @@ async def test_a_minute_later_a_group_is_still_there_and_its_last_minute_is_not(
 # The time axis
 
 
-async def test_steps_say_what_came_in_them() -> None:
+async def test_steps_count_their_requests() -> None:
     async with running(routes=ROUTES) as stack:
         for raw in (stack.good(), request("GET", "/x"), request("GET", "/trial/x")):
             await stack.fetch(raw)
@@ -259,7 +259,7 @@ async def test_new_keys_an_outage_and_its_end_are_events() -> None:
 # Rules and backends
 
 
-async def test_rules_are_told_with_what_came_to_them(tmp_path: Path) -> None:
+async def test_rules_are_listed_with_their_counts(tmp_path: Path) -> None:
     async with running(routes=ROUTES, file=tmp_path / "config.yaml") as stack:
         for raw in (stack.good("GET", "/admin/x"), request("GET", "/trial/x"), stack.good()):
             await stack.fetch(raw)
@@ -278,7 +278,7 @@ async def test_rules_are_told_with_what_came_to_them(tmp_path: Path) -> None:
     assert (none["name"], none["refused"], none["auth"]) == ("(none)", 1, None)
 
 
-async def test_backends_are_told_with_their_connections_and_probes() -> None:
+async def test_backends_are_listed_with_their_connections_and_probes() -> None:
     probes = {"backend": {"path": "/health"}}
     async with running(health={"listen": "127.0.0.1:0", "probes": probes}) as stack:
         [upstream] = (await told(stack, "/upstreams"))["upstreams"]
@@ -300,7 +300,7 @@ async def test_backends_are_told_with_their_connections_and_probes() -> None:
 # The configuration
 
 
-async def test_a_refused_file_is_told_with_its_problems_and_their_lines(tmp_path: Path) -> None:
+async def test_a_refused_file_is_reported_with_its_problems_and_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack:
         assert (await told(stack, "/configuration"))["refused"] is None
@@ -330,7 +330,7 @@ async def test_a_refused_file_is_told_with_its_problems_and_their_lines(tmp_path
     assert "".join(configuration["lines"]).startswith('{"listen": "127.0.0.1:0"')
 
 
-async def test_what_waits_for_a_restart_is_told(tmp_path: Path) -> None:
+async def test_changes_that_need_a_restart_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"workers": 3}))

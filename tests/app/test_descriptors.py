@@ -29,7 +29,7 @@ async def test_the_soft_limit_is_raised_to_the_hard_one(tmp_path: Path) -> None:
         assert not any("event=descriptors_do_not_fit" in line for line in it.lines)
 
 
-async def test_clients_leave_descriptors_for_probes_and_for_who_is_served(tmp_path: Path) -> None:
+async def test_clients_leave_descriptors_for_probes_and_backends(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file.write_text(json.dumps(configuration(issuer, backend)))

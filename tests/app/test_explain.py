@@ -132,7 +132,7 @@ async def both(stack: Stack, path: str, token: str | None, method: str = "GET") 
         pytest.param("x", {}, "FAIL  ", id="no path"),
     ],
 )  # fmt: skip
-async def test_a_refusal_is_told_in_the_words_of_its_answer(path: str, over: dict[str, Any], check: str) -> None:
+async def test_a_refusal_is_reported_in_the_words_of_its_answer(path: str, over: dict[str, Any], check: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, path, good(stack, **over))
         *checks, decision = explanation.lines
@@ -143,7 +143,7 @@ async def test_a_refusal_is_told_in_the_words_of_its_answer(path: str, over: dic
         assert str(explanation).isprintable() or set(str(explanation)) - {"\n"} <= set(map(chr, range(32, 127)))
 
 
-async def test_the_readings_of_a_path_are_told_with_the_rule_that_each_meets() -> None:
+async def test_the_readings_of_a_path_are_reported_with_the_rule_that_each_meets() -> None:
     async with explained() as stack:
         _, explanation = await both(stack, "/closed%2Fx", good(stack))
         assert [line for line in explanation.lines if "reading" in line] == [
@@ -177,7 +177,7 @@ async def test_the_readings_of_a_path_are_told_with_the_rule_that_each_meets() -
         ),
     ],
 )
-async def test_the_rules_of_an_issuer_are_told_too(over: dict[str, Any], check: str) -> None:
+async def test_the_rules_of_an_issuer_are_reported_too(over: dict[str, Any], check: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/strict", strict(stack, **over))
         assert explanation.lines[-1] == answer_line(answer)
@@ -193,20 +193,20 @@ async def test_the_rules_of_an_issuer_are_told_too(over: dict[str, Any], check: 
         pytest.param("a.b.c.d.e", "FAIL  shape       token_malformed: ", id="five parts"),
     ],
 )
-async def test_what_is_no_token_is_told(token: str | None, check: str) -> None:
+async def test_an_opaque_token_is_explained(token: str | None, check: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/x", token)
         assert explanation.lines[-1] == answer_line(answer)
         assert explanation.lines[-2].startswith(check)
 
 
-async def test_a_method_that_is_never_served_is_told() -> None:
+async def test_a_method_that_is_never_served_is_reported() -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/x", good(stack), "TRACE")
         assert explanation.lines[-1] == answer_line(answer)
 
 
-async def test_a_token_that_was_taken_back_is_told(tmp_path: Path) -> None:
+async def test_a_revoked_token_is_explained(tmp_path: Path) -> None:
     denied = tmp_path / "denied.json"
     denied.write_text(json.dumps([{"iss": STRICT, "sub": "alice"}]))
     async with explained(denylist_file=str(denied)) as stack:
@@ -220,7 +220,7 @@ async def test_a_token_that_was_taken_back_is_told(tmp_path: Path) -> None:
 # Accepted
 
 
-async def test_every_check_of_an_accepted_request_is_told_in_the_order_of_the_proxy() -> None:
+async def test_every_check_of_an_accepted_request_is_reported_in_the_order_of_the_proxy() -> None:
     async with explained() as stack:
         token = strict(stack, name="a", iat=int(stack.clock.wall()) - 250, exp=int(stack.clock.wall()) + 250)
         answer, explanation = await both(stack, "/strict", token)
@@ -269,7 +269,7 @@ async def test_the_headers_are_those_that_the_upstream_gets() -> None:
 
 
 @pytest.mark.parametrize("path", ["/public/a", "/optional"])
-async def test_an_anonymous_request_is_told(path: str) -> None:
+async def test_an_anonymous_request_is_reported(path: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, path, None)
         assert (answer.status, explanation.rejection) == (200, None)
@@ -277,7 +277,7 @@ async def test_an_anonymous_request_is_told(path: str) -> None:
         assert "  X-JWT-Status: anonymous" in explanation.lines
 
 
-async def test_what_is_only_reported_is_told_and_let_in() -> None:
+async def test_a_refusal_in_report_mode_is_explained_and_accepted() -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/report", good(stack, scope="read"))
         assert (answer.status, explanation.rejection) == (200, None)
@@ -306,9 +306,7 @@ async def test_what_is_only_reported_is_told_and_let_in() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("forward", [True, False])
-async def test_the_token_is_put_where_the_configuration_looks_for_it_and_is_never_shown(
-    place: dict[str, str], forward: bool
-) -> None:
+async def test_the_token_goes_to_its_configured_place_and_is_never_shown(place: dict[str, str], forward: bool) -> None:
     async with explained(token_from=[place], forward_token=forward) as stack:
         question = Question("GET", "/x?a=b", good(stack).encode())
         explanation = await explain_alone(stack.sidecar.config, question, stack.clock)
@@ -340,7 +338,7 @@ async def test_keys_are_fetched_for_the_answer() -> None:
         ]
 
 
-async def test_a_running_proxy_is_asked_without_being_changed() -> None:
+async def test_explaining_does_not_change_a_running_proxy() -> None:
     async with running() as stack:
         assert (await stack.fetch(stack.good())).status == 200
         before = dict(stack.sidecar.assembly.handler.telemetry.requests)
@@ -413,7 +411,7 @@ def test_the_exit_code_is_the_decision(config: str, tmp_path: Path, capsys: pyte
         ),
     ],
 )
-def test_what_cannot_be_asked_is_a_usage_error(
+def test_a_request_that_no_client_could_send_is_a_usage_error(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     (tmp_path / "lines").write_text("a.b\nc.d")

@@ -266,7 +266,7 @@ async def test_fault(name: str, clock: HandClock) -> None:
         assert await here.until(good, "200") <= within_s(healed)
 
 
-def test_the_promised_recovery_is_what_the_pauses_add_up_to() -> None:
+def test_recovery_takes_as_long_as_the_documented_pauses() -> None:
     assert RETRY_MOST_EMPTY_S == 5.0
     assert TOTAL_S == 5.0
     assert {within_s(healed) for _, healed, _, _ in FAULT_ROWS.values()} == {

@@ -79,7 +79,7 @@ async def test_a_backend_that_cannot_be_reached_is_502_and_a_slow_one_504() -> N
         assert await probe(stack) == 502
 
 
-async def test_an_unknown_name_is_404_and_asks_nobody() -> None:
+async def test_an_unknown_probe_is_a_404_without_a_request_to_a_backend() -> None:
     async with running(health=HEALTH) as stack:
         assert [await probe(stack, name) for name in ("other", "backend/x", "")] == [404, 404, 404]
         assert stack.backend.connections == 0
@@ -94,7 +94,7 @@ async def test_a_probe_asks_the_upstream_that_it_names() -> None:
             assert stack.backend.connections == 0
 
 
-async def test_who_asks_meanwhile_shares_the_answer() -> None:
+async def test_concurrent_probes_share_one_answer() -> None:
     async with running(health=HEALTH) as stack:
         answering = asyncio.Event()
 
@@ -112,7 +112,7 @@ async def test_who_asks_meanwhile_shares_the_answer() -> None:
         assert await probe(stack) == 200, "and the next one is asked again"
 
 
-async def test_who_shares_an_answer_does_not_lose_it_when_the_first_to_ask_leaves() -> None:
+async def test_a_shared_answer_survives_the_first_caller_leaving() -> None:
     async with running(health=HEALTH) as stack:
         stack.backend.handler = never
         shared = stack.sidecar.assembly.probes["backend"]
@@ -125,7 +125,7 @@ async def test_who_shares_an_answer_does_not_lose_it_when_the_first_to_ask_leave
         assert stack.backend.connections == 2
 
 
-async def test_a_busy_backend_is_not_an_ill_one() -> None:
+async def test_a_busy_backend_still_passes_its_probe() -> None:
     async with running(health=HEALTH, limits={"upstream_connections": 1}) as stack, stack.client() as client:
         stack.backend.handler = never
         await client.send(stack.good())
@@ -141,7 +141,7 @@ async def test_readiness_waits_for_no_backend_by_default() -> None:
         assert await ready(stack) == (200, b"ok\n")
 
 
-async def test_readiness_waits_for_the_probes_that_it_is_told_to() -> None:
+async def test_readiness_waits_for_ready_probes() -> None:
     probes = {"backend": {"path": "/health"}, "other": {"path": "/other"}}
     async with running(health=HEALTH | {"probes": probes, "ready_probes": ["backend"]}) as stack:
         await stack.fetch(stack.good())
@@ -159,7 +159,7 @@ async def test_readiness_waits_for_the_probes_that_it_is_told_to() -> None:
 
 
 @pytest.mark.parametrize(("fails", "status"), [(False, 200), (True, 503)])
-async def test_readiness_falls_with_the_last_keys_only_where_that_is_asked_for(fails: bool, status: int) -> None:
+async def test_readiness_fails_without_trusted_keys_only_if_configured(fails: bool, status: int) -> None:
     async with running(health={"listen": "127.0.0.1:0", "fail_ready_when_stale": fails}) as stack:
         await stack.fetch(stack.good())
         stack.issuer.on_jwks = Answer(500)

@@ -110,7 +110,9 @@ async def test_the_access_log_changes_too(file: Path, capfd: pytest.CaptureFixtu
     assert [json.loads(line)["url.path"] for line in capfd.readouterr().out.splitlines()] == ["/logged"]
 
 
-async def test_what_cannot_change_is_named_and_the_rest_is_taken(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_keys_that_need_a_restart_are_named_and_the_rest_is_used(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(file=file) as stack:
         address = stack.sidecar.proxy_address
         with caplog.at_level(logging.WARNING):
@@ -158,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-async def test_a_bad_file_changes_nothing_and_every_problem_is_said(file: Path, text: str) -> None:
+async def test_a_bad_file_changes_nothing_and_every_problem_is_logged(file: Path, text: str) -> None:
     async with running(file=file, routes=PUBLIC) as stack:
         assert stack.sidecar.reload is not None
         good = file.read_text()
@@ -268,7 +270,7 @@ async def test_an_issuer_that_is_down_holds_a_reload_up_for_a_bounded_time_only(
         assert (await stack.health("/readyz")).status == 200  # one bad issuer in a file must not unready every replica
 
 
-async def test_an_issuer_that_is_down_goes_on_with_its_keys_unless_they_would_come_from_elsewhere(file: Path) -> None:
+async def test_an_issuer_that_is_down_keeps_its_keys_over_a_reload_unless_their_place_changes(file: Path) -> None:
     async with running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         stack.issuer.on_jwks = Answer(500)
@@ -345,7 +347,7 @@ async def test_posted_entries_outlive_a_reload_that_mistypes_their_issuer(file: 
         assert (answer.status, answer.json()["code"]) == (401, "token_revoked")
 
 
-async def test_what_is_taken_back_after_a_reload_is_refused_to_who_waited_for_a_key_meanwhile(file: Path) -> None:
+async def test_a_token_revoked_after_a_reload_is_refused_to_requests_that_waited_for_a_key(file: Path) -> None:
     async with running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         stack.issuer.rotate()

@@ -89,7 +89,7 @@ async def test_a_second_signal_ends_at_once(case: str, tmp_path: Path) -> None:
             assert sum("event=stopping_at_once" in line for line in it.lines) == 1
 
 
-async def test_what_does_not_finish_in_time_is_cut_off(tmp_path: Path) -> None:
+async def test_requests_that_do_not_finish_in_time_are_cut_off(tmp_path: Path) -> None:
     async with program(tmp_path, timeouts={"drain_delay": "0s", "shutdown": "200ms"}) as it:
         it.backend.handler = never
         async with RawClient.to(it.addresses["proxy"]) as client:
@@ -122,7 +122,7 @@ def taken(address: str) -> str:
     return f"cannot listen on {address}: Address already in use; choose another address, or port 0 for a free port"
 
 
-async def test_a_taken_port_is_one_clear_line_and_exit_code_1(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         with taken_port() as address:
             file = tmp_path / "config.yaml"
@@ -260,7 +260,7 @@ async def metric(stack: Stack, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
 
 
-async def test_it_starts_when_nobody_takes_what_it_says(tmp_path: Path) -> None:
+async def test_it_starts_when_nobody_reads_its_output(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -107,13 +107,13 @@ def test_where_the_keys_come_from(keys: dict[str, Any], told: str) -> None:
         ),
     ],
 )
-def test_what_weakens_an_issuer_is_said_with_its_cure(weak: dict[str, Any], do: str) -> None:
+def test_weaknesses_of_an_issuer_are_printed_with_their_remedy(weak: dict[str, Any], do: str) -> None:
     _, line = about({"ALLOW_INSECURE": "1"}, **weak)
     assert line.startswith("  weak: ")
     assert do in line
 
 
-def test_what_weakens_an_upstream_is_said_with_its_cure() -> None:
+def test_weaknesses_of_an_upstream_are_printed_with_their_remedy() -> None:
     upstreams = {"default": {"url": "https://b.test", "tls": {"insecure_skip_verify": True}}}
     lines = list(
         summary(
@@ -123,7 +123,7 @@ def test_what_weakens_an_upstream_is_said_with_its_cure() -> None:
     assert lines[-1].startswith("  weak: ")
 
 
-def test_no_secret_is_said() -> None:
+def test_no_secret_is_printed() -> None:
     headers = {"jwks_headers": {"X-Api-Key": "hidden"}, "jwks_uri": "https://idp.test/?key=hidden"}
     assert "hidden" not in "\n".join(about(**headers))
 
@@ -138,7 +138,7 @@ def warnings() -> list[str]:
     ]
 
 
-def test_every_warning_says_what_to_do() -> None:
+def test_every_warning_has_its_remedy() -> None:
     assert len(warnings()) > 5
     assert [text for text in warnings() if " do=" not in text] == []
 
@@ -153,7 +153,7 @@ async def test_the_start_says_it_before_the_addresses(capfd: pytest.CaptureFixtu
         ]
 
 
-def test_a_load_balancer_whose_signer_is_asked_for_has_no_weak_audience() -> None:
+def test_a_load_balancer_with_a_required_signer_has_no_weak_audience() -> None:
     arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/my-lb/50dc6c495c0c9188"
     text = f"issuers: {{lb: {{preset: aws_alb, arn: '{arn}', issuer: https://idp.example/}}}}\nupstream: http://127.0.0.1:1"
     lines = list(summary(parse(text)))

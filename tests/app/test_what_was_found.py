@@ -77,7 +77,7 @@ async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
         pytest.param({"sub": 5}, "claim_invalid", None, None, "main", KEY, id="a claim of a wrong form"),
     ],
 )  # fmt: skip
-async def test_what_was_found_and_what_was_expected(
+async def test_a_refusal_holds_the_expected_and_the_found_value(
     over: dict[str, Any],
     code: str,
     expected: str | None,
@@ -121,7 +121,7 @@ TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112
         ({"iss": "https://idp.test//v2.0", "tid": ""}, "https://idp.test//v2.0"),
     ],
 )
-async def test_the_tenant_of_a_refused_token_is_told(claims: dict[str, Any], found: str) -> None:
+async def test_the_tenant_of_a_refused_token_is_reported(claims: dict[str, Any], found: str) -> None:
     issuers = {"main": {**ISSUERS["main"], "issuer": "https://idp.test/{tid}/v2.0"}}
     async with running(issuers=issuers) as stack:
         _, kept = await kept_of(stack, token_of(stack, **claims))
@@ -136,13 +136,13 @@ async def test_the_tenant_of_a_refused_token_is_told(claims: dict[str, Any], fou
         ("a.b.c.d", None),
     ],
 )
-async def test_an_opaque_token_is_told_as_one(token: str, found: str | None) -> None:
+async def test_an_opaque_token_is_reported_as_one(token: str, found: str | None) -> None:
     async with running(issuers=ISSUERS) as stack:
         _, kept = await kept_of(stack, token)
         assert (kept["code"], kept["expected"], kept["found"]) == ("token_malformed", None, found)
 
 
-async def test_a_key_that_was_left_out_is_told_where_a_token_names_it() -> None:
+async def test_a_skipped_key_is_reported_when_a_token_names_it() -> None:
     keys = [public_jwk("EdDSA"), {**public_jwk("ES256"), "alg": "ES256K"}]
     async with running(issuers={"main": {**ISSUERS["main"], "jwks_inline": {"keys": keys}}}) as stack:
         _, kept = await kept_of(stack, token_of(stack, header={"kid": "p-256-a"}))
@@ -151,7 +151,7 @@ async def test_a_key_that_was_left_out_is_told_where_a_token_names_it() -> None:
         )
 
 
-async def test_an_issuers_outage_is_told_with_what_its_server_said() -> None:
+async def test_an_issuers_outage_is_reported_with_the_failure_of_its_server() -> None:
     async with running() as stack:
         stack.issuer.on_jwks = Answer(500)
         _, kept = await kept_of(stack, stack.alice)
@@ -159,7 +159,7 @@ async def test_an_issuers_outage_is_told_with_what_its_server_said() -> None:
         assert kept["found"].endswith("status 500")
 
 
-async def test_an_expired_token_that_comes_again_is_told_alike() -> None:
+async def test_a_remembered_expired_token_is_reported_like_a_new_one() -> None:
     async with running(issuers=ISSUERS) as stack:
         token = token_of(stack, exp=1)
         for _ in range(2):
@@ -167,7 +167,7 @@ async def test_an_expired_token_that_comes_again_is_told_alike() -> None:
             assert (kept["code"], kept["issuer"], kept["kid"]) == ("token_expired", "main", KEY)
 
 
-async def test_what_looks_like_a_token_in_a_kid_or_an_issuer_is_masked() -> None:
+async def test_text_that_looks_like_a_token_in_a_kid_or_an_issuer_is_masked() -> None:
     async with running(issuers=ISSUERS) as stack:
         inner = token_of(stack)
         key = f"jsk_{'0' * 16}_{'a' * 43}"

@@ -54,7 +54,7 @@ def samples(counted: Counted) -> dict[str, float]:
     }
 
 
-def test_counters_and_histograms_add_up_and_gauges_by_what_they_mean() -> None:
+def test_counters_and_histograms_are_summed_and_gauges_by_their_meaning() -> None:
     counted = Counted()
     counted.told(1, ONE)
     counted.told(2, OTHER)
@@ -77,7 +77,7 @@ def test_a_counter_does_not_fall_when_a_worker_is_lost() -> None:
     assert "connections" not in samples(counted)
 
 
-async def test_of_every_gauge_it_is_decided_how_several_are_one() -> None:
+async def test_every_gauge_has_a_rule_for_several_workers() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         text = (await stack.health("/metrics")).body.decode()
@@ -135,11 +135,11 @@ async def test_of_every_gauge_it_is_decided_how_several_are_one() -> None:
         ([{"lines": ["a: 1"]}, {"lines": ["a: 1"]}], {"lines": ["a: 1"]}),
     ],
 )  # fmt: skip
-def test_counts_add_up_and_of_all_else_one_is_told(answers: list[object], one: object) -> None:
+def test_counts_are_summed_and_other_values_come_from_one_worker(answers: list[object], one: object) -> None:
     assert together(answers) == one
 
 
-def test_what_several_say_of_report_mode_is_judged_by_their_sum() -> None:
+def test_report_mode_is_judged_by_the_sum_of_all_workers() -> None:
     def said(requests: int, *refused: int) -> dict[str, Any]:
         kinds = [{"issuer": "main", "code": "token_expired", "count": one, "last": "2026"} for one in refused]
         return judged(

@@ -251,7 +251,7 @@ async def test_sigterm_ends_all_after_what_is_in_flight(tmp_path: Path) -> None:
         assert not any(map(alive, pids))
 
 
-async def test_nobody_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+async def test_no_process_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     async with workers(tmp_path) as it:
         pids = [*children(it.process.pid), *processes(it)]
         it.process.kill()
@@ -293,7 +293,7 @@ async def test_a_worker_is_replaced_also_while_the_process_that_forks_is_stopped
         assert it.process.returncode is None
 
 
-async def test_a_worker_that_does_not_answer_is_replaced_and_who_waited_for_it_is_served(tmp_path: Path) -> None:
+async def test_a_silent_worker_is_replaced_and_its_waiting_clients_are_served(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         stopped = await owner(it, clients[0])
         os.kill(stopped, signal.SIGSTOP)
@@ -308,7 +308,7 @@ async def test_a_worker_that_does_not_answer_is_replaced_and_who_waited_for_it_i
         assert (await clients[1].request(it.good())).status == 200
 
 
-async def test_what_a_worker_has_not_taken_is_no_success_and_is_known_to_the_next(tmp_path: Path) -> None:
+async def test_a_change_that_a_worker_missed_fails_and_reaches_the_next_worker(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         os.kill(await owner(it, clients[0]), signal.SIGSTOP)
         answer = await it.admin("POST", "/denylist", {"iss": it.issuer.issuer, "sub": "alice"})
@@ -349,7 +349,7 @@ async def test_a_worker_that_comes_during_an_outage_of_the_issuer_begins_with_th
                 assert (await client.request(it.good())).status == 200
 
 
-async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_as_without_workers(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend, workers(tmp_path) as it:
         host, port = it.addresses["proxy"]
         file = tmp_path / "second.yaml"
@@ -364,7 +364,7 @@ async def test_a_taken_port_is_said_as_without_workers(tmp_path: Path) -> None:
         )
 
 
-async def test_what_a_worker_cannot_use_is_said_at_the_start(tmp_path: Path) -> None:
+async def test_a_file_that_a_worker_cannot_use_is_reported_at_the_start(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         tls = {"cert_file": str(tmp_path / "missing.crt")}
@@ -430,7 +430,7 @@ async def test_workers_whose_clients_take_all_descriptors_are_not_replaced(tmp_p
         assert await it.ended() == 0
 
 
-async def test_nobody_is_replaced_for_a_pause_of_all(tmp_path: Path) -> None:
+async def test_a_pause_of_the_container_replaces_no_worker(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         pids = processes(it)
         everybody = [it.process.pid, *children(it.process.pid), *pids]

@@ -26,7 +26,7 @@ async def run(stack: Stack, *arguments: str) -> int:
     return await asyncio.to_thread(main, [*arguments, "--admin", f"http://{host}:{port}"])
 
 
-async def test_status_says_what_runs_what_is_wrong_and_what_it_does(capsys: Said) -> None:
+async def test_status_prints_the_process_its_problems_and_its_traffic(capsys: Said) -> None:
     routes = [{"path": "/public/*", "auth": "none"}]
     async with running(routes=routes) as stack:
         for _ in range(25):
@@ -45,7 +45,7 @@ async def test_status_says_what_runs_what_is_wrong_and_what_it_does(capsys: Said
         assert "BAD  25 requests in the last minute refused: token_missing, on (default)." in said
 
 
-async def test_report_says_what_is_safe_to_enforce_by_numbers(capsys: Said) -> None:
+async def test_report_prints_the_rules_that_are_safe_to_enforce(capsys: Said) -> None:
     routes = [{"path": "/a/*"}, {"path": "/b/*"}, {"path": "/c/*", "mode": "enforce"}]
     async with running(mode="report", routes=routes) as stack:
         async with stack.client() as client:
@@ -99,7 +99,7 @@ async def test_probe_says_ready_by_its_exit_code(stack: Stack, capsys: Said) -> 
     assert await asyncio.to_thread(main, ["probe", "--health", "nonsense"]) == 2
 
 
-async def test_a_refusal_is_told_by_its_request_id_with_its_cure(stack: Stack, capsys: Said) -> None:
+async def test_a_refusal_is_printed_by_its_request_id_with_its_remedy(stack: Stack, capsys: Said) -> None:
     refused = await stack.fetch(request("GET", "/x", token=stack.token(aud="another")))
     assert await run(stack, "explain", "--id", refused.json()["request_id"]) == 1
     told = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
@@ -146,7 +146,7 @@ def test_a_curl_line_is_read_as_it_is_pasted(line: str, told: Any) -> None:
         ("curl --limit-rate 1k http://a/b", "1k http://a/b; take the others out"),
     ],
 )
-def test_what_is_no_curl_line_is_said(line: str, why: str) -> None:
+def test_an_invalid_curl_line_is_reported(line: str, why: str) -> None:
     with pytest.raises(NotUnderstood, match=why):
         of_curl(line)
 
@@ -180,7 +180,7 @@ async def test_explain_takes_a_url_and_a_curl_line(tmp_path: Path, capsys: Said)
 # What only tells
 
 
-def test_the_version_is_told(capsys: Said) -> None:
+def test_the_version_is_printed(capsys: Said) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0

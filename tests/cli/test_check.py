@@ -112,12 +112,12 @@ async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Pat
     )
 
 
-async def test_a_backend_that_cannot_be_reached_is_told_with_the_cause(tmp_path: Path) -> None:
+async def test_an_unreachable_backend_is_reported_with_the_cause(tmp_path: Path) -> None:
     found = await problems_of(config(tmp_path, ISSUERS, "upstream: unix:///none/here.sock"), online=True)
     assert "upstreams.default: The backend's socket does not exist." in found
 
 
-async def test_the_files_of_the_gateway_are_each_said_once(tmp_path: Path) -> None:
+async def test_each_bad_file_of_the_gateway_is_reported_once(tmp_path: Path) -> None:
     read = config(
         tmp_path,
         "api_keys: {file: api}",
@@ -166,7 +166,7 @@ def test_the_sidecar_does_not_start_with_it(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_a_pattern_that_no_engine_takes_is_said_with_its_place(command: str, tmp_path: Path) -> None:
+def test_an_invalid_pattern_is_reported_with_its_place(command: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     rules = "routes:\n- path_regex: '/id/[0-9]{99999999999}'"
     file.write_text("\n".join((FILES["jwks_file"][0], UPSTREAM, rules)))

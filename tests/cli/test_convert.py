@@ -70,13 +70,13 @@ def test_a_whole_configuration_of_envoy(name: str) -> None:
         ("forward: false", {"require_exp": False}),
     ],
 )
-def test_what_envoy_says_of_a_provider(more: str, expected: dict[str, Any], file: Path) -> None:
+def test_a_provider_of_envoy_is_converted(more: str, expected: dict[str, Any], file: Path) -> None:
     result = of("envoy", file, provider(more))
     assert result.config["issuers"]["idp"].items() >= expected.items()
     assert result.equivalent
 
 
-def test_what_envoy_leaves_to_its_defaults(file: Path) -> None:
+def test_defaults_of_envoy_are_converted(file: Path) -> None:
     issuer = of("envoy", file, provider("clock_skew_seconds: 0, require_expiration: true")).config["issuers"]["idp"]
     assert not {"clock_skew", "require_exp"} & issuer.keys()
 
@@ -113,7 +113,7 @@ def test_where_envoy_has_its_keys_from(keys: str, expected: dict[str, Any], file
         ),
     ],
 )
-def test_what_is_the_same_for_all_issuers_here(more: str, expected: dict[str, Any], file: Path) -> None:
+def test_settings_that_all_issuers_share_must_be_equal(more: str, expected: dict[str, Any], file: Path) -> None:
     result = of("envoy", file, provider(more))
     assert result.config.items() >= expected.items()
     assert result.equivalent
@@ -160,7 +160,7 @@ def test_preflights_pass_only_where_they_do_in_envoy(file: Path) -> None:
         "{match: {prefix: /, case_sensitive: false}, requires: {provider_name: idp}}",
     ],
 )
-def test_what_is_open_there_needs_a_token_here(rules: str, file: Path) -> None:
+def test_open_paths_of_envoy_need_a_token(rules: str, file: Path) -> None:
     result = of("envoy", file, provider("forward: false", rules))
     assert (result.config["routes"], result.equivalent) == (REQUIRED, False)
     assert "to accept more requests, do by hand" in comments(result)
@@ -178,14 +178,14 @@ def test_what_is_open_there_needs_a_token_here(rules: str, file: Path) -> None:
         "{match: {prefix: /}, requires: {something: new}}",
     ],
 )
-def test_what_asks_for_more_than_any_valid_token_lets_nobody_in(rules: str, file: Path) -> None:
+def test_a_requirement_beyond_a_valid_token_refuses_every_request(rules: str, file: Path) -> None:
     result = of("envoy", file, two(rules))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
     assert "# - rules.0: needs more than a valid token of any of these issuers\n" in comments(result)
     assert "#   rules:\n#   - match:\n" in comments(result)
 
 
-def test_requirements_by_name_let_nobody_in(file: Path) -> None:
+def test_requirements_by_name_refuse_every_request(file: Path) -> None:
     result = of("envoy", file, provider("forward: false")[:-1] + ", requirement_map: {r: {provider_name: idp}}}")
     assert result.config["routes"] == DENIED
     assert "#   requirement_map:\n#     r:\n#       provider_name: idp\n" in comments(result)
@@ -210,7 +210,7 @@ def test_requirements_by_name_let_nobody_in(file: Path) -> None:
         (f"[{provider('forward: false')}, {provider('forward: false')}]", "http_filters"),
     ],
 )
-def test_what_is_not_imported_is_named_and_lets_nobody_in(text: str, place: str, file: Path) -> None:
+def test_an_unknown_setting_is_named_and_refuses_every_request(text: str, place: str, file: Path) -> None:
     file.write_text(text)
     result = imported("envoy", str(file))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
@@ -283,7 +283,7 @@ def _backend(config: dict[str, Any]) -> dict[str, Any]:
         (lambda config: _listener(config).update(extra=1), "listeners.0.extra"),
     ],
 )
-def test_what_envoy_does_beside_jwt_authn_is_named_and_lets_nobody_in(change: Any, place: str, file: Path) -> None:
+def test_other_settings_of_envoy_are_named_and_refuse_every_request(change: Any, place: str, file: Path) -> None:
     config = whole()
     change(config)
     file.write_text(json.dumps(config))
@@ -292,7 +292,7 @@ def test_what_envoy_does_beside_jwt_authn_is_named_and_lets_nobody_in(change: An
     assert place in comments(result).partition("Every request is refused")[2].partition("Different in the sidecar")[0]
 
 
-def test_keys_that_come_from_elsewhere_let_nobody_in(file: Path) -> None:
+def test_keys_that_come_from_elsewhere_refuse_every_request(file: Path) -> None:
     text = json.dumps(whole()).replace('"uri": "http://127.0.0.1:', '"uri": "http://127.0.0.2:')
     file.write_text(text)
     result = imported("envoy", str(file))
@@ -345,7 +345,7 @@ def test_places_and_headers_of_one_provider_are_never_used_for_another(first: st
     assert of("envoy", file, two(either, first=first, second=first)).equivalent
 
 
-def test_two_providers_of_one_issuer_let_nobody_in(file: Path) -> None:
+def test_two_providers_of_one_issuer_refuse_every_request(file: Path) -> None:
     text = f"{{providers: {{a: {{{ISSUER}}}, b: {{{ISSUER.replace('[api]', '[other]')}}}}}, rules: []}}"
     result = of("envoy", file, text)
     assert (result.config["routes"], list(result.config["issuers"])) == (DENIED, ["a"])
@@ -425,7 +425,7 @@ def test_two_providers_of_one_issuer_let_nobody_in(file: Path) -> None:
         ("istio", "{kind: [a], apiVersion: security.istio.io/v1}", "kind is not a text"),
     ],
 )
-def test_what_cannot_be_understood_is_said(program: str, text: str, expected: str, file: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(program: str, text: str, expected: str, file: Path) -> None:
     file.write_text(text)
     with pytest.raises(NotUnderstood) as raised:
         imported(program, str(file))
@@ -518,7 +518,7 @@ def test_a_request_authentication_and_a_token_for_every_request(policies: str, f
         policy("DENY", WITHOUT[:-1] + ", to: [{operation: {paths: [/a], notMethods: [GET]}}]}"),
     ],
 )
-def test_what_is_open_in_istio_needs_a_token_here(policies: str, file: Path) -> None:
+def test_open_paths_of_istio_need_a_token(policies: str, file: Path) -> None:
     result = of("istio", file, AUTHENTICATION + policies)
     assert (result.config["routes"], result.equivalent) == (REQUIRED, False)
 
@@ -554,7 +554,7 @@ def test_what_is_open_in_istio_needs_a_token_here(policies: str, file: Path) -> 
         policy("ALLOW", WITH).replace("security.istio.io/v1", "example/v1"),
     ],
 )
-def test_policies_that_may_refuse_a_valid_token_let_nobody_in(policies: str, file: Path) -> None:
+def test_policies_that_may_refuse_a_valid_token_refuse_every_request(policies: str, file: Path) -> None:
     result = of("istio", file, AUTHENTICATION + policies)
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
     assert (
@@ -563,14 +563,14 @@ def test_policies_that_may_refuse_a_valid_token_let_nobody_in(policies: str, fil
     )
 
 
-def test_the_rules_of_istio_stand_above_ours(file: Path) -> None:
+def test_the_rules_of_istio_are_quoted_above_the_configuration(file: Path) -> None:
     result = of("istio", file, AUTHENTICATION + policy("ALLOW", PUBLIC))
     assert "#     rules:\n#     - to:\n#       - operation:\n#           paths:\n#           - /public/*\n" in comments(
         result
     )
 
 
-def test_a_list_of_objects_with_what_the_cluster_adds(file: Path) -> None:
+def test_a_list_of_objects_from_the_cluster_is_converted(file: Path) -> None:
     documents = [yaml.safe_load(AUTHENTICATION), yaml.safe_load(policy("ALLOW", WITH)[5:])]
     for document in documents:
         document["metadata"] |= {"uid": "1", "generation": 2, "labels": {"app": "x"}}
@@ -588,7 +588,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_command_prints_what_is_equivalent(file: Path) -> None:
+def test_the_command_prints_an_equivalent_configuration(file: Path) -> None:
     file.write_text(provider("forward: true"))
     ended = run("envoy", str(file))
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -604,7 +604,7 @@ def test_the_command_says_that_something_is_left_to_be_done(file: Path) -> None:
     assert yaml.safe_load(ended.stdout)["routes"] == REQUIRED
 
 
-def test_the_command_says_what_is_still_to_be_mended(file: Path) -> None:
+def test_the_command_prints_the_problems_that_are_left(file: Path) -> None:
     file.write_text(provider("claim_to_headers: [{header_name: Authorization, claim_name: sub}]"))
     ended = run("envoy", str(file))
     assert ended.returncode == 1

@@ -44,7 +44,7 @@ async def serving(handler: Any) -> AsyncIterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-def test_what_a_signing_key_signs_verifies_with_its_jwk(alg: str) -> None:
+def test_a_signature_verifies_with_the_keys_jwk(alg: str) -> None:
     key = SigningKey.generate(alg)
     token = key.sign({"sub": "alice"}, {"typ": "at+jwt"})
     assert json.loads(tokens.parts(token)[0]) == {"alg": alg, "kid": key.kid, "typ": "at+jwt"}
@@ -159,7 +159,7 @@ routes:
 """
 
 
-async def test_what_is_on_loopback_is_embedded_and_the_rest_is_said() -> None:
+async def test_servers_on_loopback_are_embedded_and_the_rest_is_listed() -> None:
     async with free_ports(2) as (issuer, backend), embed(parse(file(issuer, backend))) as embedded:
         assert [line[2] for line in embedded.report] == [
             "near, embedded",
@@ -175,7 +175,7 @@ async def test_what_is_on_loopback_is_embedded_and_the_rest_is_said() -> None:
         assert (await fetch(("127.0.0.1", backend), request())).json()["path"] == "/"
 
 
-async def test_what_already_listens_is_used() -> None:
+async def test_a_program_that_already_listens_is_used() -> None:
     async with RawBackend() as issuer, RawBackend() as backend:
         async with embed(parse(file(issuer.address[1], backend.address[1]))) as embedded:
             said = [line[2] for line in embedded.report if "another program listens" in line[2]]
@@ -211,7 +211,7 @@ async def paste(curl: str) -> Response:
     return await fetch((url[1], int(url[2])), request(target=url[3], headers=headers))
 
 
-async def test_the_printed_lines_do_what_is_said_above_them(tmp_path: Path) -> None:
+async def test_the_printed_commands_do_what_their_titles_say(tmp_path: Path) -> None:
     async with free_ports(2) as (issuer, backend), dev(tmp_path, file(issuer, backend)) as process:
         assert process.stdout is not None
         said: dict[str, str] = {}
@@ -240,7 +240,7 @@ async def test_the_printed_lines_do_what_is_said_above_them(tmp_path: Path) -> N
         assert process.returncode == 0
 
 
-async def test_a_taken_port_is_one_line_and_exit_1(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
     async with (
         free_ports(2) as (issuer, backend),
         RawBackend() as other,

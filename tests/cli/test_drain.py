@@ -58,7 +58,7 @@ async def test_a_reload_does_not_end_it(tmp_path: Path) -> None:
         assert (await stack.fetch(stack.good())).get("connection") == "close"
 
 
-async def test_what_is_left_of_the_delay_is_waited_for_when_it_has_to_end() -> None:
+async def test_sigterm_waits_for_the_rest_of_the_drain_delay() -> None:
     async with running(timeouts={"drain_delay": "20s"}) as stack:
         await drain(stack)
         stack.clock.ahead_s += 19
@@ -103,7 +103,7 @@ async def test_the_end_of_a_process_cannot_be_taken_back(capsys: pytest.CaptureF
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
 @pytest.mark.parametrize("now", ["{", None, '{"admin": {"listen": "127.0.0.1:1"}}'])
-async def test_a_running_one_is_found_whatever_its_file_says_by_now(
+async def test_a_running_sidecar_is_found_after_its_file_has_changed(
     now: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -123,7 +123,7 @@ async def test_a_running_one_is_found_whatever_its_file_says_by_now(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
-async def test_of_several_one_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_one_of_several_sidecars_must_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file.write_text(json.dumps(configuration(issuer, backend)))
@@ -140,7 +140,7 @@ async def test_of_several_one_must_be_named(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
-async def test_the_command_reads_where_that_is(
+async def test_the_command_reads_the_admin_address_from_the_file(
     host: str, tmp_path: Path, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -158,12 +158,12 @@ async def test_the_command_reads_where_that_is(
 @pytest.mark.parametrize(
     "url", ["", "x", "https://127.0.0.1:9901", "http://127.0.0.1", "http://127.0.0.1:0", "http://a:b"]
 )
-async def test_what_is_no_url_is_a_mistake_of_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_invalid_url_is_a_usage_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run("--admin", url) == 2
     assert capsys.readouterr().err.startswith(f"jwt-sidecar: {url} is not the URL of an admin listener")
 
 
-async def test_nobody_there_and_somebody_else_are_failures(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_sidecar_and_another_program_are_failures(capsys: pytest.CaptureFixture[str]) -> None:
     async with RawBackend() as backend:
         assert await run("--admin", backend.url) == 1
         backend.handler = send(b"not HTTP\r\n\r\n", close=True)

@@ -49,7 +49,7 @@ def test_a_new_key_is_shown_once_and_opens(file: Path, capsys: Out) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_the_list_tells_who_has_keys_and_no_hash(file: Path, capsys: Out) -> None:
+def test_the_list_shows_the_holders_of_keys_and_no_hash(file: Path, capsys: Out) -> None:
     keys("new", file, "alice", "--scope", "read", "--expires", "2099-12-31T23:59:59Z")
     keys("new", file, "bob", "--expires", "2000-01-01T00:00:00Z")
     keys("new", file, "carl")
@@ -115,7 +115,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "problem"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_changes_nothing(arguments: list[str], problem: str, file: Path, capsys: Out) -> None:
+def test_a_command_that_fails_changes_nothing(arguments: list[str], problem: str, file: Path, capsys: Out) -> None:
     assert keys(*(one.replace("F", str(file)) for one in arguments)) == 2
     assert capsys.readouterr().err.startswith(f"jwt-sidecar: {problem.replace('F', str(file), 1)}")
     assert list(file.parent.iterdir()) == []
@@ -200,7 +200,7 @@ def test_keys_that_have_retired_leave_the_file(file: Path) -> None:
     assert [timed.key.kid for timed in ring(file).keys][:-1] == [second.key.kid]
 
 
-def test_a_rotation_that_cannot_wait_takes_the_place_of_one_that_was_planned(file: Path) -> None:
+def test_an_immediate_rotation_replaces_a_planned_one(file: Path) -> None:
     keys("rotate", file)
     age(file, 60)
     keys("rotate", file)
@@ -227,7 +227,7 @@ def test_a_key_is_withdrawn_at_once(file: Path) -> None:
     assert [timed.key.kid for timed in ring(file).keys] == [first.key.kid]
 
 
-def test_the_list_of_signing_keys_tells_what_each_does_and_no_secret(file: Path, capsys: Out) -> None:
+def test_the_list_of_signing_keys_shows_their_state_and_no_secret(file: Path, capsys: Out) -> None:
     keys("rotate", file)
     age(file, 60)
     keys("rotate", file, "--ahead", "0s")
@@ -253,7 +253,7 @@ def test_the_list_of_signing_keys_tells_what_each_does_and_no_secret(file: Path,
 # The last key
 
 
-def test_the_last_key_that_is_on_is_only_switched_off_if_that_is_meant(file: Path, capsys: Out) -> None:
+def test_the_last_enabled_key_is_only_disabled_with_last(file: Path, capsys: Out) -> None:
     keys("new", file, "alice")
     (entry,) = [entry for entry, _ in Entries.read(file.read_bytes()).values()]
     before = file.read_bytes()
@@ -263,7 +263,7 @@ def test_the_last_key_that_is_on_is_only_switched_off_if_that_is_meant(file: Pat
     assert keys("disable", file, entry.id, "--last") == 0
 
 
-def test_the_last_key_that_signs_is_only_withdrawn_if_that_is_meant(file: Path, capsys: Out) -> None:
+def test_the_last_signing_key_is_only_withdrawn_with_last(file: Path, capsys: Out) -> None:
     keys("rotate", file)
     keys("rotate", file, "--ahead", "20m")
     first, second = ring(file).keys

@@ -44,7 +44,7 @@ async def test_aiohttp_reads_no_authorities_when_it_is_imported(ca_file: str) ->
     assert await output("-c", AUTHORITIES_OF_AIOHTTP, SSL_CERT_FILE=ca_file) == (0, "0\n")
 
 
-async def test_what_only_metrics_and_traces_need_is_not_imported_to_serve() -> None:
+async def test_modules_for_metrics_and_traces_are_not_imported_to_serve() -> None:
     unneeded = "{'prometheus_client', 'opentelemetry'} & {*sys.modules}"
     assert await output("-c", f"import sys, sidecar.app.server; print({unneeded})") == (0, "set()\n")
 

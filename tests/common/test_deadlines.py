@@ -24,7 +24,7 @@ def clock() -> HandClock:
     return HandClock()
 
 
-def test_what_is_due_is_expired_once(clock: HandClock) -> None:
+def test_a_passed_deadline_expires_once(clock: HandClock) -> None:
     deadlines, egg = Deadlines(clock), Egg(clock.monotonic() + 3)
     deadlines.watched.add(egg)
     clock.advance(2.5)
@@ -44,7 +44,7 @@ def test_without_a_deadline_nothing_expires(clock: HandClock) -> None:
     assert egg.boiled == 0
 
 
-def test_one_that_ends_may_leave_and_take_others_along(clock: HandClock) -> None:
+def test_an_expiry_may_remove_other_watched_objects(clock: HandClock) -> None:
     deadlines, other = Deadlines(clock), Egg(clock.monotonic())
 
     class Leaving(Egg):
@@ -58,7 +58,7 @@ def test_one_that_ends_may_leave_and_take_others_along(clock: HandClock) -> None
     assert (leaving.boiled, other.boiled) == (1, 1)
 
 
-def test_one_that_expires_may_give_another_more_time(clock: HandClock) -> None:
+def test_an_expiry_may_extend_another_deadline(clock: HandClock) -> None:
     deadlines, eggs = Deadlines(clock), list[Egg]()
 
     class Generous(Egg):
@@ -85,7 +85,7 @@ async def test_they_are_looked_at_every_tick(clock: HandClock) -> None:
     watching.cancel()
 
 
-def test_one_that_fails_keeps_no_other_from_ending(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_expiry_does_not_stop_the_others(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     deadlines, other = Deadlines(clock), Egg(clock.monotonic())
 
     class Broken(Egg):

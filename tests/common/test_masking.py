@@ -43,11 +43,11 @@ def escaped(text: str) -> str:
         ("/eyJh.jsk_0a1b/x", "/***/x"),
     ],
 )
-def test_what_looks_like_a_token_is_not_told(text: str, told: str) -> None:
+def test_text_that_looks_like_a_token_is_masked(text: str, told: str) -> None:
     assert without_tokens(text) == told
 
 
-def test_a_path_of_many_beginnings_of_tokens_costs_no_more_than_others() -> None:
+def test_many_beginnings_of_tokens_in_a_path_take_no_more_time() -> None:
     """It is looked at for each line of the access log, and anybody may send it."""
 
     def fastest(text: str) -> float:
@@ -60,7 +60,7 @@ def test_a_path_of_many_beginnings_of_tokens_costs_no_more_than_others() -> None
 @pytest.mark.parametrize(
     "spell", [str, escaped, lambda text: quote(escaped(text)), lambda text: f"%{ord(text[0]):x}{text[1:]}"]
 )
-def test_a_token_is_masked_by_what_it_is(header: bytes, spell: "type[str]") -> None:
+def test_a_token_is_masked_in_any_spelling(header: bytes, spell: "type[str]") -> None:
     token = spell(f"{b64(header)}.{P}.{S}")
     for text in (f"/x/{token}/y", f"/x/{token}", token, f"/?token={token}&b=1", f"/x/{token}?y"):
         told = without_tokens(text)
@@ -78,7 +78,7 @@ def test_a_token_behind_other_letters_and_a_padded_one_are_masked_too() -> None:
 @pytest.mark.parametrize(
     "spell", [str, escaped, lambda text: quote(escaped(text)), lambda text: text.replace("_", "%5f")]
 )
-def test_an_api_key_is_masked_by_what_it_is(spell: "type[str]") -> None:
+def test_an_api_key_is_masked_in_any_spelling(spell: "type[str]") -> None:
     key = f"jsk_{'0123456789abcdef'}_{'s' * 43}"
     told = without_tokens(f"/x/{spell(key)}/y")
     assert "sssss" not in told
@@ -96,7 +96,7 @@ def test_an_api_key_is_masked_by_what_it_is(spell: "type[str]") -> None:
         "/" + "CDI-" * 20 + ".a.b",
     ],
 )
-def test_other_long_paths_are_told_as_they_are(text: str) -> None:
+def test_other_long_paths_are_shown_unchanged(text: str) -> None:
     assert without_tokens(text) == text
 
 

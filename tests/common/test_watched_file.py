@@ -14,7 +14,7 @@ def read(content: bytes, _before: str | None) -> str:
     return content.decode()
 
 
-def test_a_file_that_meets_a_bug_leaves_what_was_read_before(tmp_path: Path) -> None:
+def test_a_bug_in_reading_a_file_keeps_its_previous_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("good")
     file = FollowedFile(path, read)
@@ -27,7 +27,7 @@ def test_a_file_that_meets_a_bug_leaves_what_was_read_before(tmp_path: Path) -> 
     assert (file.value, file.problem) == ("better", None)
 
 
-def test_a_file_that_meets_a_bug_at_the_start_is_said(tmp_path: Path) -> None:
+def test_a_bug_in_reading_a_file_at_the_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bug")
     with pytest.raises(Unusable, match=r"/file: cannot be used: the sidecar has a bug here \(OverflowError\)"):
         FollowedFile(tmp_path / "file", read)

@@ -77,7 +77,7 @@ def test_a_route_has_every_default() -> None:
     assert (route.require, route.mode, route.upstream, route.forward_token) == (None, None, None, None)
 
 
-def test_a_route_keeps_what_the_file_says() -> None:
+def test_a_route_has_the_values_of_the_file() -> None:
     (route,) = file(
         "routes: [{path: /a/*, methods: [GET, PROPFIND], auth: optional, issuers: [main], mode: report, "
         "require: {scopes: [a, b]}, upstream: default, forward_token: true}]"
@@ -161,7 +161,7 @@ def test_an_upstream_is_a_host_or_a_socket(url: str, scheme: str, host: str, por
         ("upstream: http://a\nupstreams: {b: {url: 'http://b'}}", ["b", "default"], "default"),
     ],
 )
-def test_one_upstream_takes_what_no_route_names(text: str, names: list[str], default: str) -> None:
+def test_one_upstream_is_for_requests_without_a_route(text: str, names: list[str], default: str) -> None:
     config = parse(ISSUERS + text)
     assert sorted(config.upstreams) == names
     assert [upstream.name for upstream in config.upstreams.values()] == list(config.upstreams)
@@ -230,7 +230,7 @@ def test_other_scalars() -> None:
 @pytest.mark.parametrize(
     "text", ["on", "yes", "no", "1:30", "0123", "1_000", "2026-01-01", ".inf", "1e", "0b1", "=", "<<"]
 )
-def test_what_only_yaml_1_1_takes_for_something_else_is_text(text: str) -> None:
+def test_scalars_that_only_yaml_1_1_converts_are_text(text: str) -> None:
     assert file(f"realm: {text}").realm == text
 
 
@@ -344,7 +344,7 @@ def test_every_key_of_the_schema_is_described_and_none_may_be_null() -> None:
     assert "null" not in json.dumps(json_schema())
 
 
-def test_the_example_loads_and_is_what_dev_runs() -> None:
+def test_the_example_loads_and_dev_runs_it() -> None:
     config = load(EXAMPLE, environ={})
     assert [str(address) for address in (*config.listen, config.health.listen, config.admin.listen)] == [
         "0.0.0.0:8080", "0.0.0.0:8081", "127.0.0.1:9901",

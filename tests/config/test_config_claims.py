@@ -32,7 +32,7 @@ def test_the_defaults_of_an_issuer() -> None:
     assert (a.lenient_claims, a.allow_padding) == ((), False)
 
 
-def test_an_issuer_keeps_what_the_file_says() -> None:
+def test_an_issuer_has_the_values_of_the_file() -> None:
     a = issuer(
         "audience_match: all\n  audience_claims: [aud, azp]\n  max_token_lifetime: 1h\n"
         "  required_claims: [sub, realm_access.roles, [kubernetes.io, pod]]\n  reject_claims: [nonce]\n"

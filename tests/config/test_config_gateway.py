@@ -61,7 +61,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "expected"), REFUSED)
-def test_what_cannot_be_meant_is_refused(text: str, expected: list[str]) -> None:
+def test_contradictory_settings_are_refused(text: str, expected: list[str]) -> None:
     found = [line.partition(" ")[2] for line in problems(text)]
     assert found == [line.partition(" ")[2] for line in expected]
 
@@ -77,7 +77,7 @@ def test_keys_take_the_place_of_issuers() -> None:
     ("said", "scheme"),
     [("header: X-Api-Key", ""), ("prefix: ''", ""), ("prefix: ApiKey", "ApiKey"), ("header: authorization", "Bearer")],
 )
-def test_the_scheme_goes_with_the_header(said: str, scheme: str) -> None:
+def test_the_scheme_follows_the_header(said: str, scheme: str) -> None:
     config = parse(f"api_keys: {{file: k, {said}}}\n{UPSTREAM}")
     assert config.api_keys is not None
     assert config.api_keys.scheme == scheme

@@ -106,7 +106,7 @@ def preset(name: str, iss: str, more: str = "") -> Issuer:
         ),
     ],
 )
-def test_a_preset_fills_in_what_it_knows(
+def test_a_preset_fills_in_missing_keys(
     name: str, iss: str, jwks_uri: str, algorithms: tuple[str, ...], header: str | None
 ) -> None:
     found = preset(name, iss)
@@ -125,7 +125,7 @@ def test_a_preset_is_made_of_keys_that_an_issuer_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_what_the_file_says_wins_over_the_preset(name: str) -> None:
+def test_the_file_wins_over_the_preset(name: str) -> None:
     asked = {"tenant": "any", "policies": "[a]", "arn": f"'{ARN}'", "repository": "a/b", "user_pool": "eu-west-1_A"}
     more = "".join(f", {key}: {asked.get(key, 'x')}" for key in PRESETS[name].asks)
     found = preset(name, "https://idp.example", f", jwks_uri: https://keys.example/, algorithms: [ES384]{more}")
@@ -144,7 +144,7 @@ def test_credentials_of_the_file_win_over_those_of_the_preset() -> None:
     assert found.jwks_tls is not None
 
 
-def test_check_shows_what_a_preset_came_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_shows_the_settings_of_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(
         "issuers:\n"
@@ -228,14 +228,14 @@ def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str])
              "5:3: issuers.a.project: '{kid}' is not a name or id; use only letters, digits and ._:/@-"),
     ],
 )  # fmt: skip
-def test_what_a_preset_needs_is_said(keys: str, expected: list[str]) -> None:
+def test_missing_inputs_of_a_preset_are_named(keys: str, expected: list[str]) -> None:
     inner = keys.strip("{}") if "'" not in keys else keys[1:-1]
     text = text_of("\n  ".join(inner.split(", ")))
     assert [line.split(": ", 1)[1] for line in problems(text)] == [line.split(": ", 1)[1] for line in expected]
 
 
 @pytest.mark.parametrize("iss", ["urn:x y", "app example", "http://[", "ftp://idp.example"])
-def test_a_preset_makes_no_url_of_what_is_none(iss: str) -> None:
+def test_a_preset_refuses_inputs_that_make_no_url(iss: str) -> None:
     with pytest.raises(ConfigError):
         preset("keycloak", iss)
 
@@ -250,7 +250,7 @@ def test_a_preset_makes_no_url_of_what_is_none(iss: str) -> None:
         ),
     ],
 )
-def test_a_load_balancers_keys_are_those_of_its_region_and_its_arn_is_asked_for(arn: str, keys: str) -> None:
+def test_a_load_balancers_keys_come_from_its_region_and_its_arn_is_required(arn: str, keys: str) -> None:
     found = preset("aws_alb", "https://idp.example/", f", arn: '{arn}'")
     assert (found.jwks_uri, found.signer, found.audiences) == (keys, arn, None)
 
@@ -473,7 +473,7 @@ def test_insecure_needs_the_environment_too() -> None:
         assert "ALLOW_INSECURE=1" in problems(text_of(keys), {"ALLOW_INSECURE": value})[0]
 
 
-def test_nothing_is_verified_with_an_authority_that_is_not_asked() -> None:
+def test_ca_file_and_insecure_skip_verify_contradict_each_other() -> None:
     assert problems(text_of("jwks_tls: {insecure_skip_verify: true, ca_file: a}"), {"ALLOW_INSECURE": "1"}) == [
         "5:36: issuers.a.jwks_tls.insecure_skip_verify: contradicts ca_file; keep one of the two"
     ]

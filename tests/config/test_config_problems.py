@@ -479,7 +479,7 @@ def routes(rules: list[tuple[str, ...]]) -> str:
 
 
 @pytest.mark.parametrize(("text", "expected"), NOT_YAML)
-def test_what_is_not_yaml_is_one_problem_at_its_place(text: str, expected: list[str]) -> None:
+def test_invalid_yaml_is_one_problem_at_its_place(text: str, expected: list[str]) -> None:
     assert problems(text) == expected
 
 
@@ -550,7 +550,7 @@ def test_twice_as_many_rules_take_little_more_than_twice_as_long() -> None:
     assert fastest(4000) < 12 * fastest(1000)
 
 
-def test_all_problems_are_told_together_and_checks_between_keys_go_on_beside_wrong_ones() -> None:
+def test_all_problems_are_reported_together_also_between_the_other_keys() -> None:
     text = """\
 issuers:
   a:
@@ -607,7 +607,7 @@ routes:
     ]
 
 
-def test_a_wrong_key_is_not_blamed_for_what_it_might_have_been() -> None:
+def test_an_invalid_key_causes_no_further_problem() -> None:
     text = f"{ISSUERS}upstreams: [a]\nclaims_header: [a]\nhealth: a\nadmin: {{listen: a}}\nroutes:\n"
     text += (
         "- {path: /a, methods: [get]}\n- {path: /a, auth: x, require: {scopes: [a]}, issuers: [main], upstream: b}\n"
@@ -622,7 +622,7 @@ def test_unknown_names_are_not_looked_for_among_issuers_and_upstreams_that_could
     assert [problem.split(": ")[1] for problem in problems(text)] == ["issuers", "upstreams"]
 
 
-def test_what_a_variable_holds_is_not_shown() -> None:
+def test_the_content_of_a_variable_is_not_shown() -> None:
     text = f"{ISSUERS}{UPSTREAM}access_log: ${{A}}\nlisten: '${{A}}:${{B:-x}}'\nworkers: ${{N}}"
     assert problems(text, {"A": "hunter2", "N": "0"}) == [
         "3:13: access_log: '${A}' is not one of: json, ecs, combined, off",

@@ -57,7 +57,7 @@ def test_the_gateway_has_a_sidecar_of_its_own_to_send_to() -> None:
     assert orders["issuers"]["gateway"]["audiences"] == [gateway["upstreams"]["orders"]["token"]["audience"]]
 
 
-def test_what_is_mounted_and_built_is_there() -> None:
+def test_every_mounted_and_built_path_exists() -> None:
     [volume] = SERVICES["backend"]["volumes"]
     assert (DEPLOY / volume.split(":")[0] / "backend.py").is_file()
     assert (DEPLOY / SIDECAR["build"]["context"] / SIDECAR["build"]["dockerfile"]).is_file()

@@ -74,7 +74,7 @@ def containers(manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
     return [item["name"] for item in pod.get("initContainers", [])], [item["name"] for item in pod["containers"]]
 
 
-def test_every_backend_gets_one_and_what_is_labelled_does_not(overlay: Overlay) -> None:
+def test_every_backend_gets_a_sidecar_unless_labelled(overlay: Overlay) -> None:
     out = {"jwt-sidecar/inject": "false"}
     found = overlay(
         deployment("shop"),
@@ -126,7 +126,7 @@ def test_another_configuration_is_another_configmap(kustomize: Kustomize, overla
     assert {f"ConfigMap/{name(second)}"} <= second.keys()
 
 
-def test_a_rollout_of_argo_gets_one_where_that_loses_nothing(overlay: Overlay) -> None:
+def test_an_argo_rollout_gets_a_sidecar_if_it_loses_no_container(overlay: Overlay) -> None:
     rollout = deployment("shop", kind="Rollout") | {"apiVersion": "argoproj.io/v1alpha1"}
     assert containers(overlay(rollout)["Rollout/shop"]) == (["jwt-sidecar"], ["shop"])
     rollout["spec"]["template"]["spec"]["volumes"] = [{"name": "uploads", "emptyDir": {}}]

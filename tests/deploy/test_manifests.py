@@ -104,7 +104,7 @@ def test_every_root_is_read_only(rendering: Rendering) -> None:
     assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
 
 
-def test_an_init_container_stays_and_a_plain_one_does_not_ask_to(rendering: Rendering) -> None:
+def test_only_the_init_container_has_restart_policy_always(rendering: Rendering) -> None:
     native = rendering.sidecar in rendering.pod.get("initContainers", [])
     assert rendering.sidecar.get("restartPolicy") == ("Always" if native else None)
 
@@ -145,7 +145,7 @@ def test_the_service_leads_to_the_sidecar(rendering: Rendering) -> None:
     assert service["selector"].items() <= labels.items()
 
 
-def test_ports_are_numbers_for_whoever_is_not_the_kubelet(rendering: Rendering) -> None:
+def test_ports_are_numbers_except_for_the_kubelet(rendering: Rendering) -> None:
     def found(node: Any) -> Iterator[Any]:
         for key, value in node.items() if isinstance(node, dict) else []:
             if key in ("port", "targetPort", "containerPort", "portNumber"):
@@ -192,9 +192,7 @@ def test_a_configuration_error_is_in_the_pods_status(rendering: Rendering) -> No
 
 
 @pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
-def test_only_the_sidecars_ports_are_let_in_and_prometheus_finds_one(
-    name: str, renderings: dict[str, Manifests]
-) -> None:
+def test_the_network_policy_opens_only_the_sidecars_ports(name: str, renderings: dict[str, Manifests]) -> None:
     kinds = {item["kind"]: item for item in reversed(renderings[name])}  # of the policies the first
     labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
     policy = kinds["NetworkPolicy"]["spec"]
@@ -229,7 +227,7 @@ def test_the_alerts_come_with_it_as_promtool_takes_them(
 
 
 @pytest.mark.parametrize("name", [name for name in RENDERED if not name.startswith("everything")])
-def test_nothing_that_needs_an_operator_is_there_unless_asked_for(name: str, renderings: dict[str, Manifests]) -> None:
+def test_objects_of_operators_are_only_there_on_request(name: str, renderings: dict[str, Manifests]) -> None:
     assert not {item["kind"] for item in renderings[name]} & NO_SCHEMA
 
 

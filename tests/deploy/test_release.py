@@ -31,7 +31,7 @@ def test_a_version_of_the_changelog_has_each_section_once() -> None:
         assert len(sections) == len(set(sections)), version[:20]
 
 
-def test_who_owns_this_stands_in_one_place() -> None:
+def test_one_place_names_the_owner() -> None:
     """YOUR-ORGANISATION is to be replaced before the first release, in pyproject.toml."""
     texts = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml")]
     texts += [file for folder in ("deploy", "docs", ".github") for file in (ROOT / folder).rglob("*") if file.is_file()]

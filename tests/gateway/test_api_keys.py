@@ -80,7 +80,7 @@ def test_an_entry_is_written_as_it_was_read(over: dict[str, Any]) -> None:
     assert ApiKey.read(GOOD | over).document() == GOOD | over
 
 
-def test_what_is_not_said_has_its_default() -> None:
+def test_missing_members_have_defaults() -> None:
     assert ApiKey.read(GOOD) == ApiKey("0123456789abcdef", bytes(32), "alice", (), {}, NEVER, True)
     assert ApiKey.read(GOOD | {"enabled": True}).document() == GOOD
 
@@ -149,7 +149,7 @@ def test_two_entries_of_one_id_are_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"[]", b'{"keys": [], "keys": []}', b"\xff", b'{"keys": [NaN]}'])
-def test_a_file_that_is_no_json_of_one_meaning_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_strict_json_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"^is not a JSON object, or has a name twice$"):
         Entries.read(content)
 
@@ -209,7 +209,7 @@ def test_a_key_is_its_holder_until_it_expires_or_is_disabled(keys: Keys) -> None
     assert reason(judged, alice) is Reason.API_KEY_UNKNOWN
 
 
-def test_whoever_has_not_the_secret_learns_nothing_of_the_key(keys: Keys) -> None:
+def test_a_wrong_secret_reveals_nothing_about_the_key(keys: Keys) -> None:
     clock = HandClock()
     on, off, ended = keys.new("a"), keys.new("b", enabled=False), keys.new("c", expires=EPOCH - 1)
     judged = judge(keys, clock)
@@ -258,7 +258,7 @@ async def test_a_key_opens_the_routes_that_ask_for_one_and_the_backend_never_see
     ],
     ids=str,
 )
-async def test_without_a_key_nobody_passes(keys: Keys, headers: list[tuple[str, str]], code: str) -> None:
+async def test_requests_without_a_key_are_refused(keys: Keys, headers: list[tuple[str, str]], code: str) -> None:
     async with running(issuers=None, **keys.settings()) as stack:
         answer = await stack.fetch(request("GET", "/", headers=headers))
         told = refusal(answer, 401, code)
@@ -299,7 +299,7 @@ async def test_the_claims_of_a_key_meet_the_same_rules_as_those_of_a_token(keys:
         refusal(await stack.fetch(request("GET", "/", token=admin)), 403, "claim_mismatch")
 
 
-async def test_who_lacks_a_token_is_not_asked_for_a_key(keys: Keys) -> None:
+async def test_a_missing_token_is_not_answered_by_a_challenge_for_a_key(keys: Keys) -> None:
     api_keys = {"file": str(keys.api_keys), "header": "X-Key", "prefix": "ApiKey"}
     routes = [{"path": "/keys/*", "auth": "api_key"}]
     async with running(api_keys=api_keys, routes=routes) as stack:
@@ -348,7 +348,7 @@ async def test_a_key_is_no_token_and_a_token_is_no_key(keys: Keys) -> None:
         assert (await stack.fetch(stack.good())).status == 200
 
 
-async def test_nobody_says_the_identity_of_a_key_but_the_file(keys: Keys) -> None:
+async def test_only_the_file_sets_the_identity_of_a_key(keys: Keys) -> None:
     alice = keys.new("alice")
     spoofed = [("X-JWT-Sub", "evil"), ("x_jwt_sub", "evil"), ("X-JWT-Status", "evil"), ("X-JWT-Claims", "evil")]
     async with running(issuers=None, **keys.settings()) as stack:
@@ -392,7 +392,7 @@ async def test_a_key_in_a_path_is_not_logged(keys: Keys, capfd: pytest.CaptureFi
     assert alice[21:] not in out + err
 
 
-async def test_a_broken_file_keeps_what_was_before_it(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broken_file_keeps_the_previous_keys(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     alice = keys.new("alice")
     async with running(issuers=None, **keys.settings()) as stack:
         file = stack.sidecar.assembly.gateway.api_keys.file

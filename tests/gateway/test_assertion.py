@@ -87,12 +87,12 @@ def test_it_carries_the_verified_claims_with_its_own_issuer_audience_and_times()
     assert header == b'{"alg":"EdDSA","kid":"%b","typ":"JWT"}' % KEY.kid.encode()
 
 
-def test_what_speaks_of_the_clients_token_alone_is_left_out() -> None:
+def test_claims_about_the_clients_token_are_left_out() -> None:
     claims = minted(assertion(HandClock()).line(verified(nbf=1, jti="x", cnf={"kid": "a"})))
     assert claims.keys() & {"nbf", "jti", "cnf"} == set()
 
 
-def test_a_claim_of_the_client_cannot_take_the_place_of_ours() -> None:
+def test_a_clients_claim_cannot_replace_a_claim_of_the_assertion() -> None:
     claims = minted(assertion(HandClock()).line(verified(original_iss="https://evil/", aud="evil", exp=9e9, iat=9e9)))
     assert (claims["original_iss"], claims["aud"]) == ("https://idp.example/", "my-backend")
     assert (claims["iat"], claims["exp"]) == (EPOCH, EPOCH + 30)
@@ -257,7 +257,7 @@ async def test_the_backend_gets_an_assertion_that_the_published_key_proves(alg: 
         assert first == second
 
 
-async def test_nobody_is_vouched_for_who_was_not_verified() -> None:
+async def test_unverified_requests_get_no_assertion() -> None:
     routes = [{"path": "/public/*", "auth": "none"}, {"path": "/tried/*", "mode": "report"}]
     async with running(assertion=WANTED, routes=routes) as stack:
         for n, target in enumerate(("/public/x", "/tried/x"), 1):

@@ -113,7 +113,9 @@ async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(key
 
 
 @pytest.mark.parametrize("token_header", ["Authorization", "X-Token"])
-async def test_a_clients_own_authorization_never_goes_beside_ours(keys: Keys, token_header: str) -> None:
+async def test_a_clients_authorization_never_reaches_the_backend_with_the_minted_token(
+    keys: Keys, token_header: str
+) -> None:
     alice = keys.new("alice")
     api_keys = {"file": str(keys.api_keys), "header": "X-Api-Key"}
     routes = [{"path": "/open/*", "auth": "none"}, {"path": "/maybe/*", "auth": "api_key", "mode": "report"}]
@@ -131,7 +133,7 @@ async def test_a_clients_own_authorization_never_goes_beside_ours(keys: Keys, to
             assert seen.get("x-jwt-status") == ("anonymous" if target == "/open/x" else "report")
 
 
-async def test_nobody_is_vouched_for_whom_a_rule_would_have_refused(keys: Keys) -> None:
+async def test_requests_that_a_rule_would_refuse_get_no_minted_token(keys: Keys) -> None:
     alice = keys.new("alice", "read")
     routes = [{"path": "/*", "auth": "api_key", "mode": "report", "require": {"scopes": ["admin"]}}]
     async with RawBackend(ok) as backend, gateway(keys, backend, routes=routes) as stack:
@@ -170,7 +172,7 @@ async def test_the_token_of_a_key_that_was_disabled_is_not_sent_again(keys: Keys
         assert len(backend.requests) == 1
 
 
-async def test_what_a_key_may_do_changes_with_its_entry(keys: Keys) -> None:
+async def test_a_changed_entry_changes_the_rights_of_its_key(keys: Keys) -> None:
     alice = keys.new("alice", "read write")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         await stack.fetch(request("GET", "/", token=alice))
@@ -180,7 +182,7 @@ async def test_what_a_key_may_do_changes_with_its_entry(keys: Keys) -> None:
         assert [minted(seen, keys)["scope"] for seen in backend.requests] == ["read write", "read"]
 
 
-async def test_a_token_of_ours_is_no_way_back_in(keys: Keys) -> None:
+async def test_a_minted_token_is_not_accepted_again(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend:
         settings = keys.settings(backend.url, routes=[{"path": "/keys/*", "auth": "api_key"}])
@@ -191,7 +193,7 @@ async def test_a_token_of_ours_is_no_way_back_in(keys: Keys) -> None:
                 refusal(await stack.fetch(request("GET", target, headers=[("Authorization", ours or "")])), 401, code)
 
 
-async def test_without_a_key_that_signs_the_backend_is_not_asked(keys: Keys) -> None:
+async def test_without_a_signing_key_the_backend_gets_no_request(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         keys.sign_with()
@@ -261,7 +263,7 @@ async def told(stack: Stack, path: str, key: str | None) -> Explanation:
     return await explain(stack.sidecar.assembly, question, stack.clock)
 
 
-async def test_explain_tells_whose_key_it_is_and_what_the_backend_gets_but_no_secret(keys: Keys) -> None:
+async def test_explain_shows_the_holder_and_the_head_but_no_secret(keys: Keys) -> None:
     alice = keys.new("alice", "read")
     routes = [
         {"path": "/admin/*", "auth": "api_key", "require": {"scopes": ["admin"]}},
@@ -293,7 +295,7 @@ async def test_explain_tells_why_a_key_is_refused(keys: Keys) -> None:
         assert (await told(stack, "/", None)).lines[-2] == "FAIL  api key     token_missing: No token provided"
 
 
-async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> None:
+async def test_explain_shows_refusals_after_the_rules(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         assert "the sidecar's own page (issuer)" in str(await told(stack, "/__gw/issuer/.well-known/jwks.json", None))
@@ -307,7 +309,7 @@ async def test_explain_tells_what_is_refused_behind_the_rules(keys: Keys) -> Non
         assert (await told(stack, "/", alice)).lines[-1].startswith("rejected: 503 signing_unavailable")
 
 
-def test_the_start_says_what_needs_a_key_and_what_is_sent_on(keys: Keys) -> None:
+def test_the_summary_lists_routes_with_api_keys_and_minted_tokens(keys: Keys) -> None:
     config = stack_config(keys)
     assert list(summary(config)) == [
         f"own issuer: {ISSUER}, signs with {keys.signing}",

@@ -133,7 +133,7 @@ def test_the_same_key_twice_is_refused() -> None:
 # Rotating
 
 
-def test_the_one_that_signs_is_told_for_each_algorithm() -> None:
+def test_each_algorithm_has_one_signing_key() -> None:
     assert [timed.key for timed in RING.signers(0)] == [OTHER, FIRST]
     assert [timed.key for timed in RING.signers(1000)] == [OTHER, SECOND]
     assert KeyRing([TimedKey(FIRST, 0, 5, 9)]).signers(4) == KeyRing([TimedKey(FIRST, 0, 5, 9)]).signers(9) == []
@@ -150,7 +150,7 @@ def test_the_first_key_signs_at_once() -> None:
     assert [timed.key.alg for timed in ring.keys] == ["ES256", "EdDSA"]
 
 
-def test_the_next_one_takes_over_and_those_before_go_later() -> None:
+def test_the_next_key_takes_over_and_earlier_keys_retire_later() -> None:
     ring = rotated(KeyRing([TimedKey(FIRST, 0, 0), TimedKey(OTHER)]), "EdDSA", 100, 900, 3600)
     assert times(ring) == [(0, 0, 4600), (ALWAYS, ALWAYS, NEVER), (100, 1000, NEVER)]
     again = rotated(ring, "EdDSA", 200, 900, 9999)
@@ -159,17 +159,17 @@ def test_the_next_one_takes_over_and_those_before_go_later() -> None:
     assert times(at_once) == [(0, 0, 301), (ALWAYS, ALWAYS, NEVER), (300, 300, NEVER)]
 
 
-def test_one_that_was_to_sign_at_the_same_time_gives_way() -> None:
+def test_a_planned_key_with_the_same_time_is_replaced() -> None:
     ring = rotated(KeyRing([TimedKey(FIRST, 0, 0)]), "EdDSA", 100, 900, 3600)
     assert times(rotated(ring, "EdDSA", 100, 900, 3600)) == [(0, 0, 4600), (100, 1000, NEVER)]
 
 
-def test_two_that_would_begin_together_begin_one_after_the_other() -> None:
+def test_two_keys_never_begin_to_sign_at_the_same_time() -> None:
     ring = rotated(KeyRing([TimedKey(FIRST, 100, 100)]), "EdDSA", 100, 0, 3600)
     assert times(ring) == [(100, 100, 3701), (100, 101, NEVER)]
 
 
-def test_what_has_retired_is_left_out() -> None:
+def test_retired_keys_are_left_out() -> None:
     gone, last = TimedKey(FIRST, 0, 0, 100), TimedKey(OTHER, 0, 0, 101)
     assert times(rotated(KeyRing([gone, last]), "EdDSA", 100, 900, 3600)) == [(0, 0, 101), (100, 100, NEVER)]
 

@@ -49,7 +49,7 @@ async def test_the_page_says_whose_tokens_are_accepted() -> None:
         assert stack.backend.requests == []
 
 
-async def test_nothing_is_told_that_is_not_known() -> None:
+async def test_unknown_members_are_left_out_of_the_metadata() -> None:
     async with running(
         resource_metadata={"resource": RESOURCE},
         token_from=[{"header": "Authorization", "prefix": "Bearer"}, {"query": "access_token"}],
@@ -89,7 +89,7 @@ async def test_it_can_only_be_read(method: str) -> None:
         assert (answer.status, answer.get("allow")) == (405, "GET, HEAD")
 
 
-async def test_without_it_nothing_is_told_and_the_path_is_one_like_any_other() -> None:
+async def test_without_metadata_its_path_is_an_ordinary_path() -> None:
     async with running() as stack:
         answer = await stack.fetch(request("GET", PAGE))
         assert (answer.status, answer.get("www-authenticate")) == (401, 'Bearer realm="jwt-sidecar"')

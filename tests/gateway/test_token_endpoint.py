@@ -66,7 +66,7 @@ async def test_discovery_tells_where_everything_is(keys: Keys) -> None:
         assert stack.backend.requests == []
 
 
-async def test_the_key_set_holds_the_public_halves_of_what_is_published_now(keys: Keys) -> None:
+async def test_the_key_set_holds_the_currently_published_public_keys(keys: Keys) -> None:
     first, second, gone = (SigningKey.generate(alg) for alg in ("EdDSA", "RS256", "ES256"))
     keys.sign_with(TimedKey(first), TimedKey(second, EPOCH, EPOCH + 1), TimedKey(gone, 0, 0, EPOCH))
     async with issuing(keys) as stack:
@@ -218,7 +218,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("who", "form", "status", "error", "code", "said"), REFUSED.values(), ids=REFUSED)
-async def test_what_is_refused_is_said_in_the_words_of_oauth(
+async def test_refusals_use_the_error_codes_of_oauth(
     keys: Keys, who: str | None, form: Any, status: int, error: str, code: str, said: str | None
 ) -> None:
     alice = keys.new("alice", "read")
@@ -252,7 +252,7 @@ async def test_broken_credentials_are_refused(keys: Keys, credentials: str) -> N
 
 
 @pytest.mark.parametrize("over", [{"enabled": False}, {"expires": 1.0}])
-async def test_a_key_that_is_good_no_more_gets_no_token(keys: Keys, over: dict[str, Any]) -> None:
+async def test_an_expired_or_disabled_key_gets_no_token(keys: Keys, over: dict[str, Any]) -> None:
     alice = keys.new("alice")
     keys.change(alice, **over)
     async with issuing(keys) as stack:

@@ -73,7 +73,7 @@ def test_a_key_becomes_a_short_token_for_one_audience() -> None:
     assert tokens.parts(token)[0] == b'{"alg":"EdDSA","kid":"%b","typ":"JWT"}' % FIRST.kid.encode()
 
 
-def test_a_token_is_exchanged_for_one_that_tells_who_had_issued_it() -> None:
+def test_a_minted_token_names_the_original_issuer() -> None:
     assert Minting().claims(outer(scope="read", cnf={"x": 1})) == {
         "iss": "https://gw/",
         "aud": "orders",
@@ -85,7 +85,7 @@ def test_a_token_is_exchanged_for_one_that_tells_who_had_issued_it() -> None:
     }
 
 
-def test_only_the_claims_that_are_asked_for_cross() -> None:
+def test_only_the_configured_claims_are_copied() -> None:
     its = Minting(claims={"roles": ("realm", "roles"), "none": ("none",)})
     claims = its.claims(outer(realm={"roles": ["a"]}, email="a@b", sub="bob"))
     assert claims.keys() == {"iss", "aud", "iat", "exp", "sub", "roles", "original_iss"}
@@ -103,7 +103,7 @@ def test_only_the_claims_that_are_asked_for_cross() -> None:
         pytest.param(keyed(), 300, id="nothing that ends"),
     ],
 )
-def test_it_never_outlives_what_it_stands_for(of: Claims, lasts_s: int) -> None:
+def test_it_never_outlives_the_original_credential(of: Claims, lasts_s: int) -> None:
     its = Minting()
     assert its.claims(of)["exp"] == its.mint.minted(of).expires == EPOCH + lasts_s
 

@@ -82,7 +82,7 @@ def test_an_empty_body_has_only_the_last_chunk() -> None:
         b"\xb2\r\n", b"0000000000000005\r\n", b"fffffffffffffffff\r\n",
     ],
 )  # fmt: skip
-def test_a_size_that_is_none_is_refused(raw: bytes) -> None:
+def test_an_invalid_size_is_refused(raw: bytes) -> None:
     raw = raw if raw.endswith(b"\n") else raw + b"\n" if raw != b"5\r" else b"5\rx\n"
     assert every_way(raw) == (b"A chunk must begin with its size in hexadecimal digits.", False, b"")
 
@@ -116,7 +116,7 @@ def test_a_size_with_its_extensions_has_a_limit() -> None:
         (b"a: \x7f\r\n", "A head must not hold control"),
     ],
 )
-def test_a_trailer_that_is_none_is_refused(trailer: bytes, rule: str) -> None:
+def test_an_invalid_trailer_is_refused(trailer: bytes, rule: str) -> None:
     assert every_way(b"0\r\n" + trailer + b"\r\n")[0].startswith(rule.encode())
     assert every_way(b"0\r\nX: y\r\n" + trailer + b"\r\n")[0].startswith(rule.encode())
 

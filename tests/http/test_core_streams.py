@@ -43,7 +43,7 @@ def test_streams_that_are_nearly_right() -> None:
         b"\0" + POST,
     ],
 )
-def test_another_reading_of_a_request_is_told(other: bytes) -> None:
+def test_another_reading_of_a_request_is_detected(other: bytes) -> None:
     same = Reading(policy()).read([POST])
     compare(same, reference.read(POST, LIMITS))
     with pytest.raises(AssertionError):
@@ -63,7 +63,7 @@ ANSWER = head("HTTP/1.1 200 OK", "Via: b", "Content-Length: 5") + b"hello"
         (ANSWER.replace(b"200", b"204"), False),
     ],
 )
-def test_another_reading_of_an_answer_is_told(other: bytes, head_only: bool) -> None:
+def test_another_reading_of_an_answer_is_detected(other: bytes, head_only: bool) -> None:
     same = Reading(ResponseHeaderPolicy(), [False]).read([ANSWER])
     compare(same, reference.read(ANSWER, LIMITS, [False]))
     with pytest.raises(AssertionError):
@@ -71,7 +71,7 @@ def test_another_reading_of_an_answer_is_told(other: bytes, head_only: bool) -> 
 
 
 @pytest.mark.parametrize("lost", ["X-JWT-Sub: evil", "x_jwt_sub: evil", "Connection: via", "X-Real-IP: evil", "TE: x"])
-def test_what_must_not_go_on_is_told(lost: str) -> None:
+def test_forbidden_headers_are_detected(lost: str) -> None:
     raw = head("GET / HTTP/1.1", "Host: a", "Via: b", lost)
     lenient = Reading(policy()).read([raw])
     compare(lenient, reference.read(raw, LIMITS))

@@ -37,7 +37,7 @@ def test_no_other_page_may_and_caches_know_that_it_depends(origins: list[bytes])
 
 
 @pytest.mark.parametrize("origins", [[], [b"https://a.example"], [b"null"]])
-def test_every_page_may_where_all_are_named(origins: list[bytes]) -> None:
+def test_a_star_allows_every_origin(origins: list[bytes]) -> None:
     assert Cors(["*"]).refusal(origins) == b"Access-Control-Allow-Origin: *\r\n" + SAYS
 
 

@@ -12,13 +12,13 @@ SAID = [
 OURS = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n"
 
 
-def test_who_is_not_trusted_says_nothing_about_where_a_request_came_from() -> None:
+def test_headers_of_untrusted_peers_about_the_origin_are_dropped() -> None:
     said = read(*SAID)
     assert Forwarded("192.0.2.1", "http", False).lines(b"h", said) == OURS
     assert said.forwarded == b"", "nor do its lines go on with the others"
 
 
-def test_a_trusted_proxy_that_says_nothing_is_told_like_any_other() -> None:
+def test_a_trusted_proxy_without_headers_counts_as_the_client() -> None:
     assert Forwarded("192.0.2.1", "http", True).lines(b"h", read()) == OURS
 
 
@@ -31,7 +31,7 @@ def test_what_a_trusted_proxy_says_is_kept_and_extended() -> None:
 
 @pytest.mark.parametrize("spelled", ["x_real_ip", "X.Forwarded.For", "X_Forwarded-User"])
 @pytest.mark.parametrize("underscores", ["drop", "allow"])
-def test_another_spelling_says_nothing_whoever_sends_it(underscores: str, spelled: str) -> None:
+def test_other_spellings_of_forwarded_headers_are_dropped(underscores: str, spelled: str) -> None:
     said = read(f"{spelled}: evil", underscores=underscores)
     assert Forwarded("192.0.2.1", "http", True).lines(b"h", said) == OURS
     assert said.forwarded == b""
@@ -72,6 +72,6 @@ def test_the_client_is_the_last_address_that_is_no_proxys(said: list[str], clien
     assert forwarded.client(read(*said)) == client
 
 
-def test_who_is_not_trusted_cannot_say_who_asks() -> None:
+def test_an_untrusted_peer_cannot_set_the_client_address() -> None:
     said = read("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
     assert Forwarded("192.0.2.1", "http", False).client(said) == ("192.0.2.1", "http")

@@ -92,7 +92,9 @@ def test_some_answers_have_no_body_whatever_they_say(status: int) -> None:
         (0, [b"x"], False),
     ],
 )
-def test_who_sends_a_message_says_whether_it_goes_on(minor: int, connection: list[bytes], lasts: bool) -> None:
+def test_the_sender_of_a_message_decides_whether_its_connection_persists(
+    minor: int, connection: list[bytes], lasts: bool
+) -> None:
     assert persists(minor, connection) is lasts
 
 

@@ -83,11 +83,11 @@ def test_what_has_a_meaning_here_is_read_under_its_own_name() -> None:
     assert fate("x-forwarded-access-token") == "front proxy"
 
 
-def test_trace_context_is_written_anew_where_traces_are_ours() -> None:
+def test_trace_context_is_rewritten_with_tracing() -> None:
     assert {fate(name, traced=True) for name in ("traceparent", "Tracestate")} == {"special"}
 
 
-def test_a_name_that_could_be_taken_for_one_with_a_meaning_is_never_sent_on() -> None:
+def test_a_name_that_folds_to_a_special_header_is_never_forwarded() -> None:
     def folded(names: list[str], sign: str) -> set[str]:
         return {fate(name.replace("-", sign), underscores="allow") for name in names if "-" in name}
 
@@ -110,7 +110,7 @@ def test_other_names_that_a_backend_might_fold_are_counted_as_such() -> None:
     assert read("x_other: a").stripped == read("X_Real_IP: a", underscores="allow").stripped == ["underscore"]
 
 
-def test_a_name_that_a_backend_might_fold_is_refused_where_that_is_asked_for() -> None:
+def test_a_name_that_a_backend_might_fold_is_refused_if_configured() -> None:
     for name in ("x_other", "X_JWT_Sub", "Proxy_Connection"):
         assert fate(name, underscores="reject") == "refuse"
     assert fate("X-Other", underscores="reject") == "forward"

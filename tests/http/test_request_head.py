@@ -94,7 +94,7 @@ NO_CONTROLS = "A head must not hold control characters."
         '"a": b', "",
     ],
 )  # fmt: skip
-def test_a_header_line_that_is_none_is_refused(line: str) -> None:
+def test_an_invalid_header_line_is_refused(line: str) -> None:
     assert refused("GET / HTTP/1.1", line, "Host: a") == LINE_WANTED
     assert refused("GET / HTTP/1.1", "Host: a", line, "X: y") == LINE_WANTED
 
@@ -432,7 +432,7 @@ def test_a_handshake_has_no_body_and_nothing_twice(more: str) -> None:
 
 
 @pytest.mark.parametrize("named", ["Sec-WebSocket-Key", "sec-websocket-version"])
-def test_a_handshake_whose_parts_connection_names_is_none(named: str) -> None:
+def test_a_handshake_whose_headers_connection_names_is_no_handshake(named: str) -> None:
     assert upgrade(*HANDSHAKE, f"Connection: {named}") is None
 
 
@@ -506,11 +506,11 @@ def test_one_request_id_is_kept(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a/b", "\xe9", "jsk_a", "eyJhbGciOiJub25lIn0.e30.", "a.eyJ.b"])
-def test_an_id_that_could_be_a_secret_or_is_none_is_not_kept(given: str) -> None:
+def test_an_invalid_id_or_one_that_may_be_a_secret_is_dropped(given: str) -> None:
     assert read(f"X-Request-Id: {given}").request_id == ""
 
 
-def test_two_request_ids_are_none() -> None:
+def test_two_request_ids_are_ignored() -> None:
     assert read().request_id == read("X-Request-Id: a", "x-request-id: a").request_id == ""
 
 

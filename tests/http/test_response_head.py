@@ -34,7 +34,7 @@ def test_a_status_line_is_passed_on_in_http_1_1(first: bytes, passed_on: bytes, 
         "HTTP/1.1 200\tOK",
     ],
 )  # fmt: skip
-def test_a_status_line_that_is_none_is_refused(first: str) -> None:
+def test_an_invalid_status_line_is_refused(first: str) -> None:
     with pytest.raises(ProtocolError, match=FIRST_WANTED):
         answered(first=first)
 
@@ -62,7 +62,7 @@ def test_any_other_value_is_passed_on(value: bytes) -> None:
 @pytest.mark.parametrize(
     "name", ["content-length ", "content length", "", "caf\xe9", "a(", "a\t", " a", "\ta", "Transfer-Encoding "]
 )
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ProtocolError, match="A header line must be"):
         answered("X-One: 1", f"{name}: 5")
 

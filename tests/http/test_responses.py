@@ -194,7 +194,7 @@ def test_retry_after_is_whole_seconds_and_never_at_once(seconds: float, said: st
     assert the("Retry-After", parse(refusal(rejection, "id-1", API))[1]) == said
 
 
-def test_retry_after_is_only_said_where_it_is_known() -> None:
+def test_retry_after_is_only_sent_if_known() -> None:
     assert the("Retry-After", parse(refusal(Rejection(Reason.OVERLOADED), "id-1", API))[1]) is None
 
 
@@ -243,7 +243,7 @@ def test_a_plain_answer_is_a_sentence_with_its_code_and_its_request() -> None:
         assert content == f"{sentence} ({rejection.reason.code}, request id-1)".encode()
 
 
-def test_only_a_full_answer_tells_where_it_was_refused() -> None:
+def test_only_full_detail_names_the_rule() -> None:
     where = {"route": "/admin/*"}
     for detail, told in (("minimal", None), ("code", None), ("full", "/admin/*")):
         raw = refusal(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(detail=detail), where=where)
@@ -307,7 +307,7 @@ def of_our_own(status: int, content: bytes = b"{}", *, head_only: bool = False) 
     return parse(local(status, {"ETag": "x"}, content, "issuer", "id-1", line, head_only=head_only))
 
 
-def test_what_is_said_about_a_refusal_does_not_depend_on_how_many_came_before() -> None:
+def test_what_is_reported_about_a_refusal_does_not_depend_on_how_many_came_before() -> None:
     def said(number: int) -> bytes:
         rejection = Rejection(Reason.OVERLOADED, f"{number} are too many.", allow="GET", retry_after_s=number)
         return refusal(rejection, f"id-{number}", DEFAULT_FORM, b"")
@@ -346,7 +346,7 @@ def test_an_answer_of_our_own_without_a_body_has_no_length(status: int) -> None:
     assert content == b""
 
 
-def test_a_front_proxy_is_told_who_may_pass() -> None:
+def test_an_accepted_question_is_answered_with_identity_headers() -> None:
     first, headers, content = parse(accepted(b"X-JWT-Sub: alice\r\n", "id-1", connection_line(True, 0)))
     assert (first, content) == ("HTTP/1.1 200 OK", b"")
     assert headers == [

@@ -47,7 +47,7 @@ def test_between_two_frames_is_nowhere_within_one(raw: bytes) -> None:
         assert frames.between is (at == len(raw))
 
 
-def test_of_what_came_only_the_frame_under_way_is_followed_where_that_is_asked_for() -> None:
+def test_with_one_only_the_current_frame_is_followed() -> None:
     frames = Frames()
     raw = frame(b"hello") + frame(b"world")
     assert frames.count(raw, one=True) == 0, "none is under way"

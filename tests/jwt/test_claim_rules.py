@@ -35,7 +35,7 @@ def test_only_what_is_asked_for_is_checked() -> None:
     ]  # fmt: skip
 
 
-def test_the_checks_that_begin_are_told_up_to_the_one_that_refuses() -> None:
+def test_the_checks_that_begin_are_reported_up_to_the_one_that_refuses() -> None:
     begun: list[Check] = []
     with pytest.raises(Rejection):
         ClaimRules(["other"]).check(claims(now=NOW), NOW, begun)
@@ -127,7 +127,7 @@ def test_a_token_of_at_most_this_lifetime_is_accepted(over: dict[str, Any]) -> N
         pytest.param({"iat": ABSENT, "exp": NOW + 10**9}, id="without iat, for decades"),
     ],
 )
-def test_a_token_that_is_good_for_longer_is_refused(over: dict[str, Any]) -> None:
+def test_a_token_with_a_longer_lifetime_is_refused(over: dict[str, Any]) -> None:
     assert refusal(HOUR, **over) == TOO_LONG
 
 

@@ -109,7 +109,7 @@ def test_a_token_without_exp_is_refused() -> None:
     assert (rejection.reason, rejection.details) == (Reason.CLAIM_MISSING, "The token has no exp claim.")
 
 
-def test_a_token_without_exp_is_accepted_for_ever_when_it_need_not_have_one() -> None:
+def test_a_token_without_exp_never_expires_if_exp_is_not_required() -> None:
     assert check(ClaimRules(None, require_exp=False), exp=ABSENT) == (NOW - SKEW, float("inf"))
 
 
@@ -265,7 +265,7 @@ def test_claims_show_whose_they_are_and_which_and_no_value() -> None:
     assert shown == "<Claims of zuplo: sub, email>"
 
 
-def test_claims_say_nothing_about_time_and_what_was_signed_unless_told() -> None:
+def test_claims_have_no_times_and_no_payload_by_default() -> None:
     bare = Claims("zuplo", {})
     assert bare.payload_segment == b""
     assert (bare.valid_from, bare.valid_until) == (float("-inf"), float("inf"))
@@ -275,5 +275,5 @@ def test_claims_say_nothing_about_time_and_what_was_signed_unless_told() -> None
     ("seconds", "said"),
     [(-0.1, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (172_800, "2 d")],
 )
-def test_a_span_is_said_for_people(seconds: float, said: str) -> None:
+def test_a_duration_is_written_for_people(seconds: float, said: str) -> None:
     assert ago(seconds) == said

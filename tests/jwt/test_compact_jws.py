@@ -42,7 +42,7 @@ def nested(levels: int, innermost: str = "") -> bytes:
     return f'{{"a":{"[" * (levels - 1)}{innermost}{"]" * (levels - 1)}}}'.encode()
 
 
-def test_a_token_comes_apart_into_what_was_signed_and_what_it_says() -> None:
+def test_a_token_is_split_into_its_signed_part_and_its_claims() -> None:
     assert parse(GOOD.encode()) == Jws(
         header={"alg": "RS256"},
         payload={"sub": "alice"},
@@ -280,6 +280,6 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 
 
 @given(st.dictionaries(st.text(), st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=8)))
-def test_what_json_can_say_is_read_as_it_was_said(value: dict[str, Any]) -> None:
+def test_all_json_values_are_decoded_unchanged(value: dict[str, Any]) -> None:
     assert strict_json_object(json.dumps(value).encode()) == value
     assert strict_json_object(json.dumps(value, ensure_ascii=False).encode()) == value

@@ -108,7 +108,7 @@ TIME = "must be a Unix time in seconds, or written like 2026-12-31T23:59:59Z"
     ],
     ids=str,
 )
-def test_what_is_no_entry_is_refused_with_what_it_should_be(document: object, problem: str) -> None:
+def test_an_invalid_entry_is_refused_with_the_valid_form(document: object, problem: str) -> None:
     with pytest.raises(Unusable) as caught:
         Entry.read(document)
     assert str(caught.value) == problem
@@ -334,7 +334,7 @@ class Errors(logging.Handler):
         self.came.set()
 
 
-async def test_the_file_is_looked_at_in_the_background_and_a_bad_one_is_told_once(
+async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_once(
     tmp_path: Path, clock: HandClock
 ) -> None:
     path = tmp_path / "denied.json"
@@ -387,7 +387,7 @@ async def test_a_list_is_read_whole_however_its_pieces_fall(tmp_path: Path, cloc
     assert not denied(denylist, jti="6000-é")
 
 
-async def test_a_yaml_file_may_name_what_comes_again(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_yaml_file_may_use_aliases(tmp_path: Path, clock: HandClock) -> None:
     denylist = await loaded(
         tmp_path / "a.yaml", clock, f"- &one {{iss: &iss {ISS}, jti: a}}\n- {{iss: *iss, jti: t1}}\n- *one"
     )
@@ -399,7 +399,7 @@ async def test_a_yaml_file_may_name_what_comes_again(tmp_path: Path, clock: Hand
     "content",
     ["[1", "[E", "[E E]", "[E,", "[E}", "[E][E]", "[,E]", "[E,]", "[,]", '[E,{"iss": "' + "a" * 200_000, "[E] x"],
 )
-async def test_half_a_list_is_none(tmp_path: Path, clock: HandClock, content: str) -> None:
+async def test_an_incomplete_list_is_not_used(tmp_path: Path, clock: HandClock, content: str) -> None:
     entry = json.dumps({"iss": ISS, "jti": "t1"})
     with pytest.raises(Unusable):
         await loaded(tmp_path / "a.json", clock, content.replace("E", entry))
@@ -558,7 +558,7 @@ async def test_once_its_entry_has_ended_a_token_is_good_again() -> None:
 INLINE = {"main": {"issuer": ISS, "audiences": ["my-api"], "jwks_inline": {"keys": [public_jwk("EdDSA")]}}}
 
 
-async def test_the_entries_and_their_age_are_told(tmp_path: Path) -> None:
+async def test_the_entries_and_their_age_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "denied.yaml"
     path.write_text(f"- {{iss: {ISS}, jti: t1}}\n- {{iss: https://unknown.test/, jti: t1}}")
     async with running(denylist_file=str(path), issuers=INLINE) as stack:

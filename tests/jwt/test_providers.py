@@ -111,7 +111,7 @@ def test_few_lines_are_enough_and_the_keys_are_where_the_provider_has_them(name:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_check_says_what_the_preset_came_to(name: str) -> None:
+def test_check_prints_the_settings_of_the_preset(name: str) -> None:
     config = configured(ROWS[name])
     (issuer,) = config.issuers.values()
     told = list(preset_lines(config))

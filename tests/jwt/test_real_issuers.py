@@ -121,7 +121,7 @@ def padded(token: Token) -> Token:
 
 
 @in_its_time
-async def test_padded_tokens_are_told_so_and_accepted_where_the_issuer_may_send_them(clock: HandClock) -> None:
+async def test_padded_tokens_are_refused_as_such_and_accepted_if_allowed(clock: HandClock) -> None:
     token = padded(shaped(clock, "ES256", sub="padded"))
     assert all(part.endswith("=") for part in token().split(".")[::2])
     async with sidecar_of(clock, tokens.public_jwk("ES256")) as sidecar:
@@ -317,7 +317,7 @@ async def test_each_of_six_signers_may_leave_the_kid_out(clock: HandClock) -> No
 
 
 @in_its_time
-async def test_a_token_that_names_none_of_too_many_keys_is_told_so(clock: HandClock) -> None:
+async def test_a_token_without_kid_is_refused_if_too_many_keys_fit(clock: HandClock) -> None:
     async with sidecar_of(clock, *signers(11)) as sidecar:
         await only_the_right_one(sidecar, shaped(clock))
         said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={})())

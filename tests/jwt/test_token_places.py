@@ -273,7 +273,7 @@ def test_the_token_behind_the_marker(values: list[bytes], token: bytes | None, l
         pytest.param(b"bearer, a.b.c, bearer, bearer, d.e.f, chat", b"chat", id="several"),
     ],
 )
-def test_whatever_may_be_a_token_is_taken_out_also_where_nobody_asks_for_one(value: bytes, left: bytes) -> None:
+def test_possible_tokens_are_removed_also_on_public_routes(value: bytes, left: bytes) -> None:
     assert BEARER.without(value) == left
 
 

@@ -193,7 +193,7 @@ def test_tokens_are_taken_out_and_nothing_else(
     assert EVERYWHERE.sent_on(target, special, forward_token=False) == (sent_target, lines)
 
 
-def test_what_is_to_be_sent_on_goes_as_it_came() -> None:
+def test_forwarded_values_are_unchanged() -> None:
     cookies = [b"session=a; x=1", b"session=b"]
     special = {"authorization": [b"bEARER  a"], "x-token": [b"a", b"b"], "cookie": cookies}
     target, lines = EVERYWHERE.sent_on(b"/?access_token=a", special, forward_token=True)
@@ -201,7 +201,7 @@ def test_what_is_to_be_sent_on_goes_as_it_came() -> None:
     assert lines == b"Authorization: bEARER  a\r\nX-Token: a\r\nCookie: session=a; x=1\r\nCookie: session=b\r\n"
 
 
-def test_nothing_is_sent_on_under_a_name_that_is_only_ours() -> None:
+def test_no_client_value_is_forwarded_under_a_name_of_the_sidecar() -> None:
     sources = TokenSources([TokenHeader("X-JWT-Assertion")])
     assert take(sources, x_jwt_assertion=[b"a"]) == b"a"
     assert sources.sent_on(b"/", {"x-jwt-assertion": [b"a"]}, forward_token=True) == (b"/", b"")

@@ -170,7 +170,7 @@ EVIL_JWK = tokens.jwk(EVIL, kid="rsa-a")
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
 @in_its_time
-async def test_a_good_token_is_believed_and_names_its_issuer(issuers: Issuers, alg: str, clock: HandClock) -> None:
+async def test_a_valid_token_is_accepted_and_names_its_issuer(issuers: Issuers, alg: str, clock: HandClock) -> None:
     token = good(alg)
     claims = await issuers.verify(token)
     assert (claims.issuer, claims.claims) == ("main", tokens.claims(now=NOW))
@@ -201,7 +201,7 @@ async def test_a_good_token_is_believed_and_names_its_issuer(issuers: Issuers, a
     ],
 )
 @in_its_time
-async def test_an_odd_but_good_token_is_believed(issuers: Issuers, token: str, clock: HandClock) -> None:
+async def test_an_odd_but_valid_token_is_accepted(issuers: Issuers, token: str, clock: HandClock) -> None:
     await issuers.verify(token)
     assert issuers.asked == []
 
@@ -497,7 +497,7 @@ async def test_garbage_with_a_random_kid_causes_no_fetch(
 
 
 @in_its_time
-async def test_a_token_without_an_issuer_is_told_so(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_token_without_an_issuer_is_refused_as_such(issuers: Issuers, clock: HandClock) -> None:
     for iss in (ABSENT, None):
         with pytest.raises(Rejection) as caught:
             await issuers.verify(good(iss=iss))
@@ -521,14 +521,14 @@ async def test_without_a_kid_each_fitting_key_is_tried(issuers: Issuers, clock: 
 
 
 @in_its_time
-async def test_a_new_key_is_fetched_and_believed(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_new_key_is_fetched_and_used(issuers: Issuers, clock: HandClock) -> None:
     issuers.publish(tokens.public_jwk("RS256"))
     assert await issuers.verify(good("EdDSA"))
     assert issuers.asked == ["main"]
 
 
 @in_its_time
-async def test_without_usable_keys_nobody_is_told_that_the_token_is_bad(issuers: Issuers, clock: HandClock) -> None:
+async def test_without_usable_keys_no_token_is_called_invalid(issuers: Issuers, clock: HandClock) -> None:
     issuers.sources["main"].trusted_until = clock.monotonic()
     assert await issuers.refusal(tokens.flip(good())) == "jwks_unavailable"
 
@@ -707,7 +707,7 @@ async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issu
 
 
 @in_its_time
-async def test_what_a_remembered_token_takes_is_about_what_is_counted(issuers: Issuers, clock: HandClock) -> None:
+async def test_the_counted_size_of_a_remembered_token_is_about_right(issuers: Issuers, clock: HandClock) -> None:
     for claims in (
         {"groups": []},
         {"groups": [f"group-{g}" for g in range(30)]},
@@ -773,7 +773,7 @@ async def test_what_is_remembered_of_an_expired_token_ends_with_its_key(issuers:
 
 
 @in_its_time
-async def test_nothing_of_a_refused_token_is_said(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_refusal_holds_no_part_of_the_token(issuers: Issuers, clock: HandClock) -> None:
     secret = "s3cret"
     for token in (good(aud=secret), good(iss=secret), headed(kid=secret), headed(alg=secret), good(exp=secret)):
         with pytest.raises(Rejection) as caught:

@@ -91,7 +91,7 @@ async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: 
             await verified(verifier(accepted), token(typ=typ))
 
 
-async def test_every_check_of_a_good_token_is_told_in_order() -> None:
+async def test_every_check_of_a_good_token_is_reported_in_order() -> None:
     seen = Examination()
     await verified(verifier(), token(), seen)
     assert [check.name for check in seen.begun] == ALL_CHECKS
@@ -116,7 +116,7 @@ async def test_every_check_of_a_good_token_is_told_in_order() -> None:
         ("cnf", tokens.token("EdDSA", now=NOW, cnf={"jkt": "x"}).encode()),
     ],
 )
-async def test_the_last_check_that_is_told_is_the_one_that_refused(last: str, wrong: bytes) -> None:
+async def test_the_last_check_that_is_reported_is_the_one_that_refused(last: str, wrong: bytes) -> None:
     seen = Examination()
     with pytest.raises(Rejection):
         await verified(verifier(), wrong, seen)
@@ -150,7 +150,7 @@ async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], det
     assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
 
 
-async def test_a_remembered_token_is_a_hit_and_any_doubt_about_it_is_none() -> None:
+async def test_a_remembered_token_is_a_hit_only_while_it_is_valid() -> None:
     judge = verifier()
     (issuer,) = judge.issuers.all
     good = token()

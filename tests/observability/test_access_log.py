@@ -96,7 +96,7 @@ async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tu
     assert numbers(lines) == list(range(count))
 
 
-async def test_a_pipe_that_blocks_holds_up_nobody_and_stays_as_it_is_for_others() -> None:
+async def test_a_blocking_pipe_delays_no_request_and_stays_blocking_for_others() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     log = lines_to(writing)
@@ -116,7 +116,7 @@ async def test_a_pipe_that_blocks_holds_up_nobody_and_stays_as_it_is_for_others(
     os.close(reading)
 
 
-async def test_a_socket_that_blocks_holds_up_nobody() -> None:
+async def test_a_blocking_socket_delays_no_request() -> None:
     """As systemd gives it: it cannot be opened anew."""
     receiving, sending = socket.socketpair()
     receiving.setblocking(False)
@@ -135,7 +135,7 @@ async def test_a_socket_that_blocks_holds_up_nobody() -> None:
         end.close()
 
 
-async def test_what_is_waiting_at_the_end_is_written_while_somebody_reads(
+async def test_waiting_lines_are_written_at_the_end_while_a_reader_reads(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -158,7 +158,7 @@ async def test_what_is_waiting_at_the_end_is_written_while_somebody_reads(
     assert caplog.records == []
 
 
-async def test_a_reader_that_goes_after_lines_were_lost_is_told(
+async def test_a_reader_that_goes_after_lines_were_lost_is_reported(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -170,7 +170,7 @@ async def test_a_reader_that_goes_after_lines_were_lost_is_told(
     ]
 
 
-async def test_what_nobody_has_taken_at_the_end_is_lost_and_counted(
+async def test_lines_without_a_reader_at_the_end_are_lost_and_counted(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -184,7 +184,7 @@ async def test_what_nobody_has_taken_at_the_end_is_lost_and_counted(
     assert not log._blocked
 
 
-async def test_lines_that_nobody_takes_are_lost_and_counted(
+async def test_lines_without_a_reader_are_lost_and_counted(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])

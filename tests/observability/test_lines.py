@@ -56,7 +56,7 @@ async def test_refusals_are_written_however_few_others_are(sample: int, let_in: 
 
 
 @pytest.mark.parametrize("form", ["json", "ecs", "combined"])
-async def test_a_client_that_left_is_told_as_one(form: str, capfd: Said) -> None:
+async def test_a_client_that_left_is_reported_as_one(form: str, capfd: Said) -> None:
     async with running(access_log=form, backend=RawBackend(never)) as stack:
         await leave(stack)
         assert stack.sidecar.live.telemetry.decisions == {("main", "left", "allowed"): 1}

@@ -9,7 +9,7 @@ def arrived() -> Record:
     return Record("id-1", "GET", "/x?a=b", b"sidecar.test", 1, "127.0.0.1", "http", 5.0)
 
 
-def test_of_a_request_that_has_just_come_nothing_is_said_but_what_it_brought() -> None:
+def test_a_new_record_holds_only_the_requests_own_values() -> None:
     record = arrived()
     assert (record.id, record.method, record.target, record.host) == ("id-1", "GET", "/x?a=b", b"sidecar.test")
     assert (record.minor, record.peer, record.scheme, record.started) == (1, "127.0.0.1", "http", 5.0)

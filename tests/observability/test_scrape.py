@@ -53,7 +53,7 @@ async def test_openmetrics_and_gzip_where_they_are_asked_for() -> None:
         assert {"jwt_sidecar_requests", "process_open_fds", "process_max_fds"} <= families
 
 
-async def test_what_is_in_use_is_told_with_its_limit(tmp_path: Path) -> None:
+async def test_usage_is_reported_with_its_limit(tmp_path: Path) -> None:
     limits = {"connections": 50, "in_flight": 7, "upstream_connections": 3, "buffered_bytes": 100_000}
     async with running(limits=limits) as stack, stack.client() as client:
         await client.request(stack.good())
@@ -70,7 +70,7 @@ async def test_what_is_in_use_is_told_with_its_limit(tmp_path: Path) -> None:
         assert value((await scrape(stack)).body.decode(), "jwt_sidecar_draining") == 1
 
 
-async def test_a_file_that_cannot_be_used_any_more_is_told_by_name(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_used_any_more_is_reported_by_name(tmp_path: Path) -> None:
     denied, file = tmp_path / "denied.json", tmp_path / "config.yaml"
     denied.write_text("[]")
     async with running(denylist_file=str(denied), file=file) as stack:

@@ -83,7 +83,7 @@ async def send_some(stack: Stack) -> None:
     assert answer.status == 400
 
 
-async def test_the_counts_are_what_was_sent() -> None:
+async def test_the_counters_match_the_sent_requests() -> None:
     async with running(routes=ROUTES) as stack:
         await send_some(stack)
         samples = await metrics(stack)
@@ -177,7 +177,7 @@ async def test_the_durations_are_a_histogram() -> None:
     assert (buckets[2.5], buckets[5.0], buckets[float("inf")]) == (1, 2, 2)
 
 
-async def test_the_keys_are_told() -> None:
+async def test_the_keys_are_reported() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         stack.clock.ahead_s += 100
@@ -211,7 +211,7 @@ def state(samples: dict[str, dict[Labels, float]]) -> str:
     return dict(labels)["state"]
 
 
-async def test_what_was_let_in_without_a_token_is_told_by_why() -> None:
+async def test_requests_accepted_without_a_token_are_counted_by_reason() -> None:
     routes = [{"path": "/public/*", "auth": "none"}, {"path": "/feed", "auth": "optional"}]
     preflight = [("Origin", "http://a"), ("Access-Control-Request-Method", "PUT")]
     async with running(routes=routes) as stack:
@@ -271,7 +271,7 @@ async def test_a_backend_that_fails_is_counted_by_how() -> None:
         assert by(samples["jwt_sidecar_auth_total"], "result")["error",] == 5
 
 
-async def test_the_time_here_and_the_time_at_the_backend_are_told_apart() -> None:
+async def test_the_times_of_the_sidecar_and_the_backend_are_separate() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
 
@@ -301,7 +301,7 @@ async def test_connections_come_and_go() -> None:
                 await asyncio.sleep(0)
 
 
-async def test_remembered_tokens_are_told() -> None:
+async def test_remembered_tokens_are_reported() -> None:
     async with running() as stack:
         for _ in range(2):
             await stack.fetch(stack.good())
@@ -546,7 +546,7 @@ async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out == ""
 
 
-async def test_the_lines_of_many_requests_are_written_without_being_asked_for(
+async def test_lines_of_many_requests_are_written_without_a_flush(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     async with running(access_log="json") as stack:

@@ -191,7 +191,7 @@ async def test_the_access_log_has_the_id_of_our_trace(capfd: pytest.CaptureFixtu
     assert trace_id == it.the(Span.SPAN_KIND_SERVER).trace_id.hex()
 
 
-async def test_a_collector_that_is_down_holds_nobody_up_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_collector_that_is_down_delays_no_request_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async with collector() as it:
         nobody = Collector(it.url)
     async with traced(nobody) as stack:
@@ -202,7 +202,7 @@ async def test_a_collector_that_is_down_holds_nobody_up_and_is_told_of_once(capl
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
-async def test_a_collector_that_comes_back_is_told_of_too(
+async def test_a_collector_that_comes_back_is_logged_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "sidecar.tracing")
@@ -246,7 +246,7 @@ async def test_the_server_span_begins_when_the_head_had_come() -> None:
         ("[::1]", ("::1", None)),
     ],
 )
-async def test_the_host_is_told_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
+async def test_the_host_is_reported_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good(host=host))
     told = attributes(it.the(Span.SPAN_KIND_SERVER))
@@ -317,7 +317,7 @@ async def test_several_lines_of_tracestate_are_one_list() -> None:
         assert (await stack.backend.received()).get("tracestate") == "a=1,b=2"
 
 
-async def test_a_method_that_nobody_knows_is_told_as_it_was() -> None:
+async def test_an_unknown_method_is_recorded_as_sent() -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good("PROPFIND"))
     told = attributes(it.the(Span.SPAN_KIND_SERVER))

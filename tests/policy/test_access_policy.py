@@ -31,7 +31,7 @@ def test_only_the_issuers_of_the_route_are_trusted_there() -> None:
     assert rejection.details == "The token's issuer is not trusted for this path."
 
 
-def test_no_issuer_at_all_is_nobody() -> None:
+def test_an_empty_list_of_issuers_accepts_no_token() -> None:
     assert refusal(Policy([]), alice()).reason is Reason.ISSUER_UNKNOWN
 
 

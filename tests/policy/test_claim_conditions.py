@@ -78,7 +78,7 @@ def test_an_operator_matches_these_values_and_no_others(operators: dict[str, Any
     ],
     ids=str,
 )
-def test_what_only_looks_like_it_is_a_mismatch(operators: dict[str, Any], claims: list[Any]) -> None:
+def test_a_value_of_another_type_is_a_mismatch(operators: dict[str, Any], claims: list[Any]) -> None:
     for claim in claims:
         assert answers(operators, claim) is not True, claim
 

@@ -287,7 +287,7 @@ def test_each_limit_can_be_set() -> None:
     ],
     ids=str,
 )
-def test_scopes_have_one_form_whoever_issues_them(claims: dict[str, Any]) -> None:
+def test_scopes_have_one_form_for_every_issuer(claims: dict[str, Any]) -> None:
     assert headers(claims, {"X-JWT-Scope": ("scope",)}) == ["X-JWT-Scope: read write"]
 
 

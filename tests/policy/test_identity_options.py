@@ -164,7 +164,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.name == "sidecar.identity"]
 
 
-def test_a_header_is_a_claim_or_a_text_and_never_left_out_unless_that_is_said() -> None:
+def test_a_header_is_a_claim_or_a_text_and_never_left_out_unless_that_is_reported() -> None:
     assert IdentityHeader(("sub",)) == IdentityHeader(claim=("sub",), template=(), omit=False)
     assert IdentityHeader(template=["x"]) == IdentityHeader(claim=(), template=["x"], omit=False)
 

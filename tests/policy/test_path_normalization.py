@@ -30,7 +30,7 @@ def test_some_escapes_stay_as_they_are(path: str, reading: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["//a/../b/", "//x//b/"])
-def test_what_posix_makes_of_two_slashes_in_front_ends_without_one(path: str) -> None:
+def test_a_reading_of_two_leading_slashes_ends_without_a_slash(path: str) -> None:
     assert any(reading != "/" and not reading.endswith("/") for reading in readings(path))
 
 

@@ -34,7 +34,7 @@ async def told(stack: Stack, raw: bytes) -> dict[str, str | None]:
     return {name: seen.get(name.lower()) for name in names if seen.get(name.lower()) is not None}
 
 
-async def test_a_request_with_a_bad_token_goes_on_with_it_and_the_code() -> None:
+async def test_a_bad_token_is_forwarded_with_its_code_in_report_mode() -> None:
     async with running(mode="report") as stack:
         for token, code in (
             (None, "token_missing"),
@@ -77,7 +77,7 @@ async def test_a_revoked_token_passes_without_claims() -> None:
         }
 
 
-async def test_an_issuer_without_keys_stops_nobody() -> None:
+async def test_an_issuer_without_keys_refuses_nothing_in_report_mode() -> None:
     issuer = ScriptedIssuer(algs=["EdDSA"])
     issuer.on_jwks = Answer(500)
     async with running(mode="report", issuer=issuer) as stack:
@@ -92,7 +92,7 @@ async def test_claims_that_do_not_fit_stay_behind() -> None:
         assert (seen["X-JWT-Report"], seen.get("X-JWT-Sub")) == ("claims_too_large", None)
 
 
-async def test_what_is_no_question_of_tokens_and_rules_is_refused_all_the_same() -> None:
+async def test_refusals_about_the_request_itself_stay_in_report_mode() -> None:
     routes = [{"path": "/closed/*", "auth": "deny"}, {"path": "/small/*", "max_body_bytes": 2}, {"path": "/a/*"}, ADMIN]
     async with running(mode="report", routes=routes) as stack:
         twice = [("Authorization", f"Bearer {stack.alice}"), ("Authorization", "Bearer other")]
@@ -138,7 +138,7 @@ async def test_cookies_and_queries_keep_their_tokens_too() -> None:
         assert stack.backend.requests[1].target == "/?token=junk&x=1"
 
 
-async def test_clients_cannot_say_what_was_reported() -> None:
+async def test_clients_cannot_forge_the_report_header() -> None:
     async with running(mode="report") as stack:
         seen = await told(stack, stack.good(headers=[("X-JWT-Report", "nothing"), ("X_JWT_Report", "nothing")]))
         assert "X-JWT-Report" not in seen
@@ -188,6 +188,6 @@ def test_when_a_token_is_sent_on(settings: dict[str, Any], route: dict[str, Any]
     assert file.sends_token(file.routes[0]) is forwarded
 
 
-def test_a_rule_that_lets_nobody_in_cannot_report() -> None:
+def test_a_deny_rule_cannot_be_in_report_mode() -> None:
     with pytest.raises(ConfigError, match="mode: contradicts auth: deny, which refuses every request"):
         config(routes=[{"path": "/x", "auth": "deny", "mode": "report"}])

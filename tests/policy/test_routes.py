@@ -372,7 +372,7 @@ CASES = Routes(
         pytest.param("/Admin.Json%2e", id="all of them, encoded"),
     ],
 )
-def test_a_path_that_is_another_rules_but_for_what_programs_ignore_is_refused(path: str) -> None:
+def test_a_path_that_differs_from_another_rules_only_in_ignored_parts_is_refused(path: str) -> None:
     with pytest.raises(Rejection) as caught:
         CASES.match("GET", path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
@@ -481,7 +481,7 @@ def test_other_methods_and_hosts_and_rules_that_only_report_are_no_doubt() -> No
         (FORMAT, ["/admin.json"]),
     ],
 )  # fmt: skip
-def test_what_no_backend_ignores_may_be_said(name: str, paths: list[str]) -> None:
+def test_ignored_differences_can_be_switched_off(name: str, paths: list[str]) -> None:
     closed = [Route("/admin", auth=Auth.DENY)]
     exact = Routes(closed, OTHERWISE, Ignored(*(other for other in IGNORABLE if other not in (name, FORMAT))))
     alone = Routes(closed, OTHERWISE, Ignored(name))
@@ -791,7 +791,7 @@ def test_the_words_of_the_configuration() -> None:
     assert [Auth(word) for word in ("required", "optional", "api_key", "none", "deny")] == list(Auth)
 
 
-def test_a_route_asks_for_no_more_than_it_is_told() -> None:
+def test_a_route_needs_only_what_is_configured() -> None:
     plain = Route("/x")
     assert (plain.auth, plain.policy.checks, plain.methods, plain.upstream) == (Auth.REQUIRED, (), None, "default")
     assert (plain.preflight, plain.preserve_host, plain.report, plain.forward_token) == (True, True, False, False)

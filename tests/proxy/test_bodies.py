@@ -127,7 +127,7 @@ async def test_a_304_keeps_its_length(stack: Stack) -> None:
         assert (await client.request(stack.good())).body == b'{"ok":true}'
 
 
-async def test_content_codings_cookies_and_redirects_are_nobodys_business_here(stack: Stack) -> None:
+async def test_content_codings_cookies_and_redirects_pass_unchanged(stack: Stack) -> None:
     packed = gzip.compress(LARGE)
     headers = [
         ("Content-Encoding", "gzip"),
@@ -501,7 +501,7 @@ async def test_requests_at_the_same_time_have_a_connection_each(stack: Stack) ->
     assert stack.backend.connections == 3
 
 
-async def test_a_backend_that_says_close_is_believed(stack: Stack) -> None:
+async def test_a_connection_with_close_is_not_reused(stack: Stack) -> None:
     stack.backend.handler = send(response(200, b"hello", [("Connection", "close")]))
     for _ in range(2):
         answer = await stack.fetch(stack.good())
@@ -529,7 +529,7 @@ async def test_routes_choose_among_backends() -> None:
             await other.drop_connections()
 
 
-async def test_a_slow_client_holds_nobody_else(stack: Stack) -> None:
+async def test_a_slow_client_delays_no_other(stack: Stack) -> None:
     stack.backend.handler = held = Held()
     async with stack.client() as slow, stack.client() as half:
         await slow.send(stack.good())

@@ -62,7 +62,7 @@ async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock:
 
 
 @in_memory
-async def test_who_has_sent_an_empty_line_is_as_idle_as_others(clock: HandClock) -> None:
+async def test_a_client_that_sent_an_empty_line_is_idle(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request() + b"\r\n")
         await turns()
@@ -120,7 +120,7 @@ async def test_nothing_is_answered_on_a_connection_that_has_been_closed(clock: H
 
 
 @in_memory
-async def test_a_client_that_left_while_it_was_heard_out_is_told_no_more(clock: HandClock) -> None:
+async def test_a_client_that_left_during_a_lingering_close_gets_no_more(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:
         client = at.client()
         client.is_full = True

@@ -55,7 +55,7 @@ async def turns() -> None:
 
 
 @pytest.mark.parametrize(("size", "is_here"), [(60_000, True), (70_000, False)])
-async def test_so_much_of_a_body_is_taken_before_its_request_goes_on_and_no_more(size: int, is_here: bool) -> None:
+async def test_a_bounded_part_of_a_body_is_read_before_its_request_is_sent(size: int, is_here: bool) -> None:
     """Told by the backend: a body that is here already has a length."""
     async with running() as stack, stack.client() as client:
         stack.issuer.hang()
@@ -72,7 +72,7 @@ async def test_so_much_of_a_body_is_taken_before_its_request_goes_on_and_no_more
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_only_who_waits_to_be_invited_is_invited_to_send_a_body(waits: bool) -> None:
+async def test_only_clients_that_expect_100_continue_get_it(waits: bool) -> None:
     headers = [("Content-Length", "5"), *[("Expect", "100-continue")] * waits]
     async with running() as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=headers))
@@ -135,7 +135,7 @@ async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_
         assert len(stack.backend.requests) == 1
 
 
-async def test_what_comes_behind_bytes_that_are_no_http_is_dropped() -> None:
+async def test_bytes_after_invalid_http_are_dropped() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good())
@@ -230,7 +230,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_
     ("sent", "status"),
     [(request("POST", "/x", headers=[("Content-Length", "100")]), 401), (b"no HTTP\r\n\r\n", 400)],
 )
-async def test_who_is_refused_and_goes_on_sending_is_heard_for_a_while_and_no_longer(sent: bytes, status: int) -> None:
+async def test_a_refused_client_that_keeps_sending_is_read_for_a_bounded_time(sent: bytes, status: int) -> None:
     assert LINGER_S == 5
     async with running() as stack, stack.client() as client:
         before_s = stack.clock.monotonic()
@@ -300,7 +300,7 @@ async def paused(connection: ClientConnection) -> None:
             await asyncio.sleep(0)
 
 
-async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_next() -> None:
+async def test_a_client_that_does_not_read_has_the_idle_timeout() -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
@@ -314,7 +314,7 @@ async def test_who_does_not_read_an_answer_has_the_time_of_silence_before_the_ne
         assert (await client.request(request())).status == 401
 
 
-async def test_who_reads_again_has_no_deadline_while_the_backend_is_silent() -> None:
+async def test_a_client_that_reads_again_has_no_deadline() -> None:
     more = asyncio.Event()
     size = 32 * 2**20  # more than the kernel keeps
 
@@ -337,7 +337,7 @@ async def test_who_reads_again_has_no_deadline_while_the_backend_is_silent() -> 
         assert await client.read(2) == b"ab"
 
 
-async def test_who_ends_a_body_has_to_take_the_answer_all_the_same() -> None:
+async def test_a_client_that_ends_its_body_must_still_read_the_answer() -> None:
     async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(200, b"x" * 32 * 2**20))  # more than the kernel keeps
         await asyncio.Event().wait()
@@ -354,7 +354,7 @@ async def test_who_ends_a_body_has_to_take_the_answer_all_the_same() -> None:
         client.abort()
 
 
-async def test_who_takes_the_answer_has_to_end_the_body_all_the_same() -> None:
+async def test_a_client_that_reads_the_answer_must_still_end_its_body() -> None:
     async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await asyncio.Event().wait()
@@ -514,7 +514,7 @@ async def gone(stack: Stack) -> ClientConnection:
     return connection
 
 
-async def test_what_is_written_to_a_client_that_has_gone_goes_nowhere(stack: Stack) -> None:
+async def test_bytes_for_a_client_that_left_are_dropped(stack: Stack) -> None:
     connection = await gone(stack)
     connection.write(b"hello")
     connection.abort()

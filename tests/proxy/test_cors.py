@@ -76,7 +76,7 @@ async def test_bytes_that_are_no_request_are_refused_with_the_word_for_caches() 
         assert (await stack.fetch(b"GET / HTTP/1.1\r\nbad line\r\n\r\n")).get("vary") == "Origin"
 
 
-async def test_what_the_backend_answers_is_its_own_to_mark() -> None:
+async def test_the_backends_answers_get_no_cors_headers() -> None:
     answered = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAccess-Control-Allow-Origin: https://own.example\r\n\r\n"
     async with running(backend=RawBackend(send(answered)), cors=CORS) as stack:
         answer = await stack.fetch(stack.good(headers=[("Origin", APP)]))

@@ -52,7 +52,7 @@ def with_behind(first: bytes, rest: bytes, read: asyncio.Event | None) -> Handle
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
 @pytest.mark.parametrize("chunks", [False, True], ids=["sized", "chunked"])
 @pytest.mark.parametrize("pieces", [1, 2], ids=["one segment", "two segments"])
-async def test_what_comes_behind_an_answer_is_nobodys(pieces: int, chunks: bool, behind: bytes) -> None:
+async def test_bytes_after_an_answer_reach_no_client(pieces: int, chunks: bool, behind: bytes) -> None:
     read = asyncio.Event() if pieces == 2 else None
     first, rest = parted(chunks=chunks)
     async with running(backend=RawBackend(with_behind(first, rest + behind, read))) as stack, stack.client() as client:

@@ -94,7 +94,7 @@ async def test_equal_heads_on_many_connections_with_and_without_tokens(stack: St
         assert seen.get("x-jwt-sub") == seen.target.split("/")[1]
 
 
-async def test_one_connection_is_nobodys_in_particular(stack: Stack) -> None:
+async def test_one_upstream_connection_serves_several_clients(stack: Stack) -> None:
     bob = stack.token(sub="bob")
     tokens = [stack.alice, None, bob, bob, None, stack.alice]
     async with stack.client() as client:
@@ -177,7 +177,7 @@ async def test_any_lines_that_keep_coming(stack: Stack, row: str, line: str) -> 
 
 
 @pytest.mark.parametrize("method", ["GET", "PROPFIND"])
-async def test_lines_that_differ_in_one_are_nobody_elses(stack: Stack, method: str) -> None:
+async def test_heads_that_differ_in_one_line_are_not_mixed_up(stack: Stack, method: str) -> None:
     async with stack.client() as client:
         for number in range(TIMES):
             lines = f"Host: a.test\nALICE\nX-Kept: {number}\n\n"
@@ -187,7 +187,7 @@ async def test_lines_that_differ_in_one_are_nobody_elses(stack: Stack, method: s
     assert [seen.target for seen in stack.backend.requests] == ["/a", "/b"] * TIMES
 
 
-async def test_a_body_that_comes_behind_its_head_is_none_of_the_next(stack: Stack) -> None:
+async def test_a_late_body_is_no_part_of_the_next_request(stack: Stack) -> None:
     stack.backend.handler = echo
     async with stack.client() as client:
         for _ in range(TIMES):

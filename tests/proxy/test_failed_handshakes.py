@@ -75,7 +75,7 @@ async def test_why_a_clients_certificate_is_refused(
     assert f"cause={cause} peer=127.0.0.1 number=1 do=" in told[0]
 
 
-async def test_plain_http_at_the_port_of_tls_is_told(tmp_path: Path) -> None:
+async def test_plain_http_at_the_port_of_tls_is_reported(tmp_path: Path) -> None:
     async with running(tls=write(tmp_path, authority().issue_cert("127.0.0.1"))) as stack:
         async with RawClient.to(stack.sidecar.proxy_address) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -83,7 +83,7 @@ async def test_plain_http_at_the_port_of_tls_is_told(tmp_path: Path) -> None:
         await counted(stack, "plain_http")
 
 
-async def test_a_client_that_does_not_trust_the_certificate_is_told(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_trust_the_certificate_is_reported(tmp_path: Path) -> None:
     async with running(tls=write(tmp_path, trustme.CA().issue_cert("127.0.0.1"))) as stack:
 
         def refuse() -> None:  # a blocking socket, which sends what OpenSSL has to say before it fails
@@ -169,7 +169,7 @@ async def test_a_key_that_could_not_be_read_for_a_moment_is_tried_again(
 # Backends
 
 
-async def test_a_backend_of_another_authority_is_told() -> None:
+async def test_a_backend_of_another_authority_is_reported() -> None:
     async with (
         RawBackend(ok, tls=server_tls()) as backend,
         running(upstream=f"https://127.0.0.1:{backend.address[1]}") as stack,
@@ -179,7 +179,7 @@ async def test_a_backend_of_another_authority_is_told() -> None:
         assert kept.cause.startswith("The backend's certificate comes from an authority that is not in")
 
 
-async def test_a_backend_that_speaks_plain_http_is_told() -> None:
+async def test_a_backend_that_speaks_plain_http_is_reported() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -205,7 +205,7 @@ async def test_a_backend_that_speaks_plain_http_is_told() -> None:
         ("other.example", {}, "The backend's certificate is for another"),
     ],
 )
-async def test_what_is_wrong_with_a_backends_certificate_is_told(
+async def test_what_is_wrong_with_a_backends_certificate_is_reported(
     name: str, validity: Any, cause: str, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
@@ -219,7 +219,7 @@ async def test_what_is_wrong_with_a_backends_certificate_is_told(
             assert kept.cause.startswith(cause)
 
 
-async def test_a_backend_that_does_not_listen_is_told() -> None:
+async def test_a_backend_that_does_not_listen_is_reported() -> None:
     async with running(upstream="http://127.0.0.1:9") as stack:
         await stack.fetch(stack.good())
         [kept] = stack.sidecar.live.telemetry.refusals

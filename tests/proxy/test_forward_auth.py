@@ -122,7 +122,7 @@ async def test_the_rules_are_those_of_the_original_request(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_nobody_but_a_trusted_proxy_is_answered(form: str) -> None:
+async def test_only_trusted_proxies_are_answered(form: str) -> None:
     async with asked_by(form, trusted_proxies=["192.0.2.0/24"]) as stack:
         answer = await stack.fetch(question(form, "GET", "/public/x", token=stack.alice))
         assert (answer.status, answer.json()["code"]) == (403, "route_denied")
@@ -130,7 +130,7 @@ async def test_nobody_but_a_trusted_proxy_is_answered(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["x-forwarded", "x-original"])
-async def test_headers_that_are_there_twice_or_not_at_all_are_not_believed(form: str) -> None:
+async def test_missing_and_duplicate_headers_are_refused(form: str) -> None:
     whole = question(form, "GET", "/public/x", token=None)
     async with asked_by(form) as stack:
         lines = [line for line in whole.split(b"\r\n") if line.startswith((b"X-Forwarded", b"X-Original"))]
@@ -164,7 +164,7 @@ async def test_headers_of_another_form_change_nothing(form: str, others: list[tu
 
 
 @pytest.mark.parametrize("method", ["GET /x", "", "G\u00e9T", "G\tT"])
-async def test_a_method_that_is_none_is_refused(method: str) -> None:
+async def test_an_invalid_method_is_refused(method: str) -> None:
     async with asked_by("x-forwarded") as stack:
         answer = await stack.fetch(question("x-forwarded", method, "/public/x"))
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")

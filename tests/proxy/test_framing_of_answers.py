@@ -74,7 +74,7 @@ def told(kept: dict[str, Any]) -> str:
 
 
 @every
-async def test_the_rule_is_told_to_clients_where_all_is(raw: str, rule: str) -> None:
+async def test_full_detail_names_the_broken_rule_to_clients(raw: str, rule: str) -> None:
     async with running(error_detail="full") as stack:
         stack.backend.handler = says(raw)
         answer = await stack.fetch(stack.good("GET", "/x"))
@@ -83,7 +83,7 @@ async def test_the_rule_is_told_to_clients_where_all_is(raw: str, rule: str) -> 
 
 
 @every
-async def test_the_rule_is_told_to_nobody_else(stack: Stack, raw: str, rule: str) -> None:
+async def test_other_details_do_not_name_the_broken_rule(stack: Stack, raw: str, rule: str) -> None:
     """All refused answers look alike to a client that is told the code alone."""
     stack.backend.handler = says(raw)
     answer = await stack.fetch(stack.good("GET", "/x"))

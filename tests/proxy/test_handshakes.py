@@ -78,7 +78,7 @@ async def test_the_word_may_be_written_in_any_case(value: str) -> None:
 
 
 @every
-async def test_what_is_no_handshake_is_an_ordinary_request_or_refused(
+async def test_an_incomplete_handshake_is_an_ordinary_request_or_refused(
     stack: Stack, method: str, headers: Headers, body: bytes
 ) -> None:
     answer = await stack.fetch(stack.good(method, "/", headers=headers) + body)
@@ -87,14 +87,14 @@ async def test_what_is_no_handshake_is_an_ordinary_request_or_refused(
     assert_ordinary(stack.backend.requests)
 
 
-async def test_a_handshake_over_http_1_0_is_none(stack: Stack) -> None:
+async def test_a_handshake_over_http_1_0_is_an_ordinary_request(stack: Stack) -> None:
     answer = await stack.fetch(stack.good("GET", "/", headers=WEBSOCKET).replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert answer.status in (200, 400, 426)
     assert_ordinary(stack.backend.requests)
 
 
 @every
-async def test_a_101_that_nobody_asked_for_is_no_answer(method: str, headers: Headers, body: bytes) -> None:
+async def test_an_unrequested_101_is_an_invalid_answer(method: str, headers: Headers, body: bytes) -> None:
     async with running(backend=RawBackend(switches)) as stack, stack.client() as client:
         await client.send(stack.good(method, "/", headers=headers) + body)
         answer = await client.response(method)
@@ -102,7 +102,7 @@ async def test_a_101_that_nobody_asked_for_is_no_answer(method: str, headers: He
 
 
 @every
-async def test_bytes_behind_what_is_no_handshake_are_the_next_request(
+async def test_bytes_after_an_incomplete_handshake_are_the_next_request(
     stack: Stack, method: str, headers: Headers, body: bytes
 ) -> None:
     """And never bytes of a tunnel, in which another request could hide."""
@@ -119,7 +119,7 @@ async def test_bytes_behind_what_is_no_handshake_are_the_next_request(
 
 
 @pytest.mark.parametrize("status", [200, 403, 426])
-async def test_bytes_behind_a_handshake_that_the_backend_refuses_reach_nobody(status: int) -> None:
+async def test_bytes_after_a_refused_handshake_are_dropped(status: int) -> None:
     async with running(backend=RawBackend(send(response(status, b"no")))) as stack, stack.client() as client:
         await client.send(stack.good("GET", "/ws", headers=WEBSOCKET), tail=stack.good("GET", "/next"))
         answer = await client.response()

@@ -78,7 +78,7 @@ async def test_it_ends_where_a_body_has_not_been_read(asked: Stack, kind: str) -
 
 
 @pytest.mark.parametrize("sized", [True, False])
-async def test_a_client_of_http_1_0_is_told_that_it_may_go_on_where_it_can_see_the_end(sized: bool) -> None:
+async def test_a_client_of_http_1_0_is_reported_that_it_may_go_on_where_it_can_see_the_end(sized: bool) -> None:
     handler = send(response(200, b"hello", sized=sized), close=not sized)
     async with running(backend=RawBackend(handler)) as stack, stack.client() as client:
         asking = stack.good(headers=[("Connection", "keep-alive")]).replace(b"HTTP/1.1", b"HTTP/1.0")

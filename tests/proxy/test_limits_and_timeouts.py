@@ -44,7 +44,7 @@ async def test_an_empty_line_before_a_request_gives_an_idle_connection_no_more_t
 
 
 @pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n"])
-async def test_an_empty_line_behind_a_request_does_not_keep_the_connection_for_ever(behind: bytes) -> None:
+async def test_an_empty_line_after_a_request_does_not_keep_the_connection_open(behind: bytes) -> None:
     async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
         await client.send(stack.good() + behind)
         assert (await client.response()).status == 200
@@ -134,7 +134,7 @@ async def test_an_origin_may_think_about_an_upload() -> None:
         assert (await client.response("POST")).status == 200
 
 
-async def test_who_has_sent_a_body_is_not_to_blame_for_an_origin_that_thinks() -> None:
+async def test_a_client_that_sent_its_body_does_not_time_out_for_a_slow_backend() -> None:
     held = Held()
     async with (
         running(backend=RawBackend(held), timeouts={"response_headers": "1000s"}) as stack,
@@ -234,7 +234,7 @@ async def test_an_origin_that_stalls_within_its_answer_aborts_the_clients() -> N
         await stack.backend.disconnected()
 
 
-async def test_a_silent_origin_keeps_nobody_from_a_401(stack: Stack) -> None:
+async def test_a_silent_backend_does_not_delay_a_401(stack: Stack) -> None:
     stack.backend.handler = never
     async with stack.client() as client:
         await client.send(stack.good())
@@ -362,7 +362,7 @@ async def test_a_connection_to_the_backend_is_waited_for_in_turn() -> None:
         assert stack.backend.connections == 1
 
 
-async def test_who_waits_gets_the_place_of_a_connection_that_has_ended() -> None:
+async def test_a_waiting_request_gets_the_place_of_a_closed_connection() -> None:
     release = asyncio.Event()
 
     async def last(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -515,7 +515,7 @@ async def try_fetch(stack: Stack) -> int:
         return 0 if answer is None else answer.status
 
 
-async def test_sixty_idle_connections_hold_up_nobody(stack: Stack) -> None:
+async def test_sixty_idle_connections_delay_no_request(stack: Stack) -> None:
     idle = [await Client.connect(stack.sidecar.proxy_address) for _ in range(60)]
     for client in idle[::2]:
         await client.send(b"GET / HTTP/1.1\r\n")

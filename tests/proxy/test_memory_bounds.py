@@ -262,7 +262,7 @@ async def test_beyond_the_budget_of_the_process_new_requests_are_overload() -> N
                 await asyncio.sleep(0)
 
 
-async def test_within_the_budget_slow_readers_keep_nobody_from_an_answer() -> None:
+async def test_slow_readers_within_the_budget_delay_no_answer() -> None:
     source = Source()
     async with running(backend=RawBackend(source)) as stack, slow_readers(stack, 48):
         await still(lambda: source.given, lambda: stack.health("/livez"))

@@ -96,7 +96,7 @@ async def test_a_head_that_begins_within_a_request_has_no_more_time_than_another
 
 
 @in_memory
-async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_said(clock: HandClock) -> None:
+async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_reported(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
         await turns()
@@ -175,7 +175,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_begun(clock: HandClock) -
 
 
 @in_memory
-async def test_what_may_be_behind_a_read_that_was_full_is_nobodys_answer(clock: HandClock) -> None:
+async def test_bytes_left_in_the_socket_after_a_full_read_are_no_answer(clock: HandClock) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
     body = b"x" * (READ_BYTES - len(head % READ_BYTES))
     async with proxy(clock, connections=1) as at:
@@ -239,7 +239,7 @@ async def with_token(
 
 
 @in_memory
-async def test_who_reads_slowly_has_an_answer_no_longer_than_the_token(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_slow_reader_gets_no_bytes_after_the_token_expired(clock: HandClock, tmp_path: Path) -> None:
     async with with_token(clock, tmp_path, 10, close_on_expiry="all") as (at, alice):
         client = at.client(request(token=alice))
         await turns()

@@ -28,7 +28,7 @@ def old(method: str, path: str, *, keep: bool) -> bytes:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_who_asks_to_go_on_is_told_that_he_may_or_sees_the_end(kind: str, method: str) -> None:
+async def test_a_keep_alive_request_of_http_1_0_is_answered_or_closed(kind: str, method: str) -> None:
     """What `ab -k` needs: without one of both it waits for ever."""
     path, status = KINDS[kind]
     async with running(**SETTINGS) as stack, stack.client() as client:
@@ -42,7 +42,7 @@ async def test_who_asks_to_go_on_is_told_that_he_may_or_sees_the_end(kind: str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_who_does_not_ask_sees_the_end(kind: str) -> None:
+async def test_http_1_0_without_keep_alive_is_closed(kind: str) -> None:
     path, status = KINDS[kind]
     async with running(**SETTINGS) as stack, stack.client() as client:
         answer = await client.request(old("GET", path, keep=False))

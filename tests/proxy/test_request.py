@@ -66,7 +66,7 @@ def test_why_a_request_is_refused_is_kept(reported: bool) -> None:
     assert (request.reported, request.cause) == (False, "")
 
 
-def test_what_was_decided() -> None:
+def test_the_decision_is_recorded() -> None:
     request = arrived()
     assert request.result == "left"
     request.status = 200

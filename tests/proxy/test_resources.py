@@ -19,7 +19,7 @@ async def test_so_much_is_done_in_a_turn_and_the_rest_in_the_next() -> None:
     assert done == sorted(done)
 
 
-async def test_work_that_fails_is_told_to_the_loop_and_the_rest_is_done() -> None:
+async def test_work_that_fails_is_reported_to_the_loop_and_the_rest_is_done() -> None:
     told: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     resources, done = Resources(), []

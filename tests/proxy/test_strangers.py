@@ -44,7 +44,7 @@ def in_two_parts(body: bytes, framing: str) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("surplus", [HINTS, HINTS * 2, HINTS[:12], HINTS + response(200, b"of nobody")])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-async def test_what_comes_behind_the_end_of_an_answer_is_nobodys(framing: str, surplus: bytes) -> None:
+async def test_bytes_after_the_end_of_an_answer_reach_no_client(framing: str, surplus: bytes) -> None:
     first, rest = in_two_parts(b"helloworld", framing)
     half_read = asyncio.Event()
 
@@ -67,7 +67,7 @@ async def test_what_comes_behind_the_end_of_an_answer_is_nobodys(framing: str, s
 
 @pytest.mark.parametrize("surplus", [HINTS, HINTS * 2, HINTS + response(200, b"of nobody")])
 @pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"]), response(204)])
-async def test_what_comes_with_a_whole_answer_is_nobodys(answer: bytes, surplus: bytes) -> None:
+async def test_bytes_that_come_with_a_whole_answer_reach_no_client(answer: bytes, surplus: bytes) -> None:
     async with running(backend=RawBackend(send(answer + surplus))) as stack, stack.client() as client:
         for number in range(1, 4):
             got = await client.request(stack.good())
@@ -161,7 +161,7 @@ async def test_a_preflight_carries_nothing_else_past_the_token(headers: list[tup
         assert stack.backend.requests == []
 
 
-async def test_a_broken_body_behind_another_request_is_told_to_who_reads_it() -> None:
+async def test_a_broken_pipelined_body_is_answered_to_its_own_client() -> None:
     release = asyncio.Event()
 
     async def wait(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_b
         assert len(watched) <= 2 + len(stack.sidecar.assembly.upstreams["default"]._open)
 
 
-async def test_connections_that_have_ended_are_watched_no_more() -> None:
+async def test_closed_connections_are_no_longer_watched() -> None:
     last = send(response(200, b"ok", [("Connection", "close")]), close=True)
     async with running(backend=RawBackend(last)) as stack:
         for _ in range(10):

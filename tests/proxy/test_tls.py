@@ -26,7 +26,7 @@ def write(folder: Path, certificate: trustme.LeafCert) -> dict[str, str]:
     return {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
 
 
-async def test_clients_are_served_over_tls_and_the_backend_is_told(tmp_path: Path) -> None:
+async def test_clients_are_served_over_tls_and_the_backend_is_reported(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
         answer = await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
@@ -70,7 +70,7 @@ async def test_much_goes_both_ways_over_tls_and_nothing_is_held_afterwards(tmp_p
             assert stack.sidecar.live.resources.held_bytes == 0
 
 
-async def test_what_comes_behind_an_answer_over_tls_harms_neither_the_answer_nor_the_next(tmp_path: Path) -> None:
+async def test_bytes_after_an_answer_over_tls_harm_no_answer(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
     async with RawBackend(send(response(200, b"whole") + b"x" * 200_000), tls=server_tls()) as backend:
         url = f"https://127.0.0.1:{backend.address[1]}"
@@ -111,7 +111,7 @@ async def test_the_end_of_the_sidecar_ends_handshakes_also_those_that_are_about_
                 assert stack.sidecar.live.resources.connections == 0
 
 
-async def test_only_clients_with_a_certificate_where_it_is_asked_for(tmp_path: Path) -> None:
+async def test_only_clients_with_a_certificate_are_accepted_if_configured(tmp_path: Path) -> None:
     clients = trustme.CA()
     (tmp_path / "clients.crt").write_bytes(clients.cert_pem.bytes())
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
@@ -156,7 +156,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
 
 
-async def test_files_that_cannot_be_used_are_said_at_the_start(tmp_path: Path) -> None:
+async def test_files_that_cannot_be_used_are_reported_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"missing\.crt: cannot be read: No such file or directory"):
         async with running(tls={"cert_file": str(tmp_path / "missing.crt")}):
             pass

@@ -291,7 +291,7 @@ async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
 
 
 @pytest.mark.parametrize("to_the_backend", [True, False])
-async def test_who_does_not_read_holds_who_sends(to_the_backend: bool) -> None:
+async def test_a_slow_receiver_pauses_its_sender(to_the_backend: bool) -> None:
     much = frame(48 << 20)  # more than the kernel keeps for four sockets
     async with joined() as tunnel:
         ends = (tunnel.client.writer, tunnel.reader, tunnel.writer)
@@ -331,7 +331,7 @@ async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> N
         assert (await tunnel.client.closed()).startswith(b"xxx")
 
 
-async def test_both_sides_are_told_when_the_token_ends_between_frames() -> None:
+async def test_both_sides_are_reported_when_the_token_ends_between_frames() -> None:
     async with joined(lasts_s=0.2) as tunnel:
         tunnel.writer.write(frame(3))
         await tunnel.client.send(frame(3, masked=True))
@@ -375,7 +375,7 @@ async def test_another_protocol_ends_with_the_token_without_a_word() -> None:
 
 
 @in_its_time_with_sockets
-async def test_a_tunnel_ends_as_soon_as_both_sides_are_told(clock: HandClock) -> None:
+async def test_a_tunnel_ends_as_soon_as_both_sides_are_reported(clock: HandClock) -> None:
     async with joined(lasts_s=0.2) as tunnel:
         begun = clock.monotonic()
         assert await tunnel.client.closed() == TOLD
@@ -412,7 +412,7 @@ async def test_a_tunnel_ends_as_soon_as_its_last_frame_has(clock: HandClock) -> 
         assert clock.monotonic() - begun < FRAME_ENDS_S
 
 
-async def test_a_tunnel_that_nobody_uses_is_ended() -> None:
+async def test_an_idle_tunnel_is_closed() -> None:
     async with joined() as tunnel:
         tunnel.stack.clock.ahead_s += 301
         tunnel.stack.sidecar.live.deadlines.tick()

@@ -107,7 +107,7 @@ def status(line: Line) -> int:
 
 
 @in_memory
-async def test_requests_that_wait_are_served_in_their_order_and_nobody_passes_them(clock: HandClock) -> None:
+async def test_waiting_requests_are_served_in_order(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         clients = at.clients(3)
         await turns()
@@ -122,7 +122,7 @@ async def test_requests_that_wait_are_served_in_their_order_and_nobody_passes_th
 
 
 @in_memory
-async def test_who_leaves_gives_its_place_in_the_queue_to_the_next(clock: HandClock) -> None:
+async def test_a_client_that_leaves_gives_its_place_in_the_queue_to_the_next(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, leaving, staying = at.clients(3)
         await turns()
@@ -134,7 +134,7 @@ async def test_who_leaves_gives_its_place_in_the_queue_to_the_next(clock: HandCl
 
 
 @in_memory
-async def test_nobody_waits_longer_than_for_a_connection(clock: HandClock) -> None:
+async def test_no_request_waits_longer_than_the_connect_timeout(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
@@ -153,7 +153,7 @@ async def test_nobody_waits_longer_than_for_a_connection(clock: HandClock) -> No
 
 
 @in_memory
-async def test_who_is_served_after_waiting_has_all_the_time_of_an_answer(clock: HandClock) -> None:
+async def test_a_request_that_waited_still_has_the_whole_answer_timeout(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
@@ -167,7 +167,7 @@ async def test_who_is_served_after_waiting_has_all_the_time_of_an_answer(clock: 
 
 
 @in_memory
-async def test_who_gave_up_waiting_is_forgotten(clock: HandClock) -> None:
+async def test_a_request_that_left_the_queue_is_forgotten(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         clients = at.clients(100)
         await turns()
@@ -207,7 +207,7 @@ async def test_a_connection_that_is_gone_as_soon_as_it_is_there_is_a_502_and_tak
 
 
 @in_memory
-async def test_a_bug_while_a_connection_is_opened_is_told_and_the_next_is_served(clock: HandClock) -> None:
+async def test_a_bug_while_a_connection_is_opened_is_reported_and_the_next_is_served(clock: HandClock) -> None:
     said: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -226,7 +226,7 @@ async def test_a_bug_while_a_connection_is_opened_is_told_and_the_next_is_served
 
 
 @in_memory
-async def test_a_connection_that_was_opened_for_somebody_who_has_left_is_the_next_ones(clock: HandClock) -> None:
+async def test_a_connection_opened_for_a_client_that_left_serves_the_next_request(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         leaving, staying = at.clients(2)
         leaving.end()
@@ -264,7 +264,7 @@ async def test_an_idle_connection_is_ended_before_a_backend_would(clock: HandClo
 
 
 @in_memory
-async def test_a_retired_pool_ends_its_idle_connections_and_serves_who_has_it(clock: HandClock) -> None:
+async def test_a_retired_pool_closes_idle_connections_and_serves_current_requests(clock: HandClock) -> None:
     async with proxy(clock, connections=2) as at:
         clients = at.clients(4)
         await turns()
@@ -326,7 +326,7 @@ async def used(at: Proxy) -> Line:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH"])
 @in_memory
-async def test_what_may_be_sent_twice_is_when_a_used_connection_ends(clock: HandClock, method: str) -> None:
+async def test_idempotent_requests_are_sent_again_when_a_used_connection_closes(clock: HandClock, method: str) -> None:
     async with proxy(clock) as at:
         line = await used(at)
         body = b"hello" if method in ("PUT", "POST") else None
@@ -361,7 +361,7 @@ async def test_nothing_is_sent_twice_on_a_connection_that_was_new_or_has_begun_t
 
 
 @in_memory
-async def test_a_connection_that_was_opened_for_somebody_who_left_may_have_ended_too(clock: HandClock) -> None:
+async def test_a_connection_opened_for_a_client_that_left_may_have_closed(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request()).end()
         await turns()
@@ -405,7 +405,7 @@ async def test_a_request_goes_on_to_the_next_connection_as_often_as_one_had_ende
 
 
 @in_memory
-async def test_what_comes_when_nobody_has_asked_is_not_looked_at(clock: HandClock) -> None:
+async def test_bytes_without_a_request_close_the_connection(clock: HandClock) -> None:
     async with proxy(clock) as at:
         line = await used(at)
         line.say(response(103))
@@ -430,7 +430,7 @@ async def test_an_answer_behind_another_is_the_end_of_its_connection(clock: Hand
 
 
 @in_memory
-async def test_an_answer_of_nobody_any_more_ends_its_connection(clock: HandClock) -> None:
+async def test_an_answer_for_a_client_that_left_closes_its_connection(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -488,7 +488,7 @@ async def test_a_client_that_takes_nothing_makes_no_backend_late(clock: HandCloc
 
 
 @in_memory
-async def test_what_a_backend_does_not_take_of_a_closed_connection_is_given_up(clock: HandClock) -> None:
+async def test_unread_bytes_of_a_closed_connection_are_dropped(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request())
         await turns()

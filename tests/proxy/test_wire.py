@@ -773,7 +773,7 @@ async def test_pipelining_of_many_requests_answers_all_of_them(stack: Stack) -> 
     assert [seen.get("x-jwt-sub") for seen in stack.backend.requests] == many
 
 
-async def test_keep_alive_remembers_nobody(stack: Stack) -> None:
+async def test_keep_alive_keeps_no_identity(stack: Stack) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         assert (await client.request(request())).status == 401
@@ -782,7 +782,7 @@ async def test_keep_alive_remembers_nobody(stack: Stack) -> None:
 
 
 @feeds
-async def test_what_follows_bytes_that_are_no_http_is_not_read(stack: Stack, feed: str) -> None:
+async def test_bytes_after_invalid_http_are_not_read(stack: Stack, feed: str) -> None:
     answers = await stack.converse(stack.good("GET", "/x") + b"\x00\r\n\r\n" + hidden(stack), feed)
     statuses = [answer.status for answer in answers]
     assert statuses in (
@@ -801,7 +801,7 @@ async def test_a_request_that_asks_to_close_is_the_last(stack: Stack, feed: str)
 
 
 @feeds
-async def test_a_token_is_not_told_in_what_is_refused(stack: Stack, feed: str) -> None:
+async def test_a_refusal_never_holds_the_token(stack: Stack, feed: str) -> None:
     """aiohttp's own answers quote the line that it could not parse."""
     for row in ("ALICE\x00", "ALICE\rx", "X-A: b\n ALICE", "ALICE\nAuthorization: x", "ALICE \x01"):
         answers = await said(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\n{row}\n\n", feed)

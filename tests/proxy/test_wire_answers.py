@@ -388,7 +388,7 @@ async def test_origin_down_is_a_502_and_a_401_comes_first(stack: Stack, warm: bo
     assert (await stack.fetch(stack.good())).status == 200
 
 
-async def test_origin_that_nobody_finds_is_a_502() -> None:
+async def test_an_unresolvable_backend_is_a_502() -> None:
     async with running(upstream="http://nowhere.invalid:80") as stack:
         assert (await stack.fetch(stack.good())).json()["code"] == "upstream_unreachable"
 
@@ -543,7 +543,7 @@ async def test_an_answers_request_id_is_passed_on(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("given", ["X-Request-Id: a\r\nX-Request-Id: b", "X-Request-Id: a\x10b", "X-Request-Id: "])
-async def test_an_answers_request_id_that_is_none_is_replaced(stack: Stack, given: str) -> None:
+async def test_an_invalid_request_id_of_an_answer_is_replaced(stack: Stack, given: str) -> None:
     stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{given}\r\nContent-Length: 2\r\n\r\nok".encode())
     answer = await stack.fetch(stack.good(headers=[("X-Request-Id", "ours")]))
     assert answer.all("x-request-id") == ["ours"]

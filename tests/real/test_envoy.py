@@ -104,7 +104,7 @@ def shown(header: str, outcome: Outcome) -> str:
     return f"`{header}: {text if len(text) <= SHOWN else text[:SHOWN] + '...'}`"
 
 
-async def test_both_accept_what_is_good(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+async def test_both_accept_valid_tokens(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
     for name, (ours, theirs) in outcomes.items():
         if name.startswith("good: "):
             assert (ours["status"], ours) == ("200", theirs), name

@@ -80,7 +80,7 @@ async def get(url: str, socket_path: str | None = None, **headers: str) -> tuple
         return response.status, await response.json()
 
 
-async def test_it_reads_what_was_verified_and_refuses_everything_else(
+async def test_it_reads_verified_identities_and_refuses_everything_else(
     backend: str, behind: StartSidecar, issuer: Issuer
 ) -> None:
     public = {"path": "/*", "hosts": ["public.test"], "auth": "none"}
@@ -102,7 +102,7 @@ async def test_it_reads_what_was_verified_and_refuses_everything_else(
     assert forged == past_the_sidecar == (403, {"error": "Not verified"})
 
 
-async def test_nobody_outside_the_pod_reaches_it(backend: str) -> None:
+async def test_only_the_pod_reaches_it(backend: str) -> None:
     if backend.startswith("unix:"):
         return  # there is no port
     port = int(backend.rpartition(":")[2])

@@ -202,7 +202,7 @@ async def test_a_good_request_reaches_the_backend_with_the_identity(front: Front
     assert "authorization" not in {name.lower() for name, _ in seen}
 
 
-async def test_without_a_token_the_client_is_told_what_is_missing(front: Front) -> None:
+async def test_without_a_token_the_client_gets_the_challenge(front: Front) -> None:
     answer, _ = await front.ask("/orders/1")
     assert (answer.status, answer.get("www-authenticate")) == (401, 'Bearer realm="jwt-sidecar"')
     if front.name != "nginx":  # which has a page of its own
@@ -210,7 +210,7 @@ async def test_without_a_token_the_client_is_told_what_is_missing(front: Front) 
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_what_a_client_says_about_itself_never_arrives(front: Front, known: bool, alice: str) -> None:
+async def test_identity_headers_of_clients_never_arrive(front: Front, known: bool, alice: str) -> None:
     """Neither where the sidecar gives the header nor where it gives none, and in no spelling."""
     forged = [
         ("X-JWT-Sub", "mallory"), ("x-jwt-scope", "admin"), ("X_JWT_Sub", "mallory"), ("X.JWT.Sub", "mallory"),
@@ -261,11 +261,11 @@ async def test_no_character_of_a_name_hides_it_from_a_backend_that_folds(
         [("X-Envoy-Original-Path", "/public/x"), ("X-Original-URL", "/public/x"), ("X-Rewrite-URL", "/public/x")],
     ],
 )
-async def test_a_client_cannot_choose_what_is_asked_about(front: Front, said: Seen) -> None:
+async def test_a_client_cannot_change_the_question(front: Front, said: Seen) -> None:
     assert (await front.ask("/orders/1", headers=said))[0].status == 401
 
 
-async def test_a_client_cannot_choose_the_host_that_is_asked_about(front: Front) -> None:
+async def test_a_client_cannot_change_the_host_of_the_question(front: Front) -> None:
     forged = [("X-Forwarded-Host", "open.test"), ("X-Original-Host", "open.test")]
     assert (await front.ask("/hosted/x", headers=forged))[0].status == 401
     assert (await front.ask("/hosted/x", host="open.test"))[0].status == 200
@@ -304,7 +304,7 @@ async def test_a_websocket_without_a_token_is_refused(front: Front) -> None:
     assert (await front.ask("/live", headers=WEBSOCKET))[0].status == 401
 
 
-async def test_what_is_sent_on_is_what_was_asked_about(front: Front, alice: str) -> None:
+async def test_the_forwarded_request_is_the_one_in_the_question(front: Front, alice: str) -> None:
     """Traefik resolves dots first; the others send the bytes of the client, which the sidecar judges."""
     answer, seen = await front.ask("/public/../orders/1", token=alice)
     if front.name == "traefik":

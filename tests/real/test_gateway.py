@@ -107,7 +107,7 @@ async def test_the_model_scenario(scenario: Scenario, need: Need) -> None:
     assert b"uthorization" not in scenario.before_backend.passed
 
 
-async def test_who_has_no_key_hears_what_the_backend_would_have_said(scenario: Scenario, need: Need) -> None:
+async def test_a_client_without_a_key_gets_the_refusal_of_the_replaced_backend(scenario: Scenario, need: Need) -> None:
     told = json.loads(await output(need("curl"), "-s", f"{scenario.url}/protected"))
     assert (told["error"], told["code"]) == ("No token provided", "token_missing")
     wrong = ["-H", "Authorization: Bearer jsk_0000000000000000_x"]

@@ -288,7 +288,9 @@ async def test_the_same_requests_get_in(name: str, shapes: dict[str, Shape]) -> 
 
 
 @pytest.mark.parametrize("name", CLOSED)
-async def test_whoever_gets_in_here_gets_in_there(name: str, shapes: dict[str, Shape]) -> None:
+async def test_every_request_that_the_sidecar_accepts_is_accepted_by_the_original(
+    name: str, shapes: dict[str, Shape]
+) -> None:
     shape = shapes[name]
     assert not shape.equivalent
     assert {what for what, (here, there) in shape.asked.items() if here and not there} == set()

@@ -124,7 +124,7 @@ async def test_ranges_are_parts_of_the_file(get: Get) -> None:
     assert response.status == 416
 
 
-async def test_what_has_not_changed_is_304_without_a_body(get: Get) -> None:
+async def test_an_unchanged_resource_is_a_304_without_a_body(get: Get) -> None:
     first, _ = await get("/text.txt")
     by_tag, body = await get("/text.txt", If_None_Match=first.headers["ETag"])
     assert (by_tag.status, body, by_tag.headers["ETag"]) == (304, b"", first.headers["ETag"])

@@ -145,7 +145,7 @@ def step(stack: Stack) -> None:
     stack.sidecar.live.history.step(stack.sidecar.assembly)
 
 
-async def test_the_issuers_with_their_keys_and_what_is_wrong_with_them(browser: "Browser") -> None:
+async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser") -> None:
     async with ScriptedIssuer(algs=["EdDSA", "ES256"], date_offset_s=-45) as issuer:
         issuer.keys[1]["kid"] = "p\u202e256"
         trusted = {
@@ -542,7 +542,7 @@ async def test_fifty_issuers_and_five_hundred_rules_stay_legible(browser: "Brows
             await page.locator("#route-table tbody tr").nth(501).wait_for()
 
 
-async def test_a_sidecar_that_is_gone_is_said_and_another_one_is_followed(browser: "Browser") -> None:
+async def test_a_stopped_sidecar_is_shown_and_the_next_one_is_followed(browser: "Browser") -> None:
     async with running() as stack:
         port = stack.sidecar.admin_address[1]
         async with looking(browser, stack, ending="net::ERR_CONNECTION_REFUSED") as page:
@@ -560,9 +560,7 @@ async def test_a_sidecar_that_is_gone_is_said_and_another_one_is_followed(browse
                 assert await page.locator("#refusal-list li").count() == 1
 
 
-async def test_a_reload_is_followed_and_one_that_failed_is_told_with_its_lines(
-    browser: "Browser", tmp_path: Path
-) -> None:
+async def test_a_reload_is_shown_and_a_failed_one_with_its_lines(browser: "Browser", tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack, looking(browser, stack) as page:
         assert stack.sidecar.reload is not None

@@ -255,7 +255,7 @@ async def test_a_program_takes_a_path_for_one_of_its_readings(asked: Asked) -> N
     assert answered > 400
 
 
-async def test_no_rule_lets_in_what_is_closed_to_a_program(asked: Asked) -> None:
+async def test_no_path_reaches_a_closed_resource_of_a_program(asked: Asked) -> None:
     """With random rules and prefixes: what is let in is what a plain request for the same may have."""
     chance = random.Random(18)
     otherwise = Route("/*", auth=Auth.DENY)

@@ -65,7 +65,7 @@ async def test_rack_reads_the_verified_claims(
     assert (user["sub"], user["name"], user["claims"]["name"]) == ("user-1", NAME, NAME)
 
 
-async def test_a_refusal_says_what_the_replaced_backend_said(
+async def test_a_refusal_equals_that_of_the_replaced_backend(
     url: str, issuer: Issuer, client: aiohttp.ClientSession
 ) -> None:
     status, body = await get(client, f"{url}/protected")

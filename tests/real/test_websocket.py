@@ -218,7 +218,9 @@ async def test_without_a_good_token_the_backend_is_never_reached(
     assert backend.handshakes == []
 
 
-async def test_when_the_token_expires_both_sides_are_told_4401(join: Connect, backend: Backend, issuer: Issuer) -> None:
+async def test_when_the_token_expires_both_sides_are_reported_4401(
+    join: Connect, backend: Backend, issuer: Issuer
+) -> None:
     backend.speak = idle
     async with join(issuer.mint("EdDSA", 2)) as client:
         connection = await backend.connections.get()

@@ -269,9 +269,7 @@ async def test_the_default_spread_is_random_within_its_bounds(clock: HandClock) 
     [(None, REFRESH_S), (0, MIN_REFRESH_S), (59, MIN_REFRESH_S), (90, 90), (7200, MAX_REFRESH_S)],
 )
 @in_its_time
-async def test_the_senders_max_age_is_believed_within_bounds(
-    clock: HandClock, max_age_s: float | None, fresh_s: float
-) -> None:
+async def test_a_max_age_counts_within_bounds(clock: HandClock, max_age_s: float | None, fresh_s: float) -> None:
     kept = Kept(clock, key_set("a"), middle)
     kept.issuer.max_age_s = max_age_s
     async with kept as (source, _):
@@ -355,7 +353,7 @@ async def test_too_old_keys_wait_for_the_fetch_that_is_under_way(clock: HandCloc
 
 
 @in_its_time
-async def test_a_bug_in_a_fetch_is_said_and_asks_the_issuer_no_faster(
+async def test_a_bug_in_a_fetch_is_logged_and_does_not_shorten_the_pause(
     clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Kept(clock, ValueError("eyJ.secret.text")) as (source, issuer):
@@ -690,7 +688,7 @@ async def test_how_long_fetches_take_is_counted_in_steps(clock: HandClock) -> No
 
 
 @in_its_time
-async def test_without_settings_keys_are_fresh_for_ten_minutes_and_believed_for_an_hour_more(clock: HandClock) -> None:
+async def test_by_default_keys_are_fresh_for_ten_minutes_and_trusted_for_an_hour_more(clock: HandClock) -> None:
     issuer = Issuer(key_set("a"))
     issuer.clock = clock
     source = JwksSource("zuplo", issuer, ALGORITHMS, clock, spread=middle)
@@ -769,9 +767,7 @@ async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.L
 
 
 @in_its_time
-async def test_the_first_keys_are_said_and_the_same_ones_later_are_not(
-    clock: HandClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_only_new_keys_are_logged(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar.jwks")
     async with Kept(clock, key_set("a")) as (_, issuer):
         await until(clock, 2 * REFRESH_S)

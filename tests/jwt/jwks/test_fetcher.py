@@ -187,7 +187,7 @@ async def test_the_metadata_of_an_oauth_server_must_name_the_configured_issuer(s
         )
 
 
-async def test_every_place_that_was_asked_is_told_with_its_answer(session: aiohttp.ClientSession) -> None:
+async def test_every_place_that_was_asked_is_reported_with_its_answer(session: aiohttp.ClientSession) -> None:
     async with ScriptedIssuer(path="/tenant", jwks_path="/keys", discovery=False) as issuer:
         said = f"{issuer.issuer}{DISCOVERY}: status 404; {issuer.issuer}{JWKS}: status 404"
         last = f"{issuer.url}{metadata('/tenant')}: status 404"
@@ -465,12 +465,12 @@ async def test_what_is_a_key_set_is_read_however_it_comes(
     assert (await fetch(session, "x", issuer.jwks_uri)).document == KEYS
 
 
-async def test_an_issuer_that_is_down_is_said(session: aiohttp.ClientSession, issuer: ScriptedIssuer) -> None:
+async def test_an_issuer_that_is_down_is_reported(session: aiohttp.ClientSession, issuer: ScriptedIssuer) -> None:
     await issuer.go_down()
     assert await failure(session, "x", issuer.jwks_uri) == f"{issuer.jwks_uri}: no connection"
 
 
-async def test_a_host_that_speaks_no_tls_is_said(session: aiohttp.ClientSession) -> None:
+async def test_a_host_that_speaks_no_tls_is_reported(session: aiohttp.ClientSession) -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await close(writer)
@@ -481,7 +481,7 @@ async def test_a_host_that_speaks_no_tls_is_said(session: aiohttp.ClientSession)
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1:99999/", "https://" + "a" * 70 + ".example/"])
-async def test_what_is_no_url_is_said(
+async def test_what_is_no_url_is_reported(
     session: aiohttp.ClientSession, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")

@@ -123,7 +123,7 @@ async def after_a_rotation(clock: HandClock) -> JwksSource:
 
 @pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
 @in_its_time
-async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_either(
+async def test_a_grace_period_continues_in_another_source_and_gets_no_longer(
     clock: HandClock, grace_s: float, lasts_s: float
 ) -> None:
     old = await after_a_rotation(clock)
@@ -143,7 +143,7 @@ async def test_the_grace_goes_on_in_another_source_and_lasts_no_longer_than_in_e
 
 @pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
 @in_its_time
-async def test_the_grace_goes_on_in_another_source_that_has_fetched_before(
+async def test_a_grace_period_continues_in_another_source_that_has_fetched(
     clock: HandClock, grace_s: float, lasts_s: float
 ) -> None:
     old = await after_a_rotation(clock)
@@ -159,9 +159,7 @@ async def test_the_grace_goes_on_in_another_source_that_has_fetched_before(
 
 @pytest.mark.parametrize("grace_s", [0.0, 60.0])
 @in_its_time
-async def test_the_grace_begins_for_what_another_source_had_and_this_one_has_not(
-    clock: HandClock, grace_s: float
-) -> None:
+async def test_a_grace_period_begins_for_keys_that_only_the_old_source_has(clock: HandClock, grace_s: float) -> None:
     old = await after_a_rotation(clock)
     async with kept(clock, key_set("c"), removed_key_grace_s=grace_s) as (new, _):
         new.begin_with(old)
@@ -182,7 +180,7 @@ async def test_a_key_that_has_come_back_in_another_source_needs_no_grace(clock: 
 
 
 @in_its_time
-async def test_the_grace_that_has_begun_here_goes_on_behind_another_source(clock: HandClock) -> None:
+async def test_a_grace_period_of_the_new_source_continues_after_the_takeover(clock: HandClock) -> None:
     old = await after_a_rotation(clock)
     async with kept(clock, key_set("x"), removed_key_grace_s=60.0) as (new, there):
         there.answer = key_set("b")
@@ -196,7 +194,7 @@ async def test_the_grace_that_has_begun_here_goes_on_behind_another_source(clock
 
 
 @in_its_time
-async def test_the_grace_goes_on_in_the_same_source(clock: HandClock) -> None:
+async def test_a_grace_period_continues_in_the_same_source(clock: HandClock) -> None:
     """As after a reload that has not changed the issuer."""
     async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
         issuer.answer = key_set("b")
@@ -209,7 +207,7 @@ async def test_the_grace_goes_on_in_the_same_source(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_key_that_is_believed_no_more_has_no_grace(clock: HandClock) -> None:
+async def test_keys_that_are_no_longer_trusted_get_no_grace_period(clock: HandClock) -> None:
     """The issuer was away for longer than max_stale, and comes back with other keys, perhaps because these were stolen."""
     issuer = Issuer(key_set("a"))
     sources = [JwksSource("main", issuer, ALGORITHMS, clock, max_stale_s=10.0, removed_key_grace_s=60.0) for _ in "ab"]
@@ -280,7 +278,7 @@ async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning
 
 
 @in_its_time
-async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(clock: HandClock) -> None:
+async def test_the_rest_of_a_grace_period_is_known(clock: HandClock) -> None:
     issuer = Issuer(key_set("a"))
     source = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
     await source.fetch_now()
@@ -299,7 +297,7 @@ async def test_for_how_long_a_key_is_still_trusted_that_was_taken_out_is_told(cl
 
 
 @in_its_time
-async def test_a_clock_that_is_off_is_said_once_an_hour(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_differing_clock_is_logged_once_an_hour(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     async with kept(clock, key_set("a"), clock_skew_s=60.0) as (source, issuer):
         assert source.issuer_clock.offset_s is None
         for offset_s, warned in ((30.0, 0), (-30.0, 0), (30.5, 1), (45.0, 1), (-31.0, 1)):
@@ -556,7 +554,7 @@ def test_what_is_no_plain_file_is_no_snapshot(tmp_path: Path) -> None:
 
 
 @in_its_time
-async def test_a_snapshot_that_is_not_believed_is_said_and_costs_nothing(
+async def test_an_untrusted_snapshot_is_logged_and_ignored(
     clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "main.json").write_bytes(b"corrupt")

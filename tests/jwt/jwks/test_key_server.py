@@ -67,16 +67,14 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
 # What is sent
 
 
-async def test_key_sets_are_asked_for_by_our_own_name(issuer: ScriptedIssuer, tmp_path: Path) -> None:
+async def test_fetches_have_the_sidecars_user_agent(issuer: ScriptedIssuer, tmp_path: Path) -> None:
     await keys_of(tmp_path, issuer.issuer)
     accept = "application/jwk-set+json, application/json, */*;q=0.1"
     assert {sent.get("accept") for sent in issuer.requests} == {accept}
     assert {sent.get("user-agent") for sent in issuer.requests} == {f"jwt-sidecar/{version('jwt-sidecar')}"}
 
 
-async def test_a_user_agent_of_the_configuration_takes_the_place_of_ours(
-    issuer: ScriptedIssuer, tmp_path: Path
-) -> None:
+async def test_a_configured_user_agent_replaces_the_default(issuer: ScriptedIssuer, tmp_path: Path) -> None:
     await keys_of(tmp_path, issuer.issuer, jwks_headers={"user-agent": "Mozilla/5.0"})
     assert {tuple(sent.all("user-agent")) for sent in issuer.requests} == {("Mozilla/5.0",)}
 
@@ -209,7 +207,7 @@ async def test_a_certificate_is_shown_to_a_server_that_asks(tmp_path: Path, ca_f
         assert len(issuer.requests) == 2
 
 
-async def test_insecure_skip_verify_trusts_whoever_answers(tmp_path: Path) -> None:
+async def test_insecure_skip_verify_accepts_any_certificate(tmp_path: Path) -> None:
     async with server("another.test", ca=trustme.CA()) as issuer:
         found = await keys_of(tmp_path, issuer.issuer, {"ALLOW_INSECURE": "1"}, jwks_tls={"insecure_skip_verify": True})
         assert found.document == KEYS
@@ -278,14 +276,14 @@ async def test_credentials_of_the_proxy_are_for_the_proxy(
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
-async def test_a_proxy_that_refuses_is_said(tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_refuses_is_reported(tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async with ForwardProxy({"idp.test:443": ("127.0.0.1", 1)}, status=status) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         said = await failure(tmp_path, "x", jwks_uri="https://idp.test/keys")
         assert said == f"https://idp.test/keys: the egress proxy refused with status {status}"
 
 
-async def test_a_proxy_that_is_down_is_said_and_not_passed_by(
+async def test_a_proxy_that_is_down_is_reported_and_not_bypassed(
     issuer: ScriptedIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ForwardProxy({"localhost": issuer.address}) as proxy:
@@ -306,7 +304,7 @@ async def test_a_proxy_that_is_down_is_said_and_not_passed_by(
         ),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_said_by_its_variable(
+async def test_a_proxy_that_cannot_be_used_is_reported_by_its_variable(
     value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)

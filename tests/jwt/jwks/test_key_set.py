@@ -59,7 +59,7 @@ def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_na
     assert jwks.skipped == (f"24 keys after the first 1000, which is the limit ({names})",)
 
 
-def test_what_is_told_of_a_document_fits_into_a_log_line() -> None:
+def test_quoted_values_of_a_document_fit_into_a_log_line() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -67,7 +67,7 @@ def test_what_is_told_of_a_document_fits_into_a_log_line() -> None:
     assert (told("a\nb", 6), told("a\nb", 5), told(None, 9)) == (r'"a\nb"', r'"a\nb...', "null")
 
 
-def test_only_so_many_reasons_are_told() -> None:
+def test_the_number_of_listed_reasons_is_limited() -> None:
     jwks = Jwks.of({"keys": [ALICE, *[5] * 99, *of_one_key(1)]}, ALGORITHMS)
     assert len(jwks.keys) == 2
     assert jwks.skipped == (*(f"key {n}: it is not an object" for n in range(1, 21)), "79 more like these")
@@ -132,12 +132,12 @@ def test_one_odd_key_never_costs_the_good_ones(odd: object) -> None:
         assert len(found) == 1
 
 
-def test_what_was_left_out_is_said() -> None:
+def test_skipped_keys_are_reported() -> None:
     jwks = Jwks.of({"keys": [5, tokens.public_jwk(), {"kty": "x"}]}, ALGORITHMS)
     assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
 
 
-def test_what_was_left_out_is_said_with_its_kid_and_algorithm() -> None:
+def test_skipped_keys_are_reported_with_kid_and_algorithm() -> None:
     odd = [
         {**tokens.public_jwk("ES256"), "alg": "ES256K"},
         {"kty": "AKP", "alg": "ML-DSA-44"},
