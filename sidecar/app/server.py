@@ -209,7 +209,9 @@ async def serve(make: Callable[[], Served], started: Callable[[Any], None] = ann
         cut = asyncio.create_task(at_once.wait())
         await asyncio.wait({draining, cut}, return_when=asyncio.FIRST_COMPLETED)
         if at_once.is_set():
-            log.warning("event=stopping_at_once why='a second signal' do='Nothing: what was under way is cut off.'")
+            log.warning(
+                "event=stopping_at_once why='a second signal' do='No action is needed; requests in flight are cut off.'"
+            )
         cut.cancel()
         draining.cancel()
     finally:

@@ -1,4 +1,4 @@
-"""What `explain` is asked about, from the command line."""
+"""The request for `explain` from the command line."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 
 
 def question(options: argparse.Namespace) -> Question:
-    """The request that the options describe. Raises NotUnderstood, and OSError for a token that cannot be read."""
+    """The request of the options. Raises NotUnderstood, and OSError for a token that cannot be read."""
     if options.path is not None and not options.path.startswith("/"):
         raise NotUnderstood(f"--path {options.path}: a path begins with /; write /{options.path}")
     if options.curl is not None:
@@ -26,7 +26,7 @@ def question(options: argparse.Namespace) -> Question:
 
 
 def _token(file: str | None) -> bytes | None:
-    """What the file, or stdin, holds without the blanks around it; None for nothing, and for a terminal. Raises OSError."""
+    """The token in the file, or on stdin, without spaces around it; None if empty or if stdin is a terminal. Raises OSError."""
     if file is not None:
         with open(file, "rb") as opened:
             content = opened.read()
@@ -36,7 +36,7 @@ def _token(file: str | None) -> bytes | None:
 
 
 def refusal(one: Running, request_id: str) -> tuple[Iterator[str], bool]:
-    """What a sidecar has kept of a refusal, with its cause and its cure, in lines; and was the request really refused?"""
+    """Return (lines about a kept refusal with its cause and remedy, whether the request was really refused)."""
     kept = one.ask("GET", f"/rejections/{quote(request_id, safe='')}")
     advice = one.ask("GET", "/codes").get(kept["code"], {})
     told = kept | {"cause_in_general": advice.get("cause"), "do": advice.get("operator")}

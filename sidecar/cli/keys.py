@@ -212,4 +212,4 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 WORK = {"new": new, "list": show, "disable": disable, "rotate": rotate, "withdraw": withdraw}
-"""What `keys` does, by the word behind it."""
+"""The subcommands of `keys`."""

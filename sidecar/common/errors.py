@@ -119,7 +119,7 @@ class Reason(Enum):
 
     @property
     def result(self) -> str:
-        """Who is at fault: "deny" for the request, "error" (a 5xx) for the sidecar, the issuer or the backend."""
+        """The result in metrics and logs: "deny", or "error" for a 5xx, which is not the client's fault."""
         return "deny" if self.status < 500 else "error"
 
 

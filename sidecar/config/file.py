@@ -101,7 +101,7 @@ class Config(Struct):
     )
     access_log: Literal["json", "ecs", "combined", "off"] = key("The format of the line for each request.", "json")
     access_log_sample: Annotated[StrictInt, Field(ge=0)] = key(
-        "Log one of so many accepted requests; 0: none. Every refused request is logged.", 1
+        "Log one of this number of accepted requests; 0: none. Every refused request is logged.", 1
     )
     tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("The number of processes; auto: one for each processor. One is enough for most.", 1)

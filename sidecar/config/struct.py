@@ -46,7 +46,7 @@ Check = TypeVar("Check", bound=Callable[[Any, Section], None])
 
 
 def check(*fields: str) -> Callable[[Check], Check]:
-    """Marks a method that reports what is wrong between keys. It runs where all of these fields of its struct could be read."""
+    """Marks a method that reports problems between keys. It runs if all of these fields of its struct are valid."""
 
     def mark(method: Check) -> Check:
         method.looks_at = fields  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ class Cors:
     """
 
     def __init__(self, origins: Collection[str], *, credentials: bool = False, max_age_s: float = 600.0) -> None:
-        assert not (credentials and ANY in origins), "every page could read what a browser's cookies are good for"
+        assert not (credentials and ANY in origins), "every page could read answers to requests with cookies"
         self._any = ANY in origins
         self._origins = frozenset(origin.encode() for origin in origins)
         self._credentials = b"Access-Control-Allow-Credentials: true\r\n" if credentials else b""

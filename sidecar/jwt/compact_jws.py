@@ -27,7 +27,7 @@ _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Z
 
 
 class Jws(NamedTuple):
-    """The parts of one token; nothing in it is verified. `values`: its payload takes no more memory than so many values."""
+    """The parts of one token, none of them verified. `values`: the payload takes at most the memory of this number of values."""
 
     header: dict[str, Any]
     payload: dict[str, Any]

@@ -7,7 +7,7 @@ from cachetools import LRUCache
 
 from sidecar.jwt.compact_jws import Jws
 
-# What an entry takes (docs/understand/performance.md): its objects; its payload, as signed and in the header for the backend;
+# The bytes of an entry (docs/understand/performance.md): its objects; its payload, as signed and in the header for the backend;
 # and each value in it.
 _ENTRY_BYTES = 900
 _PAYLOAD_TIMES = 2.8

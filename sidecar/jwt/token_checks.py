@@ -16,7 +16,7 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 
 Candidates = list[tuple[VerificationKey, Key]]
 
-MOST_LEFT_OUT = 3  # keys that an operator is told of
+MOST_LEFT_OUT = 3  # skipped keys in one message
 _MEMBERS = ("alg", "kid", "typ", "crit", "b64")  # the members of a header that are read
 _PLACE = re.compile(r"\{[^{}]*\}")
 

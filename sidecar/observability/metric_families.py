@@ -1,4 +1,4 @@
-"""Counters, gauges and histograms as Prometheus knows them, and their text."""
+"""Makes counters, gauges and histograms of Prometheus, and their text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ PREFIX = "jwt_sidecar_"
 
 
 def counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    """What only grows; `values` by their labels: a tuple, or a text where there is one label."""
+    """A counter. `values` are by labels: a tuple, or a text for one label."""
     return _samples(CounterMetricFamily(PREFIX + name, text, labels=labels), values)
 
 
 def gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    """What goes up and down."""
+    """A gauge, with `values` as for a counter."""
     return _samples(GaugeMetricFamily(PREFIX + name, text, labels=labels), values)
 
 
@@ -37,7 +37,7 @@ def histogram(
     label: str | None = None,
     examples: Mapping[tuple[str, int], Example] | None = None,
 ) -> Metric:
-    """`examples` are by the label and the number of their bucket; OpenMetrics has a place for them."""
+    """A histogram. `examples` become OpenMetrics exemplars; their keys are the label and the number of the bucket."""
     family = HistogramMetricFamily(PREFIX + name, text, labels=() if label is None else (label,))
     for of, histogram in values.items():
         buckets: list[Any] = list(histogram.cumulative())
@@ -50,6 +50,6 @@ def histogram(
 
 
 def encoded(collected: CollectorRegistry, accept: str = "") -> tuple[bytes, str]:
-    """What is collected as text, and its content type: OpenMetrics where it is accepted."""
+    """The metrics as text, and its content type: OpenMetrics if `accept` allows it."""
     encode, content_type = choose_encoder(accept)
     return encode(collected), content_type

@@ -52,13 +52,13 @@ class Tracing:
     """Makes spans and exports them to a collector in the background."""
 
     def __init__(self, exporter: SpanExporter, clock: Clock) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # _Told logs it instead
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # _LoggingExporter logs it instead
         self._clock = clock
         resource = Resource.create()
         if str(resource.attributes["service.name"]).startswith("unknown_service"):  # no name is configured
             resource = resource.merge(Resource({"service.name": "jwt-sidecar"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Told(exporter), max_queue_size=QUEUE))
+        self._provider.add_span_processor(BatchSpanProcessor(_LoggingExporter(exporter), max_queue_size=QUEUE))
         self._tracer = self._provider.get_tracer("sidecar")
         self._context = TraceContextTextMapPropagator()
 
@@ -147,7 +147,7 @@ def otlp(endpoint: str) -> SpanExporter:
     return OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
 
 
-class _Told(SpanExporter):
+class _LoggingExporter(SpanExporter):
     """Logs once when spans are lost, and once when exports succeed again."""
 
     def __init__(self, exporter: SpanExporter) -> None:

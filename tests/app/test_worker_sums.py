@@ -56,8 +56,8 @@ def samples(counted: Counted) -> dict[str, float]:
 
 def test_counters_and_histograms_are_summed_and_gauges_by_their_meaning() -> None:
     counted = Counted()
-    counted.told(1, ONE)
-    counted.told(2, OTHER)
+    counted.add(1, ONE)
+    counted.add(2, OTHER)
     found = samples(counted)
     assert (found['requests_total{route="a"}'], found['requests_total{route="b"}']) == (2, 5)
     assert found["connections"] == 6
@@ -70,8 +70,8 @@ def test_counters_and_histograms_are_summed_and_gauges_by_their_meaning() -> Non
 def test_a_counter_does_not_fall_when_a_worker_is_lost() -> None:
     counted = Counted()
     for pid in (1, 2, 3):
-        counted.told(pid, ONE)
-        counted.told(pid, ONE)
+        counted.add(pid, ONE)
+        counted.add(pid, ONE)
         counted.lost(pid)
         assert samples(counted)['requests_total{route="a"}'] == 2 * pid
     assert "connections" not in samples(counted)

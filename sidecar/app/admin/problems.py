@@ -71,14 +71,14 @@ def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
 def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: float) -> float:
     """The Unix time at which refusals with one issuer and code rose to `number` a minute: `since`, or a later step."""
     level = number / RECENT * PART
-    began, quiet = history.steps[-1].at + STEP_S if history.steps else since, 0
+    began, paused = history.steps[-1].at + STEP_S if history.steps else since, 0
     for step in reversed(history.steps):
-        if quiet > PAUSED or step.at + STEP_S <= since:
+        if paused > PAUSED or step.at + STEP_S <= since:
             break
         came = sum(
             one for (_, issuer, code, reported), one in step.refused.items() if (issuer, code, reported) == wanted
         )
-        quiet = 0 if came >= level else quiet + 1
+        paused = 0 if came >= level else paused + 1
         if came >= level:
             began = step.at
     return max(since, began)

@@ -1,4 +1,4 @@
-"""The rules of the configuration -> what tokens must be, and which requests they let in."""
+"""Builds issuers, policies and routes from the rules of the configuration."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -18,12 +18,12 @@ from sidecar.policy.routes import Auth, Route, Routes
 
 
 def iss_names(config: Config) -> dict[str, str]:
-    """Every `iss` that may be in a token, or the template of many, -> the name of its issuer."""
+    """Every `iss` or template of the configuration -> the name of its issuer."""
     return {iss: issuer.name for issuer in config.issuers.values() for iss in (issuer.issuer, *issuer.issuer_aliases)}
 
 
 def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
-    """What an issuer's tokens must be and say."""
+    """The rules for an issuer's tokens."""
     subjects = issuer.subjects
     rules = ClaimRules(
         issuer.audiences,
@@ -54,7 +54,7 @@ def trusted(issuer: settings.Issuer, source: JwksSource) -> Issuer:
 
 
 def _policy_of(issuer: settings.Issuer) -> Policy | None:
-    """What an issuer demands of all of its tokens, by its preset or by the file."""
+    """The rules for all tokens of an issuer, from its preset and the file."""
     if not issuer.all_claims and issuer.require is None:
         return None
     require = (issuer.require or Require()).model_copy(update={"claims": issuer.all_claims})
@@ -66,7 +66,7 @@ def policy(
     issuers: Sequence[str] | None = None,
     role_claims: Mapping[str, Sequence[Path] | None] = MappingProxyType({}),
 ) -> Policy:
-    """What a route or an issuer demands of verified claims; `role_claims` are those of the issuers by their names."""
+    """The rules of a route or an issuer for verified claims; `role_claims` are by the names of issuers."""
     if require is None:
         return Policy(issuers)
     return Policy(
@@ -81,7 +81,7 @@ def policy(
 
 
 def routes(config: Config) -> Routes:
-    """The rules in their order, and the one for what no rule names: a valid token, the default upstream."""
+    """The rules in order, and the default rule: a valid token, the default upstream."""
     role_claims = {name: issuer.role_claims for name, issuer in config.issuers.items()}
     listed = [
         Route(

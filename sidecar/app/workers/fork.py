@@ -1,8 +1,8 @@
 """Makes worker processes by forks of a process that has imported everything and started nothing.
 
 A fork of the supervisor itself would copy a running event loop, threads and connections. A new process would import everything
-again and share no memory: 45 MiB for each worker in place of 8. So `Forker` forks once before there is a loop, and that process
-only forks, waits for its children, and kills them.
+again and share no memory: 45 MiB for each worker in place of 8. So `ForkServer` forks once before there is a loop, and that
+process only forks, waits for its children, and kills them.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Process:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
 
-class Forker:
+class ForkServer:
     """The client of the process that forks. `work` is the worker's function of its begin; it returns the exit code.
 
     All of them end with this process. `gone` ends when the process that forks has ended.

@@ -46,7 +46,7 @@ class Counted(registry.Collector):
         self._last: dict[int, list[Metric]] = {}
         self._gone: list[Metric] = []
 
-    def told(self, pid: int, text: str) -> None:
+    def add(self, pid: int, text: str) -> None:
         """Take the metrics of a worker."""
         self._last[pid] = list(text_string_to_metric_families(text))
 

@@ -72,7 +72,7 @@ class Operators:
         pids = {worker.place: worker.process.pid for worker in supervisor.workers}
         for place, answer in (await supervisor.ask_all("GET", "/metrics")).items():
             if answer is not None:
-                supervisor.counted.told(pids[place], answer.body.decode())
+                supervisor.counted.add(pids[place], answer.body.decode())
         text, content_type = supervisor.counted.text(request.headers.get("Accept", ""))
         response = web.Response(body=text, headers={"Content-Type": content_type})
         response.enable_compression()

@@ -15,7 +15,7 @@ from sidecar.app.descriptors import take_all
 from sidecar.app.http_runner import listeners, where
 from sidecar.app.server import CannotStart
 from sidecar.app.sockets import bound, listening_sockets_for
-from sidecar.app.workers.fork import Forker
+from sidecar.app.workers.fork import ForkServer
 from sidecar.app.workers.operators import Operators
 from sidecar.app.workers.supervisor import Supervisor
 from sidecar.app.workers.worker import RELOAD, Place, control_socket, work
@@ -42,7 +42,7 @@ class Sidecars:
         places = [Place(sockets, control_socket()) for sockets in clients]
         self._controls = [place.control.getsockname().decode() for place in places]
         supervisor = os.getpid()
-        self._forker = Forker(lambda begin: run(work(config, file, places[begin.place], supervisor, begin)))
+        self._fork_server = ForkServer(lambda begin: run(work(config, file, places[begin.place], supervisor, begin)))
         for place in places:
             for opened in (*place.clients, place.control):
                 opened.close()
@@ -50,7 +50,7 @@ class Sidecars:
     async def start(self) -> None:
         """Start all workers and their health and admin listeners. Raises CannotStart."""
         take_all()
-        supervisor = self._supervisor = Supervisor(self.config, self._forker, self._controls)
+        supervisor = self._supervisor = Supervisor(self.config, self._fork_server, self._controls)
         self.failed = supervisor.failed
         await supervisor.start()
         operators = Operators(self.config.admin.listen.host, supervisor)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from sidecar.app.server import CannotStart
-from sidecar.app.workers.fork import Forker, Gone, Process
+from sidecar.app.workers.fork import ForkServer, Gone, Process
 from sidecar.app.workers.metrics import Counted
 from sidecar.app.workers.worker import CONFIGURATION, FINISH, Begin
 from sidecar.common.clock import Clock
@@ -86,7 +86,7 @@ class Supervisor:
     starts (`changing`).
     """
 
-    def __init__(self, config: Config, forker: Forker, controls: list[str]) -> None:
+    def __init__(self, config: Config, fork_server: ForkServer, controls: list[str]) -> None:
         self.workers: list[Worker] = []
         self.places = len(controls)
         self.counted = Counted()
@@ -95,7 +95,7 @@ class Supervisor:
         self.draining_since: float | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._clock = Clock()
-        self._forker = forker
+        self._fork_server = fork_server
         self._controls = controls
         self._ending = False
         self._digest = config.digest
@@ -104,8 +104,8 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start all workers. Raises CannotStart."""
-        await self._forker.begin()
-        self._forker.gone.add_done_callback(self._forker_gone)
+        await self._fork_server.begin()
+        self._fork_server.gone.add_done_callback(self._forker_gone)
         try:
             first = await self._begin(0)  # alone: the others would fail for the same reason
             if first is None:
@@ -124,7 +124,7 @@ class Supervisor:
     async def _begin(self, place: int) -> Worker | None:
         """Start a worker; None if it failed, which it has logged. Raises Gone."""
         denied = [entry for entry in self.denied.values() if entry.until > self._clock.wall()]
-        process = await self._forker.fork(Begin(place, self._text, denied, self.draining_since))
+        process = await self._fork_server.fork(Begin(place, self._text, denied, self.draining_since))
         worker = Worker(place, process, self._controls[place])
         with suppress(Silent):
             if await worker.answer("/livez", BEGIN_S) is not None:
@@ -139,7 +139,7 @@ class Supervisor:
             self.workers.remove(worker)
         self.counted.workers = len(self.workers)
         self.counted.lost(worker.process.pid)
-        self._forker.kill(worker.process)
+        self._fork_server.kill(worker.process)
         await worker.close()
         await asyncio.wait({worker.process.ended}, timeout=BEGIN_S)
 
@@ -172,7 +172,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.wait({worker.process.ended}, timeout=ASK_EVERY_S)
-            self._forker.go_on()
+            self._fork_server.go_on()
             asked = loop.time()
             try:
                 answer = await worker.answer(f"{CONFIGURATION}?but={self._digest}", ALIVE_S)
@@ -222,6 +222,6 @@ class Supervisor:
         self._ending = True
         for task in self._tasks:
             task.cancel()
-        self._forker.close()
+        self._fork_server.close()
         for worker in self.workers:
             await worker.close()

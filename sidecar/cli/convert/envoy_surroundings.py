@@ -1,4 +1,4 @@
-"""What an Envoy does beside its filter `jwt_authn`: nothing, or something that is left to be done by hand."""
+"""Converts the rest of Envoy's configuration around `jwt_authn`: the plain form, or comments about work by hand."""
 
 import re
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from typing import Any
 
 from sidecar.cli.convert.reading import UPSTREAM, Fields, Imported, camel_case
 
-_READ = object()  # read elsewhere, or means nothing for requests; may be missing
-_NAMED = object()  # no equivalent, and nobody's access depends on it; may be missing
+_READ = object()  # converted elsewhere, or without effect on requests; may be missing
+_NAMED = object()  # no equivalent and no effect on access; may be missing
 _ADDRESS = {"socket_address": {"protocol": "?TCP", "address": _READ, "port_value": _READ}}
 _CLUSTER: dict[str, Any] = {
     "name": _READ,
@@ -23,9 +23,9 @@ _CLUSTER: dict[str, Any] = {
 
 
 def _plain(jwt_authn: dict[str, Any]) -> dict[str, Any]:
-    """The one kind of configuration that does nothing beside `jwt_authn`: all requests go to one backend, as they are.
+    """The form of a configuration that does nothing besides `jwt_authn`: all requests go unchanged to one backend.
 
-    A text is a pattern; with a ? before it, it may be missing. Lists have as many items as here, mappings no other keys.
+    A text is a pattern; after a ? it may be missing. Lists have the same number of items, and mappings no other keys.
     """
     route = {"match": {"prefix": "/"}, "route": {"cluster": _READ, "timeout": _NAMED}}
     manager = {
@@ -52,7 +52,7 @@ def _plain(jwt_authn: dict[str, Any]) -> dict[str, Any]:
 
 
 def mappings(document: object) -> Iterator[dict[str, Any]]:
-    """Every mapping, wherever it is."""
+    """Every mapping in the document."""
     if isinstance(document, dict):
         yield document
         document = list(document.values())
@@ -62,7 +62,7 @@ def mappings(document: object) -> Iterator[dict[str, Any]]:
 
 
 def surroundings(documents: list[object], filters: list[dict[str, Any]], imported: Imported) -> None:
-    """Where Envoy listens and where its one route leads, if it does nothing else."""
+    """Convert Envoy's listener and its one route, if it does nothing else."""
     for further in filters[1:]:
         imported.close("http_filters", f"{len(filters)} jwt_authn filters, each for different requests")
         imported.quote({"rules": further.get("rules")})
@@ -106,7 +106,7 @@ def surroundings(documents: list[object], filters: list[dict[str, Any]], importe
 
 
 def _unwrapped(document: object) -> object:
-    """What an item of `http_filters` holds, alone or in a list of its own; else the document."""
+    """The content of an item of `http_filters`, alone or in a list; else the document."""
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
     if isinstance(document, dict) and document.keys() <= {"name", "typed_config", "typedConfig"}:
@@ -119,7 +119,7 @@ def _list_of_mappings(value: object) -> list[dict[str, Any]]:
 
 
 def _beyond(found: object, plain: object, where: str, imported: Imported) -> Iterator[str]:
-    """The places where a configuration says more than the plain one, or less."""
+    """The places where a configuration differs from the plain one."""
     if found is plain or plain is _READ:
         return
     if plain is _NAMED:

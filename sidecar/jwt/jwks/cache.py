@@ -137,7 +137,7 @@ class JwksSource:
             raise Rejection(Reason.KEY_UNKNOWN, _TOO_MANY_FIT) from None
         if kid is None or len(kid) > MAX_KID_LENGTH:
             raise Rejection(Reason.KEY_UNKNOWN)
-        if self._unknown.is_told(kid):
+        if self._unknown.is_absent(kid):
             self.suppressed += awaited is None
             raise Rejection(Reason.KEY_UNKNOWN)
         if awaited is None:
@@ -146,7 +146,7 @@ class JwksSource:
             raise self._unavailable()
         if self._unknown.is_open(kid):
             raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, self._asked_again_s))
-        self._unknown.told(kid)
+        self._unknown.mark_absent(kid)
         raise Rejection(Reason.KEY_UNKNOWN)
 
     def _ask_for(self, kid: str) -> None:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from sidecar.common.loopback import is_loopback
 from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
 from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, shown
-from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, told
+from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, quoted
 
-MOST_TOLD = 200  # characters of a value of a discovery document
+MOST_QUOTED = 200  # characters of a value of a discovery document
 FILE_POLL_S = 5.0
 
 MOST_KIDS, MOST_WANTED = 16, 8  # keys with a URL each: kept ones, and new ones in one fetch
@@ -60,12 +60,11 @@ class RemoteKeySet:
         document = (await self._get(place)).document
         named = document.get("issuer") if isinstance(document, dict) else None
         if not isinstance(document, dict) or named != self._issuer:
-            raise FetchFailed(
-                f"{place}: names the issuer {told(named, MOST_TOLD)}; the configured one is {told(self._issuer, MOST_TOLD)}"
-            )
+            found, ours = quoted(named, MOST_QUOTED), quoted(self._issuer, MOST_QUOTED)
+            raise FetchFailed(f"{place}: names the issuer {found}; the configured one is {ours}")
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
-            found = told(shown(jwks_uri) if isinstance(jwks_uri, str) else jwks_uri, MOST_TOLD)
+            found = quoted(shown(jwks_uri) if isinstance(jwks_uri, str) else jwks_uri, MOST_QUOTED)
             raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED}), but {found}")
         try:
             return await self._get(jwks_uri)
@@ -194,7 +193,7 @@ class KeysByKid:
         except Refused:  # some storage servers answer 403 for a missing file
             return None
         except UnusableKey as error:
-            if kid not in self._kids:  # whoever made it up must not keep the other keys from being fetched
+            if kid not in self._kids:  # a made-up kid must not stop the fetch of other keys
                 return None
             raise FetchFailed(f"{shown(url)}: {error}") from error
 

@@ -18,7 +18,7 @@ import aiohttp
 from sidecar.common.errors import Unusable
 from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
-from sidecar.jwt.jwks.key_set import MOST_SHOWN, FetchFailed, told
+from sidecar.jwt.jwks.key_set import MOST_SHOWN, FetchFailed, quoted
 
 MAX_BODY_BYTES = 1024 * 1024  # of a key set or a discovery document
 TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024**2} MiB"
@@ -116,7 +116,7 @@ class KeyServer:
                 target = urljoin(url, response.headers.get("Location", ""))
                 if urlsplit(target)[:2] != urlsplit(url)[:2]:
                     scheme, authority = urlsplit(target)[:2]
-                    other = told(f"{scheme}://{authority.rpartition('@')[2]}", MOST_SHOWN)
+                    other = quoted(f"{scheme}://{authority.rpartition('@')[2]}", MOST_SHOWN)
                     raise FetchFailed(f"{shown(url)}: redirects to another origin ({other}), which is not followed")
                 return await self._get_following(target, context, redirects - 1)
             if response.status == 404:

@@ -95,7 +95,7 @@ class Jwks:
             skipped[MOST_SKIPPED_SHOWN:] = [f"{len(skipped) - MOST_SKIPPED_SHOWN} more like these"]
         if more:
             few = [member for member in more if isinstance(member, dict)][:MOST_SKIPPED_SHOWN]
-            names = ", ".join(told(member.get("kid"), MOST_SHOWN) for member in few)
+            names = ", ".join(quoted(member.get("kid"), MOST_SHOWN) for member in few)
             skipped.append(f"{len(more)} keys after the first {MAX_KEYS}, which is the limit ({names})")
         return cls([one for one in found if not isinstance(one, str)], skipped)
 
@@ -169,13 +169,13 @@ def _few(keys: list[tuple[VerificationKey, Key]]) -> list[tuple[VerificationKey,
 
 
 def _names(member: object) -> str:
-    """What a member of a key set calls itself, and what it says that it signs with."""
+    """The kid and the algorithm of a member of a key set, for a message."""
     members = member if isinstance(member, dict) else {}
-    names = [f"{name} {told(members[name], MOST_SHOWN)}" for name in ("kid", "alg") if members.get(name)]
+    names = [f"{name} {quoted(members[name], MOST_SHOWN)}" for name in ("kid", "alg") if members.get(name)]
     return f" ({', '.join(names)})" if names else ""
 
 
-def told(value: object, most: int) -> str:
+def quoted(value: object, most: int) -> str:
     """A value of a foreign document for a log: line breaks are escaped, and long values are cut."""
     try:
         text = json.dumps(value)

@@ -13,7 +13,7 @@ UNKNOWN_KIDS = 256  # remembered of one issuer
 UNKNOWN_KID_S = 60.0  # for how long
 COOLDOWN_S = 30.0  # between two fetches on demand of tokens
 
-_TOLD = -1  # the issuer has no such key
+_ABSENT = -1  # the issuer has no such key
 
 
 class Cooldown:
@@ -58,7 +58,7 @@ class UnknownKids:
         if kid not in self._missed_at:
             self._missed_at[kid] = self._fetched
 
-    def is_told(self, kid: str) -> bool:
+    def is_absent(self, kid: str) -> bool:
         """Did a fetch succeed since this kid was missed, so that the issuer does not have it?"""
         return self._missed_at.get(kid, self._fetched) != self._fetched
 
@@ -66,12 +66,12 @@ class UnknownKids:
         """Was the kid missed, with no fetch since, so that the issuer may have it?"""
         return self._missed_at.get(kid) == self._fetched
 
-    def told(self, kid: str) -> None:
+    def mark_absent(self, kid: str) -> None:
         """Record that the issuer does not have this key."""
-        self._missed_at[kid] = _TOLD
+        self._missed_at[kid] = _ABSENT
 
     def replaced(self, gone: Iterable[str]) -> None:
         """Record kids that a new key set no longer has."""
         self._missed_at.clear()
         for kid in gone:
-            self._missed_at[kid] = _TOLD
+            self._missed_at[kid] = _ABSENT

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.jwt.jwks.jwk import ALGORITHMS, secret_key
-from sidecar.jwt.jwks.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys, told
+from sidecar.jwt.jwks.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys, quoted
 from tests.peers import tokens
 
 ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
@@ -63,8 +63,8 @@ def test_quoted_values_of_a_document_fit_into_a_log_line() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    assert told(deep, 9) == "nested too deeply"
-    assert (told("a\nb", 6), told("a\nb", 5), told(None, 9)) == (r'"a\nb"', r'"a\nb...', "null")
+    assert quoted(deep, 9) == "nested too deeply"
+    assert (quoted("a\nb", 6), quoted("a\nb", 5), quoted(None, 9)) == (r'"a\nb"', r'"a\nb...', "null")
 
 
 def test_the_number_of_listed_reasons_is_limited() -> None:

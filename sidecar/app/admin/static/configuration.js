@@ -51,7 +51,7 @@ function showLines(parent, lines, problems) {
       if (wrong.length) line.classList.add("wrong");
       const digits = element("span", String(number).padStart(4), "digits");
       line.append(digits, element("span", text), "\n");
-      const gap = before && number > before + 1 ? [element("span", "   …\n", "quiet")] : [];
+      const gap = before && number > before + 1 ? [element("span", "   …\n", "muted")] : [];
       before = number;
       return [...gap, line, ...wrong.map((problem) => element("span", `     ${problem.text}\n`, "problem"))];
     }),

@@ -14,7 +14,7 @@ export function ask(method, path, host) {
 function clearAnswer() {
   $("steps").replaceChildren();
   $("upstream-head").hidden = true;
-  $("verdict").className = "quiet";
+  $("verdict").className = "muted";
   say($("verdict"), "The checks of the request appear here, in order.");
 }
 

@@ -141,7 +141,7 @@ function drawLegend(named, codes, totals) {
     const chosen = button("", () => filter.toggle("code", code), "legend");
     chosen.setAttribute("aria-pressed", filter.code === code);
     const dot = element("span", "", `dot color-${at}`);
-    chosen.append(dot, element("span", code, "code"), element("span", number(totals[code]), "quiet"));
+    chosen.append(dot, element("span", code, "code"), element("span", number(totals[code]), "muted"));
     item.append(chosen);
     return item;
   });
