@@ -12,6 +12,7 @@ from sidecar.app.builder.components import files_read
 from sidecar.app.state import Live
 from sidecar.common.errors import Unusable, unforeseen
 from sidecar.common.loopback import is_loopback
+from sidecar.common.watched_file import stamp
 from sidecar.config import Config, ConfigError, Problem, load
 
 POLL_S = 2.0  # between two checks of the files
@@ -31,26 +32,18 @@ class Watch:
     """Detects changes of files. It follows symbolic links: a ConfigMap changes by a new link above its files."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._seen = {file: _stamp(file) for file in files}
+        self._seen = {file: stamp(file) for file in files}
         self._last = dict(self._seen)
 
     def add(self, files: Iterable[Path]) -> None:
         """Watch these files too."""
         for file in files:
-            self._last[file] = self._seen.setdefault(file, _stamp(file))
+            self._last[file] = self._seen.setdefault(file, stamp(file))
 
     def changed(self) -> bool:
         """Has a file changed? Not before two checks find the same content: a half-written file does not count."""
-        last, self._last = self._last, {file: _stamp(file) for file in self._seen}
+        last, self._last = self._last, {file: stamp(file) for file in self._seen}
         return self._seen != self._last == last
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        state = file.stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_ino, state.st_size
 
 
 class Reload:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.common.errors import Unusable
+from sidecar.common.replaced_file import replace
 from sidecar.gateway.api_keys import NEVER, ApiKey, Entries
 from sidecar.gateway.key_file import members, moment, rfc3339
 from sidecar.gateway.key_ring import ALWAYS, KeyRing, TimedKey, rotated
@@ -183,32 +183,13 @@ def _changing(file: str) -> Iterator[list[Any]]:
             fcntl.flock(directory, fcntl.LOCK_EX)
             keys = members(path.read_bytes()) if path.exists() else []
             yield keys
-            _replace(path, _content(keys))
+            replace(path, _content(keys), precious=True)
         finally:
             os.close(directory)
     except OSError as error:
         raise Unusable(f"{file}: cannot be changed: {error.strerror}") from error
     except ValueError as error:
         raise Unusable(f"{file}: {error}") from None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file; it keeps its mode and owner. A new file is private to its owner. Raises OSError."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
-    try:
-        with open(number, "wb") as file:
-            if path.exists():
-                before = path.stat()
-                os.fchown(number, before.st_uid, before.st_gid)
-                os.fchmod(number, before.st_mode & 0o777)
-            file.write(content)
-            file.flush()
-            os.fsync(number)
-        os.replace(name, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 WORK = {"new": new, "list": show, "disable": disable, "rotate": rotate, "withdraw": withdraw}

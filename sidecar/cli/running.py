@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from sidecar.app.running import DEFAULT, CannotAsk, Running, at, running
+from sidecar.common.encoding import host_and_port
 
 NONE_HERE = (
     f"no sidecar of yours runs here, and none answers at {DEFAULT}; start one, or name its listener with --admin URL"
@@ -76,4 +77,4 @@ def _admin_url(file: str) -> str:
             "name it with --admin"
         )
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_and_port(host, port)}"

@@ -12,6 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.common.errors import Unusable, unforeseen
+from sidecar.common.watched_file import stamp
 
 log = logging.getLogger("sidecar.tls")
 
@@ -193,12 +194,12 @@ class Renewed:
         self._make = make
         self.files = [file for file in files if file is not None]
         self.problem: str | None = None
-        self._seen = self._stamps()
+        self._seen = list(map(stamp, self.files))
         self._context = make()
 
     def __call__(self) -> ssl.SSLContext:
         """The context for a new connection."""
-        stamps = self._stamps()
+        stamps = list(map(stamp, self.files))
         if stamps != self._seen or self.problem is not None:
             self._seen = stamps
             try:
@@ -215,14 +216,3 @@ class Renewed:
                 self.problem = None
                 log.info("event=certificate_renewed files=%s", ",".join(map(str, self.files)))
         return self._context
-
-    def _stamps(self) -> list[tuple[int, int] | None]:
-        stamps: list[tuple[int, int] | None] = []
-        for file in self.files:
-            try:
-                state = file.stat()
-            except OSError:
-                stamps.append(None)
-            else:
-                stamps.append((state.st_mtime_ns, state.st_ino))
-        return stamps

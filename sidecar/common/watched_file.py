@@ -38,7 +38,7 @@ class FollowedFile(Generic[Content]):
     def look(self) -> bool:
         """Read the file if it has changed, and return whether it had. A problem is logged once and kept in `problem`."""
         try:
-            if _status(self.path)[0] == self._stamp:
+            if status(self.path)[0] == self._stamp:
                 self.problem = None
                 return False
             self._stamp, self.value = self._load(self.value)
@@ -63,7 +63,7 @@ class FollowedFile(Generic[Content]):
                 await asyncio.to_thread(self.look)
 
     def _load(self, before: Content | None) -> tuple[Stamp, Content]:
-        stamp, mode = _status(self.path)  # before the content: a change in between is read at the next check
+        stamp, mode = status(self.path)  # before the content: a change in between is read at the next check
         try:
             value = self._read(self.path.read_bytes(), before)
         except OSError as error:
@@ -77,10 +77,18 @@ class FollowedFile(Generic[Content]):
         return stamp, value
 
 
-def _status(path: Path) -> tuple[Stamp, int]:
+def status(path: Path) -> tuple[Stamp, int]:
     """(a stamp that changes with the file, also when a mount replaces it; its mode). Raises Unusable."""
     try:
         found = path.stat()
     except OSError as error:
         raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
     return (found.st_mtime_ns, found.st_ino, found.st_size), found.st_mode
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes with a file; None where it cannot be read."""
+    try:
+        return status(path)[0]
+    except Unusable:
+        return None

@@ -15,6 +15,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from sidecar.common.encoding import host_and_port
 from sidecar.config.values import STRING
 
 MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7), less its final NUL
@@ -31,7 +32,7 @@ class Address(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
     def clashes(self, other: "Address") -> bool:
         """Would the system refuse to bind both? `::` takes the port on every address, `0.0.0.0` on every IPv4 address."""

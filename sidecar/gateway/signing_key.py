@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.common.encoding import base64url
+from sidecar.common.encoding import base64url, base64url_uint
 from sidecar.common.errors import Unusable
 from sidecar.jwt.compact_jws import base64url as decoded
+from sidecar.jwt.jwks.jwk import MIN_RSA_BITS, public_members
 
-MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 ALGORITHMS = ("EdDSA", "RS256", "ES256")  # the first is what Zuplo's JWT service signs with
 
 PrivateKey = Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -91,7 +91,7 @@ class SigningKey:
             case rsa.RSAPrivateKey() as key:
                 n = key.private_numbers()
                 secret = {"d": n.d, "p": n.p, "q": n.q, "dp": n.dmp1, "dq": n.dmq1, "qi": n.iqmp}
-                return {**self.jwk, **{name: _uint(number) for name, number in secret.items()}}
+                return {**self.jwk, **{name: base64url_uint(number) for name, number in secret.items()}}
             case key:
                 return {**self.jwk, "d": base64url(key.private_numbers().private_value.to_bytes(32, "big"))}
 
@@ -127,27 +127,23 @@ def key_set(keys: Iterable[SigningKey]) -> dict[str, Any]:
 
 
 def _public(private_key: PrivateKey) -> tuple[str, dict[str, str]]:
-    """The algorithm of a key, and the required members of its public JWK (RFC 7518 section 6, RFC 8037 section 2)."""
+    """The algorithm of a key, and the required members of its public JWK."""
     match private_key:
         case Ed25519PrivateKey():
-            x = private_key.public_key().public_bytes_raw()
-            return "EdDSA", {"kty": "OKP", "crv": "Ed25519", "x": base64url(x)}
+            alg = "EdDSA"
         case rsa.RSAPrivateKey() if private_key.key_size >= MIN_RSA_BITS:
-            numbers = private_key.public_key().public_numbers()
-            return "RS256", {"kty": "RSA", "n": _uint(numbers.n), "e": _uint(numbers.e)}
+            alg = "RS256"
         case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1()):
-            point = private_key.public_key().public_numbers()
-            x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
-            return "ES256", {"kty": "EC", "crv": "P-256", "x": base64url(x), "y": base64url(y)}
-    raise ValueError("a signing key is Ed25519, RSA with 2048 bits or more, or P-256")
+            alg = "ES256"
+        case _:
+            raise ValueError("a signing key is Ed25519, RSA with 2048 bits or more, or P-256")
+    members = public_members(private_key.public_key())
+    assert members is not None
+    return alg, members
 
 
 def _number(text: str) -> int:
     return int.from_bytes(decoded(text.encode()), "big")
-
-
-def _uint(number: int) -> str:
-    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
+from sidecar.common.watched_file import Stamp, status
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
@@ -89,7 +90,7 @@ class Filed(NamedTuple):
     table: Table
     issuers: Counter[str]
     kinds: set[tuple[str, str]]
-    stamp: tuple[int, int, int] | None = None
+    stamp: Stamp | None = None
 
 
 class DenyList:
@@ -208,7 +209,7 @@ class DenyList:
         """Read the file if it has changed. Raises Unusable, and keeps the previous entries then."""
         if self.path is None:
             return
-        stamp = await asyncio.to_thread(_stamp, self.path)
+        stamp, _ = await asyncio.to_thread(status, self.path)
         if stamp != self._filed.stamp:
             cancelled = threading.Event()
             try:
@@ -240,16 +241,7 @@ class DenyList:
                 self.problem = None
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """A stamp that changes with the file, also when a mount replaces it."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
-    return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-def _read(path: Path, stamp: tuple[int, int, int], now: float, cancelled: threading.Event) -> Filed:
+def _read(path: Path, stamp: Stamp, now: float, cancelled: threading.Event) -> Filed:
     """The entries of a file, all or none: half a list refuses too little.
 
     Two entries about the same tokens get the later times.

@@ -18,6 +18,7 @@ from sidecar.cli.convert.reading import (
     keys_at,
     settings_of,
 )
+from sidecar.common.encoding import host_and_port
 
 _TYPE = ".JwtAuthentication"
 
@@ -127,8 +128,7 @@ def _host_of(uri: str) -> str:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         return uri
-    host = parts.hostname or ""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_and_port(parts.hostname or "", port)
 
 
 def _rules(rules: list[Fields], names: set[str], imported: Imported) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sidecar.cli.convert.reading import UPSTREAM, Fields, Imported, camel_case
+from sidecar.common.encoding import host_and_port
 
 _READ = object()  # converted elsewhere, or without effect on requests; may be missing
 _NAMED = object()  # no equivalent and no effect on access; may be missing
@@ -151,4 +152,4 @@ def addresses(document: object) -> Iterator[str]:
     for one in mappings(document):
         host, port = one.get("address"), one.get("port_value", one.get("portValue"))
         if isinstance(host, str) and isinstance(port, str):
-            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            yield host_and_port(host, port)

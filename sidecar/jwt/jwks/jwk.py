@@ -6,7 +6,6 @@ for one of them. No other module imports jose.
 """
 
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from hashlib import sha256
 from typing import Any, Protocol
@@ -21,6 +20,8 @@ from jose.backends.base import Key as JoseKey
 from jose.backends.cryptography_backend import CryptographyRSAKey
 from jose.exceptions import JOSEError
 
+from sidecar.common.encoding import base64url as encoded
+from sidecar.common.encoding import base64url_uint
 from sidecar.jwt.compact_jws import base64url
 
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -229,37 +230,31 @@ def public_key(pem: bytes, kid: str | None, allowed: Collection[str]) -> Verific
         key = _certified(pem) if b"BEGIN CERTIFICATE" in pem else load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UnusableKey("it holds no PEM public key or certificate; write one with openssl pkey -pubout") from error
+    member = public_members(key)
+    if member is None:
+        raise UnusableKey("it is not RSA, EC or Ed25519")
+    return verification_key(member if kid is None else {**member, "kid": kid}, allowed)
+
+
+def public_members(key: object) -> dict[str, str] | None:
+    """The required members of the JWK of a public key (RFC 7518 section 6, RFC 8037 section 2); None for another kind."""
     match key:
         case rsa.RSAPublicKey():
             numbers = key.public_numbers()
-            member = {"kty": "RSA", "n": _base64url_uint(numbers.n), "e": _base64url_uint(numbers.e)}
+            return {"kty": "RSA", "n": base64url_uint(numbers.n), "e": base64url_uint(numbers.e)}
         case ec.EllipticCurvePublicKey():
             point, size = key.public_numbers(), (key.key_size + 7) // 8
-            curve = _CURVES.get(key.curve.name, key.curve.name)
-            member = {
-                "kty": "EC",
-                "crv": curve,
-                "x": _base64url_uint(point.x, size),
-                "y": _base64url_uint(point.y, size),
-            }
+            x, y = base64url_uint(point.x, size), base64url_uint(point.y, size)
+            return {"kty": "EC", "crv": _CURVES.get(key.curve.name, key.curve.name), "x": x, "y": y}
         case Ed25519PublicKey():
-            x = int.from_bytes(key.public_bytes_raw())
-            member = {"kty": "OKP", "crv": "Ed25519", "x": _base64url_uint(x, 32)}
-        case _:
-            raise UnusableKey("it is not RSA, EC or Ed25519")
-    return verification_key(member if kid is None else {**member, "kid": kid}, allowed)
+            return {"kty": "OKP", "crv": "Ed25519", "x": encoded(key.public_bytes_raw())}
+    return None
 
 
 def _certified(pem: bytes) -> Any:
     from cryptography.x509 import load_pem_x509_certificate  # imported late: it would slow every start
 
     return load_pem_x509_certificate(pem).public_key()
-
-
-def _base64url_uint(number: int, size: int | None = None) -> str:
-    """Base64urlUInt (RFC 7518 section 2), padded with zeros to `size` octets if given."""
-    octets = number.to_bytes(size or (number.bit_length() + 7) // 8)
-    return urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
 def _possible_algorithms(kty: str, public: dict[str, str]) -> tuple[str, ...]:

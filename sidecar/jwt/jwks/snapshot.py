@@ -3,10 +3,10 @@
 import json
 import os
 import stat
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from sidecar.common.replaced_file import replace
 
 MAX_BYTES = 4 * 1024 * 1024  # of the file; the largest key set takes a quarter, its removed keys another one
 
@@ -54,15 +54,7 @@ class Snapshot:
     def write(self, keys: list[dict[str, str]], fetched_at: float) -> None:
         """Replace the file atomically. Raises OSError."""
         saved = {"issuer": self._issuer, "keys_from": self._keys_from, "fetched_at": fetched_at, "keys": keys}
-        number, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")  # its mode is 0600
-        try:
-            with open(number, "w", encoding="ascii") as file:
-                json.dump(saved, file)
-            os.replace(name, self._path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        replace(self._path, json.dumps(saved).encode(), precious=False)
 
     def _content(self) -> bytes:
         with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
