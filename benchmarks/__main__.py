@@ -1,4 +1,4 @@
-"""The command line: which works, how long, and where the results go."""
+"""The command line: the works to run, the duration, and the place of the results."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""What every work is given, and what it makes: figures of each round of each proxy."""
+"""The input and the result of every work: figures of each round of each proxy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

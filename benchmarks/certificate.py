@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that nobody has to trust: clients of the benchmarks do not verify it."""
+"""A certificate for 127.0.0.1; clients of the benchmarks do not verify it."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""What a request costs the gateway leg, on a warm API key, beside the sidecar leg, on the token that the gateway sends it.
+"""The cost of a request on the gateway leg (a warm API key) and on the sidecar leg (the token that the gateway sends).
 
 CPU time of the process per request, wrk on the other core, nginx as the origin of both; the legs take turns.
 """

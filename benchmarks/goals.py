@@ -1,4 +1,4 @@
-"""What is aimed at: ratios of jwt-sidecar to a peer in one run."""
+"""The goals: ratios of jwt-sidecar to a peer in one run."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How the cost of a request grows: one thing at a time is made more, everything else stays small."""
+"""How the cost of a request grows: each run increases one thing and keeps the others small."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server in a thread of this process, for what needs no speed."""
+"""A small HTTP/1.1 server in a thread of this process, for work without a need for speed."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""Where jwt-sidecar spends its time: its process under load, sampled by py-spy or perf, whichever is there."""
+"""Samples a jwt-sidecar process under load with py-spy or perf, whichever is installed."""
 
 import shutil
 import subprocess

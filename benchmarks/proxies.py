@@ -1,4 +1,4 @@
-"""Peers as running proxies that are known to do their work."""
+"""Peers as running proxies, checked to do their work."""
 
 import contextlib
 import http.client

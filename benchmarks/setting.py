@@ -1,4 +1,4 @@
-"""What every peer is told to do in one work: the same origin, issuers, checks and headers for all."""
+"""The setting of one work, equal for every peer: origin, issuers, checks and headers."""
 
 from dataclasses import dataclass
 from pathlib import Path

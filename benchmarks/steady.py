@@ -1,4 +1,4 @@
-"""Open-loop load: requests leave at fixed times, whether or not earlier ones were answered.
+"""Open-loop load: requests are sent at fixed times, whether or not earlier ones were answered.
 
 A request that finds no free connection, or that the client sends late, still counts from the time it should have left.
 How late the client was is reported too: where that lag is not small against it, the latency is the client's own.

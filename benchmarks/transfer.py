@@ -1,4 +1,4 @@
-"""One large body through a proxy, down or up, by a client that does little."""
+"""One large body through a proxy, down or up, with a cheap client."""
 
 import socket
 import tempfile

@@ -1,4 +1,4 @@
-"""This tree beside another one: what a request costs in each, measured in one interleaved run.
+"""Compares this tree with another one: the cost of a request in each, in one interleaved run.
 
     python -m benchmarks.versions OTHER_TREE [--rounds 5] [--seconds 2] [WORK ...]
 

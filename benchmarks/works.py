@@ -1,4 +1,4 @@
-"""The works: what is asked of the proxies, and which figures are taken. A new one is one more function in WORKS."""
+"""The works: the load on the proxies and the figures to take. A new work is one more function in WORKS."""
 
 import math
 import tempfile

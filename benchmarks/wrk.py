@@ -1,4 +1,4 @@
-"""Closed-loop load by wrk: how many requests were answered, and how."""
+"""Closed-loop load by wrk: the number of answered requests and their statuses."""
 
 import random
 import re

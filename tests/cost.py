@@ -1,4 +1,4 @@
-"""What a request costs, in figures that a busy machine cannot change: calls, system calls, and a ratio.
+"""The cost of a request in figures that do not depend on the machine's load: calls, system calls, and a ratio.
 
     python -m tests.cost              what each kind of request costs, and its most frequent calls
     python -m tests.cost --write      makes that the budget (tests/cost.json), which tests/test_cost.py holds us to

@@ -1,4 +1,4 @@
-"""No request may cost more than its budget (tests/cost.json). Nothing here measures seconds: see tests/cost.py."""
+"""No request costs more than its budget (tests/cost.json). No test here measures seconds: see tests/cost.py."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The reader of HTTP/1.1 by which `tests.proofs.traffic` judges: what it takes, and what it does not forgive."""
+"""The HTTP/1.1 reader that judges in `tests.proofs.traffic`: what it accepts and what it refuses."""
 
 import ast
 from pathlib import Path

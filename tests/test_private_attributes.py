@@ -1,4 +1,4 @@
-"""What begins with `_` belongs to whoever wrote it: the sidecar uses no private attribute of any library."""
+"""Names that begin with `_` are private: the sidecar uses no private attribute of any library."""
 
 import ast
 from collections.abc import Iterator

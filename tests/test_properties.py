@@ -1,4 +1,4 @@
-"""Whatever comes as a token, the answer is Claims or a Rejection, and no Claims are made of what nobody has signed.
+"""Every token ends as Claims or as a Rejection, and an unsigned one never as Claims.
 
 `make properties` gives these properties 1,000,000 tokens and more (tests/proofs/properties.py).
 """

@@ -1,4 +1,4 @@
-"""What may stand in the repository: few names at the top, and nothing that holds on one machine only."""
+"""The files of the repository: few names at the top, and nothing that depends on one machine."""
 
 import re
 from collections.abc import Iterator

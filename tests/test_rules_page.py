@@ -1,4 +1,4 @@
-"""docs/how/rules.md: its table is true. docs/how/revoke.md: its deny list loads. (Their configurations: test_pages.py.)"""
+"""docs/how/rules.md: its table is true. docs/how/revoke.md: its deny list loads. (test_pages.py tests their configurations.)"""
 
 import json
 import re

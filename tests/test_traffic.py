@@ -1,4 +1,4 @@
-"""The program of `make traffic`: its scenes come of the seed, its judges see what is wrong, and a short run finds nothing."""
+"""The program of `make traffic`: its scenes follow from the seed, its judges detect errors, and a short run finds none."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The words of pages and sources: those of CONTRIBUTING.md, section Words, as far as a pattern can see them."""
+"""Private words and inverted clauses in pages and sources: the part of CONTRIBUTING.md, Words, that a pattern can find."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The programs that are compared, each as a configuration that does the same work."""
+"""The compared programs, each with a configuration that does the same work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Programs that the machine's own packages brought."""
+"""Programs that are installed on the machine."""
 
 import shutil
 import subprocess

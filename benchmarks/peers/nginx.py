@@ -1,4 +1,4 @@
-"""nginx forwarding without looking at the token: what any proxy costs at least."""
+"""nginx as a proxy without token checks: the least cost of any proxy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""jwt-sidecar, all features that are on by default on, except where the setting says otherwise."""
+"""jwt-sidecar with all default features, except where the setting says otherwise."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""How bytes, numbers and addresses are written as text."""
+"""Writes bytes, numbers and addresses as text."""
 
 from base64 import urlsafe_b64encode
 
@@ -9,10 +9,10 @@ def base64url(data: bytes) -> str:
 
 
 def base64url_uint(number: int, size: int | None = None) -> str:
-    """Base64urlUInt of RFC 7518 section 2, or so many octets."""
+    """Base64urlUInt (RFC 7518 section 2), padded with zeros to `size` octets if given."""
     return base64url(number.to_bytes(size or (number.bit_length() + 7) // 8))
 
 
 def host_and_port(host: str, port: object) -> str:
-    """An address as it stands in a URL."""
+    """An address in the form of a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

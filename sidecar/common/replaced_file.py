@@ -1,4 +1,4 @@
-"""How a file is replaced: whole or not at all, whoever reads it meanwhile."""
+"""Replaces a file atomically, so that no reader sees a part of it."""
 
 import os
 import tempfile
@@ -7,9 +7,10 @@ from pathlib import Path
 
 
 def replace(path: Path, content: bytes, *, precious: bool) -> None:
-    """Exchange a file for one that is for its owner alone. Raises OSError.
+    """Replace a file by one that only its owner may read. Raises OSError.
 
-    `precious`: it keeps the mode and the owner of the one before, and is on the disk when this returns, which may take a while.
+    `precious`: keep the mode and the owner of the previous file, and return only after the disk has the new one, which takes
+    longer.
     """
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
     try:

@@ -87,7 +87,7 @@ def status(path: Path) -> tuple[Stamp, int]:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes with a file; None where it cannot be read."""
+    """A stamp that changes with the file; None if the file cannot be read."""
     try:
         return status(path)[0]
     except Unusable:

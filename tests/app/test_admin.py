@@ -1,4 +1,4 @@
-"""The listener for operators: what it takes, and what a page in a browser cannot make it do."""
+"""The admin listener: which requests it serves, and that a page in a browser cannot use it."""
 
 import json
 import socket

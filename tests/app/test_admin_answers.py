@@ -1,4 +1,4 @@
-"""What operators are told: the state of the keys, the last refusals, an explanation; and nothing of a token."""
+"""The admin listener's answers: the state of the keys, the last refusals, explanations; no answer holds a token."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What operators are told of the whole: what is wrong, since when, what has changed; rules, backends and the configuration."""
+"""The admin listener's overview: problems with their begin and changes, rules, backends and the configuration."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""File descriptors, and what takes them: clients, and connections to the listeners beside the proxy's."""
+"""File descriptors, and their users: clients, and connections to the other listeners."""
 
 import json
 import resource

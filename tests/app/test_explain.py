@@ -1,4 +1,4 @@
-"""`explain` says of every request what the proxy does with it, in the words of its answer, and nothing of the token itself."""
+"""`explain` tells for every request what the proxy does with it, with the proxy's own sentences and without the token."""
 
 import json
 import subprocess

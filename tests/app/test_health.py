@@ -1,4 +1,4 @@
-"""The probes that a cluster may see: what each of them depends on, and what not."""
+"""The probes for the cluster: what each of them depends on."""
 
 from typing import Any
 

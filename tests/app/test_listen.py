@@ -1,4 +1,4 @@
-"""Where the sidecar listens: at one address or several, and at `[::]` for IPv4 and IPv6 alike."""
+"""The sidecar listens at one address or several, and at `[::]` for IPv4 and IPv6."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""What clients see on an issuer's bad day, and for how long. docs/understand/issuer-outages.md has the table.
+"""What clients see during an issuer's outage, and for how long. docs/understand/issuer-outages.md has the table.
 
 Everything runs over real sockets in a loop whose time goes on when nothing is left to do, so that hours take seconds and a
 duration is exact.

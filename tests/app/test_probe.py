@@ -1,4 +1,4 @@
-"""/probe/NAME: how a kubelet learns of a backend that listens on loopback, and what readiness may wait for."""
+"""/probe/NAME: how a kubelet probes a backend on loopback, and which probes readiness waits for."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The configuration is exchanged while requests are served: whole, between one request and the next, or not at all."""
+"""A reload replaces the configuration while requests are served: whole, between two requests, or not at all."""
 
 import asyncio
 import json

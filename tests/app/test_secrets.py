@@ -1,4 +1,4 @@
-"""Tokens and API keys, sent in every place, come out nowhere: logs, metrics, pages, answers, traces, arguments."""
+"""Tokens and API keys, sent in every place, never appear in logs, metrics, pages, answers, traces or arguments."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the start says: what is protected, by whose tokens, what is open; and that no warning leaves its reader helpless."""
+"""The summary at the start: protected and open paths, issuers, and a remedy for every warning."""
 
 import ast
 import json

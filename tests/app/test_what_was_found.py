@@ -1,4 +1,4 @@
-"""Operators who ask are told what a refused token said and what was expected; logs and clients are not.
+"""Operators see what a refused token held and what was expected; logs and clients do not.
 
 The public reports behind it: people search for hours why a token is refused, since nothing says which audience, issuer or key
 came.

@@ -1,4 +1,4 @@
-"""What workers answer one by one, as one answer: metrics and the views of operators."""
+"""The answers of several workers combined into one: metrics and the views of operators."""
 
 from typing import Any
 

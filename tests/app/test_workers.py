@@ -1,4 +1,4 @@
-"""Several whole sidecars behind one port, and what clients and operators see of them."""
+"""Several workers behind one port, as clients and operators see them."""
 
 import asyncio
 import json

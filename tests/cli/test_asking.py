@@ -1,4 +1,4 @@
-"""The commands that ask a running sidecar: status, report, probe, explain --id; and those that only tell."""
+"""The commands that ask a running sidecar: status, report, probe, explain --id; and those that only print."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`check`: what the configuration names, and this machine or the other side cannot give."""
+"""`check`: names in the configuration that this machine or the other side cannot serve."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`jwt-sidecar import`: what other programs' configurations become, and what is said about the rest."""
+"""`jwt-sidecar import`: converts configurations of other programs, and names every setting that it cannot convert."""
 
 import json
 import subprocess

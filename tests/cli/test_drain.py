@@ -1,4 +1,4 @@
-"""Draining: nobody is turned away, and everybody learns to go elsewhere."""
+"""Draining: no client is turned away, and every client learns to go elsewhere."""
 
 import asyncio
 import json

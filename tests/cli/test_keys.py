@@ -1,4 +1,4 @@
-"""`jwt-sidecar keys`: the files of API keys and signing keys, made and changed by hand and by several hands at once."""
+"""`jwt-sidecar keys`: creates and changes the files of API keys and signing keys, also concurrently."""
 
 import asyncio
 import json

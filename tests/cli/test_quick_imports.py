@@ -1,4 +1,4 @@
-"""A start that does not wait for what nobody needs, and leaves nothing behind."""
+"""The start imports only modules that it needs, and leaves nothing behind."""
 
 import asyncio
 import gc

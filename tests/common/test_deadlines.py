@@ -1,4 +1,4 @@
-"""What is due is expired once; what is not stays."""
+"""A passed deadline expires once; others do not."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is a token or an API key is masked in texts for logs and people, however it is spelled."""
+"""Tokens and API keys are masked in texts for logs and people, in every spelling."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""A file of our own that is read again when it changes: what cannot be used replaces nothing, and ends nothing."""
+"""A file that is read again when it changes: bad content replaces nothing and ends nothing."""
 
 from pathlib import Path
 

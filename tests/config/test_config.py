@@ -1,4 +1,4 @@
-"""The configuration file: what it means, and that no text makes it fail otherwise than with ConfigError."""
+"""The configuration file: its meaning, and that no text raises anything but ConfigError."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the configuration may ask of claims, and each of its rules that refuses."""
+"""The rules for claims in the configuration, and each invalid one."""
 
 from typing import Any
 

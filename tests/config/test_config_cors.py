@@ -1,4 +1,4 @@
-"""`cors` in the configuration: whose pages may read refusals."""
+"""`cors` in the configuration: the origins whose pages may read refusals."""
 
 import pytest
 

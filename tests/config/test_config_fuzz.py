@@ -1,4 +1,4 @@
-"""A short form of `make fuzz-config`: files that are nearly right end nothing, and nobody sees a traceback."""
+"""A short form of `make fuzz-config`: files that are nearly right end no process and cause no traceback."""
 
 import subprocess
 import sys

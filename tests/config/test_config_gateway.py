@@ -1,4 +1,4 @@
-"""The gateway half of the configuration: what is refused, and what is meant by what is not said."""
+"""The gateway half of the configuration: refused settings and defaults."""
 
 import pytest
 

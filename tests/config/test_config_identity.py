@@ -1,4 +1,4 @@
-"""What is refused where the configuration says where tokens come from and what the backend is told."""
+"""Refused settings of the places of tokens and of the identity headers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where an issuer's keys are, in the configuration: presets, PEM, secrets, TLS and what contradicts what."""
+"""The places of an issuer's keys in the configuration: presets, PEM, secrets, TLS and contradictions."""
 
 from pathlib import Path
 from typing import Any

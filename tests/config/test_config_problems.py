@@ -1,4 +1,4 @@
-"""Each rule of the configuration file that refuses, by its place in the file and in its words."""
+"""Each refused setting of the configuration file, with its place and its sentence."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every way that deploy/ is meant to be rendered, rendered by the programs that clusters' people use."""
+"""Renders every combination of deploy/ with the programs that cluster operators use."""
 
 import shutil
 import subprocess

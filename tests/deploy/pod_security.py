@@ -1,4 +1,4 @@
-"""What Pod Security "restricted" refuses (https://kubernetes.io/docs/concepts/security/pod-security-standards/)."""
+"""The checks of Pod Security "restricted" (https://kubernetes.io/docs/concepts/security/pod-security-standards/)."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""`make release-check`: what would be published, built from the committed files alone and tried as a stranger would.
+"""`make release-check`: builds the release from the committed files alone, and tries it like a new user.
 
 The source distribution and the pure wheel are built in an empty environment; the wheel once more from the source distribution,
 which has to give the same files. Then, on every Python from 3.11 that is here: a new environment, the lock, the wheel, and

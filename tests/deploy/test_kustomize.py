@@ -1,4 +1,4 @@
-"""The component put beside Deployments as they are found, not as our example has them."""
+"""The component applied to Deployments of different forms, not only to the example."""
 
 import os
 from collections.abc import Callable

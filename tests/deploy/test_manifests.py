@@ -1,4 +1,4 @@
-"""What comes out of every overlay and of every ci/*-values.yaml: a cluster takes it, and it fits the product."""
+"""The output of every overlay and every ci/*-values.yaml: a cluster accepts it, and it fits the product."""
 
 import re
 import subprocess

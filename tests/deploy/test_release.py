@@ -1,4 +1,4 @@
-"""What a release needs to be: one version everywhere, a changelog of it, and workflows that hold nothing secret."""
+"""The requirements of a release: one version everywhere, a changelog, and workflows without secrets."""
 
 import re
 from pathlib import Path

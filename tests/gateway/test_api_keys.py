@@ -1,4 +1,4 @@
-"""API keys: the file that knows them by their hashes, and who may pass with one."""
+"""API keys: the file of their hashes, and which requests they authenticate."""
 
 import json
 import re

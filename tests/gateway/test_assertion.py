@@ -1,4 +1,4 @@
-"""The signed assertion: a short token of our own with the verified claims, and the key set that proves it."""
+"""The assertion: a short-lived token with the verified claims, and the key set that verifies it."""
 
 from pathlib import Path
 from typing import Any

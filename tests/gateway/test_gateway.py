@@ -1,4 +1,4 @@
-"""The gateway half: an API key or a token in, a token of our own out, and what an attacker gets instead."""
+"""The gateway half: an API key or a token becomes a minted token, and attacks are refused."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Signing keys with times: which one signs and which are published, as the clock goes on; and the file that holds them."""
+"""Signing keys with times: which one signs and which are published as time passes; and their file."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Protected resource metadata (RFC 9728): what a client learns that was refused, and that it is told where to look."""
+"""Protected resource metadata (RFC 9728): a refused client learns where to get a token."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The issuer that the gateway is, on its own listener: discovery, the key set with caching, and the token endpoint."""
+"""The gateway's own issuer: discovery, the key set with caching, and the token endpoint."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Minting: what a token of our own says, how long it is sent again, and when another takes its place."""
+"""Minting: the claims of a minted token, how long it is reused, and when another replaces it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Heads as bytes, and how they are read with the memory of lines empty and full."""
+"""Heads as bytes, parsed with the cache of lines empty and full."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

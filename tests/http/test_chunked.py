@@ -1,4 +1,4 @@
-"""A chunked body decoded: strict sizes, exact line ends, and bounds for all that is no body."""
+"""Decoding of a chunked body: strict sizes, exact line ends, and limits for everything but the body."""
 
 import pytest
 from hypothesis import given

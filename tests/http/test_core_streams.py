@@ -1,4 +1,4 @@
-"""A short run of the core's fuzz (make fuzz-core), and that its judge can tell."""
+"""A short run of the core's fuzz (make fuzz-core), and that its judge detects errors."""
 
 from random import Random
 from typing import Any

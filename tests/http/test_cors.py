@@ -1,4 +1,4 @@
-"""CORS for answers of our own: whose pages may read them, and what a preflight is answered."""
+"""CORS for the sidecar's own answers: whose pages may read them, and the answer to a preflight."""
 
 import pytest
 

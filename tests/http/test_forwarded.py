@@ -1,4 +1,4 @@
-"""What a backend is told about where a request came from: who is not trusted says nothing about it."""
+"""The headers that tell a backend about a request's origin: those of untrusted peers do not count."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where a body ends, and whether its connection goes on: each case that another program could read differently is refused."""
+"""Where a body ends and whether its connection persists: each message that another program could read differently is refused."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which heads are remembered: those that come again, not too long, and the newest of them."""
+"""Heads that are remembered: those that recur, not too long, and the newest of them."""
 
 from sidecar.http.head_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_SEEN, HeadCache
 

@@ -1,4 +1,4 @@
-"""What becomes of each header, by its name: every one that has a meaning somewhere is written out here."""
+"""The decision about each header by its name: every header with a meaning is listed here."""
 
 import pytest
 

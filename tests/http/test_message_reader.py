@@ -1,4 +1,4 @@
-"""Messages by themselves, whatever pieces their bytes come in, and bounds for what never becomes one."""
+"""Messages are separated correctly for every cut of their bytes, and incomplete ones are bounded."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A head of a request has one reading or none; what can be read but not accepted says why."""
+"""A head of a request has one reading or none; a head that can be parsed but not accepted has a reason."""
 
 import pytest
 

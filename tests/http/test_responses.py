@@ -1,4 +1,4 @@
-"""Every refusal has a code, a status and an answer, and the answer says what RFC 6750 and the contract want, and no more."""
+"""Every refusal has a code, a status and an answer; the answer holds what RFC 6750 and the contract require, and no more."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Whatever head is accepted here, aiohttp's C parser (llhttp) accepts too, and reads the same in it.
+"""aiohttp's C parser (llhttp) accepts every head that the sidecar accepts, and reads it in the same way.
 
 Two strict readers that share no code. They differ on purpose in this, and the head is changed before llhttp gets it:
 

@@ -1,4 +1,4 @@
-"""Where frames end, whatever pieces they come in; and the one frame that is written."""
+"""Frames end at the right byte for every cut of the stream; and the close frame."""
 
 import pytest
 from hypothesis import given

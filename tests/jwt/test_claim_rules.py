@@ -1,4 +1,4 @@
-"""What an issuer's configuration adds to the rules of RFC 7519: audiences, lifetimes, claims, subjects, bound tokens."""
+"""The rules that an issuer's configuration adds to RFC 7519: audiences, lifetimes, claims, subjects, bound tokens."""
 
 from typing import Any
 

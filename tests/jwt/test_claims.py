@@ -1,4 +1,4 @@
-"""What verified claims must be at a given time: RFC 7519 section 4.1, with the skew allowed on each date."""
+"""The rules for verified claims at a given time: RFC 7519 section 4.1, with clock skew."""
 
 from datetime import UTC, datetime
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Tokens that are taken back: by jti, by sub, by the time of their issue; from a file and from operators."""
+"""Revoked tokens: by jti, by sub, by the time of their issue; from a file and from operators."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The seam to python-jose: what of it is used, by whom, and what of its own dependencies is not (docs/project/python-jose.md)."""
+"""The use of python-jose: the used parts, their users, and its unused dependencies (docs/project/python-jose.md)."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Issuers as they are: keys and tokens in the shapes that real ones have are accepted, and nothing else of such an issuer is."""
+"""Keys and tokens in the forms of real issuers are accepted, and invalid ones of such an issuer are refused."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Where a request may bring its token, and that the backend gets everything but the token, byte for byte."""
+"""The places of tokens in a request; the backend gets everything but the token, byte for byte."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whole tokens: which are believed, which are refused and with which code, and for how long a verified one is remembered."""
+"""Whole tokens: which are accepted, which are refused with which code, and how long a verified one is remembered."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The kinds of token that an issuer is asked for, and what a verifier tells of a token's way through the checks."""
+"""The accepted kinds of tokens of an issuer, and the recorded checks of a token."""
 
 from typing import Any
 

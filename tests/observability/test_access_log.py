@@ -1,4 +1,4 @@
-"""How lines come to standard output: together, whole, and never in a request's way."""
+"""Lines reach standard output together and whole, and delay no request."""
 
 import asyncio
 import json

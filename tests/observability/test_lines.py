@@ -1,4 +1,4 @@
-"""Who a line of the access log names, which requests have one, and what it says of those that ended otherwise."""
+"""The lines of the access log: the user, which requests have a line, and requests that ended early."""
 
 import asyncio
 import json

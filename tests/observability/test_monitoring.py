@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: they are sound, fire when they should, and ask only for metrics that there are."""
+"""The alert rules and the dashboard: they are valid, fire when they should, and use only existing metrics."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a scrape brings: bounded, in the form that is asked for, and with what is about to run out."""
+"""The metrics of a scrape: bounded, in the requested format, and with every limit."""
 
 import gzip
 import re

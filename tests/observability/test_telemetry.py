@@ -1,4 +1,4 @@
-"""What is counted and what is logged: all of it, and nothing that a client can make up."""
+"""The counters and the log cover everything, and hold nothing that a client can invent."""
 
 import asyncio
 import hashlib

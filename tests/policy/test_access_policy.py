@@ -1,4 +1,4 @@
-"""What a route demands of verified claims."""
+"""The rules of a route for verified claims."""
 
 from typing import Any
 

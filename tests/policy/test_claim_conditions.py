@@ -1,4 +1,4 @@
-"""What a claim must be, operator by operator: every other value, and above all every other type, is a mismatch."""
+"""The operators of claim rules: every other value, and above all every other type, is a mismatch."""
 
 from typing import Any
 

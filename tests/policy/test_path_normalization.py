@@ -1,4 +1,4 @@
-"""How a path is read: the readings that are seldom met, and what is told of a path that is not read at all."""
+"""The readings of a path: rare ones, and the refusals of malformed paths."""
 
 import pytest
 

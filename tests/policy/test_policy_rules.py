@@ -1,4 +1,4 @@
-"""Scopes, roles and claims that a route asks for, any of them or all."""
+"""Required scopes, roles and claims of a route, any of them or all."""
 
 from typing import Any
 

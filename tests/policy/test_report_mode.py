@@ -1,4 +1,4 @@
-"""Report mode: whatever a rule would refuse reaches the backend as if there were no rules, and is told."""
+"""Report mode: a request that a rule would refuse reaches the backend, with the reason."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Which rule a request meets; a path that two programs could read differently meets none that one of them would not."""
+"""The rule for a request; a path that two programs could read differently is refused if their rules differ."""
 
 import posixpath
 import re

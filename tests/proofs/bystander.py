@@ -1,4 +1,4 @@
-"""What others notice of one client's load: a bystander with a good token, and a kubelet that asks /livez.
+"""The effect of one client's load on others: a bystander with a valid token, and a kubelet that asks /livez.
 
     python -m tests.proofs.bystander [--seconds 10] [--only "no token"]
 

@@ -1,4 +1,4 @@
-"""A sidecar between an issuer and a backend of this process, and what is sent to it from either side.
+"""A sidecar between an issuer and a backend of this process, and the hostile bytes from either side.
 
 Whatever it is: nothing reaches the backend that was not authenticated, no request is taken for another's, what the client gets is
 HTTP, nothing fails that could be a bug, no token is told, and afterwards no task and no connection is left.

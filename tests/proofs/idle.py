@@ -1,4 +1,4 @@
-"""Idle keep-alive clients, and what each of them costs a proxy.
+"""The cost of idle keep-alive clients for a proxy.
 
 The cost is the memory (VmRSS) of the process with IDLE of them, after one request each, less that without them; of jwt-sidecar
 and of Envoy, in the configurations of the benchmarks, one after the other.

@@ -1,4 +1,4 @@
-"""The whole Verifier over keys that are there, and beside it an oracle that knows who has signed what."""
+"""The whole Verifier with present keys, and beside it an oracle that knows the signer of every token."""
 
 import asyncio
 import json

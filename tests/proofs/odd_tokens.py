@@ -1,4 +1,4 @@
-"""Tokens at random: valid ones with a few bytes changed, signed ones that say anything, and bytes that are none.
+"""Random tokens: valid ones with a few changed bytes, signed ones with any claims, and bytes that are no tokens.
 
 Everything comes out of the `Random` that is given: one of a seed for the bulk, one of hypothesis to have failures made small.
 """

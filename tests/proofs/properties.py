@@ -1,4 +1,4 @@
-"""Tokens by the million through the whole Verifier: each ends as Claims or as a Rejection, and as Claims only if signed so.
+"""Millions of tokens through the whole Verifier: each ends as Claims or as a Rejection, and as Claims only if it was signed.
 
     python -m tests.proofs.properties [--tokens 1000000] [--examples 10000] [--seed 1]
     python -m tests.proofs.properties --seed 1 --replay 4711     # the token of that number again

@@ -1,4 +1,4 @@
-"""What must hold of what a backend saw and of what a client got, whatever was sent."""
+"""The rules that every request at the backend and every answer at the client must meet, for any input."""
 
 import asyncio
 import json

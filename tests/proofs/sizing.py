@@ -1,4 +1,4 @@
-"""`make sizing`: what one more of each thing takes in memory, for docs/how/size.md.
+"""`make sizing`: the memory of one more of each thing, for docs/how/size.md.
 
 Each is measured as the resident memory of a `jwt-sidecar run` with many of them less that without, divided by their number.
 """

@@ -1,4 +1,4 @@
-"""Thousands of idle clients and hundreds of slow ones, while ordinary requests go on being answered.
+"""Thousands of idle clients and hundreds of slow ones, while ordinary requests are still answered.
 
     python -m tests.proofs.soak [--seconds 60]
 

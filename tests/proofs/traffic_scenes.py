@@ -1,4 +1,4 @@
-"""What `traffic` plays: scenes of connections, requests and scripts for the backend, each made of one `random.Random` alone."""
+"""The scenes of `traffic`: connections, requests and scripts for the backend, each made from one `random.Random`."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What it costs a sidecar to be watched: its admin page left open, and its metrics scraped.
+"""The cost of an open admin page and of scrapes of the metrics.
 
     python -m tests.proofs.watched [--seconds 20]
 

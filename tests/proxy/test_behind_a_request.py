@@ -1,4 +1,4 @@
-"""What comes behind a request is the same client's, in its order, and nobody else's; silence and the end have their rules."""
+"""Bytes after a request belong to the same client's next request, in order; silence and ends of connections have their rules."""
 
 import asyncio
 

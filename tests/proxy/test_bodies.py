@@ -1,4 +1,4 @@
-"""Bodies cross unchanged, as they come, and no faster than the other side takes them."""
+"""Bodies pass unchanged, as they come, and no faster than the receiver reads."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""A bug of the sidecar's own: said in the log with its place, and to clients no more than that there was one."""
+"""A bug of the sidecar is logged with its place; clients learn only that there was one."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""One client's connection: what it may send how, for how long it is kept, and how it ends."""
+"""One client's connection: allowed input, timeouts and its end."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Requests and answers whose heads are equal, nearly equal or parts of each other: each is its own, whatever came before it.
+"""Requests and answers with equal or similar heads are never mixed up, whatever came before them.
 
 Each row is sent to a sidecar that has seen nothing, and again when it has seen its lines many times.
 """

@@ -1,4 +1,4 @@
-"""TLS that fails, on either side: its cause for the operator, counted and logged; and files that are mended."""
+"""Failed TLS handshakes on either side: their cause for the operator, counted and logged; and repaired files."""
 
 import asyncio
 import datetime

@@ -1,4 +1,4 @@
-"""However busy one client keeps the sidecar, others get their turn in between. By the order of events, never by seconds.
+"""A busy client does not keep others from their turn. Checked by the order of events, never by seconds.
 
 Everything lives in one loop, so that a bystander gets on only where the sidecar lets go: how often it is answered while
 a flood is served says how large the pieces are in which the sidecar serves the flood.

@@ -1,4 +1,4 @@
-"""Forward authentication: what is answered to a front proxy, whom it is about, and who may ask."""
+"""Forward authentication: the answers to a front proxy, the original request, and which peers may ask."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Answers of a backend that are refused say which rule they broke; those that are passed on end where they say."""
+"""Refused answers of a backend name the broken rule; relayed ones end at their stated length."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Only a whole handshake of a WebSocket (RFC 6455 section 4.1) is passed on as one; behind others comes the next request."""
+"""Only a complete WebSocket handshake (RFC 6455 section 4.1) is relayed as one; bytes after others are the next request."""
 
 import asyncio
 

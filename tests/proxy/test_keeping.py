@@ -1,4 +1,4 @@
-"""When a client may go on with its connection: after a backend's answer, and after each kind of our own."""
+"""When a client's connection persists: after a backend's answer, and after each kind of the sidecar's own."""
 
 from collections.abc import AsyncIterator
 from typing import Any

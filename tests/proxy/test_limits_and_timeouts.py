@@ -1,4 +1,4 @@
-"""Whoever is slow, silent or large is cut off in time, and only they are."""
+"""Slow, silent and large clients are cut off in time, and no others."""
 
 import asyncio
 

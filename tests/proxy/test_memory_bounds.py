@@ -1,4 +1,4 @@
-"""However much is sent and however little is read, the sidecar holds a bounded part of it, and the sender has to wait.
+"""The sidecar holds a bounded number of bytes, however much is sent and however little is read; the sender must wait.
 
 What it holds is counted from outside: what was sent, less what the kernel holds (`tests/peers/kernel.py`).
 """

@@ -1,4 +1,4 @@
-"""Moments at which nothing else would end, or hold back, what is under way: the tests are both ends, and have the clock."""
+"""States in which no other event would end or pause a request: the tests are both ends, and control the clock."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Clients of HTTP/1.0 that ask to go on: our own answers say whether they may, as the relayed ones do."""
+"""HTTP/1.0 clients with keep-alive: the sidecar's own answers say whether the connection persists, as relayed ones do."""
 
 from typing import Any
 

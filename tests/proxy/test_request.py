@@ -1,4 +1,4 @@
-"""What is known of a request on its way, for logs and metrics; what its head says is in tests/http."""
+"""The record of a request for logs and metrics; tests/http has the parsing of its head."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Deferred work: others get their turn, and what fails takes nobody else's away."""
+"""Deferred work: every piece gets its turn, and a failing one does not stop the others."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Which rule a request meets, and what the rule does with it, seen from both ends."""
+"""The rule for a request, and its effects, seen from both ends."""
 
 from typing import Any
 

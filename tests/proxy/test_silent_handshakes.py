@@ -1,4 +1,4 @@
-"""A client that has begun a TLS handshake, or not even that, is a connection as any other: counted, limited, ended in time."""
+"""A client in a TLS handshake, or before it, counts as a connection: counted, limited, closed in time."""
 
 import re
 import ssl

@@ -1,4 +1,4 @@
-"""What one party sends never becomes part of another's request or answer, and nobody can make the sidecar hold much."""
+"""The bytes of one party never become part of another's request or answer, and no party can make the sidecar hold much."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Forms of a request target (RFC 9112 section 3.2): the absolute form is accepted for its own host, the others say why not."""
+"""Forms of a request target (RFC 9112 section 3.2): the absolute form is accepted for its own host, others have a reason."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""TLS on the proxy's listener and towards backends: who is trusted, and that renewed files are used."""
+"""TLS on the proxy's listener and to backends: trusted certificates, and the use of renewed files."""
 
 import asyncio
 import socket

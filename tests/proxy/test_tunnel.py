@@ -1,4 +1,4 @@
-"""After a 101: bytes both ways, and what both sides are told when the token ends; the frames are written by hand."""
+"""After a 101: bytes both ways, and the close frames when the token expires; the tests write frames by hand."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A quarter of an hour of a sidecar, told in a second: good traffic, and what goes wrong in it, for the page and its pictures."""
+"""A quarter of an hour of a sidecar, played in a second: valid traffic and an incident, for the page and its pictures."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""curl through the sidecar: what people type, and what libcurl does in so many programs."""
+"""curl through the sidecar: common commands, and the behaviour of libcurl in other programs."""
 
 import asyncio
 import gzip

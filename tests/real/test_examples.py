@@ -1,4 +1,4 @@
-"""The backends of deploy/examples behind a sidecar: each reads what was verified, and refuses what did not come through.
+"""The backends of deploy/examples behind a sidecar: each reads verified identities, and refuses direct requests.
 
 Not run here: Cuba and Spring, which Debian does not have, and Go, whose tools are large.
 """

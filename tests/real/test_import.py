@@ -1,4 +1,4 @@
-"""Configurations of Envoy and what `jwt-sidecar import` makes of them: whoever gets in here gets in there, too.
+"""Configurations of Envoy and their conversion by `jwt-sidecar import`: it accepts no request that Envoy refuses.
 
 One Envoy has the listeners of all configurations, each at a socket in the file system; each result is a sidecar in this process.
 """

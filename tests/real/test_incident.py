@@ -1,4 +1,4 @@
-"""Three incidents, each understood from the admin page alone: what an operator asks, and what the page says."""
+"""Three incidents, each explained by the admin page alone: the operator's questions and the page's answers."""
 
 import re
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""An operator's day: two issuers, a real Prometheus with the shipped alerts, and only what the product says about itself.
+"""An operator's day: two issuers, a real Prometheus with the shipped alerts, and only the product's own output.
 
 Durations of the alerts are sixty times shorter here: minutes are seconds.
 """

@@ -1,4 +1,4 @@
-"""The page of the admin listener in a real Chromium: what it shows, by mouse and by keyboard, on a phone, in light and dark."""
+"""The admin page in a real Chromium: its content, by mouse and by keyboard, on a phone, in light and dark."""
 
 import asyncio
 import os

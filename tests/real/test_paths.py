@@ -1,4 +1,4 @@
-"""What real programs take a path for: always one of its readings, and no rule lets in what is closed to a reading of theirs."""
+"""Real programs read a path as one of its readings, and no rule accepts a path that is closed by another reading."""
 
 import asyncio
 import json

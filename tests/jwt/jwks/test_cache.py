@@ -1,4 +1,4 @@
-"""The keys of an issuer over time: kept through its bad days, fetched no more often than it takes."""
+"""The keys of an issuer over time: kept through outages, and fetched no more often than necessary."""
 
 import asyncio
 import logging

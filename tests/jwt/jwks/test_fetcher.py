@@ -1,4 +1,4 @@
-"""Key sets over HTTP and from files; whatever goes wrong is said in our own words and replaces nothing."""
+"""Key sets over HTTP and from files; every failure has a plain text and replaces nothing."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A JWK becomes a key that verifies with its own algorithms alone, or is left out for a reason."""
+"""A JWK becomes a key for its own algorithms only, or is skipped with a reason."""
 
 from collections.abc import Callable
 from hashlib import sha1, sha256

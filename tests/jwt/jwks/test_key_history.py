@@ -1,4 +1,4 @@
-"""What an issuer's keys were: those that it took out, those that an earlier process saved; and its clock."""
+"""Removed keys and their grace periods, keys that an earlier process saved, and the issuer's clock."""
 
 import asyncio
 import json

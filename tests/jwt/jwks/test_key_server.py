@@ -1,4 +1,4 @@
-"""How the server of an issuer's keys is reached: its TLS, what is sent to it, the proxy on the way, and its clock."""
+"""Requests to the server of an issuer's keys: TLS, headers, the egress proxy, and the clock."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a token claims, and how its claims look in headers."""
+"""The claims of a token, and their identity headers."""
 
 import json
 from typing import Any

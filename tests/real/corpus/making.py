@@ -1,4 +1,4 @@
-"""What the requests of the corpus are made of: good tokens, and tokens that are signed whatever they say."""
+"""The parts of the corpus: valid tokens, and signed tokens with any content."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Which algorithm, which key, which signature."""
+"""Algorithms, keys and signatures."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Where and how a token comes."""
+"""The places of a token in a request."""
 
 from tests.real.corpus.making import Cases, get, good_token
 

@@ -1,4 +1,4 @@
-"""Answers each line of JSON on stdin with one on stdout: what the decoder makes of it."""
+"""Answers each line of JSON on stdin with one on stdout: the decoder's result."""
 
 import json
 import runpy

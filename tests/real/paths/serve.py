@@ -1,4 +1,4 @@
-"""What Python's servers and parsers take the path of a request for: the answer is a JSON list."""
+"""The readings of a path by Python's servers and parsers: the answer is a JSON list."""
 
 import json
 import os
