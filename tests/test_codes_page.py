@@ -36,7 +36,7 @@ def test_the_keys_that_it_names_exist() -> None:
 
 
 def for_the_admin_page() -> str:
-    """What the page of the admin listener shows of each code, as JSON."""
+    """The texts of each code on the admin page, as JSON."""
     told = {}
     for reason in Reason:
         _, *points = re.split(r"^- ", SECTIONS[reason.code].strip(), flags=re.MULTILINE)

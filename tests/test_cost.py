@@ -36,7 +36,7 @@ def counted() -> dict[str, cost.Cost]:
 
 
 def over(name: str, figures: cost.Cost, budget: dict[str, cost.Cost], noise: float = 1.0) -> list[str]:
-    """What of a kind of request costs more than it may."""
+    """The figures of a kind of request that exceed its budget."""
     return [
         f"{name}: {figure:g} {what}, allowed are {budget[name][what] * noise:.4g}"
         for what, figure in figures.items()

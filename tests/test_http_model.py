@@ -13,7 +13,7 @@ GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
 
 
 def read(steps: Steps[Got], reader: Reader, data: bytes, end: str = "", step: int = 10_000) -> Got | None:
-    """What is read of these bytes, fed so many at a time, and of this end."""
+    """The parsed messages of these bytes, fed in pieces of a size, and of this end."""
     for at in range(0, len(data), step):
         reader.feed(data[at : at + step])
         if (got := finish(steps)) is not None:

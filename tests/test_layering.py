@@ -14,7 +14,7 @@ PURE = (
     *("common.path_pattern", "http", "jwt.token_extractor", "jwt.compact_jws", "jwt.claims"),
     *("policy.routes", "policy.access_policy", "policy.claim_conditions", "policy.identity_headers"),
 )
-"""What these answer depends on what they are given, and on nothing else."""
+"""The results of these modules depend on their arguments only."""
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}
 
 Imports = dict[str, set[str]]

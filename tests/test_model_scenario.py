@@ -150,7 +150,7 @@ async def test_claims_are_encoded_without_loss_and_absent_ones_add_no_header() -
         assert identity(seen) == {"x-jwt-status": "verified"}
 
 
-# What is refused, to the letter
+# Refusals, byte for byte
 
 
 async def test_no_token_is_a_401_with_a_bare_challenge() -> None:

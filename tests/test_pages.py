@@ -52,7 +52,7 @@ def test_every_link_to_a_section_leads_to_one(page: Path) -> None:
 
 
 def sections(page: Path) -> set[str]:
-    """What a link to a section of a page may name."""
+    """The names of a page's sections, for links."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
     )
@@ -164,7 +164,7 @@ async def backend() -> AsyncIterator[str]:
 
 @pytest.fixture
 def directory(tmp_path: Path, issuer: Issuer, backend: str) -> Path:
-    """What the commands find where they run: config.minimal.yaml, with keys that need no network."""
+    """The files for the commands: config.minimal.yaml, with keys that need no network."""
     settings = yaml.safe_load(MINIMAL.read_text())
     settings["issuers"]["zuplo"]["jwks_inline"] = key_set(issuer.keys)
     anywhere = {"listen": "127.0.0.1:0"}
@@ -219,7 +219,7 @@ async def serving(config: Path) -> AsyncIterator[tuple[str, str]]:
 
 
 async def output(line: str, directory: Path, environ: dict[str, str]) -> tuple[str, int]:
-    """What a line prints in a shell, and its exit code."""
+    """The output of a line in a shell, and its exit code."""
     process = await asyncio.create_subprocess_shell(
         f"set -o pipefail; {line}", stdout=asyncio.subprocess.PIPE, cwd=directory, env=environ, executable="/bin/bash"
     )

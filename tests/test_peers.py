@@ -363,7 +363,7 @@ async def test_the_issuer_breaks_off_at_the_configured_byte() -> None:
             await fetch(issuer.address, request(target=JWKS))
 
 
-# What the kernel holds
+# Bytes in the kernel
 
 
 async def test_unread_bytes_in_the_kernel_are_distinguished_from_read_ones() -> None:

@@ -114,7 +114,7 @@ def test_an_invalid_entry_is_refused_with_the_valid_form(document: object, probl
     assert str(caught.value) == problem
 
 
-# What is denied
+# Denied tokens
 
 
 def test_an_empty_list_denies_nothing(denylist: DenyList) -> None:

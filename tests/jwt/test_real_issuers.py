@@ -491,7 +491,7 @@ async def test_one_issuer_may_have_several_places_of_keys(tmp_path: Path, clock:
         await only_the_right_one(sidecar, shaped(clock, "ES256"))
         await only_the_right_one(sidecar, shaped(clock, "RS256"))
         verifier = sidecar.assembly.handler.verifier
-        for alg, name in (("ES256", "p-256-a"), ("RS256", "rsa-a")):  # a public key is never taken for a secret
+        for alg, name in (("ES256", "p-256-a"), ("RS256", "rsa-a")):  # a public key never counts as a secret
             forged = tokens.sign(tokens.public_pem(alg), "HS256", {"kid": name}, tokens.claims(iss=ISS, exp=2**33))
             assert (await refusal(verifier, forged)).reason.code == "signature_invalid"
 

@@ -161,7 +161,7 @@ def test_other_places_than_headers_are_known_so_that_their_tokens_can_be_taken_o
     assert TokenSources([ACCESS_TOKEN]).only_in_headers is False
 
 
-# What is sent on
+# Forwarded values
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ EVIL = tokens.key("RS256", "evil")
 EVIL_JWK = tokens.jwk(EVIL, kid="rsa-a")
 
 
-# Tokens that are believed
+# Accepted tokens
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
@@ -659,7 +659,7 @@ async def test_a_remembered_token_is_not_served_when_its_issuers_keys_are_too_ol
 
 @in_its_time
 async def test_a_token_that_is_verified_again_has_the_claims_that_it_had(issuers: Issuers, clock: HandClock) -> None:
-    """What was rendered and minted for it is not made again by whoever waited for the same keys; another key vouches anew."""
+    """Requests that waited for the same keys share rendered headers and minted tokens; another key needs new ones."""
     token = good("RS256", header={"kid": ABSENT})
     first = await issuers.verify(token)
     assert await issuers.verify(token) is first
@@ -739,7 +739,7 @@ async def test_an_expired_token_that_keeps_coming_is_verified_once(issuers: Issu
     with pytest.raises(Rejection, match="token_expired") as caught:
         issuers.verifier.known(digest(sent(token)))
     assert caught.value.details == "The token expired 61 min ago."
-    assert tuple(issuers.verifier.cache)[:2] == (2, 1), "each look at what is remembered is a hit"
+    assert tuple(issuers.verifier.cache)[:2] == (2, 1), "each use of a remembered token is a hit"
 
 
 @in_its_time

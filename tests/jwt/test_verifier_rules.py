@@ -130,7 +130,7 @@ async def test_the_key_is_not_told_before_it_has_verified() -> None:
     assert seen.key is None
 
 
-# What is told about a header that cannot be used, and what is counted
+# Invalid headers, and the counters
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def fill(log: AccessLog, size: int) -> int:
 
 
 def taken(reading: int) -> bytes:
-    """What is in the pipe."""
+    """The content of the pipe."""
     pieces = []
     while True:
         try:

@@ -119,7 +119,7 @@ async def test_the_counters_match_the_sent_requests() -> None:
 
 
 async def test_the_values_of_labels_are_closed_sets() -> None:
-    """Clients cannot fill the memory of whoever scrapes this."""
+    """Clients cannot fill the memory of Prometheus."""
     async with running(routes=ROUTES) as stack:
         await send_some(stack)
         for number in range(20):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-PATIENCE_S = 20.0  # no wait is meant to come near it: whoever does has hung, and the test says where
+PATIENCE_S = 20.0  # no wait should come near it: a longer one has hung, and the test says where
 
 
 class Impatient(AssertionError):

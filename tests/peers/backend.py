@@ -195,7 +195,7 @@ class RawBackend:
         await self._connections.reach(n)
 
     async def disconnected(self, n: int = 1) -> None:
-        """Wait until n connections have ended, whoever ended them; also while a handler is at work."""
+        """Wait until n connections have closed, by either side; also while a handler runs."""
         await self._disconnections.reach(n)
 
     async def go_down(self) -> None:

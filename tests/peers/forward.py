@@ -21,7 +21,7 @@ class ForwardProxy(RawBackend):
         super().__init__(self._forward)
         self.places = places
         self.status = status
-        """What it answers instead of forwarding, unless 200."""
+        """The status of its answers in place of forwarding, unless 200."""
 
     @property
     def asked(self) -> list[str]:
@@ -80,7 +80,7 @@ class Balancer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its address."""
         return f"http://{self.address[0]}:{self.address[1]}"
 
     async def __aenter__(self) -> Self:

@@ -25,7 +25,7 @@ from tests.peers.wire import reset, response
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer to a fetch. The defaults are a good answer with an empty body."""
+    """The answer to a fetch. The default is a valid answer with an empty body."""
 
     status: int = 200
     body: bytes = b""
@@ -108,7 +108,7 @@ class ScriptedIssuer(RawBackend):
 
     @property
     def jwks_uri(self) -> str:
-        """Where its key set is."""
+        """The URL of its key set."""
         return f"{self.url}{self.jwks_path}"
 
     def token(self, alg: str = "RS256", *, name: str | None = None, **over: Any) -> str:

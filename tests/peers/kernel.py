@@ -121,7 +121,7 @@ def narrow(writer: asyncio.StreamWriter, buffer: int = 4096) -> None:
 
 
 async def still(moved: Callable[[], int], ask: Callable[[], Awaitable[object]]) -> int:
-    """What `moved` counts, once it has stayed the same while `ask` was answered STILL times."""
+    """The count of `moved`, after it stayed the same while `ask` was answered STILL times."""
     last, same = moved(), 0
     while same < STILL:
         await ask()

@@ -13,7 +13,7 @@ Address = tuple[str, int]
 
 
 class Load:
-    """What the clients have seen: `answers` by status, and `failed`: requests without an answer, connections refused."""
+    """The results of the clients: `answers` by status, and `failed`: requests without an answer, refused connections."""
 
     def __init__(self, where: Callable[[], Address], raw: bytes) -> None:
         self.answers: Counter[int] = Counter()

@@ -36,7 +36,7 @@ class Line(asyncio.Transport):
         protocol.connection_made(self)
 
     def say(self, data: bytes) -> None:
-        """What comes by it; once it is read."""
+        """The received bytes; each is returned once."""
         self._unread += data
         while self._reading and self._unread and (self.is_tls or not self.closed):
             room = self._protocol.get_buffer(-1)

@@ -85,7 +85,7 @@ class Program:
             return await self.process.wait()
 
     async def told(self) -> list[str]:
-        """What it wrote to stderr that looks like a failure."""
+        """The lines on its stderr that look like a failure."""
         await self._reading
         return [line for line in self.lines if re.search("Traceback|ERROR|CRITICAL|Error|never retrieved", line)]
 
@@ -152,7 +152,7 @@ async def limited(file: Path, limits: str, issuer: ScriptedIssuer, backend: RawB
 
 
 async def accepts(address: tuple[str, int]) -> bool:
-    """Does anybody listen there?"""
+    """Does a program listen there?"""
     try:
         async with RawClient.to(address):
             return True

@@ -29,7 +29,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | Ed25519PrivateKey
 Key = PrivateKey | bytes | None
-"""What signs: a private key, a secret (HS*), or nothing (`none`)."""
+"""A signer: a private key, a secret (HS*), or nothing (`none`)."""
 
 _CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 _CURVE_OF = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}

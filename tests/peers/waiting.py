@@ -1,4 +1,4 @@
-"""The verifier and its key sets as they are asked in tests: by whoever waits for the keys, as the proxy does."""
+"""The verifier and its key sets for tests: a caller that waits for keys, as the proxy does."""
 
 from collections.abc import Collection
 

@@ -37,7 +37,7 @@ class Truncated(Exception):
 
 
 class Message:
-    """What requests and responses have in common."""
+    """The common part of requests and responses."""
 
     headers: Headers
 
@@ -185,7 +185,7 @@ async def _read_chunked(reader: asyncio.StreamReader) -> tuple[bytes, bytes, Hea
 
 
 async def whole(reading: Awaitable[bytes], before: Iterable[bytes] = ()) -> bytes:
-    """What was asked for, or Truncated with `before` and what came of it."""
+    """The wanted bytes, or Truncated with `before` and the received part."""
     try:
         return await reading
     except asyncio.IncompleteReadError as error:

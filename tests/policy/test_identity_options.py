@@ -260,7 +260,7 @@ def test_names_with_other_characters_are_dropped_refused_or_sent_on_unless_they_
         assert {name: fate_of(name, policy) for name in NAMES} == expected
     policy = RequestHeaderPolicy({"te", "x-user"}, underscores="reject")
     for name in NAMES:
-        for _ in range(2):  # and again: what is refused is not remembered as something else
+        for _ in range(2):  # twice: a refusal is not remembered as another result
             assert fate_of(name, policy) == ("drop" if name == "te" else REFUSE)
 
 

@@ -25,7 +25,7 @@ def config(**settings: Any) -> Any:
 
 
 async def told(stack: Stack, raw: bytes) -> dict[str, str | None]:
-    """What the backend is told of a request that is let in."""
+    """The identity headers of a request that is accepted in report mode."""
     number = len(stack.backend.requests) + 1
     answer = await stack.fetch(raw)
     assert answer.status == 200, answer.raw

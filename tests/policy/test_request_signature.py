@@ -79,7 +79,7 @@ def test_only_so_many_sets_of_headers_are_remembered() -> None:
 
 
 def verified(received: Request, header: str = "x-jwt-signature", *others: str) -> bool:
-    """What a backend does: the time is left to the tests above."""
+    """Verify as a backend does; other tests check the time."""
     return signed_for(received.method, received.target, received, header, *others)
 
 

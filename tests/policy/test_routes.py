@@ -552,7 +552,7 @@ def test_a_character_that_is_not_read_is_named(path: str, details: str) -> None:
     assert caught.value.details == details
 
 
-# What programs do to a path, one at a time, in any order and as often as they like. Written here again on purpose.
+# The changes that programs make to a path, one at a time, in any order and number. Written a second time on purpose.
 
 
 def dots_resolved(path: str, *, above: bool = False) -> str:
@@ -720,7 +720,7 @@ def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> N
 @example("/public/../../public/closed", "/public")
 @example("/public/x/../../../public", "/public")
 def test_no_program_reads_what_is_left_of_a_path_as_another_rules(path: str, prefix: str) -> None:
-    """What the backend makes of what it sees is open to the plain request for just that."""
+    """A plain request for each reading of the backend's path is accepted too."""
     stripped = Route("/public/*", auth=Auth.NONE, strip_prefix=prefix) if prefix.startswith("/public") else Route(
         f"{prefix}/*", strip_prefix=prefix
     )  # fmt: skip

@@ -44,7 +44,7 @@ TINY = b"1\r\nx\r\n" * 10_000
 
 @dataclass
 class Flood:
-    """What each connection sends: `first` once, and then `again` as long as it is taken; answers are read and dropped."""
+    """The bytes of each connection: `first` once, then `again` as long as it is read; answers are dropped."""
 
     first: bytes = b""
     again: bytes = b""
@@ -147,7 +147,7 @@ async def _read_slowly(proxy: Address, raw: bytes) -> None:
 
 
 def put_under(name: str, proxy: Address, token: bytes, forged: bytes) -> None:
-    """The process of a load: for ever."""
+    """The process of a load, until it is killed."""
     os.nice(NICE)
 
     def filled(raw: bytes) -> bytes:
@@ -205,7 +205,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def answer_all(where: Connection) -> None:
-    """The process of the backend: for ever."""
+    """The process of the backend, until it is killed."""
     os.nice(NICE)
 
     async def run() -> None:
@@ -216,7 +216,7 @@ def answer_all(where: Connection) -> None:
     uvloop.run(run())
 
 
-# Who looks on
+# The bystander
 
 
 @dataclass

@@ -147,7 +147,7 @@ class Fuzz:
         return
 
     async def begin(self) -> None:
-        """Do what runs for ever."""
+        """Run a background task."""
         await self.live.prepare()
         self.live.begin()
 

@@ -166,7 +166,7 @@ def _body(random: Random) -> tuple[list[bytes], bytes]:
 
 
 def answers(random: Random) -> bytes:
-    """What a backend says to one request."""
+    """A backend's answer to one request."""
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * random.choice((0, 0, 0, 1, 3))
     framing, body = _body(random)
     lines = [random.choice(_ANSWER_LINES).encode("latin-1") for _ in range(random.choice((0, 0, 1, 2)))]

@@ -65,7 +65,7 @@ class Tap(asyncio.Protocol):
 
 
 class Log(logging.Handler):
-    """What was logged since it was last cleared."""
+    """The log since it was last cleared."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -201,7 +201,7 @@ class Stack:
             await self._again(name, sent, received)
 
     async def _again(self, name: str, sent: bytes, first: bytes) -> None:
-        """What keeps coming, byte for byte, gets the same answers, whatever of it is remembered by then. Raises Broken."""
+        """Equal bytes get equal answers, whether or not they are remembered. Raises Broken."""
         expected = [_told(answer) for answer in await read_answers(first, head=b"HEAD" in sent)]
         for _ in range(2):
             received, _ = await self._converse([sent], reset=False)
@@ -287,7 +287,7 @@ class Stack:
         await self.probe()
 
     def forget(self) -> None:
-        """What a broken case left behind is not the next one's."""
+        """Clear the state that a broken case left."""
         self.backend.requests.clear()
         self.backend.failures.clear()
         self.log.lines.clear()

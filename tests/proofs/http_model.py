@@ -64,7 +64,7 @@ class Head:
 
     @property
     def options(self) -> set[str]:
-        """What `Connection` lists, in lower case."""
+        """The members of `Connection`, in lower case."""
         return {option.strip().lower() for value in self.all("connection") for option in value.split(",")} - {""}
 
     @property
@@ -121,7 +121,7 @@ def framing(read: Head, method: str = "") -> tuple[str, int]:
 
 
 def finish(steps: Steps[Got]) -> Got | None:
-    """What was read, or None where more bytes are needed."""
+    """The parsed message, or None if more bytes are needed."""
     try:
         next(steps)
     except StopIteration as end:

@@ -70,7 +70,7 @@ class Judge:
             await source.fetch_now()
 
     def claims(self, token: bytes) -> Claims:
-        """What the verifier says. Raises Rejection; that it would wait for somebody is an AssertionError."""
+        """The verifier's result. Raises Rejection, and AssertionError if it would wait for keys."""
         try:
             return self.verifier.verify(token)
         except KeysAwaited as keys:
@@ -93,7 +93,7 @@ class Judge:
         assert cached(self.verifier, odd.token) is claims, "accepted, but not remembered"
         signing_input = odd.token.rpartition(b".")[0]
         owner = odd.owner if signing_input == odd.signing_input else SIGNED.get(signing_input)
-        assert claims.issuer == owner, f"{owner} signed it, {claims.issuer} is believed to have"
+        assert claims.issuer == owner, f"{owner} signed it, the verifier names {claims.issuer}"
         parts = tokens.parts(odd.token.decode())
         assert ".".join(map(b64, parts)).encode() == odd.token, "a second spelling"
         assert claims.payload_segment == signing_input.partition(b".")[2], "other bytes than were signed"

@@ -196,7 +196,7 @@ TESTS_OF = {
 Line = tuple[str, int]
 Swap = list[tuple[CodeType, CodeType]]
 Outcome = str | None
-"""Who killed a mutant: a test, or `timeout`, or `crash`; None: it survived."""
+"""The killer of a mutant: a test, `timeout` or `crash`; None: it survived."""
 
 
 def main() -> int:

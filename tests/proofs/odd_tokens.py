@@ -55,7 +55,7 @@ def good(signer: Signer) -> str:
 
 GOOD = [good(signer).encode() for signer in SIGNERS if signer.owner is not None]
 SIGNED = {token.rpartition(b".")[0]: signer.owner for token, signer in zip(GOOD, SIGNERS, strict=False)}
-"""What was signed -> by whom, for the tokens of GOOD."""
+"""Signed part -> signer, for the tokens of GOOD."""
 assert all(signer.owner for signer in SIGNERS[: len(GOOD)]), "those of nobody come last"
 
 NAMES = (
@@ -74,7 +74,7 @@ VALUES: tuple[Any, ...] = (
     {"a": {"b": [None]}},
 )  # fmt: skip
 NO_VALUES = (float("nan"), float("inf"), float("-inf"), "\ud800", DEEP)
-"""What JSON cannot say, or no token may."""
+"""Texts that are not JSON, or not allowed in a token."""
 PIECES = (
     b".", b"..", b"=", b"==", b"A", b"AA", b"-", b"_", b"+", b"/", b" ", b"\t", b"\0", b"\n", b"\x80", b"\xff",
     b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u0000", b"\\ud800", b"null", b"NaN", b"1e999", b"9" * 400, b"9" * 5000,

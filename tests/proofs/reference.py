@@ -300,7 +300,7 @@ def _trailers(raw: bytes, at: int, limits: Limits, body: bytes) -> int:
         _field(line)
 
 
-# What goes on
+# Forwarded heads
 
 
 def _options(fields: list[tuple[bytes, bytes]]) -> set[bytes]:

@@ -97,7 +97,7 @@ class Pod:
 
     @property
     def port(self) -> int:
-        """Where clients are served."""
+        """The address for clients."""
         return int(sidecar_of(self._spec)["ports"][0]["containerPort"])
 
     async def start(self) -> None:

@@ -72,7 +72,7 @@ class Slow:
         self.taken = 0
 
     async def head(self) -> None:
-        """A head that comes byte by byte; whoever sends so is to be cut off, and comes again."""
+        """A head that comes byte by byte; its sender must be cut off, and connects again."""
         raw = request("GET", "/", token=self._token)
         await self._again_and_again("heads cut off", lambda writer: self._drip(writer, raw, 1, 0.5))
 
@@ -120,7 +120,7 @@ class Slow:
 
 
 async def ordinary(address: Address, raw: bytes, latencies: list[float], failed: Counter[str]) -> None:
-    """One request after the other, for ever."""
+    """One request after the other, until cancelled."""
     while True:
         [client] = await idle_clients(address, raw, 1)
         try:

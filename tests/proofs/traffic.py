@@ -84,7 +84,7 @@ class Sidecar:
         self.process.send_signal(signal.SIGHUP)
 
     def complaints(self) -> list[str]:
-        """What must not be in its log."""
+        """The lines that its log must not have."""
         pattern = "event=bug|Traceback|config_kept|never retrieved|CRITICAL"
         return [line for line in self._log.read_text(errors="replace").splitlines() if re.search(pattern, line)]
 
@@ -95,7 +95,7 @@ class Sidecar:
 
     @property
     def memory_mib(self) -> float:
-        """What is resident."""
+        """The resident memory."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
@@ -241,7 +241,7 @@ class Run:
 
 @dataclass
 class Memory:
-    """What the process held: when it was warm, at the most, and at last."""
+    """The memory of the process: warm, at the most, and at the end."""
 
     warm: float = math.nan
     peak: float = 0.0

@@ -31,7 +31,7 @@ class Wrong(Exception):
 
 
 class Wire(asyncio.Protocol):
-    """One side of a connection: what came is in `reader`."""
+    """One side of a connection; `reader` has the received bytes."""
 
     def __init__(self, keep: int = 0, made: Callable[["Wire"], None] | None = None) -> None:
         self.reader = Reader()
@@ -416,7 +416,7 @@ class Client:
             raise Wrong(f"the connection ended ({self.wire.reader.end}) before the answer to {rest[0].id}")
 
     def _broke_off(self, case: Case, at: int, error: Truncated) -> None:
-        """The connection ended within an answer: that may be, but what came is right. Raises Wrong."""
+        """The connection ended within an answer: that is allowed, but the received part must be right. Raises Wrong."""
         self._figures["answers that broke off"] += 1
         if not self._left and not any(one.script.may_fail or one.late for one in self._connection.cases[at:]):
             raise Wrong(f"the answer to {case.id} broke off: {error}")

@@ -20,7 +20,7 @@ STRAY = (
     b"HTTP/1.1 200 OK\r\nContent-Le",
     b"stray bytes, and no HTTP",
 )
-"""What a backend says behind its answer, though nobody asked."""
+"""Bytes of a backend after its answer, without a request."""
 PIPELINES = (0, 0, 0, 0, 16, 31, 32, 33, 34, 64, 65)
 """How many requests are pipelined: 0 for any number from 20 to 80, or around those at which readers like to stop."""
 STYLES: dict[str, float] = {"named": 30, "same": 25, "traced": 10, "marked": 35}
@@ -39,7 +39,7 @@ _REASONS = {200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 4
 
 @dataclass
 class Script:
-    """What the backend does with a request: pieces, each with the pause before it, and then `ending` (keep, close, reset)."""
+    """The backend's script for a request: pieces, each after a pause, and then `ending` (keep, close, reset)."""
 
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     status: int = 200

@@ -141,7 +141,7 @@ class Secrets(logging.Handler):
         self._told.append(text)
 
     def leaked(self) -> list[str]:
-        """What holds a part of a token."""
+        """The texts that hold a part of a token."""
         parts = {token[at : at + SMALLEST_LEAK] for token in self.tokens for at in range(len(token) - SMALLEST_LEAK)}
         return [text for text in self._told if any(text[at : at + SMALLEST_LEAK] in parts for at in range(len(text)))]
 

@@ -17,7 +17,7 @@ from tests.proxy.conftest import running
 async def test_it_is_used_again_only_where_it_would_be_behind_the_answer_to_get(
     headers: bytes, connections: int
 ) -> None:
-    """Whoever ends its answer to GET by closing may close behind that to HEAD, too: the next request would meet that."""
+    """A backend that ends a GET by closing may also close after a HEAD, and the next request would meet that."""
     async with (
         running(backend=RawBackend(send(b"HTTP/1.1 200 OK\r\n%b\r\n" % headers))) as stack,
         stack.client() as client,

@@ -23,7 +23,7 @@ class Held:
 
 
 async def come_in(stack: Stack) -> None:
-    """What was sent before has come in by then."""
+    """Wait until earlier bytes have come."""
     for _ in range(2):
         await stack.health("/livez")
 
@@ -131,7 +131,7 @@ LINES = b"Host: a.test\r\nX-Kept: 1\r\n"
 
 @pytest.mark.parametrize("remembered", [False, True], ids=["fresh", "after the same many times"])
 async def test_a_part_of_a_head_is_never_taken_for_a_whole_one(stack: Stack, remembered: bool) -> None:
-    """Whoever sends the beginning of somebody's head alone has sent no request, and gets nothing of that one's."""
+    """A client that sends only the beginning of another client's head has sent no request, and gets no answer of that one."""
     head = b"GET /x HTTP/1.1\r\n" + LINES + stack.credentials + b"\r\n\r\n"
     if remembered:
         async with stack.client() as client:

@@ -51,7 +51,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-# What comes
+# Received bytes
 
 
 @pytest.mark.parametrize(("size", "is_here"), [(60_000, True), (70_000, False)])

@@ -75,7 +75,7 @@ async def test_bytes_after_an_answer_reach_no_client(pieces: int, chunks: bool, 
 
 
 async def test_a_103_that_comes_after_the_answer_ends_the_connection_to_the_backend(stack: Stack) -> None:
-    """Also when nobody waits any more: what comes by an idle connection is no answer to the next request."""
+    """Also without a waiting request: bytes on an idle connection are no answer to the next request."""
     read = asyncio.Event()
     stack.backend.handler = with_behind(response(200, b"hello"), HINT, read)
     async with stack.client() as client:

@@ -22,7 +22,7 @@ def rows(*rows: str) -> pytest.MarkDecorator:
 
 
 async def outcome(stack: Stack, text: str) -> list[object]:
-    """What the client is told, and what the backend gets to see, without what each sidecar has of its own."""
+    """The client's answer and the backend's request, without the values that differ between sidecars."""
     seen = len(stack.backend.requests)
     answers = await stack.converse(stack.raw(text))
     told = [(one.status, one.body.partition(b'"request_id"')[0]) for one in answers]
@@ -78,7 +78,7 @@ async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
 
 
 async def test_equal_heads_on_many_connections_with_and_without_tokens(stack: Stack) -> None:
-    """Whoever sends the lines of another with its own token, or with none, is who its own token says."""
+    """A client that sends another client's lines with its own token, or without one, has its own identity."""
     bob = stack.token(sub="bob")
     who = {"alice": stack.alice, "bob": bob, "nobody": None}
 
@@ -379,7 +379,7 @@ def on_path(handler: Handler) -> Handler:
 
 
 async def relayed(stack: Stack, handler: Handler, method: str, times: int) -> list[object]:
-    """What clients get for the row after so many ANSWERs, and then each other."""
+    """The answers to the row after a number of ANSWERs, and then to each other."""
     stack.backend.handler = on_path(handler)
     told: list[object] = []
     async with stack.client() as client:

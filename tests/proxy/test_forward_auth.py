@@ -31,13 +31,13 @@ FORMS = ("x-forwarded", "x-original", "path")
 
 @asynccontextmanager
 async def asked_by(form: str, **settings: Any) -> AsyncIterator[Stack]:
-    """A sidecar that answers questions of this form, from anybody on this machine."""
+    """A sidecar that answers questions of this form from every program on this machine."""
     defaults = {
         "forward_auth": {"original": form},
         "trusted_proxies": ["127.0.0.0/8"],
         "routes": ROUTES,
         "identity_headers": {"X-JWT-Sub": "sub", "X-JWT-Scope": "scope"},
-        "claims_header": "off",  # it holds the token's payload, which no answer to anybody else may
+        "claims_header": "off",  # it holds the token's payload, which no other answer may hold
     }
     async with running(**defaults | settings) as stack:
         yield stack
@@ -53,7 +53,7 @@ def question(
     headers: list[tuple[str, str]] | None = None,
     path: str = "/auth",
 ) -> bytes:
-    """What a front proxy sends to ask about a request."""
+    """A front proxy's question about a request."""
     said = {
         "x-forwarded": [("X-Forwarded-Method", method), ("X-Forwarded-Uri", target), ("X-Forwarded-Host", host)],
         "x-original": [("X-Original-Method", method), ("X-Original-URI", target)],

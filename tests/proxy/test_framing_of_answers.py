@@ -68,7 +68,7 @@ async def test_a_refused_answer_is_a_502_and_its_rule_is_kept_for_operators(stac
 
 
 def told(kept: dict[str, Any]) -> str:
-    """What a refusal says beyond what every one of its code does."""
+    """The part of a refusal that its code alone does not have."""
     common = {"time", "request_id", "method", "path", "route", "mode", "status", "code", "error", "issuer", "peer"}
     return str({name: value for name, value in kept.items() if name not in common})
 
@@ -94,7 +94,7 @@ async def test_other_details_do_not_name_the_broken_rule(stack: Stack, raw: str,
 
 
 def unique(answer: Response) -> dict[str, Any]:
-    """What an answer says, without what it has of its own."""
+    """An answer without its own id and date."""
     said: dict[str, Any] = answer.json()
     del said["request_id"]
     return said
@@ -133,7 +133,7 @@ async def test_the_limits_of_an_answers_head_are_configured(
         assert (await stack.fetch(stack.good())).status == status
 
 
-# Where an answer ends
+# The end of an answer
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
@@ -141,7 +141,7 @@ async def test_the_limits_of_an_answers_head_are_configured(
 async def test_an_answer_over_tls_without_a_length_is_whole_only_with_a_close_notify(
     tmp_path: Path, version: str, ends_well: bool
 ) -> None:
-    """RFC 9112 section 9.8: a TCP end alone may be anybody's."""
+    """RFC 9112 section 9.8: an attacker can forge a TCP end."""
 
     async def handler(_request: Request, writer: Any) -> None:
         writer.write(response(200, b"hello", sized=False))
@@ -186,7 +186,7 @@ TRAILERS = {
 
 @pytest.mark.parametrize("trailers", TRAILERS.values(), ids=TRAILERS)
 async def test_trailers_of_an_answer_have_the_limit_of_its_head(trailers: list[tuple[str, str]]) -> None:
-    """The body has gone out by then, so that what is left is to break off."""
+    """The body has been sent by then, so the connection must be reset."""
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with (
         running(backend=RawBackend(send(head + chunked([b"hello"], trailers)))) as stack,

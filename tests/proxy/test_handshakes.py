@@ -49,7 +49,7 @@ async def switches(_request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 def assert_ordinary(seen: list[Request]) -> None:
-    """What the backend got of a handshake that is none."""
+    """The request at the backend after an incomplete handshake."""
     for one in seen:
         assert one.get("upgrade") is None
         assert "upgrade" not in (one.get("connection") or "").lower()

@@ -13,7 +13,7 @@ from tests.proxy.conftest import Stack, ok, running
 
 ON_EVERY_LOOP = True
 
-# What is asked for, as (path, token?, status): a refusal, an answer to a front proxy, a page of our own, a backend's answer.
+# Requests as (path, token?, status): a refusal, an answer to a front proxy, one of the sidecar's pages, a backend's answer.
 OWN = {"refusal": ("/x", False, 401), "question": ("/auth/public/x", False, 200), "page": ("/page", False, 404)}
 KINDS = {**OWN, "backend": ("/x", True, 200)}
 LAST = {"asks for the end": [("Connection", "close")], "would go on in another protocol": WEBSOCKET}

@@ -29,7 +29,7 @@ def old(method: str, path: str, *, keep: bool) -> bytes:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_keep_alive_request_of_http_1_0_is_answered_or_closed(kind: str, method: str) -> None:
-    """What `ab -k` needs: without one of both it waits for ever."""
+    """`ab -k` needs one of both, or it never ends."""
     path, status = KINDS[kind]
     async with running(**SETTINGS) as stack, stack.client() as client:
         for _ in range(3):
@@ -51,7 +51,7 @@ async def test_http_1_0_without_keep_alive_is_closed(kind: str) -> None:
 
 
 async def test_a_refusal_that_ends_the_connection_says_so() -> None:
-    """Where a body has not been read, nobody may go on, whatever he asks for."""
+    """After an unread body the connection never persists."""
     async with running(**SETTINGS) as stack, stack.client() as client:
         stack.backend.handler = ok
         raw = old("POST", "/x", keep=True).replace(b"\r\n\r\n", b"\r\nContent-Length: 100000\r\n\r\n")

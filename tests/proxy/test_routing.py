@@ -162,7 +162,7 @@ async def test_a_route_can_ask_preflights_for_a_token_and_a_closed_one_stays_clo
         assert await code(stack, request("OPTIONS", "/closed", headers=PREFLIGHT)) == (403, "route_denied")
 
 
-# What is sent on
+# Forwarded requests
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Joined:
             return await self.reader.readexactly(n)
 
     async def rest(self) -> bytes:
-        """What else comes to the backend until the end."""
+        """The further bytes at the backend until the end."""
         async with patience("the end"):
             return await self.reader.read()
 

@@ -37,7 +37,7 @@ async def turns() -> None:
 
 
 class Proxy:
-    """What is between the clients' lines and those of the backend: a whole sidecar, but for its sockets."""
+    """A whole sidecar without its sockets."""
 
     def __init__(self, live: Live, listener: Listener) -> None:
         self.live = live

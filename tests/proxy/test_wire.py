@@ -675,7 +675,7 @@ async def test_methods_with_a_token_cross(stack: Stack, method: str, feed: str) 
     assert (await forwarded(stack, f"{method} /x HTTP/1.1\nHost: sidecar.test\nALICE\n\n", feed)).method == method
 
 
-# What follows a request on its connection
+# Bytes after a request
 
 
 def hidden(stack: Stack, target: str = "/smuggled") -> bytes:

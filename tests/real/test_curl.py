@@ -25,7 +25,7 @@ TWO_MB = os.urandom(2_000_000)  # curl sends `Expect: 100-continue` with more th
 
 @dataclass
 class Result:
-    """What a curl did: its exit code, what it wrote, what it told with `-v`."""
+    """The result of a curl: its exit code, its output, its log of `-v`."""
 
     code: int
     output: bytes

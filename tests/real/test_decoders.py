@@ -46,7 +46,7 @@ class Decoder:
         self._process = process
 
     def ask(self, what: str, *arguments: Any) -> Any:
-        """What its function answers. Bytes are sent in hexadecimal; the process gives them their form in its language."""
+        """The result of its function. Bytes are sent in hexadecimal; the process converts them."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         hexed = [argument.hex() if isinstance(argument, bytes) else argument for argument in arguments]
@@ -138,7 +138,7 @@ def minted(claims: dict[str, Any], key: SigningKey = KEY) -> str:
 
 
 def accepted(decoder: Decoder, token: str, **over: Any) -> Any:
-    """What the decoder makes of an assertion, at EPOCH."""
+    """The decoder's result for an assertion at EPOCH."""
     asked = {"keys": KEYS, "issuer": "jwt-sidecar", "audience": "my-backend", "now": int(EPOCH), **over}
     return decoder.ask("assertion", token, asked["keys"], asked["issuer"], asked["audience"], asked["now"])
 
@@ -159,7 +159,7 @@ GOOD = minted({"iss": "https://idp.example/", "sub": "alice"})
 
 
 def forged(**header: Any) -> str:
-    """With the good payload, and a signature that anybody can make."""
+    """With the valid payload, and a signature without the key."""
     other = tokens.key("EdDSA")
     return tokens.sign(other, "EdDSA", {"kid": KEY.kid, **header}, tokens.parts(GOOD)[1])
 

@@ -44,7 +44,7 @@ Outcome = dict[str, str]
 async def outcomes(
     need: Need, sidecar: StartSidecar, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[dict[str, tuple[Outcome, Outcome]]]:
-    """What became of every request of the corpus: with the sidecar, and with Envoy."""
+    """The result of every request of the corpus, with the sidecar and with Envoy."""
     need(str(envoy.BINARY), "python -c 'from benchmarks.peers import envoy; envoy.version()' installs it")
     async with ScriptedIssuer() as publisher, RawBackend() as backend:
         publisher.keys = KEYS

@@ -58,7 +58,7 @@ def requests(row: Row) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def providers(row: Row) -> list[Json]:
-    """What an operator of Envoy would write: a provider for each `iss`, since each has one."""
+    """A configuration of Envoy: a provider for each `iss`."""
     (issuer,) = configured(row).issuers.values()
     tenants = yaml.safe_load(row.lines).popitem()[1].get("tenant")
     place = issuer.token_from[0]
@@ -103,7 +103,7 @@ def configured_envoy(port: int, backend: RawBackend) -> Json:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def outcomes(need: Need, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outcomes]:
-    """What became of every request: with a sidecar of that provider alone, and with Envoy."""
+    """The result of every request, with a sidecar of that provider alone and with Envoy."""
     need(str(envoy.BINARY), "python -c 'from benchmarks.peers import envoy; envoy.version()' installs it")
     async with RawBackend() as backend:
         setting = Setting(tmp_path_factory.mktemp("providers"), backend.address[1], ())

@@ -33,7 +33,7 @@ JOSE = HERE / "idp" / "node_modules" / "jose"
 
 
 class Scenario(NamedTuple):
-    """Where the gateway is, alice's API key, and what passes before the sidecar and before the backend."""
+    """The gateway's address, alice's API key, and the traffic before the sidecar and before the backend."""
 
     url: str
     alice: str
@@ -76,7 +76,7 @@ def place(url: str) -> tuple[str, int]:
 
 
 async def output(*command: str, stdin: str = "") -> str:
-    """What a program writes; it must end well."""
+    """The output of a program, which must end with 0."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -121,7 +121,7 @@ class Sidecar(Program):
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     async def said(self, capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, str]:
-        """What a command says about this process: exit code and output."""
+        """The exit code and output of a command about this process."""
         code = await asyncio.to_thread(main, [*command, "--pid", str(self.process.pid)])
         captured = capsys.readouterr()
         return code, captured.out + captured.err

@@ -94,7 +94,7 @@ async def browser(need: Need) -> "AsyncIterator[Browser]":
 
 @asynccontextmanager
 async def looking(browser: "Browser", stack: Stack, *, ending: str = "", **options: Any) -> "AsyncIterator[Page]":
-    """The page, loaded and alive. At the end nothing may have been complained of, nor asked of anybody else."""
+    """The loaded page. At the end there must be no error and no request to another host."""
     host, port = stack.sidecar.admin_address
     origin = f"http://{host}:{port}/"
     async with await browser.new_context(**options) as context:
@@ -129,7 +129,7 @@ async def shown(page: "Page", selector: str, pattern: str) -> str:
 
 
 async def refused(page: "Page") -> list[str]:
-    """What the heads of the listed refusals say, without their time."""
+    """The summaries of the listed refusals, without their time."""
     texts = await page.locator("#refusal-list summary").all_inner_texts()
     return [re.sub(r"\s+", " ", text).strip().partition(" ")[2] for text in texts]
 

@@ -220,7 +220,7 @@ async def nginx(binary: str, directory: Path) -> AsyncIterator[str]:
 
 
 class Asked:
-    """What a program takes paths for, each asked once."""
+    """A program's readings of paths, each requested once."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -256,7 +256,7 @@ async def test_a_program_takes_a_path_for_one_of_its_readings(asked: Asked) -> N
 
 
 async def test_no_path_reaches_a_closed_resource_of_a_program(asked: Asked) -> None:
-    """With random rules and prefixes: what is let in is what a plain request for the same may have."""
+    """With random rules and prefixes: an accepted path reaches only resources that a plain request may reach."""
     chance = random.Random(18)
     otherwise = Route("/*", auth=Auth.DENY)
     let_in = 0

@@ -609,7 +609,7 @@ async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandCloc
         assert issuer.asked_at == pytest.approx([0, REFRESH_S - 1])
 
 
-# What a fetch changes
+# The changes by a fetch
 
 
 @in_its_time
@@ -696,7 +696,7 @@ async def test_by_default_keys_are_fresh_for_ten_minutes_and_trusted_for_an_hour
     assert (source.next_fetch_at, source.trusted_until) == (1000 + 600, 1000 + 600 + 3600)
 
 
-# What another source of the same issuer knew
+# Keys of another source of the same issuer
 
 
 def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
@@ -742,7 +742,7 @@ async def test_a_source_learns_nothing_from_one_without_keys(clock: HandClock) -
     assert (new.jwks, new.fetched_at, new.usable) == (None, None, False)
 
 
-# What is said
+# The log
 
 
 @in_its_time

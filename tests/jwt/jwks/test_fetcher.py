@@ -88,7 +88,7 @@ async def test_the_query_of_a_url_is_not_told(session: aiohttp.ClientSession, is
     assert told == f"{issuer.jwks_uri}: status 404"  # the query makes it another path there
 
 
-# Where the key set is
+# The place of the key set
 
 
 async def test_the_discovery_document_says_where_the_keys_are(
@@ -389,7 +389,7 @@ async def test_a_redirect_to_what_is_no_url_fails(session: aiohttp.ClientSession
     assert await failure(session, "x", issuer.jwks_uri) == f"{issuer.jwks_uri}: status 302"
 
 
-# What can go wrong with an answer
+# Failures of an answer
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_nobody_waits_longer_than_the_documented_time() -> None:
     assert TOTAL_S == 5.0
 
 
-# What is sent, and what is not
+# The content of requests
 
 
 async def test_a_fetch_brings_nothing_of_a_client_and_no_cookie() -> None:

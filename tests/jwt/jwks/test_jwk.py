@@ -44,7 +44,7 @@ def verifies(member: object, alg: str, signature: bytes, message: bytes = MESSAG
     return verdict
 
 
-# What verifies
+# Keys that verify
 
 
 def test_the_algorithms_are_the_documented_ones() -> None:

@@ -111,7 +111,7 @@ async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock)
 
 
 async def after_a_rotation(clock: HandClock) -> JwksSource:
-    """What a reload replaces: `b` took the place of `a`, which has been missed for 10 of its 60 s."""
+    """A source before a reload: `b` replaced `a`, which has used 10 of the 60 s of its grace period."""
     issuer = Issuer(key_set("a"))
     old = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
     await old.fetch_now()

@@ -64,7 +64,7 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
         yield issuer
 
 
-# What is sent
+# The content of requests
 
 
 async def test_fetches_have_the_sidecars_user_agent(issuer: ScriptedIssuer, tmp_path: Path) -> None:

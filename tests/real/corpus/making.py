@@ -19,7 +19,7 @@ KEYS = [
     tokens.jwk(tokens.rsa_key(1024), kid="weak"),
     tokens.jwk(SECRET, kid="oct"),
 ]
-"""What the issuer publishes: good keys, and keys that are not for this."""
+"""The issuer's key set: usable keys and unusable ones."""
 
 RSA, EC, ED = (tokens.key(alg) for alg in ("RS256", "ES256", "EdDSA"))
 EVIL = tokens.key("RS256", "evil")

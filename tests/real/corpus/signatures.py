@@ -32,7 +32,7 @@ ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
 def good() -> Cases:
-    """What both accept."""
+    """Tokens that both accept."""
     yield from bearers((f"good: {alg}", good_token(alg)) for alg in ALGORITHMS)
     yield from bearers(
         [
