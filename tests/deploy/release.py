@@ -2,7 +2,7 @@
 
 The source distribution and the pure wheel are built in an empty environment; the wheel once more from the source distribution,
 which has to give the same files. Then, on every Python from 3.11 that is here: a new environment, the lock, the wheel, and
-README's commands in an empty directory. Compiled wheels (`make wheel`) that lie in dist/ are tried on their interpreter.
+README's commands in an empty directory. Compiled wheels in dist/ (`make wheel` makes one) are tried on their interpreter.
 """
 
 import os
