@@ -90,8 +90,8 @@ soak transfer rotation bystander adversarial sizing watched: $(VENV)/installed-d
 rollout: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.rollout $(ROLLOUT)
 
-# What would be published, built from the committed files and tried on every Python that is here.
-release-check: $(VENV)/installed-dev
+# What would be published, tried on every Python that is here: the source distribution, the pure wheel and the compiled wheel.
+release-check: wheel
 	$(BIN)/python -m tests.deploy.release
 
 # Needs root, and the Debian packages that it names.
