@@ -12,7 +12,7 @@ from benchmarks.setting import Setting
 from benchmarks.wrk import Load
 
 Figures = dict[str, float]
-"""What one round says about one proxy: the name of a column, with its unit, and the figure."""
+"""The figures of one proxy in one round: name of the column, with its unit -> figure."""
 CPU = "CPU us/request"
 RATE = "requests/s"
 
@@ -35,7 +35,7 @@ class Result:
     mine: str = OURS
     rounds: dict[str, list[Figures]] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
-    """Where, when and with what the figures were taken."""
+    """The machine, the time and the versions of the figures."""
 
 
 @dataclass(frozen=True)

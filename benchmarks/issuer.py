@@ -82,7 +82,7 @@ class Issuers:
         return issuer
 
     def key_set(self, path: str) -> bytes | None:
-        """What is published at `path`."""
+        """The document at `path`."""
         return self._key_sets.get(path)
 
 

@@ -28,7 +28,7 @@ USERS = "users-"
 
 @dataclass(frozen=True)
 class Run:
-    """Where, when and with what the figures were taken."""
+    """The machine, the time and the versions of the figures."""
 
     date: str
     commit: str

@@ -39,7 +39,7 @@ def _sent(port: int, head: str) -> socket.socket:
 
 
 def _answer_head(connection: socket.socket) -> bytes:
-    """Reads the head of a 200; what came of the body behind it is returned."""
+    """Read the head of a 200; return the received part of the body."""
     answer = b""
     while b"\r\n\r\n" not in answer:
         piece = connection.recv(65536)

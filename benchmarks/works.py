@@ -32,7 +32,7 @@ Works = Iterator[Result]
 
 
 def mix(bench: Bench) -> Works:
-    """What a service gets: many users, no two requests alike, access logs on."""
+    """The traffic of a service: many users, no two equal requests, access logs on."""
     yield from _users(bench, "mix", USERS)
 
 
@@ -80,7 +80,7 @@ def none(bench: Bench) -> Works:
 
 
 def expired(bench: Bench) -> Works:
-    """What a client in a loop sends."""
+    """The requests of a client in a loop."""
     yield from _refused(bench, Result("expired", "The same expired RS256 token again and again"), with_token=True)
 
 

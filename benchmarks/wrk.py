@@ -84,7 +84,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk counted."""
+    """The counts of wrk."""
 
     requests: int
     refused: int

@@ -41,7 +41,7 @@ from tests.peers.wire import request, response
 
 BUDGET = Path(__file__).with_suffix(".json")
 VERSION = ".".join(platform.python_version_tuple()[:2])
-"""What counts as a call differs from one Python to the next: each has its own budget."""
+"""Each version of Python counts calls differently, so each has its own budget."""
 BATCHES = 5
 REQUESTS = 20  # in a batch. The smallest batch is taken: in another one a clock may have ticked
 TURNS = 10
@@ -114,7 +114,7 @@ COMPARED_KINDS = (
 
 
 def count() -> tuple[dict[str, Cost], dict[str, "Counter[str]"]]:
-    """What each of the kinds costs in CALLS, and how often each function was called for 100 requests."""
+    """The cost of each kind in CALLS, and the number of calls of each function for 100 requests."""
     costs, calls = {}, {}
     for name, kind in KINDS.items():
         with serving(kind.access_log) as sidecar, _connected(sidecar.address) as client:
@@ -131,7 +131,7 @@ def count() -> tuple[dict[str, Cost], dict[str, "Counter[str]"]]:
 
 
 def compare() -> dict[str, Cost]:
-    """What each of COMPARED_KINDS costs in RATIO."""
+    """The cost of each of COMPARED_KINDS in RATIO."""
     costs = {}
     constant = [request(headers=[("Accept", "*/*")])] * COMPARED
     for name in COMPARED_KINDS:
@@ -150,7 +150,7 @@ def compare() -> dict[str, Cost]:
 
 
 class Counted:
-    """What happened in one batch."""
+    """The events of one batch."""
 
     def __init__(self) -> None:
         self.calls: Counter[CodeType | str] = Counter()
@@ -268,7 +268,7 @@ def serving(access_log: str) -> Iterator[Serving]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The access log goes to descriptor 1, whoever that is."""
+    """The access log goes to descriptor 1."""
     sys.stdout.flush()
     kept = os.dup(1)
     with open(os.devnull, "wb") as nowhere:

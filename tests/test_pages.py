@@ -78,7 +78,7 @@ REST = {
     "issuers": {"idp": {"issuer": "https://idp.example/", "audiences": "any"}},
     "upstream": "http://127.0.0.1:9292",
 }
-OF_OTHERS = {  # a key at the top of what is no configuration of ours -> what it is
+OF_OTHERS = {  # a top-level key of other programs' files -> their kind
     "components": "kustomize: tests/deploy",
     "dependencies": "Helm: tests/deploy",
     "lifecycle": "Kubernetes",

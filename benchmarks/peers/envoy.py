@@ -27,7 +27,7 @@ def version() -> str:
     return f"Envoy {VERSION}"
 
 
-# What jwt-sidecar writes into its line, as far as Envoy knows it.
+# The values of jwt-sidecar's line, as far as Envoy has them.
 LOGGED = {
     "time": "%START_TIME%",
     "http.request.method": "%REQ(:METHOD)%",

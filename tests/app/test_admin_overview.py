@@ -39,7 +39,7 @@ def step(stack: Stack) -> None:
     stack.sidecar.live.history.step(stack.sidecar.assembly)
 
 
-# What this is
+# The process
 
 
 async def test_the_process_is_distinguished_from_others(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ async def test_the_process_is_distinguished_from_others(tmp_path: Path) -> None:
         assert sidecar["configuration"]["hash"] == stack.sidecar.assembly.config.digest
 
 
-# What is wrong
+# Problems
 
 
 async def test_nothing_is_wrong_with_a_sidecar_that_serves() -> None:

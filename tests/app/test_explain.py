@@ -72,7 +72,7 @@ def answer_line(answer: Response) -> str:
 
 
 async def both(stack: Stack, path: str, token: str | None, method: str = "GET") -> tuple[Response, Explanation]:
-    """What the proxy answers, and what is told; of the token nothing may be."""
+    """The proxy's answer and the explanation, which must not hold the token."""
     answer = await stack.fetch(request(method, path, token=token, host=HOST))
     question = Question(method, path, None if token is None else token.encode(), HOST)
     explanation = await explain_alone(stack.sidecar.config, question, stack.clock)

@@ -46,7 +46,7 @@ async def test_readiness_survives_the_issuers_outage_and_a_restart_of_the_backen
         await ready(stack)
         stack.issuer.on_jwks = Answer(500)
         await stack.backend.go_down()
-        stack.clock.ahead_s += 24 * 3600  # long after the keys are too old to be believed
+        stack.clock.ahead_s += 24 * 3600  # long after the keys are no longer trusted
         stack.sidecar.assembly.sources["main"].refresh()
         assert (await stack.fetch(stack.good())).status == 503
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}

@@ -86,7 +86,7 @@ class World:
         return Seen(asked_at, what, self.now_s - asked_at)
 
     async def watch(self, token: str, seconds: float, step_s: float = 5.0) -> list[Seen]:
-        """What a client sees who asks again and again."""
+        """The answers that a client gets for repeated requests."""
         end_s = self.now_s + seconds
         seen = []
         while self.now_s < end_s:
@@ -209,7 +209,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 
 def codes(cell: str) -> list[str]:
-    """What a cell says that clients see, in order."""
+    """The answers in a cell, in order."""
     return re.findall(r"`(\d{3}[a-z_ ]*)`", cell)
 
 

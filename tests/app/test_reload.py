@@ -59,7 +59,7 @@ async def samples(stack: Stack) -> str:
     return (await stack.health("/metrics")).body.decode()
 
 
-# What changes
+# Changes
 
 
 async def test_a_new_file_is_in_use_from_the_next_request_on_the_same_connection(file: Path) -> None:
@@ -106,7 +106,7 @@ async def test_the_access_log_changes_too(file: Path, capfd: pytest.CaptureFixtu
         await status(stack, "/logged")
         assert await reload(stack, file, access_log="off")
         await status(stack, "/again")
-        await asyncio.sleep(0.15)  # what was waiting is written by its own timer
+        await asyncio.sleep(0.15)  # the timer writes the waiting lines
     assert [json.loads(line)["url.path"] for line in capfd.readouterr().out.splitlines()] == ["/logged"]
 
 
@@ -225,7 +225,7 @@ async def test_a_reload_that_meets_a_bug_is_refused_and_the_next_one_is_not(
     await live.stop()
 
 
-# What is carried over
+# State that is kept
 
 
 async def test_keys_of_an_unchanged_issuer_are_not_fetched_again(file: Path) -> None:

@@ -148,7 +148,7 @@ async def test_an_api_key_behind_escapes_does_not_reach_the_backend(tmp_path: Pa
 
 
 def test_no_command_takes_a_token_or_a_key_as_an_argument() -> None:
-    """Whoever may list processes reads arguments."""
+    """Users who may list processes can read arguments."""
     text = (Path(__file__).parents[2] / "sidecar" / "cli" / "arguments.py").read_text()
     assert '"--token-file"' in text
     assert '"--token"' not in text

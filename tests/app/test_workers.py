@@ -165,7 +165,7 @@ async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) ->
         async with each(it) as later:
             for client in later:
                 assert (await client.request(request("GET", "/open"))).status == 200
-        await it.says("event=config_kept", times=3)  # what is wrong with the file is known to the new one, too
+        await it.says("event=config_kept", times=3)  # the new worker reports the problems of the file too
 
 
 async def test_a_worker_that_comes_before_a_reload_reads_the_changed_file(tmp_path: Path) -> None:

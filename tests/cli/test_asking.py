@@ -177,7 +177,7 @@ async def test_explain_takes_a_url_and_a_curl_line(tmp_path: Path, capsys: Said)
         assert "-c FILE is missing" in capsys.readouterr().err
 
 
-# What only tells
+# Commands that only print
 
 
 def test_the_version_is_printed(capsys: Said) -> None:

@@ -352,7 +352,7 @@ def test_two_providers_of_one_issuer_refuse_every_request(file: Path) -> None:
     assert "# - providers.b: is another provider for the issuer https://idp.example/" in comments(result)
 
 
-# What is no configuration
+# Files that are no configuration
 
 
 @pytest.mark.parametrize(

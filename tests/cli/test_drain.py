@@ -177,7 +177,7 @@ async def test_no_sidecar_and_another_program_are_failures(capsys: pytest.Captur
 
 
 class Service:
-    """What a cluster's Service does: new connections go round among those whose /readyz says 200."""
+    """A cluster's Service: distributes new connections among the replicas whose /readyz is 200."""
 
     def __init__(self) -> None:
         self.members: list[Program] = []

@@ -48,7 +48,7 @@ def test_text_that_looks_like_a_token_is_masked(text: str, told: str) -> None:
 
 
 def test_many_beginnings_of_tokens_in_a_path_take_no_more_time() -> None:
-    """It is looked at for each line of the access log, and anybody may send it."""
+    """Each line of the access log is searched, and every client can send such a path."""
 
     def fastest(text: str) -> float:
         return least_cpu_s(lambda: without_tokens(text), number=1, repeat=5)

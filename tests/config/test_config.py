@@ -31,7 +31,7 @@ def file(text: str) -> Config:
     return parse(f"{ISSUERS}{UPSTREAM}{text}\n", environ={})
 
 
-# What is accepted, and what it means.
+# Accepted files and their meaning.
 
 
 def test_a_file_is_known_by_its_digest(tmp_path: Path) -> None:

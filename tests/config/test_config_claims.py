@@ -21,7 +21,7 @@ def required(text: str) -> Any:
     return route.require
 
 
-# What is accepted, and what it means
+# Accepted files and their meaning
 
 
 def test_the_defaults_of_an_issuer() -> None:
@@ -77,7 +77,7 @@ def test_a_route_knows_its_line() -> None:
     assert Route(path="/a").line == 0
 
 
-# What is refused
+# Refused files
 
 IS_EMPTY = "is empty, which could mean all or none; add at least one of:"
 OPERATORS = "all, any, contains, equals, exists, in, not, prefix"

@@ -17,7 +17,7 @@ ROOT_KEYS = ", ".join(sorted(Config.keys()))
 
 
 def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
-    """What is said of a file, a line each, without the file's name."""
+    """The problems of a file, a line each, without the file's name."""
     with pytest.raises(ConfigError) as caught:
         parse(text, environ=environ or {})
     lines = str(caught.value).split("\n")
@@ -30,7 +30,7 @@ def case(name: str, text: str, *expected: str) -> Any:
     return pytest.param(text, list(expected), id=name)
 
 
-# What is said, by place. Each of these files has one thing wrong with it, unless the list is longer.
+# Problems by place. Each of these files has one problem, unless the list is longer.
 
 # fmt: off
 NOT_YAML = [

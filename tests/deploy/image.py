@@ -45,7 +45,7 @@ PATIENCE_S = 30
 
 
 def said(*command: str, **options: Any) -> str:
-    """What a command prints; it must succeed."""
+    """The output of a command, which must succeed."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, **options)
     if done.returncode:
         sys.exit(f"{' '.join(command[:3])} ... failed with {done.returncode}:\n{done.stdout[-2000:]}")
@@ -78,7 +78,7 @@ def digest(image: str) -> str:
 
 
 def told(root: Path) -> int:
-    """What scanners find: the system, Debian's packages, Python's, and a bill of all of them. How many there are."""
+    """The scanners' results: the system, Debian's packages, Python's, and a bill of all of them. Returns their number."""
     assert "VERSION_CODENAME=trixie" in (root / "etc/os-release").read_text()
     debian = {path.name for path in (root / "var/lib/dpkg/status.d").iterdir()}
     assert {"libc6", "libssl3t64", "libstdc++6", "libpython3.13-stdlib", "ca-certificates"} <= debian, debian
@@ -147,7 +147,7 @@ def within(network: int, *arguments: str) -> list[str]:
 
 
 def restricted(process: int) -> dict[str, str]:
-    """What the kernel says of the process."""
+    """The kernel's status of the process."""
     lines = (line.partition(":\t") for line in Path(f"/proc/{process}/status").read_text().splitlines())
     status = {name: value.strip() for name, _, value in lines}
     assert status["Uid"].split() == ["65532"] * 4

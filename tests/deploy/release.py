@@ -27,7 +27,7 @@ BUILD = "from setuptools import build_meta; print(build_meta.{}({!r}))"
 
 
 def said(*command: str | Path, cwd: Path = ROOT, code: int = 0, **environ: str) -> str:
-    """What a command prints on both outputs; it has to end with this code."""
+    """The output of a command on stdout and stderr. It must end with this code."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     done = subprocess.run(
         [str(part) for part in command],

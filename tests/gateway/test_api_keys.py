@@ -167,7 +167,7 @@ def test_an_entry_that_did_not_change_keeps_its_claims_and_what_was_minted_for_t
     assert after["1" * 16][1] is not before["1" * 16][1]
 
 
-# Who may pass
+# Accepted requests
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ async def test_a_route_can_only_report_what_keys_it_would_refuse(keys: Keys) -> 
         assert (seen.get("x-jwt-status"), seen.get("x-jwt-sub")) == ("report", None)
 
 
-# What an attacker tries
+# Attacks
 
 
 async def test_a_key_is_no_token_and_a_token_is_no_key(keys: Keys) -> None:

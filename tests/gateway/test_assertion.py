@@ -67,7 +67,7 @@ def minted(line: bytes) -> dict[str, Any]:
     return tokens.payload_of(token)
 
 
-# What it says
+# Its claims
 
 
 def test_it_carries_the_verified_claims_with_its_own_issuer_audience_and_times() -> None:

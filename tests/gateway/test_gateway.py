@@ -109,7 +109,7 @@ async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(key
         assert stack.sidecar.live.telemetry.minted == {AUDIENCE: 1}
 
 
-# What an attacker tries
+# Attacks
 
 
 @pytest.mark.parametrize("token_header", ["Authorization", "X-Token"])
@@ -255,7 +255,7 @@ async def test_the_metrics_tell_of_keys_and_tokens(keys: Keys) -> None:
         assert 'jwt_sidecar_auth_total{issuer="api_keys",reason="allowed",result="allow"} 2.0' in told
 
 
-# What `explain` tells
+# `explain`
 
 
 async def told(stack: Stack, path: str, key: str | None) -> Explanation:

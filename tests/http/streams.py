@@ -23,7 +23,7 @@ class Message(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What was read of a stream.
+    """The parsed messages of a stream.
 
     - `messages` are the complete ones, `begun` the one that is not, `unread` how many bytes wait for more of their head.
     - `refused` is why nothing more is read; "" at the end of what came.
@@ -117,7 +117,7 @@ class Reading:
 
 
 def facts(outcome: Outcome) -> tuple[object, ...]:
-    """What never depends on where the bytes were cut."""
+    """The part of the result that no cut of the bytes changes."""
     begun = outcome.begun
     body = b"" if begun is None or outcome.refused else begun.body  # how much comes before a fault depends on the cuts
     unread = outcome.unread if not outcome.refused and begun is None else 0

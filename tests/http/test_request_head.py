@@ -130,7 +130,7 @@ def test_a_line_has_a_limit_and_the_request_line_too() -> None:
         assert (caught.value.rule, caught.value.too_large) == ("A line of the head is longer than accepted.", True)
 
 
-# What is forwarded
+# Forwarded lines
 
 
 def test_what_is_sent_on_keeps_its_order_its_case_and_its_bytes() -> None:

@@ -275,7 +275,7 @@ def test_a_token_endpoint_answers_as_rfc_6749_has_it(rejection: Rejection, error
     assert "error_description" not in json.loads(body(rejection, "id-1", form._replace(detail="minimal")))
 
 
-# What else is written
+# Other answers
 
 
 def test_each_status_of_a_reason_has_its_phrase() -> None:

@@ -45,7 +45,7 @@ class Request(Message):
     connection: int
     """Which connection brought it, from 1."""
     reader: asyncio.StreamReader = field(repr=False)
-    """Where the rest of the connection comes from (a tunnel; a body read piece by piece)."""
+    """The stream with the rest of the connection (a tunnel; a body read piece by piece)."""
     body: bytes = b""
     body_raw: bytes = b""
     """The body as on the wire, with its chunks."""
@@ -106,7 +106,7 @@ class RawBackend:
 
     What came: `requests` (whole ones; with `read_bodies=False` each as soon as its head has come), `incomplete` (the
     connection ended inside the body), `connections`; to be waited for with `received`, `interrupted`, `connected` and
-    `disconnected`. `failures`: what came and is not HTTP/1.1 (Malformed), and what a handler raised; the connection is
+    `disconnected`. `failures`: bytes that are not HTTP/1.1 (Malformed), and exceptions of a handler; the connection is
     closed, and the end of the context raises the first of them, so that no test passes over it. A test that means them
     clears the list.
 

@@ -1,4 +1,4 @@
-"""What the kernel holds of connections on this machine, so that what a proxy between two ends holds can be counted from outside.
+"""Counts the bytes that the kernel holds for connections on this machine, and so the bytes that a proxy between two ends holds.
 
 taken = wire.taken(sent)                # of so many bytes that one end has given to the kernel, what the other has read
 """

@@ -19,7 +19,7 @@ from tests.peers.clock import HandClock, HandLoop, in_its_time
 class Line(asyncio.Transport):
     """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
 
-    `is_full`: the other side does not take what it is sent. `is_tls`: one direction alone cannot be closed, and what comes is
+    `is_full`: the other side does not read. `is_tls`: one direction alone cannot be closed, and what comes is
     still read while it closes.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """

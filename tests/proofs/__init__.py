@@ -9,7 +9,7 @@ import sidecar
 
 
 def subject(package: Path = Path(sidecar.__file__).parent) -> str:
-    """What a proof is about: the versions, and a digest of the sources that it ran."""
+    """The subject of a proof: the versions, and a digest of the sources that it ran."""
     files = sorted(package.rglob("*.py"))
     sources = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     names = ("jwt-sidecar", "aiohttp", "uvloop")

@@ -4,7 +4,7 @@
 
 The sidecar, the backend and the load are a process each; the bystander and the kubelet live in this one, before which the
 backend and the load have to step back (nice). The bystander asks every 20 ms on its own connection, the kubelet every 50 ms on
-a new one; a time is from the request to the whole answer, and whoever waits does not ask in between.
+a new one; a time is from the request to the whole answer, and a waiting client sends nothing in between.
 """
 
 import argparse

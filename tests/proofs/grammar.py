@@ -98,7 +98,7 @@ _ROW_REST = [row for row in _ROWS if b"\r\n\r\n" in row]
 
 
 def requests(random: Random) -> bytes:
-    """What one connection sends: one to four requests, or what once were requests; or more than a parser takes at once."""
+    """The bytes of one connection: one to four requests, valid or changed; or more than a parser takes at once."""
     if random.random() < 0.02:
         return _held_back(random)
     raw = b"".join(_request(random) for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))))

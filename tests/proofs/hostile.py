@@ -137,7 +137,7 @@ class Stack:
     # The backend
 
     async def handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
-        """Answer as the case says; what was seen is in the answer, so that one for another request is noticed."""
+        """Answer as the case says. The answer holds the request, so that an answer to another request is detected."""
         sub = request.get("x-jwt-sub") or "nobody"
         if sub == "prober":
             writer.write(response(200, request.target.encode()))
@@ -300,7 +300,7 @@ class Stack:
 
 
 def _name(coroutine: Any) -> str:
-    """What a coroutine of the sidecar is called, empty for any other. A compiled one is of a type of its own, and has no code."""
+    """The name of a coroutine of the sidecar, empty for any other. A compiled one has its own type, and no code."""
     code = getattr(coroutine, "cr_code", None)
     if code is None:
         return type(coroutine).__name__

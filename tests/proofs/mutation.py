@@ -628,7 +628,9 @@ def _forked(run: Callable[[], Outcome]) -> tuple[int, int]:
     pid = os.fork()
     if pid:
         os.close(writer)
-        os.setpgid(pid, pid)  # so that it can be ended with all that it starts; whoever comes first, here or there
+        os.setpgid(
+            pid, pid
+        )  # so that it can be ended with all of its children; parent and child both set it, as either may run first
         return reader, pid
     os.setpgid(0, 0)
     outcome: Outcome = "crash"

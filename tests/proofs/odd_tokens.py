@@ -88,7 +88,7 @@ MEMBERS = (
     b'"x":' + b"[" * 31 + b"]" * 31 + b",", b'"x":' + b"[" * 32 + b"]" * 32 + b",",
     b'"x":"\\ud83d\\ude00",', b'"x":"\\ude00\\ud83d",', b'"x":-0,', b'"x":1E5,', b' "x" : 1 ,',
 )  # fmt: skip
-"""What comes first in an object, in words that json.dumps does not use."""
+"""Beginnings of an object, in spellings that json.dumps does not use."""
 
 
 def odd_token(random: Random) -> Odd:

@@ -312,7 +312,7 @@ def _folded(name: bytes) -> bytes:
 
 
 def forwarded(fields: list[tuple[bytes, bytes]]) -> bytes:
-    """The lines of a request that go to a backend whoever sent them, with the rules that hold where nothing is configured."""
+    """The lines of a request that go to a backend from every client, by the default rules."""
     named = _options(fields)
     if len(named) == 1 and len(values(fields, b"connection")) == 1:
         named -= {b"close", b"keep-alive", b"upgrade"}

@@ -90,7 +90,7 @@ async def read_answers(received: bytes, *, head: bool) -> list[Answer]:
 
 
 async def meaning(raw: bytes, method: str) -> Answer | None:
-    """What a backend says with these bytes (`body` None: it breaks off), or None when they can be read in two ways."""
+    """The answer in these bytes of a backend (`body` None: it breaks off), or None if they have two readings."""
     if _HALF_AN_END.search(raw):  # of a line, to some
         return None
     try:

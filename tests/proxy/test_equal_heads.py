@@ -306,7 +306,7 @@ async def test_a_token_in_the_query_is_none_of_the_lines() -> None:
 
 @pytest.mark.parametrize("number", [1, 31, 32, 33, 34, 64, 100])
 async def test_so_many_at_once_are_as_many_each_with_its_own_token(stack: Stack, number: int) -> None:
-    """Whatever is done for each so many requests of a connection, the one behind them is nobody else's."""
+    """Work after a number of requests on a connection does not mix up the next request with another one."""
     people = [f"user-{one}" for one in range(number)]
     raw = b"".join(request("GET", f"/{name}", token=stack.token(sub=name)) for name in people)
     async with stack.client() as client:

@@ -192,7 +192,7 @@ async def test_bytes_left_in_the_socket_after_a_full_read_are_no_answer(clock: H
 
 @in_memory
 async def test_a_connection_that_is_not_read_serves_no_other_request(clock: HandClock) -> None:
-    """Where a client keeps up much is read at once; what is not decoded in one go holds up reading, at the end too."""
+    """Large reads for a client that keeps up; bytes that one call does not decode pause reading, at the end too."""
     async with proxy(clock, connections=1) as at:
         first, second = at.clients(2)
         await turns()

@@ -77,7 +77,7 @@ async def test_bytes_that_come_with_a_whole_answer_reach_no_client(answer: bytes
 
 
 async def test_clients_that_follow_each_other_get_their_own_answers() -> None:
-    """Whatever a backend sends behind each of its answers, and in whatever framing."""
+    """For any bytes of a backend after its answers, and for any framing."""
     framings = ["length", "chunked"]
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What a client may put on the wire, to the byte, and what then reaches the backend.
+"""The bytes that a client may send, and the bytes that then reach the backend.
 
 In the rows `ALICE` stands for the header line with a good token, and `\\n` for the end of a line. Each is sent whole, byte by
 byte, and with another request close behind it. Whatever is sent: the backend sees well-formed requests of alice and nothing else.

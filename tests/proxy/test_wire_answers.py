@@ -1,4 +1,4 @@
-"""What a backend may put on the wire, to the byte, and what then reaches the client.
+"""The bytes that a backend may send, and the bytes that then reach the client.
 
 In the rows `\\n` is the end of a line. Each answer is sent whole, byte by byte, and with another answer close behind it, which is
 nobody's. Whatever is sent: the client gets one well-formed answer or sees that it is broken off, and the next client its own.

@@ -46,7 +46,7 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             why = await shown(page, "#refusal-list li:first-child", "Request id")
             assert re.search(rf"Expected .*orders-v2.* Found .*{AUDIENCE}", why)
             assert re.search(r"Host orders\.example .*Issuer zuplo .*Key id \(kid\) ed25519-a", why)
-            # What would mend it?
+            # What would fix it?
             await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
             cure = await shown(page, "#groups .cure", "The operator")
             assert "`audiences` must hold what the issuer writes".replace("`", "") in cure
@@ -74,12 +74,12 @@ async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> Non
             assert (await shown(page, "#issuer-list > li:first-child", "stale")).startswith("partner")
             sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
             assert sections[:2] == ["now", "issuers"]
-            # Is anybody refused for it?
+            # Are clients refused because of it?
             assert "0 in the last minute" in await shown(page, "#traffic .tile:nth-child(2)", "Refusals")
         told.stack.clock.ahead_s += 2 * 3600
         await told.go_on(6)
         async with looking(browser, told.stack) as page:
-            # Two hours later its keys are too old to be believed, and who is refused is told.
+            # Two hours later its keys are no longer trusted, and the page shows the refusals.
             await shown(page, "#problem-list li", "^wrong partner has no usable keys, so its tokens get 503")
             told.stack.secrets.errors.clear()
 

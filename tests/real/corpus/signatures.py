@@ -164,7 +164,7 @@ def _malleated(change: Callable[[bytes], bytes], alg: str = "RS256") -> str:
 
 
 def _forgeries() -> Cases:
-    """What a verifier that parses the padding, instead of comparing it, takes for PKCS#1 v1.5 (RFC 8017 section 8.2.2)."""
+    """A signature that a verifier accepts as PKCS#1 v1.5 if it parses the padding and does not compare it (RFC 8017, 8.2.2)."""
     private = RSA.private_numbers()
     head = good_token().rpartition(".")[0]
     digest = hashlib.sha256(head.encode()).digest()
