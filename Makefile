@@ -7,8 +7,9 @@ FUZZ_S ?= 1800
 CASES ?= 100000
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
+PROOF ?= fuzz --seconds 900
 
-.PHONY: install run test test-on test-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
+.PHONY: install run test test-on test-compiled proof-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -79,6 +80,15 @@ test-compiled: $(VENV)/installed-dev
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory build/compiled
 	cd build/compiled && $(CURDIR)/$(BIN)/python deploy/compiled.py --quiet build_ext --inplace
 	cd build/compiled && $(CURDIR)/$(BIN)/python -m pytest -rs -n auto --maxprocesses 4 --dist worksteal $(TESTS)
+
+# A proof of the compiled wheel, which is what the image runs: make proof-compiled PROOF="fuzz --seconds 900"
+proof-compiled: wheel
+	rm -rf build/proofs && $(BIN)/python -m venv build/proofs
+	build/proofs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	build/proofs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/requirements.txt
+	build/proofs/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
+	mkdir build/proofs/work && cp -R tests docs deploy config.yaml build/proofs/work
+	cd build/proofs/work && ../bin/python -m tests.proofs.$(PROOF)
 
 screenshots: $(VENV)/installed-dev
 	$(BIN)/python -m tests.real.screenshots

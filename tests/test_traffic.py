@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.proofs.http_model import Head, Malformed
-from tests.proofs.traffic import ROOT
+from tests.proofs.traffic import SOURCES
 from tests.proofs.traffic_peers import Backend, Client, Wire, Wrong, check_identity
 from tests.proofs.traffic_scenes import USERS, Author, Case, Connection, Scene, Script, Step
 
@@ -201,7 +201,7 @@ async def test_requests_that_the_backend_may_get(sent: Callable[[Case], bytes], 
 async def test_a_short_run_finds_nothing() -> None:
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.proofs.traffic", "--seed", "1", "--scenes", "60"),
-        cwd=ROOT,
+        cwd=SOURCES,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -9,11 +9,12 @@ import sidecar
 
 
 def subject(package: Path = Path(sidecar.__file__).parent) -> str:
-    """The subject of a proof: the versions, and a digest of the sources that it ran."""
+    """The subject of a proof: the versions, a digest of the sources that it ran, and whether they were compiled."""
     files = sorted(package.rglob("*.py"))
     sources = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     names = ("jwt-sidecar", "aiohttp", "uvloop")
-    return f"{', '.join(f'{name} {version(name)}' for name in names)}, Python {python_version()}, sources {sources}"
+    compiled = ", compiled" if any(package.rglob("*.so")) else ""
+    return f"{', '.join(f'{name} {version(name)}' for name in names)}, Python {python_version()}, sources {sources}{compiled}"
 
 
 def verdict(failures: int) -> int:

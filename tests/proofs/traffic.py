@@ -28,13 +28,14 @@ from typing import Any
 
 import uvloop
 
+import sidecar
 from tests.peers import tokens
 from tests.proofs import subject, verdict
 from tests.proofs.http_model import Malformed
 from tests.proofs.traffic_peers import PATIENCE_S, Backend, Client, Wrong, told
 from tests.proofs.traffic_scenes import USERS, VARIANTS, Author, Case, Connection, Scene, Script, Step
 
-ROOT = Path(__file__).parents[2]
+SOURCES = Path(sidecar.__file__).parents[1]
 LANES = 6  # scenes at a time
 MOST_COMPLAINTS = 5
 MOST_TOLD = 12_000
@@ -321,7 +322,7 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--first", type=int, default=0, help="the number of the first scene")
     parser.add_argument("--scenes", type=float, default=math.inf, help="so many at most")
-    parser.add_argument("--sources", type=Path, default=ROOT, help="the directory with the package `sidecar` to run")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help="the directory with the package `sidecar` to run")
     parser.add_argument("--python", default=sys.executable, help="what to run it with")
     parser.add_argument("--failures", type=int, default=20, help="so many end the run")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds that a client waits for more")
