@@ -99,7 +99,7 @@ TESTS_OF = {
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
         "jwt/test_claim_rules.py jwt/test_denylist.py"
     ),
-    "jwt/issuer_names": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
+    "jwt/issuer_templates": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
     "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
@@ -131,7 +131,8 @@ TESTS_OF = {
     "policy/path_normalization": "policy/test_routes.py policy/test_path_normalization.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
-        f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
+        f"http/{name}": f"http/test_{name}.py"
+        for name in ("chunked", "forwarded", "framing", "responses", "websocket_frames")
     },
     "http/cors": "http/test_cors.py proxy/test_cors.py",
     "http/grammar": "http",
@@ -152,6 +153,8 @@ TESTS_OF = {
     ),
     "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
     "proxy/retry": WIRE,
+    "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
+    "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py",
     "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
     "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.websocket import MAX_FRAMES
+from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, SMALL_READ_BYTES
 from sidecar.proxy.tunnel import TOKEN_EXPIRED
 from sidecar.proxy.upstream_connection import CLOSE_S
