@@ -101,7 +101,7 @@ TESTS_OF = {
         "jwt/test_claim_rules.py jwt/test_denylist.py"
     ),
     "jwt/issuer_templates": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
-    "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
+    "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py app/test_explain.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
     "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
     "policy/report_mode": "policy/test_report_mode.py",
@@ -249,11 +249,13 @@ class Module:
         self._told = results / f"{name.replace('/', '.')}.json" if results else None
         before = json.loads(self._told.read_text()) if self._told and again else {}
         self.outcomes: dict[str, Outcome] = {name: outcome for name, outcome in before.items() if outcome is not None}
+        self._only = {name for name, outcome in before.items() if outcome is None} if again else None
 
     @property
     def left(self) -> list[Mutant]:
         """Those that have not been tried."""
-        return [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
+        left = [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
+        return left if self._only is None else [mutant for mutant in left if mutant.name in self._only]
 
     def tell(self) -> bool:
         """Say what has become of them. False when too many survived."""

@@ -301,6 +301,7 @@ async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: Han
         held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
         assert at.live.resources.held_bytes == 4 * len(PART)
         assert [b" 503 " in client.sent for client in held] == [False] * 4 + [True]
+        assert b"Retry-After: 1\r\n" in held[4].sent
         small = at.client(PART[:SMALL_READ_BYTES])
         assert small.sent == b""
         held[0].end()
