@@ -66,6 +66,11 @@ def test_the_index_has_every_page() -> None:
     assert set(ROOT.glob("docs/**/*.md")) - linked == {index}
 
 
+def test_the_site_has_every_page_in_its_navigation() -> None:
+    listed = re.findall(r"(\S+\.md)$", (ROOT / "docs" / "site" / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")} - set(listed) == set()
+
+
 # Configurations
 
 
