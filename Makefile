@@ -38,7 +38,7 @@ docs: $(VENV)/installed-docs
 # Of the compiled wheel, which is what the image runs.
 bench: wheel
 	rm -rf build/bench && $(BIN)/python -m venv build/bench
-	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	build/bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
 	build/bench/bin/python -m benchmarks --record
 
