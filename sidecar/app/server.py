@@ -114,7 +114,7 @@ class Sidecar:
             await self.live.prepare()
             self.live.assembly.denylist.have_added(denied)
             if draining_since is not None:
-                self.live.drain(draining_since)
+                self.live.drain.begin(draining_since)
             await self.plane.listen(sockets)
         except Unusable as error:
             for opened in sockets:
@@ -140,10 +140,10 @@ class Sidecar:
         The delay counts from the begin of the drain, so a `/drain` long before has used it up.
         """
         timeouts = self.assembly.config.timeouts
-        self.live.stopping = True
-        self.live.drain()
-        assert self.live.draining_since is not None
-        serve_on_s = max(0.0, self.live.draining_since + timeouts.drain_delay_s - self.clock.monotonic())
+        self.live.drain.stopping = True
+        self.live.drain.begin()
+        assert self.live.drain.since is not None
+        serve_on_s = max(0.0, self.live.drain.since + timeouts.drain_delay_s - self.clock.monotonic())
         log.info("event=stopping serve_on_s=%.1f", serve_on_s)
         await asyncio.sleep(serve_on_s)
         await self.plane.finish()

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from sidecar.app.builder.assembly import Assembly, SourceOf
 from sidecar.app.builder.key_sources import key_source
+from sidecar.app.drain import Drain
 from sidecar.app.history import Counted, History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
@@ -73,8 +74,7 @@ class Live:
         self.history = History(self.telemetry, clock)
         self.file.counted = self.history.now()
         self.failed: asyncio.Future[None] | None = None
-        self.draining_since: float | None = None
-        self.stopping = False
+        self.drain = Drain(self.resources, self.history, clock)
         self._clock = clock
         self._source_of = source_of
         self._tasks: dict[object, asyncio.Task[None]] = {}
@@ -120,28 +120,6 @@ class Live:
                 if vital and failures == MOST_FAILURES and self.failed is not None and not self.failed.done():
                     self.failed.set_exception(error)
             await asyncio.sleep(RESTART_S)
-
-    def drain(self, since: float | None = None) -> None:
-        """Begin to drain: the sidecar is not ready, and each answer is the last one of its connection.
-
-        `since`: the monotonic time at which other workers began.
-        """
-        if self.draining_since is None:
-            self.draining_since = self._clock.monotonic() if since is None else since
-            self.resources.draining = True
-            self.history.note("draining", "sidecar", "warn", "the sidecar began to drain")
-            log.info("event=draining")
-
-    def undrain(self) -> bool:
-        """End a drain. Returns False if the process is stopping."""
-        if self.stopping:
-            return False
-        if self.draining_since is not None:
-            self.draining_since = None
-            self.resources.draining = False
-            self.history.note("draining", "sidecar", "good", "the sidecar no longer drains")
-            log.info("event=not_draining")
-        return True
 
     async def exchange(self, config: Config) -> None:
         """Use another configuration from the next request on. Raises Unusable, and changes nothing then.

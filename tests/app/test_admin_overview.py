@@ -142,7 +142,7 @@ async def test_refusals_of_report_mode_are_a_note() -> None:
 async def test_a_drain_is_reported() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
-        stack.sidecar.live.drain()
+        stack.sidecar.live.drain.begin()
         [problem] = await problems(stack)
         assert problem["text"].startswith("The sidecar drains")
         assert (await told(stack, "/timeline"))["events"][-1]["what"] == "draining"

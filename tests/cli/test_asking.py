@@ -90,7 +90,7 @@ async def stack() -> Any:
 
 async def test_probe_says_ready_by_its_exit_code(stack: Stack, capsys: Said) -> None:
     assert await run(stack, "probe") == 0
-    stack.sidecar.live.drain()
+    stack.sidecar.live.drain.begin()
     assert [await run(stack, "probe"), await run(stack, "probe", "--live")] == [1, 0]
     assert capsys.readouterr().out == "ok\ndraining\nok\n"
     host, port = stack.sidecar.health_address

@@ -66,7 +66,7 @@ async def test_usage_is_reported_with_its_limit(tmp_path: Path) -> None:
         assert value(text, 'jwt_sidecar_upstream_connections_limit{upstream="default"}') == 3
         assert value(text, "jwt_sidecar_draining") == 0
         assert value(text, "process_max_fds") > value(text, "process_open_fds") > 0
-        stack.sidecar.live.drain()
+        stack.sidecar.live.drain.begin()
         assert value((await scrape(stack)).body.decode(), "jwt_sidecar_draining") == 1
 
 

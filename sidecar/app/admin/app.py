@@ -162,11 +162,11 @@ class Admin:
         return web.json_response({"entries": len(denylist)} | ({"waiting": waiting} if waiting else {}))
 
     async def _drain(self, _request: web.Request) -> web.Response:
-        self._live.drain()
+        self._live.drain.begin()
         return web.json_response({"draining": True, "in_flight": self._live.resources.requests_in_flight})
 
     async def _undrain(self, _request: web.Request) -> web.Response:
-        if not self._live.undrain():
+        if not self._live.drain.take_back():
             raise Refused(409, "The sidecar is stopping, and that cannot be undone.")
         return web.json_response({"draining": False})
 
