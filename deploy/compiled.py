@@ -12,16 +12,16 @@ from setuptools import setup
 COMPILED = (
     "common/deadlines", "common/histogram",
     "http/chunked", "http/forwarded", "http/framing", "http/grammar", "http/head_cache", "http/header_policy",
-    "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket",
+    "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket_frames",
     "jwt/claim_checks", "jwt/claim_rules", "jwt/claims", "jwt/compact_jws", "jwt/issuer", "jwt/subjects", "jwt/token_checks",
     "jwt/token_extractor", "jwt/token_places", "jwt/verifier",
     "policy/access_policy", "policy/identity_headers", "policy/routes",
     "gateway/assertion",
     "observability/access_lines", "observability/record", "observability/rejection_log",
-    "proxy/authentication", "proxy/client_connection", "proxy/client_limits", "proxy/connection", "proxy/exchange",
-    "proxy/forward_auth", "proxy/handler", "proxy/lingering_close", "proxy/local_answers", "proxy/request_id",
-    "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/tunnel", "proxy/upstream_connection",
-    "proxy/upstream_pool",
+    "proxy/authentication", "proxy/body_limit", "proxy/client_connection", "proxy/client_limits", "proxy/connection",
+    "proxy/exchange", "proxy/forward_auth", "proxy/handler", "proxy/lingering_close", "proxy/local_answers",
+    "proxy/request_id", "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/tunnel",
+    "proxy/upgrade", "proxy/upstream_connection", "proxy/upstream_pool",
 )  # fmt: skip
 
 # A compiled class is laid out after its base. That is safe only if the base has no fields.

@@ -56,8 +56,8 @@ def _referred(entry: Schema, below: str = "") -> Iterator[tuple[str, str]]:
 def _table(title: str, section: Schema, places: dict[str, str]) -> str:
     required = section.get("required", [])
     rows = [
-        f"| {f'**`{key}`**' if key in required else f'`{key}`'} | {_kind(entry, places)} | {_default(entry)} "
-        f"| {_cell(entry.get('description', ''))} |"
+        f"| {f'**`{key}`**' if key in required else f'`{key}`'} | {_cell(entry.get('description', ''))} "
+        f"| {_kind(entry, places)} | {_default(entry)} |"
         for key, entry in section["properties"].items()
     ]
     return "\n".join(
@@ -66,7 +66,7 @@ def _table(title: str, section: Schema, places: dict[str, str]) -> str:
             "",
             section["description"],
             "",
-            "| key | value | default | |",
+            "| key | | value | default |",
             "| --- | --- | --- | --- |",
             *rows,
             "",

@@ -6,7 +6,7 @@ from sidecar.common import watched_file as followed
 from sidecar.gateway import local_endpoints as pages
 from sidecar.gateway import token_endpoint as issuing
 from sidecar.gateway import token_minter as mint
-from sidecar.http import chunked, head_cache, header_policy, responses, websocket
+from sidecar.http import chunked, head_cache, header_policy, responses, websocket_frames
 from sidecar.jwt import claims, verifier
 from sidecar.jwt import compact_jws as jws
 from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
@@ -43,7 +43,7 @@ from sidecar.proxy import (
         pytest.param(chunked.MAX_SIZE_LINE, 256, id="chunked.MAX_SIZE_LINE"),
         pytest.param(chunked.MAX_TRAILER_LINE, 2048, id="chunked.MAX_TRAILER_LINE"),
         pytest.param(chunked.MAX_CHUNKS, 512, id="chunked.MAX_CHUNKS"),
-        pytest.param(websocket.MAX_FRAMES, 1024, id="websocket.MAX_FRAMES"),
+        pytest.param(websocket_frames.MAX_FRAMES, 1024, id="websocket_frames.MAX_FRAMES"),
         pytest.param(identity.MAX_HEADER_BYTES, 4096, id="identity.MAX_HEADER_BYTES"),
         pytest.param(identity.MAX_CLAIMS_BYTES, 8192, id="identity.MAX_CLAIMS_BYTES"),
         pytest.param(identity.MAX_ALL_BYTES, 16_384, id="identity.MAX_ALL_BYTES"),

@@ -66,6 +66,11 @@ def test_the_index_has_every_page() -> None:
     assert set(ROOT.glob("docs/**/*.md")) - linked == {index}
 
 
+def test_the_site_has_every_page_in_its_navigation() -> None:
+    listed = re.findall(r"(\S+\.md)$", (ROOT / "docs" / "site" / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")} - set(listed) == set()
+
+
 # Configurations
 
 
@@ -122,7 +127,11 @@ NOT_RUN = {
     "echo": "into uv",
     "printf": "into uv",
 }
-ELSEWHERE = ("https://gateway.example", "127.0.0.1:8000")  # tests/gateway/test_gateway.py asks a gateway
+ELSEWHERE = (
+    "https://gateway.example",  # tests/gateway/test_gateway.py asks a gateway
+    "127.0.0.1:8000",
+    "127.0.0.1:9292/protected",  # tests/real/test_examples.py asks backends
+)
 HELD = "5b210281a04f5f8e-15"  # the id of a refused request, on docs/how/admin-page.md
 SESSION = "$ "
 SERVE = "jwt-sidecar run"
@@ -242,6 +251,13 @@ def shape(value: Any) -> set[str]:
     if isinstance(value, list):
         return set().union(*map(shape, value))
     return set(value).union(*map(shape, value.values())) if isinstance(value, dict) else set()
+
+
+def test_the_code_of_the_page_about_backends_is_that_of_the_examples() -> None:
+    page = (ROOT / "docs" / "how" / "backend.md").read_text()
+    for kind, name in (("ruby", "rails/identity.rb"), ("js", "express/server.mjs")):
+        [code] = [text for _, language, text in BLOCK.findall(page) if language == kind]
+        assert code in (ROOT / "deploy" / "examples" / name).read_text()
 
 
 # Words

@@ -6,7 +6,7 @@ from typing import cast
 
 from aiohttp import web
 
-from sidecar.app.running import own_socket
+from sidecar.app.local_socket import own_socket
 from sidecar.app.sockets import BACKLOG, listening_sockets
 from sidecar.common.errors import Unusable, fault
 from sidecar.common.loopback import is_loopback

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
-from sidecar.app.running import CannotAsk, running
+from sidecar.app.local_socket import CannotAsk, running
 from sidecar.common.errors import Unusable
 from sidecar.config import Address
 

@@ -1,6 +1,6 @@
 """`drain`: tells a running sidecar to drain, or to end the drain. For preStop hooks, so it imports little."""
 
-from sidecar.app.running import CannotAsk, Running
+from sidecar.app.local_socket import CannotAsk, Running
 from sidecar.cli.running import who
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from sidecar.app.explain.question import Question
-from sidecar.app.running import Running
+from sidecar.app.local_socket import Running
 from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 
 

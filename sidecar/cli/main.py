@@ -18,7 +18,7 @@ from sidecar.cli.quick_imports import quick_imports
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from sidecar.app.running import Running
+    from sidecar.app.local_socket import Running
     from sidecar.config import Config
 
     LoopFactory = Callable[[], AbstractEventLoop]
@@ -208,7 +208,7 @@ def probe(options: argparse.Namespace) -> int:
 
 
 def _probe(listener: str, options: argparse.Namespace) -> int:
-    from sidecar.app.running import health
+    from sidecar.app.local_socket import health
 
     good, said = health(listener, "/livez" if options.live else "/readyz")
     print(said)
@@ -232,7 +232,7 @@ def _ask(options: argparse.Namespace, work: "Callable[[Running, argparse.Namespa
 
 def _told(work: "Callable[[], int]") -> int:
     """The exit code of a command that asks a sidecar: 1 if it does not answer, 2 if its address is unknown."""
-    from sidecar.app.running import CannotAsk
+    from sidecar.app.local_socket import CannotAsk
 
     try:
         return work()

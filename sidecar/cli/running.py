@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import Any
 
-from sidecar.app.running import DEFAULT, CannotAsk, Running, at, running
+from sidecar.app.local_socket import DEFAULT, CannotAsk, Running, at, running
 from sidecar.common.encoding import host_and_port
 
 NONE_HERE = (

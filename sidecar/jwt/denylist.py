@@ -22,7 +22,7 @@ from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
 from sidecar.jwt.examination import Examination
-from sidecar.jwt.issuer_names import IssuerNames
+from sidecar.jwt.issuer_templates import IssuerNames
 
 POLL_S = 5.0  # between two checks of the file
 ENTRIES_AT_A_TIME = 128  # of the file; then other threads may run, such as the loop that serves requests

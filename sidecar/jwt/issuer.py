@@ -7,7 +7,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.compact_jws import PADDED, Jws
 from sidecar.jwt.examination import ClaimsCheck, Examination, several, shown
-from sidecar.jwt.issuer_names import IssuerTemplate, is_template
+from sidecar.jwt.issuer_templates import IssuerTemplate, is_template
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.token_checks import AcceptedTyp, AllowedAlgorithm, KnownKey, Signature, TrustedSigner
 
@@ -34,7 +34,7 @@ class Required:
 class Issuer:
     """One trusted issuer: the keys and algorithms of its tokens, and the rules for their claims, `rules` first, then `policy`.
 
-    `aliases` are other `iss` values of the same issuer; each `iss` may be a template (jwt/issuer_names.py). `assumed`: tokens
+    `aliases` are other `iss` values of the same issuer; each `iss` may be a template (jwt/issuer_templates.py). `assumed`: tokens
     without `iss` belong to this issuer. `signer` is the required value of the header's member `signer`.
     `accepted_typ` are the accepted values of the header's `typ`; the word `absent` accepts no `typ`.
     `allow_padding`: the parts of its tokens may be padded with `=`.

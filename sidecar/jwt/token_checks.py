@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.compact_jws import Jws, parse
 from sidecar.jwt.examination import Examination, several, shown
-from sidecar.jwt.issuer_names import IssuerTemplate
+from sidecar.jwt.issuer_templates import IssuerTemplate
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, Key, VerificationKey
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited

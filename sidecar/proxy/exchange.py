@@ -175,12 +175,6 @@ class Exchange(Record):
         """Is this a CORS preflight? Browsers send it without credentials."""
         return self.method == "OPTIONS" and self.head.could_be_preflight
 
-    @property
-    def upgrade(self) -> bytes | None:
-        """The protocol of the client's upgrade if the route allows it. Never h2c, whose requests would not be checked."""
-        protocol = self.head.upgrade
-        return protocol if protocol is not None and self.route is not None and protocol in self.route.upgrades else None
-
     def ask_about(self, method: str, target: str, host: bytes) -> None:
         """Turn a front proxy's question into the request that it asks about."""
         self.is_question = True

@@ -16,7 +16,6 @@ from sidecar.gateway.gateway import Gateway
 from sidecar.gateway.local_endpoints import Page
 from sidecar.http.cors import Cors
 from sidecar.http.forwarded import Forwarded
-from sidecar.http.framing import CHUNKED
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead
@@ -29,6 +28,7 @@ from sidecar.policy.identity_headers import IdentityHeaders
 from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Route, Routes
 from sidecar.proxy.authentication import Authentication
+from sidecar.proxy.body_limit import check_announced
 from sidecar.proxy.exchange import Client, Exchange
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
@@ -37,6 +37,7 @@ from sidecar.proxy.request_relay import RequestRelay
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.response_relay import ConnectionEnded, ResponseRelay
 from sidecar.proxy.retry import may_be_sent_again
+from sidecar.proxy.upgrade import requested
 from sidecar.proxy.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Handler:
             return
         head = exchange.head
         if route.max_body is not None:
-            _check_length(head, route.max_body)
+            check_announced(head, route)
         upstream = self.upstreams.get(route.upstream)
         if upstream is None:
             raise Rejection(Reason.ROUTE_NOT_FOUND)
@@ -238,7 +239,7 @@ class Handler:
         )
         if self.tracing is not None and exchange.client is not None:
             built += self.tracing.asked(exchange, upstream)
-        if (protocol := exchange.upgrade) is not None:
+        if (protocol := requested(exchange)) is not None:
             built += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
         if self._api_keys is not None and carries_a_key(built):
             raise Rejection(
@@ -254,9 +255,3 @@ def check_head(head: RequestHead) -> None:
         raise Rejection(Reason.REQUEST_MALFORMED, head.problem)
     if head.unmet_expectation:
         raise Rejection(Reason.EXPECTATION_FAILED)
-
-
-def _check_length(head: RequestHead, most: int) -> None:
-    """Refuse a body whose Content-Length is too large. A body without one is counted while it comes."""
-    if head.length != CHUNKED and head.length > most:
-        raise Rejection(Reason.BODY_TOO_LARGE)

@@ -10,6 +10,7 @@ from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE
 from sidecar.http.responses import CONTINUE
+from sidecar.proxy.body_limit import check_received
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.retry import IDEMPOTENT
 from sidecar.proxy.upstream_connection import UpstreamConnection
@@ -115,6 +116,6 @@ class RequestRelay:
             ) from None
         client.unread_changed()
         exchange.body_bytes += len(piece)
-        if route is not None and route.max_body is not None and exchange.body_bytes > route.max_body:
-            raise Rejection(Reason.BODY_TOO_LARGE)
+        if route is not None and route.max_body is not None:
+            check_received(exchange.body_bytes, route)
         return piece

@@ -7,9 +7,9 @@ from sidecar.http.framing import LAST_CHUNK, UNTIL_CLOSE, chunk
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE
 from sidecar.http.response_head import ResponseHead
-from sidecar.http.responses import connection_line, interim, relayed, switching
+from sidecar.http.responses import connection_line, interim, relayed
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.upgrade import accept
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
 MOST_INTERIM_ANSWERS = 100  # 1xx before one final answer
@@ -50,7 +50,8 @@ class ResponseRelay:
                 exchange.answered = now
                 exchange.response = head
                 if head.status == 101:
-                    self._switch(exchange, head, upstream)
+                    lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
+                    accept(exchange, head, upstream, lasts_s)
                     return
                 piece = reader.body() if reader.state == BODY else b""
                 beginning = self._beginning(exchange, head, upstream, piece, now)
@@ -143,17 +144,6 @@ class ResponseRelay:
         else:
             upstream.dismiss()
         exchange.finish(keep=exchange.keeps_client, now=now)
-
-    def _switch(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection) -> None:
-        """Relay a 101, then open the tunnel. Raises ProtocolError for a protocol that the client did not ask for."""
-        client, protocol = exchange.client, exchange.upgrade
-        assert client is not None
-        if protocol is None or head.upgrade not in (None, protocol):
-            raise ProtocolError("A 101 must switch to the requested protocol.")
-        exchange.status = 101
-        client.write(switching(head, protocol, exchange.subprotocol))
-        lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
-        Tunnel(exchange, client, upstream, lasts_s, websocket=protocol == b"websocket").begin()
 
     def _lasts_s(self, exchange: Exchange) -> float:
         """Seconds until the request's token expires; NEVER without a token, without exp, or in report mode."""

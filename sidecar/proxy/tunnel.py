@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.common.deadlines import NEVER
-from sidecar.http.websocket import Frames, close_frame
+from sidecar.http.websocket_frames import Frames, close_frame
 from sidecar.proxy.connection import Joined
 from sidecar.proxy.resources import READ_BYTES, Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection

@@ -200,14 +200,13 @@ class UpstreamPool:
             connection = await self.connect()
         except Rejection as rejection:
             exchange.fail(rejection)
-            return
         except Exception as error:  # noqa: BLE001
             exchange.handler.bug(exchange, error)
-            return
-        if exchange.is_over:
-            self.keep(connection, self.clock.monotonic())
         else:
-            exchange.connected(connection)
+            if exchange.is_over:
+                self.keep(connection, self.clock.monotonic())
+            else:
+                exchange.connected(connection)
 
     def _serve_waiting(self) -> None:
         """Give free connections to the waiting requests, in order."""

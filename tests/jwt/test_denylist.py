@@ -281,7 +281,7 @@ async def test_a_file_with_anything_wrong_in_it_is_not_used(
 
 
 async def test_a_file_that_is_not_there_is_not_an_empty_list(tmp_path: Path, clock: HandClock) -> None:
-    with pytest.raises(Unusable, match="cannot be read: No such file or directory"):
+    with pytest.raises(Unusable, match=r"^[^:]+: cannot be read: No such file or directory"):
         await DenyList(clock, NAMES, tmp_path / "none.json").load()
     with pytest.raises(Unusable, match="cannot be read: Is a directory"):
         await DenyList(clock, NAMES, tmp_path).load()
@@ -319,6 +319,15 @@ async def test_what_operators_added_stays_when_the_file_changes(tmp_path: Path, 
     written(path, "[ ]")
     await denylist.load()
     assert denied(denylist)
+
+
+def test_keys_of_one_part_of_a_table_have_their_own_times_the_later_of_each() -> None:
+    table = Table()
+    one, other = (b"part" + bytes(11) + bytes((last,)) for last in (1, 2))
+    table.raise_to(one, 1.0, 2.0)
+    table.raise_to(other, 3.0, 4.0)
+    table.raise_to(other, 2.0, 5.0)
+    assert (table[one], table[other], len(table)) == ((1.0, 2.0), (3.0, 5.0), 2)
 
 
 class Errors(logging.Handler):

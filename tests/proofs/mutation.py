@@ -22,6 +22,7 @@ import importlib
 import itertools
 import json
 import os
+import random
 import resource
 import selectors
 import shutil
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.abc import MetaPathFinder
@@ -99,8 +100,8 @@ TESTS_OF = {
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
         "jwt/test_claim_rules.py jwt/test_denylist.py"
     ),
-    "jwt/issuer_names": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
-    "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py",
+    "jwt/issuer_templates": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
+    "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py app/test_explain.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
     "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
     "policy/report_mode": "policy/test_report_mode.py",
@@ -131,7 +132,8 @@ TESTS_OF = {
     "policy/path_normalization": "policy/test_routes.py policy/test_path_normalization.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
-        f"http/{name}": f"http/test_{name}.py" for name in ("chunked", "forwarded", "framing", "responses", "websocket")
+        f"http/{name}": f"http/test_{name}.py"
+        for name in ("chunked", "forwarded", "framing", "responses", "websocket_frames")
     },
     "http/cors": "http/test_cors.py proxy/test_cors.py",
     "http/grammar": "http",
@@ -152,6 +154,8 @@ TESTS_OF = {
     ),
     "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
     "proxy/retry": WIRE,
+    "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
+    "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py",
     "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
     "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
@@ -194,6 +198,7 @@ TESTS_OF = {
 """Module -> the files and folders with its tests, the quickest first."""
 
 Line = tuple[str, int]
+Place = tuple[str, int, bytes]
 Swap = list[tuple[CodeType, CodeType]]
 Outcome = str | None
 """The killer of a mutant: a test, `timeout` or `crash`; None: it survived."""
@@ -213,6 +218,12 @@ def main() -> int:
         type=float,
         default=float("inf"),
         help="of the tests that run a mutant's line, the quickest: as many as take so long",
+    )
+    options.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="no more mutants after this: a sample, in the order of chance",
     )
     options.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -238,19 +249,22 @@ class Module:
         self._told = results / f"{name.replace('/', '.')}.json" if results else None
         before = json.loads(self._told.read_text()) if self._told and again else {}
         self.outcomes: dict[str, Outcome] = {name: outcome for name, outcome in before.items() if outcome is not None}
+        self._only = {name for name, outcome in before.items() if outcome is None} if again else None
 
     @property
     def left(self) -> list[Mutant]:
         """Those that have not been tried."""
-        return [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
+        left = [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
+        return left if self._only is None else [mutant for mutant in left if mutant.name in self._only]
 
     def tell(self) -> bool:
         """Say what has become of them. False when too many survived."""
-        survivors = [mutant for mutant in self.mutants if self.outcomes[mutant.name] is None]
-        timeouts = sum(self.outcomes[mutant.name] == "timeout" for mutant in self.mutants)
-        share = len(survivors) / len(self.mutants)
+        survivors = [mutant for mutant in self.mutants if self.outcomes.get(mutant.name, "untried") is None]
+        timeouts = sum(outcome == "timeout" for outcome in self.outcomes.values())
+        tried = len(self.outcomes)
+        share = len(survivors) / max(1, tried)
         print(
-            f"\n{self.name}: {len(self.mutants)} mutants, {len(self.mutants) - len(survivors)} killed "
+            f"\n{self.name}: {tried} of {len(self.mutants)} mutants, {tried - len(survivors)} killed "
             f"({timeouts} by timeout), {len(survivors)} survived ({share:.1%})",
             *(f"    {mutant}" for mutant in survivors),
             sep="\n",
@@ -258,7 +272,7 @@ class Module:
         )
         if self._told:
             self._told.parent.mkdir(parents=True, exist_ok=True)
-            self._told.write_text(json.dumps({one.name: self.outcomes[one.name] for one in self.mutants}, indent=1))
+            self._told.write_text(json.dumps(self.outcomes, indent=1))
         return share <= MOST_SURVIVORS
 
 
@@ -280,13 +294,13 @@ def _here(given: argparse.Namespace) -> int:
         suppress_health_check=list(HealthCheck),
     )
     files = {module.name: [f"tests/{name}" for name in (LIMITS, *TESTS_OF[module.name].split())] for module in modules}
-    living = Living(modules, given.jobs, given.seconds)
+    living = Living(modules, given.jobs, given.seconds, given.minutes * 60)
     outcomes = living.run(list(dict.fromkeys(name for names in files.values() for name in names)))
     failures = 0
     for module in modules:
         module.outcomes |= outcomes.get(module.name, {})
         fresh = Fresh(module, files[module.name], living)
-        afresh = module.left
+        afresh = [mutant for mutant in module.left if mutant.name in living.afresh.get(module.name, ())]
         for mutant, outcome in _raced([*afresh, None] if afresh else [], fresh.run, fresh.timeout, given.jobs):
             if mutant is not None:
                 module.outcomes[mutant.name] = outcome
@@ -341,11 +355,13 @@ async def patience(what: str) -> AsyncIterator[None]:
 class Living:
     """A pytest session that has collected its tests; mutants get into it by the code of its functions."""
 
-    def __init__(self, modules: Sequence[Module], jobs: int, most_s: float) -> None:
+    def __init__(self, modules: Sequence[Module], jobs: int, most_s: float, all_s: float) -> None:
         self._modules = modules
         self._paths = frozenset(str(module.path) for module in modules)
         self._jobs = jobs
         self._most_s = most_s
+        self._all_s = all_s
+        self.afresh: dict[str, list[str]] = {}
         self._lines: set[Line] = set()
         self._failed: str | None = None
         self._cpu_s: dict[pytest.Item, float] = {}
@@ -369,7 +385,7 @@ class Living:
             told = self._answer.read()
         if not told:
             raise SystemExit(f"the tests cannot be run: {os.waitstatus_to_exitcode(status)}")
-        self.clean_s, self.usual, outcomes = json.loads(told)
+        self.clean_s, self.usual, outcomes, self.afresh = json.loads(told)
         return dict(outcomes)
 
     def _trace(self) -> None:
@@ -407,6 +423,7 @@ class Living:
         sys.settrace(None)
         threading.settrace(None)  # type: ignore[arg-type]
         self.clean_s = sum(seconds.values())
+        gc.unfreeze()  # a sidecar that starts hides everything from get_objects
         functions = self._functions()
         caches = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
         clear = [one.cache_clear for one in caches if one.__module__.startswith("sidecar.")]
@@ -414,6 +431,7 @@ class Living:
             memories = [one for name, one in vars(module).items() if type(one) is dict and name[:1] == "_" != name[1:2]]
             clear += [one.clear for one in memories]
         swaps: dict[Mutant, Swap] = {}
+        afresh: dict[str, list[str]] = {}
         of: dict[Mutant, str] = {}
         for one in self._modules:
             original = compile(one.path.read_text(), str(one.path), "exec")
@@ -421,6 +439,8 @@ class Living:
                 of[mutant] = one.name
                 if (swap := _swap(original, mutant.code)) is not None:
                     swaps[mutant] = swap
+                else:
+                    afresh.setdefault(one.name, []).append(mutant.name)
         kills: list[tuple[Mutant, pytest.Item]] = []
         by_name = {item.nodeid: item for item in session.items}
 
@@ -440,7 +460,7 @@ class Living:
             for memo in clear:
                 memo()
             for code, other in swaps[mutant]:
-                for function in functions.get(code, ()):
+                for function in functions.get(_place(code), ()):
                     function.__code__ = other
             return self._run(covering(mutant))
 
@@ -453,25 +473,33 @@ class Living:
         gc.collect()
         gc.freeze()
         outcomes: dict[str, dict[str, Outcome]] = {}
-        for mutant, outcome in _raced([*filter(living, swaps), None], tried, timeout, self._jobs):
+        chosen = [mutant for mutant in swaps if living(mutant)]
+        random.Random(0).shuffle(chosen)
+        for mutant in swaps.keys() - set(chosen):
+            afresh.setdefault(of[mutant], []).append(mutant.name)
+        for mutant, outcome in _raced(_until(self._all_s, chosen), tried, timeout, self._jobs):
             if mutant is None:
                 if outcome is not None:
                     print(f"\nthe unchanged modules fail, too: {outcome}", flush=True)
                 continue
             if outcome is not None or not at_import & _inside(swaps[mutant]):
                 outcomes.setdefault(of[mutant], {})[mutant.name] = outcome
+            else:
+                afresh.setdefault(of[mutant], []).append(mutant.name)
             if outcome in by_name:
                 kills.append((mutant, by_name[outcome]))
         most = Counter(one for _, one in kills)
         best = sorted(runs, key=lambda one: (-most[one], seconds[one]))
-        json.dump((self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes), self._answer)
+        json.dump(
+            (self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes, afresh), self._answer
+        )
         return True
 
-    def _functions(self) -> dict[CodeType, list[FunctionType]]:
-        found: dict[CodeType, list[FunctionType]] = {}
+    def _functions(self) -> dict[Place, list[FunctionType]]:
+        found: dict[Place, list[FunctionType]] = {}
         for one in gc.get_objects():
             if isinstance(one, FunctionType) and one.__code__.co_filename in self._paths:
-                found.setdefault(one.__code__, []).append(one)
+                found.setdefault(_place(one.__code__), []).append(one)
         return found
 
     def _run(self, items: Iterable[pytest.Item]) -> Outcome:
@@ -578,6 +606,11 @@ def _swap(original: CodeType, other: CodeType) -> Swap | None:
     return pairs
 
 
+def _place(code: CodeType) -> Place:
+    """Where the code of a function comes from."""
+    return code.co_qualname, code.co_firstlineno, code.co_linetable
+
+
 def _own(code: CodeType) -> tuple[Any, ...]:
     consts = [(type(const), const) for const in code.co_consts if not isinstance(const, CodeType)]
     return code.co_code, repr(consts), code.co_names, code.co_varnames, code.co_exceptiontable
@@ -589,24 +622,36 @@ def _inside(swap: Swap) -> set[Line]:
     return lines - {(one.co_filename, one.co_firstlineno) for one, _ in swap if not one.co_name.startswith("<")}
 
 
+_NO_MORE = object()
+
+
+def _until(seconds: float, every: Iterable[Mutant]) -> Iterator[Mutant | None]:
+    """These, as long as there is time, and at last none: the unchanged module."""
+    ends = time.monotonic() + seconds
+    yield from itertools.takewhile(lambda _: time.monotonic() < ends, every)
+    yield None
+
+
 def _raced(
     every: Iterable[Any], run: Callable[[Any], Outcome], timeout: Callable[[Any], float], jobs: int
 ) -> Iterator[tuple[Any, Outcome]]:
     """Run each in a forked process, so many at a time; yields as they end."""
-    waiting = deque(every)
-    of = len(waiting)
+    waiting = iter(every)
+    begun = 0
     told_at = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        while waiting or selector.get_map():
-            while waiting and len(selector.get_map()) < jobs:
-                one = waiting.popleft()
+        while True:
+            while len(selector.get_map()) < jobs and (one := next(waiting, _NO_MORE)) is not _NO_MORE:
+                begun += 1
                 reader, pid = _forked(functools.partial(run, one))
                 deadline = time.monotonic() + max(SHORTEST_TIMEOUT_S, timeout(one))
                 selector.register(reader, selectors.EVENT_READ, (one, pid, deadline))
+            if not selector.get_map():
+                return
             if time.monotonic() - told_at > TELL_S:
                 told_at = time.monotonic()
                 now = ", ".join(str(key.data[0] or "without a change") for key in selector.get_map().values())
-                print(f"\n{of - len(waiting)} of {of}: {now}", end="", flush=True)
+                print(f"\n{begun}: {now}", end="", flush=True)
             ready = {key.fd for key, _ in selector.select(0.2)}
             for key in list(selector.get_map().values()):
                 one, pid, deadline = key.data

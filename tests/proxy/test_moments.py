@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.websocket import MAX_FRAMES
+from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, SMALL_READ_BYTES
 from sidecar.proxy.tunnel import TOKEN_EXPIRED
 from sidecar.proxy.upstream_connection import CLOSE_S
@@ -301,6 +301,7 @@ async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: Han
         held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
         assert at.live.resources.held_bytes == 4 * len(PART)
         assert [b" 503 " in client.sent for client in held] == [False] * 4 + [True]
+        assert b"Retry-After: 1\r\n" in held[4].sent
         small = at.client(PART[:SMALL_READ_BYTES])
         assert small.sent == b""
         held[0].end()

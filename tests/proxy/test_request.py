@@ -16,6 +16,7 @@ from sidecar.policy.routes import Route
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.request_id import new_id
 from sidecar.proxy.resources import Resources
+from sidecar.proxy.upgrade import requested
 from tests.http.heads import read
 
 CONFIG = """
@@ -137,7 +138,7 @@ def test_the_path_for_people_has_no_query_no_token_and_no_odd_bytes(target: str,
 def asked(*protocols: str, route: Route | None = None) -> bytes | None:
     request = arrived("Connection: Upgrade", *(f"Upgrade: {one}" for one in protocols), first="GET / HTTP/1.1")
     request.route = route or Route("/", upgrades=["websocket", "other"])
-    return request.upgrade
+    return requested(request)
 
 
 def test_a_protocol_is_asked_for_once_and_must_be_one_of_the_routes() -> None:
@@ -145,7 +146,7 @@ def test_a_protocol_is_asked_for_once_and_must_be_one_of_the_routes() -> None:
     assert asked("other", route=Route("/")) is None
     assert asked("other", "other") is asked("other, other") is asked() is None
     request = arrived("Connection: Upgrade", "Upgrade: other", first="GET / HTTP/1.1")
-    assert request.upgrade is None, "no route has been found"
+    assert requested(request) is None, "no route has been found"
 
 
 def test_a_preflight_is_an_options_request() -> None:

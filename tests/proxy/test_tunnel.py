@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.websocket import MAX_FRAMES, Frames, close_frame
+from sidecar.http.websocket_frames import MAX_FRAMES, Frames, close_frame
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.http.websocket import MAX_FRAMES
+from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import READ_BYTES
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers.clock import HandClock

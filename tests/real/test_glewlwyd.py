@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ async def listening(port: int) -> None:
 async def glewlwyd(need: Need, tmp_path: Path) -> AsyncIterator[Glewlwyd]:
     program = need("glewlwyd", INSTALL)
     need(TABLES, INSTALL)
-    with sqlite3.connect(tmp_path / "database") as database:
+    with closing(sqlite3.connect(tmp_path / "database")) as database, database:
         database.executescript(Path(TABLES).read_text())
     port = free_port()
     (tmp_path / "conf").write_text(CONFIG.format(port=port, database=tmp_path / "database"))

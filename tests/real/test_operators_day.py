@@ -273,7 +273,9 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         # An upgrade: the next one is ready before the last one is told to go.
         following = await enter(sidecar(file, tmp_path / "access-2.log", main_issuer, backend))
         monitor.scrape(it, following)
-        assert (await following.said(capsys, "probe"))[0] == 0
+        async with patience("the next one to be ready"):
+            while (await following.said(capsys, "probe"))[0] != 0:
+                await asyncio.sleep(0.05)
         assert (await it.said(capsys, "drain"))[0] == 0
         assert (await ask(it, theirs)).status == 200
         monitor.scrape(following)  # as a cluster does with a pod that is told to go

@@ -83,12 +83,7 @@ class Jwks:
         return cls._usable(found, members[MAX_KEYS:])
 
     @classmethod
-    def of_members(cls, members: Iterable[object], allowed: Collection[str]) -> "Jwks":
-        """The usable keys of a JWK Set that was accepted before; possibly none."""
-        return cls._of([_read(*one, allowed) for one in enumerate(members)])
-
-    @classmethod
-    def _of(cls, found: Collection["VerificationKey | str"], more: Collection[object] = ()) -> "Jwks":
+    def _usable(cls, found: Collection["VerificationKey | str"], more: Collection[object]) -> "Jwks":
         """Make a set of keys. A text in `found` says why a key was skipped. `more` are members beyond MAX_KEYS."""
         skipped = [one for one in found if isinstance(one, str)]
         if len(skipped) > MOST_SKIPPED_SHOWN:
@@ -97,11 +92,7 @@ class Jwks:
             few = [member for member in more if isinstance(member, dict)][:MOST_SKIPPED_SHOWN]
             names = ", ".join(quoted(member.get("kid"), MOST_SHOWN) for member in few)
             skipped.append(f"{len(more)} keys after the first {MAX_KEYS}, which is the limit ({names})")
-        return cls([one for one in found if not isinstance(one, str)], skipped)
-
-    @classmethod
-    def _usable(cls, found: Collection["VerificationKey | str"], more: Collection[object]) -> "Jwks":
-        jwks = cls._of(found, more)
+        jwks = cls([one for one in found if not isinstance(one, str)], skipped)
         if not jwks.keys:
             raise FetchFailed(f"the key set has no usable key ({'; '.join(jwks.skipped) or 'it is empty'})")
         return jwks

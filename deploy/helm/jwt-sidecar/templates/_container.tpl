@@ -70,7 +70,7 @@
 jwt-sidecar/application: {{ include "jwt-sidecar.name" . | trimSuffix "-jwt-sidecar" }}
 {{- end }}
 
-{{/* The name of every object: the release's and the chart's, since a release may have several charts with a sidecar each. */}}
+{{/* The name of every object: of the release and the chart, since a release may have several charts with a sidecar. */}}
 {{- define "jwt-sidecar.name" -}}
 {{- $application := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
 {{- printf "%s-jwt-sidecar" ($application | trunc 51 | trimSuffix "-") -}}
@@ -86,17 +86,17 @@ preStop:
     seconds: 5
 {{- end }}
 
-{{/* terminationGracePeriodSeconds: the backend's preStop (5 s), its own end, the sidecar's shutdown (30 s), and a little room. */}}
+{{/* terminationGracePeriodSeconds: the backend's preStop (5 s), its own end, the sidecar's shutdown (30 s), plus a reserve. */}}
 {{- define "jwt-sidecar.gracePeriod" -}}
 45
 {{- end }}
 
-{{/* The port that a Service leads to: a number, since names of native sidecars' ports are not found before Kubernetes 1.32. */}}
+{{/* The targetPort of a Service. A number: Services do not find named ports of native sidecars before Kubernetes 1.32. */}}
 {{- define "jwt-sidecar.servicePort" -}}
 {{- include "jwt-sidecar.port" (list (index .Values "jwt-sidecar").config.listen 8080) -}}
 {{- end }}
 
-{{/* The port of a listener, as the configuration has it: (list "0.0.0.0:8080" 8080), or of the first of several addresses. */}}
+{{/* The port of a listener, from (list "0.0.0.0:8080" 8080): of its address, of the first of several, or the default. */}}
 {{- define "jwt-sidecar.port" -}}
 {{- $listen := first . -}}
 {{- if kindIs "slice" $listen }}{{ $listen = first $listen }}{{ end -}}

@@ -12,7 +12,7 @@ data:
     {{- toYaml (index .Values "jwt-sidecar").config | nindent 4 }}
 {{- end }}
 
-{{/* Only the sidecar can be reached. The second lock: the first is a backend on loopback or a unix socket. */}}
+{{/* Allows connections only to the sidecar's ports. The first protection is a backend that listens on loopback or a unix socket. */}}
 {{- define "jwt-sidecar.networkpolicy" -}}
 {{- $values := index .Values "jwt-sidecar" -}}
 {{- if $values.networkPolicy.enabled -}}

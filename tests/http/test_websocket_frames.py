@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.websocket import MAX_FRAMES, Frames, close_frame
+from sidecar.http.websocket_frames import MAX_FRAMES, Frames, close_frame
 from tests.http.streams import byte_by_byte, cut
 
 
