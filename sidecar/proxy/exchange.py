@@ -109,8 +109,7 @@ class Exchange(Record):
     - `response`: the final head of the answer. `keeps_client`: the client's connection stays open after the answer.
     - `body_sent`: all of the request's body was sent. `kept_body`: a whole body for a second try. `is_whole`: all of the body has
     come. `body_bytes`: the number of its bytes that have come.
-    - `ends`: the time at which the token ends the answer. `deadline`: the time until which it waits for a connection. Both are
-    monotonic seconds.
+    - `ends`: when the token ends the answer. `deadline`: how long it waits for a connection. Both are monotonic seconds.
     - `subprotocol`: for the answer to a WebSocket's client if the backend names none (RFC 6455 section 4.2.2).
     - `is_question`: a front proxy asks about another request. `collected`: the body of a request for one of the sidecar's own
     pages; `then` is called when more of it has come.

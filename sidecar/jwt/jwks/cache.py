@@ -145,7 +145,8 @@ class JwksSource:
         if self._schedule.failures or self._fetching.under_way is not None:
             raise self._unavailable()
         if self._unknown.is_open(kid):
-            raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, self._asked_again_s))
+            asked_again_s = min(self.cooldown_s, self.next_fetch_at - self._clock.monotonic())
+            raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, asked_again_s))
         self._unknown.mark_absent(kid)
         raise Rejection(Reason.KEY_UNKNOWN)
 
@@ -166,16 +167,10 @@ class JwksSource:
         if fetch is not None:
             raise KeysAwaited(fetch)
 
-    @property
-    def _asked_again_s(self) -> float:
-        return min(self.cooldown_s, self.next_fetch_at - self._clock.monotonic())
-
     def begin_with(self, old: "JwksSource") -> None:
         """Replace another source of the same issuer: take over its grace periods, and its keys if there are none yet."""
-        if (
-            not old.usable or old.jwks is None or old.fetched_at is None
-        ):  # keys that are no longer trusted get no grace period
-            return
+        if not old.usable or old.jwks is None or old.fetched_at is None:
+            return  # keys that are no longer trusted get no grace period
         if self.jwks is None:
             self.fetched_at = old.fetched_at
             self.trusted_until = min(old.trusted_until, self._schedule.trusted_as_of(old.fetched_at))
@@ -294,10 +289,8 @@ class JwksSource:
         try:
             self._snapshot.write([key.jwk() for key in jwks.keys if key.public], self._clock.wall())
         except OSError as error:
-            self._warn(
-                f"snapshot_not_written why={error.strerror!r}",
-                "Give the sidecar's user write access to jwks_snapshot_dir.",
-            )
+            do = "Give the sidecar's user write access to jwks_snapshot_dir."
+            self._warn(f"snapshot_not_written why={error.strerror!r}", do)
 
     def _warn(self, what: str, do: str) -> None:
         log.warning("issuer=%s event=%s do=%r", self.name, what, do)
