@@ -27,6 +27,7 @@ def found(paths: list[Path], patterns: dict[str, str]) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{number}: {match[0]!r}: {instead}"
         for path in paths
+        if "node_modules" not in path.parts
         for number, line in enumerate(path.read_text().splitlines(), 1)
         for pattern, instead in patterns.items()
         if (match := re.search(rf"(?<![\w.-])(?:{pattern})(?![\w-])", line, re.IGNORECASE))
