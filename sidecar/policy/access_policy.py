@@ -30,7 +30,7 @@ class AllowedIssuers:
         return f"one of: {several(self._issuers)}"
 
     def found(self, seen: Examination, _now: float) -> str:
-        return "" if seen.claims is None else seen.claims.issuer
+        return _verified(seen).issuer
 
 
 class Scopes:
@@ -50,7 +50,7 @@ class Scopes:
         return _demand(self._every, self._any_of)
 
     def found(self, seen: Examination, _now: float) -> str:
-        return "" if seen.claims is None else several(sorted(granted_scopes(seen.claims.claims)))
+        return several(sorted(granted_scopes(_verified(seen).claims)))
 
 
 class Roles:
@@ -76,7 +76,7 @@ class Roles:
         return _demand(self._every, self._any_of)
 
     def found(self, seen: Examination, _now: float) -> str:
-        return "" if seen.claims is None else several(sorted(self._granted(seen.claims)))
+        return several(sorted(self._granted(_verified(seen))))
 
 
 class ClaimCondition:
@@ -97,7 +97,7 @@ class ClaimCondition:
         return json.dumps(self._operators)
 
     def found(self, seen: Examination, _now: float) -> str:
-        return "" if seen.claims is None else shown(find(seen.claims.claims, self._path))
+        return shown(find(_verified(seen).claims, self._path))
 
 
 class Policy:
@@ -132,6 +132,12 @@ class Policy:
         """Check verified claims. Raises Rejection."""
         for check in self.checks:
             check.judge(claims)
+
+
+def _verified(seen: Examination) -> Claims:
+    """The claims of a token that has come as far as these checks."""
+    assert seen.claims is not None
+    return seen.claims
 
 
 def _enough(every: frozenset[str], one_of: frozenset[str], granted: frozenset[str]) -> bool:

@@ -32,6 +32,6 @@ COVERED = frozenset(
 _LINES = {reason: b"X-JWT-Status: report\r\nX-JWT-Report: %b\r\n" % reason.code.encode() for reason in COVERED}
 
 
-def identity_lines(reason: Reason, verified: bytes = b"") -> bytes:
+def identity_lines(reason: Reason, verified: bytes) -> bytes:
     """The identity headers of a request that is accepted despite `reason`; `verified` are the lines for verified claims."""
     return _LINES[reason] + verified.removeprefix(VERIFIED)
