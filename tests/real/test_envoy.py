@@ -76,7 +76,7 @@ async def outcome(port: int, request: bytes, backend: RawBackend) -> Outcome:
         answer = None
     assert len(backend.requests) == (answer is not None and answer.status == 200), "only what is accepted reaches it"
     found = {"status": "closed" if answer is None else str(answer.status)}
-    if answer is not None and answer.status == 503 and b"is not known yet" in answer.body:
+    if answer is not None and answer.status == 503 and b"does not know the token's key yet" in answer.body:
         found = {"status": "401"}  # it was not asked for that kid yet
     for seen in backend.requests:
         found |= {name: ", ".join(seen.all(name)) for name in (*CLAIM_HEADERS, CLAIMS_HEADER) if seen.all(name)}
