@@ -37,7 +37,12 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
                 "--online", action="store_true", help="also fetch every key set and connect to every upstream"
             )
     _add_explain(add("explain", _EXPLAIN))
-    add_options(add("status", "print the state and the problems of a running sidecar, as its page does"))
+    add_options(
+        add(
+            "status",
+            "print the state and problems of a running sidecar, as its page does (exit code 0 also with problems)",
+        )
+    )
     add_options(
         add(
             "report",

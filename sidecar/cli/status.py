@@ -23,6 +23,10 @@ def status(
     problems = told["problems"]
     for one in problems:
         yield f"{MARKS[one['level']]} {one['text']}"
+        if one["since"] is not None:
+            yield f"     since {one['since']}"
+        if one["before"] is not None:
+            yield f"     changed before: {one['before']['at']} {one['before']['text']}"
         if one["what"] == "configuration" and refused is not None and one["level"] == "bad":
             for each in refused["problems"]:
                 place = f"line {each['line']}: " if each["line"] else ""

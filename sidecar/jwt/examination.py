@@ -14,6 +14,7 @@ from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import Jws
 from sidecar.jwt.jwks.jwk import VerificationKey
 
+ABSENT = "absent"
 MOST_SHOWN = 100  # characters of a value
 MOST_LISTED = 20  # values of a list
 
@@ -38,7 +39,10 @@ class Check(Protocol):
 
 
 class ClaimsCheck(Check, Protocol):
-    """A check of verified claims."""
+    """A check of verified claims. `private`: no refusal keeps the value that it found."""
+
+    @property
+    def private(self) -> bool: ...
 
     def judge(self, claims: Claims) -> None:
         """Raises Rejection."""
@@ -75,7 +79,7 @@ class Examination:
 def shown(value: Any) -> str:
     """A value of a token for people: control characters are escaped, and long values are cut."""
     if value is None:
-        return "absent"
+        return ABSENT
     if isinstance(value, str):
         value = text = without_tokens(value)
         if not (value and value.isascii() and value.isprintable()):
@@ -107,3 +111,12 @@ def tell(rejection: Rejection, seen: Examination) -> None:
     name = check.name
     if name in _TOLD and (name in ("shape", "typ") or rejection.reason is not Reason.TOKEN_MALFORMED):
         rejection.expected, rejection.found = check.expected(seen), check.found(seen, 0.0)
+
+
+def tell_rule(rejection: Rejection, check: ClaimsCheck, claims: Claims) -> None:
+    """Add to a refusal what a rule for verified claims expected, and what it found, unless that is private."""
+    seen = Examination()
+    seen.claims = claims
+    rejection.expected, rejection.found = check.expected(seen), check.found(seen, 0.0)
+    if check.private and rejection.found != ABSENT:
+        rejection.found = "another value"

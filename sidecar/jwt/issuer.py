@@ -29,6 +29,7 @@ class Required:
         self.judge = check.judge
         self.expected = check.expected
         self.found = check.found
+        self.private = check.private
 
 
 class Issuer:

@@ -13,7 +13,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.denylist import DenyList
-from sidecar.jwt.examination import Examination, tell
+from sidecar.jwt.examination import Examination, tell, tell_rule
 from sidecar.jwt.issuer import Issuer, TrustedIssuers
 from sidecar.jwt.jwks.jwk import VerificationKey
 from sidecar.jwt.jwks.key_set import Jwks
@@ -196,7 +196,11 @@ class Verifier:
         claims = seen.claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
         for check in issuer.required:
             begin(check)
-            check.judge(claims)
+            try:
+                check.judge(claims)
+            except Rejection as rejection:
+                tell_rule(rejection, check, claims)
+                raise
         if examined:
             return claims
         known = self._remembered.get(remembered_by)

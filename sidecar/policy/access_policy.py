@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, Path, find, named
-from sidecar.jwt.examination import ClaimsCheck, Examination, several, shown
+from sidecar.jwt.examination import ClaimsCheck, Examination, several, shown, tell_rule
 from sidecar.policy.claim_conditions import condition
 from sidecar.policy.granted import granted_roles, granted_scopes
 
@@ -18,6 +18,7 @@ class AllowedIssuers:
     """The issuer of the token is one of these."""
 
     name = "issuers"
+    private = False
 
     def __init__(self, issuers: Collection[str]) -> None:
         self._issuers = issuers
@@ -37,6 +38,7 @@ class Scopes:
     """All scopes of `every`, and one of `any_of`."""
 
     name = "scopes"
+    private = False
 
     def __init__(self, every: Collection[str], any_of: Collection[str]) -> None:
         self._every, self._any_of = frozenset(every), frozenset(any_of)
@@ -60,6 +62,7 @@ class Roles:
     """
 
     name = "roles"
+    private = False
 
     def __init__(self, every: Collection[str], any_of: Collection[str], places: Mapping[str, Sequence[Path]]) -> None:
         self._every, self._any_of = frozenset(every), frozenset(any_of)
@@ -81,6 +84,8 @@ class Roles:
 
 class ClaimCondition:
     """A claim that meets each of its operators (policy/claim_conditions.py)."""
+
+    private = True
 
     def __init__(self, path: Path, operators: Mapping[str, Any]) -> None:
         self.name = f"claim {'.'.join(path)}"
@@ -131,7 +136,11 @@ class Policy:
     def authorize(self, claims: Claims) -> None:
         """Check verified claims. Raises Rejection."""
         for check in self.checks:
-            check.judge(claims)
+            try:
+                check.judge(claims)
+            except Rejection as rejection:
+                tell_rule(rejection, check, claims)
+                raise
 
 
 def _verified(seen: Examination) -> Claims:

@@ -106,6 +106,42 @@ async def test_a_refusal_holds_the_expected_and_the_found_value(
         assert not found or found == "no aud" or found not in text
 
 
+RULES = [
+    {"path": "/scopes", "require": {"scopes": {"all": ["orders:read"], "any": ["a", "b"]}}},
+    {"path": "/roles", "require": {"roles": ["editor"]}},
+    {"path": "/claims", "require": {"claims": {"tenant": {"equals": "acme"}}}},
+]
+SCOPES = "all of: orders:read, and one of: a, b"
+
+
+@pytest.mark.parametrize(
+    ("path", "over", "expected", "found"),
+    [
+        pytest.param("/scopes", {"scope": "Orders:read b"}, SCOPES, "Orders:read, b", id="a scope spelt otherwise"),
+        pytest.param("/scopes", {"scope": ""}, SCOPES, "none", id="no scope"),
+        pytest.param("/scopes", {"scp": ["a\n\x1b"]}, SCOPES, '"a\\n\\u001b"', id="a scope with escapes"),
+        pytest.param(
+            "/scopes", {"scp": [f"s{n:02}" for n in range(30)]}, SCOPES,
+            ", ".join(f"s{n:02}" for n in range(20)) + ", and 10 more", id="many scopes"
+        ),
+        pytest.param("/roles", {"roles": ["Editor"]}, "all of: editor", "Editor", id="a role"),
+        pytest.param("/claims", {}, '{"equals": "acme"}', "absent", id="no claim"),
+        pytest.param("/claims", {"tenant": "their own"}, '{"equals": "acme"}', "another value", id="a private claim"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("of_the_issuer", [False, True])
+async def test_a_rule_that_refuses_a_verified_token_says_what_it_needs_and_found(
+    path: str, over: dict[str, Any], expected: str, found: str, of_the_issuer: bool
+) -> None:
+    rule = next(rule for rule in RULES if rule["path"] == path)
+    issuers = {"main": {**ISSUERS["main"], "require": rule["require"]}} if of_the_issuer else ISSUERS
+    async with running(issuers=issuers, routes=[] if of_the_issuer else [{**rule, "path": "/x"}]) as stack:
+        answer, kept = await kept_of(stack, token_of(stack, **{"scope": None, **over}))
+        assert (answer.status, kept["expected"], kept["found"]) == (403, expected, found)
+        assert "their own" not in str(kept)
+        assert found not in answer.raw.decode()
+
+
 TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"
 
 

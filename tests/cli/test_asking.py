@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 from sidecar.cli.main import main
+from sidecar.cli.status import status as status_lines
 from tests.peers import patience
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
@@ -43,6 +44,31 @@ async def test_status_prints_the_process_its_problems_and_its_traffic(capsys: Sa
         assert ["default", stack.backend.url, "good", "1", "1", "0", "1000"] in lines
         assert any(line[:3] == ["main", "1", "fresh"] for line in lines)
         assert "BAD  25 requests in the last minute refused: token_missing, on (default)." in said
+
+
+def test_status_prints_since_when_a_problem_lasts_and_what_changed_before_it() -> None:
+    change = {"at": "2026-01-01T12:00:00.000Z", "text": "the configuration 1a2b is now in use"}
+    problem = {"level": "bad", "what": "refusals", "text": "5 requests refused."}
+    about = dict.fromkeys(("version", "pid", "listens", "health", "admin"), "")
+    file = {"file": None, "hash": "", "loaded_at": ""}
+    told = {
+        "sidecar": {**about, "uptime_s": 1, "draining": False, "configuration": file},
+        "problems": [
+            {**problem, "since": "2026-01-01T12:00:05.000Z", "before": change},
+            {**problem, "since": None, "before": None},
+        ],
+        "traffic": {**dict.fromkeys(("in_flight", "connections"), 0), "refused": {}, "reported": {}}
+        | {"minute": {"requests": 5, "refused": 5}},
+    }
+    lines = list(status_lines(told, [], [], []))
+    at = lines.index("BAD  5 requests refused.")
+    assert lines[at : at + 5] == [
+        "BAD  5 requests refused.",
+        "     since 2026-01-01T12:00:05.000Z",
+        "     changed before: 2026-01-01T12:00:00.000Z the configuration 1a2b is now in use",
+        "BAD  5 requests refused.",
+        "",
+    ]
 
 
 async def test_report_prints_the_rules_that_are_safe_to_enforce(capsys: Said) -> None:
