@@ -7,7 +7,7 @@ from sidecar.gateway import local_endpoints as pages
 from sidecar.gateway import token_endpoint as issuing
 from sidecar.gateway import token_minter as mint
 from sidecar.http import chunked, head_cache, header_policy, responses, websocket_frames
-from sidecar.jwt import claims, verifier
+from sidecar.jwt import claims, token_checks, verifier
 from sidecar.jwt import compact_jws as jws
 from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
 from sidecar.jwt.jwks import jwk as keys
@@ -84,6 +84,8 @@ from sidecar.proxy import (
         pytest.param(request_signature.REMEMBERED, 1024, id="request_signature.REMEMBERED"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
+        pytest.param(token_checks.MOST_LEFT_OUT, 3, id="token_checks.MOST_LEFT_OUT"),
+        pytest.param(verifier.EXPIRED_BYTES, 900, id="verifier.EXPIRED_BYTES"),
         pytest.param(verifier.REMEMBERED_S, 300.0, id="verifier.REMEMBERED_S"),
     ],
 )

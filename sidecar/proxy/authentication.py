@@ -41,7 +41,7 @@ class Authentication:
             return ANONYMOUS
         if route.auth is Auth.DENY:
             raise Rejection(Reason.ROUTE_DENIED)
-        if exchange.method == "OPTIONS" and route.preflight and exchange.is_preflight:
+        if route.preflight and exchange.is_preflight:
             return ANONYMOUS
         special = exchange.head.special
         if route.auth is Auth.API_KEY:

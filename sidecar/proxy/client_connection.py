@@ -112,7 +112,6 @@ class ClientConnection(Connection):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.listener.closed(self)
-        self.is_open = False
         self.release_held()
         self.count_unread(0)
         self.reader.die()  # also for deferred work

@@ -16,6 +16,7 @@ from sidecar.app.explain.question import Question
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
+from sidecar.jwt.examination import Examination
 from sidecar.jwt.jwks.fetcher import MOST_KIDS
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
@@ -53,9 +54,9 @@ async def sidecar_of(
             await sidecar.stop()
 
 
-async def refusal(verifier: Verifier, token: str) -> Rejection:
+async def refusal(verifier: Verifier, token: str, seen: Examination | None = None) -> Rejection:
     with pytest.raises(Rejection) as caught:
-        await verified(verifier, token.encode())
+        await verified(verifier, token.encode(), seen)
     assert cached(verifier, token.encode()) is None
     return caught.value
 
@@ -268,8 +269,10 @@ async def test_a_load_balancer_that_shares_its_keys_is_known_by_its_signer(clock
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), signer="arn:ours") as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header=header))
         for wrong in ({"signer": "arn:theirs"}, {"signer": ["arn:ours"]}, {"signer": None}):
-            said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={**header, **wrong})())
+            seen = Examination()
+            said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={**header, **wrong})(), seen)
             assert said.details == "The token's header names a signer that is not trusted here."
+            assert seen.begun[-1].name == "signer"
 
 
 # Their keys

@@ -21,6 +21,7 @@ class Line(asyncio.Transport):
 
     `is_full`: the other side does not read. `is_tls`: one direction alone cannot be closed, and what comes is
     still read while it closes.
+    `limits`: from how many unsent bytes on the other side counts as slow, and until how many.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """
 
@@ -31,6 +32,7 @@ class Line(asyncio.Transport):
         self.closed = self.aborted = self.finished = self.reset = self.lost = False
         self._protocol = protocol
         self._reading = True
+        self.limits: tuple[int | None, int | None] = (None, None)
         self._unread = b""
         self._unsent = 0
         protocol.connection_made(self)
@@ -78,7 +80,7 @@ class Line(asyncio.Transport):
         self.finished = True
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
+        self.limits = (high, low)
 
     def get_write_buffer_size(self) -> int:
         return self._unsent

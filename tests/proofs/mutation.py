@@ -78,7 +78,7 @@ ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
 WIRE = (
     "proxy/test_upstream.py proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "
-    "proxy/test_tunnel_moments.py proxy/test_client_moments.py"
+    "proxy/test_tunnel_moments.py proxy/test_client_moments.py proxy/test_upstream_moments.py"
 )
 TESTS_OF = {
     "observability/access_lines": "observability/test_access_log.py observability/test_lines.py observability/test_telemetry.py",
@@ -146,7 +146,8 @@ TESTS_OF = {
     "proxy/handler": (
         f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
         "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_request.py "
-        "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py"
+        "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py "
+        f"proxy/test_equal_heads.py proxy/test_without_memories.py proxy/test_tunnel.py {CALLS}"
     ),
     "proxy/authentication": (
         f"{WIRE} policy/test_report_mode.py gateway/test_api_keys.py jwt/test_token_sources.py app/test_explain.py "
@@ -159,9 +160,7 @@ TESTS_OF = {
     "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
     "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
-    "proxy/connection": (
-        "proxy/test_connection.py proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_bodies.py proxy/test_wire.py"
-    ),
+    "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py",
     "proxy/resources": (
         "proxy/test_resources.py proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py"
     ),
@@ -171,13 +170,15 @@ TESTS_OF = {
     ),
     "proxy/response_relay": (
         f"proxy/test_framing_of_answers.py proxy/test_early_hints.py {WIRE} proxy/test_answers_to_head.py "
-        "proxy/test_old_clients.py proxy/test_tunnel.py proxy/test_tls.py"
+        "proxy/test_old_clients.py proxy/test_tunnel.py proxy/test_tls.py observability/test_telemetry.py "
+        "observability/test_access_log.py"
     ),
-    "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py",
+    "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py proxy/test_framing_of_answers.py",
     "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py app/test_reload.py app/test_server.py",
     "proxy/client_connection": (
         f"proxy/test_behind_a_request.py {WIRE} proxy/test_keeping.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
-        "proxy/test_tls.py app/test_server.py app/test_reload.py"
+        f"proxy/test_tls.py proxy/test_equal_heads.py proxy/test_without_memories.py app/test_server.py "
+        f"app/test_reload.py {CALLS}"
     ),
     "proxy/listener": (
         "proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
@@ -188,7 +189,7 @@ TESTS_OF = {
     "proxy/local_answers": (
         "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
         "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_wire.py"
+        "proxy/test_wire.py proxy/test_cors.py proxy/test_client_moments.py"
     ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "

@@ -2,11 +2,12 @@
 
 import pytest
 
+from sidecar.http.chunked import MAX_CHUNKS
 from sidecar.proxy.client_connection import LINGER_S
-from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES
+from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
 from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines
-from tests.peers.wire import request
+from tests.peers.wire import chunked, request
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 REFUSED = request("GET", "/denied")
@@ -142,3 +143,207 @@ async def test_more_of_a_body_is_read_at_once_where_the_backend_keeps_up(clock: 
             client.say(b"x" * READ_BYTES)
         assert len(connection.get_buffer(-1)) == LARGE_READ_BYTES
         assert status(client) == 0
+
+
+@in_memory
+async def test_less_of_a_body_is_read_at_once_when_the_backend_stops_reading(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
+        await turns()
+        [connection] = at.listener.connections
+        for _ in range(KEEPS_UP):
+            client.say(b"x" * READ_BYTES)
+        lines()[0].fill()
+        client.say(b"x")
+        assert len(connection.get_buffer(-1)) < READ_BYTES
+        lines()[0].drain()
+        await turns()
+        assert len(connection.get_buffer(-1)) == READ_BYTES
+
+
+@in_memory
+async def test_a_client_is_read_no_further_when_its_share_of_memory_is_full(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
+        await turns()
+        lines()[0].fill()
+        client.say(b"x" * (READ_BYTES - 1))
+        assert client.is_reading()
+        client.say(b"x")
+        assert not client.is_reading()
+        lines()[0].drain()
+        await turns()
+        assert client.is_reading()
+
+
+@in_memory
+async def test_a_part_of_a_body_is_held_only_until_the_backend_has_it(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request("PUT", headers=[("Content-Length", "9")]) + b"hello")
+        await turns()
+        assert lines()[0].sent.endswith(b"\r\n\r\nhello")
+        assert at.live.resources.held_bytes == 0
+
+
+@in_memory
+async def test_a_client_counts_as_slow_from_a_few_unsent_bytes_on(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        assert (client.limits, lines()[0].limits) == ((UNSENT_BYTES, 0), (UNSENT_BYTES, 0))
+
+
+@in_memory
+async def test_a_client_that_takes_nothing_is_reset_in_time(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.is_full = True
+        lines()[0].say(ANSWER[:-1])
+        clock.advance(299)  # of 300 by default
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert (client.reset, client.aborted) == (True, True)
+
+
+# Whose body, whose request
+
+
+@in_memory
+async def test_a_head_that_recurs_keeps_its_body(clock: HandClock) -> None:
+    head = request("POST", "/again", headers=[("Content-Length", "24")])
+    body = b"GET /denied HTTP/1.1\r\n\r\n"
+    async with proxy(clock) as at:
+        client = at.client()
+        for number in range(1, 5):
+            client.say(head)
+            client.say(body)
+            await turns()
+            assert lines()[0].sent.count(body) == number
+            lines()[0].say(ANSWER)
+            await turns()
+        assert client.sent.count(b"HTTP/1.1 200") == 4
+
+
+@in_memory
+async def test_a_request_on_a_connection_that_has_been_closed_reaches_no_backend(clock: HandClock) -> None:
+    asking = request()
+    async with proxy(clock) as at:
+        for _ in range(3):  # also as a head that recurs
+            client = at.client()
+            client.is_tls = True
+            [connection] = at.listener.connections
+            connection.close()
+            client.say(asking)
+            await turns()
+            assert lines() == []
+            client.end()
+
+
+@in_memory
+async def test_a_head_that_recurs_on_a_connection_that_has_been_closed_reaches_no_backend(clock: HandClock) -> None:
+    asking = request()
+    async with proxy(clock) as at:
+        client = at.client()
+        for _ in range(3):
+            client.say(asking)
+            await turns()
+            lines()[0].say(ANSWER)
+        client.is_tls = True
+        [connection] = at.listener.connections
+        connection.close()
+        before = lines()[0].sent
+        client.say(asking)
+        await turns()
+        assert lines()[0].sent == before
+
+
+@in_memory
+async def test_a_request_waits_until_its_client_has_read_the_answer_before(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.is_full = True
+        lines()[0].say(ANSWER)
+        before = lines()[0].sent
+        for part in (b"GET /1 HTTP/1.1\r\n", b"Host: a\r\n\r\n"):
+            client.say(part)
+            await turns()
+        assert lines()[0].sent == before
+        client.is_full = False
+        client.drain()
+        await turns()
+        assert lines()[0].sent.count(b"GET /1 ") == 1
+
+
+# The close of a TLS client, which cannot close one direction only
+
+
+@in_memory
+async def test_a_tls_client_that_owes_nothing_is_closed_with_its_refusal(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        client.is_tls = True
+        client.say(b"no HTTP\r\n\r\n")
+        assert (b" 400 " in client.sent, client.closed, client.aborted) == (True, True, False)
+
+
+@in_memory
+async def test_a_tls_client_that_owes_a_body_has_time_to_read_its_refusal(clock: HandClock) -> None:
+    async with proxy(clock, routes=DENY) as at:
+        client = at.client()
+        client.is_tls = True
+        client.say(request("POST", "/denied", headers=[("Content-Length", "9")]))
+        assert (b" 403 " in client.sent, client.closed) == (True, False)
+        clock.advance(LINGER_S - 0.1)
+        at.tick()
+        assert not client.closed
+        clock.advance(0.1)
+        at.tick()
+        assert client.aborted
+
+
+# Bytes that are no request
+
+
+@pytest.mark.parametrize(("detail", "told"), [("full", True), ("code", False)])
+@in_memory
+async def test_a_refusal_of_bytes_says_the_broken_rule_only_in_full(clock: HandClock, detail: str, told: bool) -> None:
+    async with proxy(clock, error_detail=detail, listen="127.0.0.1:8080") as at:
+        client = at.client(b"no HTTP\r\n\r\n")
+        assert (b'"cause"' in client.sent) is told
+        assert b"\r\nConnection: close\r\n" in client.sent
+        assert b"Retry-After" not in client.sent
+
+
+@in_memory
+async def test_a_client_that_finds_no_room_may_try_again_in_a_second(clock: HandClock) -> None:
+    async with proxy(clock, limits={"connections": 1}) as at:
+        at.client(request())
+        await turns()
+        refused = at.client()
+        assert b" 503 " in refused.sent
+        assert b"\r\nRetry-After: 1\r\n" in refused.sent
+        assert b"\r\nConnection: close\r\n" in refused.sent
+
+
+# Large answers and bodies in turns
+
+
+@in_memory
+async def test_more_of_an_answer_takes_no_turn_before_its_own(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        many = chunked([b"x"] * (2 * MAX_CHUNKS)).removesuffix(b"0\r\n\r\n")
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + many)
+        before = client.sent
+        lines()[0].say(b"1\r\ny\r\n")
+        assert client.sent == before
+        await turns()
+        assert client.sent.count(b"x") == 2 * MAX_CHUNKS
+        lines()[0].say(b"0\r\n\r\n")
+        await turns()
+        assert client.sent.endswith(b"0\r\n\r\n")

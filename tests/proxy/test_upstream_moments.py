@@ -1,0 +1,138 @@
+"""A backend's connection at moments that no socket can be brought to. The tests are both ends."""
+
+import errno
+
+import pytest
+
+from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES
+from sidecar.proxy.upstream_connection import CLOSE_S
+from tests.peers.clock import HandClock
+from tests.peers.memory import in_memory, lines, refuse
+from tests.peers.wire import request, response
+from tests.proxy.test_upstream import ANSWER, proxy, status, turns
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+# Memory
+
+
+@in_memory
+async def test_more_of_an_answer_is_read_at_once_while_its_client_keeps_up(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        upstream = lines()[0]._protocol
+        for _ in range(KEEPS_UP):
+            assert len(upstream.get_buffer(-1)) == READ_BYTES
+            lines()[0].say(b"x" * READ_BYTES)
+        assert len(upstream.get_buffer(-1)) == LARGE_READ_BYTES
+        client.is_full = True
+        lines()[0].say(b"x")
+        assert len(upstream.get_buffer(-1)) == READ_BYTES
+
+
+@in_memory
+async def test_a_backend_is_read_no_further_while_its_client_reads_nothing(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.fill()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30) + b"x" * (2 * READ_BYTES))
+        assert not lines()[0].is_reading()
+        assert at.live.resources.held_bytes >= READ_BYTES
+        client.drain()
+        await turns()
+        assert lines()[0].is_reading()
+
+
+# Deadlines
+
+
+@in_memory
+async def test_a_backend_owes_its_answer_again_when_the_client_has_read_the_interim_ones(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.is_full = True
+        lines()[0].say(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        clock.advance(100)  # an answer may take 60
+        at.tick()
+        assert not lines()[0].aborted
+        client.is_full = False
+        client.drain()
+        clock.advance(59)
+        at.tick()
+        assert status(client) == 103
+        clock.advance(1)
+        at.tick()
+        assert status(client) == 504
+
+
+@in_memory
+async def test_a_connection_of_a_retired_pool_has_time_to_close(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        at.pool.retire()
+        lines()[0].say(ANSWER)
+        clock.advance(CLOSE_S - 0.1)
+        at.tick()
+        assert (lines()[0].closed, lines()[0].aborted) == (True, False)
+        clock.advance(0.1)
+        at.tick()
+        assert lines()[0].aborted
+
+
+# The pool
+
+
+@in_memory
+async def test_a_request_that_finds_every_connection_in_use_may_come_again_in_a_second(clock: HandClock) -> None:
+    async with proxy(clock, connections=1) as at:
+        _, waiting = at.clients(2)
+        await turns()
+        clock.advance(2)
+        at.tick()
+        assert status(waiting) == 503
+        assert b"\r\nRetry-After: 1\r\n" in waiting.sent
+
+
+@in_memory
+async def test_an_idle_connection_that_ends_is_counted_no_more(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].say(ANSWER)
+        assert at.pool.use[:2] == (1, 1)
+        lines()[0].end()
+        assert at.pool.use[:2] == (0, 0)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+@in_memory
+async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(clock: HandClock, error: int) -> None:
+    async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
+        refuse(OSError(error, "too many open files"))
+        client = at.client(request())
+        await turns()
+        assert status(client) == 503
+        assert b"The sidecar has no file descriptor left for a connection." in client.sent
+
+
+# What is an answer
+
+
+@in_memory
+async def test_every_1xx_is_followed_by_the_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 199 Almost\r\n\r\n")
+        lines()[0].say(response(201, b"done"))
+        assert status(client) == 201
+        assert client.sent.endswith(b"done")
