@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.common.errors import Unusable, unforeseen
-from sidecar.common.watched_file import stamp
+from sidecar.common.watched_file import stamp, unread
 
 log = logging.getLogger("sidecar.tls")
 
@@ -84,7 +84,7 @@ def _why_not(cert_file: Path, key_file: Path) -> str:
         try:
             content = file.read_bytes()
         except OSError as error:
-            return f"{file}: cannot be read: {error.strerror}"
+            return unread(file, error)
         if file == key_file and b"ENCRYPTED" in content:
             return (
                 f"{key_file}: the key is encrypted, and nobody can type the password; decrypt it: openssl pkey -in FILE"

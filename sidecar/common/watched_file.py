@@ -1,7 +1,9 @@
 """A file that the sidecar reads again when it changes. Bad content never replaces good content."""
 
 import asyncio
+import errno
 import logging
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +47,8 @@ class FollowedFile(Generic[Content]):
         except Unusable as error:
             if str(error) != self.problem:
                 log.error(
-                    "event=file_kept_as_it_was why=%r do='Fix the file; its previous content stays in use.'", str(error)
+                    "event=file_kept_as_it_was why=%r do='Fix the file or its permissions; its previous content stays in use.'",
+                    str(error),
                 )
             self.problem = str(error)
             return False
@@ -67,7 +70,7 @@ class FollowedFile(Generic[Content]):
         try:
             value = self._read(self.path.read_bytes(), before)
         except OSError as error:
-            raise Unusable(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise Unusable(unread(self.path, error)) from error
         except ValueError as error:
             raise Unusable(f"{self.path}: {error}") from None
         except Exception as error:  # a bug; it must not end a process that serves requests
@@ -82,8 +85,22 @@ def status(path: Path) -> tuple[Stamp, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
+        raise Unusable(unread(path, error)) from error
     return (found.st_mtime_ns, found.st_ino, found.st_size), found.st_mode
+
+
+def unread(path: Path, error: OSError) -> str:
+    """Why a file cannot be read. Without permission: also who the process is, and the mode and owner of the file."""
+    why = f"{path}: cannot be read: {error.strerror}"
+    if error.errno != errno.EACCES:
+        return why
+    try:
+        found = path.stat()
+    except OSError:
+        place = "it may not enter a folder of this path"
+    else:
+        place = f"the file has mode {stat.S_IMODE(found.st_mode):04o}, uid {found.st_uid} and gid {found.st_gid}"
+    return f"{why} (the sidecar has uid {os.geteuid()} and gid {os.getegid()}; {place})"
 
 
 def stamp(path: Path) -> Stamp | None:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sidecar.common.watched_file import unread
 from sidecar.config.file import Config
 from sidecar.config.struct import FileSchema
 from sidecar.config.values import Surroundings
@@ -31,7 +32,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError([Problem(str(path), 0, 0, "", f"{path}: cannot be read: {error.strerror}")]) from None
+        raise ConfigError([Problem(str(path), 0, 0, "", unread(Path(path), error))]) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.common.encoding import base64url, base64url_uint
 from sidecar.common.errors import Unusable
+from sidecar.common.watched_file import unread
 from sidecar.jwt.compact_jws import base64url as decoded
 from sidecar.jwt.jwks.jwk import MIN_RSA_BITS, public_members
 
@@ -55,7 +56,7 @@ class SigningKey:
         try:
             key = cls(load_pem_private_key(file.read_bytes(), password=None))  # type: ignore[arg-type]  # any other: ValueError
         except OSError as error:
-            raise Unusable(f"{file}: cannot be read: {error.strerror}") from error
+            raise Unusable(unread(file, error)) from error
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
             raise Unusable(f"{file}: holds no PEM private key of Ed25519, RSA or P-256, or an encrypted one") from error
         if key.alg != alg:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
-from sidecar.common.watched_file import Stamp, status
+from sidecar.common.watched_file import Stamp, status, unread
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
@@ -234,7 +234,8 @@ class DenyList:
             except Unusable as error:
                 if str(error) != self.problem:
                     log.error(
-                        "event=denylist_kept why=%r do='Fix the file; the previous entries stay in use.'", str(error)
+                        "event=denylist_kept why=%r do='Fix the file or its permissions; the previous entries stay in use.'",
+                        str(error),
                     )
                 self.problem = str(error)
             else:
@@ -263,7 +264,7 @@ def _read(path: Path, stamp: Stamp, now: float, cancelled: threading.Event) -> F
     except Unusable:
         raise
     except OSError as error:
-        raise Unusable(f"{path}: cannot be read: {error.strerror}") from error
+        raise Unusable(unread(path, error)) from error
     except NoList:
         raise Unusable(f"{path}: must be a list of entries") from None
     except Exception:  # noqa: BLE001  # parsers raise many types: without libyaml an OverflowError for "\UFFFFFFFF"

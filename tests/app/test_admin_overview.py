@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from sidecar.app.admin.configuration import shown
-from sidecar.app.history import FRESH_S, MOST_KINDS, STEP_S
+from sidecar.app.history import FRESH_S, MOST_KINDS, STEP_S, Event
 from sidecar.common.clock import iso_time
 from tests.app.test_admin_answers import TIME, get
 from tests.peers.backend import RawBackend, send
-from tests.peers.tokens import AUDIENCE
+from tests.peers.tokens import AUDIENCE, public_jwk
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
 
@@ -31,6 +31,11 @@ async def told(stack: Stack, target: str) -> Any:
 async def problems(stack: Stack) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = (await told(stack, "/status"))["problems"]
     return found
+
+
+def align(stack: Stack) -> None:
+    """A step begins now."""
+    stack.clock.ahead_s += STEP_S - stack.clock.wall() % STEP_S
 
 
 def step(stack: Stack) -> None:
@@ -98,6 +103,52 @@ async def test_a_problem_begins_when_refusals_exceed_their_usual_number() -> Non
     assert iso_time(began - STEP_S) <= problem["since"] <= iso_time(began + STEP_S)
 
 
+async def test_refusals_that_begin_within_a_step_have_the_time_of_their_first_one() -> None:
+    async with running(routes=ROUTES) as stack:
+        align(stack)
+        await stack.fetch(request("GET", "/x"))
+        step(stack)
+        for _ in range(30):
+            await stack.fetch(request("GET", "/x"))
+        [problem] = await problems(stack)
+        [group] = (await told(stack, "/rejections?by=code"))["groups"]
+    assert problem["since"] == group["since"]
+
+
+async def test_a_change_within_the_step_in_which_refusals_rose_is_before_them() -> None:
+    async with running(routes=ROUTES) as stack:
+        history = stack.sidecar.live.history
+        align(stack)
+        for _ in range(3):
+            await stack.fetch(request("GET", "/x"))
+            step(stack)
+        stack.clock.ahead_s += STEP_S / 2
+        history.note("configuration", "", "note", "changed")
+        for _ in range(60):
+            await stack.fetch(request("GET", "/x"))
+        stack.clock.ahead_s -= STEP_S / 2
+        step(stack)
+        [problem] = await problems(stack)
+    assert problem["before"]["text"] == "changed"
+    assert problem["before"]["at"] <= problem["since"]
+
+
+async def test_neither_a_later_change_nor_a_problem_of_the_same_time_is_before_a_problem() -> None:
+    async with running() as stack:
+        history = stack.sidecar.live.history
+        await stack.fetch(stack.good())
+        step(stack)
+        for _ in range(6):
+            await stack.fetch(request("GET", "/x"))
+        [problem] = await problems(stack)
+        began = next(iter(stack.sidecar.assembly.handler.telemetry.spells.values())).since
+        for at, level, text in ((began, "bad", "another problem"), (began + 1, "note", "later")):
+            history.events.append(Event(at, "issuer", "main", level, text))
+        assert (await problems(stack)) == [problem]
+        history.events.append(Event(began, "issuer", "main", "note", "earlier"))
+        assert (await problems(stack))[0]["before"]["text"] == "earlier"
+
+
 async def test_an_issuer_that_is_down_is_reported_with_the_time_left_for_its_keys() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
@@ -114,6 +165,28 @@ async def test_an_issuer_that_is_down_is_reported_with_the_time_left_for_its_key
         [problem] = await problems(stack)
         assert (problem["level"], problem["since"]) == ("bad", None)
         assert problem["text"].startswith("main has no usable keys, so its tokens get 503: ")
+
+
+@pytest.mark.parametrize(
+    ("second_s", "told"),
+    [
+        (0.0, {"main": "the other issuers agree with this one, so tell main."}),
+        (-50.0, dict.fromkeys(("main", "second"), "set the clock that is wrong.")),
+        (None, {"main": "set the clock that is wrong."}),
+    ],
+)
+async def test_a_clock_that_differs_alone_is_named_as_the_wrong_one(
+    second_s: float | None, told: dict[str, str]
+) -> None:
+    second = {"issuer": "https://second.test/", "jwks_inline": {"keys": [public_jwk("EdDSA")]}, "audiences": ["a"]}
+    issuers = {"main": {**second, "issuer": "https://main.test/"}, "second": second}
+    async with running(issuers=issuers) as stack:
+        sources = stack.sidecar.assembly.sources
+        sources["main"].issuer_clock.offset_s, sources["second"].issuer_clock.offset_s = -50.0, second_s
+        texts = {one["name"]: one["text"] for one in await problems(stack) if "clock" in one["text"]}
+    assert texts.keys() == told.keys()
+    for name, end in told.items():
+        assert texts[name] == f"The clock of {name} is 50 s behind this one; {end}"
 
 
 async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes() -> None:

@@ -410,7 +410,7 @@ async def test_a_broken_file_keeps_the_previous_keys(keys: Keys, caplog: pytest.
         stack.secrets.errors.clear()
     told = [record.getMessage() for record in caplog.records if "file_kept" in record.getMessage()]
     assert told == [
-        f"event=file_kept_as_it_was why={text!r} do='Fix the file; its previous content stays in use.'"
+        f"event=file_kept_as_it_was why={text!r} do='Fix the file or its permissions; its previous content stays in use.'"
         for text in (problem, f"{keys.api_keys}: cannot be read: No such file or directory")
     ]
 

@@ -55,21 +55,26 @@ def of_the_minute(live: Live, minute: Counted) -> list[Problem]:
 
 
 def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
-    """The last change of another object before a problem began, or None."""
+    """The last change of another object before a problem began, or None. A problem that began at the same time is no change."""
     since = problem.since
     if since is None:
         return None
     changes = (
         one
         for one in live.history.events
-        if since - BEFORE_S <= one.at <= since + STEP_S and (one.what, one.name) != (problem.what, problem.name)
+        if since - BEFORE_S <= one.at <= since
+        and (one.what, one.name) != (problem.what, problem.name)
+        and (one.at < since or one.level not in ("warn", "bad"))
     )
     last = max(changes, key=lambda one: one.at, default=None)
     return None if last is None else event(last)
 
 
 def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: float) -> float:
-    """The Unix time at which refusals with one issuer and code rose to `number` a minute: `since`, or a later step."""
+    """The Unix time at which refusals with one issuer and code rose to `number` a minute: `since`, or a later step.
+
+    A step has no time within it: if something changed during the step, the refusals rose after the change.
+    """
     level = number / RECENT * PART
     began, paused = history.steps[-1].at + STEP_S if history.steps else since, 0
     for step in reversed(history.steps):
@@ -81,7 +86,9 @@ def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: f
         paused = 0 if came >= level else paused + 1
         if came >= level:
             began = step.at
-    return max(since, began)
+    if began - since <= STEP_S:
+        return since
+    return max(began, *(one.at for one in history.events if one.at < began + STEP_S and one.level == "note"))
 
 
 def _of_the_sidecar(live: Live) -> Iterator[Problem]:
@@ -122,15 +129,21 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
                 f"The keys of {name} could not be fetched{why}. The present keys stay trusted for {_minutes(left_s)}."
             )
             yield Problem("warn", "issuer", name, text, since)
-        offset_s = source.issuer_clock.offset_s or 0.0
-        if abs(offset_s) > live.assembly.config.issuers[name].clock_skew_s / 2:
-            way = "ahead of" if offset_s > 0 else "behind"
-            yield Problem(
-                "warn",
-                "issuer",
-                name,
-                f"The clock of {name} is {abs(offset_s):.0f} s {way} this one; set the clock that is wrong.",
-            )
+    yield from _of_clocks(live)
+
+
+def _of_clocks(live: Live) -> Iterator[Problem]:
+    offsets = {name: source.issuer_clock.offset_s for name, source in live.assembly.sources.items()}
+    measured = {name: offset_s for name, offset_s in offsets.items() if offset_s is not None}
+    wrong = [name for name in measured if abs(measured[name]) > live.assembly.config.issuers[name].clock_skew_s / 2]
+    for name in wrong:
+        way = "ahead of" if measured[name] > 0 else "behind"
+        text = f"The clock of {name} is {abs(measured[name]):.0f} s {way} this one; "
+        if len(wrong) == 1 < len(measured):
+            text += f"the other issuers agree with this one, so tell {name}."
+        else:
+            text += "set the clock that is wrong."
+        yield Problem("warn", "issuer", name, text)
 
 
 def _of_upstreams(live: Live, minute: Counted) -> Iterator[Problem]:

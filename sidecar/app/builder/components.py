@@ -11,6 +11,7 @@ from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
 from sidecar.common.folding import fold
 from sidecar.common.tls import Renewed, client_context
+from sidecar.common.watched_file import unread
 from sidecar.config import Config
 from sidecar.config.secret import shared_secret
 from sidecar.gateway.assertion import AssertedIdentity
@@ -171,7 +172,7 @@ def signature(config: Config, clock: Clock) -> Signature | None:
     try:
         secret = shared_secret(wanted.secret_file.read_bytes())
     except OSError as error:
-        raise Unusable(f"{wanted.secret_file}: cannot be read: {error.strerror}") from error
+        raise Unusable(unread(wanted.secret_file, error)) from error
     except ValueError as error:
         raise Unusable(f"{wanted.secret_file}: {error}") from error
     return Signature(wanted.header, secret, clock)

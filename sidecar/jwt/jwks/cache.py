@@ -232,7 +232,7 @@ class JwksSource:
         self._next_fetch(next_at)
         if self.issuer_clock.measured(key_set.clock_offset_s, now):
             ahead = f"clocks_differ issuer_ahead_s={key_set.clock_offset_s:.0f}"
-            self._warn(ahead, "Synchronize the sidecar's clock, or tell the issuer.")
+            self._warn(ahead, "Compare both clocks with a third: tell the issuer, or synchronize the sidecar's clock.")
         self._count(trigger, "success")
 
     def _use(self, jwks: Jwks) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sidecar.common.loopback import is_loopback
+from sidecar.common.watched_file import unread
 from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
 from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, shown
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, quoted
@@ -107,7 +108,7 @@ class FileKeySet:
                 raise FetchFailed(f"{self._path}: {TOO_LARGE}")
             body = self._path.read_bytes()
         except OSError as error:
-            raise FetchFailed(f"{self._path}: {error.strerror}") from error
+            raise FetchFailed(unread(self._path, error)) from error
         if self._read is None:
             return KeySet(decode_json(body, str(self._path)), None)
         try:

@@ -597,7 +597,7 @@ async def test_a_mounted_secret_may_be_swapped_atomically(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        pytest.param(None, "No such file or directory", id="missing"),
+        pytest.param(None, "cannot be read: No such file or directory", id="missing"),
         pytest.param(b"", "not JSON", id="empty"),
         pytest.param(GOOD[:-1], "not JSON", id="half written"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
@@ -615,7 +615,7 @@ async def test_a_bad_file_says_what_is_wrong_with_it(tmp_path: Path, content: by
 
 
 async def test_a_directory_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(FetchFailed, match=re.escape(f"{tmp_path}: Is a directory")):
+    with pytest.raises(FetchFailed, match=re.escape(f"{tmp_path}: cannot be read: Is a directory")):
         await FileKeySet(tmp_path)()
 
 

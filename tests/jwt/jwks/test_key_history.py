@@ -307,8 +307,8 @@ async def test_a_differing_clock_is_logged_once_an_hour(clock: HandClock, caplog
             assert caplog.text.count("event=clocks_differ") == warned
         await asyncio.sleep(3600)
         assert caplog.text.count("event=clocks_differ") == 2
-        told = 'event=clocks_differ issuer_ahead_s=-31 do="Synchronize the sidecar\'s clock, or tell the issuer."'
-        assert caplog.messages[-1] == f"issuer=main {told}"
+        do = "Compare both clocks with a third: tell the issuer, or synchronize the sidecar's clock."
+        assert caplog.messages[-1] == f"issuer=main event=clocks_differ issuer_ahead_s=-31 do={do!r}"
 
 
 @in_its_time
