@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-import ssl
 from contextlib import suppress
 from functools import partial
 
@@ -13,7 +12,7 @@ from sidecar.app.descriptors import client_connections, take_all, warn_if_short
 from sidecar.app.sockets import BACKLOG
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
-from sidecar.common.tls import Renewed, certificate_time, load_server_files, server_context
+from sidecar.common.tls import Renewed, certificate_time, server_context
 from sidecar.config import Config
 from sidecar.jwt.jwks.fetcher import FILE_POLL_S
 from sidecar.proxy.client_limits import ClientLimits
@@ -61,18 +60,17 @@ class DataPlane:
     def _limits(self, config: Config) -> ClientLimits:
         return client_limits(config)._replace(connections=client_connections(config))
 
-    def _tls(self) -> ssl.SSLContext | None:
+    def _tls(self) -> Renewed | None:
         tls = self._live.assembly.config.tls
         if tls is None:
             return None
         files = tls.cert_file, tls.key_file, tls.client_ca_file
-        context = server_context(*files)
-        self.certificate = Renewed(lambda: load_server_files(context, *files), files)
+        self.certificate = Renewed(partial(server_context, *files), files)
         self._live.certificates.append(self.certificate)
         self._live.background(partial(_look_again, self.certificate), "certificate")
         if (why := certificate_time(tls.cert_file, self._clock.wall())) is not None:
             log.warning("event=certificate_not_valid why=%r do='Renew the certificate; clients do not trust it.'", why)
-        return context
+        return self.certificate
 
     async def use(self, assembly: Assembly) -> None:
         """Serve with another assembly from the next request on."""

@@ -46,13 +46,6 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    return load_server_files(context, cert_file, key_file, client_ca_file)
-
-
-def load_server_files(
-    context: ssl.SSLContext, cert_file: Path, key_file: Path | None, client_ca_file: Path | None
-) -> ssl.SSLContext:
-    """Load the files of a listener, at start and after a renewal. Authorities are added to the earlier ones. Raises Unusable."""
     load_certificate(context, cert_file, key_file)
     if client_ca_file is not None:
         try:
@@ -64,10 +57,8 @@ def load_server_files(
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
-    """Load a certificate and its key, at start and after a renewal; the next handshake uses them. Raises Unusable."""
+    """Load a certificate and its key. Raises Unusable."""
     try:
-        # Try a new context first: a certificate without its key would spoil the context in use.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=_no_password)
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
         raise Unusable(_why_not(cert_file, key_file or cert_file)) from error
@@ -187,7 +178,8 @@ FAILED_HANDSHAKES = {
 class Renewed:
     """A TLS context that follows its files, so that renewed certificates need no restart.
 
-    While the new files cannot be used, the old context stays in use, each call tries the files again, and `problem` says why.
+    `context` is the one in use; a call looks at the files first. While the new files cannot be used, the old context stays in
+    use, each call tries the files again, and `problem` says why.
     """
 
     def __init__(self, make: Callable[[], ssl.SSLContext], files: Iterable[Path | None]) -> None:
@@ -195,7 +187,7 @@ class Renewed:
         self.files = [file for file in files if file is not None]
         self.problem: str | None = None
         self._seen = list(map(stamp, self.files))
-        self._context = make()
+        self.context = make()
 
     def __call__(self) -> ssl.SSLContext:
         """The context for a new connection."""
@@ -203,7 +195,7 @@ class Renewed:
         if stamps != self._seen or self.problem is not None:
             self._seen = stamps
             try:
-                self._context = self._make()
+                self.context = self._make()
             except Exception as error:  # noqa: BLE001  # bad files must not end running work
                 why = str(error) if isinstance(error, Unusable) else unforeseen(error)
                 if why != self.problem:
@@ -215,4 +207,4 @@ class Renewed:
             else:
                 self.problem = None
                 log.info("event=certificate_renewed files=%s", ",".join(map(str, self.files)))
-        return self._context
+        return self.context

@@ -140,6 +140,26 @@ async def test_a_new_authority_of_clients_is_trusted_without_a_restart(tmp_path:
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
 
 
+async def test_an_authority_of_clients_that_is_removed_is_not_trusted_without_a_restart(tmp_path: Path) -> None:
+    ca_file = tmp_path / "clients.crt"
+    removed, kept = trustme.CA(), trustme.CA()
+    ca_file.write_bytes(removed.cert_pem.bytes() + kept.cert_pem.bytes())
+    of_removed, of_kept = client_tls(), client_tls()
+    removed.issue_cert("client.example").configure_cert(of_removed)
+    kept.issue_cert("client.example").configure_cert(of_kept)
+    tls = write(tmp_path, authority().issue_cert("127.0.0.1")) | {"client_ca_file": str(ca_file)}
+    async with running(tls=tls) as stack:
+        address = stack.sidecar.proxy_address
+        assert (await fetch(address, stack.good(), tls=of_removed)).status == 200
+        ca_file.write_bytes(kept.cert_pem.bytes())
+        assert stack.sidecar.plane.certificate is not None
+        stack.sidecar.plane.certificate()
+        assert (await fetch(address, stack.good(), tls=of_kept)).status == 200
+        with pytest.raises((ssl.SSLError, ConnectionError, Truncated)):
+            await fetch(address, stack.good(), tls=of_removed)
+        assert len(stack.backend.requests) == 2
+
+
 async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
     other = trustme.CA()
     tls = write(tmp_path, other.issue_cert("127.0.0.1"))
