@@ -14,6 +14,7 @@ from sidecar.common.errors import Unusable, unforeseen
 from sidecar.common.loopback import is_loopback
 from sidecar.common.watched_file import stamp
 from sidecar.config import Config, ConfigError, Problem, load
+from sidecar.config.changes import changed_keys
 
 POLL_S = 2.0  # between two checks of the files
 FIXED = (
@@ -78,7 +79,8 @@ class Reload:
         try:
             read = await asyncio.to_thread(load, self._file)
             watch.add(files_read(read))
-            config = with_fixed(self._live.assembly.config, read)
+            before = self._live.assembly.config
+            config = with_fixed(before, read)
             await self._live.exchange(config)
         except ConfigError as error:
             return self._kept(error.problems, error.text)
@@ -87,8 +89,9 @@ class Reload:
         except Exception as error:  # noqa: BLE001  # a bug; bad files must not end running work
             return self._kept([Problem("", 0, 0, "", f"{self._file}: {unforeseen(error)}")])
         await self._exchanged(self._live.assembly)
-        self._live.reloaded(restart_needed(read, config))
-        log.info("event=config_reloaded file=%s", self._file)
+        changed = changed_keys(before, config)
+        self._live.reloaded(restart_needed(read, config), changed)
+        log.info("event=config_reloaded file=%s changed=%r", self._file, changed)
         return True
 
     def _kept(self, problems: list[Problem], text: str = "") -> bool:

@@ -141,13 +141,14 @@ class Live:
         for upstream in {*old.upstreams.values()} - {*new.upstreams.values()}:
             upstream.retire()
 
-    def reloaded(self, restart_needed: tuple[str, ...]) -> None:
-        """Record a successful reload; `restart_needed` are the keys that need a restart."""
+    def reloaded(self, restart_needed: tuple[str, ...], changed: str) -> None:
+        """Record a successful reload; `restart_needed` are the keys that need a restart, `changed` the others that differ."""
         self.telemetry.reloaded("success")
         file = self.file
         file.loaded_at, file.refused, file.restart_needed = self._clock.wall(), None, restart_needed
         file.counted = self.history.now()
-        self.history.note("configuration", "", "note", f"the configuration {self.assembly.config.digest} is now in use")
+        text = f"the configuration {self.assembly.config.digest} is now in use; changed: {changed}"
+        self.history.note("configuration", "", "note", text)
 
     def not_reloaded(self, problems: list[Problem], text: str) -> None:
         """Record a failed reload."""

@@ -88,7 +88,9 @@ async def test_a_wrong_audience_after_a_reload_is_reported_with_the_change_befor
     assert problem["text"].endswith("refused: audience_mismatch, on (default).")
     assert iso_time(began) <= problem["since"] <= iso_time(began + 30)
     assert problem["before"]["what"] == "configuration"
-    assert problem["before"]["text"].endswith(f"{stack.sidecar.assembly.config.digest} is now in use")
+    assert problem["before"]["text"].endswith(
+        f"{stack.sidecar.assembly.config.digest} is now in use; changed: issuers.main.audiences"
+    )
 
 
 async def test_a_problem_begins_when_refusals_exceed_their_usual_number() -> None:

@@ -99,6 +99,13 @@ async def test_timeouts_limits_and_trusted_proxies_change_too(file: Path) -> Non
         assert (await stack.fetch(stack.good(headers=[("X-Long", "a" * 3000)]))).status == 431
 
 
+async def test_the_log_names_the_changed_keys(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(file=file) as stack:
+        with caplog.at_level(logging.INFO):
+            assert await reload(stack, file, realm="their own")
+        assert f"event=config_reloaded file={file} changed='realm'" in caplog.messages
+
+
 async def test_the_access_log_changes_too(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with running(file=file) as stack:
         await status(stack)
