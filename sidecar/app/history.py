@@ -186,12 +186,20 @@ WORDS = {
 }
 
 
+ERRORS = {  # one, and several
+    "connect": ("connection failed", "connections failed"),
+    "timeout": ("timeout", "timeouts"),
+    "protocol": ("invalid answer", "invalid answers"),
+    "reset": ("connection broken off", "connections broken off"),
+}
+
+
 def upstream_health(name: str, minute: Counted, assembly: Assembly) -> tuple[str, str]:
     """The state of a backend in the last minute (idle, good, errors or failing), and its errors in words."""
     errors = {
         kind: number for (upstream, kind), number in minute.upstream_errors.items() if upstream == name and number
     }
-    why = ", ".join(f"{number} {kind}" for kind, number in errors.items())
+    why = ", ".join(f"{number:,} {ERRORS[kind][number != 1]}" for kind, number in errors.items())
     failed = sum(errors.values())
     answered = sum(sum(counts) for counts in upstream_durations(name, minute, assembly))
     if failed:

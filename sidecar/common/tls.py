@@ -122,7 +122,7 @@ def why_not_connected(error: OSError) -> str:
         case socket.gaierror():
             return "The backend's host name cannot be resolved."
         case ConnectionRefusedError():
-            return "Nothing listens at the backend's address."
+            return NOTHING_LISTENS
         case FileNotFoundError():
             return "The backend's socket does not exist."
         case PermissionError():
@@ -140,6 +140,7 @@ def failed_handshake(error: OSError) -> str:
     return next((cause for part, cause in _REASONS.items() if part in reason), "other")
 
 
+NOTHING_LISTENS = "Nothing listens at the backend's address."
 _UNTRUSTED = {  # by OpenSSL's X509_V_ERR_*
     9: "The backend's certificate is not valid yet.",
     10: "The backend's certificate has expired.",

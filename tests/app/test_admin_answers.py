@@ -75,6 +75,7 @@ async def test_the_keys_of_an_issuer_are_reported() -> None:
             {"kid": "p-256-a", "kty": "EC", "use": "sig", "alg": ["ES256"], "grace_s": None},
         ],
         "skipped": [],
+        "minute": {"refused": 0},
     }
 
 

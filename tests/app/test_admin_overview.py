@@ -1,6 +1,7 @@
 """The admin listener's overview: problems with their begin and changes, rules, backends and the configuration."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ async def test_a_wrong_audience_after_a_reload_is_reported_with_the_change_befor
     assert (problem["what"], problem["name"]) == ("refusals", "audience_mismatch")
     assert "10 requests" in problem["text"]
     assert problem["text"].endswith("refused: audience_mismatch, on (default).")
+    assert problem["detail"] == f"Expected one of: another; found {AUDIENCE} in the last refused token."
     assert iso_time(began) <= problem["since"] <= iso_time(began + 30)
     assert problem["before"]["what"] == "configuration"
     assert problem["before"]["text"].endswith(
@@ -161,7 +163,11 @@ async def test_an_issuer_that_is_down_is_reported_with_the_time_left_for_its_key
         [problem] = await problems(stack)
         assert (problem["level"], problem["what"], problem["name"]) == ("warn", "issuer", "main")
         assert problem["text"].startswith("The keys of main could not be fetched: http://127.0.0.1:")
-        assert problem["text"].endswith(" min.")
+        assert re.search(
+            r"\. No request is refused yet: the present keys stay trusted for \d+ (min|h)\.$", problem["text"]
+        )
+        assert iso_time(stack.clock.wall() + 60) < problem["until"] < iso_time(stack.clock.wall() + 24 * 3600)
+        assert problem["refused"] == 0
         assert TIME.fullmatch(problem["since"])
         stack.clock.ahead_s += 24 * 3600
         [problem] = await problems(stack)
@@ -200,9 +206,49 @@ async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes
     assert (problem["level"], problem["what"], problem["name"]) == ("bad", "upstream", "default")
     assert (
         problem["text"]
-        == f"The upstream default ({stack.backend.url}) fails most requests: 6 protocol in the last minute."
+        == f"The upstream default ({stack.backend.url}) fails most requests: 6 invalid answers in the last minute, on (default)."
     )
     assert (upstream["health"], upstream["errors"]["protocol"], upstream["minute"]["answered"]) == ("failing", 6, 0)
+
+
+async def test_the_problem_with_the_most_refused_requests_comes_first_and_one_that_refuses_none_last() -> None:
+    upstreams = {"stock": {"url": "http://127.0.0.1:9"}}
+    routes = [{"path": "/stock/*", "upstream": "stock"}, {"path": "/trial/*", "mode": "report"}]
+    async with running(upstreams=upstreams, routes=routes) as stack:
+        for number, raw in (
+            (20, request("GET", "/trial/x")),
+            (9, stack.good("GET", "/stock/x")),
+            (12, request("GET", "/x", token=stack.token(aud="shop"))),
+        ):
+            for _ in range(number):
+                await stack.fetch(raw)
+        await stack.issuer.go_down()
+        await stack.sidecar.assembly.sources["main"].fetch_now()
+        stack.clock.ahead_s += FRESH_S
+        found = await problems(stack)
+        [main] = (await told(stack, "/issuers"))["issuers"]
+    assert [(one["level"], one["what"], one["name"], one["refused"]) for one in found] == [
+        ("bad", "refusals", "audience_mismatch", 12),
+        ("bad", "upstream", "stock", 9),
+        ("warn", "issuer", "main", 0),
+        ("note", "refusals", "token_missing", 0),
+    ]
+    assert found[0]["detail"] == f"Expected one of: {AUDIENCE}; found shop in the last refused token."
+    assert found[1]["text"].endswith("fails most requests: 9 connections failed in the last minute, on /stock/*.")
+    nothing = "Nothing listens at the backend's address. Start the backend, or correct its url in the configuration."
+    assert found[1]["detail"] == nothing
+    assert main["minute"] == {"refused": 12 + 9}
+
+
+async def test_an_issuer_without_keys_stands_where_its_refused_requests_put_it() -> None:
+    async with running() as stack:
+        await stack.issuer.go_down()
+        for _ in range(8):
+            await stack.fetch(stack.good())
+        found = await problems(stack)
+    assert [(one["what"], one["name"], one["refused"]) for one in found] == [
+        ("issuer", "main", 8), ("refusals", "jwks_unavailable", 8),
+    ]  # fmt: skip
 
 
 async def test_refusals_of_report_mode_are_a_note() -> None:

@@ -107,16 +107,16 @@ async def test_every_gauge_has_a_rule_for_several_workers() -> None:
         ([{"bounds_s": [0.1]}, {"bounds_s": [0.1]}], {"bounds_s": [0.1]}),
         (
             [
-                [{"level": "note", "what": "x", "name": "a", "text": "4 requests of b refused: c, on /d/2."}],
+                [{"level": "note", "what": "x", "name": "a", "refused": 0, "text": "4 requests refused: c, on /d/2."}],
                 [
-                    {"level": "warn", "what": "x", "name": "a", "text": "1,200 requests of b refused: c, on /d/2."},
-                    {"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 3 connect, 1 reset in the last minute."},
+                    {"level": "warn", "what": "x", "name": "a", "refused": 1200, "text": "1,200 requests refused: c, on /d/2."},
+                    {"level": "bad", "what": "upstream", "name": "u", "refused": 4, "text": "3 connections failed, 1 timeout."},
                 ],
-                [{"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 5 connect, 7 reset in the last minute."}],
+                [{"level": "bad", "what": "upstream", "name": "u", "refused": 12, "text": "5 connections failed, 7 timeouts."}],
             ],
             [
-                {"level": "bad", "what": "upstream", "name": "u", "text": "u fails: 8 connect, 8 reset in the last minute."},
-                {"level": "warn", "what": "x", "name": "a", "text": "1,204 requests of b refused: c, on /d/2."},
+                {"level": "warn", "what": "x", "name": "a", "refused": 1200, "text": "1,204 requests refused: c, on /d/2."},
+                {"level": "bad", "what": "upstream", "name": "u", "refused": 16, "text": "8 connections failed, 8 timeouts."},
             ],
         ),
         (

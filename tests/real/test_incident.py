@@ -36,8 +36,11 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             first = await shown(page, "#problem-list li", "audience_mismatch")
             hash_ = told.stack.sidecar.assembly.config.digest
             assert re.search(
-                rf"^wrong \d+ requests .*refused: audience_mismatch, on \(default\), /billing/\*\. Since {TIME}", first
+                rf"^wrong \d+ requests .*refused: audience_mismatch, on \(default\), /billing/\*\. "
+                rf"Expected one of: orders-v2; found {AUDIENCE} in the last refused token\. Since {TIME}",
+                first,
             )
+            assert re.search(r"^serving; \d\d % refused in the last minute$", await shown(page, "#state", "refused"))
             assert f"the configuration {hash_} is now in use" in first
             # Which refusals, and why this one?
             await page.locator("#problem-list li").first.get_by_role("link").click()
@@ -46,13 +49,17 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             why = await shown(page, "#refusal-list li:first-child", "Request id")
             assert re.search(rf"Expected .*orders-v2.* Found .*{AUDIENCE}", why)
             assert re.search(r"Host orders\.example .*Issuer zuplo .*Key id \(kid\) ed25519-a", why)
+            for place in ("#traffic", "#refusals"):  # the filter stands beside both that it filters
+                assert await shown(page, f"{place} .chosen", "Code") == "Code: audience_mismatch ✕"
+            await sees(page, "Issuers")
+            await shown(page, "#issuer-list > li:first-child", r"^zuplo keys fresh \d+ refused in the last minute")
             # What would fix it?
             await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
             cure = await shown(page, "#groups .cure", "The operator")
             assert "`audiences` must hold what the issuer writes".replace("`", "") in cure
             # What does the configuration say now?
             await sees(page, "Configuration")
-            await page.get_by_text("The file in use").click()
+            await page.get_by_text("The file in use, without").click()
             assert "orders-v2" in await shown(page, "#lines", "audiences")
 
 
@@ -65,15 +72,18 @@ async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> Non
             only = await shown(page, "#problem-list li", "partner")
             assert re.search(
                 rf"^warning The keys of partner could not be fetched: .*: no connection\. "
-                rf"The present keys stay trusted for \d+ min\. Since {TIME}",
+                rf"No request is refused yet: the present keys stay trusted for \d+ min\. "
+                rf"That is until (\d+ \w+ )?\d\d:\d\d\. Since {TIME}",
                 only,
             )
             assert await page.locator("#problem-list li").count() == 1
             # Is it the issuer alone? Its card stands first, with the error.
             await shown(page, "#issuers-count", "^1 of 2 issuers with a problem$")
-            assert (await shown(page, "#issuer-list > li:first-child", "stale")).startswith("partner")
+            assert (await shown(page, "#issuer-list > li:first-child", "keys stale")).startswith("partner")
             sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
             assert sections[:2] == ["now", "issuers"]
+            links = page.get_by_role("navigation").get_by_role("link")
+            assert await links.evaluate_all("all => all.map(one => one.hash.slice(1))") == sections
             # Are clients refused because of it?
             assert "0 in the last minute" in await shown(page, "#traffic .tile:nth-child(2)", "Refusals")
         told.stack.clock.ahead_s += 2 * 3600
@@ -93,7 +103,9 @@ async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
             only = await shown(page, "#problem-list li", "upstream")
             url = re.escape(told.stack.backend.url)
             assert re.search(
-                rf"^wrong The upstream default \({url}\) fails most requests: \d+ connect in the last minute\. Since {TIME}",
+                rf"^wrong The upstream default \({url}\) fails most requests: "
+                rf"\d+ connections failed in the last minute, on .*\(default\).*\. "
+                rf"Nothing listens at the backend's address\. .*Since {TIME}",
                 only,
             )
             assert await page.locator("#problem-list li").count() == 1
@@ -106,6 +118,6 @@ async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
             await shown(page, "#issuers-count", "^2 issuers$")
             # Which routes suffer?
             await sees(page, "Routes")
-            first = await shown(page, "#route-table tbody tr:first-child", "all other requests")
+            first = await shown(page, "#route-table tbody tr:first-child", r"\(default\)")
             assert re.search(r"a token (\d+) \1 ", first), "all that come are refused"
             told.stack.secrets.errors.clear()

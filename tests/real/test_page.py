@@ -107,7 +107,7 @@ async def looking(browser: "Browser", stack: Stack, *, ending: str = "", **optio
         page.on("request", lambda request: asked.add(request.url))
         await page.emulate_media(reduced_motion="reduce")
         await page.goto(origin)
-        await page.get_by_text("serving", exact=True).wait_for()
+        await page.locator("#word", has_text="serving").wait_for()
         await page.locator("#events li").first.wait_for()
         yield page
         assert re.fullmatch(r"(\(\d+\) )?jwt-sidecar", await page.title())
@@ -157,7 +157,7 @@ async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser"
             async with looking(browser, stack, ending="status of 502 (Bad Gateway)") as page:
                 await shown(page, "#issuers-count", "^1 of 2 issuers with a problem$")
                 down, main = await page.locator("#issuer-list > li").all()
-                assert await down.locator(".badge").inner_text() == "no usable keys"
+                assert await down.locator("[data-is=state]").inner_text() == "no usable keys"
                 error = "Last fetch failed: http://127.0.0.1:9/.well-known/openid-configuration: no connection"
                 assert await down.locator(".error").inner_text() == error
                 sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
@@ -174,7 +174,7 @@ async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser"
                 issuer.on_discovery = Answer.json(elsewhere)
                 await page.get_by_role("button", name="Refresh keys of main").click()
                 await shown(page, "[data-is=result]", "^failed, ")
-                await shown(page, "#issuer-list .badge", "^stale$")
+                await shown(page, "#issuer-list [data-is=state]", "^keys stale$")
                 assert r"http://127.0.0.1:9/\u202e: no connection" in await main.locator(".error").inner_text()
                 issuer.on_discovery = None
                 await page.get_by_role("button", name="Refresh keys of main").click()
@@ -183,7 +183,7 @@ async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser"
                 issuer.rotate()
                 stack.sidecar.assembly.sources["main"].refresh(force=True)
                 await shown(page, "#issuer-list .keys", "ed25519-b")
-                await shown(page, "#issuer-list .badge", "^fresh$")
+                await shown(page, "#issuer-list [data-is=state]", "^keys fresh$")
 
 
 async def test_the_head_says_which_process_this_is(browser: "Browser", tmp_path: Path) -> None:
@@ -224,7 +224,8 @@ async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> Non
 
 async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_text(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
-        assert await page.get_by_text("Nothing has been refused since the start.").is_visible()
+        await sees(page, "Refusals")
+        await page.get_by_text("No request has been refused since the start.").wait_for()
         await stack.fetch(request("GET", f"/{MARKUP}?secret", headers=[("X-Request-Id", "id-1")]))
         await sees(page, "Refusals")
         await shown(page, "#refusal-list summary", "onerror")
@@ -234,7 +235,7 @@ async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_
         await shown(page, "#refusal-list li:first-child", "token_expired")
         assert await refused(page) == [
             "token_expired POST /orders/%E2%80%AE1 401",
-            "token_missing GET /trial/x let in, 200",
+            "token_missing GET /trial/x reported, 200",
             f"token_missing GET /{MARKUP} 401",
         ]
         await page.locator("#refusal-list summary").first.click()
@@ -324,7 +325,7 @@ async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None
         await shown(page, "#legend", "^scope_insufficient 2$")
         await page.get_by_label("route", exact=True).check()
         await shown(page, "#groups tbody", "/admin/\\*")
-        await page.get_by_role("button", name="No longer only code scope_insufficient").click()
+        await page.get_by_role("button", name="Remove the filter code scope_insufficient").first.click()
         await shown(page, "#groups tbody", "token_missing")
         for name in ("code", "issuer"):
             await page.get_by_label(name, exact=True).uncheck()
@@ -332,7 +333,7 @@ async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None
         assert await page.locator("#groups tbody tr").count() == 2
 
         await sees(page, "Routes")
-        await page.get_by_role("button", name="all other requests: show its refusals").click()
+        await page.get_by_role("button", name="(default): show its refusals").click()
         await shown(page, "#refusal-list", "^(?!.*admin)")
         assert await refused(page) == ["token_missing GET /x 401"]
 
@@ -370,7 +371,7 @@ async def test_a_refusal_is_copied_as_commands_that_work(browser: "Browser", tmp
             copied = {}
             for name in ("Copy as curl", "Copy as explain"):
                 await page.get_by_role("button", name=name).click()
-                await page.get_by_role("button", name="Copied").wait_for()
+                await page.locator(f"[data-text='{name}']", has_text="Copied").wait_for()
                 copied[name] = await page.evaluate("navigator.clipboard.readText()")
                 assert "eyJ" not in copied[name]
         (tmp_path / "token.txt").write_text(stack.alice)
@@ -439,7 +440,7 @@ async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_s
             await sees(page, section)
             await page.wait_for_timeout(300)
         await shown(page, "#legend", "token_missing")
-        await page.get_by_role("link", name="To what is wrong").focus()
+        await page.get_by_role("link", name="Skip to what is wrong").focus()
         await page.keyboard.press("Tab")
         order = []
         for _ in range(60):
@@ -455,7 +456,7 @@ async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_s
             "Pause", "What is", "Traffic", "Refusals", "Issuers", "Upstreams", "Routes", "Configuration", "Explain",
             "15 min", "token_missing1", "The same", "code", "issuer", "route", "Code token_missing:", "Cause and", "Issuer none:",
             "Search", "the refusal", "Cause and", "Only like", "Explain with", "Copy as", "Copy as",
-            "main fresh", "as in", "/admin/*: show", "/trial/*: show", "what no", "what could", "The file",
+            "main keys", "as in", "/admin/*: show", "/trial/*: show", "(default): show", "(none): show", "The file",
             "Token or", "Method", "Path", "Host", "Explain", "Clear",
         ]  # fmt: skip
         await page.get_by_role("button", name="Explain with a token").focus()
@@ -468,6 +469,28 @@ async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_s
         for key in ("Tab", "Tab", "Enter"):  # Enter in a field asks
             await page.keyboard.press(key)
         await shown(page, "#verdict", "^Refused: 401 token_malformed")
+
+
+async def test_a_link_leads_to_its_section_although_those_above_it_fill_then(browser: "Browser") -> None:
+    async with running(routes=ROUTES, upstreams={"down": {"url": "http://127.0.0.1:9"}}) as stack:
+        for path in range(20):
+            await stack.fetch(request("GET", f"/{path}"))
+        async with looking(browser, stack, viewport={"width": 390, "height": 740}) as page:
+            assert await page.locator("#routes-count").inner_text() == "Loading."
+            assert await page.locator("#no-upstream").inner_text() == "Loading."
+            await sees(page, "Upstreams")
+            await shown(page, "#refusal-list", "/19")
+            await shown(page, "#upstream-list", "no requests lately")
+            await page.wait_for_load_state("networkidle")
+            top = await page.locator("#upstreams").evaluate("one => one.getBoundingClientRect().top")
+            assert 0 <= top < 100
+
+
+async def test_the_path_of_the_file_has_a_line_of_its_own(browser: "Browser", tmp_path: Path) -> None:
+    async with running(file=tmp_path / "config.yaml") as stack, looking(browser, stack) as page:
+        await sees(page, "Configuration")
+        await shown(page, "#file", "config.yaml$")
+        assert await page.locator("#file").evaluate("one => one.getClientRects().length === 1 && one.clientHeight < 30")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -555,7 +578,7 @@ async def test_a_stopped_sidecar_is_shown_and_the_next_one_is_followed(browser: 
             assert await page.locator("#refusal-list li").count() == 3
             async with running(admin={"listen": f"127.0.0.1:{port}"}) as other:
                 await other.fetch(request("GET", "/second"))
-                await page.get_by_text("serving", exact=True).wait_for()
+                await page.locator("#word", has_text="serving").wait_for()
                 await shown(page, "#refusal-list", "/second")
                 assert await page.locator("#refusal-list li").count() == 1
 
@@ -617,4 +640,8 @@ async def test_of_several_workers_it_shows_one(browser: "Browser", tmp_path: Pat
             await sees(page, "Refusals")
             await shown(page, "#groups", "token_missing.* 40 40 ")
             await sees(page, "Routes")
-            await shown(page, "#route-table tbody tr:first-child", "what no rule names a token 41 40 0 .* 41 / 40$")
+            await shown(
+                page,
+                "#route-table tbody tr:first-child",
+                "^\\(default\\) all other requests a token 41 40 0 .* 41 / 40$",
+            )

@@ -91,7 +91,7 @@ class Admin:
         return web.json_response(configuration(self._live.assembly.config, self._live.file))
 
     async def _issuers(self, _request: web.Request) -> web.Response:
-        return web.json_response({"issuers": issuers(self._live.assembly, self._clock)})
+        return web.json_response({"issuers": issuers(self._live.assembly, self._live.history, self._clock)})
 
     async def _refresh(self, request: web.Request) -> web.Response:
         """Fetch the keys of one issuer or of all. The status is that of the worst result."""

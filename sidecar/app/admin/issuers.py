@@ -1,17 +1,26 @@
 """The state of each issuer's keys, and refreshes on demand."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from sidecar.app.builder.assembly import Assembly
+from sidecar.app.history import History
 from sidecar.common.clock import Clock, iso_time
 from sidecar.config import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 
 
-def issuers(assembly: Assembly, clock: Clock) -> list[dict[str, Any]]:
-    """Every configured issuer with its keys; durations are in seconds."""
-    return [_issuer(issuer, assembly.sources[name], clock) for name, issuer in assembly.config.issuers.items()]
+def issuers(assembly: Assembly, history: History, clock: Clock) -> list[dict[str, Any]]:
+    """Every configured issuer with its keys and the refusals of its tokens; durations are in seconds."""
+    refused: Counter[str] = Counter()
+    for (_, issuer, _, reported), number in history.minute().refused.items():
+        if not reported:
+            refused[issuer] += number
+    return [
+        _issuer(issuer, assembly.sources[name], clock) | {"minute": {"refused": refused[name]}}
+        for name, issuer in assembly.config.issuers.items()
+    ]
 
 
 def _issuer(issuer: Issuer, source: JwksSource, clock: Clock) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from sidecar.app.history import RECENT, STEP_S, Counted, History, upstream_healt
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock, iso_time
 from sidecar.common.errors import Reason
+from sidecar.common.tls import NOTHING_LISTENS
 from sidecar.observability.counters import Spell
 
 NOTEWORTHY = 0.05  # share of the last minute's requests from which refusals with one code are a problem
 FEW = 5  # refusals in a minute that are never a problem
-MOST = 0.5
+BAD = 0.2  # share from which they are bad
 NAMED = 3  # routes in one sentence; of more, only the number
 PART = 0.3  # share of the current refusals; a step with fewer is before their increase
 PAUSED = 2  # such steps in a row that mark the beginning
@@ -23,26 +24,36 @@ UPSTREAM = {reason.code for reason in Reason if reason.code.startswith("upstream
 
 
 class Problem(NamedTuple):
-    """A problem: level (bad, warn or note), kind and name of the object, sentence, and Unix time of its begin if known."""
+    """A problem: level (bad, warn or note), kind and name of the object, sentence, and Unix time of its begin if known.
+
+    `refused` is how many requests it refused in the last minute. `detail` says what was found. `until` is the Unix time until
+    which it refuses no request.
+    """
 
     level: str
     what: str
     name: str
     text: str
     since: float | None = None
+    refused: int = 0
+    detail: str = ""
+    until: float | None = None
 
 
 def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, Any]]:
-    """All problems, the worst first, each with a change shortly before it began."""
+    """All problems, each with a change shortly before it began. That with the most refused requests comes first."""
     found = [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately]
-    found.sort(key=lambda problem: ("bad", "warn", "note").index(problem.level))
+    found.sort(key=lambda problem: (-problem.refused, ("bad", "warn", "note").index(problem.level)))
     return [
         {
             "level": problem.level,
             "what": problem.what,
             "name": problem.name,
             "text": problem.text,
+            "detail": problem.detail or None,
+            "refused": problem.refused,
             "since": None if problem.since is None else iso_time(problem.since),
+            "until": None if problem.until is None else iso_time(problem.until),
             "before": _before(live, problem),
         }
         for problem in found
@@ -122,13 +133,15 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
         if source.state == "absent" and source.jwks is None and source.last_error is None:
             yield Problem("note", "issuer", name, f"The first keys of {name} have not been fetched yet.")
         elif source.state == "absent":
-            yield Problem("bad", "issuer", name, f"{name} has no usable keys, so its tokens get 503{why}", since)
+            text = f"{name} has no usable keys, so its tokens get 503{why}"
+            yield Problem("bad", "issuer", name, text, since, _without_keys(live.history.minute()))
         elif source.state == "stale":
             left_s = source.trusted_until - clock.monotonic()
             text = (
-                f"The keys of {name} could not be fetched{why}. The present keys stay trusted for {_minutes(left_s)}."
+                f"The keys of {name} could not be fetched{why}. "
+                f"No request is refused yet: the present keys stay trusted for {_duration(left_s)}."
             )
-            yield Problem("warn", "issuer", name, text, since)
+            yield Problem("warn", "issuer", name, text, since, until=clock.wall() + left_s)
     yield from _of_clocks(live)
 
 
@@ -153,12 +166,13 @@ def _of_upstreams(live: Live, minute: Counted) -> Iterator[Problem]:
         since = state.since if state is not None and state.state == health else None
         if since is None:
             since = min((spell.since for kind, spell in _of_upstream(live, name)), default=None)
-        url = live.assembly.config.upstreams[name].url
-        if health == "failing":
-            text = f"The upstream {name} ({url}) fails most requests: {why} in the last minute."
-            yield Problem("bad", "upstream", name, text, since)
-        elif health == "errors":
-            yield Problem("warn", "upstream", name, f"The upstream {name} ({url}) failed some requests: {why}.", since)
+        if health in ("failing", "errors"):
+            level, part = ("bad", "most") if health == "failing" else ("warn", "some")
+            routes = [kind[0] for kind, _ in _of_upstream(live, name) if minute.refused.get(kind, 0) > 0]
+            url = live.assembly.config.upstreams[name].url
+            text = f"The upstream {name} ({url}) fails {part} requests: {why} in the last minute{_on(routes)}."
+            failed = sum(number for (upstream, _), number in minute.upstream_errors.items() if upstream == name)
+            yield Problem(level, "upstream", name, text, since, failed, _last_cause(live, name))
         if pool.use.waiting:
             text = (
                 f"{_number(pool.use.waiting, 'request')} waiting for one of the {pool.use.most} connections to {name}."
@@ -171,6 +185,33 @@ def _of_upstream(live: Live, name: str) -> Iterator[tuple[tuple[str, str, str, b
     for kind, spell in live.telemetry.spells.items():
         if kind[0] in routes and kind[2] in UPSTREAM:
             yield kind, spell
+
+
+def _last_cause(live: Live, upstream: str) -> str:
+    """Why the last of these requests failed, with the remedy if it is certain."""
+    kinds = {kind for kind, _ in _of_upstream(live, upstream)}
+    for one in live.telemetry.refusals:
+        if one.cause and (one.route, one.issuer, one.reason.code, one.reported) in kinds:
+            cure = "Start the backend, or correct its url in the configuration."
+            return f"{one.cause} {cure}" if one.cause == NOTHING_LISTENS else one.cause
+    return ""
+
+
+def _last_found(live: Live, wanted: tuple[str, str, bool]) -> str:
+    """Compare the last of these tokens with the rule that refused it."""
+    for one in live.telemetry.refusals:
+        if (one.expected or one.found) and (one.issuer, one.reason.code, one.reported) == wanted:
+            return f"Expected {one.expected or 'nothing'}; found {one.found or 'nothing'} in the last refused token."
+    return ""
+
+
+def _without_keys(minute: Counted) -> int:
+    """The requests of the last minute that were refused because an issuer had no usable keys."""
+    return sum(
+        number
+        for (_, _, code, reported), number in minute.refused.items()
+        if code == Reason.JWKS_UNAVAILABLE.code and not reported
+    )
 
 
 def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
@@ -192,17 +233,28 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         if code not in OURS and (number < FEW or number < NOTEWORTHY * requests):
             continue
         whose = "" if issuer == "none" else f" of {issuer}"
-        where = routes[issuer, code, reported]
         text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
-        text += f", on {', '.join(where)}." if len(where) <= NAMED else f", on {len(where)} routes."
-        level = "note" if reported else "bad" if code in OURS or number >= MOST * requests else "warn"
+        text += f"{_on(routes[issuer, code, reported])}."
+        level = "note" if reported else "bad" if code in OURS or number >= BAD * requests else "warn"
         began = _jump(live.history, (issuer, code, reported), number, since[issuer, code, reported])
-        yield Problem(level, "refusals", code, text, began)
+        found = _last_found(live, (issuer, code, reported))
+        yield Problem(level, "refusals", code, text, began, 0 if reported else number, found)
+
+
+def _on(routes: list[str]) -> str:
+    names = list(dict.fromkeys(routes))
+    if not names:
+        return ""
+    return f", on {', '.join(names)}" if len(names) <= NAMED else f", on {len(names)} routes"
 
 
 def _number(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def _duration(seconds: float) -> str:
+    """As on the page."""
+    for unit, size_s, most_s in (("s", 1, 60), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most_s:
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

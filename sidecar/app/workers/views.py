@@ -9,10 +9,12 @@ from typing import Any
 NAMES = ("at", "time", "request_id", "name", "line", "kid", "what", "path", "route", "issuer", "code", "mode")
 SAME = {"line", "column", "status", "seconds"}  # numbers that are not summed; durations (`_s`) are not either
 ALL = {"usable", "last_reload_successful"}  # true only if true in all workers
-FIRST = {"since", "started_at", "fetched_at", "loaded_at"}
+FIRST = {"since", "until", "started_at", "fetched_at", "loaded_at"}
 LAST = {"last", "time"}
 WORST_LAST = ("idle", "good", "fresh", "errors", "stale", "failing", "absent", "note", "warn", "bad")
-COUNT = re.compile(r"[0-9][0-9,]*(?= (?:requests?|connect|timeout|protocol|reset)\b)")  # in the sentence of a problem
+COUNT = re.compile(
+    r"[0-9][0-9,]*(?= (?:requests?|connections?|timeouts?|invalid answers?)\b)"
+)  # in the sentence of a problem
 ONE_CHANGE_S = 5.0  # within which all workers notice it
 
 
@@ -60,10 +62,10 @@ def _lists(lists: list[list[Any]], name: str) -> list[Any]:
     for key, newest_first in (("at", False), ("time", True), ("last_minute", True)):
         if found and key in found[0]:
             found.sort(key=lambda item: item[key], reverse=newest_first)
-    if found and "level" in found[0]:  # problems, the worst first; or changes, each once
+    if found and "level" in found[0]:  # problems, that with the most refused requests first; or changes, each once
         if "at" in found[0]:
             return _changes(found)
-        found.sort(key=lambda item: WORST_LAST.index(item["level"]), reverse=True)
+        found.sort(key=lambda item: (item["refused"], WORST_LAST.index(item["level"])), reverse=True)
     return found
 
 

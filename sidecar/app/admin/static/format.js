@@ -10,10 +10,13 @@ export const rate = (perSecond) => (perSecond >= 100 ? whole.format(perSecond) :
 export const minuteOfDay = (at) => short.format(at);
 
 // 14:02:10, with the day if it is not today.
-export function time(iso) {
+export const time = (iso) => withDay(iso, clock);
+export const minuteAndDay = (iso) => withDay(iso, short);
+
+function withDay(iso, form) {
   const at = new Date(iso);
   const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? clock.format(at) : `${day.format(at)} ${clock.format(at)}`;
+  return isToday ? form.format(at) : `${day.format(at)} ${form.format(at)}`;
 }
 
 export function duration(seconds) {

@@ -19,7 +19,7 @@ export async function loadIssuers() {
   const wrong = issuers.filter((issuer) => issuer.state !== "fresh").length;
   const fitting = issuers
     .filter((issuer) => `${issuer.name} ${issuer.issuer} ${issuer.aliases}`.toLowerCase().includes(search))
-    .toSorted((a, b) => WORST.indexOf(a.state) - WORST.indexOf(b.state));
+    .toSorted((a, b) => WORST.indexOf(a.state) - WORST.indexOf(b.state) || b.minute.refused - a.minute.refused);
   const shown = all || search ? fitting : fitting.slice(0, Math.max(FEW, wrong));
   rows.update(shown, (issuer) => issuer.name, !isRead($("issuer-list")));
   $("issuer-search").parentElement.hidden = issuers.length <= FEW;
@@ -47,7 +47,9 @@ function show(row, issuer) {
   row.cooldown_s = issuer.cooldown_s;
   say(row.name, issuer.name);
   say(row.issuer, issuer.issuer);
-  mark(row.state, issuer.state === "absent" ? "no usable keys" : issuer.state, `badge ${STATES[issuer.state]}`);
+  mark(row.state, issuer.state === "absent" ? "no usable keys" : `keys ${issuer.state}`, `badge ${STATES[issuer.state]}`);
+  row.refused.hidden = !issuer.minute.refused;
+  say(row.refused, `${number(issuer.minute.refused)} refused in the last minute`);
   const fetches = issuer.last_error ? `Last fetch failed: ${issuer.last_error}` : "";
   say(row.error, fetches);
   say(row.brief, brief(issuer));

@@ -1,6 +1,6 @@
 // The page: fetches /status every two seconds while it is visible, and shows the head, problems and traffic.
 
-import { $, mark, say, sayTime } from "./dom.js";
+import { $, say, sayTime } from "./dom.js";
 import { counted, duration, minuteOfDay, number, rate, time, wholeSeconds } from "./format.js";
 import { get } from "./listener.js";
 import { showProblems } from "./problems.js";
@@ -15,6 +15,8 @@ import "./configuration.js";
 import "./explain.js";
 
 const EVERY_MS = 2000;
+const NOTEWORTHY = 0.05; // share of refused requests from which the head names it
+const FEW = 5; // refusals that it never names
 const RATE_MS = 6_000; // rates are means over this time
 
 let samples = [];
@@ -29,11 +31,16 @@ function showHead({ sidecar, traffic }) {
   say($("hash"), configuration.hash || "none");
   sayTime($("loaded"), configuration.loaded_at, `read ${time(configuration.loaded_at)}`);
   say($("workers"), sidecar.workers > 1 ? `${number(sidecar.workers)} workers` : "");
-  state(traffic.draining ? "draining" : "serving", traffic.draining ? "warn" : "good");
+  const { requests, refused } = traffic.minute;
+  const share = refused >= FEW && refused >= NOTEWORTHY * requests ? `; ${Math.round((refused / requests) * 100)} % refused in the last minute` : "";
+  state(traffic.draining ? "draining" : "serving", share, traffic.draining || share ? "warn" : "good");
 }
 
-function state(text, className, lost = false) {
-  mark($("state"), text, `badge ${className}`);
+// Only the word is announced: the share changes often.
+function state(word, share, className, lost = false) {
+  say($("word"), word);
+  say($("refusing"), share);
+  $("state").className = `badge ${className}`;
   page.lost = lost;
   document.querySelector("main").classList.toggle("lost", lost);
 }
@@ -66,7 +73,10 @@ function showTraffic(traffic) {
 
 // Issuers come first if one has a problem; only at the beginning, so that the section does not move later.
 function order(problems) {
-  if (isFirst && problems.some(({ what, level }) => what === "issuer" && level !== "note")) $("traffic").before($("issuers"));
+  if (isFirst && problems.some(({ what, level }) => what === "issuer" && level !== "note")) {
+    $("traffic").before($("issuers"));
+    document.querySelector("nav a[href='#traffic']").before(document.querySelector("nav a[href='#issuers']"));
+  }
   isFirst = false;
 }
 
@@ -76,7 +86,7 @@ async function look() {
     if (status.now && told.sidecar.started_at < status.now.sidecar.started_at) samples = [];
     status.now = told;
   } catch {
-    state("not reachable", "bad", true);
+    state("not reachable", "", "bad", true);
     return;
   }
   showHead(status.now);

@@ -1,7 +1,7 @@
 // The problems in sentences, with links to details.
 
 import { $, Rows, element, fromTemplate, mark, say, sayTime } from "./dom.js";
-import { ago, time, wholeSeconds } from "./format.js";
+import { ago, minuteAndDay, time, wholeSeconds } from "./format.js";
 import { filter } from "./state.js";
 
 const WORDS = { bad: "wrong", warn: "warning", note: "note" };
@@ -25,6 +25,9 @@ function make(problem) {
 function show(row, problem) {
   mark(row.level, WORDS[problem.level] ?? problem.level, `badge ${problem.level}`);
   say(row.text, problem.text);
+  say(row.detail, problem.detail);
+  row.detail.hidden = !problem.detail;
+  say(row.until, problem.until ? `That is until ${minuteAndDay(problem.until)}.` : "");
   row.when.hidden = !problem.since;
   if (problem.since) sayTime(row.since, problem.since, `Since ${time(problem.since)}, ${ago(problem.since, now)}.`);
   row.before.hidden = !problem.before;

@@ -261,19 +261,23 @@ function fill(row, refusal) {
 
 const fits = (refusal) => JSON.stringify(Object.values(refusal)).toLowerCase().includes($("search").value.trim().toLowerCase());
 
+// The filter stands beside both that it filters: the chart and the refusals.
 function showChosen() {
   const chosen = NAMES.filter((name) => filter[name] !== null);
-  $("chosen").replaceChildren(
-    ...chosen.map((name) => {
-      const chip = button(`${WORDS[name]}: ${filter[name]} ✕`, () => {
-        filter.toggle(name, filter[name]);
-        $("search").focus();
-      }, "chip");
-      chip.setAttribute("aria-label", `Remove the filter ${WORDS[name].toLowerCase()} ${filter[name]}`);
-      return chip;
-    }),
-  );
-  $("chosen").hidden = !chosen.length;
+  for (const [place, next] of [["traffic", document.querySelector("input[name=minutes]:checked")], ["refusals", $("search")]]) {
+    const chips = $(place).querySelector(".chosen");
+    chips.replaceChildren(
+      ...chosen.map((name) => {
+        const chip = button(`${WORDS[name]}: ${filter[name]} ✕`, () => {
+          filter.toggle(name, filter[name]);
+          next.focus();
+        }, "chip");
+        chip.setAttribute("aria-label", `Remove the filter ${WORDS[name].toLowerCase()} ${filter[name]}`);
+        return chip;
+      }),
+    );
+    chips.hidden = !chosen.length;
+  }
 }
 
 filter.onChange(() => {

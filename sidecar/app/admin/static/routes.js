@@ -52,10 +52,10 @@ function make(route) {
 }
 
 function show(row, route) {
-  const name = { "(default)": "all other requests", "(none)": "unreadable requests" }[route.name] ?? route.name;
-  say(row.value, [route.methods?.join(","), name].filter(Boolean).join(" "));
+  say(row.value, [route.methods?.join(","), route.name].filter(Boolean).join(" "));
   row.value.setAttribute("aria-label", `${row.value.textContent}: show its refusals`);
   const notes = [
+    { "(default)": "all other requests", "(none)": "unreadable requests" }[route.name] ?? "",
     route.line ? `line ${route.line}` : "",
     route.hosts ? `only ${route.hosts.join(", ")}` : "",
     route.issuers ? `tokens of ${route.issuers.join(", ")}` : "",

@@ -14,7 +14,7 @@ const observer = new IntersectionObserver((entries) => {
 
 // Calls `load` when the element becomes visible, and regularly while it is.
 export function whileSeen(element, everyMs, load) {
-  sections.set(element, { load, everyMs, seen: false, timer: 0, loading: false, loaded: 0 });
+  sections.set(element, { load, everyMs, seen: false, timer: 0, loading: null, loaded: 0 });
   observer.observe(element);
 }
 
@@ -29,7 +29,7 @@ export function resume() {
   for (const section of sections.values()) run(section);
 }
 
-async function run(section) {
+function run(section) {
   clearTimeout(section.timer);
   if (section.loading || !section.seen || page.paused || document.hidden) return;
   const wait = section.loaded + section.everyMs - performance.now();
@@ -37,16 +37,24 @@ async function run(section) {
     section.timer = setTimeout(run, wait, section);
     return;
   }
-  section.loading = true;
-  section.loaded = performance.now();
-  try {
-    await section.load();
-  } catch {
-    // the status, fetched every two seconds, reports that the sidecar does not answer
-  } finally {
-    section.loading = false;
-    section.timer = setTimeout(run, section.everyMs, section);
-  }
+  load(section);
 }
+
+async function load(section) {
+  section.loaded = performance.now();
+  section.loading = section.load().catch(() => {}); // the status, fetched every two seconds, reports that the sidecar does not answer
+  await section.loading;
+  section.loading = null;
+  clearTimeout(section.timer);
+  section.timer = setTimeout(run, section.everyMs, section);
+}
+
+// A link to a section: what stands above the section grows while it loads, so the section is scrolled to once more then.
+document.addEventListener("click", async (event) => {
+  const link = event.target.closest("a[href^='#']");
+  if (!link || page.paused) return;
+  await Promise.all([...sections.values()].map((section) => section.loading ?? load(section)));
+  document.querySelector(link.getAttribute("href")).scrollIntoView();
+});
 
 document.addEventListener("visibilitychange", resume);

@@ -8,6 +8,12 @@ import { whileSeen } from "./sections.js";
 const EVERY_MS = 5000;
 const STATES = { good: "good", idle: "", errors: "warn", failing: "bad" };
 const WORDS = { good: "answers", idle: "no requests lately", errors: "some errors", failing: "failing" };
+const KINDS = {
+  connect: ["connection failed", "connections failed"],
+  timeout: ["timeout", "timeouts"],
+  protocol: ["invalid answer", "invalid answers"],
+  reset: ["connection broken off", "connections broken off"],
+};
 const WORST = ["failing", "errors", "good", "idle"];
 
 const rows = new Rows($("upstream-list"), () => fromTemplate("upstream"), show);
@@ -16,6 +22,7 @@ whileSeen($("upstreams"), EVERY_MS, async () => {
   const { upstreams } = await get("upstreams");
   const sorted = upstreams.toSorted((a, b) => WORST.indexOf(a.health) - WORST.indexOf(b.health));
   rows.update(sorted, (upstream) => upstream.name, !isRead($("upstream-list")));
+  say($("no-upstream"), "No upstreams: this sidecar only answers front proxies.");
   $("no-upstream").hidden = upstreams.length > 0;
 });
 
@@ -39,5 +46,5 @@ function show(row, upstream) {
 const errors = (kinds) =>
   Object.entries(kinds)
     .filter(([, count]) => count)
-    .map(([kind, count]) => `${number(count)} ${kind}`)
+    .map(([kind, count]) => `${number(count)} ${KINDS[kind]?.[Number(count !== 1)] ?? kind}`)
     .join(", ");
