@@ -23,6 +23,10 @@ def status(
     problems = told["problems"]
     for one in problems:
         yield f"{MARKS[one['level']]} {one['text']}"
+        if one["detail"] is not None:
+            yield f"     {one['detail']}"
+        if one["until"] is not None:
+            yield f"     until {one['until']}"
         if one["since"] is not None:
             yield f"     since {one['since']}"
         if one["before"] is not None:

@@ -48,13 +48,13 @@ async def test_status_prints_the_process_its_problems_and_its_traffic(capsys: Sa
 
 def test_status_prints_since_when_a_problem_lasts_and_what_changed_before_it() -> None:
     change = {"at": "2026-01-01T12:00:00.000Z", "text": "the configuration 1a2b is now in use"}
-    problem = {"level": "bad", "what": "refusals", "text": "5 requests refused."}
+    problem = {"level": "bad", "what": "refusals", "text": "5 requests refused.", "detail": None, "until": None}
     about = dict.fromkeys(("version", "pid", "listens", "health", "admin"), "")
     file = {"file": None, "hash": "", "loaded_at": ""}
     told = {
         "sidecar": {**about, "uptime_s": 1, "draining": False, "configuration": file},
         "problems": [
-            {**problem, "since": "2026-01-01T12:00:05.000Z", "before": change},
+            {**problem, "since": "2026-01-01T12:00:05.000Z", "before": change, "detail": "Expected a; found b."},
             {**problem, "since": None, "before": None},
         ],
         "traffic": {**dict.fromkeys(("in_flight", "connections"), 0), "refused": {}, "reported": {}}
@@ -62,8 +62,9 @@ def test_status_prints_since_when_a_problem_lasts_and_what_changed_before_it() -
     }
     lines = list(status_lines(told, [], [], []))
     at = lines.index("BAD  5 requests refused.")
-    assert lines[at : at + 5] == [
+    assert lines[at : at + 6] == [
         "BAD  5 requests refused.",
+        "     Expected a; found b.",
         "     since 2026-01-01T12:00:05.000Z",
         "     changed before: 2026-01-01T12:00:00.000Z the configuration 1a2b is now in use",
         "BAD  5 requests refused.",
