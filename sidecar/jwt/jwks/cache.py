@@ -173,7 +173,7 @@ class JwksSource:
             return  # keys that are no longer trusted get no grace period
         if self.jwks is None:
             self.fetched_at = old.fetched_at
-            self.trusted_until = min(old.trusted_until, self._schedule.trusted_as_of(old.fetched_at))
+            self.trusted_until = self._schedule.trusted_as_of(old.fetched_at, old._schedule.fresh_s)
         self.jwks = self.removed.taken_over(self.jwks, old.removed, old.jwks)
         self._next_fetch(self.next_fetch_at)
         self._fetching.wake()  # a grace period may end before the next fetch

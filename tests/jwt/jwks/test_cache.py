@@ -711,7 +711,7 @@ def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
 
 @pytest.mark.parametrize(("old_s", "new_s", "trusted_s"), [(600, 60, 160), (60, 600, 160), (60, 60, 160)])
 @in_its_time
-async def test_a_source_begins_with_the_keys_of_another_and_believes_them_no_longer_than_both(
+async def test_a_source_begins_with_the_keys_of_another_as_fresh_as_both_allow(
     clock: HandClock, old_s: float, new_s: float, trusted_s: float
 ) -> None:
     old, new = sources(clock, old_s, new_s)
@@ -721,6 +721,22 @@ async def test_a_source_begins_with_the_keys_of_another_and_believes_them_no_lon
     assert new.jwks is old.jwks
     assert (new.fetched_at, new.trusted_until) == (1000, 1000 + trusted_s)
     assert await found(new, "a")
+
+
+@pytest.mark.parametrize("max_stale_s", [0.0, 100.0, 7200.0])
+@in_its_time
+async def test_keys_that_are_taken_over_are_trusted_for_the_max_stale_of_the_new_source(
+    clock: HandClock, max_stale_s: float
+) -> None:
+    """An operator who raises `max_stale` during an outage gains time, also by a second reload."""
+    [last] = sources(clock, 60)
+    await last.fetch_now()
+    clock.advance(30)
+    for _ in range(2):
+        new = JwksSource("zuplo", last.fetch, ALGORITHMS, clock, refresh_interval_s=600, max_stale_s=max_stale_s)
+        new.begin_with(last)
+        assert new.trusted_until == 1000 + 60 + max_stale_s
+        last = new
 
 
 @in_its_time
