@@ -90,7 +90,9 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         "refresh_interval",
     )
     max_stale_s: Seconds = key(
-        "How long the last good keys stay trusted while fetches fail; then 503.", 3600.0, "max_stale"
+        "How long keys stay trusted after the time at which the next fetch was due, while fetches fail; then 503.",
+        3600.0,
+        "max_stale",
     )
     removed_key_grace_s: Seconds = key(
         "How long a key stays trusted after the issuer removed it.", 0.0, "removed_key_grace"

@@ -40,7 +40,9 @@ class TokenCache(Struct):
 class Limits(Struct):
     """The limits of sizes and numbers."""
 
-    header_bytes: Count = key("Bytes of all headers of a request; tokens of some issuers are large.", 32768)
+    header_bytes: Count = key(
+        "Bytes of one header line of a request, or of its request line; all lines together may have twice that.", 32768
+    )
     headers: Count = key("Headers of a request.", 100)
     connections: Count = key(
         "Connections of clients; at the limit the longest idle one is closed for a new one.", 10000
