@@ -21,9 +21,7 @@ class Probe(Struct):
 class Health(Struct):
     """The listener for kubelets and Prometheus."""
 
-    listen: ListenAddress = key(
-        "/livez, /readyz, /readyz/upstream, /startupz, /probe/NAME, /metrics: read only.", Address("0.0.0.0", 8081)
-    )  # noqa: S104
+    listen: ListenAddress = key("Probes (/livez, /readyz ...) and /metrics: read only.", Address("0.0.0.0", 8081))  # noqa: S104
     probes: dict[Name, Probe] = key(
         "/probe/NAME: health checks of backends on loopback, which a kubelet cannot reach.", {}
     )
