@@ -47,6 +47,21 @@ async def test_a_body_that_comes_slowly_takes_no_time_from_the_next_head(clock: 
 
 
 @in_memory
+async def test_a_body_in_pieces_takes_no_time_from_the_head_after_a_slow_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", headers=[("Content-Length", "2")]))
+        await turns()
+        client.say(b"x")
+        client.say(b"y")
+        clock.advance(50)  # a head may take 10
+        lines()[0].say(ANSWER)
+        await turns()
+        client.say(b"GET /1 HTTP/1.1\r\n")
+        at.tick()
+        assert not client.aborted
+
+
+@in_memory
 async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
@@ -118,6 +133,34 @@ async def test_nothing_is_answered_on_a_connection_that_has_been_closed(clock: H
         connection.close()
         client.say(REFUSED)
         assert client.sent == b""
+
+
+@in_memory
+async def test_a_client_that_does_not_read_its_refusal_has_the_time_of_a_reader(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(b"GET / ")
+        client.is_full = True
+        client.say(b"no HTTP\r\n\r\n")
+        assert b" 400 " in client.sent
+        clock.advance(299)  # a head may take 10, a reader 300
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert client.aborted
+
+
+@in_memory
+async def test_a_request_after_the_deadline_of_its_connection_reaches_no_backend(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        client.is_tls = True
+        clock.advance(75)
+        at.tick()
+        assert client.aborted
+        client.say(request())
+        await turns()
+        assert lines() == []
 
 
 @in_memory

@@ -88,6 +88,8 @@ async def test_a_preflight_of_a_named_origin_is_answered_here_whatever_its_rule_
     """So that the page learns from the refusal of the request itself what is wrong."""
     async with running(routes=ROUTES, cors=CORS | {"credentials": True, "max_age": "60s"}) as stack:
         async with stack.client() as client:
+            await client.send(stack.good())  # now a connection to the backend is free
+            assert (await client.response()).status == 200
             await client.send(request("OPTIONS", path, headers=[("Origin", APP), *PREFLIGHT]))
             answer = await client.response("OPTIONS")
             await client.send(stack.good())
@@ -100,7 +102,7 @@ async def test_a_preflight_of_a_named_origin_is_answered_here_whatever_its_rule_
             "access-control-max-age": "60",
         }
         assert (answer.get("x-jwt-sidecar"), answer.get("content-length")) == ("preflight", None)
-        assert [received.method for received in stack.backend.requests] == ["GET"]
+        assert [received.method for received in stack.backend.requests] == ["GET", "GET"]
         counts: Counts = stack.sidecar.assembly.handler.telemetry
         assert counts.requests["(preflight)", "OPTIONS", 204] == 1
         assert counts.skipped["preflight"] == 1

@@ -252,6 +252,7 @@ async def test_a_slow_reader_gets_no_bytes_after_the_token_expired(clock: HandCl
         clock.advance(0.1)
         at.tick()
         assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+        assert at.live.telemetry.decisions == {("main", "deny", "token_expired"): 1}
 
 
 @in_memory
