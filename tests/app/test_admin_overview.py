@@ -197,6 +197,19 @@ async def test_a_clock_that_differs_alone_is_named_as_the_wrong_one(
         assert texts[name] == f"The clock of {name} is 50 s behind this one; {end}"
 
 
+async def test_refusals_without_keys_name_the_issuers_whose_keys_cannot_be_fetched() -> None:
+    good = {"issuer": "https://good.test/", "jwks_inline": {"keys": [public_jwk("EdDSA")]}, "audiences": ["a"]}
+    down = {"issuer": "http://127.0.0.1:1/", "audiences": ["a"]}
+    async with running(issuers={"customers": down, "good": good}) as stack:
+        for _ in range(6):
+            assert (await stack.fetch(request("GET", "/x", token=stack.token(iss=down["issuer"])))).status == 503
+        [text] = [one["text"] for one in await problems(stack) if one["what"] == "refusals"]
+    assert text == (
+        "6 requests in the last minute refused: jwks_unavailable, on (default). "
+        "Issuers whose keys cannot be fetched: customers."
+    )
+
+
 async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes() -> None:
     async with running(backend=RawBackend(send(b"no HTTP\r\n\r\n"))) as stack:
         for _ in range(6):

@@ -235,10 +235,19 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         whose = "" if issuer == "none" else f" of {issuer}"
         text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
         text += f"{_on(routes[issuer, code, reported])}."
+        if code == Reason.JWKS_UNAVAILABLE.code:
+            text += _keys_missing(live)
         level = "note" if reported else "bad" if code in OURS or number >= BAD * requests else "warn"
         began = _jump(live.history, (issuer, code, reported), number, since[issuer, code, reported])
         found = _last_found(live, (issuer, code, reported))
         yield Problem(level, "refusals", code, text, began, 0 if reported else number, found)
+
+
+def _keys_missing(live: Live) -> str:
+    """The issuers whose last fetch failed. A refusal for want of keys has no issuer: no signature was verified."""
+    names = [name for name, source in live.assembly.sources.items() if source.last_error is not None]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f" Issuers whose keys cannot be fetched: {', '.join(names[:NAMED])}{more}." if names else ""
 
 
 def _on(routes: list[str]) -> str:
