@@ -10,6 +10,7 @@ async def test_a_connection(clock: HandClock) -> None:
 
 import asyncio
 import functools
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ class Line(asyncio.Transport):
     """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
 
     `is_full`: the other side does not read. `is_tls`: one direction alone cannot be closed, and what comes is
-    still read while it closes.
+    still read while it closes. `tls`: the session that the connection reports.
     `limits`: from how many unsent bytes on the other side counts as slow, and until how many.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """
@@ -32,6 +33,7 @@ class Line(asyncio.Transport):
         self.closed = self.aborted = self.finished = self.reset = self.lost = False
         self._protocol = protocol
         self._reading = True
+        self.tls: ssl.SSLObject | None = None
         self.limits: tuple[int | None, int | None] = (None, None)
         self._unread = b""
         self._unsent = 0
@@ -78,6 +80,9 @@ class Line(asyncio.Transport):
 
     def write_eof(self) -> None:
         self.finished = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.tls if name == "ssl_object" else super().get_extra_info(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.limits = (high, low)

@@ -147,7 +147,7 @@ TESTS_OF = {
         f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
         "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_request.py "
         "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py "
-        f"proxy/test_equal_heads.py proxy/test_without_memories.py proxy/test_tunnel.py {CALLS}"
+        f"proxy/test_equal_heads.py proxy/test_without_memories.py proxy/test_tunnel.py jwt/test_token_places.py {CALLS}"
     ),
     "proxy/authentication": (
         f"{WIRE} policy/test_report_mode.py gateway/test_api_keys.py jwt/test_token_sources.py app/test_explain.py "

@@ -1,6 +1,8 @@
 """A backend's connection at moments that no socket can be brought to. The tests are both ends."""
 
 import errno
+import ssl
+from contextlib import suppress
 
 import pytest
 
@@ -8,6 +10,7 @@ from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES
 from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines, refuse
+from tests.peers.tls import client_tls, server_tls
 from tests.peers.wire import request, response
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
@@ -15,6 +18,47 @@ from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
+
+
+# The end of an answer over TLS (RFC 9112 section 9.8): an attacker can forge the end of TCP
+
+
+def session_with(*, close_notify: bool, closed: bool = False) -> ssl.SSLObject:
+    """A TLS session whose other side has ended TCP. `closed`: this side has sent its own close_notify."""
+    to_backend, from_backend = ssl.MemoryBIO(), ssl.MemoryBIO()
+    backend = server_tls().wrap_bio(to_backend, from_backend, server_side=True)
+    session = client_tls().wrap_bio(from_backend, to_backend, server_hostname="localhost")
+    for side in (session, backend, session, backend):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    for side, closes in ((session, closed), (backend, close_notify)):
+        if closes:
+            with suppress(ssl.SSLError):
+                side.unwrap()
+    from_backend.write_eof()
+    return session
+
+
+@pytest.mark.parametrize(
+    ("session", "whole"),
+    [
+        pytest.param({"close_notify": True}, True, id="close_notify"),
+        pytest.param({"close_notify": True, "closed": True}, True, id="close_notify of both sides"),
+        pytest.param({"close_notify": False}, False, id="the end of TCP alone"),
+    ],
+)
+@in_memory
+async def test_the_end_of_tls_ends_an_answer_and_the_end_of_tcp_does_not(
+    clock: HandClock, session: dict[str, bool], whole: bool
+) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].tls = session_with(**session)
+        lines()[0].say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        lines()[0].finish()
+        assert client.sent.endswith(b"0\r\n\r\n") is whole
+        assert client.reset is not whole
 
 
 # Memory
@@ -121,7 +165,7 @@ async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(cl
         client = at.client(request())
         await turns()
         assert status(client) == 503
-        assert b"The sidecar has no file descriptor left for a connection." in client.sent
+        assert b'"The sidecar has no file descriptor left for a connection."' in client.sent
 
 
 # What is an answer
