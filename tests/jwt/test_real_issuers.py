@@ -507,7 +507,7 @@ async def test_keys_of_one_place_alone_replace_nothing(tmp_path: Path, clock: Ha
         policy.unlink()
         source = sidecar.assembly.sources["main"]
         await source.fetch_now()
-        assert source.last_error == f"{policy}: No such file or directory"
+        assert source.last_error == f"{policy}: cannot be read: No such file or directory"
         await only_the_right_one(sidecar, shaped(clock, "ES256"))
         await only_the_right_one(sidecar, shaped(clock, "RS256"))
 
