@@ -256,8 +256,25 @@ def shape(value: Any) -> set[str]:
 def test_the_code_of_the_page_about_backends_is_that_of_the_examples() -> None:
     page = (ROOT / "docs" / "how" / "backend.md").read_text()
     for kind, name in (("ruby", "rails/identity.rb"), ("js", "express/server.mjs")):
-        [code] = [text for _, language, text in BLOCK.findall(page) if language == kind]
+        code, *_ = [text for _, language, text in BLOCK.findall(page) if language == kind]
         assert code in (ROOT / "deploy" / "examples" / name).read_text()
+
+
+def test_the_pod_of_the_page_about_kubernetes_starts_and_ends_as_the_shipped_one() -> None:
+    [page] = [
+        yaml.safe_load(text)
+        for _, kind, text in BLOCK.findall((ROOT / "docs" / "start" / "kubernetes.md").read_text())
+        if kind == "yaml" and text.startswith("apiVersion")
+    ]
+    kustomize = ROOT / "deploy" / "kustomize" / "component"
+    pod = page["spec"]["template"]["spec"]
+    shipped = yaml.safe_load((kustomize / "sidecar.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == shipped["terminationGracePeriodSeconds"]
+    [ours], [theirs] = pod["initContainers"], shipped["initContainers"]
+    for key in ("restartPolicy", "ports", "startupProbe", "readinessProbe", "livenessProbe", "lifecycle"):
+        assert ours[key] == theirs[key]
+    [backend] = pod["containers"]
+    assert backend["lifecycle"] == yaml.safe_load((kustomize / "pre-stop.yaml").read_text())[1]["value"]
 
 
 # Words

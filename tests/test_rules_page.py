@@ -16,8 +16,8 @@ HOW = Path(__file__).parent.parent / "docs" / "how"
 PAGE = (HOW / "rules.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (HOW / "revoke.md").read_text(), re.MULTILINE | re.DOTALL)
 [ENTRIES] = [text for kind, text in BLOCKS if kind == "yaml" and text.startswith("#")]
-[COMMAND] = [text for kind, text in BLOCKS if kind == "sh"]
-ROWS = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
+COMMANDS = [text for kind, text in BLOCKS if kind == "sh"]
+ROWS = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \|$", PAGE.partition("| operator |")[2], re.MULTILINE)
 REST = {
     "issuers": "issuers: {idp: {issuer: https://idp.example/, audiences: any}}\n",
     "upstream": "upstream: http://127.0.0.1:9292\n",
@@ -32,8 +32,9 @@ async def test_the_deny_list_loads(tmp_path: Path) -> None:
     assert len(denylist) == 4
 
 
-def test_the_entry_of_the_command_is_one() -> None:
-    [body] = re.findall(r"-d '(.*)'", COMMAND)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_entry_of_a_command_is_one(command: str) -> None:
+    [body] = re.findall(r"-d '(.*)'", command)
     assert Entry.read(json.loads(body)).value == "mallory"
 
 
