@@ -52,7 +52,7 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             for place in ("#traffic", "#refusals"):  # the filter stands beside both that it filters
                 assert await shown(page, f"{place} .chosen", "Code") == "Code: audience_mismatch ✕"
             await sees(page, "Issuers")
-            await shown(page, "#issuer-list > li:first-child", r"^zuplo keys fresh \d+ refused in the last minute")
+            await shown(page, "#issuer-list > li:first-child", r"^zuplo keys fresh \d+ refused per minute")
             # What would fix it?
             await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
             cure = await shown(page, "#groups .cure", "The operator")

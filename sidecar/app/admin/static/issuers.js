@@ -49,7 +49,7 @@ function show(row, issuer) {
   say(row.issuer, issuer.issuer);
   mark(row.state, issuer.state === "absent" ? "no usable keys" : `keys ${issuer.state}`, `badge ${STATES[issuer.state]}`);
   row.refused.hidden = !issuer.minute.refused;
-  say(row.refused, `${number(issuer.minute.refused)} refused in the last minute`);
+  say(row.refused, `${number(issuer.minute.refused)} refused per minute`);
   const fetches = issuer.last_error ? `Last fetch failed: ${issuer.last_error}` : "";
   say(row.error, fetches);
   say(row.brief, brief(issuer));
