@@ -27,3 +27,9 @@ def test_the_authorities_that_it_brings_are_found() -> None:
     """Without a file that is named OpenSSL finds none, and every https issuer is a stranger."""
     [copied] = re.findall(r"cp --dereference --parents (/etc/ssl/\S+)", DOCKERFILE)
     assert f"SSL_CERT_FILE={copied}\n" in DOCKERFILE
+
+
+def test_everything_that_it_copies_is_sent_to_the_build() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    sent = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    assert {f"!{file}" for files in copied for file in files.split()} <= set(sent)
