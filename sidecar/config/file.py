@@ -82,7 +82,7 @@ class Config(Struct):
         "drop",
     )
     identity_headers: dict[HeaderName, HeaderContent] = key(
-        "Header: claim; the claim is a dotted path, or a list if names hold dots. The default sends no e-mail and no name.",
+        "Header: claim; the claim is a dotted path, or a list if names hold dots. claims_header sends all claims besides.",
         {"X-JWT-Sub": ("sub",), "X-JWT-Iss": ("iss",), "X-JWT-Scope": ("scope",)},
     )
     claims_header: ClaimsHeader = key("The header with all claims as base64url(JSON); or off.", "X-JWT-Claims")

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,16 @@ def test_every_reason_is_either_covered_or_about_the_request_itself() -> None:
     others = set(Reason) - report_mode.COVERED
     assert {reason.code for reason in others if reason.status in (401, 403)} == {"token_too_large", "route_denied"}
     assert {reason.code for reason in report_mode.COVERED if reason.status >= 500} == {"jwks_unavailable"}
+
+
+def test_the_page_lists_every_code_that_report_mode_keeps() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how" / "roll-out.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ([0-9, ]+) \|", page, re.MULTILINE)
+    written = {code for codes, _ in rows for code in re.findall("`(.*?)`", codes)}
+    assert written == {reason.code for reason in set(Reason) - report_mode.COVERED}
+    statuses = {reason.code: str(reason.status) for reason in Reason}
+    for codes, status in rows:
+        assert {statuses[code] for code in re.findall("`(.*?)`", codes)} == set(status.split(", "))
 
 
 @pytest.mark.parametrize(("settings", "forwarded"), [({}, True), ({"forward_token": False}, False)])
