@@ -90,7 +90,7 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
         ("list", "list what a file of either kind holds, without its secrets"),
         ("disable", "disable an API key"),
         ("rotate", "add a signing key: it is published now, and signs later (the first key signs now)"),
-        ("withdraw", "remove a signing key now; all tokens that it signed become invalid"),
+        ("withdraw", "remove a signing key now; a verifier refuses its tokens once it has read the key set again"),
     ):
         command = below.add_parser(name, help=words, description=words)
         command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
