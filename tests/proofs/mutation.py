@@ -156,7 +156,7 @@ TESTS_OF = {
     "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
     "proxy/retry": WIRE,
     "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
-    "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py",
+    "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py proxy/test_upstream_moments.py",
     "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
     "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",

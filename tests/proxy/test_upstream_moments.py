@@ -180,3 +180,14 @@ async def test_every_1xx_is_followed_by_the_answer(clock: HandClock) -> None:
         lines()[0].say(response(201, b"done"))
         assert status(client) == 201
         assert client.sent.endswith(b"done")
+
+
+@in_memory
+async def test_a_protocol_that_nobody_requested_is_no_answer(clock: HandClock) -> None:
+    async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert status(client) == 502
+        assert b'"A 101 must switch to the requested protocol."' in client.sent
+        assert lines()[0].aborted
