@@ -1,6 +1,7 @@
 """The Dockerfile; `make image-test` builds and runs it."""
 
 import re
+from pathlib import Path
 
 from tests.deploy.conftest import DEPLOY, Tool
 
@@ -33,3 +34,13 @@ def test_everything_that_it_copies_is_sent_to_the_build() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
     sent = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
     assert {f"!{file}" for files in copied for file in files.split()} <= set(sent)
+
+
+def test_a_build_uses_the_versions_that_the_tests_use() -> None:
+    def pinned(file: Path) -> dict[str, str]:
+        return dict(re.findall(r"^([\w.-]+)==(\S+)", file.read_text(), re.MULTILINE))
+
+    build, tests = pinned(DEPLOY / "requirements-build.txt"), pinned(DEPLOY.parent / "tests" / "requirements.txt")
+    both = build.keys() & tests.keys()
+    assert "mypy" in both
+    assert {name: build[name] for name in both} == {name: tests[name] for name in both}
