@@ -57,8 +57,8 @@ class Connection(asyncio.BufferedProtocol):
         self._full_reads = 0  # in a row, since the receiver was slow
         self._held = 0
         self.unread = 0
-        self.room = 0
-        self.is_read_up = True
+        self.room: int
+        self.is_read_up: bool
 
     def attach(self, transport: asyncio.BaseTransport) -> None:
         """Use this transport: the connection is open."""

@@ -128,10 +128,8 @@ class Handler:
             elif self.cors is not None and exchange.is_preflight and self.answers.preflight(exchange):
                 return
             route = head.route
-            if route is None or exchange.is_question:
-                route = self.routes.match(exchange.method, exchange.target, exchange.host)
-                if exchange.raw and not exchange.is_question:
-                    head.route = route
+            if route is None:
+                route = head.route = self.routes.match(exchange.method, exchange.target, exchange.host)
             exchange.route = route
             if exchange.raw and head.may_recur and not exchange.is_question:
                 self.heads.offer(exchange.raw, head)

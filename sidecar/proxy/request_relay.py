@@ -74,11 +74,10 @@ class RequestRelay:
                 client.body_is_owed(False)
                 exchange.await_answer()
                 return
-        if reader.ready and not upstream.write_paused:
-            exchange.send_body_again()
-            return
         if upstream.write_paused:
             client.receiver_is_slow()
+        elif reader.ready:
+            exchange.send_body_again()
         client.body_is_owed(not upstream.write_paused)
         exchange.await_answer()
 

@@ -47,8 +47,7 @@ class Resources:
 
     def room(self, unread: int, most: int) -> memoryview:
         """The memory for the next read of a connection that holds `unread` bytes and may hold `most`."""
-        room = max(1, most - unread)
-        return self.memory if room >= READ_BYTES else self.memory[:room]
+        return self.memory[: max(1, most - unread)]
 
     def defer(self, work: Callable[[], None]) -> None:
         """Run work in the next turn of the loop, after the connections that have received bytes."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
-from sidecar.common.deadlines import NEVER, Deadlines
+from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.tls import why_not_connected
 from sidecar.http.head_cache import HeadCache
@@ -216,7 +216,6 @@ class UpstreamPool:
                 return
             exchange, _ = self._waiting.popitem(last=False)
             self._deadlines.watched.discard(exchange)
-            exchange.deadline = NEVER
             if connection is None:
                 self._begin(self._open_for(exchange))
             else:

@@ -1,6 +1,8 @@
 """Do the tests notice when a module is wrong? Runs them against each mutant of it (tests/proofs/mutants.py).
 
 python -m tests.proofs.mutation jwt/claims policy/access_policy
+python -m tests.proofs.mutation --results DIR --tests proxy/test_upstream.py proxy/handler   # quick tests first,
+python -m tests.proofs.mutation --results DIR --again proxy/handler                         # then all for what they left
 
 A mutant is killed when a test fails, or when its tests take more than five times as long as they should. Works in a copy of the
 tree. The tests are collected and run once, noting which of them run which line; then each mutant gets a forked process, in which
@@ -75,10 +77,11 @@ OPTIONS = [
 CALLS = "test_cost.py::test_no_request_makes_more_calls"  # what only makes requests quicker is missed there
 LIMITS = "test_limits.py"
 ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
+IN_MEMORY = "proxy/test_upstream.py proxy/test_client_moments.py proxy/test_upstream_moments.py"
 WIRE = (
-    "proxy/test_upstream.py proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
+    f"{IN_MEMORY} proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "
-    "proxy/test_tunnel_moments.py proxy/test_client_moments.py proxy/test_upstream_moments.py"
+    "proxy/test_tunnel_moments.py"
 )
 TESTS_OF = {
     "observability/access_lines": "observability/test_access_log.py observability/test_lines.py observability/test_telemetry.py",
@@ -158,11 +161,12 @@ TESTS_OF = {
     "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
     "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py proxy/test_upstream_moments.py",
     "proxy/request_id": "proxy/test_request.py proxy/test_connection.py",
-    "proxy/client_limits": "proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
+    "proxy/client_limits": f"{IN_MEMORY} proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
     "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py",
     "proxy/resources": (
-        "proxy/test_resources.py proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py proxy/test_bodies.py"
+        f"proxy/test_resources.py {IN_MEMORY} proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py "
+        "proxy/test_bodies.py app/test_admin_answers.py"
     ),
     "proxy/exchange": (
         f"{WIRE} proxy/test_keeping.py gateway/test_token_endpoint.py proxy/test_tunnel.py proxy/test_early_hints.py "
@@ -181,15 +185,15 @@ TESTS_OF = {
         f"app/test_reload.py {CALLS}"
     ),
     "proxy/listener": (
-        "proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py "
-        "app/test_server.py app/test_reload.py"
+        f"{IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_failed_handshakes.py "
+        "proxy/test_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py app/test_server.py app/test_reload.py"
     ),
     "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_moments.py proxy/test_moments.py proxy/test_bugs.py",
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
         "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
         "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
-        "proxy/test_wire.py proxy/test_cors.py proxy/test_client_moments.py"
+        f"proxy/test_wire.py proxy/test_cors.py {IN_MEMORY}"
     ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "
@@ -211,9 +215,8 @@ def main() -> int:
     options.add_argument("modules", nargs="+", choices=sorted(TESTS_OF), metavar="module")
     options.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options.add_argument("--results", type=Path, help="a directory for one JSON file per module")
-    options.add_argument(
-        "--again", action="store_true", help="only what survived by those files, after tests were added"
-    )
+    options.add_argument("--again", action="store_true", help="only what is not killed by those files")
+    options.add_argument("--tests", help="only these, in place of all of a module's: what they kill is killed")
     options.add_argument(
         "--seconds",
         type=float,
@@ -248,15 +251,17 @@ class Module:
         self.path = Path("sidecar", f"{name}.py").resolve()
         self.mutants = list(mutants(self.path.read_text(), str(self.path)))
         self._told = results / f"{name.replace('/', '.')}.json" if results else None
-        before = json.loads(self._told.read_text()) if self._told and again else {}
-        self.outcomes: dict[str, Outcome] = {name: outcome for name, outcome in before.items() if outcome is not None}
-        self._only = {name for name, outcome in before.items() if outcome is None} if again else None
+        before = json.loads(self._told.read_text()) if self._told and again and self._told.exists() else {}
+        killed = {name: outcome for name, outcome in before.items() if outcome is not None}
+        self.outcomes: dict[str, Outcome] = {one.name: killed[one.name] for one in self.mutants if one.name in killed}
+        self.left = [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
 
-    @property
-    def left(self) -> list[Mutant]:
-        """Those that have not been tried."""
-        left = [mutant for mutant in self.mutants if mutant.name not in self.outcomes]
-        return left if self._only is None else [mutant for mutant in left if mutant.name in self._only]
+    def note(self, mutant: Mutant, outcome: Outcome) -> None:
+        """What has become of it, also in the file: a run that is ended has not been for nothing."""
+        self.outcomes[mutant.name] = outcome
+        if self._told:
+            self._told.parent.mkdir(parents=True, exist_ok=True)
+            self._told.write_text(json.dumps(self.outcomes, indent=1))
 
     def tell(self) -> bool:
         """Say what has become of them. False when too many survived."""
@@ -271,9 +276,6 @@ class Module:
             sep="\n",
             flush=True,
         )
-        if self._told:
-            self._told.parent.mkdir(parents=True, exist_ok=True)
-            self._told.write_text(json.dumps(self.outcomes, indent=1))
         return share <= MOST_SURVIVORS
 
 
@@ -294,17 +296,20 @@ def _here(given: argparse.Namespace) -> int:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    files = {module.name: [f"tests/{name}" for name in (LIMITS, *TESTS_OF[module.name].split())] for module in modules}
+    files = {
+        module.name: [f"tests/{name}" for name in (LIMITS, *(given.tests or TESTS_OF[module.name]).split())]
+        for module in modules
+    }
     living = Living(modules, given.jobs, given.seconds, given.minutes * 60)
     outcomes = living.run(list(dict.fromkeys(name for names in files.values() for name in names)))
     failures = 0
     for module in modules:
-        module.outcomes |= outcomes.get(module.name, {})
+        module.outcomes = outcomes[module.name]
         fresh = Fresh(module, files[module.name], living)
         afresh = [mutant for mutant in module.left if mutant.name in living.afresh.get(module.name, ())]
         for mutant, outcome in _raced([*afresh, None] if afresh else [], fresh.run, fresh.timeout, given.jobs):
             if mutant is not None:
-                module.outcomes[mutant.name] = outcome
+                module.note(mutant, outcome)
             elif outcome is not None:
                 print(f"\nthe unchanged module fails, too: {outcome}", flush=True)
         failures += not module.tell()
@@ -433,11 +438,11 @@ class Living:
             clear += [one.clear for one in memories]
         swaps: dict[Mutant, Swap] = {}
         afresh: dict[str, list[str]] = {}
-        of: dict[Mutant, str] = {}
+        of: dict[Mutant, Module] = {}
         for one in self._modules:
             original = compile(one.path.read_text(), str(one.path), "exec")
             for mutant in one.left:
-                of[mutant] = one.name
+                of[mutant] = one
                 if (swap := _swap(original, mutant.code)) is not None:
                     swaps[mutant] = swap
                 else:
@@ -473,24 +478,24 @@ class Living:
 
         gc.collect()
         gc.freeze()
-        outcomes: dict[str, dict[str, Outcome]] = {}
         chosen = [mutant for mutant in swaps if living(mutant)]
         random.Random(0).shuffle(chosen)
         for mutant in swaps.keys() - set(chosen):
-            afresh.setdefault(of[mutant], []).append(mutant.name)
+            afresh.setdefault(of[mutant].name, []).append(mutant.name)
         for mutant, outcome in _raced(_until(self._all_s, chosen), tried, timeout, self._jobs):
             if mutant is None:
                 if outcome is not None:
                     print(f"\nthe unchanged modules fail, too: {outcome}", flush=True)
                 continue
             if outcome is not None or not at_import & _inside(swaps[mutant]):
-                outcomes.setdefault(of[mutant], {})[mutant.name] = outcome
+                of[mutant].note(mutant, outcome)
             else:
-                afresh.setdefault(of[mutant], []).append(mutant.name)
+                afresh.setdefault(of[mutant].name, []).append(mutant.name)
             if outcome in by_name:
                 kills.append((mutant, by_name[outcome]))
         most = Counter(one for _, one in kills)
         best = sorted(runs, key=lambda one: (-most[one], seconds[one]))
+        outcomes = {one.name: one.outcomes for one in self._modules}
         json.dump(
             (self.clean_s, {item.nodeid: (cpu[item], seconds[item]) for item in best}, outcomes, afresh), self._answer
         )

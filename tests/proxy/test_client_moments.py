@@ -1,11 +1,14 @@
 """A client's connection at moments that no socket can be brought to: turns, deadlines and ends. The tests are both ends."""
 
+from pathlib import Path
+
 import pytest
 
 from sidecar.http.chunked import MAX_CHUNKS
 from sidecar.proxy.client_connection import LINGER_S
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
 from tests.peers.clock import HandClock
+from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import in_memory, lines
 from tests.peers.wire import chunked, request
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
@@ -249,6 +252,25 @@ async def test_a_client_that_takes_nothing_is_reset_in_time(clock: HandClock) ->
         clock.advance(1)
         at.tick()
         assert (client.reset, client.aborted) == (True, True)
+
+
+@in_memory
+async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_time_of_a_reader(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    keys = Keys(tmp_path)
+    signing = {"issuer": ISSUER, "keys_file": str(keys.signing), "token_endpoint": {"audience": AUDIENCE}}
+    async with proxy(clock, **keys.settings(signing=signing)) as at:
+        client = at.client(request("POST", "/__gw/issuer/token", headers=[("Content-Length", "1")]))
+        client.is_full = True
+        client.say(b"x")
+        assert status(client) == 401
+        clock.advance(299)  # a form may take 10, a reader 300
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert client.aborted
 
 
 # Whose body, whose request

@@ -1,8 +1,8 @@
-"""Deferred work: every piece gets its turn, and a failing one does not stop the others."""
+"""Deferred work: every piece gets its turn, and a failing one does not stop the others. The budget: all of it may be used."""
 
 import asyncio
 
-from sidecar.proxy.resources import MOST_IN_A_TURN, Resources
+from sidecar.proxy.resources import MOST_IN_A_TURN, READ_BYTES, SMALL_READ_BYTES, Resources
 
 ON_EVERY_LOOP = True
 
@@ -35,3 +35,17 @@ async def test_work_that_fails_is_reported_to_the_loop_and_the_rest_is_done() ->
     await asyncio.sleep(0)
     assert done == [1, 2]
     assert [type(error) for error in told] == [ValueError]
+
+
+def test_the_budget_is_used_up_beyond_its_last_byte() -> None:
+    resources = Resources(most_held_bytes=10)
+    for held_bytes, unread_bytes in ((10, READ_BYTES), (1, SMALL_READ_BYTES), (-1, READ_BYTES)):
+        resources.hold(held_bytes)
+        assert resources.unread_bytes == unread_bytes
+
+
+def test_a_read_fills_what_is_left_and_at_least_one_byte_of_it() -> None:
+    resources = Resources()
+    rooms = [(0, READ_BYTES + 1), (0, READ_BYTES), (1, READ_BYTES), (9, 10), (10, 10), (11, 10)]
+    sizes = [len(resources.room(unread, most)) for unread, most in rooms]
+    assert sizes == [READ_BYTES, READ_BYTES, READ_BYTES - 1, 1, 1, 1]
