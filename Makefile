@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 
 FUZZ_S ?= 1800
 CASES ?= 100000
+SEED ?= 1
 TRAFFIC_S ?= 1800
 TESTS ?= tests/http tests/jwt tests/policy tests/proxy tests/gateway tests/app
 PROOF ?= fuzz --seconds 900
 
-.PHONY: install run test test-on test-compiled proof-compiled wheel check docs bench cost mutation properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
+.PHONY: install run test test-on test-compiled proof-compiled wheel check docs bench cost mutation explore properties fuzz fuzz-config fuzz-core traffic soak transfer rotation bystander adversarial sizing watched rollout release-check image-test \
 	screenshots
 .DELETE_ON_ERROR:
 
@@ -49,6 +50,10 @@ cost: $(VENV)/installed-dev
 # make mutation MODULES="jwt/claims policy/access_policy"
 mutation: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.mutation $(MODULES)
+
+# The properties of the suite with random inputs, 5,000 for each: make explore SEED=7
+explore: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m hypothesis --hypothesis-profile explore --hypothesis-seed $(SEED) tests
 
 properties: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.properties

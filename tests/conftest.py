@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no finding.
-settings.register_profile("sidecar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("sidecar")
+# The suite tries the same inputs each time: what it finds, it finds in each run. `make explore` tries others.
+settings.register_profile(
+    "suite",
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore", max_examples=5000, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+)
+settings.load_profile("suite")
 
 Need = Callable[..., str]
 

@@ -171,7 +171,7 @@ def _merged_in_front(path: str) -> str:
 
 def _normal(path: str) -> str:
     """posixpath keeps exactly two slashes at the beginning, since POSIX gives them a meaning of their own."""
-    return posixpath.normpath(path) if path.startswith("//") else path
+    return posixpath.normpath(path) if path.startswith("//") and not path.startswith("///") else path
 
 
 def _resolved(path: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from docs.command_line import command_line
@@ -399,7 +399,6 @@ SCALARS = st.one_of(
     ),
 )  # fmt: skip
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5))
-DERANDOMIZED = settings(derandomize=True, max_examples=60, deadline=None, database=None)
 
 
 def only_config_errors(text: str) -> None:
@@ -412,19 +411,16 @@ def only_config_errors(text: str) -> None:
         assert config.default_upstream in config.upstreams
 
 
-@DERANDOMIZED
 @given(st.text())
 def test_any_text_is_a_configuration_or_has_problems(text: str) -> None:
     only_config_errors(text)
 
 
-@DERANDOMIZED
 @given(st.dictionaries(KEYS, TREES, max_size=5))
 def test_any_tree_is_a_configuration_or_has_problems(tree: dict[str, object]) -> None:
     only_config_errors(yaml.dump(tree, allow_unicode=True))
 
 
-@DERANDOMIZED
 @given(st.data())
 def test_any_change_of_a_good_file_is_a_configuration_or_has_problems(data: st.DataObject) -> None:
     text = (
