@@ -39,8 +39,8 @@ class Shape:
     def found(self, seen: Examination, _now: float) -> str:
         if seen.jws is not None:
             return "a header, a payload and a signature"
-        parts = 0 if seen.token is None else seen.token.count(b".") + 1
-        return "an opaque token, which only its issuer can read" if parts in (1, 2) else ""
+        opaque = seen.token is not None and seen.token.count(b".") < 2
+        return "an opaque token, which only its issuer can read" if opaque else ""
 
 
 class HeaderForm:

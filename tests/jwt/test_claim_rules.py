@@ -6,8 +6,9 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claim_rules import ClaimRules
-from sidecar.jwt.claims import Claims, find, named
-from sidecar.jwt.examination import Check
+from sidecar.jwt.claims import LATEST_DATE, Claims, find, named
+from sidecar.jwt.compact_jws import Jws
+from sidecar.jwt.examination import Check, Examination
 from sidecar.jwt.subjects import Subjects
 from tests.peers.tokens import ABSENT, claims
 
@@ -40,6 +41,54 @@ def test_the_checks_that_begin_are_reported_up_to_the_one_that_refuses() -> None
     with pytest.raises(Rejection):
         ClaimRules(["other"]).check(claims(now=NOW), NOW, begun)
     assert [check.name for check in begun] == ["exp", "nbf", "iat", "aud"]
+
+
+NESTED = ClaimRules(
+    ["a", "b"], audience_claims=("aud", "azp"), max_lifetime_s=3600, required=[("realm", "id"), ("tenant",)],
+    rejected=[("realm", "test"), ("nonce",)], subjects=Subjects(["alice"], ["svc:"]), lenient=["sub", "jti"],
+)  # fmt: skip
+TWENTY = [f"a{number:02}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "expected", "found"),
+    [
+        ("exp", {"exp": NOW - 120}, "a time in the future, with 60 s of skew", "2 min ago"),
+        ("exp", {"exp": NOW}, "a time in the future, with 60 s of skew", "0 s ago"),
+        ("exp", {"exp": "soon"}, "a time in the future, with 60 s of skew", "soon"),
+        ("exp", {"exp": True}, "a time in the future, with 60 s of skew", "true"),
+        ("exp", {"exp": LATEST_DATE}, "a time in the future, with 60 s of skew", "in 2912064 d"),
+        ("exp", {"exp": LATEST_DATE + 1}, "a time in the future, with 60 s of skew", "253402300800"),
+        ("exp", {"exp": -LATEST_DATE}, "a time in the future, with 60 s of skew", "2953730 d ago"),
+        ("exp", {"exp": -LATEST_DATE - 1}, "a time in the future, with 60 s of skew", "-253402300800"),
+        ("lifetime", {"exp": NOW + 7200, "iat": NOW - 30}, "at most 60 min", "exp in 2 h, iat 30 s ago"),
+        ("aud", {"aud": "c"}, "one of: a, b", "c in aud"),
+        ("aud", {"aud": [], "azp": ["c", "d"]}, "one of: a, b", "c, d in azp"),
+        ("aud", {}, "one of: a, b", "no aud or azp"),
+        ("aud", {"azp": TWENTY}, "one of: a, b", f"{', '.join(TWENTY)} in azp"),
+        ("aud", {"azp": [*TWENTY, "b"]}, "one of: a, b", f"{', '.join(TWENTY)}, and 1 more in azp"),
+        (
+            "names", {"sub": 5, "jti": ["x"]},
+            "a string in sub and jti, or a whole number in sub, or a whole number in jti", 'sub 5, jti ["x"]',
+        ),
+        ("required", {"realm": {}}, "realm.id, tenant", "no realm.id, tenant"),
+        ("required", {"realm.id": 1}, "realm.id, tenant", "no tenant"),
+        ("required", {"realm": {"id": 1}, "tenant": 2}, "realm.id, tenant", "all of them"),
+        ("rejected", {"realm": {"test": 1}}, "none of: realm.test, nonce", "realm.test"),
+        ("rejected", {}, "none of: realm.test, nonce", "none"),
+        ("sub", {"sub": "bob"}, "one of: alice, svc:*", "bob"),
+        ("sub", {"sub": "a" * 100}, "one of: alice, svc:*", "a" * 100),
+        ("sub", {"sub": "a" * 101}, "one of: alice, svc:*", f"{'a' * 100}... (101 characters)"),
+        ("cnf", {"cnf": {"jkt": "x"}}, "no key that the token is bound to", '{"jkt": "x"}'),
+    ],
+)  # fmt: skip
+def test_each_check_says_what_it_expects_and_found(
+    name: str, payload: dict[str, Any], expected: str, found: str
+) -> None:
+    seen = Examination()
+    seen.jws = Jws({}, payload, b"", b"", b"")
+    check = next(check for check in NESTED.checks if check.name == name)
+    assert (check.expected(seen), check.found(seen, NOW)) == (expected, found)
 
 
 # audiences

@@ -16,7 +16,7 @@ from sidecar.app.explain.question import Question
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
-from sidecar.jwt.examination import Examination
+from sidecar.jwt.examination import Examination, shown
 from sidecar.jwt.jwks.fetcher import MOST_KIDS
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
@@ -223,6 +223,7 @@ async def test_an_issuer_of_many_tenants_is_bound_to_the_tenant_of_the_token(iss
     [
         (None, True), ("https://login.test/{tenantid}/v2.0", True), (f"https://login.test/{TENANT}/v2.0", True),
         (f"https://login.test/{OTHER}/v2.0", False), ("https://evil.test/{tenantid}/v2.0", False), ("elsewhere", False),
+        (f"https://sts.test/{OTHER}/", False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("iss", ["https://login.test/{}/v2.0", "https://sts.test/{}/"])
@@ -237,6 +238,15 @@ async def test_a_key_that_is_published_for_one_tenant_signs_for_no_other(
             return
         said = await refusal(sidecar.assembly.handler.verifier, of_tenant(clock, iss)())
         assert said.details == "The issuer publishes this key for the tokens of another tenant."
+
+
+@in_its_time
+async def test_a_key_that_names_an_alias_signs_for_tokens_of_that_alias_alone(clock: HandClock) -> None:
+    async with sidecar_of(
+        clock, {**tokens.public_jwk("EdDSA"), "issuer": f"https://sts.test/{TENANT}/"}, **MANY
+    ) as sidecar:
+        await only_the_right_one(sidecar, of_tenant(clock, "https://sts.test/{}/"))
+        assert (await refusal(sidecar.assembly.handler.verifier, of_tenant(clock)())).reason.code == "key_unknown"
 
 
 @in_its_time
@@ -273,6 +283,7 @@ async def test_a_load_balancer_that_shares_its_keys_is_known_by_its_signer(clock
             said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={**header, **wrong})(), seen)
             assert said.details == "The token's header names a signer that is not trusted here."
             assert seen.begun[-1].name == "signer"
+            assert (said.expected, said.found) == ("arn:ours", shown(wrong["signer"]))
 
 
 # Their keys

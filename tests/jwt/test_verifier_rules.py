@@ -100,6 +100,27 @@ async def test_every_check_of_a_good_token_is_reported_in_order() -> None:
     assert (seen.issuer, seen.key.kid) == ("main", "ed25519-a")
 
 
+async def test_every_check_of_a_good_token_says_what_it_expected_and_found() -> None:
+    seen = Examination()
+    await verified(verifier(["jwt"]), token(typ="JWT"), seen)
+    assert [(check.name, check.expected(seen), check.found(seen, NOW)) for check in seen.begun] == [
+        ("shape", "", "a header, a payload and a signature"),
+        ("header", "", "alg EdDSA, kid ed25519-a, typ JWT"),
+        ("issuer", f"one of: {tokens.ISSUER}", f"main: {tokens.ISSUER}"),
+        ("typ", "one of: jwt", "JWT"),
+        ("algorithm", "one of: EdDSA", "EdDSA"),
+        ("key", "kid ed25519-a for EdDSA", "main has ed25519-a"),
+        ("signature", "", "matches"),
+        ("exp", "a time in the future, with 60 s of skew", "in 5 min"),
+        ("nbf", "a time in the past, with 60 s of skew", "absent"),
+        ("iat", "a time in the past, with 60 s of skew", "0 s ago"),
+        ("aud", f"one of: {tokens.AUDIENCE}", tokens.AUDIENCE),
+        ("names", "a string in sub and jti", "sub alice, jti absent"),
+        ("cnf", "no key that the token is bound to", "absent"),
+        ("denylist", "", "not on it"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("last", "wrong"),
     [
@@ -128,6 +149,42 @@ async def test_the_key_is_not_told_before_it_has_verified() -> None:
     with pytest.raises(Rejection):
         await verified(verifier(), tokens.flip(token().decode()).encode(), seen)
     assert seen.key is None
+    signature = seen.begun[-1]
+    assert (signature.expected(seen), signature.found(seen, NOW)) == ("", "does not match kid ed25519-a")
+
+
+@pytest.mark.parametrize(
+    ("kept", "error", "found"),
+    [
+        (False, None, "the keys were not fetched yet"),
+        (False, "status 500", "status 500"),
+        (True, "status 500", "status 500"),
+    ],
+    ids=["no fetch", "a failure", "keys that are too old"],
+)
+async def test_without_trusted_keys_the_failure_of_their_fetch_is_reported(
+    kept: bool, error: str | None, found: str
+) -> None:
+    judge, seen = verifier(), Examination()
+    source = judge.issuers.all[0].source
+    source.trusted_until, source.last_error = float("-inf"), error
+    if not kept:
+        source.jwks = None
+    with pytest.raises(Rejection, match="jwks_unavailable"):
+        await verified(judge, token(), seen)
+    key = seen.begun[-1]
+    assert (key.name, key.expected(seen), key.found(seen, NOW)) == ("key", "", found)
+
+
+async def test_the_keys_that_were_left_out_are_reported_with_those_that_were_not() -> None:
+    judge, seen = verifier(), Examination()
+    judge.issuers.all[0].source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA"), 5, {}]}, ["EdDSA"])
+    await verified(judge, token(), seen)
+    key = next(check for check in seen.begun if check.name == "key")
+    assert (
+        key.found(seen, NOW)
+        == "main has ed25519-a; left out: key 1: it is not an object; key 2: its kty is not RSA, EC or OKP"
+    )
 
 
 # Invalid headers, and the counters

@@ -95,15 +95,17 @@ TESTS_OF = {
     **{
         f"jwt/{name}": (
             "jwt/test_claims.py jwt/test_claim_rules.py jwt/test_verifier.py jwt/test_verifier_rules.py "
-            "jwt/test_real_issuers.py app/test_explain.py"
+            "jwt/test_real_issuers.py app/test_explain.py app/test_what_was_found.py"
         )
         for name in ("claims", "claim_checks", "claim_rules", "subjects", "token_checks", "examination")
     },
     "jwt/issuer": (
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
-        "jwt/test_claim_rules.py jwt/test_denylist.py"
+        "jwt/test_claim_rules.py jwt/test_denylist.py app/test_what_was_found.py app/test_explain.py"
     ),
-    "jwt/issuer_templates": "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py",
+    "jwt/issuer_templates": (
+        "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py app/test_what_was_found.py"
+    ),
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py app/test_explain.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
     "policy/granted": "policy/test_access_policy.py policy/test_policy_rules.py jwt/test_real_issuers.py",
@@ -125,7 +127,10 @@ TESTS_OF = {
         for name in ("cache", "issuer_clock", "refresh_schedule", "shared_fetch", "unknown_kids", "retired_keys")
     },
     "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
-    "jwt/verifier": "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py",
+    "jwt/verifier": (
+        "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py "
+        "app/test_what_was_found.py"
+    ),
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
     "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
     "gateway/token_minter": "gateway/test_token_minter.py gateway/test_assertion.py",
