@@ -163,7 +163,7 @@ def test_preflights_pass_only_where_they_do_in_envoy(file: Path) -> None:
 def test_open_paths_of_envoy_need_a_token(rules: str, file: Path) -> None:
     result = of("envoy", file, provider("forward: false", rules))
     assert (result.config["routes"], result.equivalent) == (REQUIRED, False)
-    assert "to accept more requests, do by hand" in comments(result)
+    assert "To accept more requests, write rules for this by hand" in comments(result)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_an_unknown_setting_is_named_and_refuses_every_request(text: str, place:
     file.write_text(text)
     result = imported("envoy", str(file))
     assert (result.config["routes"], result.equivalent) == (DENIED, False)
-    nobody = comments(result).partition("Every request is refused until you do by hand:\n")[2]
+    nobody = comments(result).partition("Every request is refused until you write rules for this by hand:\n")[2]
     assert f"# - {place}" in nobody
 
 
@@ -600,7 +600,7 @@ def test_the_command_says_that_something_is_left_to_be_done(file: Path) -> None:
     file.write_text(provider("forward: true", ""))
     ended = run("envoy", str(file))
     assert ended.returncode == 1
-    assert ended.stderr == f"{file}: not equivalent; the comments list what you must do by hand\n"
+    assert ended.stderr == f"{file}: not equivalent; the comments in the output list what you must do by hand\n"
     assert yaml.safe_load(ended.stdout)["routes"] == REQUIRED
 
 

@@ -72,7 +72,7 @@ def _provider(name: str, provider: Fields, clusters: dict[str, set[str]], import
         issuer["clock_skew"] = f"{int(skew)}s"
     if not provider.flag("require_expiration"):
         issuer["require_exp"] = False
-        imported.remark(provider.below("require_expiration"), "accepts tokens without exp; remove it if you can")
+        imported.remark(provider.below("require_expiration"), "accepts tokens without exp; remove require_exp if all tokens have one")
     settings = settings_of(
         provider,
         imported,
@@ -119,7 +119,7 @@ def _keys(provider: Fields, issuer: dict[str, Any], clusters: dict[str, set[str]
 def _always(fields: Fields, names: tuple[str, ...], imported: Imported) -> None:
     for name in names:
         if fields.take(name) is not None:
-            imported.remark(fields.below(name), "is not needed; the sidecar always does it, with its own numbers")
+            imported.remark(fields.below(name), "is not needed; the sidecar always does this, with its own limits")
 
 
 def _host_of(uri: str) -> str:

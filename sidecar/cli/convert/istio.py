@@ -96,7 +96,7 @@ def _issuer(rule: Fields, imported: Imported) -> None:
         issuer["jwks_inline"] = decoded(inline, rule.below("jwks"))
     issuer["require_exp"] = False
     issuer["required_claims"] = ["sub"]  # without sub there is no principal, so policies that need one refuse
-    imported.remark(rule.below("issuer"), "accepts tokens without exp; remove require_exp if you can")
+    imported.remark(rule.below("issuer"), "accepts tokens without exp; remove require_exp if all tokens have one")
     settings = settings_of(
         rule,
         imported,

@@ -171,8 +171,8 @@ class Imported:
         """The YAML with the comments above it. `source` is the name of the foreign file."""
         lines = [f"From {source}, by jwt-sidecar import."]
         for heading, said in (
-            ("Every request is refused until you do by hand:", self._closed),
-            ("Every request needs a valid token; to accept more requests, do by hand:", self._left),
+            ("Every request is refused until you write rules for this by hand:", self._closed),
+            ("Every request needs a valid token. To accept more requests, write rules for this by hand:", self._left),
             ("Different in the sidecar, or not needed:", self._remarks),
         ):
             lines += [heading, *(f"- {text}" for text in said)] if said else []
@@ -283,5 +283,5 @@ def _places(provider: Fields, prefix_key: str, imported: Imported) -> list[dict[
     places += [{"query": query} for query in provider.texts("from_params")]
     if not places:
         places = [{"header": "Authorization", "prefix": "Bearer"}, {"query": "access_token"}]
-        imported.remark(provider.below("from_params"), "accepts tokens in ?access_token= too; remove it if you can")
+        imported.remark(provider.below("from_params"), "accepts tokens in ?access_token= too; remove that place if no client uses it")
     return places
