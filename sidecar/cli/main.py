@@ -163,7 +163,9 @@ def import_(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not result.equivalent:
-        print(f"{options.file}: not equivalent; the comments in the output list what you must do by hand", file=sys.stderr)
+        print(
+            f"{options.file}: not equivalent; the comments in the output list what you must do by hand", file=sys.stderr
+        )
     return 0 if result.equivalent and not problems else FAILED
 
 

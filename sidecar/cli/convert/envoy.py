@@ -72,7 +72,10 @@ def _provider(name: str, provider: Fields, clusters: dict[str, set[str]], import
         issuer["clock_skew"] = f"{int(skew)}s"
     if not provider.flag("require_expiration"):
         issuer["require_exp"] = False
-        imported.remark(provider.below("require_expiration"), "accepts tokens without exp; remove require_exp if all tokens have one")
+        imported.remark(
+            provider.below("require_expiration"),
+            "accepts tokens without exp; remove require_exp if all tokens have one",
+        )
     settings = settings_of(
         provider,
         imported,

@@ -283,5 +283,8 @@ def _places(provider: Fields, prefix_key: str, imported: Imported) -> list[dict[
     places += [{"query": query} for query in provider.texts("from_params")]
     if not places:
         places = [{"header": "Authorization", "prefix": "Bearer"}, {"query": "access_token"}]
-        imported.remark(provider.below("from_params"), "accepts tokens in ?access_token= too; remove that place if no client uses it")
+        imported.remark(
+            provider.below("from_params"),
+            "accepts tokens in ?access_token= too; remove that place if no client uses it",
+        )
     return places
