@@ -284,7 +284,6 @@ GENERATED = {
     "codes.md",
     "decoders.md",
     "cli.md",
-    "envoy-differences.md",
 }  # or held to a table by a test
 
 

@@ -1,6 +1,6 @@
-"""One corpus of tokens through the sidecar and through Envoy's `jwt_authn`: docs/understand/envoy-differences.md has the result.
+"""One corpus of tokens through the sidecar and through Envoy's `jwt_authn`: two pages of docs/understand have the result.
 
-The page is held to what happens: a difference that it does not tell fails, and so does one that it tells and that is none.
+It fails if a difference has no row on the pages, and if a row has no difference.
 """
 
 import asyncio
@@ -27,11 +27,8 @@ from tests.real.corpus.making import KEYS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PAGE = (
-    (Path(__file__).parents[2] / "docs" / "understand" / "envoy-differences.md")
-    .read_text()
-    .partition("## Tokens of real providers")[0]
-)
+PAGES = Path(__file__).parents[2] / "docs" / "understand"
+PAGE = "".join((PAGES / name).read_text() for name in ("envoy-differences.md", "envoy-headers.md"))
 REASONS = re.findall(r"^### .*?(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
 ROWS = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
 SHOWN = 40  # characters of a header's value
