@@ -8,21 +8,53 @@ import pytest
 import yaml
 
 from tests.deploy.conftest import Tool
-from tests.deploy.version import PLACES, ROOT, VERSION, found
+from tests.deploy.version import PLACES, ROOT, VERSION, missing
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_version_is_that_of_the_package(place: str) -> None:
-    versions = found(place)
-    assert versions
-    assert set(versions) == {VERSION}, "python -m tests.deploy.version"
+@pytest.mark.parametrize(("place", "pattern", "value"), PLACES)
+def test_version_and_addresses_are_those_of_the_package(place: str, pattern: str, value: str) -> None:
+    assert set(re.findall(pattern, (ROOT / place).read_text())) == {value}, "python -m tests.deploy.version"
 
 
-def test_the_changelog_tells_of_this_version() -> None:
-    assert re.search(rf"^## \[{re.escape(VERSION)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+def test_each_version_of_the_changelog_has_a_date() -> None:
+    headings = re.findall(r"^## (.+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [heading for heading in headings if heading != "[Unreleased]"]
+    assert re.fullmatch(rf"\[{re.escape(VERSION)}\] - \d{{4}}-\d\d-\d\d", versions[0])
+    assert [heading for heading in versions if not re.fullmatch(r"\[[\d.]+\] - \d{4}-\d\d-\d\d", heading)] == []
+
+
+RELEASE = {
+    "tag": "v1.2.0",
+    "version": "1.2.0",
+    "addresses": "https://forge.test/we/jwt-sidecar",
+    "changelog": "## [1.2.0] - 2030-01-31",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"tag": "v1.2.1"}, "The tag is v1.2.1, the version in pyproject.toml is 1.2.0."),
+        (
+            {"changelog": "# Changelog\n\n## [Unreleased]\n\n## [1.2.0] - 2030-01-31"},
+            "CHANGELOG.md begins with '## [Unreleased]'. Write ## [1.2.0] - and the date.",
+        ),
+        (
+            {"changelog": "## [1.2.0] - Unreleased"},
+            "CHANGELOG.md begins with '## [1.2.0] - Unreleased'. Write ## [1.2.0] - and the date.",
+        ),
+        (
+            {"addresses": "https://github.com/YOUR-ORGANISATION/jwt-sidecar"},
+            "pyproject.toml names no owner. Replace YOUR-ORGANISATION, then run python -m tests.deploy.version.",
+        ),
+    ],
+)
+def test_a_release_says_what_it_lacks(changed: dict[str, str], problem: str) -> None:
+    assert missing(**RELEASE) == []
+    assert missing(**RELEASE | changed) == [problem]
 
 
 def test_a_version_of_the_changelog_has_each_section_once() -> None:
@@ -32,7 +64,7 @@ def test_a_version_of_the_changelog_has_each_section_once() -> None:
 
 
 def test_one_place_names_the_owner() -> None:
-    """YOUR-ORGANISATION is to be replaced before the first release, in pyproject.toml."""
+    """YOUR-ORGANISATION is to be replaced before the first release, in pyproject.toml; SECURITY.md gets a copy."""
     texts = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml")]
     texts += [file for folder in ("deploy", "docs", ".github") for file in (ROOT / folder).rglob("*") if file.is_file()]
     holding = {
@@ -40,7 +72,7 @@ def test_one_place_names_the_owner() -> None:
         for file in texts
         if (lines := re.findall(r"\bYOUR-ORGANISATION\b", file.read_text(errors="replace")))
     }
-    assert holding.keys() == {"pyproject.toml"}
+    assert holding.keys() <= {"pyproject.toml", "SECURITY.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
