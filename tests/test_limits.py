@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.common import watched_file as followed
+from sidecar.common import watched_file
 from sidecar.gateway import local_endpoints as pages
 from sidecar.gateway import token_endpoint as issuing
 from sidecar.gateway import token_minter as mint
@@ -28,7 +28,7 @@ from sidecar.proxy import (
     ("limit", "expected"),
     [
         pytest.param(claims.LATEST_DATE, 253_402_300_799, id="claims.LATEST_DATE"),
-        pytest.param(followed.POLL_S, 5.0, id="followed.POLL_S"),
+        pytest.param(watched_file.POLL_S, 5.0, id="watched_file.POLL_S"),
         pytest.param(pages.MAX_AGE_S, 60, id="pages.MAX_AGE_S"),
         pytest.param(issuing.MAX_FORM_BYTES, 8192, id="issuing.MAX_FORM_BYTES"),
         pytest.param(issuing.FORM_S, 10.0, id="issuing.FORM_S"),

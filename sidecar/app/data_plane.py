@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 from contextlib import suppress
 from functools import partial
 
@@ -12,9 +13,9 @@ from sidecar.app.descriptors import client_connections, take_all, warn_if_short
 from sidecar.app.sockets import BACKLOG
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
-from sidecar.common.tls import Renewed, certificate_time, server_context
+from sidecar.common.tls import certificate_time, renewed_context, server_context
+from sidecar.common.watched_file import WatchedFile
 from sidecar.config import Config
-from sidecar.jwt.jwks.fetcher import FILE_POLL_S
 from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.listener import Listener
 
@@ -25,7 +26,7 @@ class DataPlane:
     """Serves clients with the current assembly. `certificate` is the listener's, loaded again when its files change."""
 
     def __init__(self, live: Live, clock: Clock) -> None:
-        self.certificate: Renewed | None = None
+        self.certificate: WatchedFile[ssl.SSLContext] | None = None
         self._live = live
         self._clock = clock
         self._listener: Listener | None = None
@@ -60,14 +61,13 @@ class DataPlane:
     def _limits(self, config: Config) -> ClientLimits:
         return client_limits(config)._replace(connections=client_connections(config))
 
-    def _tls(self) -> Renewed | None:
+    def _tls(self) -> WatchedFile[ssl.SSLContext] | None:
         tls = self._live.assembly.config.tls
         if tls is None:
             return None
-        files = tls.cert_file, tls.key_file, tls.client_ca_file
-        self.certificate = Renewed(partial(server_context, *files), files)
-        self._live.certificates.append(self.certificate)
-        self._live.background(partial(_look_again, self.certificate), "certificate")
+        self.certificate = renewed_context(server_context, tls.cert_file, tls.key_file, tls.client_ca_file)
+        self._live.files.append(self.certificate)
+        self._live.background(self.certificate.keep_fresh, "certificate")
         if (why := certificate_time(tls.cert_file, self._clock.wall())) is not None:
             log.warning("event=certificate_not_valid why=%r do='Renew the certificate; clients do not trust it.'", why)
         return self.certificate
@@ -108,9 +108,3 @@ class DataPlane:
         self._accept_no_more()
         if self._listener is not None:
             await self._listener.shutdown()
-
-
-async def _look_again(renewed: Renewed) -> None:
-    while True:
-        await asyncio.sleep(FILE_POLL_S)
-        renewed()

@@ -14,7 +14,7 @@ from sidecar.app.history import Counted, History
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import fault
-from sidecar.common.tls import Renewed
+from sidecar.common.watched_file import WatchedFile
 from sidecar.config import Config, Problem, Timeouts
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.observability.access_lines import LINES
@@ -66,7 +66,7 @@ class Live:
         self._access_log = AccessLog(LINES["json"])
         self.telemetry = Telemetry(clock, self._log_as(config))
         self._access_log.counts = self.telemetry
-        self.certificates: list[Renewed] = []
+        self.files: list[WatchedFile[Any]] = []
         self.assembly = Assembly(config, clock, self.deadlines, self.resources, self.telemetry, None, source_of)
         self.started_at = clock.wall()
         self.file = ConfigurationFile(self.started_at)

@@ -49,15 +49,11 @@ def _usage(live: Live) -> Usage:
 def _files(live: Live) -> dict[str, bool]:
     """Watched file -> did its last read succeed?"""
     assembly, config = live.assembly, live.assembly.config
-    good = {file.path: file.problem is None for file in assembly.gateway.files}
-    if config.denylist_file is not None:
-        good[config.denylist_file] = assembly.denylist.problem is None
+    good = {path: file.problem is None for file in (*live.files, *assembly.files) for path in file.files}
     for name, issuer in config.issuers.items():
         file = issuer.jwks_file or issuer.public_key_file or issuer.secret_file
         if file is not None:
             good[file] = assembly.sources[name].last_error is None
-    for renewed in live.certificates:
-        good |= dict.fromkeys(renewed.files, renewed.problem is None)
     if live.file.path is not None:
         good[live.file.path] = live.file.refused is None
     return {_name(path, good): one for path, one in good.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.app.builder.access_rules import iss_names
-from sidecar.app.builder.components import backend, signature, signing_keys
+from sidecar.app.builder.components import backend, signature, signing_keys, upstream_tls
 from sidecar.app.builder.gateway import api_keys, gateway
 from sidecar.app.builder.key_sources import all_algorithms, fetch
 from sidecar.common.clock import Clock
@@ -173,4 +173,5 @@ def _backends(config: Config, clock: Clock) -> Iterator[_Part]:
 
 
 async def _connection(config: Config, upstream: Upstream, clock: Clock) -> None:
-    (await backend(config, upstream, clock, Deadlines(clock, tick_s=1.0), Resources()).connect()).close()
+    pool = backend(config, upstream, clock, Deadlines(clock, tick_s=1.0), Resources(), upstream_tls(upstream))
+    (await pool.connect()).close()

@@ -1,9 +1,8 @@
 """TLS contexts from the configured files: for connections to backends and issuers, and for the proxy's listener."""
 
-import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sidecar.common.errors import Unusable, unforeseen
-from sidecar.common.watched_file import stamp, unread
-
-log = logging.getLogger("sidecar.tls")
+from sidecar.common.errors import Unusable
+from sidecar.common.watched_file import WatchedFile, unread
 
 
 def client_context(
@@ -54,6 +51,11 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
             raise Unusable(f"{client_ca_file}: holds no PEM certificates of authorities") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def renewed_context(make: Callable[..., ssl.SSLContext], *files: Path | None) -> WatchedFile[ssl.SSLContext]:
+    """The context that `make` makes from these files, made again when they change. Raises Unusable."""
+    return WatchedFile(files, lambda *_: make(*files))
 
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
@@ -174,38 +176,3 @@ FAILED_HANDSHAKES = {
     "client_left": "The client closed the connection during the handshake, as TCP health checks do.",
     "other": "Look at the client's log for the cause.",
 }
-
-
-class Renewed:
-    """A TLS context that follows its files, so that renewed certificates need no restart.
-
-    `context` is the one in use; a call looks at the files first. While the new files cannot be used, the old context stays in
-    use, each call tries the files again, and `problem` says why.
-    """
-
-    def __init__(self, make: Callable[[], ssl.SSLContext], files: Iterable[Path | None]) -> None:
-        self._make = make
-        self.files = [file for file in files if file is not None]
-        self.problem: str | None = None
-        self._seen = list(map(stamp, self.files))
-        self.context = make()
-
-    def __call__(self) -> ssl.SSLContext:
-        """The context for a new connection."""
-        stamps = list(map(stamp, self.files))
-        if stamps != self._seen or self.problem is not None:
-            self._seen = stamps
-            try:
-                self.context = self._make()
-            except Exception as error:  # noqa: BLE001  # bad files must not end running work
-                why = str(error) if isinstance(error, Unusable) else unforeseen(error)
-                if why != self.problem:
-                    log.warning(
-                        "event=certificate_not_renewed why=%r do='Fix the files; the previous certificate stays in use.'",
-                        why,
-                    )
-                self.problem = why
-            else:
-                self.problem = None
-                log.info("event=certificate_renewed files=%s", ",".join(map(str, self.files)))
-        return self.context

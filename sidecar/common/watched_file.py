@@ -1,92 +1,122 @@
-"""A file that the sidecar reads again when it changes. Bad content never replaces good content."""
+"""Files that the sidecar reads again when they change. Bad content never replaces good content, and never ends the process."""
 
 import asyncio
 import errno
 import logging
 import os
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from sidecar.common.errors import Unusable, unforeseen
 
-POLL_S = 5.0  # between two checks of the file
-SMALL_BYTES = 64 * 1024  # a file up to this size is read on the loop: a thread would take longer to start
+POLL_S = 5.0  # between two checks of a file
 
-log = logging.getLogger("sidecar.followed")
+log = logging.getLogger("sidecar.files")
 
 Content = TypeVar("Content")
 Stamp = tuple[int, int, int]
 
 
-class FollowedFile(Generic[Content]):
-    """`value` is the last good content, as `read` parsed it. `problem` says why the file cannot be used now, or is None.
+class WatchedFile(Generic[Content]):
+    """One file, or several that belong together. `value` is the last good content; `problem` says why the files cannot be used
+    now, or is None. `reads` counts successful reads.
 
-    `read` gets the bytes and the previous value (None at first); it raises ValueError with a text that may be logged. `secret`:
-    log a warning when other users may read the file. Raises Unusable when the file cannot be used at start.
+    `read` gets the previous value (None at first), and an event that is set when nobody waits for the content any more. It may
+    raise Unusable, OSError, or ValueError with a text that may be logged. `secret`: log a warning when other users may read the
+    file. Without `value` the files are read at once; raises Unusable.
     """
 
-    def __init__(self, path: Path, read: Callable[[bytes, Content | None], Content], *, secret: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        files: Iterable[Path | None],
+        read: Callable[[Content | None, threading.Event], Content],
+        value: Content | None = None,
+        *,
+        secret: bool = False,
+    ) -> None:
+        self.files = [file for file in files if file is not None]
+        self.path = self.files[0] if self.files else Path()
         self.problem: str | None = None
+        self.reads = 0
         self._read = read
         self._secret = secret
-        self._stamp, self.value = self._load(None)
+        self._one_at_a_time = asyncio.Lock()
+        self._cancelled = threading.Event()
+        self._seen: list[Stamp | None] = []
+        self.value = self._content(None) if value is None else value
+
+    @classmethod
+    def of(cls, path: Path, parse: Callable[[bytes, Content | None], Content], *, secret: bool = False) -> Self:
+        """One file, whose bytes `parse` gets with the previous value."""
+        return cls([path], lambda before, _: parse(path.read_bytes(), before), secret=secret)
 
     def __repr__(self) -> str:
-        return f"<FollowedFile {self.path}: {self.problem or 'good'}>"
+        return f"<WatchedFile {self.path}: {self.problem or 'good'}>"
+
+    def load(self) -> bool:
+        """Read the files if one has changed, and return whether one had. Raises Unusable."""
+        if changed := self._seen != list(map(stamp, self.files)):
+            self.value = self._content(self.value)
+            if self.reads > 1:
+                log.info("event=file_read_again path=%s", self.path)
+        self.problem = None
+        return changed
 
     def look(self) -> bool:
-        """Read the file if it has changed, and return whether it had. A problem is logged once and kept in `problem`."""
+        """The same, but a problem is logged once and kept in `problem`."""
         try:
-            if status(self.path)[0] == self._stamp:
-                self.problem = None
-                return False
-            self._stamp, self.value = self._load(self.value)
+            return self.load()
         except Unusable as error:
             if str(error) != self.problem:
-                log.error(
-                    "event=file_kept_as_it_was why=%r do='Fix the file or its permissions; its previous content stays in use.'",
-                    str(error),
-                )
+                do = "Fix the file or its permissions; its previous content stays in use."
+                log.error("event=file_kept_as_it_was why=%r do=%r", str(error), do)
             self.problem = str(error)
             return False
-        self.problem = None
-        log.info("event=file_read_again path=%s", self.path)
-        return True
+
+    async def in_thread(self, check: Callable[[], bool]) -> bool:
+        """Run `load` or `look` without holding up the loop for a large file or a slow disk."""
+        async with self._one_at_a_time:
+            cancelled = self._cancelled = threading.Event()
+            try:
+                return await asyncio.to_thread(check)
+            finally:
+                cancelled.set()
 
     async def keep_fresh(self, poll_s: float = POLL_S) -> None:
-        """Check the file every `poll_s` seconds until cancelled."""
+        """Check the files every `poll_s` seconds until cancelled."""
         while True:
             await asyncio.sleep(poll_s)
-            if self._stamp[2] <= SMALL_BYTES:
-                self.look()
-            else:
-                await asyncio.to_thread(self.look)
+            await self.in_thread(self.look)
 
-    def _load(self, before: Content | None) -> tuple[Stamp, Content]:
-        stamp, mode = status(self.path)  # before the content: a change in between is read at the next check
+    def _content(self, before: Content | None) -> Content:
+        seen = list(map(stamp, self.files))  # before the content: a change in between is read at the next check
         try:
-            value = self._read(self.path.read_bytes(), before)
+            value = self._read(before, self._cancelled)
+            if self._secret and self.path.stat().st_mode & stat.S_IROTH:
+                log.warning("event=file_readable_by_all path=%s do='Remove the permission: chmod o-r.'", self.path)
+        except Unusable:
+            raise
         except OSError as error:
             raise Unusable(unread(self.path, error)) from error
         except ValueError as error:
             raise Unusable(f"{self.path}: {error}") from None
         except Exception as error:  # a bug; it must not end a process that serves requests
             raise Unusable(f"{self.path}: {unforeseen(error)}") from error
-        if self._secret and mode & stat.S_IROTH:
-            log.warning("event=file_readable_by_all path=%s do='Remove the permission: chmod o-r.'", self.path)
-        return stamp, value
+        self._seen = seen
+        self.reads += 1
+        return value
 
 
-def status(path: Path) -> tuple[Stamp, int]:
-    """(a stamp that changes with the file, also when a mount replaces it; its mode). Raises Unusable."""
+def stamp(path: Path) -> Stamp | None:
+    """A stamp that changes with the file, also when a mount replaces it; None if the file cannot be read."""
     try:
         found = path.stat()
-    except OSError as error:
-        raise Unusable(unread(path, error)) from error
-    return (found.st_mtime_ns, found.st_ino, found.st_size), found.st_mode
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def unread(path: Path, error: OSError) -> str:
@@ -101,11 +131,3 @@ def unread(path: Path, error: OSError) -> str:
     else:
         place = f"the file has mode {stat.S_IMODE(found.st_mode):04o}, uid {found.st_uid} and gid {found.st_gid}"
     return f"{why} (the sidecar has uid {os.geteuid()} and gid {os.getegid()}; {place})"
-
-
-def stamp(path: Path) -> Stamp | None:
-    """A stamp that changes with the file; None if the file cannot be read."""
-    try:
-        return status(path)[0]
-    except Unusable:
-        return None

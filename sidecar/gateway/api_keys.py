@@ -16,7 +16,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.encoding import base64url
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.masking import KEY, unescaped
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.key_file import members, moment, rfc3339
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
@@ -137,7 +137,7 @@ class Entries(dict[str, tuple[ApiKey, Claims]]):
 class ApiKeys:
     """Verifies API keys. `header` is the header that brings the key, `scheme` the name of the scheme in challenges."""
 
-    def __init__(self, file: FollowedFile[Entries], header: TokenHeader, clock: Clock, scheme: str) -> None:
+    def __init__(self, file: WatchedFile[Entries], header: TokenHeader, clock: Clock, scheme: str) -> None:
         self.file = file
         self.header = header
         self.scheme = scheme

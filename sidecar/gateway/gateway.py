@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.api_keys import ApiKeys
 from sidecar.gateway.issuer_metadata import OwnIssuer
 from sidecar.gateway.key_ring import KeyRing
@@ -16,7 +16,7 @@ class Gateway:
     def __init__(
         self,
         api_keys: ApiKeys | None = None,
-        key_ring: FollowedFile[KeyRing] | None = None,
+        key_ring: WatchedFile[KeyRing] | None = None,
         mints: Mapping[str, Mint] | None = None,
         issuer: OwnIssuer | None = None,
     ) -> None:
@@ -26,7 +26,7 @@ class Gateway:
         self.issuer = issuer
 
     @property
-    def files(self) -> list[FollowedFile[Any]]:
+    def files(self) -> list[WatchedFile[Any]]:
         """The files of keys that are read again when they change."""
         files = (None if self.api_keys is None else self.api_keys.file, self.key_ring)
         return [file for file in files if file is not None]

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar.common.clock import Clock
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.api_keys import ApiKeys
 from sidecar.gateway.key_ring import KeyRing
 from sidecar.gateway.local_endpoints import Page, Reply, Request, cacheable
@@ -42,7 +42,7 @@ class OwnIssuer:
     def __init__(
         self,
         issuer: str,
-        ring: FollowedFile[KeyRing],
+        ring: WatchedFile[KeyRing],
         clock: Clock,
         api_keys: ApiKeys | None = None,
         mint: Mint | None = None,

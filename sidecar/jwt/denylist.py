@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
-from sidecar.common.watched_file import Stamp, status, unread
+from sidecar.common.watched_file import POLL_S, WatchedFile
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
 from sidecar.jwt.denylist_reader import NoList, documents
 from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer_templates import IssuerNames
 
-POLL_S = 5.0  # between two checks of the file
 ENTRIES_AT_A_TIME = 128  # of the file; then other threads may run, such as the loop that serves requests
 PAUSE_S = 0.0005
 MAX_ADDED = 100_000  # entries of operators; a longer list belongs in the file
@@ -90,7 +89,9 @@ class Filed(NamedTuple):
     table: Table
     issuers: Counter[str]
     kinds: set[tuple[str, str]]
-    stamp: Stamp | None = None
+
+
+NOTHING_FILED = Filed(Table(), Counter(), set())
 
 
 class DenyList:
@@ -111,29 +112,28 @@ class DenyList:
         before: "DenyList | None" = None,
     ) -> None:
         self.changes = 0
-        self.path = path
-        self.found_good_at: float | None = None  # monotonic time of the last check that found the file as it was read
+        self.file: WatchedFile[Filed] = WatchedFile([path], self._read, NOTHING_FILED)
+        if before is not None and before.file.files == self.file.files:
+            self.file = before.file
+        self._reads = self.file.reads
+        self.found_good_at: float | None = None  # monotonic time of the last check that found a good file
         self._clock = clock
         self._names = IssuerNames(names or {})
-        self._filed = Filed(Table(), Counter(), set())
-        if before is not None and before.path == path:
-            self._filed, self.found_good_at = before._filed, before.found_good_at
         self._added: dict[tuple[str, ...], Entry] = {}
         self._posted: Counter[str] = Counter()  # of them, by iss
-        self.problem: str | None = None
 
     def __len__(self) -> int:
         """The number of entries in force."""
         return sum(number for (_, state), number in self.counts.items() if state == "in_force")
 
     def __repr__(self) -> str:
-        return f"<DenyList: {len(self._filed.table)} of {self.path}, {len(self._added)} added>"
+        return f"<DenyList: {len(self.file.value.table)} filed, {len(self._added)} added>"
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:
         """The number of entries by origin (file, posted) and state (in_force, waiting)."""
         numbers: dict[tuple[str, str], int] = {}
-        for origin, issuers in (("file", self._filed.issuers), ("posted", self._posted)):
+        for origin, issuers in (("file", self.file.value.issuers), ("posted", self._posted)):
             waiting = sum(number for iss, number in issuers.items() if iss not in self._names)
             numbers[origin, "in_force"] = issuers.total() - waiting
             numbers[origin, "waiting"] = waiting
@@ -141,7 +141,8 @@ class DenyList:
 
     def denies(self, issuer: str, claims: Mapping[str, Any]) -> bool:
         """Are verified claims of the issuer with this name refused now?"""
-        if not self._filed.kinds and not self._added:
+        table, _, kinds = self.file.value
+        if not kinds and not self._added:
             return False
         now, issued = self._clock.wall(), claims.get("iat", 0)
         for iss in self._names.spellings(issuer, claims.get("iss")):
@@ -149,8 +150,7 @@ class DenyList:
                 value = _text(claims.get(claim)) if claim else ""
                 if claim and not value:
                     continue
-                known = (claim, kind) in self._filed.kinds
-                filed = self._filed.table[key_of(iss, claim, kind, value)] if known else None
+                filed = table[key_of(iss, claim, kind, value)] if (claim, kind) in kinds else None
                 added = self._added.get((iss, claim, kind, value))
                 for limits in (filed, added and (added.issued_before, added.until)):
                     if limits is not None and issued < limits[0] and now < limits[1]:
@@ -207,20 +207,8 @@ class DenyList:
 
     async def load(self) -> None:
         """Read the file if it has changed. Raises Unusable, and keeps the previous entries then."""
-        if self.path is None:
-            return
-        stamp, _ = await asyncio.to_thread(status, self.path)
-        if stamp != self._filed.stamp:
-            cancelled = threading.Event()
-            try:
-                self._filed = await asyncio.to_thread(_read, self.path, stamp, self._clock.wall(), cancelled)
-            finally:
-                cancelled.set()
-            self.changes += 1
-            counts = self.counts
-            numbers = counts["file", "in_force"], counts["file", "waiting"]
-            log.info("event=denylist_loaded entries=%d of_unknown_issuers=%d", *numbers)
-        self.found_good_at = self._clock.monotonic()
+        await self.file.in_thread(self.file.load)
+        self._looked()
 
     async def keep_fresh(self, poll_s: float = POLL_S) -> None:
         """Until cancelled: read the file when it has changed, and drop expired entries."""
@@ -229,29 +217,33 @@ class DenyList:
             now = self._clock.wall()
             for about in [about for about, entry in self._added.items() if entry.until <= now]:
                 self._take_out(about)
-            try:
-                await self.load()
-            except Unusable as error:
-                if str(error) != self.problem:
-                    log.error(
-                        "event=denylist_kept why=%r do='Fix the file or its permissions; the previous entries stay in use.'",
-                        str(error),
-                    )
-                self.problem = str(error)
-            else:
-                self.problem = None
+            await self.file.in_thread(self.file.look)
+            self._looked()
+
+    def _read(self, _before: Filed | None, cancelled: threading.Event) -> Filed:
+        return _filed(self.file.path, self._clock.wall(), cancelled)
+
+    def _looked(self) -> None:
+        if self._reads != self.file.reads:
+            self._reads = self.file.reads
+            self.changes += 1
+            counts = self.counts
+            numbers = counts["file", "in_force"], counts["file", "waiting"]
+            log.info("event=denylist_loaded entries=%d of_unknown_issuers=%d", *numbers)
+        if self.file.files and self.file.problem is None:
+            self.found_good_at = self._clock.monotonic()
 
 
-def _read(path: Path, stamp: Stamp, now: float, cancelled: threading.Event) -> Filed:
+def _filed(path: Path, now: float, cancelled: threading.Event) -> Filed:
     """The entries of a file, all or none: half a list refuses too little.
 
     Two entries about the same tokens get the later times.
     """
-    filed = Filed(Table(), Counter(), set(), stamp)
+    filed = Filed(Table(), Counter(), set())
     try:
         for number, document in enumerate(documents(path)):
             if number % ENTRIES_AT_A_TIME == 0 and cancelled.wait(PAUSE_S):
-                break
+                raise asyncio.CancelledError
             try:
                 entry = Entry.read(document)
             except Unusable as error:
@@ -261,10 +253,8 @@ def _read(path: Path, stamp: Stamp, now: float, cancelled: threading.Event) -> F
                 filed.table.raise_to(key_of(*entry.about), entry.issued_before, entry.until)
                 filed.kinds.add(entry.about[1:3])
                 filed.issuers[entry.iss] += len(filed.table) - before
-    except Unusable:
+    except (Unusable, OSError):
         raise
-    except OSError as error:
-        raise Unusable(unread(path, error)) from error
     except NoList:
         raise Unusable(f"{path}: must be a list of entries") from None
     except Exception:  # noqa: BLE001  # parsers raise many types: without libyaml an OverflowError for "\UFFFFFFFF"

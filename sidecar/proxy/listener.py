@@ -11,7 +11,8 @@ from aiohttp import web
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
-from sidecar.common.tls import FAILED_HANDSHAKES, Renewed, failed_handshake
+from sidecar.common.tls import FAILED_HANDSHAKES, failed_handshake
+from sidecar.common.watched_file import WatchedFile
 from sidecar.http.forwarded import Forwarded
 from sidecar.proxy.client_connection import ClientConnection
 from sidecar.proxy.client_limits import ClientLimits
@@ -104,7 +105,7 @@ class Listener(web.Server):
             self._open.discard(connection)
             self.resources.connections -= 1
 
-    async def accept_tls(self, listening: socket.socket, certificate: Renewed) -> None:
+    async def accept_tls(self, listening: socket.socket, certificate: WatchedFile[ssl.SSLContext]) -> None:
         """Accept TLS clients until cancelled. A connection counts from the accept on, before its handshake ends."""
         loop = asyncio.get_running_loop()
         while True:
@@ -122,7 +123,7 @@ class Listener(web.Server):
                 continue
             connection = self()
             self._count(connection)
-            task = loop.create_task(self._handshake(connection, accepted, certificate.context, str(peer[0])))
+            task = loop.create_task(self._handshake(connection, accepted, certificate.value, str(peer[0])))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 

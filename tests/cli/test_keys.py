@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.cli.main import main
 from sidecar.common.clock import Clock
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.api_keys import ApiKeys, Entries
 from sidecar.gateway.key_ring import KeyRing
 from sidecar.jwt.token_places import TokenHeader
@@ -43,7 +43,7 @@ def test_a_new_key_is_shown_once_and_opens(file: Path, capsys: Out) -> None:
     (key,) = told.out.split()
     assert key not in told.err
     assert key[21:] not in file.read_text()
-    judged = ApiKeys(FollowedFile(file, Entries.read), TokenHeader("Authorization", "Bearer"), Clock(), "Bearer")
+    judged = ApiKeys(WatchedFile.of(file, Entries.read), TokenHeader("Authorization", "Bearer"), Clock(), "Bearer")
     expected = {"sub": "alice", "scope": "read write admin", "tenant": "acme", "roles": ["a"], "level": 5}
     assert judged.holder(key.encode()).claims == expected
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

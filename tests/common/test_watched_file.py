@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.common.errors import Unusable
-from sidecar.common.watched_file import FollowedFile, unread
+from sidecar.common.watched_file import WatchedFile, unread
 
 
 def read(content: bytes, _before: str | None) -> str:
@@ -19,7 +19,7 @@ def read(content: bytes, _before: str | None) -> str:
 def test_a_bug_in_reading_a_file_keeps_its_previous_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("good")
-    file = FollowedFile(path, read)
+    file = WatchedFile.of(path, read)
     path.write_text("bug")
     assert not file.look()
     fault = "cannot be used: the sidecar has a bug here (OverflowError); undo the last change and report the bug"
@@ -32,7 +32,7 @@ def test_a_bug_in_reading_a_file_keeps_its_previous_content(tmp_path: Path) -> N
 def test_a_bug_in_reading_a_file_at_the_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bug")
     with pytest.raises(Unusable, match=r"/file: cannot be used: the sidecar has a bug here \(OverflowError\)"):
-        FollowedFile(tmp_path / "file", read)
+        WatchedFile.of(tmp_path / "file", read)
 
 
 def test_a_file_without_permission_is_reported_with_its_mode_and_owner_and_the_process(tmp_path: Path) -> None:

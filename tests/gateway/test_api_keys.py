@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.api_keys import NEVER, ApiKey, ApiKeys, Entries
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
@@ -176,7 +176,7 @@ def keys(tmp_path: Path) -> Keys:
 
 
 def judge(keys: Keys, clock: HandClock) -> ApiKeys:
-    return ApiKeys(FollowedFile(keys.api_keys, Entries.read), TokenHeader("Authorization", "Bearer"), clock, "Bearer")
+    return ApiKeys(WatchedFile.of(keys.api_keys, Entries.read), TokenHeader("Authorization", "Bearer"), clock, "Bearer")
 
 
 def reason(judged: ApiKeys, key: str) -> Reason | Claims:

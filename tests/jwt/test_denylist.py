@@ -204,7 +204,7 @@ def test_every_change_is_counted(denylist: DenyList) -> None:
     denylist.add({"iss": ISS, "jti": "t1"})
     denylist.add({"iss": ISS, "jti": "t2"})
     assert denylist.changes == 2
-    assert repr(denylist) == "<DenyList: 0 of None, 2 added>"
+    assert repr(denylist) == "<DenyList: 0 filed, 2 added>"
 
 
 # The file
@@ -351,7 +351,7 @@ async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_onc
     denylist.add({"iss": ISS, "jti": "t3", "until": NOW + 1})
     clock.advance(1)
     errors = Errors()
-    logging.getLogger("sidecar.denylist").addHandler(errors)
+    logging.getLogger("sidecar.files").addHandler(errors)
     task = asyncio.create_task(denylist.keep_fresh(poll_s=0.001))
     try:
         async with patience("the deny list"):
@@ -366,9 +366,9 @@ async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_onc
                 await asyncio.sleep(0.001)
     finally:
         task.cancel()
-        logging.getLogger("sidecar.denylist").removeHandler(errors)
+        logging.getLogger("sidecar.files").removeHandler(errors)
     [text] = errors.texts
-    assert text.startswith(f"event=denylist_kept why='{path}: is not JSON' do=")
+    assert text.startswith(f"event=file_kept_as_it_was why='{path}: is not JSON' do=")
 
 
 async def test_a_file_that_was_changed_in_place_is_seen(tmp_path: Path, clock: HandClock) -> None:

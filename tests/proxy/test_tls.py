@@ -136,7 +136,7 @@ async def test_a_new_authority_of_clients_is_trusted_without_a_restart(tmp_path:
             await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)
         ca_file.write_bytes(clients.cert_pem.bytes())
         assert stack.sidecar.plane.certificate is not None
-        stack.sidecar.plane.certificate()
+        stack.sidecar.plane.certificate.look()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
 
 
@@ -153,7 +153,7 @@ async def test_an_authority_of_clients_that_is_removed_is_not_trusted_without_a_
         assert (await fetch(address, stack.good(), tls=of_removed)).status == 200
         ca_file.write_bytes(kept.cert_pem.bytes())
         assert stack.sidecar.plane.certificate is not None
-        stack.sidecar.plane.certificate()
+        stack.sidecar.plane.certificate.look()
         assert (await fetch(address, stack.good(), tls=of_kept)).status == 200
         with pytest.raises((ssl.SSLError, ConnectionError, Truncated)):
             await fetch(address, stack.good(), tls=of_removed)
@@ -168,11 +168,13 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
             await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
         write(tmp_path, authority().issue_cert("127.0.0.1"))
         assert stack.sidecar.plane.certificate is not None
-        stack.sidecar.plane.certificate()
+        stack.sidecar.plane.certificate.look()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
         other_certificate = trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
         (tmp_path / "tls.crt").write_bytes(other_certificate)  # and not yet its key
-        stack.sidecar.plane.certificate()
+        stack.sidecar.plane.certificate.look()
+        assert len(stack.secrets.errors) == 1
+        stack.secrets.errors.clear()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
 
 
@@ -211,3 +213,22 @@ async def test_a_backend_is_shown_a_certificate(tmp_path: Path) -> None:
             tls = {"ca_file": str(tmp_path / "ca.crt")} | tls
             async with running(upstream=None, upstreams={"default": {"url": url, "tls": tls}}) as stack:
                 assert ((await stack.fetch(stack.good())).status == 200) is reached
+
+
+async def test_renewed_files_of_a_backend_are_used_by_new_connections_and_probes(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(trustme.CA().cert_pem.bytes())
+    async with RawBackend(ok, tls=server_tls()) as backend:
+        url = f"https://127.0.0.1:{backend.address[1]}"
+        upstreams = {"default": {"url": url, "tls": {"ca_file": str(ca_file)}}}
+        async with running(upstream=None, upstreams=upstreams, health={"probes": {"up": {"path": "/up"}}}) as stack:
+            assembly = stack.sidecar.assembly
+            [file] = assembly.files
+            assert (await assembly.probes["up"].status(), (await stack.fetch(stack.good())).status) == (502, 502)
+            ca_file.write_text("half a file")
+            file.look()
+            assert file.problem == f"{ca_file}: holds no PEM certificates of authorities"
+            ca_file.write_bytes(authority().cert_pem.bytes())
+            file.look()
+            assert (await assembly.probes["up"].status(), (await stack.fetch(stack.good())).status) == (200, 200)
+            stack.secrets.errors.clear()

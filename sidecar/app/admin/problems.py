@@ -103,26 +103,18 @@ def _jump(history: History, wanted: tuple[str, str, bool], number: int, since: f
 
 
 def _of_the_sidecar(live: Live) -> Iterator[Problem]:
-    file = live.file
+    configuration = live.file
     if live.resources.draining:
         yield Problem("warn", "sidecar", "", "The sidecar drains: it is not ready, and serves until it is stopped.")
-    if file.refused is not None:
-        count = _number(len(file.refused.problems), "problem")
+    if configuration.refused is not None:
+        count = _number(len(configuration.refused.problems), "problem")
         text = f"A changed configuration was refused ({count}); fix the file. The previous configuration stays in use."
-        yield Problem("bad", "configuration", "", text, file.refused.at)
-    for key in file.restart_needed:
+        yield Problem("bad", "configuration", "", text, configuration.refused.at)
+    for key in configuration.restart_needed:
         yield Problem("note", "configuration", key, f"{key} has changed in the file; restart the sidecar to apply it.")
-    for followed in live.assembly.gateway.files:
-        if followed.problem is not None:
-            yield Problem("bad", "file", followed.path.name, f"{followed.problem}; the previous content stays in use.")
-    denylist = live.assembly.denylist
-    if denylist.path is not None and denylist.problem is not None:
-        yield Problem("bad", "file", denylist.path.name, f"{denylist.problem}; the previous content stays in use.")
-    for renewed in live.certificates:
-        if renewed.problem is not None:
-            yield Problem(
-                "bad", "file", renewed.files[0].name, f"{renewed.problem}; the previous content stays in use."
-            )
+    for file in (*live.files, *live.assembly.files):
+        if file.problem is not None:
+            yield Problem("bad", "file", file.path.name, f"{file.problem}; the previous content stays in use.")
 
 
 def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import config as settings
 from sidecar.app.builder.access_rules import iss_names, routes, trusted
 from sidecar.app.builder.components import (
+    UpstreamTls,
     backend,
     cors,
     form,
@@ -21,6 +22,7 @@ from sidecar.app.builder.components import (
     signing_keys,
     token_sources,
     tracing,
+    upstream_tls,
 )
 from sidecar.app.builder.gateway import gateway
 from sidecar.app.builder.key_sources import key_source, same_keys, same_place
@@ -28,7 +30,7 @@ from sidecar.app.probe import CONNECT_S, Probe
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.loopback import is_loopback
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.config import Config
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.jwks.cache import JwksSource
@@ -65,31 +67,29 @@ class Assembly:
     ) -> None:
         self.config = config
         self._session: Session = Session() if previous is None else previous._session
-        sources, upstreams = ({}, {}) if previous is None else previous._unchanged(config)
+        sources, upstreams, contexts = ({}, {}, {}) if previous is None else previous._unchanged(config)
         self.sources = {
             name: sources.get(name) or source_of(issuer, clock, self._session, config.jwks_snapshot_dir)
             for name, issuer in config.issuers.items()
         }
-        self.upstreams = {
-            name: upstreams.get(name) or backend(config, upstream, clock, deadlines, resources)
+        self._contexts = {
+            name: contexts[name] if name in contexts else upstream_tls(upstream)
             for name, upstream in config.upstreams.items()
         }
+
+        def pool(name: str) -> UpstreamPool:
+            return backend(config, config.upstreams[name], clock, deadlines, resources, self._contexts[name])
+
+        self.upstreams = {name: upstreams.get(name) or pool(name) for name in config.upstreams}
         signs = signature(config, clock)
         self.beside = [
-            Probe(backend(config, upstream, clock, deadlines, resources), None, CONNECT_S, None)
-            for upstream in config.upstreams.values()
+            Probe(pool(name), None, CONNECT_S, None)
+            for name, upstream in config.upstreams.items()
             if upstream.scheme == "unix" or is_loopback(upstream.host)
         ]
         self.probes = {
-            name: Probe(
-                # A separate pool: a backend without a free connection is busy, not unhealthy.
-                backend(
-                    config, config.upstreams[probe.upstream or config.default_upstream], clock, deadlines, resources
-                ),
-                probe.path,
-                probe.timeout_s,
-                signs,
-            )
+            # A separate pool: a backend without a free connection is busy, not unhealthy.
+            name: Probe(pool(probe.upstream or config.default_upstream), probe.path, probe.timeout_s, signs)
             for name, probe in config.health.probes.items()
         }
         denied = None if previous is None else previous.denylist
@@ -120,8 +120,10 @@ class Assembly:
             tracing=self.tracing,
         )
 
-    def _unchanged(self, config: Config) -> tuple[dict[str, JwksSource], dict[str, UpstreamPool]]:
-        """The key sources and upstreams that are the same with another configuration."""
+    def _unchanged(
+        self, config: Config
+    ) -> tuple[dict[str, JwksSource], dict[str, UpstreamPool], dict[str, UpstreamTls | None]]:
+        """The key sources, upstreams and contexts of upstreams that are the same with another configuration."""
         own = self.config
         sources = {
             name: self.sources[name]
@@ -135,7 +137,7 @@ class Assembly:
             for name, upstream in config.upstreams.items()
             if (upstream, config.timeouts, config.limits) == (own.upstreams.get(name), own.timeouts, own.limits)
         }
-        return sources, upstreams
+        return sources, upstreams, {name: self._contexts[name] for name in upstreams}
 
     def take_over(self, old: "Assembly") -> None:
         """Take over state from the previous assembly: missing keys, grace periods, added entries of the deny list, counters."""
@@ -150,9 +152,15 @@ class Assembly:
         own.count_from(before)
 
     @property
-    def kept_fresh(self) -> list[JwksSource | DenyList | FollowedFile[Any]]:
+    def kept_fresh(self) -> list[JwksSource | DenyList | WatchedFile[Any]]:
         """The objects with a background task that keeps them fresh."""
-        return [*self.sources.values(), self.denylist, *self.gateway.files]
+        return [*self.sources.values(), self.denylist, *(file for file in self.files if file is not self.denylist.file)]
+
+    @property
+    def files(self) -> list[WatchedFile[Any]]:
+        """The files that are read again when they change, apart from those of issuers."""
+        files = (self.denylist.file, *self._contexts.values(), *self.gateway.files)
+        return [file for file in files if file is not None and file.files]
 
     def awaited_issuers(self, *, late: bool) -> list[str]:
         """The issuers whose first keys readiness waits for. `late`: only the required ones, if any issuer has keys."""

@@ -1,6 +1,8 @@
 """Builds single objects from parts of the configuration. The functions open nothing but files."""
 
+import ssl
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,8 +12,8 @@ from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
 from sidecar.common.folding import fold
-from sidecar.common.tls import Renewed, client_context
-from sidecar.common.watched_file import unread
+from sidecar.common.tls import client_context, renewed_context
+from sidecar.common.watched_file import WatchedFile, unread
 from sidecar.config import Config
 from sidecar.config.secret import shared_secret
 from sidecar.gateway.assertion import AssertedIdentity
@@ -35,6 +37,8 @@ from sidecar.proxy.upstream_pool import UpstreamPool
 
 if TYPE_CHECKING:
     from sidecar.observability.tracing import Tracing
+
+UpstreamTls = WatchedFile[ssl.SSLContext]
 
 
 def files_read(config: Config) -> list[File]:
@@ -179,9 +183,14 @@ def signature(config: Config, clock: Clock) -> Signature | None:
 
 
 def backend(
-    config: Config, upstream: settings.Upstream, clock: Clock, deadlines: Deadlines, resources: Resources
+    config: Config,
+    upstream: settings.Upstream,
+    clock: Clock,
+    deadlines: Deadlines,
+    resources: Resources,
+    tls: UpstreamTls | None,
 ) -> UpstreamPool:
-    """The pool of connections to one backend."""
+    """The pool of connections to one backend, with its `upstream_tls`."""
     timeouts = config.timeouts
     unix = upstream.scheme == "unix"
     return UpstreamPool(
@@ -191,7 +200,7 @@ def backend(
         deadlines,
         resources,
         authority="localhost" if unix else urlsplit(upstream.url).netloc,
-        tls=_renewed(upstream.tls) if upstream.scheme == "https" else None,
+        tls=None if tls is None else lambda: tls.value,
         server_name=upstream.tls.server_name or upstream.host if upstream.scheme == "https" else None,
         connections=config.limits.upstream_connections,
         connect_s=timeouts.connect_s,
@@ -217,11 +226,13 @@ def client_limits(config: Config) -> ClientLimits:
     )
 
 
-def _renewed(tls: settings.ClientTls) -> Renewed:
-    return Renewed(
-        lambda: client_context(tls.ca_file, tls.cert_file, tls.key_file, verify=not tls.insecure_skip_verify),
-        (tls.ca_file, tls.cert_file, tls.key_file),
-    )
+def upstream_tls(upstream: settings.Upstream) -> UpstreamTls | None:
+    """The context of connections to an https backend. Raises Unusable."""
+    if upstream.scheme != "https":
+        return None
+    tls = upstream.tls
+    make = partial(client_context, verify=not tls.insecure_skip_verify)
+    return renewed_context(make, tls.ca_file, tls.cert_file, tls.key_file)
 
 
 def forward_auth(config: Config) -> ForwardAuth | None:

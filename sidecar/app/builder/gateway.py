@@ -2,7 +2,7 @@
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Rejection, Unusable
-from sidecar.common.watched_file import FollowedFile
+from sidecar.common.watched_file import WatchedFile
 from sidecar.config import Config, MintedToken
 from sidecar.gateway.api_keys import ApiKeys, Entries
 from sidecar.gateway.gateway import Gateway
@@ -18,7 +18,7 @@ def gateway(config: Config, clock: Clock, counts: dict[str, int]) -> Gateway:
     signing = config.signing
     if signing is None:
         return Gateway(accepted)
-    ring = FollowedFile(signing.keys_file, KeyRing.read, secret=True)
+    ring = WatchedFile.of(signing.keys_file, KeyRing.read, secret=True)
     mints = {
         name: _mint(signing.issuer, upstream.token, ring, clock, counts, "Authorization: Bearer ")
         for name, upstream in config.upstreams.items()
@@ -34,14 +34,14 @@ def api_keys(config: Config, clock: Clock) -> ApiKeys | None:
     wanted = config.api_keys
     if wanted is None:
         return None
-    file = FollowedFile(wanted.file, Entries.read, secret=True)
+    file = WatchedFile.of(wanted.file, Entries.read, secret=True)
     return ApiKeys(file, TokenHeader(wanted.header, wanted.scheme), clock, wanted.scheme or "ApiKey")
 
 
 def _mint(
     issuer: str,
     wanted: MintedToken,
-    ring: FollowedFile[KeyRing],
+    ring: WatchedFile[KeyRing],
     clock: Clock,
     counts: dict[str, int],
     before: str = "",

@@ -9,13 +9,14 @@ import aiohttp
 
 from sidecar.common.clock import Clock
 from sidecar.common.tls import client_context, system_context
+from sidecar.common.watched_file import POLL_S
 from sidecar.config import Issuer
 from sidecar.config.claims import TokenRules
 from sidecar.config.key_place import SOURCES, KeyPlace
 from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.secret import shared_secret
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.fetcher import FILE_POLL_S, FileKeySet, FixedKeySet, KeysByKid, RemoteKeySet, SeveralKeySets
+from sidecar.jwt.jwks.fetcher import FileKeySet, FixedKeySet, KeysByKid, RemoteKeySet, SeveralKeySets
 from sidecar.jwt.jwks.jwk import ALGORITHMS, SECRET_ALGORITHMS, public_key, secret_key
 from sidecar.jwt.jwks.key_server import KeyServer
 from sidecar.jwt.jwks.key_set import Fetch, Jwks
@@ -35,7 +36,7 @@ def key_source(
         brings,
         all_algorithms(issuer),
         clock,
-        refresh_interval_s=issuer.refresh_interval_s if issuer.fetched or not _files(issuer) else FILE_POLL_S,
+        refresh_interval_s=issuer.refresh_interval_s if issuer.fetched or not _files(issuer) else POLL_S,
         max_stale_s=issuer.max_stale_s,
         removed_key_grace_s=issuer.removed_key_grace_s,
         clock_skew_s=issuer.clock_skew_s,

@@ -14,7 +14,6 @@ from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, No
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, quoted
 
 MOST_QUOTED = 200  # characters of a value of a discovery document
-FILE_POLL_S = 5.0
 
 MOST_KIDS, MOST_WANTED = 16, 8  # keys with a URL each: kept ones, and new ones in one fetch
 

@@ -192,7 +192,7 @@ groups:
           runbook_url: docs/how/runbooks.md#filenotusable
           description: >
             Its previous content stays in use: a deny list does not grow, keys do not change, a certificate expires. The log says
-            why (event=file_kept_as_it_was, certificate_not_renewed, keys_not_fetched, config_kept), with the file and what is wrong with it.
+            why (event=file_kept_as_it_was, keys_not_fetched, config_kept), with the file and what is wrong with it.
 
       - alert: TlsHandshakesFailing
         expr: sum by (job, cause) (rate(jwt_sidecar_tls_handshakes_failed_total{cause!~"client_left|timeout|no_tls"}[10m])) > 0.1
