@@ -122,12 +122,14 @@ def explain(options: argparse.Namespace) -> int:
     from sidecar.cli.curl import NotUnderstood
     from sidecar.cli.explain import question
     from sidecar.common.clock import Clock
+    from sidecar.common.masking import without_tokens
 
     logging.basicConfig(handlers=[logging.NullHandler()])  # the explanation has all details
     try:
         explanation = _value_in_loop(explain_alone(config, question(options), Clock()))
     except OSError as error:
-        print(f"{options.token_file}: {error.strerror}", file=sys.stderr)
+        name = without_tokens(options.token_file)
+        print(f"{name}: {error.strerror}; --token-file takes a file that holds the token", file=sys.stderr)
         return USAGE
     except (CannotExplain, NotUnderstood) as error:
         print(f"jwt-sidecar: {error}", file=sys.stderr)

@@ -44,7 +44,7 @@ def entries(stack: Stack) -> int:
     "host",
     ["localhost", "localhost:9901", "LOCALHOST", "127.0.0.1", "127.0.0.1:9901", "127.9.9.9", "[::1]", "[::1]:9901"],
 )
-async def test_an_entry_is_taken_from_this_machine(host: str) -> None:
+async def test_a_request_that_names_this_machine_may_add_an_entry(host: str) -> None:
     async with running() as stack:
         answer = await ask(stack, JSON, host=host)
         assert (answer.status, answer.json(), entries(stack)) == (200, {"entries": 1}, 1)
@@ -58,14 +58,14 @@ async def test_an_entry_is_taken_from_this_machine(host: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_a_page_that_lets_its_name_point_here_is_refused(host: str, method: str) -> None:
+async def test_a_foreign_host_is_refused_against_dns_rebinding(host: str, method: str) -> None:
     async with running() as stack:
         text = said(await ask(stack, JSON, host=host, method=method), 403)
         assert text == "The Host header must name this listener: localhost, or the address that it listens on."
         assert entries(stack) == 0
 
 
-async def test_the_name_that_the_listener_has_in_the_configuration_is_its_own() -> None:
+async def test_the_configured_name_of_the_listener_is_an_accepted_host() -> None:
     live = build(
         parse("{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1'}")
     ).live
@@ -104,7 +104,7 @@ async def test_a_page_of_another_origin_is_refused(origin: str) -> None:
         assert entries(stack) == 0
 
 
-async def test_a_page_of_this_listener_itself_is_not() -> None:
+async def test_a_page_of_this_listener_may_add_an_entry() -> None:
     async with running() as stack:
         answer = await ask(stack, JSON, ("Origin", "http://localhost:9901"), host="localhost:9901")
         assert answer.status == 200
@@ -135,7 +135,7 @@ async def test_parameters_of_the_content_type_do_not_matter() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b"{", b"\xff", b'{"iss":"a","iss":"b"}', b'{"jti":NaN}', b"[" * 50_000, b"jti=a"]
 )
-async def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     async with running() as stack:
         text = said(await ask(stack, JSON, body=body), 400)
         assert text == "The body must be a JSON object: an entry of the deny list."
@@ -161,7 +161,7 @@ async def test_a_missing_path_is_a_404_in_json() -> None:
 
 
 @pytest.mark.parametrize(("listen", "exposed"), [("0.0.0.0:0", True), ("127.0.0.1:0", False), ("localhost:0", False)])
-async def test_a_listener_that_others_can_reach_is_warned_of(
+async def test_a_listener_beyond_loopback_gets_a_warning(
     listen: str, exposed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(admin={"listen": listen}):
@@ -171,7 +171,7 @@ async def test_a_listener_that_others_can_reach_is_warned_of(
     assert all(" do='Set admin.listen to " in warning for warning in warnings)
 
 
-async def test_nothing_is_left_unguarded() -> None:
+async def test_every_route_checks_host_origin_and_content_type() -> None:
     async with running() as stack:
         routes = [
             (route.method, route.resource.canonical.format(issuer="main", request_id="x"))
@@ -189,7 +189,7 @@ async def test_nothing_is_left_unguarded() -> None:
         assert stack.issuer.jwks_fetches == 1
 
 
-async def test_the_proxy_itself_has_no_such_path() -> None:
+async def test_the_path_of_the_deny_list_is_an_ordinary_path_at_the_proxy() -> None:
     async with running() as stack:
         entry = json.dumps({"iss": stack.issuer.issuer, "sub": "alice"}).encode()
         assert (await stack.fetch(stack.good("POST", "/denylist", headers=[JSON], body=entry))).status == 200

@@ -196,7 +196,7 @@ async def test_a_refresh_is_for_one_issuer_or_for_all() -> None:
         ({"force": "true"}, "force must be true or false."),
     ],
 )
-async def test_a_refresh_with_another_body_is_refused(body: object, error: str) -> None:
+async def test_a_refresh_with_an_invalid_body_is_refused(body: object, error: str) -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         answer = await post(stack, "/jwks/refresh", body)
@@ -272,7 +272,7 @@ async def test_the_status_counts_the_sent_requests() -> None:
     assert 0 < minute["p50_s"] <= minute["p99_s"] < 10
 
 
-async def test_the_status_tells_only_refusals_that_are_new() -> None:
+async def test_the_status_lists_only_newer_refusals_on_request() -> None:
     async with running() as stack:
         for number in range(3):
             await stack.fetch(request("GET", f"/{number}"))
@@ -289,7 +289,7 @@ async def test_the_status_tells_only_refusals_that_are_new() -> None:
 # /explain
 
 
-async def test_an_explanation_of_what_is_accepted() -> None:
+async def test_an_accepted_request_is_explained_with_its_checks_and_its_new_head() -> None:
     async with running(routes=ROUTES) as stack:
         told = (await post(stack, "/explain", {"token": stack.alice, "path": "/x", "host": "a.test"})).json()
     assert told["accepted"]
@@ -302,7 +302,7 @@ async def test_an_explanation_of_what_is_accepted() -> None:
     assert stack.backend.requests == []
 
 
-async def test_an_explanation_of_what_is_refused() -> None:
+async def test_a_refused_request_is_explained_with_the_values_of_its_answer() -> None:
     async with running(routes=ROUTES) as stack:
         asked = {"token": f" {stack.alice}\n", "method": "POST", "path": "/admin/x"}
         told = (await post(stack, "/explain", asked)).json()
@@ -316,7 +316,7 @@ async def test_an_explanation_of_what_is_refused() -> None:
     }  # fmt: skip
 
 
-async def test_an_explanation_without_a_token() -> None:
+async def test_a_request_without_a_token_is_explained() -> None:
     async with running(routes=ROUTES) as stack:
         assert (await post(stack, "/explain", {"path": "/public/x"})).json()["accepted"]
         assert (await post(stack, "/explain")).json()["code"] == "token_missing"
@@ -347,7 +347,7 @@ async def test_an_invalid_explain_request_is_refused(body: object, error: str) -
 
 @pytest.mark.parametrize("odd", ["\u00fc", "\ud800", "\U0001f600", "\\", '"', "#", "eyJh.b"])
 @pytest.mark.parametrize("name", ["token", "method", "path", "host"])
-async def test_odd_text_is_explained_too(name: str, odd: str) -> None:
+async def test_unusual_text_gets_an_answer_in_json(name: str, odd: str) -> None:
     async with running() as stack:
         answer = await post(stack, "/explain", {name: f"/{odd}" if name == "path" else odd})
         assert answer.status in (200, 400)
@@ -355,7 +355,7 @@ async def test_odd_text_is_explained_too(name: str, odd: str) -> None:
 
 
 async def test_no_part_of_a_token_is_reported_or_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """`running` looks for the tokens of the stack in all that was told or logged."""
+    """`running` searches every answer and log line for the stack's tokens."""
     async with running(routes=ROUTES, forward_token=True, access_log="json", token_from=[{"query": "t"}]) as stack:
         canary = stack.token(sub="canary", exp=stack.clock.wall() - 3600)
         for token in (canary, stack.token(sub="canary"), stack.token(sub="canary", name="b"), f"{canary}.a"):
@@ -372,7 +372,7 @@ async def test_no_part_of_a_token_is_reported_or_logged(caplog: pytest.LogCaptur
 # The page
 
 
-async def test_the_page_is_allowed_nothing_but_its_own_files() -> None:
+async def test_the_content_security_policy_allows_only_the_pages_own_files() -> None:
     async with running() as stack:
         for path, (_, content_type) in FILES.items():
             answer = await get(stack, path)

@@ -1,4 +1,4 @@
-"""The admin listener's overview: problems with their begin and changes, rules, backends and the configuration."""
+"""The admin listener's overview: problems with their beginning and earlier changes, rules, backends and the configuration."""
 
 import json
 import re
@@ -35,12 +35,12 @@ async def problems(stack: Stack) -> list[dict[str, Any]]:
 
 
 def align(stack: Stack) -> None:
-    """A step begins now."""
+    """Move the clock to the beginning of a step."""
     stack.clock.ahead_s += STEP_S - stack.clock.wall() % STEP_S
 
 
 def step(stack: Stack) -> None:
-    """Ten seconds are over."""
+    """Let a step of ten seconds end."""
     stack.clock.ahead_s += STEP_S
     stack.sidecar.live.history.step(stack.sidecar.assembly)
 
@@ -63,7 +63,7 @@ async def test_the_process_is_distinguished_from_others(tmp_path: Path) -> None:
 # Problems
 
 
-async def test_nothing_is_wrong_with_a_sidecar_that_serves() -> None:
+async def test_a_serving_sidecar_reports_no_problem() -> None:
     async with running(routes=ROUTES) as stack:
         for _ in range(20):
             await stack.fetch(stack.good())
@@ -107,7 +107,7 @@ async def test_a_problem_begins_when_refusals_exceed_their_usual_number() -> Non
     assert iso_time(began - STEP_S) <= problem["since"] <= iso_time(began + STEP_S)
 
 
-async def test_refusals_that_begin_within_a_step_have_the_time_of_their_first_one() -> None:
+async def test_a_problem_within_a_step_begins_at_its_first_refusal() -> None:
     async with running(routes=ROUTES) as stack:
         align(stack)
         await stack.fetch(request("GET", "/x"))
@@ -119,7 +119,7 @@ async def test_refusals_that_begin_within_a_step_have_the_time_of_their_first_on
     assert problem["since"] == group["since"]
 
 
-async def test_a_change_within_the_step_in_which_refusals_rose_is_before_them() -> None:
+async def test_a_change_in_the_step_where_refusals_rise_is_named_as_before_them() -> None:
     async with running(routes=ROUTES) as stack:
         history = stack.sidecar.live.history
         align(stack)
@@ -137,7 +137,7 @@ async def test_a_change_within_the_step_in_which_refusals_rose_is_before_them() 
     assert problem["before"]["at"] <= problem["since"]
 
 
-async def test_neither_a_later_change_nor_a_problem_of_the_same_time_is_before_a_problem() -> None:
+async def test_only_an_earlier_change_is_named_as_before_a_problem() -> None:
     async with running() as stack:
         history = stack.sidecar.live.history
         await stack.fetch(stack.good())
@@ -183,7 +183,7 @@ async def test_an_issuer_that_is_down_is_reported_with_the_time_left_for_its_key
         (None, {"main": "set the clock that is wrong."}),
     ],
 )
-async def test_a_clock_that_differs_alone_is_named_as_the_wrong_one(
+async def test_a_clock_that_differs_from_all_others_is_named_as_wrong(
     second_s: float | None, told: dict[str, str]
 ) -> None:
     second = {"issuer": "https://second.test/", "jwks_inline": {"keys": [public_jwk("EdDSA")]}, "audiences": ["a"]}
@@ -197,7 +197,7 @@ async def test_a_clock_that_differs_alone_is_named_as_the_wrong_one(
         assert texts[name] == f"The clock of {name} is 50 s behind this one; {end}"
 
 
-async def test_refusals_without_keys_name_the_issuers_whose_keys_cannot_be_fetched() -> None:
+async def test_refusals_for_lack_of_keys_name_the_issuers_that_cannot_be_reached() -> None:
     good = {"issuer": "https://good.test/", "jwks_inline": {"keys": [public_jwk("EdDSA")]}, "audiences": ["a"]}
     down = {"issuer": "http://127.0.0.1:1/", "audiences": ["a"]}
     async with running(issuers={"customers": down, "good": good}) as stack:
@@ -224,7 +224,7 @@ async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes
     assert (upstream["health"], upstream["errors"]["protocol"], upstream["minute"]["answered"]) == ("failing", 6, 0)
 
 
-async def test_the_problem_with_the_most_refused_requests_comes_first_and_one_that_refuses_none_last() -> None:
+async def test_problems_are_sorted_by_their_refused_requests() -> None:
     upstreams = {"stock": {"url": "http://127.0.0.1:9"}}
     routes = [{"path": "/stock/*", "upstream": "stock"}, {"path": "/trial/*", "mode": "report"}]
     async with running(upstreams=upstreams, routes=routes) as stack:
@@ -253,7 +253,7 @@ async def test_the_problem_with_the_most_refused_requests_comes_first_and_one_th
     assert main["minute"] == {"refused": 12 + 9}
 
 
-async def test_an_issuer_without_keys_stands_where_its_refused_requests_put_it() -> None:
+async def test_an_issuer_without_keys_is_sorted_by_its_refused_requests() -> None:
     async with running() as stack:
         await stack.issuer.go_down()
         for _ in range(8):
@@ -285,7 +285,7 @@ async def test_a_drain_is_reported() -> None:
 # Refusals in groups
 
 
-async def test_refusals_are_grouped_by_what_is_asked_for() -> None:
+async def test_refusals_are_grouped_and_filtered_by_the_query() -> None:
     async with running(routes=ROUTES) as stack:
         for raw in (
             request("GET", "/x"),
@@ -311,7 +311,7 @@ async def test_refusals_are_grouped_by_what_is_asked_for() -> None:
         assert [refusal["path"] for refusal in listed] == ["/admin/x"]
 
 
-async def test_a_group_begins_anew_after_five_minutes_without_a_refusal() -> None:
+async def test_a_group_begins_again_after_five_minutes_without_a_refusal() -> None:
     async with running() as stack:
         since = []
         for pause_s in (0, 290, 310):
@@ -323,7 +323,7 @@ async def test_a_group_begins_anew_after_five_minutes_without_a_refusal() -> Non
     assert group["count"] == 3
 
 
-async def test_a_minute_later_a_group_is_still_there_and_its_last_minute_is_not() -> None:
+async def test_a_group_without_new_refusals_counts_zero_for_the_last_minute() -> None:
     async with running() as stack:
         await stack.fetch(request("GET", "/x"))
         for _ in range(7):
@@ -358,7 +358,7 @@ async def test_steps_count_their_requests() -> None:
         assert later["events"] == []
 
 
-async def test_a_step_holds_few_kinds_and_counts_the_others_together() -> None:
+async def test_a_step_holds_a_limited_number_of_kinds_and_sums_the_rest() -> None:
     async with running(routes=[{"path": f"/{number}", "auth": "deny"} for number in range(MOST_KINDS + 10)]) as stack:
         async with stack.client() as client:
             for number in range(MOST_KINDS + 10):
@@ -370,7 +370,7 @@ async def test_a_step_holds_few_kinds_and_counts_the_others_together() -> None:
     assert only["refused"][-1] | {"count": 10} == only["refused"][-1] | {"route": "(others)", "issuer": "(others)"}
 
 
-async def test_new_keys_an_outage_and_its_end_are_events() -> None:
+async def test_new_keys_an_outage_and_a_recovery_are_events() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         step(stack)

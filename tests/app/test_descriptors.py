@@ -53,7 +53,7 @@ async def test_clients_leave_descriptors_for_probes_and_backends(tmp_path: Path)
         assert await it.ended() == 0
 
 
-async def test_silent_connections_keep_no_probe_out() -> None:
+async def test_silent_connections_do_not_block_a_probe() -> None:
     async with running() as stack, AsyncExitStack() as open_ones:
         address = stack.sidecar.health_address
         silent = [await open_ones.enter_async_context(RawClient.to(address)) for _ in range(4 * MOST_CONNECTIONS)]

@@ -1,4 +1,4 @@
-"""`explain` tells for every request what the proxy does with it, with the proxy's own sentences and without the token."""
+"""`explain` says for every request what the proxy does with it, in the proxy's own sentences and without the token."""
 
 import json
 import subprocess
@@ -60,13 +60,13 @@ def good(stack: Stack, **over: Any) -> str:
 
 
 def strict(stack: Stack, typ: str = "at+jwt", **over: Any) -> str:
-    """A token that the strict issuer's rules accept, but for these differences."""
+    """A token that the strict issuer's rules accept, with `over` changed."""
     fit = {"iss": STRICT, "aud": ["a", "b"], "tenant": "acme"}
     return stack.token(header={"typ": typ}, **{**fit, **over})
 
 
 def answer_line(answer: Response) -> str:
-    """A refusal of the proxy as `explain` ends with it."""
+    """The last line of `explain` for this refusal of the proxy."""
     body = answer.json()
     return f"rejected: {answer.status} {body['code']}: {body.get('details', body['error'])}"
 
@@ -179,7 +179,7 @@ async def test_the_readings_of_a_path_are_reported_with_the_rule_that_each_meets
         ),
     ],
 )
-async def test_the_rules_of_an_issuer_are_reported_too(over: dict[str, Any], check: str) -> None:
+async def test_checks_of_an_issuer_are_reported_in_the_words_of_their_answer(over: dict[str, Any], check: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/strict", strict(stack, **over))
         assert explanation.lines[-1] == answer_line(answer)
@@ -262,7 +262,7 @@ async def test_every_check_of_an_accepted_request_is_reported_in_the_order_of_th
             assert line in checks
 
 
-async def test_the_headers_are_those_that_the_upstream_gets() -> None:
+async def test_the_explained_head_equals_the_head_that_the_upstream_gets() -> None:
     async with explained() as stack:
         _, explanation = await both(stack, "/x?a=b", good(stack, scope="a, b", sub="J\u00fcrgen"))
         start = next(at for at, line in enumerate(explanation.lines) if line.startswith("accepted: "))
@@ -326,7 +326,7 @@ async def test_the_token_goes_to_its_configured_place_and_is_never_shown(place: 
         assert ("***" in str(explanation)) is forward
 
 
-async def test_own_signatures_are_not_shown(tmp_path: Path) -> None:
+async def test_signatures_of_the_sidecar_are_not_shown(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("0123456789abcdef0123456789abcdef")
     async with explained(assertion={"audience": "backend"}, signature={"secret_file": str(secret)}) as stack:
@@ -335,7 +335,7 @@ async def test_own_signatures_are_not_shown(tmp_path: Path) -> None:
         assert any(line.startswith("  X-JWT-Signature: t=") and line.endswith(",v1=***") for line in explanation.lines)
 
 
-async def test_keys_are_fetched_for_the_answer() -> None:
+async def test_an_explanation_in_its_own_process_fetches_the_keys() -> None:
     async with running() as stack:
         assert (await stack.fetch(stack.good())).status == 200
         answer, explanation = await both(stack, "/x", stack.alice)
@@ -394,7 +394,9 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, *capsys.readouterr()
 
 
-def test_the_exit_code_is_the_decision(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_is_0_for_accepted_and_1_for_refused(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "token"
     file.write_text(f"\n {tokens.token('EdDSA', scope='admin')}\r\n")
     code, out, err = told(capsys, "-c", config, "--path", "/admin/x", "--token-file", str(file), "--method", "PUT")
@@ -407,10 +409,14 @@ def test_the_exit_code_is_the_decision(config: str, tmp_path: Path, capsys: pyte
     assert out.endswith("rejected: 403 scope_insufficient: The token lacks a required scope.\n")
 
 
+TAKES = "--token-file takes a file that holds the token"
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--path", "/x", "--token-file", "{tmp}/none"], "{tmp}/none: No such file or directory\n"),
+        (["--path", "/x", "--token-file", "{tmp}/none"], f"{{tmp}}/none: No such file or directory; {TAKES}\n"),
+        (["--path", "/x", "--token-file", tokens.token("EdDSA")], f"***: File name too long; {TAKES}\n"),
         (["--path", "/x", "--token-file", "{tmp}/lines"], "jwt-sidecar: the token must be one line of text\n"),
         (
             ["--path", "/x y", "--token-file", "{tmp}/empty"],

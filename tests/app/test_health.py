@@ -21,7 +21,7 @@ async def ready(stack: Stack) -> None:
     assert (await stack.fetch(stack.good())).status == 200
 
 
-async def test_all_is_well_once_the_keys_have_come() -> None:
+async def test_all_probes_succeed_after_the_first_keys_arrive() -> None:
     async with running() as stack:
         await ready(stack)
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 200}
@@ -29,7 +29,7 @@ async def test_all_is_well_once_the_keys_have_come() -> None:
         assert (answer.body, answer.get("content-type")) == (b"ok\n", "text/plain; charset=utf-8")
 
 
-async def test_readiness_waits_for_the_first_keys_and_says_whose() -> None:
+async def test_readiness_waits_for_the_first_keys_and_names_their_issuer() -> None:
     issuer = ScriptedIssuer(algs=["EdDSA"])
     issuer.hang()
     async with running(issuer=issuer) as stack:
@@ -69,7 +69,7 @@ async def test_readiness_waits_for_required_issuers_only() -> None:
                     await up.drop_connections()
 
 
-async def test_draining_is_not_ready_but_alive() -> None:
+async def test_a_draining_sidecar_is_alive_and_not_ready() -> None:
     async with running() as stack:
         await ready(stack)
         stack.sidecar.live.resources.draining = True
@@ -78,7 +78,7 @@ async def test_draining_is_not_ready_but_alive() -> None:
         assert await probes(stack) == {"/livez": 200, "/startupz": 200, "/readyz": 503}
 
 
-async def test_the_probes_answer_while_every_request_is_held() -> None:
+async def test_the_probes_answer_at_the_limit_of_requests_in_flight() -> None:
     async with running(limits={"in_flight": 1}) as stack, stack.client() as client:
         await ready(stack)
         stack.backend.handler = never
@@ -107,14 +107,14 @@ async def test_the_health_listener_serves_nothing_else(method: str, path: str, s
         assert stack.backend.requests == []
 
 
-async def test_the_proxys_port_knows_no_probes() -> None:
+async def test_paths_of_probes_need_a_token_at_the_proxys_port() -> None:
     async with running() as stack:
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await stack.fetch(request("GET", path))).status == 401
 
 
 @pytest.mark.parametrize("listener", ["health", "admin"])
-async def test_bytes_that_are_no_http_are_answered_without_quoting_them(listener: str) -> None:
+async def test_bytes_that_are_not_http_are_answered_without_quoting_them(listener: str) -> None:
     async with running() as stack:
         address = getattr(stack.sidecar, f"{listener}_address")
         async with RawClient.to(address) as client:
@@ -132,9 +132,7 @@ def one_of_two(up: ScriptedIssuer, down: ScriptedIssuer, **settings: Any) -> dic
 
 
 @pytest.mark.parametrize(("settings", "status"), [({}, 200), ({"required": True}, 503)])
-async def test_one_issuer_of_several_keeps_no_pod_from_serving_for_longer_than_30_s(
-    settings: dict[str, Any], status: int
-) -> None:
+async def test_only_a_required_issuer_delays_readiness_beyond_30_s(settings: dict[str, Any], status: int) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as up, ScriptedIssuer(algs=["EdDSA"]) as down:
         await down.go_down()
         async with running(issuers=one_of_two(up, down, **settings)) as stack:
@@ -146,7 +144,7 @@ async def test_one_issuer_of_several_keeps_no_pod_from_serving_for_longer_than_3
             await up.drop_connections()
 
 
-async def test_without_any_keys_it_is_never_ready() -> None:
+async def test_the_sidecar_is_never_ready_without_keys() -> None:
     issuer = ScriptedIssuer(algs=["EdDSA"])
     issuer.on_jwks = Answer(500)
     async with running(issuer=issuer) as stack:
@@ -154,7 +152,7 @@ async def test_without_any_keys_it_is_never_ready() -> None:
         assert (await stack.health("/readyz")).status == 503
 
 
-async def test_a_pod_is_ready_while_the_backend_beside_it_accepts_connections() -> None:
+async def test_readyz_upstream_fails_while_the_backend_on_loopback_is_down() -> None:
     async with running() as stack:
         await ready(stack)
         assert (await stack.health("/readyz/upstream")).status == 200
@@ -168,7 +166,7 @@ async def test_a_pod_is_ready_while_the_backend_beside_it_accepts_connections() 
         assert (await stack.health("/readyz/upstream")).body == b"draining\n"
 
 
-async def test_a_backend_elsewhere_is_not_part_of_the_pod() -> None:
+async def test_readyz_upstream_ignores_a_backend_on_another_machine() -> None:
     async with running(upstream="http://192.0.2.1:80", timeouts={"connect": "1ms"}) as stack:
-        await stack.fetch(stack.good())  # until the keys have come
+        await stack.fetch(stack.good())  # so that the keys are there
         assert (await stack.health("/readyz/upstream")).status == 200

@@ -28,7 +28,7 @@ async def test_each_address_of_a_list_is_served() -> None:
 
 @with_ipv6
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_ipv6_everywhere_is_ipv4_everywhere_too(host: str) -> None:
+async def test_listening_at_all_ipv6_addresses_includes_ipv4(host: str) -> None:
     async with running(listen="[::]:0", health={"listen": "[::]:0"}) as stack:
         assert (await fetch((host, stack.sidecar.proxy_address.port), stack.good())).status == 200
         assert (await fetch((host, stack.sidecar.health_address.port), request("GET", "/livez"))).status == 200
@@ -36,7 +36,7 @@ async def test_ipv6_everywhere_is_ipv4_everywhere_too(host: str) -> None:
 
 
 @with_ipv6
-async def test_a_trusted_ipv4_proxy_is_trusted_at_ipv6_everywhere() -> None:
+async def test_a_trusted_ipv4_proxy_is_trusted_at_an_ipv6_listener() -> None:
     async with running(listen="[::]:0", trusted_proxies=["127.0.0.0/8"]) as stack:
         raw = stack.good(headers=[("X-Forwarded-For", "192.0.2.7")])
         assert (await fetch(("127.0.0.1", stack.sidecar.proxy_address.port), raw)).status == 200
@@ -49,7 +49,7 @@ async def test_workers_serve_each_address(tmp_path: Path) -> None:
         assert (await fetch((second[1], int(second[2])), it.good())).status == 200
 
 
-async def test_an_address_that_cannot_be_had_is_named_and_the_others_are_given_back() -> None:
+async def test_an_address_in_use_is_named_and_the_other_addresses_are_released() -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         with socket.socket() as taken, socket.socket() as free:
             for one in (taken, free):

@@ -36,12 +36,12 @@ from tests.peers.waiting import keys_for
 from tests.peers.wire import request
 
 PAGE = Path(__file__).parents[2] / "docs" / "understand" / "issuer-outages.md"
-REFRESH_S, STALE_S = 20.0, 30.0  # short, for the faults that are looked at one by one
+REFRESH_S, STALE_S = 20.0, 30.0  # short, for the tests of single faults
 JITTERED = 1.1  # of a refresh interval, at most
 
 
 class Seen(NamedTuple):
-    """One answer: when it was asked for, what it was, and how long that took."""
+    """One answer: the time of its request, what it was, and how long it took."""
 
     at_s: float
     what: str
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
 
 class World:
-    """A sidecar between an issuer that a test breaks and a backend that is well."""
+    """A sidecar between an issuer that a test breaks and a healthy backend."""
 
     def __init__(self, clock: HandClock, issuer: ScriptedIssuer, sidecar: Sidecar) -> None:
         self.clock = clock
@@ -73,7 +73,7 @@ class World:
         return self.clock.monotonic() - self.began_at
 
     def token(self, name: str | None = None, **over: Any) -> str:
-        """A good token of the issuer's present key, or of the one called so."""
+        """A good token, signed with the issuer's present key or with the key of this name."""
         return self.issuer.token("EdDSA", name=name, **{"now": self.clock.wall(), "exp": 2**33, **over})
 
     async def ask(self, token: str | None, path: str = "/") -> Seen:
@@ -95,7 +95,7 @@ class World:
         return seen
 
     async def until(self, token: str, what: str, step_s: float = 0.1) -> float:
-        """Ask until this is the answer; how long that took."""
+        """Ask until this is the answer. Return how long that took."""
         began_s = self.now_s
         while (await self.ask(token)).what != what:
             assert self.now_s < began_s + 7200, f"never {what}"
@@ -116,7 +116,7 @@ def phases(seen: list[Seen]) -> list[str]:
 async def world(
     clock: HandClock, fault: "Fault | None" = None, *, settings: dict[str, Any] | None = None, **over: Any
 ) -> AsyncIterator[World]:
-    """Start everything, the issuer in this state; `over` are keys of the issuer, `settings` those of the file."""
+    """Start everything, with the issuer in this state; `over` are keys of the issuer, `settings` those of the file."""
     async with ScriptedIssuer(algs=["EdDSA"], now=clock.wall) as issuer, RawBackend() as backend:
         if fault is not None:
             await fault.begin(issuer)
@@ -146,7 +146,7 @@ def clock() -> HandClock:
 
 
 class Fault(NamedTuple):
-    """How the endpoint fails: `begin` breaks a well issuer, `end` heals it."""
+    """A way for the endpoint to fail: `begin` breaks a healthy issuer, `end` repairs it."""
 
     begin: Callable[[ScriptedIssuer], Awaitable[None]]
     end: Callable[[ScriptedIssuer], Awaitable[None]]
@@ -200,7 +200,7 @@ FAULTS = {
 
 
 def rows(heading: str) -> dict[str, list[str]]:
-    """The table of the page below a heading: first cell -> the others."""
+    """The table below this heading of the page: first cell -> the others."""
     section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
@@ -229,8 +229,8 @@ def test_the_page_has_a_row_for_each_fault() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 @in_its_time_with_sockets
-async def test_fault(name: str, clock: HandClock) -> None:
-    """As the row of the page says, whose cells are: at start, afterwards, later, and for unknown keys."""
+async def test_a_fault_of_an_issuer_has_the_documented_effect(name: str, clock: HandClock) -> None:
+    """The cells of a row: at start, afterwards, later, and for unknown keys."""
     fault = FAULTS[name]
     at_start, healed, later, unknown = FAULT_ROWS[name]
     async with world(clock, fault, refresh_interval=f"{REFRESH_S:.0f}s", max_stale=f"{STALE_S:.0f}s") as here:
@@ -276,7 +276,7 @@ def test_recovery_takes_as_long_as_the_documented_pauses() -> None:
 
 
 @in_its_time_with_sockets
-async def test_with_the_defaults_an_outage_of_seventy_minutes_is_not_seen(clock: HandClock) -> None:
+async def test_clients_do_not_notice_an_outage_of_70_minutes_by_default(clock: HandClock) -> None:
     async with world(clock) as here:
         good = here.token()
         await here.until(good, "200")
@@ -289,7 +289,7 @@ async def test_with_the_defaults_an_outage_of_seventy_minutes_is_not_seen(clock:
 
 
 @in_its_time_with_sockets
-async def test_max_stale_zero_trusts_no_key_longer_than_it_is_fresh(clock: HandClock) -> None:
+async def test_with_max_stale_0_keys_are_trusted_only_while_fresh(clock: HandClock) -> None:
     async with world(clock, refresh_interval="20s", max_stale="0s") as here:
         good = here.token()
         await here.until(good, "200")
@@ -300,7 +300,7 @@ async def test_max_stale_zero_trusts_no_key_longer_than_it_is_fresh(clock: HandC
 
 
 @in_its_time_with_sockets
-async def test_a_restart_during_an_outage_is_not_seen_with_a_snapshot(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_restart_during_an_outage_keeps_the_keys_of_the_snapshot(clock: HandClock, tmp_path: Path) -> None:
     async with world(clock, settings={"jwks_snapshot_dir": str(tmp_path)}, max_stale="120s") as here:
         good = here.token()
         await here.until(good, "200")
@@ -366,7 +366,7 @@ async def flapping(clock: HandClock) -> dict[str, list[str]]:
         flaps = asyncio.create_task(flap())
         try:
             known = await here.watch(good, 400)
-            # By jitter the fetches may all have met the same.
+            # Because of jitter all fetches may have seen the same state.
             while {result for _, result in here.source.fetches} != {"success", "failure"}:
                 known += await here.watch(good, 100)
         finally:
@@ -418,7 +418,7 @@ async def within_the_cooldown(clock: HandClock) -> dict[str, list[str]]:
         await here.until(old, "200")
         assert (
             await here.ask(here.token("z"))
-        ).what == "401 key_unknown"  # anyone may force a fetch, once in a cooldown
+        ).what == "401 key_unknown"  # any client may force a fetch, once in a cooldown
         here.issuer.rotate()
         new = here.token()
         refused = await here.ask(new)
@@ -451,7 +451,7 @@ async def with_grace(clock: HandClock) -> dict[str, list[str]]:
 
 
 async def stolen(clock: HandClock) -> dict[str, list[str]]:
-    """A key is taken out while the issuer stays well, and another one forces the fetch that shows it."""
+    """The issuer stays healthy and removes a key. A token with another key forces the fetch that shows it."""
     async with world(clock) as here:
         old = here.token()
         await here.until(old, "200")
@@ -475,13 +475,13 @@ STORIES: dict[str, Story] = {
 }
 
 
-def test_the_page_has_a_row_for_each_story() -> None:
+def test_the_page_has_a_row_for_each_change_at_an_issuer() -> None:
     assert list(STORY_ROWS) == list(STORIES)
 
 
 @pytest.mark.parametrize("name", STORIES)
 @in_its_time_with_sockets
-async def test_story(name: str, clock: HandClock) -> None:
+async def test_a_change_at_an_issuer_has_the_documented_effect(name: str, clock: HandClock) -> None:
     known, new = STORY_ROWS[name]
     assert await STORIES[name](clock) == {"known": codes(known), "new": codes(new)}
 
@@ -521,7 +521,7 @@ async def test_a_thousand_first_clients_share_the_first_fetch(clock: HandClock) 
 
 
 @with_a_crowd
-async def test_the_first_of_many_clients_may_leave(clock: HandClock) -> None:
+async def test_clients_that_share_a_fetch_are_served_after_the_first_leaves(clock: HandClock) -> None:
     async with world(clock) as here:
         await here.until(here.token(), "200")
         here.issuer.rotate()
@@ -535,7 +535,7 @@ async def test_the_first_of_many_clients_may_leave(clock: HandClock) -> None:
 
 
 async def crowd(here: World, of: list[str]) -> dict[str, int]:
-    """All of them ask; when all are waiting the issuer answers. How many saw what."""
+    """All clients ask; when all wait, the issuer answers. Return the count of each answer."""
     asking = [asyncio.create_task(here.ask(token)) for token in of]
     await in_flight(here, len(of))
     here.issuer.release()

@@ -28,7 +28,7 @@ async def ready(stack: Stack) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 500, 503])
-async def test_a_probe_answers_with_the_backends_status_and_nothing_else(status: int) -> None:
+async def test_a_probe_answers_with_the_backends_status_and_no_header_or_body(status: int) -> None:
     async with running(health=HEALTH) as stack:
         said = response(
             status, b"" if status == 204 else b"secret", [("Location", "http://secret"), ("X-Secret", "secret")]
@@ -56,7 +56,7 @@ async def test_nothing_of_the_callers_request_reaches_the_backend(socket: bool, 
         await stack.backend.disconnected()
 
 
-async def test_a_backend_that_wants_signed_requests_gets_one(tmp_path: Path) -> None:
+async def test_a_probe_is_signed_for_a_backend_with_request_signatures(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 40)
     async with running(health=HEALTH, signature={"secret_file": str(secret)}) as stack:
@@ -85,7 +85,7 @@ async def test_an_unknown_probe_is_a_404_without_a_request_to_a_backend() -> Non
         assert stack.backend.connections == 0
 
 
-async def test_a_probe_asks_the_upstream_that_it_names() -> None:
+async def test_a_probe_goes_to_its_configured_upstream() -> None:
     async with RawBackend(send(response(418))) as other:
         upstreams = {"other": {"url": other.url}}
         probes = {"other": {"path": "/", "upstream": "other"}}
@@ -105,7 +105,7 @@ async def test_concurrent_probes_share_one_answer() -> None:
         stack.backend.handler = slow
         asked = [asyncio.create_task(probe(stack)) for _ in range(5)]
         await stack.backend.received()
-        assert await probe(stack, "other") == 404  # so that the others have been read too
+        assert await probe(stack, "other") == 404  # by then the sidecar has read the others too
         answering.set()
         assert await asyncio.gather(*asked) == [200] * 5
         assert stack.backend.connections < 5
@@ -134,7 +134,7 @@ async def test_a_busy_backend_still_passes_its_probe() -> None:
         assert await probe(stack) == 200
 
 
-async def test_readiness_waits_for_no_backend_by_default() -> None:
+async def test_readiness_ignores_the_backend_by_default() -> None:
     async with running(health=HEALTH) as stack:
         await stack.fetch(stack.good())
         await stack.backend.go_down()
@@ -173,7 +173,7 @@ async def test_readiness_fails_without_trusted_keys_only_if_configured(fails: bo
                 await asyncio.sleep(0)
 
 
-async def test_the_keys_of_one_issuer_are_enough() -> None:
+async def test_readiness_needs_the_keys_of_one_issuer() -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as up:
         issuers = {
             "up": {"issuer": up.issuer, "audiences": [AUDIENCE]},

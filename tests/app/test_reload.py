@@ -29,7 +29,7 @@ from tests.peers.tokens import AUDIENCE
 from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, running
 
-NEVER_S = 3600.0  # between two looks
+NEVER_S = 3600.0  # between two checks of the file
 PUBLIC = [{"path": "/open", "auth": "none"}]
 
 
@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def write(stack: Stack, file: Path, **settings: Any) -> None:
-    """Change some keys of the file; None takes one out."""
+    """Change some keys of the file; None removes a key."""
     config = json.loads(file.read_text()) | settings
     file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
 
@@ -77,7 +77,7 @@ async def test_a_request_keeps_the_configuration_that_it_began_with(file: Path) 
     async with running(file=file, issuer=issuer) as stack, stack.client() as client:
         assert await status(stack, token=stack.alice) == 200
         issuer.hang()
-        await client.send(stack.good(token=stack.token(name="z")))  # waits for the key that nobody has
+        await client.send(stack.good(token=stack.token(name="z")))  # waits for a key that the issuer does not have
         await issuer.fetched(2, issuer.path + "/.well-known/openid-configuration")
         assert await reload(stack, file, error_format="problem", routes=[{"path": "/*", "auth": "deny"}])
         assert await status(stack) == 403
@@ -88,7 +88,7 @@ async def test_a_request_keeps_the_configuration_that_it_began_with(file: Path) 
         assert (answer.status, answer.get("content-type")) == (403, "application/problem+json")
 
 
-async def test_timeouts_limits_and_trusted_proxies_change_too(file: Path) -> None:
+async def test_a_reload_changes_timeouts_limits_and_trusted_proxies(file: Path) -> None:
     async with running(file=file) as stack, stack.client() as client:
         forwarded = stack.good(headers=[("X-Forwarded-For", "192.0.2.7")])
         await client.request(forwarded)
@@ -106,7 +106,7 @@ async def test_the_log_names_the_changed_keys(file: Path, caplog: pytest.LogCapt
         assert f"event=config_reloaded file={file} changed='realm'" in caplog.messages
 
 
-async def test_the_access_log_changes_too(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_reload_changes_the_access_log(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with running(file=file) as stack:
         await status(stack)
         assert await reload(stack, file, access_log="json")
@@ -132,14 +132,14 @@ async def test_keys_that_need_a_restart_are_named_and_the_rest_is_used(
         assert stack.sidecar.proxy_address == address
 
 
-async def test_full_details_stay_on_loopback_whatever_the_file_says_of_the_listener(file: Path) -> None:
+async def test_a_reload_refuses_full_details_while_the_listener_is_beyond_loopback(file: Path) -> None:
     async with running(file=file, listen="0.0.0.0:0") as stack:
         assert not await reload(stack, file, listen="127.0.0.1:0", error_detail="full")
         assert stack.sidecar.assembly.config.error_detail == "code"
         stack.secrets.errors.clear()
 
 
-def test_an_assertion_needs_its_key_file_as_long_as_there_are_several_workers() -> None:
+def test_a_reload_refuses_an_assertion_without_key_file_for_several_workers() -> None:
     smallest = (
         "{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1', workers: %d%s}"
     )
@@ -187,7 +187,7 @@ async def test_a_bad_file_changes_nothing_and_every_problem_is_logged(file: Path
         assert 'jwt_sidecar_config_reloads_total{result="success"} 1.0' in await samples(stack)
 
 
-async def test_a_file_that_is_named_and_cannot_be_used_changes_nothing(file: Path, tmp_path: Path) -> None:
+async def test_a_configuration_that_names_a_missing_file_changes_nothing(file: Path, tmp_path: Path) -> None:
     async with running(file=file) as stack:
         for settings in (
             {"signature": {"secret_file": str(tmp_path / "nothing")}},
@@ -199,7 +199,7 @@ async def test_a_file_that_is_named_and_cannot_be_used_changes_nothing(file: Pat
         stack.secrets.errors.clear()
 
 
-async def test_a_reload_that_meets_a_bug_is_refused_and_the_next_one_is_not(
+async def test_a_bug_in_a_reload_refuses_it_and_the_next_one_succeeds(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def source_of(issuer: Issuer, *rest: Any) -> JwksSource:
@@ -232,7 +232,7 @@ async def test_a_reload_that_meets_a_bug_is_refused_and_the_next_one_is_not(
     await live.stop()
 
 
-# State that is kept
+# State that survives
 
 
 async def test_keys_of_an_unchanged_issuer_are_not_fetched_again(file: Path) -> None:
@@ -246,7 +246,7 @@ async def test_keys_of_an_unchanged_issuer_are_not_fetched_again(file: Path) -> 
         assert stack.issuer.jwks_fetches == fetches
 
 
-async def test_keys_of_a_changed_issuer_are_there_before_its_first_request(file: Path) -> None:
+async def test_keys_of_a_changed_issuer_are_fetched_before_the_reload_takes_effect(file: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as other, running(file=file) as stack:
         token = other.token("EdDSA")
         stack.secrets.tokens.add(token)
@@ -260,7 +260,7 @@ async def test_keys_of_a_changed_issuer_are_there_before_its_first_request(file:
         other.release()
 
 
-async def test_an_issuer_that_is_down_holds_a_reload_up_for_a_bounded_time_only(file: Path) -> None:
+async def test_an_issuer_that_is_down_delays_a_reload_only_for_a_limited_time(file: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as down, running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         assert (await stack.health("/readyz")).status == 200
@@ -291,12 +291,12 @@ async def test_an_issuer_that_is_down_keeps_its_keys_over_a_reload_unless_their_
         assert await status(stack, token=stack.alice) == 503
 
 
-async def test_the_grace_of_a_removed_key_survives_a_change_of_its_issuer(file: Path) -> None:
+async def test_the_grace_period_of_a_removed_key_survives_a_change_of_its_issuer(file: Path) -> None:
     async with running(file=file) as stack:
         main = {"issuer": stack.issuer.issuer, "audiences": [AUDIENCE], "removed_key_grace": "10m"}
         assert await reload(stack, file, issuers={"main": main})
         assert await status(stack, token=stack.alice) == 200
-        stack.issuer.rotate()  # nobody has missed the old key before the reload has
+        stack.issuer.rotate()  # the reload is the first to notice that the old key is gone
         assert await reload(stack, file, issuers={"main": main | {"clock_skew": "61s"}})
         assert await status(stack, token=stack.alice) == 200
         assert await reload(stack, file, issuers={"main": main | {"clock_skew": "62s"}})
@@ -306,7 +306,7 @@ async def test_the_grace_of_a_removed_key_survives_a_change_of_its_issuer(file: 
         assert await status(stack, token=stack.alice) == 401
 
 
-async def test_the_grace_of_a_file_is_for_its_issuer_only(file: Path, tmp_path: Path) -> None:
+async def test_the_grace_period_of_a_key_file_ends_when_its_issuer_changes(file: Path, tmp_path: Path) -> None:
     async with running(file=file) as stack:
         keys = tmp_path / "keys.json"
         keys.write_text(json.dumps({"keys": stack.issuer.keys}))
@@ -329,7 +329,7 @@ async def test_the_grace_of_a_file_is_for_its_issuer_only(file: Path, tmp_path: 
         assert await status(stack, token=stack.issuer.token("EdDSA")) == 200
 
 
-async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) -> None:
+async def test_posted_entries_of_the_deny_list_survive_a_reload(file: Path, tmp_path: Path) -> None:
     async with running(file=file) as stack:
         stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "sub": "alice"})
         denylist = tmp_path / "deny.json"
@@ -341,7 +341,7 @@ async def test_posted_entries_of_the_deny_list_stay(file: Path, tmp_path: Path) 
         assert await status(stack, token=stack.token(sub="bob")) == 401
 
 
-async def test_posted_entries_outlive_a_reload_that_mistypes_their_issuer(file: Path) -> None:
+async def test_posted_entries_survive_a_reload_without_their_issuer(file: Path) -> None:
     async with running(file=file) as stack:
         main = {"issuer": stack.issuer.issuer, "audiences": [AUDIENCE]}
         stack.sidecar.assembly.denylist.add({"iss": stack.issuer.issuer, "sub": "alice"})
@@ -368,14 +368,14 @@ async def test_a_token_revoked_after_a_reload_is_refused_to_requests_that_waited
         assert (await waiting).json()["code"] == "token_revoked"
 
 
-async def test_the_key_of_the_assertion_stays(file: Path) -> None:
+async def test_the_key_of_the_assertion_survives_a_reload(file: Path) -> None:
     async with running(file=file, assertion={"audience": "backend"}) as stack:
         [key] = stack.sidecar.assembly.signing_keys
         assert await reload(stack, file, routes=PUBLIC)
         assert stack.sidecar.assembly.signing_keys == [key]
 
 
-async def test_counts_go_on(file: Path) -> None:
+async def test_counters_continue_over_a_reload(file: Path) -> None:
     async with running(file=file) as stack:
         for _ in range(3):
             assert await status(stack, token=stack.alice) == 200
@@ -387,7 +387,7 @@ async def test_counts_go_on(file: Path) -> None:
         assert "jwt_sidecar_requests_in_flight 0.0" in await samples(stack)
 
 
-async def test_connections_to_an_unchanged_upstream_are_used_on_and_those_to_others_end(file: Path) -> None:
+async def test_connections_to_an_unchanged_upstream_stay_and_others_close(file: Path) -> None:
     async with RawBackend() as another, running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         old = stack.sidecar.assembly.upstreams["default"]
@@ -400,7 +400,7 @@ async def test_connections_to_an_unchanged_upstream_are_used_on_and_those_to_oth
         assert not [connection for connection in old._open if connection.reusable]
 
 
-async def test_timeouts_of_an_upstream_change_too(file: Path) -> None:
+async def test_a_reload_changes_the_timeouts_of_an_upstream(file: Path) -> None:
     async with running(file=file, routes=PUBLIC) as stack:
         assert await reload(stack, file, timeouts={"response_headers": "20ms"})
         assert stack.sidecar.live.deadlines.tick_s == 0.005
@@ -426,14 +426,14 @@ async def test_a_request_in_flight_ends_on_its_old_upstream(file: Path) -> None:
         assert not [connection for connection in old._open if connection.reusable]
 
 
-async def test_another_directory_for_snapshots_gets_them(file: Path, tmp_path: Path) -> None:
+async def test_a_new_directory_for_snapshots_receives_them(file: Path, tmp_path: Path) -> None:
     async with running(file=file) as stack:
         assert await status(stack, token=stack.alice) == 200
         assert await reload(stack, file, jwks_snapshot_dir=str(tmp_path))
         assert (tmp_path / "main.json").exists()
 
 
-# When it is noticed
+# Noticing a change of the file
 
 
 async def follow(stack: Stack, poll_s: float = 0.005) -> "asyncio.Task[None]":
@@ -447,7 +447,7 @@ async def until(stack: Stack, reloads: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_changed_file_is_seen(file: Path) -> None:
+async def test_a_changed_file_is_loaded(file: Path) -> None:
     async with running(file=file) as stack:
         following = await follow(stack)
         write(stack, file, routes=PUBLIC)
@@ -467,8 +467,8 @@ async def test_a_file_that_changed_between_its_reading_and_the_start_is_read_aga
         following.cancel()
 
 
-async def test_the_exchange_of_a_configmaps_link_is_seen(tmp_path: Path) -> None:
-    """As a kubelet does: config.yaml -> ..data/config.yaml, ..data -> a directory, and another link renamed over it."""
+async def test_the_update_of_a_configmap_is_loaded(tmp_path: Path) -> None:
+    """A kubelet updates it so: config.yaml -> ..data/config.yaml, ..data -> a directory, and another link renamed over it."""
     volume = tmp_path / "volume"
 
     def publish(name: str, text: str) -> None:
@@ -489,7 +489,7 @@ async def test_the_exchange_of_a_configmaps_link_is_seen(tmp_path: Path) -> None
         following.cancel()
 
 
-async def test_a_changed_secret_and_a_changed_key_are_seen(file: Path, tmp_path: Path) -> None:
+async def test_changed_files_of_secrets_are_loaded(file: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a" * 32)
     async with running(file=file, signature={"secret_file": str(secret)}) as stack:
@@ -507,7 +507,7 @@ async def test_a_changed_secret_and_a_changed_key_are_seen(file: Path, tmp_path:
         following.cancel()
 
 
-def test_half_a_file_is_not_looked_at(file: Path) -> None:
+def test_a_file_that_still_changes_is_not_read(file: Path) -> None:
     file.write_text("a")
     watch = Watch([file])
     assert not watch.changed()
@@ -518,7 +518,7 @@ def test_half_a_file_is_not_looked_at(file: Path) -> None:
     assert watch.changed()
 
 
-def test_a_file_that_goes_and_comes_back_as_it_was_has_not_changed(file: Path, tmp_path: Path) -> None:
+def test_a_file_that_disappears_and_returns_unchanged_has_not_changed(file: Path, tmp_path: Path) -> None:
     file.write_text("a")
     watch = Watch([file])
     file.rename(tmp_path / "away")
@@ -531,7 +531,7 @@ def test_a_file_that_goes_and_comes_back_as_it_was_has_not_changed(file: Path, t
 
 
 async def test_a_hundred_reloads_lose_no_request(tmp_path: Path) -> None:
-    """On SIGHUP, over the program itself. Every time routes, headers, limits, one of two issuers and the upstream change."""
+    """The program itself reloads on SIGHUP. Every time routes, headers, limits, one of two issuers and the upstream change."""
     async with ScriptedIssuer(algs=["EdDSA"]) as second, program(tmp_path, access_log="off") as it:
         file = tmp_path / "config.yaml"
         config = configuration(it.issuer, it.backend) | {"access_log": "off"}

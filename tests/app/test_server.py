@@ -24,7 +24,7 @@ from tests.peers.wire import request, response
 from tests.proxy.conftest import Stack, running
 
 
-async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> None:
+async def test_sigterm_finishes_requests_in_flight_and_ends_with_0(tmp_path: Path) -> None:
     async with program(tmp_path) as it:
         half, rest = asyncio.Event(), asyncio.Event()
 
@@ -55,7 +55,7 @@ async def test_sigterm_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path
         assert await it.told() == []
 
 
-async def test_it_serves_on_while_the_cluster_learns_that_it_ends(tmp_path: Path) -> None:
+async def test_it_serves_with_connection_close_during_the_drain_delay(tmp_path: Path) -> None:
     async with program(tmp_path, timeouts={"drain_delay": "20s"}) as it:
         async with RawClient.to(it.addresses["proxy"]) as client:
             assert (await client.request(it.good())).get("connection") is None
@@ -68,7 +68,7 @@ async def test_it_serves_on_while_the_cluster_learns_that_it_ends(tmp_path: Path
 
 
 @pytest.mark.parametrize("case", ["one process", "workers", "spans that no collector takes"])
-async def test_a_second_signal_ends_at_once(case: str, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_the_process_at_once(case: str, tmp_path: Path) -> None:
     async with RawBackend(never) as collector:
         settings: dict[str, Any] = {"timeouts": {"drain_delay": "600s", "shutdown": "600s"}}
         if case == "workers":
@@ -100,7 +100,7 @@ async def test_requests_that_do_not_finish_in_time_are_cut_off(tmp_path: Path) -
             assert b" 200 " not in await client.closed()
 
 
-async def test_port_0_is_announced_in_one_line_each(tmp_path: Path) -> None:
+async def test_each_listener_at_port_0_announces_its_port(tmp_path: Path) -> None:
     async with program(tmp_path) as it:
         assert tuple(it.addresses) == LISTENERS
         assert 0 not in {port for _, port in it.addresses.values()}
@@ -111,7 +111,7 @@ async def test_port_0_is_announced_in_one_line_each(tmp_path: Path) -> None:
 
 @contextmanager
 def taken_port() -> Iterator[str]:
-    """An address where somebody else listens."""
+    """An address where another socket listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -138,7 +138,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
-async def test_a_taken_port_leaves_nothing_behind(listener: str) -> None:
+async def test_a_failed_start_leaves_no_task_behind(listener: str) -> None:
     tasks = asyncio.all_tasks()
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         with taken_port() as address:
@@ -165,7 +165,7 @@ async def test_stop_ends_every_connection_at_once() -> None:
         await stack.backend.disconnected()
 
 
-async def test_drain_ends_idle_connections_and_finishes_the_others() -> None:
+async def test_a_drain_closes_idle_connections_and_finishes_the_others() -> None:
     async with running(timeouts={"drain_delay": "0s"}) as stack:
         answering = asyncio.Event()
 
@@ -190,7 +190,7 @@ async def test_drain_ends_idle_connections_and_finishes_the_others() -> None:
 
 
 @pytest.mark.parametrize("framing", [("Content-Length", "10"), ("Transfer-Encoding", "chunked")])
-async def test_drain_finishes_an_upload_that_is_on_its_way(framing: tuple[str, str]) -> None:
+async def test_a_drain_finishes_an_upload_in_progress(framing: tuple[str, str]) -> None:
     first, second = (b"hello", b"hello") if framing[1] == "10" else (b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n\r\n")
     async with running(timeouts={"drain_delay": "0s"}) as stack, stack.client() as idle:
         async with stack.client() as client:
@@ -206,7 +206,7 @@ async def test_drain_finishes_an_upload_that_is_on_its_way(framing: tuple[str, s
         assert (await stack.backend.received()).body == b"hellohello"
 
 
-async def test_start_and_stop_leave_nothing_behind() -> None:
+async def test_a_stopped_sidecar_accepts_no_connection() -> None:
     async with running() as stack:
         address = stack.sidecar.proxy_address
         assert 0 not in {
@@ -217,7 +217,7 @@ async def test_start_and_stop_leave_nothing_behind() -> None:
     assert not await accepts(address)
 
 
-async def test_work_in_the_background_that_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_background_task_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
     async with running() as stack:
         live = stack.sidecar.live
         begun = 0
@@ -242,7 +242,7 @@ async def test_work_in_the_background_that_fails_is_begun_again(caplog: pytest.L
     assert "secret" not in caplog.text
 
 
-async def test_vital_work_that_fails_again_and_again_ends_the_process() -> None:
+async def test_a_vital_task_that_keeps_failing_ends_the_process() -> None:
     async with running() as stack:
 
         async def work() -> None:
@@ -281,7 +281,7 @@ async def test_it_starts_when_nobody_reads_its_output(tmp_path: Path) -> None:
             await process.wait()
 
 
-async def test_a_hangup_before_it_serves_does_not_end_it(tmp_path: Path) -> None:
+async def test_sighup_before_the_start_is_complete_does_not_end_the_process(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         os.mkfifo(file)  # it waits for its configuration

@@ -27,7 +27,7 @@ def about(environ: dict[str, str] | None = None, **issuer: Any) -> list[str]:
     return lines[: next(at for at, line in enumerate(lines) if line.startswith("protected"))]
 
 
-def test_the_smallest_configuration() -> None:
+def test_the_smallest_configuration_has_three_lines() -> None:
     assert said() == [
         "issuer main: https://idp.test/, tokens for api, keys from discovery at https://idp.test/.well-known/",
         "protected, a valid token is needed: everything else",
@@ -53,7 +53,7 @@ def test_every_kind_of_rule_has_its_line() -> None:
     ]
 
 
-def test_holders_of_api_keys_and_the_token_that_is_minted_for_them() -> None:
+def test_api_keys_and_minted_tokens_have_their_lines() -> None:
     config = {
         "api_keys": {"file": "keys.json"},
         "signing": {"issuer": "https://gw.test", "keys_file": "/run/signing.json"},
@@ -68,12 +68,12 @@ def test_holders_of_api_keys_and_the_token_that_is_minted_for_them() -> None:
     ]
 
 
-def test_forward_auth_and_who_may_ask() -> None:
+def test_forward_auth_has_a_line_with_its_trusted_proxies() -> None:
     asked = {"forward_auth": {"original": "path"}, "trusted_proxies": ["10.0.0.0/8"]}
     assert said(**asked)[2] == "forward-auth at /auth (path), asked by 10.0.0.0/8"
 
 
-def test_many_rules_are_counted() -> None:
+def test_a_long_list_of_rules_is_cut_and_counted() -> None:
     line = said(routes=[{"path": f"/{number}", "auth": "none"} for number in range(MOST_NAMED + 3)])[1]
     assert line.endswith(f"/{MOST_NAMED - 1} and 3 more")
 
@@ -89,7 +89,7 @@ def test_many_rules_are_counted() -> None:
         ({"secret_env": "NAME"}, "a variable (secret_env)"),
     ],
 )
-def test_where_the_keys_come_from(keys: dict[str, Any], told: str) -> None:
+def test_an_issuers_line_names_the_source_of_its_keys(keys: dict[str, Any], told: str) -> None:
     algorithms = {"algorithms": ["HS256"]} if "secret" in next(iter(keys)) else {}
     [line] = about({"NAME": "s" * 40}, **keys, **algorithms)
     assert line.endswith(f"keys from {told}")
@@ -143,7 +143,7 @@ def test_every_warning_has_its_remedy() -> None:
     assert [text for text in warnings() if " do=" not in text] == []
 
 
-async def test_the_start_says_it_before_the_addresses(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_summary_precedes_the_addresses_at_the_start(capfd: pytest.CaptureFixture[str]) -> None:
     async with running() as stack:
         announce(stack.sidecar)
         lines = capfd.readouterr().err.splitlines()

@@ -33,7 +33,7 @@ def token_of(stack: Stack, **over: Any) -> str:
 
 
 async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
-    """(the answer to a request with this token, what /rejections says of it)."""
+    """The answer to a request with this token, and its entry in /rejections."""
     answer = await stack.fetch(request("GET", "/x", token=token))
     kept = await get(stack, f"/rejections/{answer.json()['request_id']}")
     stack.secrets.told(kept.body.decode())
@@ -101,7 +101,7 @@ async def test_a_refusal_holds_the_expected_and_the_found_value(
     line = next(line for line in map(json.loads, out.splitlines()) if line["url.path"] == "/x")
     assert (line["auth.reason"], line["http.route"]) == (code, "(default)")
     assert (line.get("auth.issuer", "none"), line.get("auth.kid")) == (issuer, kid)
-    for text in (out, err, answer.raw.decode()):  # neither of the two is for them
+    for text in (out, err, answer.raw.decode()):  # logs and clients see neither
         assert not expected or expected not in text
         assert not found or found == "no aud" or found not in text
 
@@ -219,7 +219,7 @@ async def test_text_that_looks_like_a_token_in_a_kid_or_an_issuer_is_masked() ->
             assert key not in str(kept)
 
 
-async def test_a_refusal_before_any_route_is_counted_and_logged_with_none(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_refusal_before_routing_is_logged_without_a_route(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="json") as stack:
         await stack.fetch(stack.good("GET", "/%zz"))
         stack.sidecar.assembly.handler.telemetry.access_log.flush()  # type: ignore[union-attr]

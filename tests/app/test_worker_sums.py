@@ -67,7 +67,7 @@ def test_counters_and_histograms_are_summed_and_gauges_by_their_meaning() -> Non
     assert found["overhead_seconds_sum"] == 1.0
 
 
-def test_a_counter_does_not_fall_when_a_worker_is_lost() -> None:
+def test_counters_keep_the_counts_of_a_lost_worker() -> None:
     counted = Counted()
     for pid in (1, 2, 3):
         counted.add(pid, ONE)

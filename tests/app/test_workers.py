@@ -27,7 +27,7 @@ async def workers(tmp_path: Path, number: int = 2, **settings: Any) -> AsyncIter
 
 
 def processes(it: Program) -> list[int]:
-    """The workers: what is forked by what the program has forked."""
+    """The workers: the children of the program's child."""
     [forker] = children(it.process.pid)
     return children(forker)
 
@@ -44,7 +44,7 @@ async def serving(it: Program, number: int) -> None:
 
 @asynccontextmanager
 async def each(it: Program, number: int = 2) -> AsyncIterator[list[RawClient]]:
-    """A connection to each worker. Which one the kernel gives a connection to is chance, and told by its end of the socket."""
+    """A connection to each worker. The kernel chooses the worker; the other end of the socket tells which one it is."""
     async with AsyncExitStack() as open_ones:
         found: dict[int, RawClient] = {}
         async with patience("a connection to each worker"):
@@ -82,7 +82,7 @@ def _link(path: Path) -> str:
         return ""
 
 
-async def test_all_workers_serve_and_their_counts_are_added_up(tmp_path: Path) -> None:
+async def test_all_workers_serve_and_their_counts_are_summed(tmp_path: Path) -> None:
     async with workers(tmp_path, 3) as it, each(it, 3) as clients:
         assert sorted([await owner(it, client) for client in clients]) == sorted(processes(it))
         for client in clients:
@@ -108,7 +108,7 @@ async def test_all_workers_serve_and_their_counts_are_added_up(tmp_path: Path) -
         assert times == sorted(times, reverse=True)
 
 
-async def test_a_burst_of_unknown_keys_is_one_fetch_of_each_worker(tmp_path: Path) -> None:
+async def test_a_burst_of_unknown_keys_causes_one_fetch_per_worker(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         fetches = it.issuer.jwks_fetches
         bad = [request("GET", "/", token=it.issuer.token("EdDSA", name=f"k{number}")) for number in range(10)]
@@ -121,7 +121,7 @@ async def _all(client: RawClient, requests: list[bytes]) -> list[str]:
     return [(await client.request(raw)).json()["code"] for raw in requests]
 
 
-async def test_a_refresh_by_operators_reaches_all(tmp_path: Path) -> None:
+async def test_a_refresh_by_operators_reaches_all_workers(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         old = it.good()
         it.issuer.rotate()
@@ -130,7 +130,7 @@ async def test_a_refresh_by_operators_reaches_all(tmp_path: Path) -> None:
             assert (await client.request(old)).json()["code"] == "key_unknown"
 
 
-async def test_a_token_that_is_taken_back_is_refused_by_all_and_by_those_that_come_later(tmp_path: Path) -> None:
+async def test_a_revoked_token_is_refused_by_present_and_later_workers(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         for client in clients:
             assert (await client.request(it.good())).status == 200
@@ -146,7 +146,7 @@ async def test_a_token_that_is_taken_back_is_refused_by_all_and_by_those_that_co
                 assert (await client.request(it.good())).json()["code"] == "token_revoked"
 
 
-async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
+async def test_a_reload_reaches_present_and_later_workers(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with workers(tmp_path) as it, each(it) as clients:
         config = json.loads(file.read_text()) | {"routes": [{"path": "/open", "auth": "none"}]}
@@ -168,7 +168,7 @@ async def test_a_reload_reaches_all_and_those_that_come_later(tmp_path: Path) ->
         await it.says("event=config_kept", times=3)  # the new worker reports the problems of the file too
 
 
-async def test_a_worker_that_comes_before_a_reload_reads_the_changed_file(tmp_path: Path) -> None:
+async def test_a_worker_started_before_a_reload_reads_the_changed_file(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with workers(tmp_path) as it:
         config = json.loads(file.read_text()) | {"routes": [{"path": "/open", "auth": "none"}]}
@@ -184,7 +184,7 @@ async def test_a_worker_that_comes_before_a_reload_reads_the_changed_file(tmp_pa
                     await asyncio.sleep(0.05)
 
 
-async def test_a_drain_reaches_all_and_those_that_come_later(tmp_path: Path) -> None:
+async def test_a_drain_reaches_present_and_later_workers(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         assert (await it.admin("POST", "/drain")).status == 200
         assert (await it.health("/readyz")).status == 503
@@ -213,17 +213,17 @@ async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: 
             await it.says("event=worker_replaced")
             await under_load.more(300)
         assert set(under_load.answers) == {200}
-        assert len(under_load.failed) <= 30  # no client lost more than the one connection that it had there
+        assert len(under_load.failed) <= 30  # each client lost only its connection to this worker
         assert await clients[0].closed() == b""
         for client in clients[1:]:
             assert (await client.request(raw)).status == 200
         await serving(it, 3)
         assert owners[0] not in processes(it)
         after = await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}')
-        assert after > before  # what the dead one had counted when it was last asked is not lost
+        assert after > before  # the last known counts of the dead worker stay in the sum
 
 
-async def test_sigterm_ends_all_after_what_is_in_flight(tmp_path: Path) -> None:
+async def test_sigterm_ends_all_workers_after_their_requests_in_flight(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         answering = asyncio.Event()
 
@@ -268,7 +268,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_without_the_process_that_forks_all_end_for_one_reason(tmp_path: Path) -> None:
+async def test_all_workers_end_when_the_forking_process_dies(tmp_path: Path) -> None:
     async with workers(tmp_path) as it:
         [forker] = children(it.process.pid)
         pids = processes(it)
@@ -280,7 +280,7 @@ async def test_without_the_process_that_forks_all_end_for_one_reason(tmp_path: P
                 await asyncio.sleep(0.01)
 
 
-async def test_a_worker_is_replaced_also_while_the_process_that_forks_is_stopped(tmp_path: Path) -> None:
+async def test_a_worker_is_replaced_while_the_forking_process_is_stopped(tmp_path: Path) -> None:
     async with workers(tmp_path) as it, each(it) as clients:
         [forker] = children(it.process.pid)
         killed = await owner(it, clients[0])
@@ -320,7 +320,7 @@ async def test_a_change_that_a_worker_missed_fails_and_reaches_the_next_worker(t
                 assert (await client.request(it.good())).json()["code"] == "token_revoked"
 
 
-async def test_only_the_supervisor_may_speak_to_a_worker(tmp_path: Path) -> None:
+async def test_a_worker_refuses_commands_of_other_processes(tmp_path: Path) -> None:
     async with workers(tmp_path) as it:
         lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
         inodes = {_link(path) for path in Path(f"/proc/{processes(it)[0]}/fd").iterdir()}
@@ -339,7 +339,7 @@ async def test_only_the_supervisor_may_speak_to_a_worker(tmp_path: Path) -> None
         assert (await it.admin("POST", "/worker/finish", {})).status == 404
 
 
-async def test_a_worker_that_comes_during_an_outage_of_the_issuer_begins_with_the_snapshot(tmp_path: Path) -> None:
+async def test_a_worker_started_during_an_outage_begins_with_the_snapshot(tmp_path: Path) -> None:
     async with workers(tmp_path, jwks_snapshot_dir=str(tmp_path)) as it:
         it.issuer.on_jwks = Answer(500)
         os.kill(processes(it)[0], signal.SIGKILL)
@@ -392,7 +392,7 @@ async def test_a_hundred_reloads_of_two_workers_lose_no_request(tmp_path: Path) 
         assert await it.metric('jwt_sidecar_worker_replacements_total{why="died"}') == 0
 
 
-async def test_workers_that_can_write_nowhere_serve_all_the_same(tmp_path: Path) -> None:
+async def test_workers_serve_on_a_full_disk(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         settings = {"workers": 2, "jwks_snapshot_dir": str(tmp_path)}
@@ -409,7 +409,7 @@ async def test_workers_that_can_write_nowhere_serve_all_the_same(tmp_path: Path)
         assert await it.ended() == 0
 
 
-async def test_workers_whose_clients_take_all_descriptors_are_not_replaced(tmp_path: Path) -> None:
+async def test_workers_at_their_limit_of_descriptors_are_not_replaced(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         file.write_text(json.dumps(configuration(issuer, backend) | {"workers": 2}))

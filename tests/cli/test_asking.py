@@ -46,7 +46,7 @@ async def test_status_prints_the_process_its_problems_and_its_traffic(capsys: Sa
         assert "BAD  25 requests in the last minute refused: token_missing, on (default)." in said
 
 
-def test_status_prints_since_when_a_problem_lasts_and_what_changed_before_it() -> None:
+def test_status_prints_the_beginning_of_a_problem_and_the_change_before_it() -> None:
     change = {"at": "2026-01-01T12:00:00.000Z", "text": "the configuration 1a2b is now in use"}
     problem = {"level": "bad", "what": "refusals", "text": "5 requests refused.", "detail": None, "until": None}
     about = dict.fromkeys(("version", "pid", "listens", "health", "admin"), "")
@@ -94,7 +94,7 @@ async def test_report_prints_the_rules_that_are_safe_to_enforce(capsys: Said) ->
         assert lines[-1] == "not safe to enforce yet"
 
 
-async def test_report_begins_anew_with_a_new_configuration(tmp_path: Path, capsys: Said) -> None:
+async def test_report_counts_from_zero_after_a_reload(tmp_path: Path, capsys: Said) -> None:
     file = tmp_path / "config.yaml"
     async with running(mode="report", file=file) as stack:
         await stack.fetch(request("GET", "/"))
@@ -104,7 +104,7 @@ async def test_report_begins_anew_with_a_new_configuration(tmp_path: Path, capsy
         assert "too few to know: 0 requests" in capsys.readouterr().out
 
 
-async def test_without_report_mode_there_is_nothing_to_report(stack: Stack, capsys: Said) -> None:
+async def test_report_succeeds_when_no_rule_is_in_report_mode(stack: Stack, capsys: Said) -> None:
     assert await run(stack, "report") == 0
     assert capsys.readouterr().out == "No rule is in report mode; all rules are enforced.\n"
 
@@ -115,7 +115,7 @@ async def stack() -> Any:
         yield stack
 
 
-async def test_probe_says_ready_by_its_exit_code(stack: Stack, capsys: Said) -> None:
+async def test_probe_exits_with_0_only_if_the_sidecar_is_ready(stack: Stack, capsys: Said) -> None:
     assert await run(stack, "probe") == 0
     stack.sidecar.live.drain.begin()
     assert [await run(stack, "probe"), await run(stack, "probe", "--live")] == [1, 0]
@@ -158,7 +158,7 @@ async def test_a_refusal_is_printed_by_its_request_id_with_its_remedy(stack: Sta
         ("--url=http://a/b --json '{}' -o /dev/null", ("POST", "/b", "a", ())),
     ],
 )
-def test_a_curl_line_is_read_as_it_is_pasted(line: str, told: Any) -> None:
+def test_a_curl_line_becomes_a_request(line: str, told: Any) -> None:
     assert of_curl(line) == Request(*told)
 
 
@@ -178,7 +178,7 @@ def test_an_invalid_curl_line_is_reported(line: str, why: str) -> None:
         of_curl(line)
 
 
-def test_a_url_is_a_get() -> None:
+def test_a_url_becomes_a_get_request() -> None:
     assert of_url("http://api.example/a") == Request("GET", "/a", "api.example", ())
     assert of_url("api.example").path == "/"
 
@@ -224,7 +224,7 @@ def test_shells_can_complete_the_commands(shell: str, capsys: Said) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
-async def test_a_taken_port_names_the_sidecar_that_has_it(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_with_the_sidecar_that_uses_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         settings = configuration(issuer, backend)

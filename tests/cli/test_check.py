@@ -68,7 +68,7 @@ def config(tmp_path: Path, *lines: str) -> Config:
 
 
 @pytest.mark.parametrize("name", FILES)
-async def test_a_file_that_cannot_be_used_is_a_problem(name: str, tmp_path: Path) -> None:
+async def test_check_reports_a_file_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     issuers, rest, expected = FILES[name]
     (tmp_path / "here").write_text("nothing of use")
     assert await problems_of(config(tmp_path, issuers, rest), online=False) == [
@@ -77,7 +77,7 @@ async def test_a_file_that_cannot_be_used_is_a_problem(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_not_here_was_not_looked_at(name: str, tmp_path: Path) -> None:
+def test_check_lists_missing_files_as_not_read(name: str, tmp_path: Path) -> None:
     issuers, rest, expected = FILES[name]
     missing = f"{expected.partition(':')[0]}: {tmp_path}/here"
     assert missing in unseen(config(tmp_path, issuers, rest))
@@ -85,26 +85,26 @@ def test_a_file_that_is_not_here_was_not_looked_at(name: str, tmp_path: Path) ->
     assert missing not in unseen(config(tmp_path, issuers, rest))
 
 
-async def test_a_file_whose_name_no_file_can_have_is_not_here(tmp_path: Path) -> None:
+async def test_a_file_with_an_impossible_name_counts_as_missing(tmp_path: Path) -> None:
     found = config(tmp_path, ISSUERS, UPSTREAM, f"denylist_file: {'x' * 5000}")
     assert await problems_of(found, online=False) == []
     assert unseen(found) == [f"denylist_file: {tmp_path}/{'x' * 5000}"]
 
 
 @pytest.mark.parametrize("name", FILES)
-async def test_a_file_that_is_not_here_may_be_mounted_later(name: str, tmp_path: Path) -> None:
+async def test_a_missing_file_is_no_problem_offline(name: str, tmp_path: Path) -> None:
     issuers, rest, _ = FILES[name]
     assert await problems_of(config(tmp_path, issuers, rest), online=False) == []
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - {"jwks_tls"}))  # its host would be asked for, too
-async def test_where_the_sidecar_runs_a_missing_file_is_a_problem(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"jwks_tls"}))  # online, the check would also ask its host
+async def test_a_missing_file_is_a_problem_online(name: str, tmp_path: Path) -> None:
     issuers, rest, expected = FILES[name]
     found = await problems_of(config(tmp_path, issuers, rest), online=True)
     assert [problem for problem in found if problem.startswith(expected.partition(" ")[0] + f" {tmp_path}/here: ")]
 
 
-async def test_a_signature_needs_its_secret_where_the_sidecar_runs(tmp_path: Path) -> None:
+async def test_a_missing_secret_of_a_signature_is_a_problem_online(tmp_path: Path) -> None:
     read = config(tmp_path, ISSUERS, UPSTREAM, "signature: {secret_file: none}")
     assert await problems_of(read, online=False) == []
     assert f"signature: {tmp_path}/none: cannot be read: No such file or directory" in await problems_of(
@@ -134,7 +134,7 @@ async def test_each_bad_file_of_the_gateway_is_reported_once(tmp_path: Path) -> 
     ]
 
 
-async def test_keys_in_the_configuration_itself_are_read(tmp_path: Path) -> None:
+async def test_inline_keys_are_checked(tmp_path: Path) -> None:
     assert await problems_of(config(tmp_path, ISSUERS, UPSTREAM), online=False) == []
     (problem,) = await problems_of(
         config(tmp_path, INLINE.replace("KEY", "{kty: OKP, crv: Ed25519, kid: a, x: AAAA}"), UPSTREAM), online=False
@@ -142,7 +142,7 @@ async def test_keys_in_the_configuration_itself_are_read(tmp_path: Path) -> None
     assert problem.startswith('issuers.idp: the key set has no usable key (key 0 (kid "a"): ')
 
 
-async def test_online_key_sets_are_fetched_and_backends_connected_to(tmp_path: Path) -> None:
+async def test_check_online_fetches_key_sets_and_connects_to_backends(tmp_path: Path) -> None:
     async with RawBackend() as backend, ScriptedIssuer() as issuer:
         issuers = f"issuers: {{idp: {{issuer: '{issuer.issuer}', audiences: any, jwks_uri: '{issuer.jwks_uri}'}}}}"
         read = config(tmp_path, issuers, f"upstream: {backend.url}")
@@ -157,7 +157,7 @@ async def test_online_key_sets_are_fetched_and_backends_connected_to(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["upstreams", "assertion"])
-def test_the_sidecar_does_not_start_with_it(name: str, tmp_path: Path) -> None:
+def test_the_sidecar_does_not_start_with_a_file_that_check_refuses(name: str, tmp_path: Path) -> None:
     issuers, rest, expected = FILES[name]
     (tmp_path / "here").write_text("nothing of use")
     with pytest.raises(CannotStart) as raised:
@@ -178,7 +178,7 @@ def test_an_invalid_pattern_is_reported_with_its_place(command: str, tmp_path: P
     assert ": routes.0.path_regex: '/id/[0-9]{99999999999}' " in ended.stderr
 
 
-def test_the_command_says_all_of_it(tmp_path: Path) -> None:
+def test_the_command_prints_all_problems(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("nothing of use")
     file = tmp_path / "config.yaml"
     file.write_text("\n".join((FILES["jwks_file"][0], UPSTREAM, "denylist_file: here")))

@@ -49,7 +49,7 @@ def test_a_signature_verifies_with_the_keys_jwk(alg: str) -> None:
     token = key.sign({"sub": "alice"}, {"typ": "at+jwt"})
     assert json.loads(tokens.parts(token)[0]) == {"alg": alg, "kid": key.kid, "typ": "at+jwt"}
     tokens.verify(token, key.jwk, alg)
-    if alg != "EdDSA":  # which python-jose does not know by itself
+    if alg != "EdDSA":  # python-jose has no EdDSA of its own
         assert jwt.decode(token, key.jwk, algorithms=[alg]) == {"sub": "alice"}
     with pytest.raises(InvalidSignature):
         tokens.verify(token, SigningKey.generate(alg).jwk, alg)
@@ -61,7 +61,7 @@ def test_the_kid_is_the_thumbprint_of_rfc_7638() -> None:
     assert SigningKey(Ed25519PrivateKey.from_private_bytes(seed)).kid == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-def test_no_signing_key_of_a_kind_that_is_not_offered() -> None:
+def test_an_unsupported_kind_of_signing_key_is_an_error() -> None:
     with pytest.raises(ValueError, match="HS256"):
         SigningKey.generate("HS256")
     with pytest.raises(ValueError, match="P-256"):
@@ -87,7 +87,7 @@ async def test_the_embedded_issuer_is_discovered_and_its_tokens_verify() -> None
             assert claims == expected
 
 
-def test_a_minted_token_may_have_expired() -> None:
+def test_the_embedded_issuer_can_mint_an_expired_token() -> None:
     claims = tokens.payload_of(Issuer("http://localhost:1").mint("EdDSA", -60))
     assert claims["iat"] <= claims["exp"] < time.time()
 
@@ -101,7 +101,7 @@ def test_a_minted_token_may_have_expired() -> None:
         ("GET", "/", 404),
     ],
 )
-async def test_the_embedded_issuer_refuses(method: str, target: str, status: int) -> None:
+async def test_the_embedded_issuer_refuses_invalid_requests(method: str, target: str, status: int) -> None:
     async with serving(answer_for([Issuer("http://localhost:1/")])) as address:
         assert (await fetch(address, request(method, target))).status == status
 
@@ -123,7 +123,7 @@ async def test_the_embedded_backend_shows_the_verified_claims() -> None:
         assert answer.json() == {"message": "Access granted", "user": None}
 
 
-async def test_the_embedded_backend_echoes_everything_else_as_received() -> None:
+async def test_the_embedded_backend_echoes_other_requests() -> None:
     async with serving(Backend().answer) as address:
         sent = request("POST", "/a%2Fb?q=1", headers=[("X-A", "1"), ("x-a", "2")], chunks=[b"x" * 3_000_000])
         answer = (await fetch(address, sent)).json()
@@ -136,7 +136,7 @@ async def test_the_embedded_backend_echoes_everything_else_as_received() -> None
 
 @asynccontextmanager
 async def free_ports(n: int) -> AsyncIterator[list[int]]:
-    """Ports that are nobody's until the end of the block, for a file that has to name them."""
+    """Ports that stay free until the end of the block, for a file that has to name them."""
     async with AsyncExitStack() as reserved:
         backends = [await reserved.enter_async_context(RawBackend()) for _ in range(n)]
         for backend in backends:
@@ -159,7 +159,7 @@ routes:
 """
 
 
-async def test_servers_on_loopback_are_embedded_and_the_rest_is_listed() -> None:
+async def test_servers_on_loopback_are_embedded_and_others_are_listed() -> None:
     async with free_ports(2) as (issuer, backend), embed(parse(file(issuer, backend))) as embedded:
         assert [line[2] for line in embedded.report] == [
             "near, embedded",
@@ -175,7 +175,7 @@ async def test_servers_on_loopback_are_embedded_and_the_rest_is_listed() -> None
         assert (await fetch(("127.0.0.1", backend), request())).json()["path"] == "/"
 
 
-async def test_a_program_that_already_listens_is_used() -> None:
+async def test_dev_uses_a_program_that_already_listens() -> None:
     async with RawBackend() as issuer, RawBackend() as backend:
         async with embed(parse(file(issuer.address[1], backend.address[1]))) as embedded:
             said = [line[2] for line in embedded.report if "another program listens" in line[2]]
@@ -202,7 +202,7 @@ async def dev(path: Path, text: str) -> AsyncIterator[asyncio.subprocess.Process
 
 
 async def paste(curl: str) -> Response:
-    """Send what a curl line would send."""
+    """Send the request of a curl line."""
     words = shlex.split(curl)
     assert words[:2] in (["curl", "-i"], ["curl", words[-1]])
     url = re.fullmatch(r"http://(127\.0\.0\.1):(\d+)(/.*)", words[-1])
@@ -240,7 +240,7 @@ async def test_the_printed_commands_do_what_their_titles_say(tmp_path: Path) -> 
         assert process.returncode == 0
 
 
-async def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
+async def test_dev_reports_a_port_in_use_with_one_line_and_exit_1(tmp_path: Path) -> None:
     async with (
         free_ports(2) as (issuer, backend),
         RawBackend() as other,
@@ -256,7 +256,7 @@ async def test_a_port_in_use_is_one_line_and_exit_1(tmp_path: Path) -> None:
     )
 
 
-async def test_an_issuer_whose_address_is_taken_is_why_there_is_no_token(tmp_path: Path) -> None:
+async def test_a_port_in_use_by_another_program_is_the_printed_reason_for_no_token(tmp_path: Path) -> None:
     async with (
         free_ports(1) as (backend,),
         RawBackend() as other,

@@ -35,7 +35,7 @@ async def drain(stack: Stack) -> None:
     assert (answer.status, answer.json()) == (200, {"draining": True, "in_flight": 0})
 
 
-async def test_a_drained_sidecar_is_not_ready_and_serves_on(stack: Stack) -> None:
+async def test_a_drained_sidecar_is_not_ready_and_still_serves(stack: Stack) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).get("connection") is None
         await drain(stack)
@@ -47,10 +47,10 @@ async def test_a_drained_sidecar_is_not_ready_and_serves_on(stack: Stack) -> Non
     for raw, status in ((stack.good(), 200), (request(), 401)):
         answer = await stack.fetch(raw)
         assert (answer.status, answer.get("connection")) == (status, "close")
-    await drain(stack)  # again: the same
+    await drain(stack)  # a second drain changes nothing
 
 
-async def test_a_reload_does_not_end_it(tmp_path: Path) -> None:
+async def test_a_reload_does_not_end_a_drain(tmp_path: Path) -> None:
     async with running(file=tmp_path / "config.yaml") as stack:
         await drain(stack)
         assert stack.sidecar.reload is not None
@@ -77,7 +77,9 @@ async def run(*arguments: str) -> int:
     return await asyncio.to_thread(main, ["drain", *arguments])
 
 
-async def test_the_command_asks_the_admin_listener(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_command_drains_and_undrains_over_the_admin_listener(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     host, port = stack.sidecar.admin_address
     assert await run("--admin", f"http://{host}:{port}") == 0
     said = capsys.readouterr()
@@ -91,7 +93,7 @@ async def test_the_command_asks_the_admin_listener(stack: Stack, capsys: pytest.
     assert (await stack.health("/readyz")).status == 200
 
 
-async def test_the_end_of_a_process_cannot_be_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_undrain_fails_while_the_process_stops(capsys: pytest.CaptureFixture[str]) -> None:
     async with running(timeouts={"drain_delay": "20s"}) as stack:
         ending = asyncio.create_task(stack.sidecar.drain())
         await asyncio.sleep(0)
@@ -103,7 +105,7 @@ async def test_the_end_of_a_process_cannot_be_taken_back(capsys: pytest.CaptureF
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")
 @pytest.mark.parametrize("now", ["{", None, '{"admin": {"listen": "127.0.0.1:1"}}'])
-async def test_a_running_sidecar_is_found_after_its_file_has_changed(
+async def test_the_command_finds_a_sidecar_whose_file_has_changed(
     now: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -163,7 +165,7 @@ async def test_an_invalid_url_is_a_usage_error(url: str, capsys: pytest.CaptureF
     assert capsys.readouterr().err.startswith(f"jwt-sidecar: {url} is not the URL of an admin listener")
 
 
-async def test_no_sidecar_and_another_program_are_failures(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_missing_sidecar_or_another_program_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     async with RawBackend() as backend:
         assert await run("--admin", backend.url) == 1
         backend.handler = send(b"not HTTP\r\n\r\n", close=True)
@@ -218,7 +220,7 @@ async def service() -> AsyncIterator[Service]:
 async def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
     """Two sidecars are replaced one after the other, the first with a preStop hook, the second without.
 
-    As in a Deployment, the new one is ready before the old one is told to go.
+    As in a Deployment, the new one is ready before the old one has to end.
     """
     file = tmp_path / "config.yaml"
     async with (

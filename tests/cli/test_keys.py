@@ -36,7 +36,7 @@ def ring(file: Path) -> KeyRing:
 # API keys
 
 
-def test_a_new_key_is_shown_once_and_opens(file: Path, capsys: Out) -> None:
+def test_a_new_key_is_printed_once_and_accepted(file: Path, capsys: Out) -> None:
     made = ["alice", "--scope", "read", "--scope", "write admin", "--claim", "tenant=acme", "--claim", 'roles=["a"]']
     assert keys("new", file, *made, "--claim", "level=5") == 0
     told = capsys.readouterr()
@@ -67,13 +67,13 @@ def test_the_list_shows_the_holders_of_keys_and_no_hash(file: Path, capsys: Out)
     assert not re.search("[0-9a-f]{64}", told)
 
 
-def test_a_key_may_be_for_so_many_days(file: Path) -> None:
+def test_a_key_can_expire_after_a_number_of_days(file: Path) -> None:
     keys("new", file, "alice", "--expires", "90d")
     ((entry, _),) = Entries.read(file.read_bytes()).values()
     assert abs(entry.expires - time.time() - 90 * 86_400) < 60
 
 
-def test_a_change_keeps_the_rest_of_the_file_its_mode_and_its_place(file: Path, tmp_path: Path) -> None:
+def test_a_change_keeps_the_other_entries_the_mode_and_the_link(file: Path, tmp_path: Path) -> None:
     keys("new", file, "alice", "--scope", "read", "--claim", "x={}")
     before = json.loads(file.read_text())["keys"]
     file.chmod(0o640)
@@ -85,7 +85,7 @@ def test_a_change_keeps_the_rest_of_the_file_its_mode_and_its_place(file: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.json", "link.json"]
 
 
-async def test_hands_that_change_it_at_once_lose_nothing(file: Path) -> None:
+async def test_concurrent_changes_lose_no_key(file: Path) -> None:
     async def add(name: str) -> int | None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sidecar", "keys", "new", str(file), name),
@@ -115,7 +115,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "problem"), REFUSED.values(), ids=REFUSED)
-def test_a_command_that_fails_changes_nothing(arguments: list[str], problem: str, file: Path, capsys: Out) -> None:
+def test_a_failing_command_changes_nothing(arguments: list[str], problem: str, file: Path, capsys: Out) -> None:
     assert keys(*(one.replace("F", str(file)) for one in arguments)) == 2
     assert capsys.readouterr().err.startswith(f"jwt-sidecar: {problem.replace('F', str(file), 1)}")
     assert list(file.parent.iterdir()) == []
@@ -124,14 +124,14 @@ def test_a_command_that_fails_changes_nothing(arguments: list[str], problem: str
 @pytest.mark.parametrize(
     "command", [["new", "F", "a"], ["disable", "F", "a"], ["rotate", "F"], ["withdraw", "F", "a"], ["list", "F"]]
 )
-def test_a_file_that_cannot_be_read_is_left_alone(command: list[str], file: Path, capsys: Out) -> None:
+def test_a_file_of_another_format_is_reported_and_kept(command: list[str], file: Path, capsys: Out) -> None:
     file.write_text("{}")
     assert keys(*(one.replace("F", str(file)) for one in command)) == 2
     assert capsys.readouterr().err.startswith(f"jwt-sidecar: {file}: has no list `keys`")
     assert file.read_text() == "{}"
 
 
-def test_one_kind_of_file_is_not_taken_for_the_other(tmp_path: Path, capsys: Out) -> None:
+def test_commands_for_one_kind_of_file_refuse_the_other_kind(tmp_path: Path, capsys: Out) -> None:
     api, signing = tmp_path / "api.json", tmp_path / "signing.json"
     keys("new", api, "alice")
     keys("rotate", signing)
@@ -147,7 +147,7 @@ def test_one_kind_of_file_is_not_taken_for_the_other(tmp_path: Path, capsys: Out
 
 
 def age(file: Path, seconds: float) -> None:
-    """Let the file have been written so long ago."""
+    """Make the file this much older."""
     moved = [
         timed._replace(**{name: getattr(timed, name) - seconds for name in ("publish_from", "sign_from", "retire_at")})
         for timed in ring(file).keys
@@ -156,14 +156,14 @@ def age(file: Path, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("alg", ["EdDSA", "RS256", "ES256"])
-def test_the_first_key_signs_at_once(file: Path, alg: str) -> None:
+def test_the_first_signing_key_signs_at_once(file: Path, alg: str) -> None:
     assert keys("rotate", file, "--algorithm", alg) == 0
     signer = ring(file).signer(alg, time.time())
     assert (signer.key.alg, signer.publish_from, signer.retire_at) == (alg, signer.sign_from, float("inf"))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_the_next_key_is_published_before_it_signs_and_the_last_one_after(file: Path) -> None:
+def test_a_rotation_publishes_the_next_key_early_and_keeps_the_last_one(file: Path) -> None:
     keys("rotate", file)
     keys("rotate", file, "--algorithm", "ES256")
     (first, other) = ring(file).keys
@@ -179,7 +179,7 @@ def test_the_next_key_is_published_before_it_signs_and_the_last_one_after(file: 
     assert {key.kid for key in ring(file).published(now)} == {one.key.kid, same.key.kid, second.key.kid}
 
 
-def test_a_rotation_that_comes_too_early_does_not_keep_old_keys_longer(file: Path) -> None:
+def test_an_early_rotation_does_not_extend_old_keys(file: Path) -> None:
     keys("rotate", file)
     age(file, 60)
     keys("rotate", file)
@@ -190,7 +190,7 @@ def test_a_rotation_that_comes_too_early_does_not_keep_old_keys_longer(file: Pat
     assert len(ring(file).keys) == 3
 
 
-def test_keys_that_have_retired_leave_the_file(file: Path) -> None:
+def test_a_rotation_removes_retired_keys_from_the_file(file: Path) -> None:
     keys("rotate", file)
     age(file, 60)
     keys("rotate", file, "--ahead", "0s", "--keep", "10s")
@@ -212,14 +212,14 @@ def test_an_immediate_rotation_replaces_a_planned_one(file: Path) -> None:
     assert ring(file).signer("EdDSA", new.sign_from).key.kid == new.key.kid
 
 
-def test_two_rotations_within_a_second_are_one_after_the_other(file: Path) -> None:
+def test_two_rotations_within_a_second_take_effect_one_after_the_other(file: Path) -> None:
     keys("rotate", file)
     keys("rotate", file, "--ahead", "0s")
     first, second = ring(file).keys
     assert first.sign_from < second.sign_from <= first.sign_from + 2
 
 
-def test_a_key_is_withdrawn_at_once(file: Path) -> None:
+def test_withdraw_removes_a_key_at_once(file: Path) -> None:
     keys("rotate", file)
     keys("rotate", file)
     first, second = ring(file).keys

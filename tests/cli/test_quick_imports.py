@@ -24,7 +24,7 @@ print(_SSL_CONTEXT_VERIFIED.cert_store_stats()["x509"])
 
 
 async def output(*arguments: str, **environ: str) -> tuple[int | None, str]:
-    """The exit code of another Python, and what it has said."""
+    """The exit code and the output of another Python."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=pipe, stderr=asyncio.subprocess.STDOUT, env=os.environ | environ
@@ -40,7 +40,7 @@ def ca_file(tmp_path: Path) -> str:
     return str(file)
 
 
-async def test_aiohttp_reads_no_authorities_when_it_is_imported(ca_file: str) -> None:
+async def test_importing_aiohttp_loads_no_certificate_authorities(ca_file: str) -> None:
     assert await output("-c", AUTHORITIES_OF_AIOHTTP, SSL_CERT_FILE=ca_file) == (0, "0\n")
 
 
@@ -49,7 +49,7 @@ async def test_modules_for_metrics_and_traces_are_not_imported_to_serve() -> Non
     assert await output("-c", f"import sys, sidecar.app.server; print({unneeded})") == (0, "set()\n")
 
 
-async def test_the_authorities_of_the_system_vouch_for_issuers(tmp_path: Path, ca_file: str) -> None:
+async def test_certificates_of_issuers_are_verified_with_the_systems_authorities(tmp_path: Path, ca_file: str) -> None:
     async with ScriptedIssuer(algs=["EdDSA"], tls=True) as issuer, RawBackend() as backend:
         config = tmp_path / "config.yaml"
         config.write_text(
@@ -77,8 +77,8 @@ asyncio.run(fetch())
 """
 
 
-async def test_the_authorities_of_the_system_vouch_for_an_egress_proxy(ca_file: str) -> None:
-    """Also where the keys themselves come by plain http."""
+async def test_the_certificate_of_an_egress_proxy_is_verified_with_the_systems_authorities(ca_file: str) -> None:
+    """It also holds for keys over plain http."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -92,7 +92,7 @@ async def test_the_authorities_of_the_system_vouch_for_an_egress_proxy(ca_file: 
         assert await output("-c", KEYS_THROUGH_A_PROXY, **environ) == (0, "{'keys': []}\n")
 
 
-def test_the_environment_and_the_collector_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_imports_restores_the_environment_and_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/ca.pem")
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     before = dict(os.environ)

@@ -9,7 +9,7 @@ from tests.peers.clock import HandClock, in_its_time
 
 
 class Egg:
-    """Something with a deadline; `boiled` counts how often it was told that it has passed."""
+    """An object with a deadline; `boiled` counts how often it expired."""
 
     def __init__(self, deadline: float = NEVER) -> None:
         self.deadline = deadline
@@ -74,7 +74,7 @@ def test_an_expiry_may_extend_another_deadline(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_they_are_looked_at_every_tick(clock: HandClock) -> None:
+async def test_deadlines_are_checked_every_tick(clock: HandClock) -> None:
     deadlines, egg = Deadlines(clock, tick_s=0.25), Egg(clock.monotonic() + 10)
     deadlines.watched.add(egg)
     watching = asyncio.create_task(deadlines.watch())
