@@ -40,15 +40,15 @@ def issuer(**over: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_the_changed_keys_are_named(over: dict[str, Any], told: str) -> None:
+def test_a_reload_names_the_changed_keys(over: dict[str, Any], told: str) -> None:
     assert changed_keys(config(), config(**over)) == told
 
 
-def test_a_key_on_another_line_has_not_changed() -> None:
+def test_moving_a_key_to_another_line_is_no_change() -> None:
     assert changed_keys(config(), parse("\n\n# a comment\n" + json.dumps(FILE, indent=2))) == "no key"
 
 
-def test_a_path_is_one_short_printable_text() -> None:
+def test_a_changed_key_is_named_by_a_short_printable_path() -> None:
     routes = [{"path": "/a", "require": {"claims": {"x\n" * 100: {"equals": "secret"}}}}]
     other = [{"path": "/a", "require": {"claims": {"x\n" * 100: {"equals": "other"}}}}]
     told = changed_keys(config(routes=routes), config(routes=other))

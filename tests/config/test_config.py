@@ -34,7 +34,7 @@ def file(text: str) -> Config:
 # Accepted files and their meaning.
 
 
-def test_a_file_is_known_by_its_digest(tmp_path: Path) -> None:
+def test_a_configuration_has_the_digest_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(EXAMPLE.read_bytes())
     digest = load(path, {}).digest
@@ -123,7 +123,7 @@ def test_listen_is_host_and_port(text: str, address: Address) -> None:
     assert str(address) == text.strip("'")
 
 
-def test_listen_takes_several_addresses_and_one_spelling_of_each() -> None:
+def test_listen_accepts_several_addresses_and_normalizes_them() -> None:
     config = file("listen: ['127.0.0.1:80', '[0:0::0]:81']")
     assert [str(address) for address in config.listen] == ["127.0.0.1:80", "[::]:81"]
 
@@ -131,7 +131,7 @@ def test_listen_takes_several_addresses_and_one_spelling_of_each() -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.2:1"), ("0.0.0.0:1", "[::1]:1")]
 )
-def test_listeners_that_can_both_be_bound_are_accepted(one: str, other: str) -> None:
+def test_two_listeners_at_different_addresses_are_accepted(one: str, other: str) -> None:
     config = file(f"listen: '{one}'\nadmin: {{listen: '{other}'}}")
     assert (str(config.listen[0]), str(config.admin.listen)) == (one, other)
 
@@ -168,13 +168,13 @@ def test_one_upstream_is_for_requests_without_a_route(text: str, names: list[str
     assert config.default_upstream == default
 
 
-def test_upstreams_of_one_file_are_not_those_of_the_next() -> None:
+def test_the_upstreams_of_one_file_do_not_appear_in_the_next() -> None:
     parse(ISSUERS + UPSTREAM)
     assert list(parse(ISSUERS + "upstreams: {a: {url: 'http://a'}}").upstreams) == ["a"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.9.9.9:80", "[::1]:80"])
-def test_keys_may_come_over_plain_http_from_this_host(host: str) -> None:
+def test_keys_may_be_fetched_over_plain_http_from_loopback(host: str) -> None:
     text = f"issuers: {{a: {{issuer: x, jwks_uri: 'http://{host}/keys', audiences: any}}}}\n{UPSTREAM}"
     assert parse(text).issuers["a"].jwks_uri == f"http://{host}/keys"
 
@@ -184,12 +184,12 @@ def test_the_url_of_keys_may_have_a_query() -> None:
     assert parse(text).issuers["a"].jwks_uri == "https://a/keys?b"
 
 
-def test_keys_may_come_over_plain_http_when_the_file_says_so() -> None:
+def test_keys_may_be_fetched_over_plain_http_with_allow_http() -> None:
     issuer = parse(f"issuers: {{a: {{issuer: http://a/, audiences: any, allow_http: true}}}}\n{UPSTREAM}").issuers["a"]
     assert issuer.allow_http
 
 
-def test_the_word_any_switches_the_audience_check_off() -> None:
+def test_audiences_any_disables_the_audience_check() -> None:
     assert parse(f"issuers: {{a: {{issuer: https://a/, audiences: any}}}}\n{UPSTREAM}").issuers["a"].audiences is None
 
 
@@ -213,11 +213,11 @@ def test_a_key_file_is_relative_to_the_directory_of_the_configuration(tmp_path: 
         ("[kubernetes.io, 'a\\b']", ("kubernetes.io", "a\\b")),
     ],
 )
-def test_a_claim_path_is_its_keys(text: str, path: tuple[str, ...]) -> None:
+def test_a_claim_path_is_read_as_a_list_of_keys(text: str, path: tuple[str, ...]) -> None:
     assert file(f"identity_headers: {{A: {text}}}").identity_headers == {"A": path}
 
 
-def test_other_scalars() -> None:
+def test_off_auto_and_networks_are_converted() -> None:
     config = file(
         "claims_header: off\naccess_log: off\nworkers: auto\nidentity_headers: {}\ntrusted_proxies: [10.0.0.0/8, '::1']"
     )
@@ -235,11 +235,11 @@ def test_scalars_that_only_yaml_1_1_converts_are_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "number"), [("0x10", 16), ("0o17", 15), ("+5", 5), ("5", 5)])
-def test_whole_numbers_of_yaml_1_2(text: str, number: int) -> None:
+def test_whole_numbers_are_read_as_in_yaml_1_2(text: str, number: int) -> None:
     assert file(f"limits: {{headers: {text}}}").limits.headers == number
 
 
-def test_variables_are_replaced_in_values_and_then_typed() -> None:
+def test_variables_are_replaced_before_a_value_gets_its_type() -> None:
     environ = {"N": "5", "BOOL": "true", "REALM": "a: [b]", "EMPTY": "", "PORT": "81"}
     config = parse(
         f"""{ISSUERS}{UPSTREAM}
@@ -259,7 +259,7 @@ listen: "127.0.0.1:${{PORT}}"
     assert config.listen[0].port == 81
 
 
-def test_the_structs_are_frozen() -> None:
+def test_a_configuration_is_immutable() -> None:
     config = file("")
     with pytest.raises(ValueError, match="frozen"):
         config.realm = "x"  # type: ignore[misc]
@@ -277,7 +277,7 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}: cannot be read: {text}"
 
 
-def test_a_file_that_meets_a_bug_is_a_problem_too(tmp_path: Path) -> None:
+def test_a_bug_in_reading_the_file_is_reported_as_a_problem(tmp_path: Path) -> None:
     class Faulty(dict[str, str]):
         def __contains__(self, _: object) -> bool:
             raise RecursionError("secret")
@@ -299,13 +299,13 @@ def test_a_file_that_is_not_utf_8_is_a_problem(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}:2:4: this byte is not UTF-8 text"
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_windows_line_endings_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + (ISSUERS + UPSTREAM).replace("\n", "\r\n").encode())
     assert load(str(path), environ={}).default_upstream == "default"
 
 
-def test_problems_are_values_in_the_order_of_the_lines() -> None:
+def test_problems_have_their_place_and_the_order_of_the_lines() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(f"zzz: 1\n{ISSUERS}{UPSTREAM}realm: 5\n", source="x/y.yaml")
     assert [(p.source, p.line, p.column, p.path) for p in caught.value.problems] == [
@@ -314,12 +314,12 @@ def test_problems_are_values_in_the_order_of_the_lines() -> None:
     ]
 
 
-def test_the_published_schema_is_that_of_the_code() -> None:
+def test_the_published_schema_equals_the_schema_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == json_schema(), "python -m docs.reference"
     assert SCHEMA.read_text() == json.dumps(json_schema(), indent=2) + "\n"
 
 
-def test_the_reference_is_that_of_the_schema() -> None:
+def test_the_reference_is_generated_from_the_schema() -> None:
     page = ROOT / "docs" / "reference" / "configuration.md"
     cure = "python -m docs.reference"
     assert page.read_text() == reference(json_schema()) + "\n", cure
@@ -329,7 +329,7 @@ def test_the_reference_is_that_of_the_schema() -> None:
     assert len(titles) == len(anchors) == len(json_schema()["$defs"])
 
 
-def test_the_reference_of_the_command_line_is_that_of_its_parser() -> None:
+def test_the_reference_of_the_command_line_is_generated_from_its_parser() -> None:
     assert (ROOT / "docs" / "reference" / "cli.md").read_text() == command_line(), "python -m docs.reference"
 
 
@@ -388,7 +388,7 @@ def test_the_example_shows_every_key_with_its_default(section: str, key: str, en
         assert place[key] == entry["default"]
 
 
-# Nothing but Config or ConfigError comes of any text.
+# Any text becomes Config or ConfigError.
 
 KEYS = st.sampled_from(sorted({key for _, key, _ in keys_of_the_schema()} | {"default", "zuplo", "X-A"}))
 SCALARS = st.one_of(
@@ -412,17 +412,17 @@ def only_config_errors(text: str) -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_configuration_or_has_problems(text: str) -> None:
+def test_any_text_becomes_a_configuration_or_problems(text: str) -> None:
     only_config_errors(text)
 
 
 @given(st.dictionaries(KEYS, TREES, max_size=5))
-def test_any_tree_is_a_configuration_or_has_problems(tree: dict[str, object]) -> None:
+def test_any_yaml_tree_becomes_a_configuration_or_problems(tree: dict[str, object]) -> None:
     only_config_errors(yaml.dump(tree, allow_unicode=True))
 
 
 @given(st.data())
-def test_any_change_of_a_good_file_is_a_configuration_or_has_problems(data: st.DataObject) -> None:
+def test_any_change_of_a_good_file_becomes_a_configuration_or_problems(data: st.DataObject) -> None:
     text = (
         f"{ISSUERS}{UPSTREAM}routes:\n- {{path: /a, auth: none}}\n- path: /b/*\n  require: {{scopes: [x]}}\nworkers: 5"
     )

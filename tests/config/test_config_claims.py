@@ -21,10 +21,10 @@ def required(text: str) -> Any:
     return route.require
 
 
-# Accepted files and their meaning
+# Accepted settings
 
 
-def test_the_defaults_of_an_issuer() -> None:
+def test_an_issuer_has_its_default_rules() -> None:
     a = issuer("")
     assert (a.audience_match, a.audience_claims, a.max_token_lifetime_s) == ("any", ("aud",), None)
     assert (a.required_claims, a.reject_claims, a.subjects) == ((), (), None)
@@ -49,7 +49,7 @@ def test_an_issuer_has_the_values_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("kind", ["scopes", "roles"])
-def test_a_list_of_scopes_or_roles_means_all_of_them(kind: str) -> None:
+def test_a_list_of_scopes_or_roles_requires_all_of_them(kind: str) -> None:
     demand = getattr(required(f"{kind}: [a, b]"), kind)
     assert (demand.all, demand.any) == (("a", "b"), ())
     demand = getattr(required(f"{kind}: {{any: [a, b], all: [c]}}"), kind)
@@ -58,7 +58,7 @@ def test_a_list_of_scopes_or_roles_means_all_of_them(kind: str) -> None:
     assert (demand.all, demand.any) == ((), ())
 
 
-def test_claims_are_their_paths_and_operators() -> None:
+def test_conditions_on_claims_are_read_by_path_and_operator() -> None:
     require = required(
         "claims: {tenant: {equals: acme}, realm_access.roles: {any: [admin], not: {contains: 5}}, "
         "a\\.b: {in: [1, 1.5, true, x], prefix: y, exists: true}}"
@@ -71,13 +71,13 @@ def test_claims_are_their_paths_and_operators() -> None:
     assert required("claims: {a: {exists: false}}").claims[("a",)].operators() == {"exists": False}
 
 
-def test_a_route_knows_its_line() -> None:
+def test_a_route_holds_its_line_in_the_file() -> None:
     config: Config = parse(f"{ISSUER}\n{UPSTREAM}routes:\n- path: /a\n\n- {{path: /b}}\n", environ={})
     assert [route.line for route in config.routes] == [8, 10]
     assert Route(path="/a").line == 0
 
 
-# Refused files
+# Refused settings
 
 IS_EMPTY = "is empty, which could mean all or none; add at least one of:"
 OPERATORS = "all, any, contains, equals, exists, in, not, prefix"
@@ -168,16 +168,16 @@ REQUIRE = [
 
 
 @pytest.mark.parametrize(("text", "expected"), IN_AN_ISSUER)
-def test_refused_rules_of_an_issuer(text: str, expected: list[str]) -> None:
+def test_an_invalid_rule_of_an_issuer_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUER}{text}\n{UPSTREAM}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), REQUIRE)
-def test_refused_demands_of_a_route(text: str, expected: list[str]) -> None:
+def test_an_invalid_requirement_of_a_route_is_reported(text: str, expected: list[str]) -> None:
     assert problems(ROUTE + text) == expected
 
 
-def test_an_audience_that_is_not_looked_at_cannot_be_looked_for() -> None:
+def test_settings_of_the_audience_contradict_audiences_any() -> None:
     text = ISSUER.replace("[x]", "any") + "audience_match: all\n  audience_claims: [azp]\n" + UPSTREAM
     assert problems(text) == [
         f"5:19: issuers.a.audience_match: {NO_AUDIENCE}",
@@ -185,7 +185,7 @@ def test_an_audience_that_is_not_looked_at_cannot_be_looked_for() -> None:
     ]
 
 
-def test_the_line_of_a_route_is_not_a_key() -> None:
+def test_line_is_not_a_key_of_a_route() -> None:
     text = f"{ISSUER}\n{UPSTREAM}routes: [{{path: /a, line: 5}}]"
     assert len(problems(text)) == 1
     assert problems(text)[0].startswith("7:21: routes.0.line: unknown key;")

@@ -31,7 +31,7 @@ ORIGIN = "3:18: cors.origins.0:"
         "with the visitor's cookies; name the origins instead of *"]),
     ],
 )  # fmt: skip
-def test_refused_origins(text: str, expected: list[str]) -> None:
+def test_an_invalid_cors_setting_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{REST}cors: {text}") == expected
 
 
@@ -46,7 +46,7 @@ def test_refused_origins(text: str, expected: list[str]) -> None:
         "*",
     ],
 )
-def test_origins_as_browsers_write_them(origin: str) -> None:
+def test_origins_of_browsers_are_accepted(origin: str) -> None:
     config = parse(f"{REST}cors: {{origins: ['{origin}']}}", environ={})
     assert config.cors is not None
     assert (config.cors.origins, config.cors.credentials, config.cors.max_age_s) == ((origin,), False, 600.0)

@@ -66,7 +66,7 @@ def test_contradictory_settings_are_refused(text: str, expected: list[str]) -> N
     assert found == [line.partition(" ")[2] for line in expected]
 
 
-def test_keys_take_the_place_of_issuers() -> None:
+def test_api_keys_need_no_issuer() -> None:
     config = parse(f"{KEYS}{UPSTREAM}routes: [{{path: /*, auth: api_key}}]")
     assert config.api_keys is not None
     assert (config.issuers, config.api_keys.header, config.api_keys.scheme) == ({}, "Authorization", "Bearer")
@@ -83,13 +83,13 @@ def test_the_scheme_follows_the_header(said: str, scheme: str) -> None:
     assert config.api_keys.scheme == scheme
 
 
-def test_a_minted_token_is_short_and_carries_all_claims() -> None:
+def test_minted_tokens_last_300_s_and_have_all_claims_by_default() -> None:
     token = parse(f"{ISSUERS}{SIGNING}{MINTED}").upstreams["a"].token
     assert token is not None
     assert (token.audience, token.ttl_s, token.algorithm, token.claims) == ("x", 300.0, "EdDSA", None)
 
 
-def test_claims_may_be_chosen_by_their_path() -> None:
+def test_claims_of_a_minted_token_are_chosen_by_path() -> None:
     token = (
         parse(f"{ISSUERS}{SIGNING}{MINTED.replace('x}', 'x, claims: {roles: realm_access.roles}}')}")
         .upstreams["a"]

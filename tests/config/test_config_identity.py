@@ -117,21 +117,21 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TOKEN_FROM)
-def test_refused_places_of_tokens(text: str, expected: list[str]) -> None:
+def test_an_invalid_place_of_tokens_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}token_from: {text}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), MORE_ABOUT_A_HEADER)
-def test_refused_contents_of_identity_headers(text: str, expected: list[str]) -> None:
+def test_an_invalid_content_of_identity_headers_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}identity_headers: {{A: {text}}}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), TOLD)
-def test_refused_ways_to_tell_the_backend(text: str, expected: list[str]) -> None:
+def test_an_invalid_assertion_or_signature_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}{text}") == expected
 
 
-def test_a_secret_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+def test_a_secret_under_32_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret\n")
     (problem,) = problems(f"{ISSUERS}{UPSTREAM}signature: {{secret_file: {tmp_path}/secret}}")
     assert problem == "3:26: signature.secret_file: holds a secret of 6 bytes; use at least 32"
@@ -147,12 +147,12 @@ def test_the_assertion_and_the_signature_have_every_default() -> None:
     assert (signature.header, signature.secret_file) == ("X-JWT-Signature", Path("/etc/x"))
 
 
-def test_workers_may_share_a_key_file() -> None:
+def test_an_assertion_with_a_key_file_may_have_several_workers() -> None:
     config = parse(f"{ISSUERS}{UPSTREAM}assertion: {{audience: b, key_file: x}}\nworkers: 2")
     assert config.assertion is not None
 
 
-def test_by_default_there_is_neither_and_names_with_underscores_are_dropped() -> None:
+def test_by_default_there_is_no_assertion_and_no_signature() -> None:
     config = parse(ISSUERS + UPSTREAM)
     assert (config.assertion, config.signature) == (None, None)
     assert (config.encoding, config.underscore_headers) == ("percent", "drop")

@@ -117,7 +117,7 @@ def test_a_preset_fills_in_missing_keys(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_made_of_keys_that_an_issuer_has(name: str) -> None:
+def test_a_preset_sets_only_keys_of_an_issuer(name: str) -> None:
     known = PRESETS[name]
     for keys in (known.keys, known.fetch, *known.given.values()):
         assert keys.keys() <= Issuer.keys()
@@ -133,7 +133,7 @@ def test_the_file_wins_over_the_preset(name: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["jwks_uri: https://keys.example/", "jwks_file: keys.json"])
-def test_the_credentials_of_a_preset_are_for_its_own_place_of_keys(source: str) -> None:
+def test_credentials_of_a_preset_are_only_sent_to_its_own_url(source: str) -> None:
     found = preset("kubernetes", "https://kubernetes.default.svc", f", {source}")
     assert (found.jwks_bearer_token_file, found.jwks_tls) == (None, None)
 
@@ -195,7 +195,7 @@ PRESET = f"is not a preset; one of: {', '.join(PRESETS)}"
         case("list as preset", "preset: [zuplo]", "5:3: issuers.a.preset: must be text, not a list"),
     ],
 )
-def test_a_preset_is_one_of_those_that_are_known(keys: str, expected: list[str]) -> None:
+def test_an_unknown_preset_is_reported(keys: str, expected: list[str]) -> None:
     assert problems(text_of(keys)) == expected
 
 
@@ -278,14 +278,14 @@ def test_a_preset_over_plain_http_must_be_allowed() -> None:
         ("secret_env: S", "secret_env"),
     ],
 )
-def test_where_the_keys_are(keys: str, source: str) -> None:
+def test_keys_from_names_the_source_of_the_keys(keys: str, source: str) -> None:
     found = issuer(keys, {"S": SECRET})
     assert found.keys_from == source
     assert found.fetched == (source in ("discovery", "jwks_uri"))
 
 
 @pytest.mark.parametrize("source", ["jwks_file: a", "jwks_inline: {keys: []}", "public_key_file: a", "secret_file: a"])
-def test_an_issuer_whose_keys_are_here_needs_no_url(source: str) -> None:
+def test_an_issuer_with_local_keys_needs_no_url(source: str) -> None:
     text = f"issuers: {{a: {{issuer: some-service, audiences: any, {source}}}}}\n{UPSTREAM}"
     assert parse(text).issuers["a"].issuer == "some-service"
 
@@ -299,7 +299,7 @@ WRITTEN = {
 @pytest.mark.parametrize(
     ("one", "other"), [(one, other) for n, one in enumerate(SOURCES) for other in SOURCES[n + 1 :]]
 )
-def test_two_places_of_keys_contradict_each_other(one: str, other: str) -> None:
+def test_two_sources_of_keys_contradict_each_other(one: str, other: str) -> None:
     said = problems(text_of(f"{one}: {WRITTEN[one]}\n  {other}: {WRITTEN[other]}"), {"S": SECRET})
     assert [text.split(": ", 1)[1] for text in said] == [f"issuers.a.{other}: contradicts {one}; keep one of the two"]
 
@@ -307,7 +307,7 @@ def test_two_places_of_keys_contradict_each_other(one: str, other: str) -> None:
 KEY = "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 
 
-def test_an_inline_key_set_is_kept_as_it_is() -> None:
+def test_an_inline_key_set_is_kept_unchanged() -> None:
     assert issuer(f"jwks_inline: {{keys: [{KEY}, kid: a}}]}}").jwks_inline == {
         "keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}]
     }
@@ -396,7 +396,7 @@ INSECURE = "lets an attacker on the way pose as the server; if you accept that, 
              "5:23: issuers.a.issuer_aliases.1: is also an iss of a (line 5); remove one of the two"),
     ],
 )  # fmt: skip
-def test_refused(keys: str, expected: list[str]) -> None:
+def test_an_invalid_source_of_keys_is_reported(keys: str, expected: list[str]) -> None:
     assert problems(text_of(keys), {"SHORT": SECRET[1:]}) == expected
 
 
@@ -415,13 +415,13 @@ def test_an_alias_belongs_to_one_issuer() -> None:
 # Secrets
 
 
-def test_an_issuer_with_a_secret_accepts_nothing_but_hmac() -> None:
+def test_an_issuer_with_a_secret_accepts_only_hmac() -> None:
     assert issuer("secret_env: S", {"S": SECRET}).algorithms == ("HS256", "HS384", "HS512")
     assert issuer("secret_env: S\n  algorithms: [HS256]", {"S": SECRET}).algorithms == ("HS256",)
     assert issuer("secret_env: S\n  preset: auth0", {"S": SECRET}).algorithms == ("HS256", "HS384", "HS512")
 
 
-def test_a_secret_is_shown_nowhere() -> None:
+def test_a_secret_does_not_appear_in_the_text_of_an_issuer() -> None:
     found = issuer("secret_env: S", {"S": SECRET})
     assert found.secret_env is not None
     assert found.secret_env.get_secret_value() == SECRET.encode()
@@ -446,7 +446,7 @@ def test_a_secret_is_shown_nowhere() -> None:
         ),
     ],
 )
-def test_a_secret_that_is_there_must_be_one(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_secret_file_with_a_weak_secret_or_a_public_key_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "secret").write_bytes(content)
     assert problems(text_of("secret_file: secret"), base=tmp_path) == [f"5:16: issuers.a.secret_file: {why}"]
 
@@ -457,14 +457,14 @@ def test_a_secret_of_32_bytes_is_enough(tmp_path: Path, content: bytes) -> None:
     assert issuer("secret_file: secret", base=tmp_path).secret_file == tmp_path / "secret"
 
 
-def test_a_secret_may_be_mounted_later(tmp_path: Path) -> None:
+def test_a_missing_secret_file_is_accepted(tmp_path: Path) -> None:
     assert issuer("secret_file: secret", base=tmp_path).keys_from == "secret_file"
 
 
 # TLS and headers
 
 
-def test_insecure_needs_the_environment_too() -> None:
+def test_insecure_skip_verify_needs_a_variable_of_the_environment() -> None:
     keys = "jwks_tls: {insecure_skip_verify: true}"
     found = issuer(keys, {"ALLOW_INSECURE": "1"}).jwks_tls
     assert found is not None
@@ -479,32 +479,32 @@ def test_ca_file_and_insecure_skip_verify_contradict_each_other() -> None:
     ]
 
 
-def test_files_of_tls_begin_at_the_configuration(tmp_path: Path) -> None:
+def test_files_of_tls_are_relative_to_the_configuration(tmp_path: Path) -> None:
     found = issuer("jwks_tls: {ca_file: ca, cert_file: c, key_file: /k, server_name: a.b}", base=tmp_path).jwks_tls
     assert found is not None
     assert (found.ca_file, found.cert_file, found.key_file) == (tmp_path / "ca", tmp_path / "c", Path("/k"))
     assert (found.server_name, found.insecure_skip_verify) == ("a.b", False)
 
 
-def test_headers_may_come_from_the_environment() -> None:
+def test_headers_of_a_fetch_can_hold_variables() -> None:
     headers = issuer('jwks_headers: {X-Api-Key: "${KEY}", Authorization: Basic abc=}', {"KEY": "a b"}).jwks_headers
     assert headers == {"X-Api-Key": "a b", "Authorization": "Basic abc="}
 
 
-def test_the_directory_of_snapshots_is_off_unless_named(tmp_path: Path) -> None:
+def test_snapshots_are_off_by_default_and_have_a_configured_directory(tmp_path: Path) -> None:
     assert parse(text_of("required: true")).jwks_snapshot_dir is None
     found = parse(text_of("required: true") + "jwks_snapshot_dir: keys\n", base=tmp_path)
     assert found.jwks_snapshot_dir == tmp_path / "keys"
 
 
-def test_a_template_needs_a_place_of_keys() -> None:
+def test_an_issuer_with_a_template_needs_a_source_of_keys() -> None:
     text = f"issuers: {{a: {{issuer: 'https://idp.example/{{tid}}/', audiences: any}}}}\n{UPSTREAM}"
     assert problems(text) == [
         "1:23: issuers.a.issuer: is a template for many issuers, so keys cannot be discovered; add jwks_uri or jwks_file"
     ]
 
 
-def test_one_of_several_issuers_cannot_be_assumed() -> None:
+def test_assume_issuer_needs_a_file_with_one_issuer() -> None:
     text = f"""issuers:
   a: {{issuer: https://a/, audiences: any, assume_issuer: true}}
   b: {{issuer: https://b/, audiences: any}}

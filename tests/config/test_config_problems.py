@@ -26,7 +26,7 @@ def problems(text: str, environ: dict[str, str] | None = None) -> list[str]:
 
 
 def case(name: str, text: str, *expected: str) -> Any:
-    """A file, or the part of one, and all that is said of it."""
+    """A file, or a part of one, and all its problems."""
     return pytest.param(text, list(expected), id=name)
 
 
@@ -484,44 +484,44 @@ def test_invalid_yaml_is_one_problem_at_its_place(text: str, expected: list[str]
 
 
 @pytest.mark.parametrize(("text", "expected"), [*STRICTER_THAN_YAML, *IN_THE_FILE])
-def test_refused_in_the_file(text: str, expected: list[str]) -> None:
+def test_an_invalid_setting_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}{text}\n") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), IDENTITY_HEADERS)
-def test_refused_identity_headers(text: str, expected: list[str]) -> None:
+def test_an_invalid_identity_header_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}identity_headers: {{{text}}}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), IN_AN_ISSUER)
-def test_refused_issuers(text: str, expected: list[str]) -> None:
+def test_an_invalid_issuer_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"issuers:\n a:\n  {text}\n{UPSTREAM}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), KEYS_OF_AN_ISSUER)
-def test_refused_keys_of_an_issuer(text: str, expected: list[str]) -> None:
+def test_an_invalid_key_of_an_issuer_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"issuers:\n a:\n  issuer: https://a/\n  audiences: any\n  {text}\n{UPSTREAM}") == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), ISSUERS_AND_UPSTREAMS)
-def test_refused_sets_of_issuers_and_upstreams(text: str, expected: list[str]) -> None:
+def test_an_invalid_set_of_issuers_or_upstreams_is_reported(text: str, expected: list[str]) -> None:
     assert problems(text) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), ROUTES)
-def test_refused_routes(text: str, expected: list[str]) -> None:
+def test_an_invalid_route_is_reported(text: str, expected: list[str]) -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}routes:\n- {text}") == expected
 
 
 @pytest.mark.parametrize(("rules", "hiding"), HIDDEN)
-def test_a_route_that_earlier_ones_hide_is_refused(rules: list[tuple[str, ...]], hiding: str) -> None:
+def test_a_route_hidden_by_earlier_routes_is_refused(rules: list[tuple[str, ...]], hiding: str) -> None:
     number = len(rules) - 1
     text = f"is never reached: {hiding} matches all of its requests first; move it up or remove it"
     assert problems(f"{ISSUERS}{UPSTREAM}{routes(rules)}") == [f"{number + 4}:10: routes.{number}.path: {text}"]
 
 
 @pytest.mark.parametrize("rules", SEEN)
-def test_a_route_that_any_request_reaches_is_accepted(rules: list[tuple[str, ...]]) -> None:
+def test_a_route_that_some_request_reaches_is_accepted(rules: list[tuple[str, ...]]) -> None:
     assert len(parse(ISSUERS + UPSTREAM + routes(rules)).routes) == len(rules)
 
 
@@ -532,7 +532,7 @@ def test_a_route_that_any_request_reaches_is_accepted(rules: list[tuple[str, ...
         ([["a"], ["b"]], False), ([["a"], None], False),
     ],
 )  # fmt: skip
-def test_a_rule_is_hidden_by_one_for_all_of_its_hosts(hosts: list[list[str] | None], hidden: bool) -> None:
+def test_a_rule_is_hidden_by_an_earlier_rule_for_all_of_its_hosts(hosts: list[list[str] | None], hidden: bool) -> None:
     rules = [f"- {{path: /x{', hosts: ' + str(names) if names else ''}}}" for names in hosts]
     text = ISSUERS + UPSTREAM + "\n".join(["routes:", *rules])
     if hidden:
@@ -541,7 +541,7 @@ def test_a_rule_is_hidden_by_one_for_all_of_its_hosts(hosts: list[list[str] | No
         assert len(parse(text).routes) == 2
 
 
-def test_twice_as_many_rules_take_little_more_than_twice_as_long() -> None:
+def test_the_search_for_hidden_rules_takes_linear_time() -> None:
     def fastest(number: int) -> float:
         no_file: Any = None
         made = [(Section(no_file, ("routes", one)), Route(path=f"/a/b{one}/*")) for one in range(number)]
@@ -550,7 +550,7 @@ def test_twice_as_many_rules_take_little_more_than_twice_as_long() -> None:
     assert fastest(4000) < 12 * fastest(1000)
 
 
-def test_all_problems_are_reported_together_also_between_the_other_keys() -> None:
+def test_all_problems_are_reported_together() -> None:
     text = """\
 issuers:
   a:
@@ -617,7 +617,7 @@ def test_an_invalid_key_causes_no_further_problem() -> None:
     ]  # fmt: skip
 
 
-def test_unknown_names_are_not_looked_for_among_issuers_and_upstreams_that_could_not_be_read() -> None:
+def test_unreadable_issuers_and_upstreams_cause_no_problem_of_their_users() -> None:
     text = "issuers: 5\nupstreams: 6\nroutes: [{path: /a, issuers: [b], upstream: c}]"
     assert [problem.split(": ")[1] for problem in problems(text)] == ["issuers", "upstreams"]
 
@@ -631,7 +631,7 @@ def test_the_content_of_a_variable_is_not_shown() -> None:
     ]
 
 
-def test_a_variable_does_not_change_that_quoted_is_text_and_empty_is_nothing() -> None:
+def test_a_quoted_variable_is_text_and_an_empty_variable_is_no_value() -> None:
     environ = {"BOOL": "true", "EMPTY": ""}
     assert problems(f"{ISSUERS}{UPSTREAM}forward_token: '${{BOOL}}'\nrealm: ${{EMPTY}}", environ) == [
         "3:16: forward_token: must be true or false, not '${BOOL}'",
@@ -639,7 +639,7 @@ def test_a_variable_does_not_change_that_quoted_is_text_and_empty_is_nothing() -
     ]
 
 
-def test_long_values_are_shown_cut() -> None:
+def test_long_values_are_cut_in_problems() -> None:
     assert problems(f"{ISSUERS}{UPSTREAM}access_log: {'a' * 99}") == [
         f"3:13: access_log: '{'a' * 40}...' is not one of: json, ecs, combined, off"
     ]

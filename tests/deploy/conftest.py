@@ -22,7 +22,7 @@ Tool = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def tool(need: Need) -> Tool:
-    """``tool("helm", "lint", ...)``: what the program prints; it has to exit with 0."""
+    """``tool("helm", "lint", ...)``: the output of the program, which must exit with 0."""
 
     def run(program: str, *arguments: str) -> str:
         command = [need(str(BIN / program), CURE), *arguments]
@@ -35,7 +35,7 @@ def tool(need: Need) -> Tool:
 
 @pytest.fixture(scope="session")
 def demo(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo chart with the library that it depends on, in a directory of its own."""
+    """The demo chart with its dependency, in a new directory."""
     charts = tmp_path_factory.mktemp("charts") / "helm"
     shutil.copytree(DEPLOY / "helm", charts)
     tool("helm", "dependency", "build", str(charts / "demo"))
@@ -63,6 +63,6 @@ def helm(tool: Tool, demo: Path) -> Callable[[Path], Manifests]:
 def renderings(
     kustomize: Callable[[Path], Manifests], helm: Callable[[Path], Manifests], demo: Path
 ) -> dict[str, Manifests]:
-    """All that is shipped, rendered."""
+    """All shipped overlays and values, rendered."""
     overlays = {name: kustomize(DEPLOY / "kustomize" / "examples" / name) for name in OVERLAYS}
     return overlays | {name: helm(demo / "ci" / name) for name in CI_VALUES}

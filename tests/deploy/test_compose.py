@@ -16,13 +16,13 @@ CONFIGURATION = COMPOSE["configs"]["jwt-sidecar"]["content"]
 SETTINGS = config.parse(CONFIGURATION, environ={})
 
 
-def test_the_backend_is_reached_through_the_sidecar_alone() -> None:
+def test_the_backend_is_reached_only_through_the_sidecar() -> None:
     backend = SERVICES["backend"]
     assert backend["network_mode"] == "service:jwt-sidecar"
     assert "ports" not in backend
     assert [port.rpartition(":")[2] for port in SIDECAR["ports"]] == [str(SETTINGS.listen[0].port)]
     upstream = SETTINGS.upstreams["default"]
-    assert (upstream.host, upstream.port) == ("127.0.0.1", 9292)  # where the example listens
+    assert (upstream.host, upstream.port) == ("127.0.0.1", 9292)  # the address of the example
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -34,21 +34,21 @@ def test_services_run_without_privileges(service: str) -> None:
     assert settings["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_check_finds_nothing_wrong_with_the_configuration(tmp_path: Path) -> None:
+def test_check_accepts_the_configuration_of_compose(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIGURATION)
     assert main(["check", "-c", str(file)]) == 0
     assert SIDECAR["configs"] == [{"source": "jwt-sidecar", "target": "/etc/jwt-sidecar/config.yaml"}]
 
 
-def test_there_is_time_to_finish_requests() -> None:
+def test_the_grace_period_of_compose_covers_drain_and_shutdown() -> None:
     assert (
         int(SIDECAR["stop_grace_period"].removesuffix("s"))
         > SETTINGS.timeouts.drain_delay_s + SETTINGS.timeouts.shutdown_s
     )
 
 
-def test_the_gateway_has_a_sidecar_of_its_own_to_send_to() -> None:
+def test_the_gateway_sends_to_a_sidecar_that_accepts_its_tokens() -> None:
     gateway, orders = (yaml.safe_load(COMPOSE["configs"][name]["content"]) for name in ("gateway", "orders"))
     assert SERVICES["orders-backend"]["network_mode"] == "service:orders"
     assert SERVICES["orders"]["ports"] == []

@@ -1,19 +1,18 @@
 """The charts: lint, and what values.schema.json refuses."""
 
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.conftest import Need
-from tests.deploy.conftest import CI_VALUES, DEPLOY, Tool
+from tests.deploy.conftest import CI_VALUES, Tool
 from tests.deploy.tools import BIN, CURE
 
 
 @pytest.mark.parametrize("values", CI_VALUES)
-def test_lint_finds_nothing(values: str, tool: Tool, demo: Path) -> None:
+def test_helm_lint_finds_nothing(values: str, tool: Tool, demo: Path) -> None:
     assert "0 chart(s) failed" in tool("helm", "lint", "--strict", str(demo), "--values", str(demo / "ci" / values))
 
 
@@ -36,7 +35,9 @@ def test_lint_finds_nothing(values: str, tool: Tool, demo: Path) -> None:
         ("prometheusRule: {labels: [release]}", "/prometheusRule/labels"),
     ],
 )
-def test_values_that_cannot_be_right_are_refused(wrong: str, said: str, need: Need, demo: Path, tmp_path: Path) -> None:
+def test_invalid_values_are_refused_by_the_schema(
+    wrong: str, said: str, need: Need, demo: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"jwt-sidecar": yaml.safe_load(wrong)}))
     command = [need(str(BIN / "helm"), CURE), "template", "shop", str(demo), "--values", str(file)]
@@ -46,14 +47,6 @@ def test_values_that_cannot_be_right_are_refused(wrong: str, said: str, need: Ne
     assert done.returncode != 0
     assert "don't meet the specifications of the schema" in done.stderr
     assert said in done.stderr
-
-
-def test_images_and_charts_have_the_version_of_the_product() -> None:
-    version = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["version"]
-    chart = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/Chart.yaml").read_text())
-    values = yaml.safe_load((DEPLOY / "helm/jwt-sidecar/values.yaml").read_text())
-    assert chart["appVersion"] == values["image"]["tag"] == version
-    assert f"image: jwt-sidecar:{version}\n" in (DEPLOY / "kustomize/component/sidecar.yaml").read_text()
 
 
 def test_two_releases_in_one_namespace_share_no_object_and_no_pod(tool: Tool, demo: Path) -> None:

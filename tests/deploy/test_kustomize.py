@@ -46,7 +46,7 @@ def service(
 
 @pytest.fixture
 def overlay(kustomize: Kustomize, tmp_path: Path) -> Overlay:
-    """``overlay(manifest, ..., components=[...])``: kind/name -> what becomes of them with the two lines."""
+    """``overlay(manifest, ..., components=[...])``: kind/name -> the manifest with the component applied."""
 
     def render(
         *manifests: dict[str, Any],
@@ -94,18 +94,18 @@ def test_every_backend_gets_a_sidecar_unless_labelled(overlay: Overlay) -> None:
     assert found["Service/postgres"]["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
 
 
-def test_it_starts_before_the_init_containers_that_were_there(overlay: Overlay) -> None:
+def test_the_sidecar_starts_before_other_init_containers(overlay: Overlay) -> None:
     found = overlay(deployment("shop", initContainers=[{"name": "migrate", "image": "shop"}]))
     assert containers(found["Deployment/shop"]) == (["jwt-sidecar", "migrate"], ["shop"])
 
 
-def test_volumes_that_were_there_stay(overlay: Overlay) -> None:
+def test_the_volumes_of_the_deployment_are_kept(overlay: Overlay) -> None:
     found = overlay(deployment("shop", volumes=[{"name": "uploads", "emptyDir": {}}]))
     volumes = found["Deployment/shop"]["spec"]["template"]["spec"]["volumes"]
     assert {volume["name"] for volume in volumes} == {"jwt-sidecar", "uploads"}
 
 
-def test_a_plain_container_comes_last_and_leaves_other_init_containers_alone(overlay: Overlay) -> None:
+def test_a_plain_container_comes_last_and_keeps_the_init_containers(overlay: Overlay) -> None:
     found = overlay(
         deployment("shop", initContainers=[{"name": "migrate", "image": "shop"}]),
         components=("component", "plain-container"),
@@ -113,7 +113,7 @@ def test_a_plain_container_comes_last_and_leaves_other_init_containers_alone(ove
     assert containers(found["Deployment/shop"]) == (["migrate"], ["shop", "jwt-sidecar"])
 
 
-def test_another_configuration_is_another_configmap(kustomize: Kustomize, overlay: Overlay, tmp_path: Path) -> None:
+def test_a_changed_configuration_gets_a_new_configmap(kustomize: Kustomize, overlay: Overlay, tmp_path: Path) -> None:
     def name(found: dict[str, dict[str, Any]]) -> str:
         return str(found["Deployment/shop"]["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"])
 
@@ -144,7 +144,7 @@ def test_two_applications_in_one_namespace_share_no_object_and_no_pod(
         for name in ("orders", "shop")
     )
     assert one.keys() & other.keys() == set()
-    assert len(one) == len(other) == 5  # with the same configuration, too
+    assert len(one) == len(other) == 5  # also with an equal configuration
     labels = one["Deployment/orders"]["spec"]["template"]["metadata"]["labels"]
     selectors = [
         item["spec"].get("podSelector") or item["spec"]["selector"] for item in other.values() if "spec" in item
@@ -153,7 +153,7 @@ def test_two_applications_in_one_namespace_share_no_object_and_no_pod(
     assert not any(selector["matchLabels"].items() <= labels.items() for selector in selectors)
 
 
-def test_without_the_name_of_the_application_nothing_is_built(overlay: Overlay) -> None:
+def test_a_kustomization_without_the_applications_name_fails(overlay: Overlay) -> None:
     with pytest.raises(AssertionError, match=r"fieldPath `data.application` is missing"):
         overlay(deployment("orders"), literals=())
 
@@ -165,14 +165,12 @@ def test_without_the_name_of_the_application_nothing_is_built(overlay: Overlay) 
         [{"name": "metrics", "port": 9, "targetPort": 9}, {"name": "http", "port": 80, "targetPort": 9292}],
     ],
 )
-def test_a_service_whose_port_would_have_to_be_guessed_is_refused(
-    overlay: Overlay, ports: list[dict[str, Any]]
-) -> None:
+def test_a_service_without_http_as_its_first_port_is_refused(overlay: Overlay, ports: list[dict[str, Any]]) -> None:
     with pytest.raises(AssertionError, match="testing value /spec/ports/0/name failed"):
         overlay(deployment("orders"), service("orders", ports=ports))
 
 
-def test_of_several_ports_only_http_leads_to_the_sidecar(overlay: Overlay) -> None:
+def test_only_the_port_http_leads_to_the_sidecar(overlay: Overlay) -> None:
     ports = [{"name": "http", "port": 80, "targetPort": "web"}, {"name": "metrics", "port": 9, "targetPort": 9}]
     found = overlay(deployment("orders"), service("orders", ports=ports), service("orders-internal", ports=ports))
     for name in ("orders", "orders-internal"):
@@ -180,12 +178,12 @@ def test_of_several_ports_only_http_leads_to_the_sidecar(overlay: Overlay) -> No
         assert (http["targetPort"], http["appProtocol"], metrics) == (8080, "http", ports[1])
 
 
-def test_the_backend_serves_on_while_its_pod_leaves(overlay: Overlay) -> None:
+def test_the_backend_sleeps_before_it_stops(overlay: Overlay) -> None:
     [backend] = overlay(deployment("orders"))["Deployment/orders"]["spec"]["template"]["spec"]["containers"]
     assert backend["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
 
 
-def test_hooks_of_the_backends_own_are_not_lost(overlay: Overlay) -> None:
+def test_a_pre_stop_hook_of_the_backend_is_kept_on_request(overlay: Overlay) -> None:
     hooks = {"preStop": {"exec": {"command": ["sleep", "7"]}}}
     containers = [{"name": "orders", "image": "orders", "lifecycle": hooks}]
     with pytest.raises(AssertionError, match="testing value /spec/template/spec/containers/0/lifecycle failed"):
@@ -194,7 +192,7 @@ def test_hooks_of_the_backends_own_are_not_lost(overlay: Overlay) -> None:
     assert found["Deployment/orders"]["spec"]["template"]["spec"]["containers"][0]["lifecycle"] == hooks
 
 
-def test_other_ports_are_followed_everywhere(overlay: Overlay) -> None:
+def test_changed_ports_reach_every_object(overlay: Overlay) -> None:
     found = overlay(
         deployment("orders"),
         service("orders"),

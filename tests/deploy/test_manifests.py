@@ -22,12 +22,12 @@ RENDERED = [*OVERLAYS, *CI_VALUES]
 BARE = ["backend"]  # the overlay without a sidecar
 VERSIONS = ["1.30", "1.34", "1.37"]
 DRAIN = ["jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml"]
-NO_SCHEMA = {"PodMonitor", "PrometheusRule"}  # of kinds that operators bring
+NO_SCHEMA = {"PodMonitor", "PrometheusRule"}  # the kinds of operators
 
 
 @dataclass
 class Rendering:
-    """One rendering with a sidecar in it, taken apart."""
+    """The parts of one rendering with a sidecar."""
 
     manifests: Manifests
     pod: dict[str, Any]
@@ -51,7 +51,9 @@ def rendering(request: pytest.FixtureRequest, renderings: dict[str, Manifests]) 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_it(version: str, renderings: dict[str, Manifests], tool: Tool, tmp_path: Path) -> None:
+def test_every_kubernetes_version_accepts_the_manifests(
+    version: str, renderings: dict[str, Manifests], tool: Tool, tmp_path: Path
+) -> None:
     kinds = {manifest["kind"] for manifests in renderings.values() for manifest in manifests}
     files = []
     for name, manifests in renderings.items():
@@ -61,18 +63,18 @@ def test_kubernetes_takes_it(version: str, renderings: dict[str, Manifests], too
 
     printed = tool("kubernetes-validate", "-k", version, "--strict", *files)
 
-    assert "WARN" not in printed  # that is a kind without a schema: not checked
+    assert "WARN" not in printed  # the warning means: no schema, so no check
     assert {kind.lower() for kind in kinds - NO_SCHEMA} == set(re.findall(r"resource (\w+)/", printed))
 
 
 @pytest.mark.parametrize("name", RENDERED)
-def test_pod_security_restricted_is_kept(name: str, renderings: dict[str, Manifests]) -> None:
+def test_every_pod_meets_pod_security_restricted(name: str, renderings: dict[str, Manifests]) -> None:
     pods = [item["spec"]["template"]["spec"] for item in renderings[name] if item["kind"] == "Deployment"]
     assert [list(violations(pod)) for pod in pods] == [[]]
 
 
 @pytest.mark.parametrize("group", ["initContainers", "containers"])
-def test_the_check_of_pod_security_sees_every_container(group: str, renderings: dict[str, Manifests]) -> None:
+def test_the_check_of_pod_security_reads_every_container(group: str, renderings: dict[str, Manifests]) -> None:
     pod = deepcopy(next(item for item in renderings["native"] if item["kind"] == "Deployment"))["spec"]["template"][
         "spec"
     ]
@@ -83,15 +85,13 @@ def test_the_check_of_pod_security_sees_every_container(group: str, renderings: 
 
 
 @pytest.mark.parametrize("name", ["openshift", "openshift-values.yaml"])
-def test_openshift_chooses_the_user(name: str, renderings: dict[str, Manifests]) -> None:
+def test_the_manifests_for_openshift_set_no_user(name: str, renderings: dict[str, Manifests]) -> None:
     [pod] = [item["spec"]["template"]["spec"] for item in renderings[name] if item["kind"] == "Deployment"]
     assert not {"runAsUser", "runAsGroup"} & pod["initContainers"][0]["securityContext"].keys()
 
 
 @pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
-def test_where_egress_is_denied_the_sidecar_may_look_up_names_and_fetch_keys(
-    name: str, renderings: dict[str, Manifests]
-) -> None:
+def test_the_egress_policy_allows_dns_and_https(name: str, renderings: dict[str, Manifests]) -> None:
     [policy] = [item["spec"] for item in renderings[name] if item["metadata"]["name"].endswith("jwt-sidecar-egress")]
     names, issuers = policy["egress"]
     assert policy["policyTypes"] == ["Egress"]
@@ -99,7 +99,7 @@ def test_where_egress_is_denied_the_sidecar_may_look_up_names_and_fetch_keys(
     assert issuers == {"ports": [{"port": 443, "protocol": "TCP"}]}
 
 
-def test_every_root_is_read_only(rendering: Rendering) -> None:
+def test_every_root_file_system_is_read_only(rendering: Rendering) -> None:
     containers = [*rendering.pod.get("initContainers", []), *rendering.pod["containers"]]
     assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
 
@@ -109,11 +109,11 @@ def test_only_the_init_container_has_restart_policy_always(rendering: Rendering)
     assert rendering.sidecar.get("restartPolicy") == ("Always" if native else None)
 
 
-def test_the_backend_is_the_container_that_kubectl_takes_by_default(rendering: Rendering) -> None:
+def test_the_backend_is_the_first_container(rendering: Rendering) -> None:
     assert rendering.pod["containers"][0]["name"] == "backend"
 
 
-def test_the_backend_listens_on_loopback_where_the_sidecar_looks_for_it(rendering: Rendering) -> None:
+def test_the_backend_listens_on_loopback_at_the_upstreams_port(rendering: Rendering) -> None:
     upstream = rendering.config.upstreams[rendering.config.default_upstream]
     backend = rendering.pod["containers"][0]
     assert upstream.host == "127.0.0.1"
@@ -121,7 +121,7 @@ def test_the_backend_listens_on_loopback_where_the_sidecar_looks_for_it(renderin
     assert not {"ports", *PROBES} & backend.keys()
 
 
-def test_neither_start_nor_life_waits_for_an_issuer_or_the_backend(rendering: Rendering) -> None:
+def test_the_probes_of_the_container_have_their_endpoints(rendering: Rendering) -> None:
     assert {probe: rendering.sidecar[probe]["httpGet"] for probe in PROBES} == {
         "startupProbe": {"path": "/startupz", "port": "jwt-health"},
         "readinessProbe": {"path": "/readyz/upstream", "port": "jwt-health"},
@@ -155,45 +155,45 @@ def test_ports_are_numbers_except_for_the_kubelet(rendering: Rendering) -> None:
 
     ports = list(found([item for item in rendering.manifests if item["kind"] != "ConfigMap"]))
     assert len(ports) >= 7
-    assert {port for port in ports if not isinstance(port, int)} == {"jwt-health"}  # of the container's own probes
+    assert {port for port in ports if not isinstance(port, int)} == {"jwt-health"}  # the probes of the container
 
 
-def test_the_configuration_is_mounted_as_a_directory_that_follows_its_configmap(rendering: Rendering) -> None:
+def test_the_configuration_is_mounted_without_sub_path(rendering: Rendering) -> None:
     [mount] = [mount for mount in rendering.sidecar["volumeMounts"] if mount["mountPath"] == "/etc/jwt-sidecar"]
     [volume] = [volume for volume in rendering.pod["volumes"] if volume["name"] == mount["name"]]
     assert volume["configMap"] == {"name": rendering.of_kind("ConfigMap")["metadata"]["name"]}
     assert [mount for mount in rendering.sidecar["volumeMounts"] if mount.keys() & {"subPath", "subPathExpr"}] == []
 
 
-def test_check_finds_nothing_wrong_with_the_configuration(rendering: Rendering, tmp_path: Path) -> None:
+def test_check_accepts_every_rendered_configuration(rendering: Rendering, tmp_path: Path) -> None:
     (tmp_path / "denied.yaml").write_text("[]")
     file = tmp_path / "config.yaml"
     file.write_text(rendering.text.replace("/etc/denied/", f"{tmp_path}/"))
     assert main(["check", "-c", str(file)]) == 0
 
 
-def test_the_scheduler_knows_what_it_takes_and_no_cpu_limit_slows_it(rendering: Rendering) -> None:
+def test_the_sidecar_requests_cpu_and_memory_and_limits_only_memory(rendering: Rendering) -> None:
     assert rendering.sidecar["resources"] == {
         "requests": {"cpu": "50m", "memory": "96Mi"},
         "limits": {"memory": "256Mi"},
     }
 
 
-def test_the_sidecar_drains_and_the_pod_outlives_its_requests(rendering: Rendering) -> None:
+def test_the_grace_period_of_the_pod_covers_drain_and_shutdown(rendering: Rendering) -> None:
     sleep = rendering.pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     timeouts = rendering.config.timeouts
-    assert sleep >= timeouts.drain_delay_s  # the backend is there for as long as the sidecar serves on
+    assert sleep >= timeouts.drain_delay_s  # the backend runs while the sidecar drains
     assert rendering.sidecar["lifecycle"]["preStop"]["exec"]["command"] == DRAIN
     assert rendering.pod["terminationGracePeriodSeconds"] > sleep + timeouts.drain_delay_s + timeouts.shutdown_s
 
 
-def test_a_configuration_error_is_in_the_pods_status(rendering: Rendering) -> None:
+def test_the_pods_status_shows_a_configuration_error(rendering: Rendering) -> None:
     assert rendering.sidecar["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 @pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
 def test_the_network_policy_opens_only_the_sidecars_ports(name: str, renderings: dict[str, Manifests]) -> None:
-    kinds = {item["kind"]: item for item in reversed(renderings[name])}  # of the policies the first
+    kinds = {item["kind"]: item for item in reversed(renderings[name])}  # the first of the policies
     labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
     policy = kinds["NetworkPolicy"]["spec"]
     monitor = kinds["PodMonitor"]["spec"]
@@ -211,7 +211,7 @@ def test_the_network_policy_opens_only_the_sidecars_ports(name: str, renderings:
 
 
 @pytest.mark.parametrize("name", ["everything", "everything-values.yaml"])
-def test_the_alerts_come_with_it_as_promtool_takes_them(
+def test_the_rendered_alerts_equal_the_rules_and_promtool_accepts_them(
     name: str, renderings: dict[str, Manifests], need: Need, tmp_path: Path
 ) -> None:
     [rule] = [item for item in renderings[name] if item["kind"] == "PrometheusRule"]
@@ -231,6 +231,6 @@ def test_objects_of_operators_are_only_there_on_request(name: str, renderings: d
     assert not {item["kind"] for item in renderings[name]} & NO_SCHEMA
 
 
-def test_the_operators_objects_have_the_labels_that_its_selectors_ask_for(renderings: dict[str, Manifests]) -> None:
+def test_objects_for_operators_have_the_configured_labels(renderings: dict[str, Manifests]) -> None:
     found = [item for item in renderings["everything-values.yaml"] if item["kind"] in NO_SCHEMA]
     assert [item["metadata"]["labels"] for item in found] == [{"release": "kube-prometheus-stack"}] * 2

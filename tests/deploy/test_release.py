@@ -76,7 +76,7 @@ def test_one_place_names_the_owner() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_command_takes_a_published_package_for_granted(page: Path) -> None:
+def test_no_page_installs_an_unpublished_package_or_image(page: Path) -> None:
     assert not re.search(r"pip install (?:-\S+ )*['\"]?jwt-sidecar", page.read_text())
     assert not re.search(r"(?:docker|podman) (?:run|pull) [^\n]*\bghcr\.io", page.read_text())
 
@@ -99,7 +99,7 @@ def test_actionlint_finds_nothing(tool: Tool) -> None:
     assert tool("actionlint", *map(str, WORKFLOWS)) == ""
 
 
-def test_an_install_without_the_lock_gets_the_aiohttp_that_is_tested() -> None:
+def test_the_bounds_of_aiohttp_begin_at_the_tested_version() -> None:
     [pinned] = re.findall(r"^aiohttp==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     major, minor, _ = pinned.split(".")
     bounds = f'"aiohttp>={pinned},<{major}.{int(minor) + 1}"'

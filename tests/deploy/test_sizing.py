@@ -23,20 +23,20 @@ PARTS = {
 
 
 def figure(part: str) -> float:
-    """Bytes of one of a thing, by the page."""
+    """Bytes that one of these needs, as the page says."""
     found = re.search(rf"^\| {re.escape(part)} \| ([0-9.]+) (byte|bytes|KiB|MiB) \|", PAGE, re.MULTILINE)
     assert found, part
     return float(found[1]) * UNITS[found[2]]
 
 
 def needed(settings: Config) -> float:
-    """Bytes of a process at its limits."""
+    """Bytes that a process needs at its limits."""
     most = settings.limits.model_dump() | settings.token_cache.model_dump()
     return sum(figure(part) * (most[of] if isinstance(of, str) else of) for part, of in PARTS.items())
 
 
 def smallest(**limits: int) -> Config:
-    """A configuration with every default but these limits."""
+    """A configuration with defaults and these limits."""
     text = (
         f"issuers: {{a: {{issuer: https://a.test/, audiences: [a]}}}}\nupstream: http://127.0.0.1:1\nlimits: {limits}"
     )
@@ -47,7 +47,7 @@ def memory(container: dict[str, Any]) -> int:
     return int(container["resources"]["limits"]["memory"].removesuffix("Mi")) << 20
 
 
-def test_the_defaults_fit_the_shipped_pods() -> None:
+def test_the_memory_for_the_default_limits_fits_every_shipped_limit() -> None:
     [native] = yaml.safe_load((DEPLOY / "kustomize/component/sidecar.yaml").read_text())["spec"]["template"]["spec"][
         "initContainers"
     ]
@@ -59,14 +59,14 @@ def test_the_defaults_fit_the_shipped_pods() -> None:
     assert needed(smallest()) <= min(limits)
 
 
-def test_the_page_shows_the_sum() -> None:
+def test_the_page_shows_the_computed_memory() -> None:
     assert f"**{needed(smallest()) / (1 << 20):.0f} MiB**" in PAGE
 
 
-def test_the_example_does_not_go_beyond_the_defaults() -> None:
+def test_the_example_needs_no_more_memory_than_the_defaults() -> None:
     assert needed(config.load(DEPLOY.parent / "config.yaml", environ={})) <= needed(smallest())
 
 
 @pytest.mark.parametrize("limit", ["buffered_bytes", "connections", "in_flight"])
-def test_each_limit_counts(limit: str) -> None:
+def test_each_limit_adds_to_the_computed_memory(limit: str) -> None:
     assert needed(smallest(**{limit: 2 * getattr(smallest().limits, limit)})) > needed(smallest())

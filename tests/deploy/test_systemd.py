@@ -9,7 +9,7 @@ from tests.deploy.conftest import DEPLOY
 UNIT = DEPLOY / "systemd" / "jwt-sidecar.service"
 
 
-def test_systemd_takes_the_unit(need: Need, tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(need: Need, tmp_path: Path) -> None:
     program = tmp_path / "jwt-sidecar"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -21,11 +21,11 @@ def test_systemd_takes_the_unit(need: Need, tmp_path: Path) -> None:
 
     assert [
         line for line in done.stdout.splitlines() if UNIT.name in line
-    ] == []  # other lines are about this machine's units
+    ] == []  # other lines are about other units of this machine
     assert done.returncode == 0
 
 
-def test_systemd_finds_it_hardly_exposed(need: Need) -> None:
+def test_systemd_rates_the_unit_below_15_of_100(need: Need) -> None:
     command = [need("systemd-analyze"), "security", "--offline=true", "--threshold=15", str(UNIT)]  # of 100
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -256,7 +256,7 @@ def test_no_json_can_be_a_secret() -> None:
             Jwks.of(json.loads(json.dumps(document)), [*ALGORITHMS, *SECRET_ALGORITHMS])
 
 
-def test_a_secret_is_shown_nowhere() -> None:
+def test_a_secret_does_not_appear_in_the_text_of_an_issuer() -> None:
     key = secret_key(SECRET, ["HS256"])
     shown = repr(key) + repr(Jwks([key])) + repr(vars(Jwks([key])))
     assert SECRET.decode() not in shown
