@@ -20,14 +20,15 @@ class ResponseHead:
 
     - `lines`: the status line and the headers to forward. `framing`: its Content-Length line to forward, or empty. `id_line`: the
     line of its request id, or empty.
-    - `length`: of the body, unless it answers HEAD.
+    - `length`: of the body, unless it answers HEAD. `is_final`: no other head follows for the same request; a 101 is final, too.
     - `persists`: the backend will keep the connection open. `upgrade`: the protocol of a 101, in lower case.
     """
 
-    __slots__ = ("framing", "id_line", "length", "lines", "minor", "persists", "status", "upgrade")
+    __slots__ = ("framing", "id_line", "is_final", "length", "lines", "minor", "persists", "status", "upgrade")
 
     def __init__(self, status: int, minor: int, lines: bytes, special: dict[str, list[bytes]]) -> None:
         self.status = status
+        self.is_final = status >= 200 or status == 101
         self.minor = minor
         self.lines = lines
         codings = special.get("transfer-encoding", _NONE)

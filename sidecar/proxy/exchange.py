@@ -150,7 +150,7 @@ class Exchange(Record):
         self.forwarded = forwarded
         self.handler = handler
         self.client = client
-        self.request = b""
+        self.request: bytes
         self.deadline = self.ends = NEVER
         self.pool: Waiting | None = None
         self.upstream: UpstreamConnection | None = None
@@ -201,9 +201,9 @@ class Exchange(Record):
 
     def send_body_again(self) -> None:
         """Continue the body in the next turn of the loop: there is more than one call passes on."""
-        if self.client is not None:
-            self._body_is_deferred = True
-            self.client.resources.defer(self._body_deferred)
+        assert self.client is not None
+        self._body_is_deferred = True
+        self.client.resources.defer(self._body_deferred)
 
     def _body_deferred(self) -> None:
         self._body_is_deferred = False
@@ -223,9 +223,9 @@ class Exchange(Record):
 
     def answer_again(self) -> None:
         """Continue the answer in the next turn of the loop: there is more than one call passes on."""
-        if not self._answer_is_deferred and self.client is not None:
-            self._answer_is_deferred = True
-            self.client.resources.defer(self._answer_deferred)
+        assert self.client is not None
+        self._answer_is_deferred = True
+        self.client.resources.defer(self._answer_deferred)
 
     def _answer_deferred(self) -> None:
         self._answer_is_deferred = False
@@ -244,8 +244,6 @@ class Exchange(Record):
 
     def expire(self) -> None:
         """No connection to the backend became free in time."""
-        assert self.pool is not None
-        self.pool.withdraw(self)
         busy = "All connections to the service behind this proxy are in use."
         self.fail(Rejection(Reason.OVERLOADED, busy, retry_after_s=1))
 

@@ -43,7 +43,7 @@ class ResponseRelay:
         try:
             if head is None:
                 head = upstream.next_head()
-                if head is None or (head.status < 200 and head.status != 101):
+                if head is None or not head.is_final:
                     head = self._final_head(exchange, upstream, head)
                     if head is None:
                         return
@@ -94,7 +94,7 @@ class ResponseRelay:
         client = exchange.client
         assert client is not None
         while head is not None:
-            if head.status >= 200 or head.status == 101:
+            if head.is_final:
                 return head
             exchange.interim_answers += 1
             if exchange.interim_answers > MOST_INTERIM_ANSWERS:

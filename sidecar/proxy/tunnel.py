@@ -140,8 +140,8 @@ class Tunnel:
         self._timers: list[asyncio.TimerHandle] = []
         if lasts_s != NEVER:
             loop = asyncio.get_running_loop()
-            self._timers.append(loop.call_later(max(0.0, lasts_s), self._expire))
-            self._timers.append(loop.call_later(max(0.0, lasts_s) + FRAME_ENDS_S, upstream.close))
+            self._timers.append(loop.call_later(lasts_s, self._expire))
+            self._timers.append(loop.call_later(lasts_s + FRAME_ENDS_S, upstream.close))
 
     def begin(self) -> None:
         """Take over both connections, with the bytes after their last message."""

@@ -156,7 +156,7 @@ class UpstreamConnection(Connection):
         if head is None:
             head = parse_response_head(raw, pool.header_policy, pool.headers)
             pool.heads.offer(raw, head)
-        if head.status == 101 or head.status >= 200:
+        if head.is_final:
             reader.begin_body(0 if self.head_only else head.length)
         else:
             reader.begin_body(0)

@@ -10,7 +10,7 @@ from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSE
 from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import in_memory, lines
-from tests.peers.wire import chunked, request
+from tests.peers.wire import chunked, request, response
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 REFUSED = request("GET", "/denied")
@@ -64,12 +64,14 @@ async def test_a_body_in_pieces_takes_no_time_from_the_head_after_a_slow_answer(
         assert not client.aborted
 
 
+@pytest.mark.parametrize("reads", [1, 2])
 @in_memory
-async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock: HandClock) -> None:
+async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock: HandClock, reads: int) -> None:
+    begun = [b"GET /1 HTTP/1.1\r\n", b""]
     async with proxy(clock) as at:
-        client = at.client(request())
+        client = at.client(request() + begun[reads - 1])
         await turns()
-        client.say(b"GET /1 HTTP/1.1\r\n")
+        client.say(begun[reads - 2])
         clock.advance(9.9)  # a head may take 10
         lines()[0].say(ANSWER)
         await turns()
@@ -95,6 +97,18 @@ async def test_a_client_that_sent_an_empty_line_is_idle(clock: HandClock) -> Non
         assert client.aborted
 
 
+@in_memory
+async def test_a_new_client_is_idle(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        clock.advance(74.9)  # of 75 by default
+        at.tick()
+        assert not client.aborted
+        clock.advance(0.1)
+        at.tick()
+        assert client.aborted
+
+
 # Ends
 
 
@@ -104,7 +118,10 @@ async def test_an_idle_connection_ends_without_a_reset(clock: HandClock) -> None
         client = at.client(request())
         await turns()
         lines()[0].say(ANSWER)
-        clock.advance(75)
+        clock.advance(74.9)  # of 75 by default
+        at.tick()
+        assert not client.aborted
+        clock.advance(0.1)
         at.tick()
         assert (client.aborted, client.reset) == (True, False)
 
@@ -204,7 +221,10 @@ async def test_less_of_a_body_is_read_at_once_when_the_backend_stops_reading(clo
         assert len(connection.get_buffer(-1)) < READ_BYTES
         lines()[0].drain()
         await turns()
-        assert len(connection.get_buffer(-1)) == READ_BYTES
+        for _ in range(KEEPS_UP):
+            assert len(connection.get_buffer(-1)) == READ_BYTES
+            client.say(b"x" * READ_BYTES)
+        assert len(connection.get_buffer(-1)) == LARGE_READ_BYTES
 
 
 @in_memory
@@ -220,6 +240,18 @@ async def test_a_client_is_read_no_further_when_its_share_of_memory_is_full(cloc
         lines()[0].drain()
         await turns()
         assert client.is_reading()
+
+
+@in_memory
+async def test_a_client_that_had_to_wait_is_read_on_after_an_early_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
+        await turns()
+        lines()[0].fill()
+        client.say(b"x" * READ_BYTES)
+        assert not client.is_reading()
+        lines()[0].say(response(413))
+        assert (status(client), client.is_reading()) == (413, True)
 
 
 @in_memory
@@ -351,8 +383,9 @@ async def test_a_tls_client_that_owes_nothing_is_closed_with_its_refusal(clock: 
     async with proxy(clock) as at:
         client = at.client()
         client.is_tls = True
-        client.say(b"no HTTP\r\n\r\n")
+        client.say(b"no HTTP\r\n\r\nmore")
         assert (b" 400 " in client.sent, client.closed, client.aborted) == (True, True, False)
+        assert at.live.resources.held_bytes == 0
 
 
 @in_memory
@@ -368,6 +401,18 @@ async def test_a_tls_client_that_owes_a_body_has_time_to_read_its_refusal(clock:
         clock.advance(0.1)
         at.tick()
         assert client.aborted
+
+
+@in_memory
+async def test_nothing_is_asked_for_behind_the_refusal_of_a_body(clock: HandClock) -> None:
+    headers = [("Transfer-Encoding", "chunked"), ("Expect", "100-continue")]
+    async with proxy(clock) as at:
+        client = at.client()
+        client.is_tls = True
+        client.say(request("POST", headers=headers) + b"no chunk\r\n")
+        await turns()
+        assert status(client) == 400
+        assert b"100 Continue" not in client.sent
 
 
 # Bytes that are no request
@@ -412,3 +457,29 @@ async def test_more_of_an_answer_takes_no_turn_before_its_own(clock: HandClock) 
         lines()[0].say(b"0\r\n\r\n")
         await turns()
         assert client.sent.endswith(b"0\r\n\r\n")
+
+
+@in_memory
+async def test_more_of_a_body_takes_no_turn_before_its_own(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Transfer-Encoding", "chunked")]))
+        await turns()
+        client.say(chunked([b"x"] * (2 * MAX_CHUNKS)).removesuffix(b"0\r\n\r\n"))
+        before = lines()[0].sent
+        client.say(b"1\r\ny\r\n")
+        assert lines()[0].sent == before
+        await turns()
+        assert lines()[0].sent.count(b"x") == 2 * MAX_CHUNKS
+        client.say(b"0\r\n\r\n")
+        assert lines()[0].sent.endswith(b"0\r\n\r\n")
+
+
+# Questions of a front proxy
+
+
+@in_memory
+async def test_a_question_needs_no_connection_to_the_backend(clock: HandClock) -> None:
+    async with proxy(clock, forward_auth={"original": "path"}, trusted_proxies=["127.0.0.0/8"]) as at:
+        asker = at.client(request("GET", "/auth/x"))
+        await turns()
+        assert (status(asker), lines()) == (200, [])

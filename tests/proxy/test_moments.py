@@ -322,6 +322,7 @@ async def test_an_answer_that_waits_for_its_client_is_in_the_budget(clock: HandC
         assert at.live.resources.held_bytes == len(slow.sent)
         other.say(request())
         assert status(other) == 503
+        assert b"Retry-After: 1\r\n" in other.sent
         slow.drain()
         assert at.live.resources.held_bytes == 0
 

@@ -343,6 +343,18 @@ async def test_idempotent_requests_are_sent_again_when_a_used_connection_closes(
 
 
 @in_memory
+async def test_a_used_connection_that_ends_before_an_answer_is_closed_at_once(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        line = await used(at)
+        client = at.client(request())
+        line.finish()
+        await turns()
+        assert line.aborted
+        lines()[1].say(ANSWER)
+        assert status(client) == 200
+
+
+@in_memory
 async def test_nothing_is_sent_twice_on_a_connection_that_was_new_or_has_begun_to_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         first = at.client(request())
