@@ -704,6 +704,12 @@ async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issu
     assert few.cache.bytes <= 20_000
     few.verify(sent(good("EdDSA", groups=["i" * 10] * 400)))  # larger than all may be
     assert few.cache.entries == 1
+    few = issuers.remembering()
+    few.verify(sent(small))
+    for room, entries in ((few.cache.bytes, 1), (few.cache.bytes - 1, 0)):
+        alone = issuers.remembering(most_bytes=room)
+        alone.verify(sent(small))
+        assert alone.cache.entries == entries
 
 
 @in_its_time

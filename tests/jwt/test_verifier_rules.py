@@ -26,14 +26,38 @@ async def nothing() -> KeySet:
     raise AssertionError("no key is to be fetched")
 
 
+class AskedJwks(Jwks):
+    """Counts how often it is asked for a key."""
+
+    asked = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.asked += 1
+        return super().__contains__(key)
+
+
+class AskedDenyList(DenyList):
+    """Counts how often it is asked for a token."""
+
+    asked = 0
+
+    def denies(self, issuer: str, claims: dict[str, Any]) -> bool:
+        self.asked += 1
+        return super().denies(issuer, claims)
+
+
+def jwks() -> AskedJwks:
+    return AskedJwks(Jwks.of({"keys": [tokens.public_jwk("EdDSA")]}, ["EdDSA"]).keys)
+
+
 def verifier(accepted_typ: Any = ACCEPTED_TYP) -> Verifier:
     clock = HandClock()
     source = JwksSource("main", nothing, ["EdDSA"], clock)
-    source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA")]}, ["EdDSA"])
+    source.jwks = jwks()
     source.trusted_until = float("inf")
     rules = ClaimRules([tokens.AUDIENCE])
     issuer = Issuer("main", tokens.ISSUER, ["EdDSA"], rules, source, accepted_typ)
-    return verifier_of([issuer], clock, DenyList(clock, {tokens.ISSUER: "main"}))
+    return verifier_of([issuer], clock, AskedDenyList(clock, {tokens.ISSUER: "main"}))
 
 
 def token(**header: Any) -> bytes:
@@ -231,3 +255,22 @@ async def test_a_remembered_token_is_a_hit_only_while_it_is_valid() -> None:
     with pytest.raises(Rejection):
         await verified(judge, b"another")
     assert (judge.hits, judge.misses) == (1, 2)
+
+
+async def test_a_remembered_token_is_compared_once_with_each_key_set_and_deny_list() -> None:
+    judge, good = verifier(), token()
+    source, denials = judge.issuers.all[0].source, judge.denylist
+    first, second = source.jwks, jwks()
+    assert isinstance(first, AskedJwks)
+    assert isinstance(denials, AskedDenyList)
+    await verified(judge, good)
+    assert (first.asked, denials.asked) == (0, 1)
+    for _ in range(2):
+        assert cached(judge, good)
+    assert (first.asked, denials.asked) == (0, 1)
+
+    source.jwks = second
+    denials.add({"iss": tokens.ISSUER, "sub": "bob"})
+    for _ in range(2):
+        assert cached(judge, good)
+    assert (second.asked, denials.asked) == (1, 2)

@@ -129,7 +129,7 @@ TESTS_OF = {
     "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
     "jwt/verifier": (
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py "
-        "app/test_what_was_found.py"
+        "jwt/test_real_issuers.py app/test_explain.py app/test_what_was_found.py"
     ),
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
     "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
