@@ -49,6 +49,8 @@ from sidecar.proxy import (
         pytest.param(identity.MAX_ALL_BYTES, 16_384, id="identity.MAX_ALL_BYTES"),
         pytest.param(jws.MAX_TOKEN_BYTES, 16_384, id="jws.MAX_TOKEN_BYTES"),
         pytest.param(jws.MAX_HEADER_BYTES, 4096, id="jws.MAX_HEADER_BYTES"),
+        pytest.param(jws.MAX_REMEMBERED, 256, id="jws.MAX_REMEMBERED"),
+        pytest.param(jws.MAX_REMEMBERED_BYTES, 512, id="jws.MAX_REMEMBERED_BYTES"),
         pytest.param(jws.MAX_DEPTH, 32, id="jws.MAX_DEPTH"),
         pytest.param(key_set.MAX_KEYS, 1000, id="key_set.MAX_KEYS"),
         pytest.param(key_set.MAX_KEYS_TRIED, 10, id="key_set.MAX_KEYS_TRIED"),

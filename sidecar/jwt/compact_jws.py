@@ -34,8 +34,8 @@ class Jws(NamedTuple):
     payload_segment: bytes
     signing_input: bytes
     signature: bytes
-    padded: bool = False
-    values: int = 0
+    padded: bool
+    values: int
 
 
 def parse(token: bytes, *, allow_padding: bool = False) -> Jws:

@@ -12,6 +12,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.compact_jws import (
     MAX_DEPTH,
     MAX_HEADER_BYTES,
+    MAX_REMEMBERED,
     MAX_TOKEN_BYTES,
     Jws,
     base64url,
@@ -49,8 +50,42 @@ def test_a_token_is_split_into_its_signed_part_and_its_claims() -> None:
         payload_segment=P.encode(),
         signing_input=f"{H}.{P}".encode(),
         signature=b"signature",
+        padded=False,
         values=3,
     )
+
+
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        ("{}", 3),
+        ('{"a":[1,2],"b":{}}', 9),
+        (f'{{"a":"{"x" * 144}"}}', 3),
+        (f'{{"a":"{"x" * 144}é"}}', 12),
+        (f'{{"a":"{"x" * 144}\\u00e9"}}', 12),
+        (f'{{"a":"{"x" * 136}é"}}', 12),
+        (f'{{"a":"{"x" * 132}é"}}', 11),
+    ],
+)
+def test_the_memory_of_a_payload_is_bounded_by_a_number_of_values(payload: str, values: int) -> None:
+    assert parse(f"{H}.{b64(payload.encode())}.{S}".encode()).values == values
+
+
+def header_of(name: str, size: int = 0) -> dict[str, Any]:
+    """The header of a token, as it is parsed."""
+    header = json.dumps({"alg": "RS256", "kid": name, "pad": "x" * size}).encode()
+    return parse(f"{b64(header)}.{P}.{S}".encode()).header
+
+
+def test_a_header_that_keeps_coming_is_read_once_and_some_hundred_headers_are_remembered() -> None:
+    first = header_of("first")
+    assert header_of("first") is first
+    for number in range(MAX_REMEMBERED):
+        header_of(f"{number}")
+    again = header_of("first")
+    assert again == first
+    assert again is not first
+    assert header_of("long", 512) is not header_of("long", 512)
 
 
 def test_an_empty_signature_is_left_to_the_verifier() -> None:

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sidecar.common.errors import Rejection
 from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.claims import Claims
+from sidecar.jwt.compact_jws import Jws
 from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.token_cache import digest
+from sidecar.jwt.token_cache import digest, entry_bytes
 from sidecar.jwt.verifier import REMEMBERED_S, TokenCacheUse, Verifier
 from sidecar.policy.identity_headers import IdentityHeaders
 from tests.peers import tokens
@@ -735,6 +736,11 @@ async def test_the_counted_size_of_a_remembered_token_is_about_right(issuers: Is
         tracemalloc.stop()
         counted += verifier.cache.bytes
         assert 0.7 * taken < counted < 2 * taken, f"{claims}"[:100]
+
+
+def test_the_size_of_a_remembered_token_is_counted_by_its_payload_and_its_values() -> None:
+    assert entry_bytes(Jws({}, {}, b"", b"", b"", padded=False, values=0)) == 900
+    assert entry_bytes(Jws({}, {}, b"x" * 1000, b"", b"", padded=False, values=10)) == 900 + 2800 + 640
 
 
 @in_its_time

@@ -113,9 +113,12 @@ TESTS_OF = {
     "policy/request_signature": "policy/test_request_signature.py",
     "policy/identity_headers": "policy/test_identity_headers.py policy/test_identity_options.py",
     "jwt/compact_jws": "jwt/test_compact_jws.py",
-    "jwt/jwks/jwk": "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py",
+    "jwt/jwks/jwk": (
+        "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py"
+    ),
     "jwt/jwks/key_set": (
-        "jwt/jwks/test_key_set.py jwt/jwks/test_jwk.py jwt/jwks/test_cache.py jwt/jwks/test_local_keys.py"
+        "jwt/jwks/test_key_set.py jwt/jwks/test_jwk.py jwt/jwks/test_cache.py jwt/jwks/test_local_keys.py "
+        "jwt/test_real_issuers.py"
     ),
     "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py",
     "jwt/jwks/key_server": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py",

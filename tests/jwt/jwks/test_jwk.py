@@ -304,6 +304,7 @@ KTY = "its kty is not RSA, EC or OKP"
 KID = "its kid is not a short string"
 HALF = "its kid is not Unicode text: it holds half of a surrogate pair; remove it"
 USE = "its use is not sig"
+ISSUER = "its issuer is not text"
 OPS = "its key_ops do not hold verify"
 EXPONENT = "its exponent is not a small odd number from 3"
 
@@ -335,6 +336,9 @@ def off_curve() -> str:
         pytest.param(rsa_jwk(kid="x" * 257), KID, id="kid huge"),
         pytest.param(rsa_jwk(kid="a\ud800"), HALF, id="kid with half a surrogate pair: first"),
         pytest.param(rsa_jwk(kid="\udfff"), HALF, id="kid with half a surrogate pair: last"),
+        pytest.param(rsa_jwk(issuer=5), ISSUER, id="issuer number"),
+        pytest.param(rsa_jwk(issuer=["a"]), ISSUER, id="issuer list"),
+        pytest.param(rsa_jwk(issuer="a\ud800"), ISSUER, id="issuer with half a surrogate pair"),
         pytest.param(rsa_jwk(use="enc"), USE, id="use=enc"),
         pytest.param(rsa_jwk(use=["sig"]), USE, id="use list"),
         pytest.param(rsa_jwk(key_ops=["sign", "encrypt"]), OPS, id="key_ops without verify"),
@@ -519,7 +523,8 @@ def test_a_modulus_need_not_be_whole_bytes_long() -> None:
 
 def test_a_key_tells_its_family() -> None:
     assert [usable(published(alg)).kty for alg in ("RS256", "ES256", "EdDSA")] == ["RSA", "EC", "OKP"]
-    assert secret_key(b"x" * 64, ["HS384"]).kty == "oct"
+    secret = secret_key(b"x" * 64, ["HS384"])
+    assert (secret.kty, secret.public, usable(published("EdDSA")).public) == ("oct", False, True)
 
 
 def test_a_thumbprint_is_short_ascii_or_not_read() -> None:
