@@ -74,8 +74,7 @@ class PssKey(CryptographyRSAKey):  # type: ignore[misc]
 class Ed25519Key(JoseKey):  # type: ignore[misc]
     """EdDSA with Ed25519 (RFC 8037 section 3.1)."""
 
-    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
-        super().__init__(key, algorithm)
+    def __init__(self, key: dict[str, Any], _algorithm: str) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(base64url(key["x"].rstrip("=").encode()))
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
