@@ -84,7 +84,7 @@ def _why_not(cert_file: Path, key_file: Path) -> str:
             )
     try:
         chain = x509.load_pem_x509_certificates(cert_file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return f"{cert_file}: holds no PEM certificate with its key"
     try:
         key = load_pem_private_key(key_file.read_bytes(), None).public_key()
@@ -102,7 +102,7 @@ def certificate_time(cert_file: Path, now: float) -> str | None:
     """Why a certificate is not valid at this Unix time: expired, or not valid yet. None if it is valid."""
     try:
         own = x509.load_pem_x509_certificate(cert_file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return None  # `load_certificate` reports it
     if now > own.not_valid_after_utc.timestamp():
         return f"{cert_file}: the certificate expired at {own.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"

@@ -164,6 +164,12 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
                 text = f"needs a public key, and this issuer has a secret; one of: {', '.join(SECRET_ALGORITHMS)}"
                 section.report(f"{{input}} {text}", "algorithms", number)
 
+    @check("more_keys", "jwks_uri")
+    def _keys_with_a_url_each_are_alone(self, section: Section) -> None:
+        """Only a token tells which of them exist, and a fetch of several places has no token."""
+        if self.more_keys and (self.by_kid or any(place.by_kid for place in self.more_keys)):
+            section.report("cannot be combined with a jwks_uri with {kid}; keep one of the two", "more_keys")
+
     @check("more_keys", "allow_http")
     def _more_keys_are_safe_on_the_way(self, section: Section) -> None:
         for number, place in enumerate(self.more_keys):

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar.gateway.local_endpoints import Page, Reply, Request, cacheable
+from sidecar.http.cors import could_be_preflight
 from sidecar.policy.routes import Auth, Route
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -39,7 +40,7 @@ class ResourceMetadata:
 
     def _answer(self, request: Request, _body: bytes) -> Reply:
         head = request.head
-        if head.method == "OPTIONS" and head.could_be_preflight:
+        if head.method == "OPTIONS" and could_be_preflight(head, head.target):
             return Reply(204, PREFLIGHT, b"")
         reply = cacheable(head, self._document)
         return reply._replace(headers={**reply.headers, **CORS})

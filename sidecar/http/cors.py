@@ -3,15 +3,20 @@
 The backend adds CORS headers to its answers itself. CORS decides who may read an answer; tokens decide who may send a request.
 """
 
+import re
 from collections.abc import Collection
+from urllib.parse import unquote_plus
 
 from sidecar.http.grammar import TOKEN, options
+from sidecar.http.header_policy import METHOD_OVERRIDE
 from sidecar.http.request_head import RequestHead
 
 ANY = "*"
 MOST_HEADERS_BYTES = 4096  # of the header names that a preflight asks for
 # Headers that a page may read besides those that every page may (Fetch, section 3.2.5).
 EXPOSED = b"WWW-Authenticate, Retry-After, Allow, X-Request-Id, X-JWT-Sidecar"
+# `_method` in a query names another method to WordPress, Symfony and Jersey. PHP also reads `.method` and `[method` so.
+_METHOD_PARAMETER = re.compile(r"(?:^|[&;])[^A-Za-z0-9&;=]+method(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 class Cors:
@@ -69,3 +74,21 @@ class Cors:
         if self._credentials:
             answer["Access-Control-Allow-Credentials"] = "true"
         return answer
+
+
+def could_be_preflight(head: RequestHead, target: str) -> bool:
+    """Does an OPTIONS request for this target have the form of a CORS preflight (Fetch, section 3.2.2), as the backend gets it?
+
+    It has no body, asks for no other protocol and names no other method, so nothing else can pass as one.
+    """
+    if head.length or "upgrade" in head.special:
+        return False
+    origins, methods = head.values("origin"), head.values("access-control-request-method")
+    return (
+        len(origins) == len(methods) == 1
+        and bool(origins[0])
+        and TOKEN.fullmatch(methods[0]) is not None
+        and options(head.special.get("connection", [])).isdisjoint({b"origin", b"access-control-request-method"})
+        and METHOD_OVERRIDE.isdisjoint(head.folded_names)
+        and _METHOD_PARAMETER.search(unquote_plus(target.partition("?")[2])) is None
+    )

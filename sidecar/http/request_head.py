@@ -13,7 +13,6 @@ from sidecar.http.grammar import TOKEN, ProtocolError, options, split_field, spl
 from sidecar.http.header_policy import (
     FORWARD,
     FRONT_PROXY,
-    METHOD_OVERRIDE,
     NOTED,
     REFUSE,
     SPECIAL,
@@ -27,8 +26,9 @@ REQUEST_ID = re.compile(
     rb"(?=[A-Za-z0-9._-]{1,128}\Z)"
     rb"(?!.*(?:jsk_|eyJ.*\.|e[wy3][A-Za-z0-9_-]{16,}\..+\.))(?![CDI][A-Za-z0-9_-]{16,}\..+\.).+"
 )
-# RFC 9112 section 3. Other versions match too, so that the refusal can name the reason.
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
+# RFC 9112 section 3. Methods are remembered for logs, so their size is limited; the longest registered one has 17 characters.
+# Other versions match too, so that the refusal can name the reason.
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
@@ -124,17 +124,9 @@ class RequestHead:
         )
 
     @property
-    def could_be_preflight(self) -> bool:
-        """Does an OPTIONS request have the form of a CORS preflight?
-
-        It has no body, asks for no other protocol and names no other method, so nothing else can pass as one.
-        """
-        return (
-            self.length == 0
-            and "upgrade" not in self.special
-            and bool(self.values("origin") and self.values("access-control-request-method"))
-            and all(fold(split_field(line)[0].decode()) not in METHOD_OVERRIDE for line in self._lines)
-        )
+    def folded_names(self) -> set[str]:
+        """The names of all headers, as the loosest backend folds them."""
+        return {fold(split_field(line)[0].decode()) for line in self._lines}
 
 
 def _only(special: dict[str, list[bytes]], name: str) -> bytes | None:
@@ -155,7 +147,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         raise ProtocolError(
-            "A request must begin with its method, its target in ASCII and HTTP/1.1, one space between them."
+            "A request must begin with a method of 64 characters at most, its target in ASCII and HTTP/1.1, one space between."
         )
     method, target, minor = match.groups()
     if minor is None:

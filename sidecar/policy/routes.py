@@ -18,6 +18,7 @@ _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 MAX_MATCHED = 2048  # characters of a path that a regular expression is matched against; each character takes time
 # CONNECT opens a tunnel to any host; TRACE returns the headers, verified claims included, to the client.
 REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+USUAL_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 class Auth(Enum):
@@ -170,8 +171,16 @@ class Routes:
         method_not_allowed for CONNECT and TRACE, request_malformed for anything but an origin-form target, path_ambiguous for a
         path that may match another rule, or that is too long for a regular expression.
         """
-        if method in REFUSED_METHODS:
-            raise Rejection(Reason.METHOD_NOT_ALLOWED, allow="GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        upper = method.upper()  # Django and Laravel take delete for DELETE
+        if upper in REFUSED_METHODS:
+            raise Rejection(Reason.METHOD_NOT_ALLOWED, allow=USUAL_METHODS)
+        route = self._match(method, target, host)
+        if upper != method and self._match(upper, target, host) is not route:
+            said = "Another rule applies to this method in upper case."
+            raise Rejection(Reason.METHOD_NOT_ALLOWED, said, allow=USUAL_METHODS)
+        return route
+
+    def _match(self, method: str, target: str, host: bytes) -> Route:
         path = target.partition("?")[0]
         if self._bare and BARE.fullmatch(path) is not None:
             return self._first(method, path, host)

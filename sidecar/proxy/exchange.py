@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
+from sidecar.http.cors import could_be_preflight
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.message_reader import COMPLETE, MessageReader
 from sidecar.http.request_head import RequestHead
@@ -172,7 +173,7 @@ class Exchange(Record):
     @property
     def is_preflight(self) -> bool:
         """Is this a CORS preflight? Browsers send it without credentials."""
-        return self.method == "OPTIONS" and self.head.could_be_preflight
+        return self.method == "OPTIONS" and could_be_preflight(self.head, self.target)
 
     def ask_about(self, method: str, target: str, host: bytes) -> None:
         """Turn a front proxy's question into the request that it asks about."""

@@ -13,7 +13,7 @@ from sidecar.http.forwarded import Forwarded
 from sidecar.http.request_head import HOST, RequestHead
 
 _TARGET = re.compile(rb"[!-~]+")
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 9.1
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 section 9.1
 
 
 class Said(NamedTuple):

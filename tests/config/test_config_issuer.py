@@ -307,6 +307,18 @@ def test_two_sources_of_keys_contradict_each_other(one: str, other: str) -> None
 KEY = "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "jwks_uri: 'https://keys.example/{kid}'\n  more_keys: [{jwks_file: f}]",
+        "jwks_file: f\n  more_keys: [{jwks_uri: 'https://keys.example/{kid}'}]",
+    ],
+)
+def test_keys_with_a_url_each_are_the_only_ones_of_their_issuer(keys: str) -> None:
+    said = problems(text_of(keys))
+    assert said == ["6:3: issuers.a.more_keys: cannot be combined with a jwks_uri with {kid}; keep one of the two"]
+
+
 def test_an_inline_key_set_is_kept_unchanged() -> None:
     assert issuer(f"jwks_inline: {{keys: [{KEY}, kid: a}}]}}").jwks_inline == {
         "keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}]

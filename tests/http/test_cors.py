@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.http.cors import EXPOSED, Cors
+from sidecar.http.cors import EXPOSED, Cors, could_be_preflight
 from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead, parse_request_head
 
@@ -86,3 +86,47 @@ def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
 )
 def test_other_preflights_are_the_backends(lines: list[str]) -> None:
     assert NAMED.preflight(preflight(*lines)) is None
+
+
+ORIGIN, METHOD = "Origin: https://app.example", "ACCESS-CONTROL-REQUEST-METHOD: PUT"
+
+
+@pytest.mark.parametrize("lines", [[ORIGIN, METHOD], [METHOD, ORIGIN, "Content-Length: 0", "Connection: keep-alive"]])
+@pytest.mark.parametrize("target", ["/", "/x?method=a&payment_method=b&_methods=c"])
+def test_a_preflight_has_an_origin_and_a_method(lines: list[str], target: str) -> None:
+    assert could_be_preflight(preflight(*lines), target)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [ORIGIN],
+        [METHOD],
+        ["Origin:", METHOD],
+        [ORIGIN, ORIGIN, METHOD],
+        [ORIGIN, METHOD, METHOD],
+        [ORIGIN, "Access-Control-Request-Method:"],
+        [ORIGIN, "Access-Control-Request-Method: PUT /x"],
+        [ORIGIN, METHOD, "Upgrade: x"],
+        [ORIGIN, METHOD, "Content-Length: 5"],
+        [ORIGIN, METHOD, "Transfer-Encoding: chunked"],
+        [ORIGIN, METHOD, "X-HTTP-Method-Override: DELETE"],
+        [ORIGIN, METHOD, "x-http-method: DELETE"],
+        [ORIGIN, METHOD, "X_Method_Override: DELETE"],
+        [ORIGIN, METHOD, "Connection: close, origin"],
+        [ORIGIN, METHOD, "Connection: close", "Connection: Access-Control-Request-Method"],
+    ],
+)
+def test_a_preflight_is_nothing_but_one(lines: list[str]) -> None:
+    assert not could_be_preflight(preflight(*lines), "/x")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "_method=DELETE", "a=b&_method=DELETE", "a;_METHOD=DELETE", "%5Fmethod=DELETE", "_%6Dethod=DELETE", ".method=DELETE",
+        "+_method=DELETE", "%20%5Bmethod=DELETE", "_method[]=DELETE", "_method%00=DELETE", "_method",
+    ],
+)  # fmt: skip
+def test_a_preflight_names_no_other_method_in_its_query(query: str) -> None:
+    assert not could_be_preflight(preflight(ORIGIN, METHOD), f"/x?{query}")

@@ -17,7 +17,7 @@ from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
 from sidecar.jwt.examination import Examination, shown
-from sidecar.jwt.jwks.fetcher import MOST_KIDS
+from sidecar.jwt.jwks.fetcher import MOST_KIDS, MOST_WANTED
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.backend import Request
@@ -458,6 +458,48 @@ async def test_kids_that_strangers_name_keep_no_key_out(clock: HandClock) -> Non
             assert {await named(kid[1:]) for kid in others} == {"signature_invalid"}
             clock.advance(31)
             await verified(verifier, shaped(clock, "ES256")().encode())
+
+
+@in_its_time_with_sockets
+async def test_a_key_with_its_own_url_is_looked_up_however_many_kids_strangers_name(clock: HandClock) -> None:
+    async with Files() as issuer:
+        own = shaped(clock, "ES256")()
+        issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256"))}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            verifier = sidecar.assembly.handler.verifier
+            for number in range(MOST_WANTED + 2):
+                await refusal(verifier, shaped(clock, "ES256", header={"kid": f"made-up-{number}"})())
+            assert (await refusal(verifier, own)).reason.code == "jwks_unavailable"
+            clock.advance(31)
+            await verified(verifier, own.encode())
+
+
+@pytest.mark.parametrize("status", [401, 408, 425, 429, 500])
+@in_its_time_with_sockets
+async def test_a_server_that_is_busy_has_removed_no_key(status: int, clock: HandClock) -> None:
+    async with Files() as issuer:
+        own = f"/{tokens.kid('ES256')}"
+        issuer.files = {own: Answer(200, tokens.public_pem("ES256"))}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            await verified(verifier, shaped(clock, "ES256")().encode())
+            issuer.files[own] = Answer(status)
+            await source.fetch_now()
+            assert (source.state, source.last_error) == ("stale", f"{issuer.url}{own}: status {status}")
+            await verified(verifier, shaped(clock, "ES256", sub="another")().encode())
+
+
+@in_its_time_with_sockets
+async def test_a_made_up_kid_that_the_server_fails_for_stops_no_other_key(clock: HandClock) -> None:
+    async with Files() as issuer:
+        issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256")), "/broken": Answer(500)}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            await verified(verifier, shaped(clock, "ES256")().encode())
+            clock.advance(31)
+            broken = shaped(clock, "ES256", header={"kid": "broken"})()
+            assert (await refusal(verifier, broken)).reason.code == "jwks_unavailable"
+            assert (source.state, source.skipped) == ("fresh", (f"{issuer.url}/broken: status 500",))
 
 
 @in_its_time

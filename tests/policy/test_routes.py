@@ -83,7 +83,7 @@ def test_a_plain_path_meets_the_first_rule_that_covers_it(target: str, route: Ro
 
 @pytest.mark.parametrize(
     ("method", "route"),
-    [("GET", READ), ("HEAD", READ), ("POST", ITEMS), ("get", ITEMS), ("OPTIONS", ITEMS), ("FOO", ITEMS)],
+    [("GET", READ), ("HEAD", READ), ("POST", ITEMS), ("post", ITEMS), ("OPTIONS", ITEMS), ("FOO", ITEMS)],
 )
 def test_a_rule_for_some_methods_leaves_the_others_to_the_rules_below(method: str, route: Route) -> None:
     assert match("/items/1", method) is route
@@ -102,7 +102,13 @@ def test_a_rule_for_everything_covers_everything() -> None:
         assert OTHERWISE.covers(path)
 
 
-@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+@pytest.mark.parametrize("method", ["get", "Get", "gET", "head"])
+def test_a_method_that_meets_another_rule_in_upper_case_is_refused(method: str) -> None:
+    assert refusal("/items/1", method) is Reason.METHOD_NOT_ALLOWED
+    assert match("/admin", method) is ADMIN, "its rule names no methods"
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE", "connect", "Trace"])
 @pytest.mark.parametrize("target", ["/public/a", "/admin", "backend:80", "*"])
 def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> None:
     with pytest.raises(Rejection) as caught:

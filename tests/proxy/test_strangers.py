@@ -152,11 +152,19 @@ async def test_the_body_of_a_refused_request_is_dropped_as_it_comes() -> None:
         pytest.param(WEBSOCKET, b"", id="upgrade"),
         pytest.param([], b"hello", id="body"),
         pytest.param([("X-HTTP-Method-Override", "DELETE")], b"", id="another method"),
+        pytest.param([("Connection", "origin")], b"", id="without its Origin"),
     ],
 )
 async def test_a_preflight_carries_nothing_else_past_the_token(headers: list[tuple[str, str]], body: bytes) -> None:
     async with running() as stack:
         answer = await stack.fetch(request("OPTIONS", "/x", headers=[*PREFLIGHT, *headers], body=body))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
+        assert stack.backend.requests == []
+
+
+async def test_a_preflight_names_no_other_method_in_its_query() -> None:
+    async with running() as stack:
+        answer = await stack.fetch(request("OPTIONS", "/x?_method=DELETE", headers=PREFLIGHT))
         assert (answer.status, answer.json()["code"]) == (401, "token_missing")
         assert stack.backend.requests == []
 

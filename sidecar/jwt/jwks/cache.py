@@ -144,7 +144,7 @@ class JwksSource:
             self._ask_for(kid)
         if self._schedule.failures or self._fetching.under_way is not None:
             raise self._unavailable()
-        if self._unknown.is_open(kid):
+        if self._want is not None or self._unknown.is_open(kid):  # a key with its own URL was perhaps not looked up
             asked_again_s = min(self.cooldown_s, self.next_fetch_at - self._clock.monotonic())
             raise Rejection(Reason.JWKS_UNAVAILABLE, _NOT_ASKED_YET, retry_after_s=max(1.0, asked_again_s))
         self._unknown.mark_absent(kid)
@@ -225,7 +225,7 @@ class JwksSource:
         self._save(jwks)
         jwks = self.removed.added_to(jwks, self.jwks if self.usable else None)
         self._use(jwks)
-        self._unknown.fetched()
+        self._unknown.fetched(key_set.looked_up)
         self.last_error = None
         self.fetched_at = now
         next_at, self.trusted_until = self._schedule.after_success(now, key_set.max_age_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from sidecar.common.loopback import is_loopback
 from sidecar.common.watched_file import unread
 from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
-from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NotFound, Refused, shown
+from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NoSuchKey, NotFound, shown
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, quoted
 
 MOST_QUOTED = 200  # characters of a value of a discovery document
@@ -159,13 +160,21 @@ class KeysByKid:
     """Public keys in PEM, each at its own URL that holds its kid, as AWS load balancers publish them.
 
     Only tokens tell which keys exist. The next fetch tries each kid that a token names and that looks like one, at most
-    MOST_WANTED at once. Keys that exist are kept.
+    MOST_WANTED at once. Of more, the last one takes the place of one that `choose` picks by its number, so strangers who name
+    many keep no kid out for long. Keys that exist are kept.
     """
 
-    def __init__(self, server: KeyServer, jwks_uri: str, algorithms: Collection[str]) -> None:
+    def __init__(
+        self,
+        server: KeyServer,
+        jwks_uri: str,
+        algorithms: Collection[str],
+        choose: Callable[[int], int] = random.randrange,
+    ) -> None:
         self._server = server
         self._jwks_uri = jwks_uri
         self._algorithms = algorithms
+        self._choose = choose
         self._kids: dict[str, None] = {}
         self._wanted: dict[str, None] = {}
 
@@ -173,24 +182,37 @@ class KeysByKid:
         """Try this kid in the next fetch. Returns False if it cannot be a kid of these keys."""
         if _KID.fullmatch(kid) is None:
             return False
-        if len(self._wanted) < MOST_WANTED:
-            self._wanted[kid] = None
+        if kid not in self._wanted and len(self._wanted) == MOST_WANTED:
+            del self._wanted[list(self._wanted)[self._choose(MOST_WANTED)]]
+        self._wanted[kid] = None
         return True
 
     async def __call__(self) -> KeySet:
-        """Fetch the known keys and the wanted ones. Raises FetchFailed."""
-        kids = {**self._kids, **self._wanted}
+        """Fetch the known keys and the wanted ones. Raises FetchFailed if a known key fails, or if none comes."""
+        kids = list({**self._kids, **self._wanted})
         self._wanted = {}
-        keys = [key for kid in kids if (key := await self._key(kid)) is not None][-MOST_KIDS:]  # the newest
+        failed: dict[str, str] = {}
+        keys: list[VerificationKey] = []
+        for kid, found in zip(kids, await asyncio.gather(*map(self._key, kids), return_exceptions=True), strict=True):
+            if isinstance(found, FetchFailed) and kid not in self._kids:
+                failed[kid] = str(found)  # it must not stop the fetch of other keys
+            elif isinstance(found, BaseException):
+                raise found
+            elif found is not None:
+                keys.append(found)
+        if failed and not keys:
+            raise FetchFailed("; ".join(failed.values()))
+        left_out, keys = keys[:-MOST_KIDS], keys[-MOST_KIDS:]  # the newest count
         self._kids = dict.fromkeys(key.kid for key in keys if key.kid is not None)
-        return KeySet(Jwks(keys), None)
+        unsure = failed.keys() | {key.kid for key in left_out}
+        return KeySet(Jwks(keys, list(failed.values())), None, looked_up=[kid for kid in kids if kid not in unsure])
 
     async def _key(self, kid: str) -> VerificationKey | None:
         url = self._jwks_uri.replace("{kid}", kid)
         try:
             answer = await self._server.get(url)
             return public_key(answer.body, kid, self._algorithms)
-        except Refused:  # some storage servers answer 403 for a missing file
+        except NoSuchKey:
             return None
         except UnusableKey as error:
             if kid not in self._kids:  # a made-up kid must not stop the fetch of other keys

@@ -22,6 +22,7 @@ from sidecar.jwt.jwks.key_set import MOST_SHOWN, FetchFailed, quoted
 
 MAX_BODY_BYTES = 1024 * 1024  # of a key set or a discovery document
 TOO_LARGE = f"larger than {MAX_BODY_BYTES // 1024**2} MiB"
+NO_SUCH_KEY = (400, 403, 410)  # besides 404; some storage servers answer 403 for a missing file
 TOTAL_S = 5.0  # for one document, from connecting to its last byte
 
 # Some key servers answer 406 if only JSON is accepted (kube-apiserver), and some firewalls refuse the names of HTTP libraries.
@@ -121,8 +122,8 @@ class KeyServer:
                 return await self._get_following(target, context, redirects - 1)
             if response.status == 404:
                 raise NotFound(f"{shown(url)}: status 404")
-            if 400 <= response.status < 500:
-                raise Refused(f"{shown(url)}: status {response.status}")
+            if response.status in NO_SUCH_KEY:
+                raise NoSuchKey(f"{shown(url)}: status {response.status}")
             if response.status != 200:
                 raise FetchFailed(f"{shown(url)}: status {response.status}")
             offset_s = clock_offset_s(response.headers.get("Date", ""), response.headers.get("Age", ""), self._wall())
@@ -147,11 +148,11 @@ class KeyServer:
         return {**self._headers, "Authorization": f"Bearer {token}"}
 
 
-class Refused(FetchFailed):
-    """The server refuses this URL: status 4xx."""
+class NoSuchKey(FetchFailed):
+    """The server has no key at this URL. Other failures, such as 429, say nothing about the key."""
 
 
-class NotFound(Refused):
+class NotFound(NoSuchKey):
     """There is no document at this URL: status 404."""
 
 

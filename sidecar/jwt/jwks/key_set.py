@@ -26,11 +26,13 @@ class KeySet(NamedTuple):
     """The result of a fetch: a JWK Set as decoded JSON, or a Jwks if the keys were in another form.
 
     `max_age_s` is its freshness in seconds, `clock_offset_s` how many seconds the server's clock is ahead; None if unknown.
+    `looked_up` are the kids that were looked up one by one; None if the server lists all of its keys.
     """
 
     document: object
     max_age_s: float | None
     clock_offset_s: float | None = None
+    looked_up: Collection[str] | None = None
 
 
 class Fetch(Protocol):
@@ -143,7 +145,7 @@ def _members(document: object) -> list[object]:
 def _read(position: int, member: object, allowed: Collection[str]) -> VerificationKey | str:
     try:
         if isinstance(member, Pem):
-            return public_key(member.text.encode(), member.kid, allowed)
+            return public_key(member.text.encode(errors="replace"), member.kid, allowed)
         return verification_key(member, allowed)
     except UnusableKey as error:
         return f"key {position}{_names(member)}: {error}"

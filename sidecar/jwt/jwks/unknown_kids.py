@@ -49,9 +49,12 @@ class UnknownKids:
     def __len__(self) -> int:
         return len(self._missed_at)
 
-    def fetched(self) -> None:
-        """Count a successful fetch; it answers for all kids missed before."""
-        self._fetched += 1
+    def fetched(self, looked_up: Iterable[str] | None) -> None:
+        """Record a successful fetch. It answers for the kids that it `looked_up`; None: for all kids missed before."""
+        if looked_up is None:
+            self._fetched += 1
+        for kid in looked_up or ():
+            self.mark_absent(kid)  # it matters only if the set lacks it
 
     def miss(self, kid: str) -> None:
         """Record that a token names an unknown kid."""

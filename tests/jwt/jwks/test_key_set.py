@@ -1,6 +1,7 @@
 """One key set: read key by key, searched by the letter."""
 
 import asyncio
+import ssl
 from typing import Any
 
 import pytest
@@ -98,6 +99,11 @@ async def test_a_large_set_is_read_in_turns() -> None:
             await Jwks.of_in_turns(wrong, ALGORITHMS)
 
 
+def of_version_8() -> str:
+    der = ssl.PEM_cert_to_DER_cert(tokens.certificate("ES256"))
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1))
+
+
 @pytest.mark.parametrize(
     "odd",
     [
@@ -135,6 +141,19 @@ def test_one_odd_key_never_costs_the_good_ones(odd: object) -> None:
 def test_skipped_keys_are_reported() -> None:
     jwks = Jwks.of({"keys": [5, tokens.public_jwk(), {"kty": "x"}]}, ALGORITHMS)
     assert jwks.skipped == ("key 0: it is not an object", "key 2: its kty is not RSA, EC or OKP")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(of_version_8(), id="a certificate of an unknown version"),
+        pytest.param("-----BEGIN PUBLIC KEY-----\ud800", id="half of a surrogate pair"),
+    ],
+)
+def test_one_odd_certificate_does_not_spoil_the_others(odd: str) -> None:
+    jwks = Jwks.of({"odd": odd, "good": tokens.public_pem("ES256").decode()}, ["ES256"])
+    assert [key.kid for key in jwks.keys] == ["good"]
+    assert jwks.skipped == ("key 0: it holds no PEM public key or certificate; write one with openssl pkey -pubout",)
 
 
 def test_skipped_keys_are_reported_with_kid_and_algorithm() -> None:
