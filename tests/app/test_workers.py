@@ -8,11 +8,15 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sidecar.app.workers.supervisor import ALIVE_S
+from sidecar.app.workers.fork import ForkServer
+from sidecar.app.workers.supervisor import ALIVE_S, Supervisor
+from sidecar.config import parse
+from sidecar.jwt.denylist import ALWAYS, DenyList, Entry
 from tests.peers import patience
 from tests.peers.backend import RawBackend
+from tests.peers.clock import HandClock
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.load import load
 from tests.peers.program import Program, accepts, configuration, limited, program, start
@@ -336,7 +340,22 @@ async def test_a_worker_refuses_commands_of_other_processes(tmp_path: Path) -> N
                     b"POST /worker/finish HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n"
                 )
                 assert stranger.recv(1000).startswith(b"HTTP/1.1 403 ")
-        assert (await it.admin("POST", "/worker/finish", {})).status == 404
+        for path in ("/worker", "/x/../worker", "/./worker", "/x/%2e%2e/worker", "//x/worker", "/%77orker"):
+            assert (await it.admin("POST", f"{path}/finish", {})).status == 404
+            assert (await it.admin("GET", f"{path}/configuration")).status == 404
+        assert (await it.health("/readyz/../livez")).status == 404
+
+
+async def test_of_two_entries_about_the_same_tokens_the_last_one_counts_in_a_later_worker() -> None:
+    config = parse("issuers: {a: {issuer: 'https://a.example', audiences: any}}\nupstream: http://a", "c")
+    clock, supervisor = HandClock(), Supervisor(config, cast(ForkServer, None), [])
+    names = {"https://a.example": "a", "https://also.example": "a"}
+    for iss, until in ((1, 100), (0, 200), (1, 300)):
+        supervisor.keep_denied(Entry(list(names)[iss], "sub", "alice", ALWAYS, clock.wall() + until))
+    later = DenyList(clock, names)
+    later.have_added(supervisor.denied.values())
+    clock.advance(250)
+    assert later.denies("a", {"iss": "https://a.example", "sub": "alice"})
 
 
 async def test_a_worker_started_during_an_outage_begins_with_the_snapshot(tmp_path: Path) -> None:

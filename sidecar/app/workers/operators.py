@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext, suppress
+from posixpath import normpath
 from typing import Any
 
 from aiohttp import web
@@ -33,7 +34,7 @@ class Operators:
 
     def health(self) -> web.Application:
         """The health listener's application."""
-        app = web.Application()
+        app = web.Application(middlewares=[_as_written])
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/startupz", self._alive)
         app.router.add_get("/metrics", self._metrics)
@@ -43,7 +44,7 @@ class Operators:
 
     def admin(self) -> web.Application:
         """The admin listener's application."""
-        app = web.Application(middlewares=[guarded(self._host)], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[guarded(self._host), _as_written], client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", PRIVATE + "{rest:.*}", _nothing_here)
         app.router.add_get("/{rest:.*}", self._look)
         app.router.add_post("/explain", self._ask_one)
@@ -139,6 +140,16 @@ def _of_all(answers: Mapping[int, Answer | None]) -> list[Answer]:
     if found := [answer for answer in answers.values() if answer is not None]:
         return found
     raise Refused(503, "No worker answers.")
+
+
+@web.middleware
+async def _as_written(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Middleware that serves no path with dot segments or `//`: on the way to a worker it would become another one."""
+    if request.path.startswith("//") or normpath(request.path) != request.path:
+        raise web.HTTPNotFound
+    return await handler(request)
 
 
 async def _nothing_here(_request: web.Request) -> web.Response:

@@ -192,6 +192,7 @@ class Supervisor:
         if len(self.denied) >= MAX_ADDED:
             now = self._clock.wall()
             self.denied = {about: kept for about, kept in self.denied.items() if kept.until > now}
+        self.denied.pop(entry.about, None)  # the later of two entries counts in a later worker too, so it comes last
         self.denied[entry.about] = entry
 
     async def ask_all(self, method: str, path: str, body: bytes | None = None) -> dict[int, Answer | None]:
