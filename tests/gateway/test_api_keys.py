@@ -31,7 +31,7 @@ def refusal(answer: Response, status: int, code: str) -> dict[str, Any]:
 # A key
 
 
-def test_a_key_is_its_id_and_256_random_bits_and_only_its_hash_is_kept() -> None:
+def test_a_key_has_256_random_bits_and_only_its_hash_is_stored() -> None:
     entry, key = ApiKey.new("alice", ("read",), {}, NEVER)
     assert re.fullmatch(r"jsk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key)
     assert len(unb64(key.split("_", 2)[2])) == 32
@@ -42,7 +42,7 @@ def test_a_key_is_its_id_and_256_random_bits_and_only_its_hash_is_kept() -> None
     assert ApiKey.new("alice", (), {}, NEVER)[1] != key
 
 
-def test_the_holder_has_the_name_as_sub_the_scopes_and_the_claims() -> None:
+def test_the_holder_of_a_key_gets_its_name_scopes_and_claims() -> None:
     entry, _ = ApiKey.new("alice", ("read", "write"), {"tenant": "acme", "roles": ["a"]}, EPOCH)
     holder = entry.holder()
     expected = {"sub": "alice", "scope": "read write", "tenant": "acme", "roles": ["a"]}
@@ -76,7 +76,7 @@ def entries(*documents: Any) -> Entries:
     ],
     ids=str,
 )
-def test_an_entry_is_written_as_it_was_read(over: dict[str, Any]) -> None:
+def test_an_entry_is_written_in_the_form_that_is_read(over: dict[str, Any]) -> None:
     assert ApiKey.read(GOOD | over).document() == GOOD | over
 
 
@@ -131,19 +131,19 @@ CLAIMS_OF_OTHERS = [
         ],
     ],
 )  # fmt: skip
-def test_an_entry_that_could_be_misread_is_refused(document: Any, problem: str) -> None:
+def test_an_invalid_entry_is_refused_with_its_problem(document: Any, problem: str) -> None:
     with pytest.raises(ValueError) as caught:
         entries(GOOD, document)
     assert str(caught.value).startswith(f"key 1: {problem}")
 
 
-def test_no_problem_tells_a_hash() -> None:
+def test_no_problem_shows_a_hash() -> None:
     with pytest.raises(ValueError) as caught:
         entries({"id": "x", "sha256": "f" * 63, "name": 5})
     assert "ff" not in str(caught.value)
 
 
-def test_two_entries_of_one_id_are_refused() -> None:
+def test_two_entries_with_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^key 1: another one has the same id$"):
         entries(GOOD, GOOD | {"name": "bob"})
 
@@ -160,7 +160,7 @@ def test_a_file_without_a_list_of_keys_is_refused(content: bytes) -> None:
         Entries.read(content)
 
 
-def test_an_entry_that_did_not_change_keeps_its_claims_and_what_was_minted_for_them() -> None:
+def test_an_unchanged_entry_keeps_its_claims_and_their_minted_token() -> None:
     before = entries(GOOD, GOOD | {"id": "1" * 16})
     after = Entries.read(json.dumps({"keys": [GOOD, GOOD | {"id": "1" * 16, "scopes": ["x"]}]}).encode(), before)
     assert after[GOOD["id"]][1] is before[GOOD["id"]][1]
@@ -186,7 +186,7 @@ def reason(judged: ApiKeys, key: str) -> Reason | Claims:
         return rejection.reason
 
 
-def test_a_key_is_its_holder_until_it_expires_or_is_disabled(keys: Keys) -> None:
+def test_a_key_is_valid_until_it_expires_or_is_disabled(keys: Keys) -> None:
     clock = HandClock()
     alice, bob, carl = keys.new("alice"), keys.new("bob", expires=EPOCH + 10), keys.new("carl", enabled=False)
     judged = judge(keys, clock)
@@ -200,7 +200,7 @@ def test_a_key_is_its_holder_until_it_expires_or_is_disabled(keys: Keys) -> None
     judged.file.look()
     assert reason(judged, bob) is Reason.API_KEY_DISABLED
     keys.change(alice, enabled=False)
-    assert reason(judged, alice) is not Reason.API_KEY_DISABLED  # not before the file was read again
+    assert reason(judged, alice) is not Reason.API_KEY_DISABLED  # until the file is read again
     assert judged.file.look()
     assert reason(judged, alice) is Reason.API_KEY_DISABLED
     keys.entries.clear()
@@ -213,7 +213,7 @@ def test_a_wrong_secret_reveals_nothing_about_the_key(keys: Keys) -> None:
     clock = HandClock()
     on, off, ended = keys.new("a"), keys.new("b", enabled=False), keys.new("c", expires=EPOCH - 1)
     judged = judge(keys, clock)
-    other = keys.new("d")  # in no file that was read
+    other = keys.new("d")  # of no file that is read
     for key in (on, off, ended):
         start, secret = key[:21], key[21:]
         wrong = [
@@ -231,7 +231,7 @@ def test_a_wrong_secret_reveals_nothing_about_the_key(keys: Keys) -> None:
 # Through the proxy
 
 
-async def test_a_key_opens_the_routes_that_ask_for_one_and_the_backend_never_sees_it(keys: Keys) -> None:
+async def test_a_key_is_accepted_on_its_routes_and_never_reaches_the_backend(keys: Keys) -> None:
     alice = keys.new("alice", "read", tenant="acme")
     async with running(issuers=None, **keys.settings()) as stack:
         stack.secrets.tokens.add(alice)
@@ -269,15 +269,15 @@ async def test_requests_without_a_key_are_refused(keys: Keys, headers: list[tupl
         assert stack.backend.requests == []
 
 
-async def test_two_keys_are_a_400(keys: Keys) -> None:
+async def test_two_keys_in_a_request_are_a_400(keys: Keys) -> None:
     alice, bob = keys.new("alice"), keys.new("bob")
     async with running(issuers=None, **keys.settings()) as stack:
         answer = await stack.fetch(request("GET", "/", token=alice, headers=[("authorization", f"Bearer {bob}")]))
         refusal(answer, 400, "token_ambiguous")
 
 
-async def test_each_refusal_has_its_code(keys: Keys) -> None:
-    off, ended = keys.new("a", enabled=False), keys.new("b", expires=EPOCH)  # EPOCH has not come on the real clock
+async def test_an_expired_and_a_disabled_key_have_different_codes(keys: Keys) -> None:
+    off, ended = keys.new("a", enabled=False), keys.new("b", expires=EPOCH)  # EPOCH is in the future of the real clock
     async with running(issuers=None, **keys.settings()) as stack:
         refusal(await stack.fetch(request("GET", "/", token=off)), 401, "api_key_disabled")
         stack.clock.ahead_s += EPOCH - stack.clock.wall() + 1
@@ -285,7 +285,7 @@ async def test_each_refusal_has_its_code(keys: Keys) -> None:
         assert told["details"] == "The API key has expired."
 
 
-async def test_the_claims_of_a_key_meet_the_same_rules_as_those_of_a_token(keys: Keys) -> None:
+async def test_rules_for_claims_apply_to_keys_as_to_tokens(keys: Keys) -> None:
     reader, admin = keys.new("reader", "read"), keys.new("admin", "read admin", tenant="acme", roles=["boss"])
     demands = {"scopes": ["admin"], "roles": ["boss"], "claims": {"tenant": {"equals": "acme"}}}
     settings = keys.settings(routes=[{"path": "/*", "auth": "api_key", "require": demands}])
@@ -299,7 +299,7 @@ async def test_the_claims_of_a_key_meet_the_same_rules_as_those_of_a_token(keys:
         refusal(await stack.fetch(request("GET", "/", token=admin)), 403, "claim_mismatch")
 
 
-async def test_a_missing_token_is_not_answered_by_a_challenge_for_a_key(keys: Keys) -> None:
+async def test_a_missing_token_gets_no_challenge_for_a_key(keys: Keys) -> None:
     api_keys = {"file": str(keys.api_keys), "header": "X-Key", "prefix": "ApiKey"}
     routes = [{"path": "/keys/*", "auth": "api_key"}]
     async with running(api_keys=api_keys, routes=routes) as stack:
@@ -309,7 +309,7 @@ async def test_a_missing_token_is_not_answered_by_a_challenge_for_a_key(keys: Ke
 
 
 @pytest.mark.parametrize("value", ["{key}", "ApiKey {key}", "apikey  {key}"])
-async def test_header_and_scheme_are_configured(keys: Keys, value: str) -> None:
+async def test_header_and_scheme_of_a_key_are_configurable(keys: Keys, value: str) -> None:
     alice = keys.new("alice")
     scheme = "ApiKey" if " " in value else ""
     api_keys = {"file": str(keys.api_keys), "header": "X-Api-Key", "prefix": scheme}
@@ -324,7 +324,7 @@ async def test_header_and_scheme_are_configured(keys: Keys, value: str) -> None:
         assert answer.get("www-authenticate") == 'ApiKey realm="jwt-sidecar"'
 
 
-async def test_a_route_can_only_report_what_keys_it_would_refuse(keys: Keys) -> None:
+async def test_report_mode_accepts_a_key_that_would_be_refused(keys: Keys) -> None:
     off = keys.new("alice", enabled=False)
     settings = keys.settings(routes=[{"path": "/*", "auth": "api_key", "mode": "report"}])
     async with running(issuers=None, **settings) as stack:
@@ -336,7 +336,7 @@ async def test_a_route_can_only_report_what_keys_it_would_refuse(keys: Keys) -> 
 # Attacks
 
 
-async def test_a_key_is_no_token_and_a_token_is_no_key(keys: Keys) -> None:
+async def test_keys_and_tokens_are_not_interchangeable(keys: Keys) -> None:
     alice = keys.new("alice")
     routes = [{"path": "/keys/*", "auth": "api_key"}, {"path": "/maybe/*", "auth": "optional"}]
     async with running(**keys.settings(routes=routes)) as stack:
@@ -364,7 +364,7 @@ async def elsewhere(stack: Stack, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("place", ["query", "path", "another header", "cookie", "forwarded token"])
-async def test_a_key_in_a_wrong_place_does_not_reach_the_backend_from_there(keys: Keys, place: str) -> None:
+async def test_a_key_in_a_wrong_place_does_not_reach_the_backend(keys: Keys, place: str) -> None:
     alice = keys.new("alice")
     routes = [{"path": "/open/*", "auth": "none", "forward_token": True}, {"path": "/*", "auth": "api_key"}]
     async with running(issuers=None, **keys.settings(routes=routes, access_log="json")) as stack:
@@ -415,7 +415,7 @@ async def test_a_broken_file_keeps_the_previous_keys(keys: Keys, caplog: pytest.
     ]
 
 
-async def test_a_file_that_all_may_read_is_worth_a_word(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_everybody_may_read_gets_a_warning(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     keys.api_keys.chmod(0o644)
     async with running(issuers=None, **keys.settings()):
         pass

@@ -61,7 +61,7 @@ def token_of(line: bytes) -> str:
 
 
 def minted(line: bytes) -> dict[str, Any]:
-    """The claims of the assertion in a header line, whose signature is verified."""
+    """The claims of the assertion in a header line, after its signature is verified."""
     token = token_of(line)
     tokens.verify(token, KEY.jwk, KEY.alg)
     return tokens.payload_of(token)
@@ -70,7 +70,7 @@ def minted(line: bytes) -> dict[str, Any]:
 # Its claims
 
 
-def test_it_carries_the_verified_claims_with_its_own_issuer_audience_and_times() -> None:
+def test_an_assertion_has_the_verified_claims_and_new_issuer_audience_and_times() -> None:
     line = assertion(HandClock()).line(verified(scope="read", roles=["a"], email="é"))
     assert minted(line) == {
         "iss": "jwt-sidecar",
@@ -103,16 +103,16 @@ def test_a_clients_claim_cannot_replace_a_claim_of_the_assertion() -> None:
     [(300.0, 30), (30.0, 30), (29.0, 29), (10.5, 10), (0.25, 0), (-20.0, -20)],
     ids=lambda value: f"{value} s",
 )
-def test_it_never_outlives_the_clients_token(left_s: float, lasts_s: int) -> None:
-    # `exp` has whole seconds; a token that is only good by the clock skew makes one that is no better
+def test_an_assertion_never_outlives_the_clients_token(left_s: float, lasts_s: int) -> None:
+    # `exp` has whole seconds; a token that is only valid by the clock skew makes an assertion of the same kind
     claims = verified(EPOCH + left_s + 60, exp=EPOCH + left_s)
     assert minted(assertion(HandClock()).line(claims))["exp"] == EPOCH + lasts_s
 
 
-# How long it is used
+# Reuse
 
 
-def test_one_assertion_is_sent_again_for_most_of_its_life() -> None:
+def test_an_assertion_is_reused_for_most_of_its_lifetime() -> None:
     clock = HandClock()
     ours = assertion(clock)
     claims, others = verified(), verified()
@@ -126,7 +126,7 @@ def test_one_assertion_is_sent_again_for_most_of_its_life() -> None:
     assert ours.line(claims) is second
 
 
-def test_an_assertion_of_the_future_is_not_sent_when_the_clock_was_set_back() -> None:
+def test_an_assertion_is_replaced_when_the_clock_is_set_back() -> None:
     clock = HandClock()
     ours, claims = assertion(clock), verified()
     ours.line(claims)
@@ -134,7 +134,7 @@ def test_an_assertion_of_the_future_is_not_sent_when_the_clock_was_set_back() ->
     assert minted(ours.line(claims))["iat"] == EPOCH - 60
 
 
-def test_the_other_identity_headers_are_rendered_once_all_the_same() -> None:
+def test_a_new_assertion_does_not_render_the_other_identity_headers_again() -> None:
     clock = HandClock()
     identity = AssertedIdentity({"X-JWT-Sub": ("sub",)}, None, "percent", "X-JWT-Assertion", assertion(clock))
     claims = verified()
@@ -146,10 +146,10 @@ def test_the_other_identity_headers_are_rendered_once_all_the_same() -> None:
     assert claims.headers is rendered
 
 
-def test_it_counts_with_the_other_identity_headers() -> None:
+def test_an_assertion_counts_toward_the_limit_of_identity_headers() -> None:
     identity = AssertedIdentity({}, None, "percent", "X-JWT-Assertion", assertion(HandClock()))
     assert len(identity.lines(verified(x="a" * 11_000))) < MAX_ALL_BYTES
-    for _ in range(2):  # and again: nothing that is refused is remembered as acceptable
+    for _ in range(2):  # the second time too: a refusal is not remembered as accepted
         with pytest.raises(Rejection) as caught:
             identity.lines(verified(x="a" * 12_000))
         assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
@@ -158,7 +158,7 @@ def test_it_counts_with_the_other_identity_headers() -> None:
 # Its key
 
 
-def test_a_process_has_one_key_of_its_own_for_each_algorithm() -> None:
+def test_a_process_makes_one_key_per_algorithm() -> None:
     assert own_key("EdDSA") is own_key("EdDSA")
     assert (own_key("EdDSA").alg, own_key("ES256").alg) == ("EdDSA", "ES256")
 
@@ -188,7 +188,7 @@ def pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8, encryption: Any = P
         pytest.param(pem(P256, PrivateFormat.TraditionalOpenSSL), "ES256", id="P-256 in the older form"),
     ],
 )
-def test_a_key_file_is_pem(content: bytes, alg: str, tmp_path: Path) -> None:
+def test_a_key_file_in_pem_is_read(content: bytes, alg: str, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(content)
     key = SigningKey.load(tmp_path / "key.pem", alg)
     tokens.verify(key.sign({}), key.jwk, alg)
@@ -241,7 +241,7 @@ async def published(stack: Stack) -> Any:
 
 
 @pytest.mark.parametrize("alg", ["EdDSA", "ES256"])
-async def test_the_backend_gets_an_assertion_that_the_published_key_proves(alg: str) -> None:
+async def test_the_backend_gets_an_assertion_that_the_published_key_verifies(alg: str) -> None:
     async with running(assertion={**WANTED, "alg": alg, "header": "X-Proof", "ttl": "20s"}) as stack:
         (jwk,) = await published(stack)
         spoofed = [("X-Proof", "evil"), ("x_proof", "evil"), ("X-JWT-Assertion", "evil")]
@@ -285,7 +285,7 @@ async def test_another_sidecar_that_trusts_the_key_set_accepts_the_assertion() -
             assert received.get("x-jwt-assertion") is None
 
 
-async def test_the_sidecar_itself_does_not_take_an_assertion_for_a_token() -> None:
+async def test_the_sidecar_does_not_accept_its_own_assertion_as_a_token() -> None:
     async with running(assertion=WANTED) as stack:
         await stack.fetch(stack.good())
         assertion = (await stack.backend.received()).get("x-jwt-assertion")
@@ -293,7 +293,7 @@ async def test_the_sidecar_itself_does_not_take_an_assertion_for_a_token() -> No
         assert (answer.status, answer.json()["code"]) == (401, "issuer_unknown")
 
 
-async def test_without_an_assertion_there_is_no_key_set() -> None:
+async def test_no_key_set_is_served_without_an_assertion() -> None:
     async with running() as stack:
         answer = await fetch(stack.sidecar.admin_address, request("GET", "/.well-known/jwks.json", host="localhost"))
         assert answer.status == 404

@@ -31,7 +31,7 @@ def keys(tmp_path: Path) -> Keys:
 
 
 def minted(seen: Request, keys: Keys) -> dict[str, Any]:
-    """The claims of the token that the backend got as the one Authorization; its signature is verified."""
+    """The claims of the backend's only Authorization, after its signature is verified."""
     assert [name for name, _ in seen.headers if "uthoriz" in name.lower()] == ["Authorization"]
     scheme, _, token = (seen.get("authorization") or "").partition(" ")
     assert scheme == "Bearer"
@@ -40,11 +40,11 @@ def minted(seen: Request, keys: Keys) -> dict[str, Any]:
 
 
 def gateway(keys: Keys, backend: RawBackend, **more: Any) -> Any:
-    """A gateway in front of a backend; that of the stack itself is not used."""
+    """A gateway in front of this backend; the stack's own backend is not used."""
     return running(**{"issuers": None, **keys.settings(backend.url, **more)})
 
 
-async def test_a_key_goes_in_and_a_short_token_comes_out(keys: Keys) -> None:
+async def test_a_key_is_exchanged_for_a_short_token(keys: Keys) -> None:
     alice = keys.new("alice", "read", tenant="acme")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         stack.secrets.tokens.add(alice)
@@ -59,7 +59,7 @@ async def test_a_key_goes_in_and_a_short_token_comes_out(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("alg", ["EdDSA", "RS256", "ES256"])
-async def test_the_algorithm_is_configured_for_each_upstream(keys: Keys, alg: str) -> None:
+async def test_each_upstream_has_its_configured_algorithm(keys: Keys, alg: str) -> None:
     alice = keys.new("alice")
     keys.sign_with(TimedKey(SigningKey.generate(alg)))
     async with RawBackend(ok) as backend:
@@ -70,7 +70,7 @@ async def test_the_algorithm_is_configured_for_each_upstream(keys: Keys, alg: st
             assert (claims["aud"], claims["exp"] - claims["iat"]) == ("x", 30)
 
 
-async def test_a_burst_of_one_identity_mints_once(keys: Keys) -> None:
+async def test_a_burst_of_one_identity_mints_one_token(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         answers = await asyncio.gather(*(stack.fetch(request("GET", "/", token=alice)) for _ in range(20)))
@@ -80,7 +80,7 @@ async def test_a_burst_of_one_identity_mints_once(keys: Keys) -> None:
 
 
 def exchange(keys: Keys, backend: RawBackend, **more: Any) -> Any:
-    """The same, with tokens of an issuer in the place of API keys."""
+    """The same, with tokens of an issuer in place of API keys."""
     return running(**keys.settings(backend.url, **{"api_keys": None, "routes": None, **more}))
 
 
@@ -96,7 +96,7 @@ async def test_a_verified_token_is_exchanged_for_a_short_one(keys: Keys) -> None
         assert minted(await backend.received(2), keys)["exp"] == tokens.payload_of(short)["exp"]
 
 
-async def test_a_burst_that_waited_for_the_keys_of_the_issuer_mints_once_too(keys: Keys) -> None:
+async def test_a_burst_that_waits_for_the_issuers_keys_mints_one_token(keys: Keys) -> None:
     issuer = ScriptedIssuer(algs=["EdDSA"])
     issuer.hang()
     async with RawBackend(ok) as backend, exchange(keys, backend, issuer=issuer) as stack:
@@ -142,7 +142,7 @@ async def test_requests_that_a_rule_would_refuse_get_no_minted_token(keys: Keys)
         assert (seen.get("x-jwt-status"), seen.get("authorization")) == ("report", None)
 
 
-async def test_upstreams_do_not_get_each_others_tokens(keys: Keys) -> None:
+async def test_each_upstream_gets_only_its_own_token(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as main, RawBackend(ok) as plain, RawBackend(ok) as other:
         upstreams = {
@@ -162,7 +162,7 @@ async def test_upstreams_do_not_get_each_others_tokens(keys: Keys) -> None:
             assert (await plain.received()).get("authorization") is None
 
 
-async def test_the_token_of_a_key_that_was_disabled_is_not_sent_again(keys: Keys) -> None:
+async def test_a_disabled_key_gets_no_reused_token(keys: Keys) -> None:
     alice = keys.new("alice")
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         await stack.fetch(request("GET", "/", token=alice))
@@ -207,7 +207,9 @@ async def test_without_a_signing_key_the_backend_gets_no_request(keys: Keys) -> 
 
 @pytest.mark.parametrize("file", ["api_keys", "signing"])
 @pytest.mark.parametrize("content", [None, "", "{}"])
-async def test_it_does_not_start_with_a_file_that_it_cannot_use(keys: Keys, file: str, content: str | None) -> None:
+async def test_the_sidecar_does_not_start_with_an_invalid_file_of_keys(
+    keys: Keys, file: str, content: str | None
+) -> None:
     path: Path = getattr(keys, file)
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(CannotStart) as caught:
@@ -215,7 +217,7 @@ async def test_it_does_not_start_with_a_file_that_it_cannot_use(keys: Keys, file
     assert str(caught.value).startswith(f"{path}: ")
 
 
-async def test_it_does_not_start_without_a_key_for_an_algorithm_in_use(keys: Keys) -> None:
+async def test_the_sidecar_does_not_start_without_a_key_for_a_used_algorithm(keys: Keys) -> None:
     keys.sign_with(TimedKey(SigningKey.generate("ES256")))
     with pytest.raises(CannotStart) as caught:
         build(stack_config(keys))
@@ -228,7 +230,7 @@ def stack_config(keys: Keys) -> Config:
     return parse(json.dumps(settings))
 
 
-async def test_the_metrics_tell_of_keys_and_tokens(keys: Keys) -> None:
+async def test_metrics_count_keys_and_minted_tokens(keys: Keys) -> None:
     alice = keys.new("alice")
     keys.new("bob", expires=1.0)
     keys.new("carl", enabled=False)
@@ -280,7 +282,7 @@ async def test_explain_shows_the_holder_and_the_head_but_no_secret(keys: Keys) -
             assert alice[21:] not in f"{good}{bad}"
 
 
-async def test_explain_tells_why_a_key_is_refused(keys: Keys) -> None:
+async def test_explain_says_why_a_key_is_refused(keys: Keys) -> None:
     off, ended = keys.new("alice", enabled=False), keys.new("bob", expires=1.0)
     async with RawBackend(ok) as backend, gateway(keys, backend) as stack:
         for key, code in ((off, "disabled"), (ended, "expired"), ("jsk_x", "unknown")):
@@ -319,12 +321,12 @@ def test_the_summary_lists_routes_with_api_keys_and_minted_tokens(keys: Keys) ->
     ]
 
 
-async def test_dev_tells_how_to_get_a_key(keys: Keys) -> None:
+async def test_dev_prints_the_command_that_makes_a_key(keys: Keys) -> None:
     config = stack_config(keys)
     assert f"jwt-sidecar keys new {keys.api_keys} NAME" in _to_paste(config, Embedded(), "http://127.0.0.1:8080")
 
 
-async def test_where_tokens_are_sent_on_a_key_is_not(keys: Keys) -> None:
+async def test_forward_token_does_not_forward_a_key(keys: Keys) -> None:
     alice = keys.new("alice")
     routes = [{"path": "/keys/*", "auth": "api_key"}]
     async with running(**keys.settings(routes=routes, forward_token=True)) as stack:

@@ -37,7 +37,7 @@ def signer(now: float, algorithm: str = "EdDSA", ring: KeyRing = RING) -> Signin
         (4600, SECOND, {SECOND}),
     ],
 )
-def test_a_key_is_published_before_it_signs_and_after(
+def test_a_key_is_published_before_it_signs_and_after_it_stops(
     now: float, signs: SigningKey, published: set[SigningKey]
 ) -> None:
     assert signer(now) is signs
@@ -45,7 +45,7 @@ def test_a_key_is_published_before_it_signs_and_after(
     assert signer(now, "ES256") is OTHER
 
 
-def test_without_a_key_for_the_time_and_the_algorithm_nothing_is_signed() -> None:
+def test_a_missing_key_for_the_time_and_algorithm_is_signing_unavailable() -> None:
     later, gone = TimedKey(FIRST, 10, 10), TimedKey(SECOND, 0, 0, 10)
     for ring, algorithm in ((KeyRing([]), "EdDSA"), (RING, "RS256"), (KeyRing([later]), "EdDSA")):
         with pytest.raises(Rejection) as caught:
@@ -56,7 +56,7 @@ def test_without_a_key_for_the_time_and_the_algorithm_nothing_is_signed() -> Non
     assert KeyRing([gone]).published(10) == []
 
 
-def test_all_replicas_choose_the_same_of_two_that_begin_together() -> None:
+def test_all_replicas_choose_the_same_of_two_simultaneous_keys() -> None:
     both = [TimedKey(FIRST, 0, 5), TimedKey(SECOND, 0, 5)]
     assert signer(5, ring=KeyRing(both)) is signer(5, ring=KeyRing(reversed(both)))
 
@@ -69,7 +69,7 @@ def file(*documents: Any) -> bytes:
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-def test_a_key_is_written_as_a_private_jwk_with_its_times_and_read_again(alg: str) -> None:
+def test_a_key_is_written_and_read_as_a_private_jwk_with_its_times(alg: str) -> None:
     timed = TimedKey(SigningKey.generate(alg), 1_800_000_000, 1_800_000_900, 1_800_003_600)
     document = timed.document()
     assert document["publish_from"] == "2027-01-15T08:00:00Z"
@@ -118,7 +118,7 @@ def small_rsa() -> dict[str, Any]:
         ),
     ],
 )
-def test_a_key_that_cannot_sign_for_sure_is_refused(document: Any, problem: str) -> None:
+def test_an_invalid_signing_key_is_refused_with_its_problem(document: Any, problem: str) -> None:
     with pytest.raises(ValueError) as caught:
         KeyRing.read(file(P256, document))
     assert str(caught.value) == f"key 1: {problem}"
@@ -130,7 +130,7 @@ def test_the_same_key_twice_is_refused() -> None:
         KeyRing.read(file(ED25519, ED25519 | {"sign_from": T1}))
 
 
-# Rotating
+# Rotation
 
 
 def test_each_algorithm_has_one_signing_key() -> None:
@@ -144,7 +144,7 @@ def times(ring: KeyRing) -> list[tuple[float, ...]]:
     return [timed[1:] for timed in ring.keys]
 
 
-def test_the_first_key_signs_at_once() -> None:
+def test_the_first_key_of_a_ring_signs_at_once() -> None:
     ring = rotated(KeyRing([TimedKey(OTHER)]), "EdDSA", 100.7, 900, 3600)
     assert times(ring) == [(ALWAYS, ALWAYS, NEVER), (100, 100, NEVER)]
     assert [timed.key.alg for timed in ring.keys] == ["ES256", "EdDSA"]
@@ -175,5 +175,7 @@ def test_retired_keys_are_left_out() -> None:
 
 
 def test_no_kid_looks_like_an_option_to_a_command() -> None:
-    kids = [rotated(KeyRing([]), "EdDSA", 0, 0, 0).keys[0].key.kid for _ in range(700)]  # one in 64 would
+    kids = [
+        rotated(KeyRing([]), "EdDSA", 0, 0, 0).keys[0].key.kid for _ in range(700)
+    ]  # without the rule, one in 64 does
     assert [kid for kid in kids if kid.startswith("-")] == []

@@ -27,11 +27,11 @@ ROUTES: list[dict[str, Any]] = [
         ("https://api.test/a/b/", "https://api.test/.well-known/oauth-protected-resource/a/b/"),
     ],
 )
-def test_the_url_is_that_of_section_3_1(resource: str, url: str) -> None:
+def test_the_url_of_the_metadata_follows_rfc_9728_section_3_1(resource: str, url: str) -> None:
     assert metadata_url(resource) == url
 
 
-async def test_the_page_says_whose_tokens_are_accepted() -> None:
+async def test_the_metadata_names_the_accepted_issuers_places_and_scopes() -> None:
     async with running(resource_metadata={"resource": RESOURCE, "resource_name": "Orders"}, routes=ROUTES) as stack:
         answer = await stack.fetch(request("GET", f"{PAGE}?x"))
         assert answer.status == 200
@@ -62,7 +62,7 @@ async def test_unknown_members_are_left_out_of_the_metadata() -> None:
         }
 
 
-async def test_every_challenge_names_the_page() -> None:
+async def test_every_challenge_names_the_url_of_the_metadata() -> None:
     async with running(resource_metadata={"resource": f"{RESOURCE}/mcp"}, routes=ROUTES) as stack:
         named = f'resource_metadata="{RESOURCE}{PAGE}/mcp"'
         for raw, status in ((request(), 401), (request(token="a.b.c"), 401), (stack.good("GET", "/admin/x"), 403)):
@@ -74,7 +74,7 @@ async def test_every_challenge_names_the_page() -> None:
         assert (await stack.fetch(request("GET", url))).json()["resource"] == f"{RESOURCE}/mcp"
 
 
-async def test_a_browser_may_read_it_from_anywhere() -> None:
+async def test_pages_of_every_origin_may_read_the_metadata() -> None:
     asked = [("Origin", "http://a"), ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "x")]
     async with running(resource_metadata={"resource": RESOURCE}) as stack:
         answer = await stack.fetch(request("OPTIONS", PAGE, headers=asked))
@@ -83,7 +83,7 @@ async def test_a_browser_may_read_it_from_anywhere() -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
-async def test_it_can_only_be_read(method: str) -> None:
+async def test_the_metadata_accepts_only_get_and_head(method: str) -> None:
     async with running(resource_metadata={"resource": RESOURCE}) as stack:
         answer = await stack.fetch(stack.good(method, PAGE))
         assert (answer.status, answer.get("allow")) == (405, "GET, HEAD")

@@ -1,7 +1,7 @@
 """Two replicas of a gateway share signing keys and change them under load, in front of a sidecar that follows their key set.
 
-Everything lives in one loop whose time is the test's: hours pass in seconds. The replicas get a changed file one after the other,
-as from a mounted Secret.
+Everything runs in one loop whose clock the test moves: hours pass in seconds. The replicas get a changed file one after the
+other, as from a mounted Secret.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from tests.peers.wire import request
 from tests.proxy.conftest import ok
 
 LATE_S = 30.0  # of the second replica's copy of a file
-LOOK_S = 5.0  # between two looks at a file
-LEARNED_S = LOOK_S + MAX_AGE_S * (1 + JITTER)  # what docs/how/gateway.md promises
+LOOK_S = 5.0  # between two checks of a file
+LEARNED_S = LOOK_S + MAX_AGE_S * (1 + JITTER)  # the promise of docs/how/gateway.md
 AHEAD_S, KEEP_S, TTL_S = LATE_S + LEARNED_S + 5, 120.0, 60
 STEP_S = 3.0
 LISTENERS = {name: {"listen": "127.0.0.1:0"} for name in ("health", "admin")}
@@ -57,7 +57,7 @@ class World:
         self.sidecar: Sidecar
 
     async def ask(self) -> str:
-        """The answer to a request of the holder of the API key, through everything."""
+        """The answer to a request with the API key, through gateway and sidecar."""
         answer = await fetch(self.balancer.address, request("GET", "/", token=self.key))
         what = str(answer.status) if answer.status == 200 else f"{answer.status} {answer.json()['code']}"
         self.told[what] += 1
@@ -77,13 +77,13 @@ class World:
         self.replicas[1].sign_with(*ring.keys)
 
     async def accepts(self, token: str) -> bool:
-        """Does the sidecar let a token in?"""
+        """Does the sidecar accept this token?"""
         return (await fetch(self.sidecar.proxy_address, request("GET", "/", token=token))).status == 200
 
 
 @asynccontextmanager
 async def world(clock: HandClock, tmp_path: Path, asked: slice = slice(None)) -> AsyncIterator[World]:
-    """`asked` are the replicas that the sidecar has its keys from."""
+    """`asked` are the replicas that give the sidecar its keys."""
     replicas = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -135,16 +135,18 @@ async def test_a_rotation_fails_no_request(clock: HandClock, tmp_path: Path) -> 
         await here.load(MAX_AGE_S * (1 + JITTER))
         jwks = here.sidecar.assembly.sources["gateway"].jwks
         assert jwks is not None
-        assert [key.kid for key in jwks.keys] == [after.keys[1].key.kid]  # all has changed, the first key is gone
+        assert [key.kid for key in jwks.keys] == [
+            after.keys[1].key.kid
+        ]  # the rotation is complete, the first key is gone
         assert here.told.keys() == {"200"}
 
 
 @in_its_time_with_sockets
-async def test_this_test_would_see_a_key_that_signs_before_it_is_known(clock: HandClock, tmp_path: Path) -> None:
-    async with world(clock, tmp_path, asked=slice(1, 2)) as here:  # the one that learns of the new key last
+async def test_a_key_that_signs_too_early_fails_requests(clock: HandClock, tmp_path: Path) -> None:
+    async with world(clock, tmp_path, asked=slice(1, 2)) as here:  # the replica that learns of the new key last
         await here.load(20)
         after = rotated(KeyRing(here.replicas[0].keys), "EdDSA", clock.wall(), 0, KEEP_S)
-        await here.hand_out(after, late_s=TTL_S)  # each identity is due for another token in that time
+        await here.hand_out(after, late_s=TTL_S)  # in this time each identity needs a new token
         assert here.told["401 key_unknown"] > 0
 
 

@@ -34,7 +34,7 @@ def keys(tmp_path: Path) -> Keys:
 
 @asynccontextmanager
 async def issuing(keys: Keys, issuer: str = ISSUER, **more: Any) -> AsyncIterator[Stack]:
-    """A gateway with a token endpoint, whose routes let nobody in. Here an answer may hold a token."""
+    """A gateway with a token endpoint, whose routes refuse every request. Here an answer may hold a token."""
     signing = {"issuer": issuer, "keys_file": str(keys.signing), "token_endpoint": {"audience": AUDIENCE, "ttl": "60s"}}
     settings = keys.settings(signing=signing, routes=[{"path": "/*", "auth": "deny"}])
     async with running(**{"issuers": None, **settings, **more}) as stack:
@@ -45,7 +45,7 @@ async def issuing(keys: Keys, issuer: str = ISSUER, **more: Any) -> AsyncIterato
 # The public pages
 
 
-async def test_discovery_tells_where_everything_is(keys: Keys) -> None:
+async def test_discovery_names_the_key_set_and_the_token_endpoint(keys: Keys) -> None:
     async with issuing(keys) as stack:
         answer = await stack.fetch(request("GET", DISCOVERY))
         assert (answer.status, answer.get("content-type"), answer.get("x-jwt-sidecar")) == (
@@ -79,7 +79,7 @@ async def test_the_key_set_holds_the_currently_published_public_keys(keys: Keys)
 
 
 @pytest.mark.parametrize("page", [JWKS, DISCOVERY])
-async def test_a_page_is_asked_about_with_its_etag(keys: Keys, page: str) -> None:
+async def test_a_page_with_a_known_etag_is_a_304(keys: Keys, page: str) -> None:
     async with issuing(keys) as stack, stack.client() as client:
         etag = (await client.request(request("GET", page))).get("etag") or ""
         assert etag.startswith('"')
@@ -95,7 +95,7 @@ async def test_a_page_is_asked_about_with_its_etag(keys: Keys, page: str) -> Non
 
 
 @pytest.mark.parametrize("page", [JWKS, DISCOVERY])
-async def test_a_page_can_only_be_read(keys: Keys, page: str) -> None:
+async def test_a_page_of_the_issuer_accepts_only_get_and_head(keys: Keys, page: str) -> None:
     async with issuing(keys) as stack:
         answer = await stack.fetch(request("POST", page, body=b"x"))
         assert (answer.status, answer.json()["code"], answer.get("allow")) == (405, "method_not_allowed", "GET, HEAD")
@@ -110,7 +110,7 @@ async def test_only_the_exact_paths_are_pages(keys: Keys, target: str) -> None:
         assert (await stack.fetch(request("GET", target))).json()["code"] == "route_denied"
 
 
-async def test_an_issuer_without_a_path_has_its_pages_at_the_top(keys: Keys) -> None:
+async def test_an_issuer_without_a_path_has_its_pages_at_the_root(keys: Keys) -> None:
     for issuer in ("https://gateway.test", "https://gateway.test/"):
         async with issuing(keys, issuer) as stack:
             document = (await stack.fetch(request("GET", "/.well-known/openid-configuration"))).json()
@@ -119,7 +119,7 @@ async def test_an_issuer_without_a_path_has_its_pages_at_the_top(keys: Keys) -> 
             assert (await stack.fetch(request("GET", "/.well-known/jwks.json"))).status == 200
 
 
-async def test_the_pages_are_counted_under_a_name_of_their_own(keys: Keys) -> None:
+async def test_the_pages_of_the_issuer_have_their_own_route_in_the_metrics(keys: Keys) -> None:
     async with issuing(keys) as stack:
         await stack.fetch(request("GET", JWKS))
         await stack.fetch(request("POST", TOKEN))
@@ -128,14 +128,14 @@ async def test_the_pages_are_counted_under_a_name_of_their_own(keys: Keys) -> No
         assert 'jwt_sidecar_requests_total{code="401",method="POST",route="(token)"} 1.0' in text
 
 
-async def test_a_page_ends_with_the_connection_when_it_drains(keys: Keys) -> None:
+async def test_a_page_closes_its_connection_during_a_drain(keys: Keys) -> None:
     async with issuing(keys) as stack:
         assert (await stack.fetch(request("GET", JWKS))).get("connection") is None
         stack.sidecar.live.resources.draining = True
         assert (await stack.fetch(request("GET", JWKS))).get("connection") == "close"
 
 
-async def test_a_gateway_in_front_of_a_sidecar_is_an_issuer_like_any_other(keys: Keys) -> None:
+async def test_a_sidecar_accepts_tokens_of_a_gateway_as_its_issuer(keys: Keys) -> None:
     alice = keys.new("alice", "read")
     async with issuing(keys) as asked:
         host, port = asked.sidecar.proxy_address
@@ -175,7 +175,7 @@ async def test_the_holder_of_a_key_gets_a_token(keys: Keys) -> None:
         assert stack.backend.requests == []
 
 
-async def test_a_token_may_be_asked_for_with_fewer_scopes(keys: Keys) -> None:
+async def test_a_token_can_be_requested_with_fewer_scopes(keys: Keys) -> None:
     alice = keys.new("alice", "read write")
     async with issuing(keys) as stack:
         for wanted in ("read", "write read"):
@@ -185,7 +185,7 @@ async def test_a_token_may_be_asked_for_with_fewer_scopes(keys: Keys) -> None:
         assert tokens.payload_of(told["access_token"])["scope"] == "read write"
 
 
-async def test_one_token_is_given_for_most_of_its_life(keys: Keys) -> None:
+async def test_the_token_endpoint_reuses_a_token_for_most_of_its_lifetime(keys: Keys) -> None:
     alice = keys.new("alice")
     async with issuing(keys) as stack:
         first = (await ask(stack, alice)).json()
@@ -232,7 +232,7 @@ async def test_refusals_use_the_error_codes_of_oauth(
         assert answer.get("www-authenticate") == ('Basic realm="jwt-sidecar"' if status == 401 else None)
 
 
-async def test_a_key_is_only_taken_with_the_name_of_its_holder(keys: Keys) -> None:
+async def test_a_key_is_only_accepted_with_its_holder_as_client_id(keys: Keys) -> None:
     alice, bob = keys.new("alice & co: 100%"), keys.new("bob")
     async with issuing(keys) as stack:
         assert (await ask(stack, alice, "alice & co: 100%")).status == 200
@@ -260,14 +260,14 @@ async def test_an_expired_or_disabled_key_gets_no_token(keys: Keys, over: dict[s
         assert (answer.status, answer.json()["code"][:8]) == (401, "api_key_")
 
 
-async def test_a_token_is_only_given_to_a_post(keys: Keys) -> None:
+async def test_the_token_endpoint_accepts_only_post(keys: Keys) -> None:
     alice = keys.new("alice")
     async with issuing(keys) as stack:
         answer = await stack.fetch(request("GET", f"{TOKEN}?grant_type=client_credentials", token=alice))
         assert (answer.status, answer.get("allow")) == (405, "POST")
 
 
-async def test_a_form_that_comes_late_is_waited_for_and_no_longer_than_that(keys: Keys) -> None:
+async def test_a_slow_form_is_read_until_its_timeout(keys: Keys) -> None:
     alice = keys.new("alice")
     async with issuing(keys, timeouts={"keep_alive": "400ms"}) as stack:
         body = urlencode(GRANT).encode()
@@ -285,7 +285,7 @@ async def test_a_form_that_comes_late_is_waited_for_and_no_longer_than_that(keys
             assert await client.closed() == b""
 
 
-async def test_a_body_that_breaks_is_refused(keys: Keys) -> None:
+async def test_a_broken_body_of_a_form_is_refused(keys: Keys) -> None:
     alice = keys.new("alice")
     async with issuing(keys) as stack:
         head = request("POST", TOKEN, token=alice, headers=[("Transfer-Encoding", "chunked")])
@@ -301,7 +301,7 @@ async def test_a_body_that_breaks_is_refused(keys: Keys) -> None:
         assert told["error_description"] == "The request's body is not well-formed."
 
 
-async def test_without_a_token_endpoint_there_is_none(keys: Keys) -> None:
+async def test_a_gateway_without_token_endpoint_serves_none(keys: Keys) -> None:
     alice = keys.new("alice")
     settings = keys.settings("http://127.0.0.1:9", routes=[{"path": "/*", "auth": "deny"}])
     async with running(issuers=None, **settings) as stack:

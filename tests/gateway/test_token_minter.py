@@ -103,16 +103,16 @@ def test_only_the_configured_claims_are_copied() -> None:
         pytest.param(keyed(), 300, id="nothing that ends"),
     ],
 )
-def test_it_never_outlives_the_original_credential(of: Claims, lasts_s: int) -> None:
+def test_a_minted_token_never_outlives_the_original_credential(of: Claims, lasts_s: int) -> None:
     its = Minting()
     assert its.claims(of)["exp"] == its.mint.minted(of).expires == EPOCH + lasts_s
 
 
-def test_it_never_outlives_the_publication_of_its_key() -> None:
+def test_a_minted_token_never_outlives_the_publication_of_its_key() -> None:
     assert Minting(TimedKey(FIRST, 0, 0, EPOCH + 50.5)).claims(keyed())["exp"] == EPOCH + 50
 
 
-def test_one_token_is_sent_for_most_of_its_life_and_each_identity_has_its_own() -> None:
+def test_each_identity_reuses_its_token_for_most_of_its_lifetime() -> None:
     its = Minting()
     alice, bob = keyed(), keyed(sub="bob")
     first = its.mint.line(alice)
@@ -125,24 +125,24 @@ def test_one_token_is_sent_for_most_of_its_life_and_each_identity_has_its_own() 
     assert its.counts["orders"] == 3
 
 
-def test_each_audience_has_its_own() -> None:
+def test_each_mint_has_its_own_tokens() -> None:
     alice, its, others = keyed(), Minting(), Minting()
     assert its.mint.line(alice) is its.mint.line(alice)
     assert others.mint.line(alice) is not its.mint.line(alice)
     assert (its.counts["orders"], others.counts["orders"]) == (1, 1)
 
 
-def test_what_cannot_last_longer_is_not_minted_again() -> None:
+def test_a_token_is_not_replaced_by_one_that_expires_at_the_same_time() -> None:
     its = Minting()
     token = outer(exp=EPOCH + 20)
-    for _ in range(80):  # until the clock skew has passed too
+    for _ in range(80):  # until the end of the clock skew
         its.mint.line(token)
         its.clock.advance(1)
     assert its.counts["orders"] == 1
 
 
 @pytest.mark.parametrize(("left_s", "again"), [(300, False), (301, True)])
-def test_what_lasts_longer_is(left_s: float, again: bool) -> None:
+def test_a_token_is_replaced_only_by_one_that_lasts_longer(left_s: float, again: bool) -> None:
     its = Minting()
     key = keyed(EPOCH + left_s)
     first = its.mint.minted(key)
@@ -150,24 +150,24 @@ def test_what_lasts_longer_is(left_s: float, again: bool) -> None:
     assert (its.mint.minted(key) is not first) is again
 
 
-def test_a_token_of_the_future_is_not_sent_when_the_clock_was_set_back() -> None:
+def test_a_token_is_replaced_when_the_clock_is_set_back() -> None:
     its, alice = Minting(), keyed()
     its.mint.line(alice)
     its.clock.advance(-60)
     assert its.claims(alice)["iat"] == EPOCH - 60
 
 
-def test_a_rotation_changes_the_signer_when_its_time_has_come_and_no_token_before() -> None:
+def test_a_rotation_changes_the_signer_and_keeps_earlier_tokens() -> None:
     its = Minting(TimedKey(FIRST, 0, 0, EPOCH + 4600), TimedKey(SECOND, EPOCH, EPOCH + 100))
     alice, bob = keyed(), keyed()
     first = its.mint.line(alice)
-    its.ring = KeyRing([*its.ring.keys])  # the file was read again
+    its.ring = KeyRing([*its.ring.keys])  # the file is read again
     its.clock.advance(100)
-    assert its.mint.line(alice) is first  # its key is still published, for longer than it lasts
+    assert its.mint.line(alice) is first  # the publication of its key outlasts it
     assert its.mint.minted(bob).kid == SECOND.kid
 
 
-def test_a_token_of_a_key_that_was_withdrawn_is_not_sent_again() -> None:
+def test_a_token_of_a_withdrawn_key_is_not_reused() -> None:
     its, alice = Minting(TimedKey(FIRST), TimedKey(SECOND, 0, 0)), keyed()
     assert its.mint.minted(alice).kid == SECOND.kid
     its.ring = KeyRing([TimedKey(FIRST)])
@@ -178,8 +178,8 @@ def test_a_token_of_a_key_that_was_withdrawn_is_not_sent_again() -> None:
     assert caught.value.reason is Reason.SIGNING_UNAVAILABLE
 
 
-def test_a_token_is_not_sent_again_once_its_key_is_no_longer_published() -> None:
-    """The key's times may be changed after it signed: then its tokens live longer than it does."""
+def test_a_token_is_not_reused_after_the_publication_of_its_key_ends() -> None:
+    """An operator may shorten the times of a key that has signed longer tokens."""
     its = Minting(TimedKey(FIRST))
     claims = keyed()
     first = its.mint.minted(claims)
@@ -193,7 +193,7 @@ def test_a_token_is_not_sent_again_once_its_key_is_no_longer_published() -> None
     assert its.mint.minted(claims).kid == FIRST.kid
 
 
-def test_a_token_that_ends_with_its_original_is_not_sent_again_once_its_key_has_retired() -> None:
+def test_a_token_that_expires_with_its_original_is_not_reused_after_its_key_retires() -> None:
     its = Minting(TimedKey(FIRST), ttl_s=3600)
     claims = keyed(until=EPOCH + 900)
     assert its.mint.minted(claims).kid == FIRST.kid

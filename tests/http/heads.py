@@ -12,12 +12,12 @@ LINE_BYTES, HEADERS = 32_768, 128
 
 
 def policy(*own: str, **more: Any) -> RequestHeaderPolicy:
-    """That of a sidecar which sets these headers itself."""
+    """The policy of a sidecar which sets these headers itself."""
     return RequestHeaderPolicy(HOP_BY_HOP | set(own), **more)
 
 
 def head(*lines: str | bytes) -> bytes:
-    """These lines, each with its end, and the empty one behind them."""
+    """These lines, each with its line end, and the empty line after them."""
     return b"".join((line.encode("latin-1") if isinstance(line, str) else line) + b"\r\n" for line in (*lines, ""))
 
 
@@ -32,13 +32,13 @@ def answered(*lines: str | bytes, first: str | bytes = "HTTP/1.1 200 OK") -> Res
 
 
 def attributes(head: RequestHead | ResponseHead) -> Iterable[str]:
-    """The names of all that a head says. A compiled class has no slots."""
+    """The names of a head's attributes. A compiled class has no slots."""
     kind = type(head)
     return getattr(kind, "__slots__", None) or kind.__mypyc_attrs__  # type: ignore[attr-defined]
 
 
 def facts(parse: Callable[[], RequestHead | ResponseHead]) -> dict[str, object] | str:
-    """All that is read, or the sentence of the refusal."""
+    """Every attribute of the head, or the sentence of the refusal."""
     try:
         found = parse()
     except ProtocolError as error:

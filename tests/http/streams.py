@@ -1,4 +1,4 @@
-"""One direction of a connection read to its end, as the connections do it: bytes in any pieces, messages out."""
+"""One direction of a connection, read to its end as the connections read it: bytes in any pieces, messages out."""
 
 from collections.abc import Iterable, Sequence
 from random import Random
@@ -15,7 +15,7 @@ HEAD_BYTES, HEADERS, LINE_BYTES, BLANK_LINES = 65_536, 128, 32_768, 4
 
 
 class Message(NamedTuple):
-    """One message as it was read: its head, and of its body what came."""
+    """One message: its head, and the part of its body that arrived."""
 
     head: RequestHead | ResponseHead
     raw: bytes
@@ -58,10 +58,10 @@ class Reading:
         self.body: list[bytes] = []
         self.refused = ""
         self.too_large = False
-        self.most_at_once = 0  # bytes that one call took of a body
+        self.most_at_once = 0  # bytes of a body that one call reads
 
     def read(self, pieces: Iterable[bytes]) -> Outcome:
-        """Everything, and then the sender has finished."""
+        """Read everything; then the sender closes."""
         for piece in pieces:
             self.reader.feed(piece)
             try:
@@ -119,13 +119,15 @@ class Reading:
 def facts(outcome: Outcome) -> tuple[object, ...]:
     """The part of the result that no cut of the bytes changes."""
     begun = outcome.begun
-    body = b"" if begun is None or outcome.refused else begun.body  # how much comes before a fault depends on the cuts
+    body = (
+        b"" if begun is None or outcome.refused else begun.body
+    )  # the number of bytes before a fault depends on the cuts
     unread = outcome.unread if not outcome.refused and begun is None else 0
     return [(m.raw, m.body) for m in outcome.messages], begun and begun.raw, body, unread, bool(outcome.refused)
 
 
 def byte_by_byte(raw: bytes) -> list[bytes]:
-    """As the slowest of networks delivers it."""
+    """Each byte in its own piece."""
     return [raw[at : at + 1] for at in range(len(raw))]
 
 

@@ -12,7 +12,7 @@ TRAILER_BYTES = 100
 
 
 def decoded(pieces: list[bytes], trailer_bytes: int = TRAILER_BYTES) -> tuple[bytes, bool, bytes]:
-    """(the body, has it ended?, the bytes that were not taken), as the reader asks for it."""
+    """(the body, has it ended?, the bytes that are left), decoded as the reader does it."""
     decoder, waiting, body = ChunkedDecoder(trailer_bytes), b"", b""
     for piece in pieces:
         waiting += piece
@@ -54,11 +54,7 @@ def test_a_chunked_body_is_decoded_and_its_trailers_are_dropped(raw: bytes) -> N
     assert decoded([raw + b"GET /"]) == (b"hello", True, b"GET /")
 
 
-def test_the_bounds_are_those_that_are_documented() -> None:
-    assert (MAX_CHUNKS, MAX_SIZE_LINE) == (512, 256)
-
-
-def test_sizes_are_hexadecimal_in_either_case() -> None:
+def test_a_size_is_hexadecimal_in_upper_or_lower_case() -> None:
     assert every_way(b"a\r\n" + b"x" * 10 + b"\r\nB\r\n" + b"y" * 11 + b"\r\n0\r\n\r\n")[0] == b"x" * 10 + b"y" * 11
 
 
@@ -66,7 +62,7 @@ def test_a_size_has_several_digits() -> None:
     assert every_way(b"1A\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n")[0] == b"x" * 26
 
 
-def test_the_line_end_behind_a_chunk_is_taken_with_it() -> None:
+def test_the_line_end_after_a_chunk_is_consumed_with_it() -> None:
     assert ChunkedDecoder(TRAILER_BYTES).decode(b"1\r\na\r\n") == ([b"a"], 6)
 
 
@@ -88,7 +84,7 @@ def test_an_invalid_size_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"x\r\n", b"\rx", b"\r\r\n", b"\n\r\n", b"0\r\n"])
-def test_a_chunk_ends_where_its_size_says(end: bytes) -> None:
+def test_a_chunk_must_end_at_its_size(end: bytes) -> None:
     assert every_way(b"1\r\na" + end) == (b"A chunk must end where its size says.", False, b"")
 
 
@@ -121,7 +117,7 @@ def test_an_invalid_trailer_is_refused(trailer: bytes, rule: str) -> None:
     assert every_way(b"0\r\nX: y\r\n" + trailer + b"\r\n")[0].startswith(rule.encode())
 
 
-def test_all_trailers_have_one_limit_together() -> None:
+def test_all_trailers_share_one_limit() -> None:
     line = b"X: 34567\r\n"
     assert every_way(b"0\r\n" + line * 9 + b"\r\n") == (b"", True, b"")
     assert every_way(b"0\r\n" + line * 10 + b"\r\n")[:2] == (
@@ -133,7 +129,7 @@ def test_all_trailers_have_one_limit_together() -> None:
 
 
 @pytest.mark.parametrize("piece", [b"1\r\na\r\n", b"2;x\r\nab\r\n"])
-def test_others_get_their_turn_after_so_many_chunks(piece: bytes) -> None:
+def test_decoding_pauses_after_a_limited_number_of_chunks(piece: bytes) -> None:
     decoder = ChunkedDecoder(TRAILER_BYTES)
     raw = piece * (MAX_CHUNKS + 5) + b"0\r\n\r\n"
     pieces, used = decoder.decode(raw)
@@ -144,7 +140,7 @@ def test_others_get_their_turn_after_so_many_chunks(piece: bytes) -> None:
     assert decoded([raw]) == (b"".join(piece.split(b"\r\n")[1] for _ in range(MAX_CHUNKS + 5)), True, b"")
 
 
-def test_others_get_their_turn_after_so_many_trailers() -> None:
+def test_decoding_pauses_after_a_limited_number_of_trailers() -> None:
     decoder = ChunkedDecoder(10**6)
     raw = b"0\r\n" + b"X: y\r\n" * (MAX_CHUNKS + 5) + b"\r\n"
     _, used = decoder.decode(raw)
@@ -153,7 +149,7 @@ def test_others_get_their_turn_after_so_many_trailers() -> None:
     assert decoded([raw], 10**6) == (b"", True, b"")
 
 
-def test_nothing_more_is_to_be_had_without_more_bytes() -> None:
+def test_an_incomplete_chunk_waits_for_more_bytes() -> None:
     decoder = ChunkedDecoder(TRAILER_BYTES)
     assert decoder.decode(b"1\r\na\r\n" * (MAX_CHUNKS - 1) + b"5") == ([b"a"] * (MAX_CHUNKS - 1), 6 * (MAX_CHUNKS - 1))
     assert not decoder.more
@@ -161,7 +157,7 @@ def test_nothing_more_is_to_be_had_without_more_bytes() -> None:
     assert not decoder.more
 
 
-def test_what_is_behind_the_end_is_never_looked_at() -> None:
+def test_bytes_after_the_last_chunk_are_not_read() -> None:
     decoder = ChunkedDecoder(TRAILER_BYTES)
     assert decoder.decode(b"0\r\n\r\nzzz") == ([], 5)
     assert decoder.decode(b"zzz") == ([], 0)
@@ -171,9 +167,7 @@ CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=5)
 
 
 @given(chunks=CHUNKS, behind=st.binary(max_size=10), cuts=st.lists(st.integers(0, 400), max_size=8))
-def test_what_is_decoded_does_not_depend_on_where_the_bytes_were_cut(
-    chunks: list[bytes], behind: bytes, cuts: list[int]
-) -> None:
+def test_the_decoded_body_does_not_depend_on_the_cuts(chunks: list[bytes], behind: bytes, cuts: list[int]) -> None:
     raw = b"".join(b"%x;e\r\n%b\r\n" % (len(piece), piece) for piece in chunks) + b"0\r\nX: y\r\n\r\n"
     assert decoded(cut(raw + behind, cuts)) == (b"".join(chunks), True, behind)
     assert decoded(byte_by_byte(raw)) == (b"".join(chunks), True, b"")

@@ -1,4 +1,4 @@
-"""A short run of the core's fuzz (make fuzz-core), and that its judge detects errors."""
+"""A short run of the core's fuzz (make fuzz-core), and the errors that its judge detects."""
 
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ LIMITS = reference.Limits(1000, 50, 500)
 POST = head("POST /x HTTP/1.1", "Host: a", "Via: b", "Content-Length: 5") + b"hello"
 
 
-def test_streams_that_are_nearly_right() -> None:
+def test_nearly_valid_streams_pass_the_judge() -> None:
     judge = Judge()
     for number in range(3000):
         judge.one(Random(f"suite:{number}"))

@@ -32,7 +32,7 @@ def test_a_page_of_a_named_origin_may_read_a_refusal(origin: str) -> None:
         [b"https://app.example.com", b"https://app.example.com"], [b"https://app.example.com https://evil.example"],
     ],
 )  # fmt: skip
-def test_no_other_page_may_and_caches_know_that_it_depends(origins: list[bytes]) -> None:
+def test_another_origin_gets_only_vary_origin(origins: list[bytes]) -> None:
     assert NAMED.refusal(origins) == b"Vary: Origin\r\n"
 
 
@@ -41,12 +41,12 @@ def test_a_star_allows_every_origin(origins: list[bytes]) -> None:
     assert Cors(["*"]).refusal(origins) == b"Access-Control-Allow-Origin: *\r\n" + SAYS
 
 
-def test_all_pages_and_credentials_never_go_together() -> None:
+def test_credentials_for_every_origin_are_an_error() -> None:
     with pytest.raises(AssertionError):
         Cors(["*"], credentials=True)
 
 
-def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
+def test_a_preflight_gets_the_method_and_headers_that_it_requests() -> None:
     asked = preflight(
         f"Origin: {APP}", "Access-Control-Request-Method: PATCH", "Access-Control-Request-Headers: authorization, X-A"
     )
@@ -84,7 +84,7 @@ def test_a_preflight_is_answered_with_what_it_asks_for() -> None:
         ),
     ],
 )
-def test_other_preflights_are_the_backends(lines: list[str]) -> None:
+def test_an_unanswerable_preflight_goes_to_the_backend(lines: list[str]) -> None:
     assert NAMED.preflight(preflight(*lines)) is None
 
 
@@ -117,7 +117,7 @@ def test_a_preflight_has_an_origin_and_a_method(lines: list[str], target: str) -
         [ORIGIN, METHOD, "Connection: close", "Connection: Access-Control-Request-Method"],
     ],
 )
-def test_a_preflight_is_nothing_but_one(lines: list[str]) -> None:
+def test_a_preflight_has_no_body_token_or_override(lines: list[str]) -> None:
     assert not could_be_preflight(preflight(*lines), "/x")
 
 

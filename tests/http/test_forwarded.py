@@ -22,7 +22,7 @@ def test_a_trusted_proxy_without_headers_counts_as_the_client() -> None:
     assert Forwarded("192.0.2.1", "http", True).lines(b"h", read()) == OURS
 
 
-def test_what_a_trusted_proxy_says_is_kept_and_extended() -> None:
+def test_headers_of_a_trusted_proxy_are_kept_and_extended() -> None:
     assert Forwarded("192.0.2.1", "http", True).lines(b"h", read(*SAID)) == (
         b"X-Forwarded-For: a, b, c, 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: two\r\n"
         b"Forwarded: for=a, for=b, for=192.0.2.1;proto=http\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-User: alice\r\n"
@@ -42,12 +42,12 @@ def test_an_ipv6_address_is_quoted_in_forwarded() -> None:
     assert lines.endswith(b'Forwarded: for=a, for="[2001:db8::1]";proto=https\r\n')
 
 
-def test_the_peer_and_its_scheme_can_be_had() -> None:
+def test_a_peer_has_its_address_scheme_and_trust() -> None:
     forwarded = Forwarded("192.0.2.1", "https", True)
     assert (forwarded.peer, forwarded.scheme, forwarded.trusted) == ("192.0.2.1", "https", True)
 
 
-def test_a_peer_is_named_in_ascii() -> None:
+def test_the_address_of_a_peer_is_written_in_ascii() -> None:
     lines = Forwarded("fe80::1%\xe9th", "http", False).lines(b"h", read())
     assert lines.startswith(b"X-Forwarded-For: fe80::1%th\r\n")
 
@@ -67,7 +67,7 @@ def test_a_peer_is_named_in_ascii() -> None:
         (["X-Forwarded-Proto: gopher"], ("192.0.2.1", "http")),
     ],
 )
-def test_the_client_is_the_last_address_that_is_no_proxys(said: list[str], client: tuple[str, str]) -> None:
+def test_the_client_is_the_last_address_before_the_trusted_proxies(said: list[str], client: tuple[str, str]) -> None:
     forwarded = Forwarded("192.0.2.1", "http", True, lambda address: address.startswith("192.0.2."))
     assert forwarded.client(read(*said)) == client
 

@@ -29,13 +29,13 @@ BAD_CODINGS = [
 
 @pytest.mark.parametrize(("said", "length"), [(b"0", 0), (b"5", 5), (b"007", 7), (b"9" * 18, 10**18 - 1)])
 @pytest.mark.parametrize("minor", [0, 1])
-def test_a_length_is_one_number_of_at_most_18_digits(minor: int, said: bytes, length: int) -> None:
+def test_a_content_length_is_one_number_of_at_most_18_digits(minor: int, said: bytes, length: int) -> None:
     assert request_length(minor, [], [said]) == response_length(200, minor, [], [said]) == length
 
 
 @pytest.mark.parametrize("lengths", BAD_LENGTHS)
 @pytest.mark.parametrize("minor", [0, 1])
-def test_any_other_length_is_refused(minor: int, lengths: list[bytes]) -> None:
+def test_any_other_content_length_is_refused(minor: int, lengths: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match=LENGTH_WANTED):
         request_length(minor, [], lengths)
     for status in (103, 200, 204, 304):
@@ -44,12 +44,12 @@ def test_any_other_length_is_refused(minor: int, lengths: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"CHUNKED"])
-def test_the_one_coding_is_chunked(coding: bytes) -> None:
+def test_the_only_transfer_coding_is_chunked(coding: bytes) -> None:
     assert request_length(1, [coding], []) == response_length(200, 1, [coding], []) == CHUNKED
 
 
 @pytest.mark.parametrize("codings", BAD_CODINGS)
-def test_any_other_coding_is_refused(codings: list[bytes]) -> None:
+def test_any_other_transfer_coding_is_refused(codings: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match=CHUNKS_WANTED):
         request_length(1, codings, [])
     for status in (103, 200, 204, 304):
@@ -58,20 +58,20 @@ def test_any_other_coding_is_refused(codings: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(("minor", "lengths"), [(0, []), (1, [b"5"]), (1, [b"0"]), (1, [b"x"])])
-def test_chunks_are_for_http_1_1_and_without_a_length(minor: int, lengths: list[bytes]) -> None:
+def test_chunked_needs_http_1_1_and_no_content_length(minor: int, lengths: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match=CHUNKS_WANTED):
         request_length(minor, CODING, lengths)
     with pytest.raises(ProtocolError, match=CHUNKS_WANTED):
         response_length(200, minor, CODING, lengths)
 
 
-def test_without_a_length_a_request_has_no_body_and_an_answer_lasts_until_the_end() -> None:
+def test_a_missing_length_means_no_body_of_a_request_and_an_answer_until_close() -> None:
     assert request_length(0, [], []) == request_length(1, [], []) == 0
     assert response_length(200, 0, [], []) == response_length(404, 1, [], []) == UNTIL_CLOSE
 
 
 @pytest.mark.parametrize("status", [100, 101, 199, 204, 304])
-def test_some_answers_have_no_body_whatever_they_say(status: int) -> None:
+def test_answers_1xx_204_and_304_have_no_body(status: int) -> None:
     for codings, lengths in ((CODING, []), ([], [b"5"]), ([], [])):
         assert response_length(status, 1, codings, lengths) == 0
 
@@ -98,17 +98,17 @@ def test_the_sender_of_a_message_decides_whether_its_connection_persists(
     assert persists(minor, connection) is lasts
 
 
-def test_a_length_that_is_no_number_of_bytes_is_negative() -> None:
+def test_the_symbolic_lengths_are_negative() -> None:
     assert CHUNKED < 0
     assert UNTIL_CLOSE < 0
     assert CHUNKED != UNTIL_CLOSE
 
 
-def test_the_members_of_a_list_are_in_lower_case_and_none_is_empty() -> None:
+def test_the_members_of_a_list_are_lower_case_and_not_empty() -> None:
     assert options([b",A,, b\t", b"", b"c d"]) == {b"a", b"b", b"c d"}
 
 
-def test_chunks_of_our_own_can_be_read_again() -> None:
+def test_the_decoder_reads_the_sidecars_own_chunks() -> None:
     decoder = ChunkedDecoder(100)
     raw = chunk(b"a" * 300) + chunk(b"b") + LAST_CHUNK
     pieces, used = decoder.decode(raw)

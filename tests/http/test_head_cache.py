@@ -7,7 +7,7 @@ def raw(number: int) -> bytes:
     return b"head %d" % number
 
 
-def test_a_head_is_remembered_when_it_comes_again() -> None:
+def test_a_head_is_remembered_the_second_time() -> None:
     heads: HeadCache[str] = HeadCache()
     heads.offer(raw(1), "first")
     assert (heads.get(raw(1)), len(heads)) == (None, 0)
@@ -23,7 +23,7 @@ def test_a_long_head_is_not_remembered() -> None:
     assert (heads.get(b"x" * MAX_HEAD_BYTES), len(heads)) == ("as long as may be", 1)
 
 
-def test_the_oldest_makes_room() -> None:
+def test_a_full_cache_drops_the_oldest_head() -> None:
     heads: HeadCache[int] = HeadCache()
     for number in range(MAX_HEADS + 1):
         for _ in range(2):
@@ -32,7 +32,7 @@ def test_the_oldest_makes_room() -> None:
     assert [heads.get(raw(number)) for number in (0, 1, MAX_HEADS)] == [None, 1, MAX_HEADS]
 
 
-def test_of_many_heads_that_came_once_nothing_is_known_after_a_while() -> None:
+def test_the_record_of_seen_heads_is_cleared_when_full() -> None:
     heads: HeadCache[int] = HeadCache()
     for number in range(MAX_SEEN):
         heads.offer(raw(number), number)
@@ -43,7 +43,7 @@ def test_of_many_heads_that_came_once_nothing_is_known_after_a_while() -> None:
     assert heads.get(raw(1)) is None, "it makes a new beginning behind one more"
 
 
-def test_a_memory_of_none_remembers_none() -> None:
+def test_a_cache_of_size_0_remembers_nothing() -> None:
     heads: HeadCache[int] = HeadCache(0)
     for _ in range(3):
         heads.offer(raw(1), 1)

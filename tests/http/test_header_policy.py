@@ -1,4 +1,4 @@
-"""The decision about each header by its name: every header with a meaning is listed here."""
+"""The treatment of each header by its name: every header with a meaning is listed here."""
 
 import pytest
 
@@ -70,13 +70,13 @@ def fate(name: str, **more: object) -> str:
         (["x_other", "x.other", "x~other", "x_forwarded_user", "x-forwarded-a_b", "_"], "drop underscore"),
     ],
 )
-def test_what_becomes_of_a_header_of_a_request(names: list[str], expected: str) -> None:
+def test_each_header_of_a_request_has_its_treatment(names: list[str], expected: str) -> None:
     for name in names:
         for spelled in (name, name.upper(), name.title()):
             assert (spelled, fate(spelled)) == (spelled, expected)
 
 
-def test_what_has_a_meaning_here_is_read_under_its_own_name() -> None:
+def test_headers_that_the_sidecar_reads_have_their_own_names() -> None:
     for name in READ_HERE:
         assert policy().field(name.title().encode() + b": x").name == name
     assert fate("x-forwarded-access-token", read=["x-forwarded-access-token"]) == "special"
@@ -99,14 +99,14 @@ def test_a_name_that_folds_to_a_special_header_is_never_forwarded() -> None:
 
 
 @pytest.mark.parametrize("underscores", ["allow", "drop"])
-def test_each_spelling_of_a_name_of_our_own_is_counted_as_a_claim(underscores: str) -> None:
+def test_each_spelling_of_an_identity_header_is_counted_as_a_claim(underscores: str) -> None:
     for name in ("X-Auth-User", "x_auth_user", "X.Auth~User"):
         line = name.encode() + b": mallory"
         assert policy("x-auth-user", underscores=underscores).field(line).fate == "drop claim"
     assert read("x_jwt_sub: a", "X-JWT-Sub: b", underscores=underscores).stripped == ["claim", "claim"]
 
 
-def test_other_names_that_a_backend_might_fold_are_counted_as_such() -> None:
+def test_other_names_that_a_backend_might_fold_are_counted_as_underscore() -> None:
     assert read("x_other: a").stripped == read("X_Real_IP: a", underscores="allow").stripped == ["underscore"]
 
 
@@ -120,18 +120,18 @@ def test_a_name_that_a_backend_might_fold_is_refused_if_configured() -> None:
     assert read("a_b: c").problem == ""
 
 
-def test_what_belongs_to_one_hop_is_known() -> None:
+def test_the_hop_by_hop_headers_are_complete() -> None:
     assert {*ONE_HOP, "connection", "transfer-encoding", "upgrade"} == HOP_BY_HOP
 
 
-def test_letters_of_other_scripts_and_signs_fold_like_an_underscore() -> None:
+def test_every_character_outside_letters_and_digits_folds_to_a_hyphen() -> None:
     assert fold("X_JWT.Sub \xe9") == "x-jwt-sub--"
 
 
 # Answers
 
 
-def test_what_becomes_of_a_header_of_an_answer() -> None:
+def test_each_header_of_an_answer_has_its_treatment() -> None:
     def becomes(name: str) -> str:
         return ResponseHeaderPolicy().field(name.encode() + b": x").fate
 
@@ -143,7 +143,7 @@ def test_what_becomes_of_a_header_of_an_answer() -> None:
         assert (name, becomes(name)) == (name, "forward")
 
 
-def test_several_values_of_a_length_of_an_answer_are_refused() -> None:
+def test_two_content_lengths_of_an_answer_are_refused() -> None:
     with pytest.raises(ProtocolError):
         answered("Content-Length: 5", "content-length: 5")
 
@@ -151,7 +151,7 @@ def test_several_values_of_a_length_of_an_answer_are_refused() -> None:
 # Memory of lines
 
 
-def test_a_line_is_kept_as_it_is_forwarded() -> None:
+def test_a_line_is_normalized_to_its_forwarded_form() -> None:
     field = policy().field(b"aCCept:\t a\xff b \t")
     assert (field.name, field.value, field.line) == ("accept", b"a\xff b", b"aCCept: a\xff b\r\n")
 
@@ -164,7 +164,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("underscores", ["drop", "allow", "reject"])
 @pytest.mark.parametrize("private", PRIVATE)
-def test_what_is_secret_or_new_in_each_request_is_never_remembered(private: str, underscores: str) -> None:
+def test_private_and_changing_headers_of_requests_are_never_remembered(private: str, underscores: str) -> None:
     rules = policy(read=["x-access-token"], underscores=underscores)
     parse_request_head(head("GET / HTTP/1.1", "Host: a", f"{private}: of-alice"), rules, LINE_BYTES, HEADERS)
     assert list(rules.known) == [b"Host: a"]
@@ -172,13 +172,13 @@ def test_what_is_secret_or_new_in_each_request_is_never_remembered(private: str,
 
 
 @pytest.mark.parametrize("private", ["Set-Cookie", "ETag", "X-Request-Id", "Content-Length"])
-def test_what_is_secret_or_new_in_each_answer_is_never_remembered(private: str) -> None:
+def test_private_and_changing_headers_of_answers_are_never_remembered(private: str) -> None:
     rules = ResponseHeaderPolicy()
     parse_response_head(head("HTTP/1.1 200 OK", "Via: x", f"{private}: 5"), rules, HEADERS)
     assert list(rules.known) == [b"Via: x"]
 
 
-def test_so_many_lines_are_remembered_and_then_all_are_forgotten() -> None:
+def test_a_full_memory_of_lines_is_cleared() -> None:
     for rules in (policy(), ResponseHeaderPolicy()):
         for number in range(MAX_LINES):
             rules.field(b"X-%d: a" % number)
@@ -203,7 +203,7 @@ def test_a_long_line_and_a_long_name_are_not_remembered() -> None:
         assert list(rules._names) == [b"X", name]
 
 
-def test_a_line_that_is_refused_is_refused_each_time() -> None:
+def test_a_refused_line_is_refused_each_time() -> None:
     for rules in (policy(), ResponseHeaderPolicy()):
         for _ in range(2):
             with pytest.raises(ProtocolError):
@@ -211,7 +211,7 @@ def test_a_line_that_is_refused_is_refused_each_time() -> None:
         assert (rules.known, rules._names) == ({}, {})
 
 
-def test_a_remembered_line_is_not_changed_by_who_reads_it() -> None:
+def test_a_reader_cannot_change_a_remembered_line() -> None:
     rules = policy()
     raw = head("GET / HTTP/1.1", "Host: a", "X-A: 1", "Connection: x-a", "X-B: 2", "X-Forwarded-Port: 3")
     first, again = (parse_request_head(raw, rules, LINE_BYTES, HEADERS) for _ in range(2))

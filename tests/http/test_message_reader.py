@@ -56,18 +56,18 @@ def reader_of(data: bytes, head_bytes: int = 1000) -> MessageReader:
 # Messages
 
 
-def test_requests_in_one_piece_or_in_many_are_the_same() -> None:
+def test_requests_are_read_alike_in_one_piece_and_in_many() -> None:
     outcome = every_way(GET + POST + PUT + GET)
     assert bodies(outcome) == [("/first", b""), ("/second", b"hello"), ("/third", b"hello"), ("/first", b"")]
     assert (outcome.begun, outcome.unread) == (None, 0)
 
 
-def test_answers_in_one_piece_or_in_many_are_the_same() -> None:
+def test_answers_are_read_alike_in_one_piece_and_in_many() -> None:
     raw = (
         head("HTTP/1.1 103 Early Hints", "Link: </a>")
         + head("HTTP/1.1 200 OK", "Content-Length: 5")
         + b"hello"
-        + head("HTTP/1.1 200 OK", "Content-Length: 5")  # answers HEAD
+        + head("HTTP/1.1 200 OK", "Content-Length: 5")  # the answer to HEAD
         + head("HTTP/1.1 204 No Content", "Content-Length: 5")
         + head("HTTP/1.1 304 Not Modified", "Transfer-Encoding: chunked")
         + head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
@@ -87,9 +87,7 @@ def test_answers_in_one_piece_or_in_many_are_the_same() -> None:
     torn=st.integers(0, 60),
     cuts=st.lists(st.integers(0, 600), max_size=10),
 )
-def test_what_is_read_does_not_depend_on_where_the_bytes_were_cut(
-    picked: list[bytes], torn: int, cuts: list[int]
-) -> None:
+def test_the_messages_read_do_not_depend_on_the_cuts(picked: list[bytes], torn: int, cuts: list[int]) -> None:
     raw = b"".join(picked)
     raw = raw[: len(raw) - min(torn, len(raw))]
     whole = requests(raw)
@@ -111,9 +109,7 @@ PIECES = st.sampled_from(
     answers=st.booleans(),
     cuts=st.lists(st.integers(0, 150), min_size=1, max_size=8),
 )
-def test_what_is_refused_does_not_depend_on_where_the_bytes_were_cut(
-    parts: list[bytes], answers: bool, cuts: list[int]
-) -> None:
+def test_refusals_do_not_depend_on_the_cuts(parts: list[bytes], answers: bool, cuts: list[int]) -> None:
     raw = (b"HTTP/1.1 200 OK\r\n" if answers else b"GET / HTTP/1.1\r\n") + b"".join(parts)
     limits = {"head_bytes": 90, "headers": 4}
     for pieces in (cut(raw, cuts), byte_by_byte(raw)):
@@ -129,11 +125,11 @@ def test_what_is_refused_does_not_depend_on_where_the_bytes_were_cut(
 
 
 @pytest.mark.parametrize("lines", range(BLANK_LINES + 1))
-def test_some_empty_lines_may_come_before_a_request(lines: int) -> None:
+def test_a_few_empty_lines_may_precede_a_request(lines: int) -> None:
     assert bodies(every_way(b"\r\n" * lines + GET + b"\r\n" * lines + GET)) == [("/first", b"")] * 2
 
 
-def test_more_empty_lines_are_refused_and_so_are_other_line_ends() -> None:
+def test_too_many_empty_lines_and_other_line_ends_are_refused() -> None:
     assert every_way(b"\r\n" * (BLANK_LINES + 1)).refused == "Too many empty lines come before the message."
     for odd in (b"\n", b"\r\r\n", b"\n\r\n", b"\rG", b"\r\n\n", b" \r\n", b"\0"):
         assert every_way(odd + GET).refused
@@ -142,7 +138,7 @@ def test_more_empty_lines_are_refused_and_so_are_other_line_ends() -> None:
     assert every_way(b"\r").refused == every_way(b"\r\n\r").refused == ""
 
 
-def test_empty_lines_are_counted_for_each_request_by_itself() -> None:
+def test_empty_lines_are_counted_for_each_request() -> None:
     one = b"\r\n" * BLANK_LINES + GET
     assert len(bodies(every_way(one * 3))) == 3
 
@@ -151,46 +147,46 @@ def test_empty_lines_are_counted_for_each_request_by_itself() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\r\n\n", b"\n\r\n", b"\n\n", b"\r\r", b"\r\n\r", b"\n"])
-def test_a_head_ends_in_crlfcrlf_and_nowhere_else(end: bytes) -> None:
+def test_a_head_ends_only_at_crlfcrlf(end: bytes) -> None:
     outcome = every_way(b"GET / HTTP/1.1\r\nHost: a" + end + b"x")
     assert outcome.messages == []
     assert outcome.refused
 
 
 @pytest.mark.parametrize("fault", [b"\n", b"a\nb", b"\0", b"a\rb", b"\x0b", b"\x7f"])
-def test_a_head_that_can_only_be_refused_is_refused_before_its_end(fault: bytes) -> None:
+def test_an_invalid_head_is_refused_before_its_end(fault: bytes) -> None:
     outcome = every_way(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + fault + b"y")
     assert outcome.refused in ("A line must end in CRLF.", "A head must not hold control characters.")
     assert not outcome.too_large
 
 
-def test_an_unfinished_head_is_waited_for() -> None:
+def test_an_incomplete_head_waits_for_more_bytes() -> None:
     for size in range(1, len(GET)):
         outcome = every_way(GET[:size])
         assert (outcome.messages, outcome.refused, outcome.unread) == ([], "", size)
 
 
-def test_a_head_has_at_most_so_many_bytes() -> None:
+def test_a_head_has_a_limit_of_bytes() -> None:
     assert bodies(every_way(GET * 2, head_bytes=len(GET))) == [("/first", b"")] * 2
     for raw in (GET, GET[: len(GET) - 1], GET[: len(GET) - 1] + b"x" * 50):
         outcome = every_way(raw, head_bytes=len(GET) - 1)
         assert (outcome.refused, outcome.too_large) == (f"A head must not be larger than {len(GET) - 1} bytes.", True)
 
 
-def test_what_is_behind_a_head_is_no_part_of_its_size() -> None:
+def test_bytes_after_a_head_do_not_count_toward_its_size() -> None:
     body = b"x" * 5000
     raw = head("POST / HTTP/1.1", "Host: a", "Content-Length: 5000") + body
     assert bodies(requests(raw, head_bytes=80, headers=3)) == [("/", body)]
 
 
-def test_a_head_has_at_most_so_many_headers() -> None:
+def test_a_head_has_a_limit_of_headers() -> None:
     raw = head("GET /first HTTP/1.1", "Host: a", "X: y")  # four line ends
     assert bodies(every_way(raw + raw, headers=2)) == [("/first", b"")] * 2
     outcome = every_way(raw, headers=1)
     assert (outcome.refused, outcome.too_large) == ("A request must have no more than 1 headers.", True)
 
 
-def test_the_next_head_is_not_looked_at_before_the_one_in_hand_is_done_with() -> None:
+def test_the_next_head_is_read_only_after_the_current_message() -> None:
     reader = reader_of(GET + b"\0no HTTP\n\n")
     assert reader.head() == GET
     assert (reader.body(), reader.ready, reader.state) == (b"", False, TAKEN)
@@ -206,7 +202,7 @@ def test_the_next_head_is_not_looked_at_before_the_one_in_hand_is_done_with() ->
     assert reader.state == DEAD
 
 
-def test_a_message_goes_on_only_behind_its_end() -> None:
+def test_the_next_message_begins_only_after_the_end_of_the_current_one() -> None:
     reader = reader_of(GET)
     for before in (HEAD, TAKEN, BODY):
         assert reader.state == before
@@ -218,10 +214,6 @@ def test_a_message_goes_on_only_behind_its_end() -> None:
             with pytest.raises(AssertionError):
                 reader_of(b"").begin_body(1)
             reader.begin_body(1)
-
-
-def test_a_reader_says_in_a_word_what_it_waits_for() -> None:
-    assert (HEAD, TAKEN, BODY, COMPLETE, TUNNEL, DEAD) == ("head", "taken", "body", "complete", "tunnel", "dead")
 
 
 # Bodies
@@ -239,7 +231,7 @@ def test_a_sized_body_takes_exactly_its_bytes() -> None:
     assert reader.head() == GET
 
 
-def test_a_body_that_has_not_come_is_waited_for() -> None:
+def test_an_incomplete_body_waits_for_more_bytes() -> None:
     for raw in (POST[:-1], POST[:-5], PUT[:-1], PUT[:-7], PUT[:-25]):
         outcome = every_way(raw)
         assert outcome.begun is not None
@@ -247,7 +239,7 @@ def test_a_body_that_has_not_come_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("broken", [b"5\r\nhelloX", b"5\r\nhello\r\nz\r\n", b"zz\r\n", b"0\r\nno trailer\r\n\r\n"])
-def test_a_broken_body_is_the_end_of_its_connection(broken: bytes) -> None:
+def test_a_broken_body_ends_its_connection(broken: bytes) -> None:
     outcome = every_way(GET + head("PUT /x HTTP/1.1", "Host: a", "Transfer-Encoding: chunked") + broken + GET)
     assert [message.raw for message in outcome.messages] == [GET]
     assert outcome.refused
@@ -269,7 +261,7 @@ def test_trailers_have_the_limit_of_a_head() -> None:
     assert (bad.messages, bad.too_large) == ([], True)
 
 
-def test_a_body_that_lasts_until_the_end_has_it_only_when_all_is_taken() -> None:
+def test_a_body_until_close_is_complete_after_its_last_byte_is_read() -> None:
     reader = reader_of(GET + b"abc")
     reader.head()
     reader.begin_body(UNTIL_CLOSE)
@@ -280,7 +272,7 @@ def test_a_body_that_lasts_until_the_end_has_it_only_when_all_is_taken() -> None
 
 
 @pytest.mark.parametrize("length", [5, CHUNKED])
-def test_another_body_is_not_ended_by_the_end_of_its_connection(length: int) -> None:
+def test_a_sized_or_chunked_body_is_incomplete_at_the_end_of_its_connection(length: int) -> None:
     reader = reader_of(GET)
     reader.head()
     reader.begin_body(length)
@@ -288,7 +280,7 @@ def test_another_body_is_not_ended_by_the_end_of_its_connection(length: int) -> 
     assert reader.state == BODY
 
 
-def test_an_empty_answer_may_last_until_the_end() -> None:
+def test_a_body_until_close_may_be_empty() -> None:
     reader = reader_of(GET)
     reader.head()
     reader.begin_body(UNTIL_CLOSE)
@@ -296,7 +288,7 @@ def test_an_empty_answer_may_last_until_the_end() -> None:
     assert reader.end()
 
 
-def test_a_body_is_given_in_bounded_steps_and_says_whether_there_is_more() -> None:
+def test_a_body_is_read_in_bounded_steps() -> None:
     reader = reader_of(head("PUT / HTTP/1.1") + chunk(b"a") * (3 * MAX_CHUNKS) + b"5")
     reader.head()
     reader.begin_body(CHUNKED)
@@ -311,7 +303,7 @@ def test_a_body_is_given_in_bounded_steps_and_says_whether_there_is_more() -> No
     assert reader.body() == b"hello"
 
 
-def test_the_last_byte_that_is_here_is_had_at_once_where_it_belongs_to_a_chunk() -> None:
+def test_a_part_of_a_chunk_is_available_at_once() -> None:
     reader = reader_of(GET + chunk(b"a") * (MAX_CHUNKS - 1) + b"5\r\nh")
     reader.head()
     reader.begin_body(CHUNKED)
@@ -320,7 +312,7 @@ def test_the_last_byte_that_is_here_is_had_at_once_where_it_belongs_to_a_chunk()
     assert reader.body() == b"h"
 
 
-def test_the_pieces_of_a_body_are_bytes_whatever_pieces_they_came_in() -> None:
+def test_the_pieces_of_a_body_are_bytes_for_every_cut() -> None:
     for length, body in ((CHUNKED, chunk(b"hello") + LAST_CHUNK), (5, b"hello")):
         reader = reader_of(GET + body[:1])
         reader.feed(body[1:])
@@ -330,14 +322,14 @@ def test_the_pieces_of_a_body_are_bytes_whatever_pieces_they_came_in() -> None:
         assert (piece, type(piece), reader.state) == (b"hello", bytes, COMPLETE)
 
 
-def test_what_is_left_behind_a_message_is_copied_only_while_it_is_small() -> None:
+def test_only_a_small_remainder_is_copied() -> None:
     for rest, kind in ((0, bytes), (4096, bytes), (4097, bytearray)):
         reader = reader_of(GET + b"x" * rest)
         assert type(reader.head()) is bytes
         assert (len(reader.buffer), type(reader.buffer)) == (rest, kind)
 
 
-def test_what_comes_in_many_pieces_is_gathered_in_one_place() -> None:
+def test_many_pieces_are_gathered_in_one_buffer() -> None:
     reader = reader_of(GET[:1])
     reader.feed(GET[1:2])
     place = reader.buffer
@@ -349,7 +341,7 @@ def test_what_comes_in_many_pieces_is_gathered_in_one_place() -> None:
 # The end
 
 
-def test_a_message_that_is_known_is_complete_and_the_next_has_its_own_empty_lines() -> None:
+def test_a_skipped_message_is_complete_and_resets_the_count_of_empty_lines() -> None:
     reader = reader_of(b"\r\n" * BLANK_LINES)
     assert reader.head() is None
     reader.skip_known()
@@ -359,14 +351,14 @@ def test_a_message_that_is_known_is_complete_and_the_next_has_its_own_empty_line
     assert reader.head() == GET
 
 
-def test_an_answer_does_not_begin_with_an_empty_line() -> None:
+def test_an_empty_line_before_an_answer_is_refused() -> None:
     reader = MessageReader(1000)
     reader.feed(b"\r\n" + GET)
     with pytest.raises(ProtocolError, match="Too many empty lines"):
         reader.head()
 
 
-def test_a_tunnel_gets_exactly_what_came_behind_the_request() -> None:
+def test_a_tunnel_gets_exactly_the_bytes_after_the_request() -> None:
     reader = reader_of(GET + b"\0\n\n" + POST)
     reader.head()
     reader.begin_body(0)
@@ -374,7 +366,7 @@ def test_a_tunnel_gets_exactly_what_came_behind_the_request() -> None:
     assert (reader.state, len(reader.buffer)) == (TUNNEL, 0)
 
 
-def test_after_its_end_nothing_is_kept() -> None:
+def test_a_closed_reader_keeps_no_bytes() -> None:
     reader = reader_of(GET[:10])
     assert reader.head() is None
     reader.die()
@@ -383,7 +375,7 @@ def test_after_its_end_nothing_is_kept() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"\n", b"X\n", b"X\0", b"\r\n" * (BLANK_LINES + 1), b"X" * 1000])
-def test_after_a_refusal_nothing_more_is_read(raw: bytes) -> None:
+def test_a_reader_keeps_no_bytes_after_a_refusal(raw: bytes) -> None:
     reader = reader_of(raw)
     with pytest.raises(ProtocolError):
         reader.head()
@@ -393,7 +385,7 @@ def test_after_a_refusal_nothing_more_is_read(raw: bytes) -> None:
     assert len(reader.buffer) == before
 
 
-def test_what_was_refused_says_no_part_of_it() -> None:
+def test_a_refusal_quotes_no_part_of_its_message() -> None:
     for raw in (b"GET /secret\n", b"secret\r\n\r\n", b"\r\nsecret: a\0\r\n\r\n"):
         outcome = every_way(raw)
         assert outcome.refused

@@ -42,13 +42,13 @@ def test_an_invalid_status_line_is_refused(first: str) -> None:
 @pytest.mark.parametrize(
     "first", [b"HTTP/1.1 200 a\0b", b"HTTP/1.1 200 a\x7fb", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 a\nb"]
 )
-def test_a_phrase_that_could_end_its_line_is_refused(first: bytes) -> None:
+def test_a_phrase_with_control_characters_is_refused(first: bytes) -> None:
     with pytest.raises(ProtocolError):
         answered(first=first)
 
 
 @pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\0b", b"\x08", b"\x1f", b"\x7f", b"\x0a", b"\x0b"])
-def test_a_value_that_could_end_its_line_is_refused(value: bytes) -> None:
+def test_a_value_with_control_characters_is_refused(value: bytes) -> None:
     for lines in ([b"X-One: 1", b"X-Two: " + value], [b"X-Two: " + value, b"X-One: 1"]):
         with pytest.raises(ProtocolError):
             answered(*lines)
@@ -67,26 +67,26 @@ def test_an_invalid_name_is_refused(name: str) -> None:
         answered("X-One: 1", f"{name}: 5")
 
 
-def test_an_answer_has_at_most_so_many_headers() -> None:
+def test_an_answer_has_a_limit_of_headers() -> None:
     lines = [f"X-{number}: x" for number in range(HEADERS)]
     assert answered(*lines).status == 200
     with pytest.raises(ProtocolError, match=rf"^An answer must have no more than {HEADERS} headers\.$"):
         answered(*lines, "X-Last: x")
 
 
-def test_a_folded_line_and_one_without_a_colon_are_refused() -> None:
+def test_a_folded_line_and_a_line_without_colon_are_refused() -> None:
     for line in (" folded", "\tfolded", "nocolon", ""):
         with pytest.raises(ProtocolError, match="A header line must be"):
             answered("X-One: 1", line, "X-Two: 2")
 
 
-def test_what_is_passed_on_keeps_its_order_its_case_and_its_bytes() -> None:
+def test_relayed_headers_keep_their_order_case_and_bytes() -> None:
     found = answered("ETag: a", "Keep-Alive: x", b"etag: \xff", "Content-Length: 5", "X-JWT-Sidecar: rejected")
     assert found.lines == b"HTTP/1.1 200 OK\r\nETag: a\r\netag: \xff\r\n"
     assert found.framing == b"Content-Length: 5\r\n"
 
 
-def test_a_header_that_connection_names_is_not_passed_on() -> None:
+def test_a_header_of_an_answer_named_by_connection_is_not_relayed() -> None:
     first = b"HTTP/1.1 200 OK\r\n"
     assert answered("X-One: 1", "Connection: close, x-one", "X-Two: 2").lines == first + b"X-Two: 2\r\n"
     assert answered("X-One: 1", "Connection: X-two", "Connection: x-one", "X-Two: 2").lines == first
@@ -94,7 +94,7 @@ def test_a_header_that_connection_names_is_not_passed_on() -> None:
     assert answered("Connection: keep-alive, UPGRADE", "X: 2").lines == first + b"X: 2\r\n"
 
 
-def test_the_status_line_stays_when_its_beginning_is_named_by_connection() -> None:
+def test_connection_cannot_remove_the_status_line() -> None:
     found = answered("Connection: http/1.1 200 a", "X: 1", first="HTTP/1.1 200 a:b")
     assert found.lines == b"HTTP/1.1 200 a:b\r\nX: 1\r\n"
 
@@ -113,7 +113,9 @@ def test_the_status_line_stays_when_its_beginning_is_named_by_connection() -> No
         ([], 101, 0, None),
     ],
 )
-def test_the_length_of_an_answer(lines: list[str], status: int, length: int, content_length: bytes | None) -> None:
+def test_an_answer_has_the_length_of_its_headers_and_status(
+    lines: list[str], status: int, length: int, content_length: bytes | None
+) -> None:
     found = answered(*lines, first=f"HTTP/1.1 {status} x")
     framing = b"" if content_length is None else b"Content-Length: %b\r\n" % content_length
     assert (found.length, found.framing) == (length, framing)
@@ -134,29 +136,29 @@ def test_the_length_of_an_answer(lines: list[str], status: int, length: int, con
         ["Transfer-Encoding:"],
     ],
 )
-def test_an_answer_with_two_lengths_is_refused_whatever_its_status(lines: list[str], status: int) -> None:
+def test_an_answer_with_an_ambiguous_length_is_refused_for_every_status(lines: list[str], status: int) -> None:
     with pytest.raises(ProtocolError):
         answered(*lines, first=f"HTTP/1.1 {status} x")
 
 
-def test_chunks_in_http_1_0_are_refused() -> None:
+def test_a_chunked_answer_in_http_1_0_is_refused() -> None:
     with pytest.raises(ProtocolError):
         answered("Transfer-Encoding: chunked", first="HTTP/1.0 200 OK")
 
 
-def test_a_backend_says_whether_it_goes_on_with_its_connection() -> None:
+def test_a_backend_decides_whether_its_connection_persists() -> None:
     assert answered().persists
     assert not answered("Connection: x, Close").persists
     assert not answered(first="HTTP/1.0 200 OK").persists
     assert answered("Connection: keep-alive", first="HTTP/1.0 200 OK").persists
 
 
-def test_an_id_of_an_answer_is_one_and_could_be_no_secret() -> None:
+def test_a_request_id_of_an_answer_is_kept_unless_doubled_or_secret() -> None:
     assert answered("X-Request-Id: of-alice").id_line == b"X-Request-Id: of-alice\r\n"
     for lines in ([], ["X-Request-Id: a", "X-Request-Id: a"], ["X-Request-Id: a b"], ["X-Request-Id: jsk_a"]):
         assert answered(*lines).id_line == b""
 
 
-def test_the_protocol_of_a_101_is_one() -> None:
+def test_a_101_names_exactly_one_protocol() -> None:
     assert answered("Upgrade: WebSocket").upgrade == b"websocket"
     assert answered().upgrade is answered("Upgrade: a", "Upgrade: a").upgrade is None

@@ -35,7 +35,7 @@ CODES = (
     "route_not_found route_denied method_not_allowed request_malformed headers_too_large body_too_large "
     "upstream_unreachable upstream_timeout upstream_invalid overloaded internal_error"
 )
-"""The first contract. Codes are only ever added to it."""
+"""The first contract. Releases only add codes."""
 ADDED = "expectation_failed api_key_unknown api_key_expired api_key_disabled signing_unavailable"
 
 STATUS = {
@@ -69,7 +69,7 @@ def the(name: str, headers: Headers) -> str | None:
     return found[0] if found else None
 
 
-def test_the_codes_are_the_contracts() -> None:
+def test_the_codes_equal_the_contract() -> None:
     assert [reason.code for reason in Reason] == [*CODES.split(), *ADDED.split()]
 
 
@@ -79,14 +79,14 @@ def test_a_reason_has_its_status(reason: Reason) -> None:
 
 
 @EVERY
-def test_a_401_says_what_clients_of_the_replaced_backends_know(reason: Reason) -> None:
+def test_a_401_has_the_error_of_the_replaced_backends(reason: Reason) -> None:
     if reason.status == 401:
         assert reason.error == ("No token provided" if reason is Reason.TOKEN_MISSING else "Invalid token")
     assert reason.error
 
 
 @EVERY
-def test_an_answer_is_json_with_code_words_and_request_id(reason: Reason) -> None:
+def test_an_answer_is_json_with_error_details_code_and_request_id(reason: Reason) -> None:
     said = json.loads(body(Rejection(reason), "id-1"))
     assert said.pop("details", None) == (reason.details or None)
     assert said == {"error": reason.error, "code": reason.code, "request_id": "id-1"}
@@ -107,7 +107,7 @@ def test_details_replace_the_sentence_of_the_reason() -> None:
 
 
 @EVERY
-def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -> None:
+def test_an_answer_is_one_complete_message_marked_as_rejected(reason: Reason) -> None:
     first, headers, content = parse(refusal(Rejection(reason), "id-1", API))
     assert re.fullmatch(rf"HTTP/1\.1 {reason.status} [A-Za-z ]+", first)
     assert content == body(Rejection(reason), "id-1")
@@ -119,12 +119,12 @@ def test_an_answer_is_one_whole_message_marked_as_the_sidecars(reason: Reason) -
     assert the("Connection", headers) is None
 
 
-def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
+def test_an_answer_to_head_has_the_length_without_the_body() -> None:
     raw = refusal(Rejection(Reason.TOKEN_MISSING), "id-1", API)
     assert refusal(Rejection(Reason.TOKEN_MISSING), "id-1", API, head_only=True) == raw.partition(b"{")[0]
 
 
-def test_an_answer_says_when_its_connection_ends() -> None:
+def test_an_answer_announces_the_end_of_its_connection() -> None:
     _, headers, _ = parse(refusal(Rejection(Reason.REQUEST_MALFORMED), "id-1", API, connection_line(False, 1)))
     assert the("Connection", headers) == "close"
 
@@ -149,12 +149,12 @@ def test_the_challenge_follows_rfc_6750(reason: Reason) -> None:
         assert said is None
 
 
-def test_a_challenge_names_the_scope_that_is_needed() -> None:
+def test_a_challenge_names_the_required_scope() -> None:
     said = challenge(Rejection(Reason.SCOPE_INSUFFICIENT, "No.", scope="read write"), API)
     assert said == 'Bearer realm="api", error="insufficient_scope", error_description="No.", scope="read write"'
 
 
-def test_a_challenge_names_the_metadata_of_the_resource_where_a_bearer_token_is_asked_for() -> None:
+def test_a_bearer_challenge_names_the_metadata_of_the_resource() -> None:
     form = Form("api", resource_metadata="https://a/m")
     assert challenge(Rejection(Reason.TOKEN_MISSING), form) == 'Bearer realm="api", resource_metadata="https://a/m"'
     assert challenge(Rejection(Reason.TOKEN_MISSING), form._replace(scheme="Basic")) == 'Basic realm="api"'
@@ -166,7 +166,7 @@ def test_a_challenge_without_details_has_no_empty_description() -> None:
 
 
 def written_details() -> list[str]:
-    """Every text that the package hands to a Rejection as its details; what is put into an f-string shows as `0`."""
+    """Every text that the package gives to a Rejection as its details; `0` stands for each value of an f-string."""
     found = []
     for file in sorted(Path(sidecar.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -174,12 +174,12 @@ def written_details() -> list[str]:
                 for said in [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "details")]:
                     parts = said.values if isinstance(said, ast.JoinedStr) else [said]
                     texts = [str(part.value) if isinstance(part, ast.Constant) else "0" for part in parts]
-                    if texts != ["0"]:  # a name, which says nothing here
+                    if texts != ["0"]:  # a name: its text is unknown here
                         found.append("".join(texts))
     return found
 
 
-def test_every_description_can_stand_in_quotes_and_is_a_sentence() -> None:
+def test_every_description_is_a_quotable_sentence() -> None:
     texts = [*written_details(), *(reason.details for reason in Reason if reason.details)]
     assert len(texts) > len(Reason)
     assert [text for text in texts if not (QUOTABLE.fullmatch(text) and text.endswith("."))] == []
@@ -189,7 +189,7 @@ def test_every_description_can_stand_in_quotes_and_is_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.0, "1"), (1.0, "1"), (1.6, "2"), (29.7, "30")])
-def test_retry_after_is_whole_seconds_and_never_at_once(seconds: float, said: str) -> None:
+def test_retry_after_is_whole_seconds_and_at_least_1(seconds: float, said: str) -> None:
     rejection = Rejection(Reason.JWKS_UNAVAILABLE, retry_after_s=seconds)
     assert the("Retry-After", parse(refusal(rejection, "id-1", API))[1]) == said
 
@@ -204,14 +204,14 @@ def test_a_405_names_the_methods() -> None:
     assert the("Allow", parse(refusal(Rejection(Reason.ROUTE_DENIED), "id-1", API))[1]) is None
 
 
-def test_the_exception_says_the_code_alone() -> None:
+def test_the_text_of_a_rejection_is_its_code() -> None:
     assert str(Rejection(Reason.TOKEN_EXPIRED, "The token expired 12 s ago.")) == "token_expired"
 
 
 # Other forms
 
 
-def test_a_problem_is_that_of_rfc_9457() -> None:
+def test_a_problem_follows_rfc_9457() -> None:
     _, headers, content = parse(refusal(Rejection(Reason.TOKEN_EXPIRED), "id-1", Form(problem=True)))
     assert the("Content-Type", headers) == "application/problem+json"
     assert json.loads(content) == {
@@ -233,7 +233,7 @@ def test_a_minimal_answer_has_no_sentence_in_body_or_challenge(problem: bool) ->
     assert the("WWW-Authenticate", headers) == 'Bearer realm="jwt-sidecar", error="invalid_token"'
 
 
-def test_a_plain_answer_is_a_sentence_with_its_code_and_its_request() -> None:
+def test_a_plain_answer_is_a_sentence_with_code_and_request_id() -> None:
     for rejection, sentence in (
         (Rejection(Reason.TOKEN_EXPIRED), f"{Reason.TOKEN_EXPIRED.error}: {Rejection(Reason.TOKEN_EXPIRED).details}"),
         (Rejection(Reason.TOKEN_MISSING), Reason.TOKEN_MISSING.error),
@@ -259,7 +259,7 @@ def test_only_full_detail_names_the_rule() -> None:
         (Rejection(Reason.REQUEST_MALFORMED, oauth_error="invalid_grant"), "invalid_grant"),
     ],
 )
-def test_a_token_endpoint_answers_as_rfc_6749_has_it(rejection: Rejection, error: str) -> None:
+def test_a_refusal_of_the_token_endpoint_follows_rfc_6749(rejection: Rejection, error: str) -> None:
     form = Form(oauth=True, problem=True, scheme="Basic")
     _, headers, content = parse(refusal(rejection, "id-1", form))
     said = json.loads(content)
@@ -298,7 +298,7 @@ def test_each_status_of_a_reason_has_its_phrase() -> None:
         (False, 0, b"Connection: close\r\n"),
     ],
 )
-def test_what_an_answer_says_of_its_connection(keep: bool, minor: int, line: bytes) -> None:
+def test_each_answer_has_the_connection_header_of_its_version(keep: bool, minor: int, line: bytes) -> None:
     assert connection_line(keep, minor) == line
 
 
@@ -307,7 +307,7 @@ def of_our_own(status: int, content: bytes = b"{}", *, head_only: bool = False) 
     return parse(local(status, {"ETag": "x"}, content, "issuer", "id-1", line, head_only=head_only))
 
 
-def test_what_is_reported_about_a_refusal_does_not_depend_on_how_many_came_before() -> None:
+def test_a_refusal_does_not_depend_on_earlier_ones() -> None:
     def said(number: int) -> bytes:
         rejection = Rejection(Reason.OVERLOADED, f"{number} are too many.", allow="GET", retry_after_s=number)
         return refusal(rejection, f"id-{number}", DEFAULT_FORM, b"")
@@ -319,7 +319,7 @@ def test_what_is_reported_about_a_refusal_does_not_depend_on_how_many_came_befor
         assert f"Retry-After: {max(1, number)}\r\nAllow: GET\r\n".encode() in before[number]
 
 
-def test_an_answer_of_our_own_is_marked_and_whole() -> None:
+def test_another_answer_of_the_sidecar_is_complete_and_marked() -> None:
     assert of_our_own(200) == (
         "HTTP/1.1 200 OK",
         [
@@ -334,19 +334,19 @@ def test_an_answer_of_our_own_is_marked_and_whole() -> None:
     )
 
 
-def test_an_answer_of_our_own_to_head_has_no_body() -> None:
+def test_another_answer_of_the_sidecar_to_head_has_no_body() -> None:
     assert of_our_own(200, head_only=True) == (*of_our_own(200)[:2], b"")
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_of_our_own_without_a_body_has_no_length(status: int) -> None:
+def test_another_answer_of_the_sidecar_without_body_has_no_length(status: int) -> None:
     first, headers, content = of_our_own(status, b"")
     assert first == f"HTTP/1.1 {status} {PHRASES[status]}"
     assert [name for name, _ in headers] == ["ETag", "X-JWT-Sidecar", "X-Request-Id", "Connection"]
     assert content == b""
 
 
-def test_an_accepted_question_is_answered_with_identity_headers() -> None:
+def test_an_accepted_forward_auth_request_gets_identity_headers() -> None:
     first, headers, content = parse(accepted(b"X-JWT-Sub: alice\r\n", "id-1", connection_line(True, 0)))
     assert (first, content) == ("HTTP/1.1 200 OK", b"")
     assert headers == [
@@ -367,7 +367,7 @@ def test_an_answer_is_relayed_with_its_framing_and_one_id() -> None:
     assert ended == b"HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nConnection: close\r\n\r\n"
 
 
-def test_interim_answers_and_a_switch_of_protocols_are_passed_on() -> None:
+def test_interim_answers_and_a_switch_of_protocols_are_relayed() -> None:
     assert CONTINUE == b"HTTP/1.1 100 Continue\r\n\r\n"
     hints = answered("Link: </a>", "Connection: x", "Content-Length: 5", first="HTTP/1.1 103 Early Hints")
     assert interim(hints) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"

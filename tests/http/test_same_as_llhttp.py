@@ -1,10 +1,10 @@
 """aiohttp's C parser (llhttp) accepts every head that the sidecar accepts, and reads it in the same way.
 
-Two strict readers that share no code. They differ on purpose in this, and the head is changed before llhttp gets it:
+The two strict readers share no code. They differ on purpose in three points; the tests change a head there before llhttp gets it:
 
-- It knows a list of methods, and we take any token; CONNECT and PRI are not HTTP any more to it.
-- An answer of HTTP/1.2 and later is read as one of 1.1 (RFC 9110 section 2.5); to it that is no version.
-- aiohttp refuses a request with two of some headers that mean nothing here, as ETag.
+- llhttp knows a list of methods, the sidecar accepts any token. For llhttp, CONNECT and PRI are not HTTP.
+- The sidecar reads an answer of HTTP/1.2 and later as HTTP/1.1 (RFC 9110 section 2.5); llhttp refuses its version.
+- aiohttp refuses a request with two of some headers that have no meaning for the sidecar, such as ETag.
 """
 
 from random import Random
@@ -28,7 +28,7 @@ CASES = 4000
 
 
 def head_of(raw: bytes) -> bytes:
-    """The first head of a stream, whatever it holds."""
+    """The first head of a stream, valid or not."""
     return raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
@@ -55,7 +55,7 @@ def fields_of(raw: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def same_request(raw: bytes) -> bool:
-    """Is it accepted? Then llhttp says the same of it."""
+    """Is it accepted? If so, assert that llhttp reads it alike."""
     try:
         found = parse_request_head(raw, policy(underscores="allow"), LINE_BYTES, HEADERS)
     except ProtocolError:
@@ -67,7 +67,7 @@ def same_request(raw: bytes) -> bool:
         method = b"GET"
         raw = method + raw[len(found.method) :]
     if not found.target.startswith("/"):
-        return False  # never served: the rules about paths refuse it
+        return False  # the rules about paths refuse it later
     for name in ("etag", "content-type", "server", "user-agent", "max-forwards"):
         if len(found.values(name)) > 1:
             return True
@@ -84,7 +84,7 @@ def same_request(raw: bytes) -> bool:
 
 
 def same_answer(raw: bytes) -> bool:
-    """Is it accepted? Then llhttp says the same of it."""
+    """Is it accepted? If so, assert that llhttp reads it alike."""
     try:
         found = parse_response_head(raw, ResponseHeaderPolicy(), HEADERS)
     except ProtocolError:
@@ -104,7 +104,7 @@ def same_answer(raw: bytes) -> bool:
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
-def test_requests_that_are_nearly_right(seed: str) -> None:
+def test_llhttp_reads_nearly_valid_requests_alike(seed: str) -> None:
     accepted = 0
     for number in range(CASES):
         random = Random(f"{seed}:{number}")
@@ -114,7 +114,7 @@ def test_requests_that_are_nearly_right(seed: str) -> None:
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
-def test_answers_that_are_nearly_right(seed: str) -> None:
+def test_llhttp_reads_nearly_valid_answers_alike(seed: str) -> None:
     accepted = 0
     for number in range(CASES):
         random = Random(f"{seed}:{number}")
@@ -127,7 +127,9 @@ PART = st.one_of(st.sampled_from([odd for odd in ODD if odd != b"\r\n\r\n"]), st
 
 
 @given(method=PART, target=PART, name=PART, value=PART, last=PART)
-def test_odd_bytes_anywhere_in_a_head(method: bytes, target: bytes, name: bytes, value: bytes, last: bytes) -> None:
+def test_llhttp_reads_odd_bytes_in_a_head_alike(
+    method: bytes, target: bytes, name: bytes, value: bytes, last: bytes
+) -> None:
     fields = b"Host: a\r\nX%b: %b\r\nY: %b\r\n\r\n" % (name, value, last)
     same_request(head_of(b"GET%b /%b HTTP/1.1\r\n%b" % (method, target, fields)))
     same_answer(head_of(b"HTTP/1.1 200 %b\r\n%b" % (target, fields)))
@@ -137,14 +139,14 @@ def test_odd_bytes_anywhere_in_a_head(method: bytes, target: bytes, name: bytes,
     value=st.binary(max_size=20),
     name=st.sampled_from([b"Content-Length", b"Transfer-Encoding", b"Connection", b"Upgrade"]),
 )
-def test_odd_framing(name: bytes, value: bytes) -> None:
+def test_llhttp_reads_odd_framing_alike(name: bytes, value: bytes) -> None:
     for more in (b"", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"):
         same_request(head_of(b"POST / HTTP/1.1\r\nHost: a\r\n%b: %b\r\n%b\r\n" % (name, value, more)))
         same_answer(head_of(b"HTTP/1.1 200 OK\r\n%b: %b\r\n%b\r\n" % (name, value, more)))
 
 
-def test_a_memory_of_lines_changes_nothing() -> None:
-    """Each head with everything remembered that came before, and with nothing."""
+def test_heads_are_read_alike_with_and_without_remembered_lines() -> None:
+    """Each head is read with all earlier lines remembered, and with none."""
     warm, warm_answers = policy(), ResponseHeaderPolicy()
     for number in range(CASES):
         random = Random(f"memory:{number}")

@@ -1,4 +1,4 @@
-"""Frames end at the right byte for every cut of the stream; and the close frame."""
+"""Frames end at the right byte for every cut of the stream. A close frame has its code and reason."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from tests.http.streams import byte_by_byte, cut
 
 
 def frame(payload: bytes, *, masked: bool = False, longer: int = 0) -> bytes:
-    """A frame; its length takes more bytes than it needs to with `longer`."""
+    """A frame; with `longer` its length has more bytes than necessary."""
     mask = b"abcd" if masked else b""
     bit = 0x80 if masked else 0
     if len(payload) < 126 and not longer:
@@ -29,7 +29,7 @@ FRAMES = [
 
 
 @pytest.mark.parametrize("raw", FRAMES, ids=range(len(FRAMES)))
-def test_a_frame_is_followed_to_its_end(raw: bytes) -> None:
+def test_a_frame_is_counted_to_its_end(raw: bytes) -> None:
     frames = Frames()
     assert frames.between
     assert frames.count(raw[:-1]) == len(raw) - 1
@@ -39,7 +39,7 @@ def test_a_frame_is_followed_to_its_end(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", FRAMES, ids=range(len(FRAMES)))
-def test_between_two_frames_is_nowhere_within_one(raw: bytes) -> None:
+def test_the_stream_is_between_frames_only_at_the_end_of_a_frame(raw: bytes) -> None:
     frames = Frames()
     begin = raw[:300]
     for at, piece in enumerate(byte_by_byte(begin), 1):
@@ -47,7 +47,7 @@ def test_between_two_frames_is_nowhere_within_one(raw: bytes) -> None:
         assert frames.between is (at == len(raw))
 
 
-def test_with_one_only_the_current_frame_is_followed() -> None:
+def test_with_one_only_the_current_frame_is_counted() -> None:
     frames = Frames()
     raw = frame(b"hello") + frame(b"world")
     assert frames.count(raw, one=True) == 0, "none is under way"
@@ -58,7 +58,7 @@ def test_with_one_only_the_current_frame_is_followed() -> None:
     assert frames.count(frame(b"")[1:] + raw, one=True) == 1
 
 
-def test_others_get_their_turn_after_so_many_frames() -> None:
+def test_counting_pauses_after_a_limited_number_of_frames() -> None:
     frames = Frames()
     assert MAX_FRAMES == 1024
     raw = frame(b"", masked=True) * (MAX_FRAMES + 5)
@@ -70,7 +70,7 @@ def test_others_get_their_turn_after_so_many_frames() -> None:
     assert frames.between
 
 
-def test_a_long_frame_is_one_step() -> None:
+def test_a_long_frame_is_counted_in_one_step() -> None:
     frames = Frames()
     frames.count(b"\x82\xff" + (2**64 - 1).to_bytes(8, "big"))
     assert frames.count(b"a" * 100_000) == 100_000
@@ -81,7 +81,7 @@ def test_a_long_frame_is_one_step() -> None:
     payloads=st.lists(st.tuples(st.integers(0, 300), st.booleans(), st.integers(0, 2)), max_size=6),
     cuts=st.lists(st.integers(0, 2000), max_size=8),
 )
-def test_where_a_stream_stands_does_not_depend_on_where_it_was_cut(
+def test_the_position_in_a_stream_does_not_depend_on_the_cuts(
     payloads: list[tuple[int, bool, int]], cuts: list[int]
 ) -> None:
     raw = b"".join(frame(b"x" * size, masked=masked, longer=longer) for size, masked, longer in payloads)
@@ -96,13 +96,13 @@ def test_where_a_stream_stands_does_not_depend_on_where_it_was_cut(
         assert frames.between is (at in ends)
 
 
-def test_a_close_frame_says_code_and_reason() -> None:
+def test_a_close_frame_has_code_and_reason() -> None:
     assert (
         close_frame(1008, "token expired", masked=False) == b"\x88\x0f" + (1008).to_bytes(2, "big") + b"token expired"
     )
 
 
-def test_what_a_client_sends_is_masked_and_each_time_anew() -> None:
+def test_a_masked_close_frame_has_a_new_mask_each_time() -> None:
     one, other = (close_frame(1001, "gone", masked=True) for _ in range(2))
     assert one[:2] == other[:2] == b"\x88\x86"
     assert one[2:6] != other[2:6]
@@ -110,7 +110,7 @@ def test_what_a_client_sends_is_masked_and_each_time_anew() -> None:
         assert bytes(byte ^ raw[2 + at % 4] for at, byte in enumerate(raw[6:])) == (1001).to_bytes(2, "big") + b"gone"
 
 
-def test_a_close_frame_of_our_own_is_one_frame() -> None:
+def test_a_close_frame_is_one_complete_frame() -> None:
     for masked in (False, True):
         frames = Frames()
         raw = close_frame(1001, "x" * 123, masked=masked)
