@@ -127,8 +127,9 @@ class Rejection(Exception):
     """A request refused for `reason`.
 
     `details` is a more precise sentence than the reason's own. It never holds a part of the token, an unverified claim or a
-    library's text. `retry_after_s` and `scope` go into the answer's headers; `allow` names the methods of a 405. `oauth_error` is
-    the error code of a token endpoint (RFC 6749 section 5.2). `cause` tells operators which rule the message breaks.
+    library's text. `retry_after_s` (1 for OVERLOADED) and `scope` go into the answer's headers; `allow` names the methods of a
+    405. `oauth_error` is the error code of a token endpoint (RFC 6749 section 5.2). `cause` tells operators which rule the
+    message breaks.
 
     About the token: `issuer` is the name of its issuer, set after the signature was verified. `kid` is its key id, escaped and
     bounded, set after the key was looked up. `expected` and `found` are for `explain` and the admin page, never for a log:
@@ -154,7 +155,7 @@ class Rejection(Exception):
         super().__init__(reason.code)
         self.reason = reason
         self.details = reason.details if details is None else details
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = 1.0 if reason is Reason.OVERLOADED else retry_after_s
         self.scope = scope
         self.allow = allow
         self.oauth_error = oauth_error

@@ -246,7 +246,7 @@ class Exchange(Record):
     def expire(self) -> None:
         """No connection to the backend became free in time."""
         busy = "All connections to the service behind this proxy are in use."
-        self.fail(Rejection(Reason.OVERLOADED, busy, retry_after_s=1))
+        self.fail(Rejection(Reason.OVERLOADED, busy))
 
     def send_again(self) -> None:
         """Send the whole request over another connection."""

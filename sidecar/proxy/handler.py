@@ -206,7 +206,7 @@ class Handler:
 
     def _admit(self) -> None:
         if self.resources.requests_in_flight > self._in_flight or self.resources.spent:
-            raise Rejection(Reason.OVERLOADED, retry_after_s=1)
+            raise Rejection(Reason.OVERLOADED)
 
     def request_head(self, exchange: Exchange, route: Route, identity: bytes, upstream: UpstreamPool) -> bytes:
         """The request's head for the backend without its framing: the exact bytes of the target, `Host` kept."""

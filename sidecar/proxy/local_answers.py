@@ -78,8 +78,7 @@ class LocalAnswers:
         """The refusal of bytes that are no valid request; counted, and logged with its request id."""
         request_id = new_id()
         self._telemetry.unread(reason, request_id, peer, cause)
-        retry_after_s = 1.0 if reason is Reason.OVERLOADED else None
-        rejection = Rejection(reason, retry_after_s=retry_after_s, cause=cause)
+        rejection = Rejection(reason, cause=cause)
         where = {"cause": cause} if cause and self._form.detail == "full" else None
         lines = connection_line(False, 1)
         if self._cors is not None:

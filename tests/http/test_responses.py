@@ -195,7 +195,11 @@ def test_retry_after_is_whole_seconds_and_at_least_1(seconds: float, said: str) 
 
 
 def test_retry_after_is_only_sent_if_known() -> None:
-    assert the("Retry-After", parse(refusal(Rejection(Reason.OVERLOADED), "id-1", API))[1]) is None
+    assert the("Retry-After", parse(refusal(Rejection(Reason.JWKS_UNAVAILABLE), "id-1", API))[1]) is None
+
+
+def test_an_overloaded_sidecar_always_asks_for_another_try_in_a_second() -> None:
+    assert the("Retry-After", parse(refusal(Rejection(Reason.OVERLOADED), "id-1", API))[1]) == "1"
 
 
 def test_a_405_names_the_methods() -> None:
@@ -309,7 +313,7 @@ def of_our_own(status: int, content: bytes = b"{}", *, head_only: bool = False) 
 
 def test_a_refusal_does_not_depend_on_earlier_ones() -> None:
     def said(number: int) -> bytes:
-        rejection = Rejection(Reason.OVERLOADED, f"{number} are too many.", allow="GET", retry_after_s=number)
+        rejection = Rejection(Reason.JWKS_UNAVAILABLE, f"{number} are too many.", allow="GET", retry_after_s=number)
         return refusal(rejection, f"id-{number}", DEFAULT_FORM, b"")
 
     before = [said(number) for number in range(MAX_REFUSALS + 2)]

@@ -166,6 +166,7 @@ async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(cl
         await turns()
         assert status(client) == 503
         assert b'"The sidecar has no file descriptor left for a connection."' in client.sent
+        assert b"\r\nRetry-After: 1\r\n" in client.sent
 
 
 # What is an answer
