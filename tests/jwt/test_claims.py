@@ -18,7 +18,7 @@ RULES = ClaimRules(["my-api"])
 
 
 def check(rules: ClaimRules = RULES, now: float = NOW, /, **over: Any) -> tuple[float, float]:
-    """Judge good claims of the time NOW with these differences."""
+    """Check good claims at the time NOW, with `over` changed."""
     return rules.check(claims(now=NOW, **over), now)
 
 
@@ -37,14 +37,14 @@ def refusal(*args: Any, **over: Any) -> Rejection:
         ({"iss": "", "sub": "half of a pair: \ud800"}, " half of a pair: \ud800"),
     ],
 )
-def test_a_subject_has_a_hash_in_its_place(said: dict[str, str], user: str) -> None:
+def test_claims_have_a_hash_of_issuer_and_subject(said: dict[str, str], user: str) -> None:
     known = Claims("main", said, kid="key-1")
     assert known.user_hash == sha256(user.encode(errors="surrogatepass")).hexdigest()[:16]
     assert known.user_hash is known.user_hash
     assert (known.kid, known.minted) == ("key-1", {})
 
 
-def test_good_claims_say_from_when_to_when_they_are_good() -> None:
+def test_valid_claims_have_the_times_of_their_validity() -> None:
     assert check(exp=NOW + 300, nbf=NOW - 10, iat=NOW - 20) == (NOW - 10 - SKEW, NOW + 300 + SKEW)
     assert check(exp=NOW + 300, nbf=NOW - 20, iat=NOW - 10) == (NOW - 10 - SKEW, NOW + 300 + SKEW)
 
@@ -74,13 +74,13 @@ def test_an_expired_token_is_refused(exp: float, details: str) -> None:
     assert (rejection.reason, rejection.details) == (Reason.TOKEN_EXPIRED, details)
 
 
-def test_at_exp_itself_a_token_has_expired() -> None:
+def test_a_token_expires_exactly_at_exp() -> None:
     strict = ClaimRules(None, clock_skew_s=0)
     assert refusal(strict, exp=NOW).details == "The token expired 0 s ago."
     assert check(strict, exp=NOW + 0.5)[1] == NOW + 0.5
 
 
-def test_within_the_skew_an_expired_token_is_accepted() -> None:
+def test_an_expired_token_is_accepted_within_the_clock_skew() -> None:
     assert check(exp=NOW - SKEW + 1)[1] == NOW + 1
 
 
@@ -100,7 +100,7 @@ def test_the_latest_date_is_the_end_of_the_year_9999() -> None:
     assert datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() == LATEST_DATE
 
 
-def test_a_date_may_lie_as_far_back() -> None:
+def test_the_earliest_date_is_as_far_from_1970_as_the_latest() -> None:
     assert check(nbf=-LATEST_DATE, iat=-LATEST_DATE)[1] == NOW + 300 + SKEW
 
 
@@ -113,7 +113,7 @@ def test_a_token_without_exp_never_expires_if_exp_is_not_required() -> None:
     assert check(ClaimRules(None, require_exp=False), exp=ABSENT) == (NOW - SKEW, float("inf"))
 
 
-def test_an_exp_that_need_not_be_there_still_counts() -> None:
+def test_an_optional_exp_is_checked_if_present() -> None:
     assert refusal(ClaimRules(None, require_exp=False), exp=NOW - 3600).reason is Reason.TOKEN_EXPIRED
 
 
@@ -174,7 +174,7 @@ def test_iat_in_the_future_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["nbf", "iat"])
-def test_within_the_skew_the_near_future_is_accepted(name: str) -> None:
+def test_nbf_and_iat_in_the_future_are_accepted_within_the_clock_skew(name: str) -> None:
     assert check(**{name: NOW + SKEW})[0] == NOW
 
 
@@ -187,7 +187,7 @@ def test_nbf_and_iat_may_be_missing() -> None:
     [{"nbf": NOW + 500}, {"iat": NOW + 500}, {"exp": NOW + 500, "nbf": NOW + 400, "iat": NOW + 400}],
     ids=["nbf", "iat", "both"],
 )
-def test_what_was_accepted_stays_so_exactly_between_its_two_times(over: dict[str, Any]) -> None:
+def test_claims_are_valid_exactly_between_their_two_times(over: dict[str, Any]) -> None:
     over = {"exp": NOW + 900, "iat": NOW, **over}
     valid_from, valid_until = check(RULES, NOW + 450, **over)
     assert check(RULES, valid_from, **over) == (valid_from, valid_until)
@@ -249,7 +249,7 @@ def test_any_configured_audience_is_enough(aud: object) -> None:
 
 
 @pytest.mark.parametrize("aud", [ABSENT, None, "other", 5, {}], ids=["missing", "null", "other", "5", "{}"])
-def test_without_configured_audiences_aud_does_not_matter(aud: object) -> None:
+def test_aud_does_not_matter_without_configured_audiences(aud: object) -> None:
     check(ClaimRules(None), aud=aud)
 
 
@@ -260,7 +260,7 @@ def test_at_hash_in_the_token_does_not_matter() -> None:
 # Claims
 
 
-def test_claims_show_whose_they_are_and_which_and_no_value() -> None:
+def test_the_text_of_claims_has_issuer_and_names_without_values() -> None:
     shown = repr(Claims("zuplo", {"sub": "alice", "email": "alice@example.test"}))
     assert shown == "<Claims of zuplo: sub, email>"
 
@@ -275,5 +275,5 @@ def test_claims_have_no_times_and_no_payload_by_default() -> None:
     ("seconds", "said"),
     [(-0.1, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (172_800, "2 d")],
 )
-def test_a_duration_is_written_for_people(seconds: float, said: str) -> None:
+def test_a_duration_is_rounded_to_seconds_minutes_hours_or_days(seconds: float, said: str) -> None:
     assert ago(seconds) == said

@@ -1,4 +1,4 @@
-"""A token has exactly one spelling and one meaning; every other one is refused before anything is verified."""
+"""A token has exactly one spelling and one meaning. Every other one is refused before its signature is verified."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -39,7 +39,7 @@ def refusal(token: str | bytes) -> Rejection:
 
 
 def nested(levels: int, innermost: str = "") -> bytes:
-    """An object of so many objects and lists, one in the other."""
+    """An object with this many nested objects and lists."""
     return f'{{"a":{"[" * (levels - 1)}{innermost}{"]" * (levels - 1)}}}'.encode()
 
 
@@ -67,17 +67,17 @@ def test_a_token_is_split_into_its_signed_part_and_its_claims() -> None:
         (f'{{"a":"{"x" * 132}é"}}', 11),
     ],
 )
-def test_the_memory_of_a_payload_is_bounded_by_a_number_of_values(payload: str, values: int) -> None:
+def test_the_values_of_a_payload_are_counted(payload: str, values: int) -> None:
     assert parse(f"{H}.{b64(payload.encode())}.{S}".encode()).values == values
 
 
 def header_of(name: str, size: int = 0) -> dict[str, Any]:
-    """The header of a token, as it is parsed."""
+    """The parsed header of a token."""
     header = json.dumps({"alg": "RS256", "kid": name, "pad": "x" * size}).encode()
     return parse(f"{b64(header)}.{P}.{S}".encode()).header
 
 
-def test_a_header_that_keeps_coming_is_read_once_and_some_hundred_headers_are_remembered() -> None:
+def test_a_repeated_header_is_parsed_once_within_a_limited_memory() -> None:
     first = header_of("first")
     assert header_of("first") is first
     for number in range(MAX_REMEMBERED):
@@ -144,7 +144,7 @@ def test_a_second_spelling_is_refused(token: str | bytes, details: str) -> None:
 @pytest.mark.parametrize("claims", [b"{}", b'{"a":1}', b'{"a":12}', b'{"sub":"alice"}'])
 @pytest.mark.parametrize("header", [b'{"alg":"x"}', b'{"alg":"xy"}', b'{"alg":"xyz"}'])
 @pytest.mark.parametrize("signature", [b"", b"s", b"si", b"sig"])
-def test_padding_is_read_where_it_is_allowed(header: bytes, claims: bytes, signature: bytes) -> None:
+def test_padded_tokens_are_read_with_allow_padding(header: bytes, claims: bytes, signature: bytes) -> None:
     segments = [urlsafe_b64encode(part) for part in (header, claims, signature)]
     padded, plain = b".".join(segments), b".".join(segment.rstrip(b"=") for segment in segments)
     found, other = parse(padded, allow_padding=True), parse(plain, allow_padding=True)
@@ -154,7 +154,7 @@ def test_padding_is_read_where_it_is_allowed(header: bytes, claims: bytes, signa
     assert found.padded == (padded != plain)
 
 
-ODD = b64(b'{"alg":"x"}')  # asks for one = behind it; H, P and S ask for none
+ODD = b64(b'{"alg":"x"}')  # needs one = after it; H, P and S need none
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ NOT_FOR_A_HEADER = [
 
 
 @pytest.mark.parametrize("text", [*NOT_ONE_OBJECT, *NOT_FOR_A_HEADER])
-def test_what_is_not_one_json_object_is_refused(text: bytes) -> None:
+def test_anything_but_one_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):
         strict_json_object(text)
 
@@ -242,12 +242,12 @@ def test_a_large_payload_that_is_not_one_json_object_is_refused(text: bytes) -> 
         pytest.param(b'{"a":1e10,"b":1.5,"c":-0}', id="numbers"),
     ],
 )
-def test_json_that_has_one_meaning_is_read(text: bytes) -> None:
+def test_unambiguous_json_is_read(text: bytes) -> None:
     assert strict_json_object(text) == json.loads(text)
 
 
 def sized(header_bytes: int, token_bytes: int) -> bytes:
-    """A token with a header segment and a total of exactly so many bytes (each a length that base64url can have)."""
+    """A token with exactly these bytes in its header segment and in total (each a possible length of base64url)."""
     rest = token_bytes - header_bytes - 2
     header = b'{"a":"' + b"x" * (header_bytes * 3 // 4 - 8) + b'"}'
     token = f"{b64(header)}.{P}.".encode() + b"A" * (rest - len(P))
@@ -265,13 +265,13 @@ def sized(header_bytes: int, token_bytes: int) -> bytes:
         ),
     ],
 )
-def test_an_oversize_token_is_refused(token: bytes, details: str) -> None:
+def test_an_oversized_token_is_refused(token: bytes, details: str) -> None:
     rejection = refusal(token)
     assert (rejection.reason, rejection.details) == (Reason.TOKEN_TOO_LARGE, details)
 
 
 @pytest.mark.parametrize("token", [sized(64, MAX_TOKEN_BYTES), sized(MAX_HEADER_BYTES, 6000)], ids=["token", "header"])
-def test_the_limits_themselves_are_accepted(token: bytes) -> None:
+def test_a_token_and_a_header_of_exactly_the_limit_are_accepted(token: bytes) -> None:
     parse(token)
 
 
@@ -279,7 +279,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 @pytest.mark.parametrize(("before", "last"), [("A", "AQgw"), ("AA", "AEIMQUYcgkosw048"), ("AAA", ALPHABET), ("", "")])
-def test_a_segment_ends_with_no_bit_over(before: str, last: str) -> None:
+def test_a_segment_with_surplus_bits_is_refused(before: str, last: str) -> None:
     for character in map(chr, range(128)):
         segment = (before + character).encode()
         if character in last:
@@ -290,7 +290,7 @@ def test_a_segment_ends_with_no_bit_over(before: str, last: str) -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in range(256) if chr(code) not in ALPHABET])
-def test_a_character_outside_the_alphabet_is_never_passed_over(code: int) -> None:
+def test_a_character_outside_the_alphabet_is_refused(code: int) -> None:
     other = bytes([code])
     for segment in (b"?AAAA", b"AA?AA", b"AAAA?", b"AAA?", b"A?A", b"AAAA?AAA", b"AAAA????", b"??AA??AA"):
         with pytest.raises(ValueError):
@@ -298,12 +298,12 @@ def test_a_character_outside_the_alphabet_is_never_passed_over(code: int) -> Non
 
 
 @given(st.binary())
-def test_base64url_undoes_its_encoding(data: bytes) -> None:
+def test_base64url_decodes_its_own_encoding(data: bytes) -> None:
     assert base64url(b64(data).encode()) == data
 
 
 @given(st.text("AQgwBx_-9", max_size=12))
-def test_no_two_segments_mean_the_same(segment: str) -> None:
+def test_every_value_has_exactly_one_segment(segment: str) -> None:
     try:
         decoded = base64url(segment.encode())
     except ValueError:

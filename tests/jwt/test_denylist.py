@@ -40,7 +40,7 @@ def denylist(clock: HandClock) -> DenyList:
 
 
 def denied(denylist: DenyList, issuer: str = "main", **over: Any) -> bool:
-    """Is a good token denied, but for these differences?"""
+    """Is a good token with `over` changed denied?"""
     return denylist.denies(issuer, claims(now=NOW, **{"jti": "t1", **over}))
 
 
@@ -121,7 +121,7 @@ def test_an_empty_list_denies_nothing(denylist: DenyList) -> None:
     assert not denied(denylist)
 
 
-def test_a_jti_is_denied_with_its_issuer_alone(denylist: DenyList) -> None:
+def test_a_jti_is_denied_only_with_its_issuer(denylist: DenyList) -> None:
     denylist.add({"iss": ISS, "jti": "t1"})
     assert denied(denylist)
     assert not denied(denylist, "other")
@@ -130,7 +130,7 @@ def test_a_jti_is_denied_with_its_issuer_alone(denylist: DenyList) -> None:
     assert not denied(denylist, sub="t1", jti="t2")
 
 
-def test_a_number_is_its_digits_and_nothing_else_is_text(denylist: DenyList) -> None:
+def test_a_jti_that_is_a_whole_number_is_compared_as_text(denylist: DenyList) -> None:
     for text in ("5", "True", "None", "[]"):
         denylist.add({"iss": ISS, "jti": text})
     assert denied(denylist, jti=5)
@@ -138,7 +138,7 @@ def test_a_number_is_its_digits_and_nothing_else_is_text(denylist: DenyList) -> 
         assert not denied(denylist, jti=jti)
 
 
-def test_a_subject_is_denied_with_its_issuer_alone_whatever_the_token(denylist: DenyList) -> None:
+def test_a_subject_is_denied_only_with_its_issuer_in_every_token(denylist: DenyList) -> None:
     denylist.add({"iss": ISS, "sub": "alice"})
     for jti in ("t1", "t2", ABSENT):
         assert denied(denylist, jti=jti)
@@ -148,7 +148,7 @@ def test_a_subject_is_denied_with_its_issuer_alone_whatever_the_token(denylist: 
     assert not denied(denylist, sub="bob", jti="alice")
 
 
-def test_an_entry_under_an_alias_is_for_every_name_of_the_issuer(denylist: DenyList) -> None:
+def test_an_entry_with_an_alias_applies_to_every_name_of_the_issuer(denylist: DenyList) -> None:
     denylist.add({"iss": ALIAS, "jti": "t1"})
     assert denied(denylist, iss=ISS)
     assert denied(denylist, iss=ALIAS)
@@ -167,7 +167,7 @@ def test_tokens_that_were_issued_before_a_time_are_denied(denylist: DenyList, ep
     assert not denied(denylist, "other", iat=NOW - 1)
 
 
-def test_an_entry_ends_at_its_time(denylist: DenyList, clock: HandClock) -> None:
+def test_an_entry_ends_at_its_until(denylist: DenyList, clock: HandClock) -> None:
     denylist.add({"iss": ISS, "jti": "t1", "until": NOW + 10})
     clock.advance(9.9)
     assert denied(denylist)
@@ -175,7 +175,7 @@ def test_an_entry_ends_at_its_time(denylist: DenyList, clock: HandClock) -> None
     assert not denied(denylist)
 
 
-def test_an_entry_about_the_same_takes_the_place_of_the_one_before(denylist: DenyList) -> None:
+def test_an_entry_replaces_an_earlier_one_about_the_same_tokens(denylist: DenyList) -> None:
     denylist.add({"iss": ISS, "sub": "alice"})
     denylist.add({"iss": ISS, "sub": "alice", "until": NOW})
     assert not denied(denylist)
@@ -185,7 +185,7 @@ def test_an_entry_about_the_same_takes_the_place_of_the_one_before(denylist: Den
     assert len(denylist) == 2
 
 
-def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: DenyList) -> None:
+def test_an_operators_entry_with_an_unknown_issuer_is_refused(denylist: DenyList) -> None:
     with pytest.raises(Unusable) as caught:
         denylist.add({"iss": "https://issuer.test", "jti": "t1"})
     expected = f"iss is not the iss of a configured issuer; one of: {ISS}, {ALIAS}, https://other.test/"
@@ -193,7 +193,7 @@ def test_an_entry_of_an_unknown_issuer_is_not_taken_from_an_operator(denylist: D
     assert (len(denylist), denylist.changes) == (0, 0)
 
 
-def test_operators_cannot_fill_the_memory(denylist: DenyList) -> None:
+def test_the_number_of_operators_entries_is_limited(denylist: DenyList) -> None:
     for number in range(MAX_ADDED):
         denylist.add({"iss": ISS, "jti": str(number)})
     with pytest.raises(Unusable, match="put further entries into the file"):
@@ -221,7 +221,7 @@ YAML_LIST = f"""
 
 
 def written(path: Path, content: str) -> Path:
-    """Exchange a file under its name, as a mounted ConfigMap is."""
+    """Replace a file under its name, as a kubelet does with a ConfigMap."""
     new = path.with_name("new")
     new.write_text(content)
     return new.replace(path)
@@ -270,7 +270,7 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
         ("a.json", '["t1"]', "entry 0: an entry is an object"),
     ],
 )
-async def test_a_file_with_anything_wrong_in_it_is_not_used(
+async def test_a_file_with_any_invalid_entry_is_not_used(
     tmp_path: Path, clock: HandClock, name: str, content: str, problem: str
 ) -> None:
     path = tmp_path / name
@@ -280,14 +280,14 @@ async def test_a_file_with_anything_wrong_in_it_is_not_used(
     assert str(caught.value).startswith(f"{path}: {problem}")
 
 
-async def test_a_file_that_is_not_there_is_not_an_empty_list(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_missing_file_is_an_error(tmp_path: Path, clock: HandClock) -> None:
     with pytest.raises(Unusable, match=r"^[^:]+: cannot be read: No such file or directory"):
         await DenyList(clock, NAMES, tmp_path / "none.json").load()
     with pytest.raises(Unusable, match="cannot be read: Is a directory"):
         await DenyList(clock, NAMES, tmp_path).load()
 
 
-async def test_a_file_is_read_again_when_it_has_changed_and_only_then(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_file_is_read_again_only_after_a_change(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, json.dumps([{"iss": ISS, "jti": "t1"}]))
     await denylist.load()
@@ -299,7 +299,7 @@ async def test_a_file_is_read_again_when_it_has_changed_and_only_then(tmp_path: 
     assert denied(denylist, jti="t2")
 
 
-async def test_a_file_that_goes_bad_leaves_the_list_as_it_was(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_file_that_becomes_invalid_keeps_the_previous_list(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, json.dumps([{"iss": ISS, "jti": "t1"}]))
     for spoil in (lambda: written(path, "["), path.unlink):
@@ -312,7 +312,7 @@ async def test_a_file_that_goes_bad_leaves_the_list_as_it_was(tmp_path: Path, cl
     assert not denied(denylist)
 
 
-async def test_what_operators_added_stays_when_the_file_changes(tmp_path: Path, clock: HandClock) -> None:
+async def test_operators_entries_survive_a_change_of_the_file(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, "[]")
     denylist.add({"iss": ISS, "jti": "t1"})
@@ -321,7 +321,7 @@ async def test_what_operators_added_stays_when_the_file_changes(tmp_path: Path, 
     assert denied(denylist)
 
 
-def test_keys_of_one_part_of_a_table_have_their_own_times_the_later_of_each() -> None:
+def test_entries_in_one_part_of_a_table_keep_their_own_later_times() -> None:
     table = Table()
     one, other = (b"part" + bytes(11) + bytes((last,)) for last in (1, 2))
     table.raise_to(one, 1.0, 2.0)
@@ -331,7 +331,7 @@ def test_keys_of_one_part_of_a_table_have_their_own_times_the_later_of_each() ->
 
 
 class Errors(logging.Handler):
-    """Counts what is logged as an error, and can be waited for."""
+    """Counts the logged errors; a test can wait for one."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -343,9 +343,7 @@ class Errors(logging.Handler):
         self.came.set()
 
 
-async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_once(
-    tmp_path: Path, clock: HandClock
-) -> None:
+async def test_a_bad_file_is_noticed_in_the_background_and_logged_once(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, json.dumps([{"iss": ISS, "jti": "t1"}]))
     denylist.add({"iss": ISS, "jti": "t3", "until": NOW + 1})
@@ -357,9 +355,9 @@ async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_onc
         async with patience("the deny list"):
             written(path, "[")
             await errors.came.wait()
-            await asyncio.sleep(0.05)  # some more looks at it
+            await asyncio.sleep(0.05)  # some more checks of the file
             assert denied(denylist)
-            while len(denylist) > 1:  # the one that has expired
+            while len(denylist) > 1:  # the expired entry
                 await asyncio.sleep(0.001)
             written(path, json.dumps([{"iss": ISS, "jti": "t2"}]))
             while not denied(denylist, jti="t2"):
@@ -371,7 +369,7 @@ async def test_the_file_is_checked_in_the_background_and_a_bad_one_is_logged_onc
     assert text.startswith(f"event=file_kept_as_it_was why='{path}: is not JSON' do=")
 
 
-async def test_a_file_that_was_changed_in_place_is_seen(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_file_changed_in_place_is_read_again(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, "[]")
     path.write_text(json.dumps([{"iss": ISS, "jti": "t1"}]))
@@ -381,8 +379,8 @@ async def test_a_file_that_was_changed_in_place_is_seen(tmp_path: Path, clock: H
 
 
 @pytest.mark.parametrize("name", ["long.json", "long.yaml"])
-async def test_a_list_is_read_whole_however_its_pieces_fall(tmp_path: Path, clock: HandClock, name: str) -> None:
-    """Longer than what is read at a time, and with characters of several bytes at its borders."""
+async def test_a_long_list_is_read_completely(tmp_path: Path, clock: HandClock, name: str) -> None:
+    """The list is longer than one read, and has characters of several bytes at the borders of reads."""
     jtis = [f"{number}-{'é' * (number % 7)}" for number in range(6000)]
     documents = [{"iss": ISS, "jti": jti, "until": NOW + 5} for jti in jtis]
     content = (
@@ -408,14 +406,14 @@ async def test_a_yaml_file_may_use_aliases(tmp_path: Path, clock: HandClock) -> 
     "content",
     ["[1", "[E", "[E E]", "[E,", "[E}", "[E][E]", "[,E]", "[E,]", "[,]", '[E,{"iss": "' + "a" * 200_000, "[E] x"],
 )
-async def test_an_incomplete_list_is_not_used(tmp_path: Path, clock: HandClock, content: str) -> None:
+async def test_an_incomplete_or_invalid_json_list_is_not_used(tmp_path: Path, clock: HandClock, content: str) -> None:
     entry = json.dumps({"iss": ISS, "jti": "t1"})
     with pytest.raises(Unusable):
         await loaded(tmp_path / "a.json", clock, content.replace("E", entry))
 
 
 @given(st.dictionaries(st.text(min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=50), st.text())
-def test_a_table_is_a_dictionary_of_the_later_times(entries: dict[str, tuple[int, int]], other: str) -> None:
+def test_a_table_keeps_the_later_times_of_each_key(entries: dict[str, tuple[int, int]], other: str) -> None:
     table = Table()
     for text, (first, second) in entries.items():
         table.raise_to(key_of(text), first, 5)
@@ -427,7 +425,7 @@ def test_a_table_is_a_dictionary_of_the_later_times(entries: dict[str, tuple[int
 
 
 def test_a_key_is_not_found_across_two_entries() -> None:
-    """In a table of one part each half of one and half of the next would be as good."""
+    """In the bytes of a table, half of one key and half of the next look like a key."""
     table = Table()
     keys = [b"\0\0" + bytes([number] * 14) for number in range(1, 4)]
     for key in keys:
@@ -439,11 +437,11 @@ def test_a_key_is_not_found_across_two_entries() -> None:
     assert table[keys[1]] == (1.0, 2.0)
 
 
-def test_the_texts_of_a_key_are_not_run_together() -> None:
+def test_different_texts_make_different_keys() -> None:
     assert len({key_of("ab", "c"), key_of("a", "bc"), key_of("abc"), key_of("", "abc"), key_of("abc", "")}) == 5
 
 
-async def test_an_entry_takes_little_memory(tmp_path: Path, clock: HandClock) -> None:
+async def test_an_entry_of_a_file_takes_less_than_150_bytes(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"iss": ISS, "jti": f"{number:032}", "until": NOW + 5} for number in range(50_000)]))
     denylist = DenyList(clock, NAMES, path)
@@ -458,7 +456,7 @@ async def test_an_entry_takes_little_memory(tmp_path: Path, clock: HandClock) ->
     assert len(denylist) == 50_000
 
 
-async def test_the_loop_goes_on_while_a_list_is_read(tmp_path: Path, clock: HandClock) -> None:
+async def test_the_event_loop_continues_while_a_list_is_read(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"iss": ISS, "jti": str(number)} for number in range(5000)]))
     denylist = DenyList(clock, NAMES, path)
@@ -471,13 +469,13 @@ async def test_the_loop_goes_on_while_a_list_is_read(tmp_path: Path, clock: Hand
     assert turns > 5000 / ENTRIES_AT_A_TIME
 
 
-async def test_another_list_reads_no_file_again_that_has_not_changed(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_new_list_takes_over_the_entries_of_an_unchanged_file(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "denied.json"
     content = json.dumps([{"iss": ISS, "jti": "t1"}, {"iss": "https://new.test/", "jti": "t1"}])
     before = await loaded(path, clock, content)
     stamp = path.stat()
     path.write_text("x" * len(content))
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # for all that can be seen, the same
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # the file looks unchanged
     names = NAMES | {"https://new.test/": "new"}
     after = DenyList(clock, names, path, before)
     await after.load()
@@ -488,7 +486,7 @@ async def test_another_list_reads_no_file_again_that_has_not_changed(tmp_path: P
     assert len(elsewhere) == 0
 
 
-def test_entries_of_an_issuer_that_is_gone_wait_for_it(denylist: DenyList, clock: HandClock) -> None:
+def test_entries_of_a_removed_issuer_wait_for_its_return(denylist: DenyList, clock: HandClock) -> None:
     denylist.add({"iss": ISS, "jti": "t1"})
     mistyped = DenyList(clock, {"https://isuer.test/": "main"}, None, denylist)
     mistyped.have_added(denylist.added())
@@ -500,14 +498,14 @@ def test_entries_of_an_issuer_that_is_gone_wait_for_it(denylist: DenyList, clock
     assert denied(mended)
 
 
-def test_an_entry_takes_the_place_of_one_under_another_name_of_the_issuer(denylist: DenyList) -> None:
+def test_an_entry_with_an_alias_replaces_the_entry_with_the_issuers_name(denylist: DenyList) -> None:
     denylist.add({"iss": ISS, "sub": "alice"})
     denylist.add({"iss": ALIAS, "sub": "alice", "until": NOW})
     assert not denied(denylist)
     assert len(denylist) == 1
 
 
-# In the proxy
+# Through the proxy
 
 
 async def post(stack: Stack, entry: dict[str, Any]) -> Response:
@@ -527,11 +525,11 @@ def revoked(answer: Response) -> bool:
     return answer.status == 401
 
 
-async def test_a_token_is_refused_from_the_moment_that_an_operator_takes_it_back() -> None:
+async def test_a_revoked_token_is_refused_at_once() -> None:
     async with running() as stack, stack.client() as client:
         token, other = stack.token(jti="t1"), stack.token(jti="t2")
         good = request("GET", "/", token=token)
-        for _ in range(2):  # verified, and then remembered
+        for _ in range(2):  # first verified, then remembered
             assert not revoked(await client.request(good))
         assert stack.sidecar.assembly.handler.verifier.hits == 1
         answer = await post(stack, {"iss": stack.issuer.issuer, "jti": "t1"})
@@ -542,7 +540,7 @@ async def test_a_token_is_refused_from_the_moment_that_an_operator_takes_it_back
         assert len(stack.backend.requests) == 3
 
 
-async def test_a_subject_and_all_that_was_issued_before_can_be_taken_back_too() -> None:
+async def test_a_subject_and_all_earlier_tokens_can_be_revoked() -> None:
     async with running() as stack:
         issued = int(stack.clock.wall())
         old, new, bob = stack.token(iat=issued - 50), stack.token(iat=issued), stack.token(sub="bob", iat=issued)
@@ -555,7 +553,7 @@ async def test_a_subject_and_all_that_was_issued_before_can_be_taken_back_too() 
         assert [revoked(await stack.fetch(raw)) for raw in good.values()] == [True, False, True]
 
 
-async def test_once_its_entry_has_ended_a_token_is_good_again() -> None:
+async def test_a_token_is_accepted_again_after_the_end_of_its_entry() -> None:
     async with running() as stack:
         entry = {"iss": stack.issuer.issuer, "sub": "alice", "until": stack.clock.wall() + 100}
         await post(stack, entry)
@@ -567,7 +565,7 @@ async def test_once_its_entry_has_ended_a_token_is_good_again() -> None:
 INLINE = {"main": {"issuer": ISS, "audiences": ["my-api"], "jwks_inline": {"keys": [public_jwk("EdDSA")]}}}
 
 
-async def test_the_entries_and_their_age_are_reported(tmp_path: Path) -> None:
+async def test_the_metrics_have_the_number_and_age_of_entries(tmp_path: Path) -> None:
     path = tmp_path / "denied.yaml"
     path.write_text(f"- {{iss: {ISS}, jti: t1}}\n- {{iss: https://unknown.test/, jti: t1}}")
     async with running(denylist_file=str(path), issuers=INLINE) as stack:
@@ -583,7 +581,7 @@ async def test_the_entries_and_their_age_are_reported(tmp_path: Path) -> None:
         assert float(age.split()[1]) >= 0
 
 
-async def test_the_file_is_in_force_before_the_first_request(tmp_path: Path) -> None:
+async def test_the_deny_list_applies_to_the_first_request(tmp_path: Path) -> None:
     path = tmp_path / "denied.yaml"
     path.write_text(f"- {{iss: {ISS}, jti: t1}}")
     async with running(denylist_file=str(path), issuers=INLINE) as stack:
@@ -592,7 +590,7 @@ async def test_the_file_is_in_force_before_the_first_request(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", ["[", None], ids=["bad", "missing"])
-async def test_nothing_is_served_without_the_file(tmp_path: Path, content: str | None) -> None:
+async def test_the_sidecar_does_not_start_with_a_bad_or_missing_deny_list(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "denied.json"
     if content is not None:
         path.write_text(content)
@@ -601,7 +599,7 @@ async def test_nothing_is_served_without_the_file(tmp_path: Path, content: str |
             raise AssertionError("it serves")
 
 
-async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was() -> None:
+async def test_remembered_tokens_are_not_verified_again_after_another_revocation() -> None:
     async with running() as stack, stack.client() as client:
         for _ in range(3):
             assert not revoked(await client.request(stack.good()))
@@ -612,9 +610,7 @@ async def test_remembered_tokens_cost_nothing_more_while_the_list_is_as_it_was()
         assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"
 
 
-async def test_of_two_entries_of_a_file_about_the_same_neither_weakens_the_other(
-    tmp_path: Path, clock: HandClock
-) -> None:
+async def test_of_two_entries_about_the_same_tokens_the_stricter_one_applies(tmp_path: Path, clock: HandClock) -> None:
     read = [
         {"iss": ISS, "sub": "alice", "issued_before": NOW + 20},
         {"iss": ISS, "sub": "alice", "issued_before": NOW + 10},

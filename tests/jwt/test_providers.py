@@ -36,7 +36,7 @@ def configured(row: Row, **settings: Any) -> Config:
 
 @asynccontextmanager
 async def sidecar_of(row: Row, clock: Clock, **settings: Any) -> AsyncIterator[Sidecar]:
-    """The objects of the row's configuration, whose keys come from where it says, but from a server of ours."""
+    """The objects of the row's configuration. A local server serves the keys under the paths of the provider."""
     config = configured(row, **settings)
     (name,) = config.issuers
     async with Files() as server:
@@ -83,7 +83,7 @@ def token_of(row: Row, clock: Clock) -> Callable[..., str]:
 
 @pytest.mark.parametrize("name", ROWS)
 @in_its_time_with_sockets
-async def test_tokens_of_this_provider_are_accepted_and_no_others(name: str, clock: HandClock) -> None:
+async def test_only_valid_tokens_of_a_provider_are_accepted(name: str, clock: HandClock) -> None:
     row = ROWS[name]
     token = token_of(row, clock)
     async with sidecar_of(row, clock) as sidecar:
@@ -100,7 +100,7 @@ async def test_tokens_of_this_provider_are_accepted_and_no_others(name: str, clo
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_few_lines_are_enough_and_the_keys_are_where_the_provider_has_them(name: str) -> None:
+def test_a_few_lines_configure_a_provider_and_the_url_of_its_keys(name: str) -> None:
     row = ROWS[name]
     config = configured(row)
     (issuer,) = config.issuers.values()
@@ -136,7 +136,7 @@ WITH_A_SLASH_OR_WITHOUT = [
 
 @pytest.mark.parametrize("name", WITH_A_SLASH_OR_WITHOUT)
 @in_its_time_with_sockets
-async def test_a_slash_too_many_or_too_few_is_understood_and_named(name: str, clock: HandClock) -> None:
+async def test_a_missing_or_surplus_slash_of_the_issuer_is_accepted_and_reported(name: str, clock: HandClock) -> None:
     right = configured(ROWS[name])
     (issuer,) = right.issuers.values()
     wrong = issuer.issuer.removesuffix("/") if issuer.issuer.endswith("/") else f"{issuer.issuer}/"

@@ -31,7 +31,7 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-def test_one_module_knows_python_jose() -> None:
+def test_only_one_module_imports_python_jose() -> None:
     using = {
         file.relative_to(ROOT): found
         for file in (ROOT / "sidecar").rglob("*.py")
@@ -41,7 +41,7 @@ def test_one_module_knows_python_jose() -> None:
 
 
 @pytest.mark.parametrize("lock", ["requirements.txt", "deploy/requirements-otel.txt", "tests/requirements.txt"])
-def test_what_nothing_imports_is_in_no_lock(lock: str) -> None:
+def test_unused_dependencies_of_python_jose_are_in_no_lock(lock: str) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
     assert "python-jose" in pinned
     assert not pinned & {*NOT_SHIPPED}
@@ -59,13 +59,13 @@ for module in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
 
 
 @pytest.mark.skipif(find_spec("opentelemetry") is None, reason="tracing imports the extra otel")
-def test_the_whole_program_is_imported_without_them() -> None:
+def test_the_program_imports_without_the_unused_dependencies() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", NOT_SHIPPED)
-def test_nothing_imports_them_directly(name: str) -> None:
+def test_no_module_imports_the_unused_dependencies(name: str) -> None:
     used = [
         str(file.relative_to(ROOT))
         for folder in ("sidecar", "tests", "benchmarks", "deploy")

@@ -28,7 +28,7 @@ from tests.peers.waiting import cached, verified, verifier_of
 
 ISS = "https://idp.test/"
 Token = Callable[..., str]
-"""A token of one shape: `name` is the key that signs it, the rest are claims that differ from good ones."""
+"""Makes tokens of one shape: `name` is the key that signs, the rest are claims to change."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def clock() -> HandClock:
 async def sidecar_of(
     clock: HandClock, *keys: Any, jwks_snapshot_dir: str | None = None, **issuer: Any
 ) -> AsyncIterator[Sidecar]:
-    """The objects of a configuration with one issuer, whose keys, if given here, are read from a file; without listeners."""
+    """The objects of a configuration with one issuer, without listeners. Keys that are given here come from a file."""
     settings = {"issuer": ISS, "audiences": [AUDIENCE], **({"jwks_file": "keys.json"} if keys else {}), **issuer}
     config = {"upstream": "http://127.0.0.1:1", "access_log": "off", "issuers": {"main": settings}}
     config |= {} if jwks_snapshot_dir is None else {"jwks_snapshot_dir": jwks_snapshot_dir}
@@ -62,7 +62,7 @@ async def refusal(verifier: Verifier, token: str, seen: Examination | None = Non
 
 
 async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
-    """A good token of the shape is accepted; of another issuer, for another audience or by another key it is not."""
+    """Accept a good token of the shape. Refuse one of another issuer, for another audience or by another key."""
     verifier = sidecar.assembly.handler.verifier
     good = token().encode()
     claims = await verified(verifier, good)
@@ -74,7 +74,7 @@ async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
 
 
 def shaped(clock: HandClock, alg: str = "EdDSA", header: Any = None, **shape: Any) -> Token:
-    """Tokens whose header has these members (by default the kid of key "a"), and these claims unless they are said to differ."""
+    """Makes tokens with these members in the header (by default the kid of key "a") and these claims."""
     members = {"kid": tokens.kid(alg)} if header is None else header
 
     def token(name: str = "a", **over: Any) -> str:
@@ -88,7 +88,7 @@ def shaped(clock: HandClock, alg: str = "EdDSA", header: Any = None, **shape: An
 
 
 class Picky(ScriptedIssuer):
-    """Serves its keys as kube-apiserver does, as application/jwk-set+json alone, and to no client that is a library."""
+    """Serves its keys like kube-apiserver, only as application/jwk-set+json, and refuses the user agents of libraries."""
 
     async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:
         self.on_jwks = None
@@ -100,7 +100,7 @@ class Picky(ScriptedIssuer):
 
 
 @in_its_time_with_sockets
-async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: HandClock) -> None:
+async def test_keys_are_fetched_from_servers_that_check_accept_and_user_agent(clock: HandClock) -> None:
     async with Picky(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
         assert sidecar.assembly.sources["main"].last_error is None
         await only_the_right_one(sidecar, shaped(clock))
@@ -110,7 +110,7 @@ async def test_keys_come_from_servers_that_look_at_accept_and_user_agent(clock: 
 
 
 def padded(token: Token) -> Token:
-    """The same tokens as AWS's load balancers write and sign them: in base64url with its padding."""
+    """The same tokens in the spelling of AWS's load balancers: base64url with padding."""
 
     def made(name: str = "a", **over: Any) -> str:
         header, payload, _ = (urlsafe_b64encode(tokens.unb64(part)) for part in token(name, **over).split("."))
@@ -139,7 +139,7 @@ async def test_padded_tokens_are_refused_as_such_and_accepted_if_allowed(clock: 
 
 
 @in_its_time
-async def test_padding_is_allowed_to_the_issuer_that_says_so_alone(clock: HandClock) -> None:
+async def test_padding_is_allowed_only_for_its_configured_issuer(clock: HandClock) -> None:
     async with (
         sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as lax,
         sidecar_of(clock, tokens.public_jwk("ES256"), issuer="https://strict.test/") as strict,
@@ -153,7 +153,7 @@ async def test_padding_is_allowed_to_the_issuer_that_says_so_alone(clock: HandCl
 
 @pytest.mark.parametrize("name", ["sub", "jti"])
 @in_its_time
-async def test_an_issuer_may_name_its_users_by_number(name: str, clock: HandClock) -> None:
+async def test_numeric_users_are_accepted_with_lenient_claims(name: str, clock: HandClock) -> None:
     token = shaped(clock, **{name: 12})
     async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
         said = await refusal(sidecar.assembly.handler.verifier, token())
@@ -167,8 +167,8 @@ async def test_an_issuer_may_name_its_users_by_number(name: str, clock: HandCloc
 
 
 @in_its_time
-async def test_an_empty_aud_hides_no_other_place_of_the_audience(clock: HandClock) -> None:
-    """As Ory Hydra writes it for a client that asked for no audience."""
+async def test_an_empty_aud_leaves_the_audience_to_the_next_claim(clock: HandClock) -> None:
+    """Ory Hydra writes `aud: []` for a client that requests no audience."""
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), audience_claims=["aud", "client_id"]) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, aud=[], client_id=AUDIENCE))
         said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, aud=[], client_id="another")())
@@ -176,8 +176,8 @@ async def test_an_empty_aud_hides_no_other_place_of_the_audience(clock: HandCloc
 
 
 @in_its_time
-async def test_an_issuer_asks_more_of_its_own_tokens(clock: HandClock) -> None:
-    """As for Amazon Cognito, whose ID tokens are by the same key."""
+async def test_requirements_of_an_issuer_apply_to_its_tokens(clock: HandClock) -> None:
+    """Amazon Cognito signs ID tokens with the same key as access tokens."""
     require = {"claims": {"token_use": {"equals": "access"}}, "scopes": ["read"], "roles": ["admin"]}
     good = {"token_use": "access", "scp": ["read"], "resource_access": {"api": {"roles": ["admin"]}}}
     key = tokens.public_jwk("EdDSA")
@@ -203,7 +203,7 @@ def of_tenant(clock: HandClock, iss: str = "https://login.test/{}/v2.0", **shape
 
 @pytest.mark.parametrize("iss", ["https://login.test/{}/v2.0", "https://sts.test/{}/"])
 @in_its_time
-async def test_an_issuer_of_many_tenants_is_bound_to_the_tenant_of_the_token(iss: str, clock: HandClock) -> None:
+async def test_a_templated_issuer_must_match_the_tenant_of_the_token(iss: str, clock: HandClock) -> None:
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), **MANY) as sidecar:
         token = of_tenant(clock, iss)
         await only_the_right_one(sidecar, token)
@@ -228,10 +228,10 @@ async def test_an_issuer_of_many_tenants_is_bound_to_the_tenant_of_the_token(iss
 )  # fmt: skip
 @pytest.mark.parametrize("iss", ["https://login.test/{}/v2.0", "https://sts.test/{}/"])
 @in_its_time
-async def test_a_key_that_is_published_for_one_tenant_signs_for_no_other(
+async def test_a_key_of_one_tenant_verifies_no_token_of_another(
     iss: str, of_key: str | None, good: bool, clock: HandClock
 ) -> None:
-    """As in Entra's key set for all tenants, where each key names its issuer."""
+    """In Entra's key set for all tenants, each key names its issuer."""
     async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), "issuer": of_key}, **MANY) as sidecar:
         if good:
             await only_the_right_one(sidecar, of_tenant(clock, iss))
@@ -241,7 +241,7 @@ async def test_a_key_that_is_published_for_one_tenant_signs_for_no_other(
 
 
 @in_its_time
-async def test_a_key_that_names_an_alias_signs_for_tokens_of_that_alias_alone(clock: HandClock) -> None:
+async def test_a_key_of_an_alias_verifies_only_tokens_of_that_alias(clock: HandClock) -> None:
     async with sidecar_of(
         clock, {**tokens.public_jwk("EdDSA"), "issuer": f"https://sts.test/{TENANT}/"}, **MANY
     ) as sidecar:
@@ -250,7 +250,7 @@ async def test_a_key_that_names_an_alias_signs_for_tokens_of_that_alias_alone(cl
 
 
 @in_its_time
-async def test_what_is_taken_back_of_one_tenant_is_not_of_another(clock: HandClock) -> None:
+async def test_a_revocation_for_one_tenant_does_not_affect_another(clock: HandClock) -> None:
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), **MANY) as sidecar:
         verifier = sidecar.assembly.handler.verifier
         with pytest.raises(Unusable, match=r"one of: https://login.test/\{tid\}/v2.0, https://sts.test/\{tid\}/"):
@@ -262,8 +262,8 @@ async def test_what_is_taken_back_of_one_tenant_is_not_of_another(clock: HandClo
 
 
 @in_its_time
-async def test_the_one_issuer_may_be_assumed_when_a_token_names_none(clock: HandClock) -> None:
-    """As for PingFederate and SPIFFE."""
+async def test_assume_issuer_accepts_tokens_without_iss(clock: HandClock) -> None:
+    """Tokens of PingFederate and SPIFFE have no iss."""
     token = shaped(clock, iss=tokens.ABSENT)
     async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
         assert (await refusal(sidecar.assembly.handler.verifier, token())).details == "The token has no iss claim."
@@ -274,7 +274,7 @@ async def test_the_one_issuer_may_be_assumed_when_a_token_names_none(clock: Hand
 
 
 @in_its_time
-async def test_a_load_balancer_that_shares_its_keys_is_known_by_its_signer(clock: HandClock) -> None:
+async def test_a_load_balancers_token_must_name_the_configured_signer(clock: HandClock) -> None:
     header = {"kid": tokens.kid("EdDSA"), "signer": "arn:ours"}
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), signer="arn:ours") as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header=header))
@@ -292,7 +292,7 @@ async def test_a_load_balancer_that_shares_its_keys_is_known_by_its_signer(clock
 @pytest.mark.parametrize("of_key", ["Ed25519", "EdDSA", None])
 @pytest.mark.parametrize("of_token", ["Ed25519", "EdDSA"])
 @in_its_time
-async def test_ed25519_is_eddsa_by_another_name(of_key: str | None, of_token: str, clock: HandClock) -> None:
+async def test_ed25519_and_eddsa_name_the_same_algorithm(of_key: str | None, of_token: str, clock: HandClock) -> None:
     key = {**tokens.public_jwk("EdDSA"), "alg": of_key}
     for algorithms in (["EdDSA"], ["Ed25519"], ["RS256", "EdDSA"]):
         async with sidecar_of(clock, key, algorithms=algorithms) as sidecar:
@@ -312,20 +312,20 @@ async def test_ed25519_is_eddsa_by_another_name(of_key: str | None, of_token: st
     ids=str,
 )  # fmt: skip
 @in_its_time
-async def test_an_issuer_may_write_members_that_hold_nothing(written: dict[str, Any], clock: HandClock) -> None:
+async def test_empty_members_of_a_key_are_accepted(written: dict[str, Any], clock: HandClock) -> None:
     async with sidecar_of(clock, {**tokens.public_jwk("EdDSA"), **written}) as sidecar:
         await only_the_right_one(sidecar, shaped(clock))
 
 
 def signers(count: int, **members: str) -> list[dict[str, Any]]:
-    """So many keys of one kind, each with its kid, and members whose text has its name at the end; the last is that of "a"."""
+    """Keys of one kind, each with its kid, and members whose text ends with its name. The last one is the key "a"."""
     names = [*(f"other-{n}" for n in range(count - 1)), "a"]
     extra = [{member: f"{text} {name}" for member, text in members.items()} for name in names]
     return [{**tokens.public_jwk("EdDSA", name), **more} for name, more in zip(names, extra, strict=True)]
 
 
 @in_its_time
-async def test_each_of_six_signers_may_leave_the_kid_out(clock: HandClock) -> None:
+async def test_tokens_without_kid_are_accepted_with_six_keys(clock: HandClock) -> None:
     async with sidecar_of(clock, *signers(6)) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header={}))
 
@@ -341,7 +341,7 @@ async def test_a_token_without_kid_is_refused_if_too_many_keys_fit(clock: HandCl
 
 @pytest.mark.parametrize("name", ["x5t", "x5t#S256"])
 @in_its_time
-async def test_a_certificate_names_the_key_where_no_kid_does(name: str, clock: HandClock) -> None:
+async def test_a_certificate_thumbprint_selects_the_key_without_kid(name: str, clock: HandClock) -> None:
     async with sidecar_of(clock, *signers(11, **{name: "thumb of"})) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header={name: "thumb of a"}))
         verifier = sidecar.assembly.handler.verifier
@@ -352,7 +352,7 @@ async def test_a_certificate_names_the_key_where_no_kid_does(name: str, clock: H
 
 
 @in_its_time
-async def test_an_issuer_whose_key_has_no_kid_may_name_one_in_its_tokens(clock: HandClock) -> None:
+async def test_a_token_may_have_a_kid_if_the_key_has_none(clock: HandClock) -> None:
     keys = [tokens.jwk(tokens.key("EdDSA")), tokens.public_jwk("EdDSA", "b")]
     async with sidecar_of(clock, *keys) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header={"kid": "of today"}))
@@ -361,7 +361,7 @@ async def test_an_issuer_whose_key_has_no_kid_may_name_one_in_its_tokens(clock: 
         assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
 
 
-async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_first_1000_keys_of_an_issuer_are_used(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer:
         issuer.keys = [*signers(400), *({**tokens.public_jwk("EdDSA", "b"), "kid": f"more-{n}"} for n in range(700))]
         async with sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
@@ -372,8 +372,8 @@ async def test_an_issuer_with_very_many_keys_is_served(clock: HandClock, caplog:
 
 
 @in_its_time_with_sockets
-async def test_an_issuer_may_give_a_kid_to_a_new_key(clock: HandClock) -> None:
-    """As Zuplo and others do when they roll their one key; the old one is refused from then on."""
+async def test_a_new_key_may_have_the_kid_of_an_old_one(clock: HandClock) -> None:
+    """Zuplo and others reuse the kid when they replace their only key. From then on the old key is refused."""
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
         verifier = sidecar.assembly.handler.verifier
         token = shaped(clock)
@@ -386,7 +386,7 @@ async def test_an_issuer_may_give_a_kid_to_a_new_key(clock: HandClock) -> None:
 
 
 class Files(ScriptedIssuer):
-    """Serves what is in `files` by path, and nothing else."""
+    """Serves `files` by path, and nothing else."""
 
     files: dict[str, Answer]
 
@@ -397,8 +397,8 @@ class Files(ScriptedIssuer):
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("written", [certificate, lambda alg, name="a": tokens.public_pem(alg, name).decode()])
 @in_its_time
-async def test_keys_may_be_pem_by_kid(alg: str, written: Callable[..., str], clock: HandClock) -> None:
-    """As for Google's service accounts, and Firebase's session cookies."""
+async def test_a_key_set_may_hold_pem_texts_by_kid(alg: str, written: Callable[..., str], clock: HandClock) -> None:
+    """Google's service accounts and Firebase's session cookies have such key sets."""
     document = {tokens.kid(alg): written(alg), "another": written(alg, "b")}
     async with sidecar_of(clock, jwks_inline=document) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, alg))
@@ -411,8 +411,8 @@ async def test_keys_may_be_pem_by_kid(alg: str, written: Callable[..., str], clo
 
 
 @in_its_time_with_sockets
-async def test_each_key_may_have_a_url_of_its_own(clock: HandClock) -> None:
-    """As for AWS's load balancers."""
+async def test_a_jwks_uri_with_kid_fetches_each_key_by_its_url(clock: HandClock) -> None:
+    """AWS's load balancers publish their keys so."""
     async with Files() as issuer:
         pem = Answer(200, tokens.public_pem("ES256"))
         issuer.files = {f"/{tokens.kid('ES256')}": pem, "/forbidden": Answer(403), "/broken": Answer(500)}
@@ -441,8 +441,8 @@ async def test_each_key_may_have_a_url_of_its_own(clock: HandClock) -> None:
 
 
 @in_its_time_with_sockets
-async def test_kids_that_strangers_name_keep_no_key_out(clock: HandClock) -> None:
-    """The keys of all load balancers of a region are at one place, and some servers answer 200 with a page for any other kid."""
+async def test_made_up_kids_do_not_displace_a_real_key(clock: HandClock) -> None:
+    """All load balancers of a region share one place for keys, and some servers answer an unknown kid with 200 and a page."""
     async with Files() as issuer:
         others = {f"/other-{number}": Answer(200, tokens.public_pem("ES256", "b")) for number in range(MOST_KIDS)}
         own = f"/{tokens.kid('ES256')}"
@@ -461,7 +461,7 @@ async def test_kids_that_strangers_name_keep_no_key_out(clock: HandClock) -> Non
 
 
 @in_its_time_with_sockets
-async def test_a_key_with_its_own_url_is_looked_up_however_many_kids_strangers_name(clock: HandClock) -> None:
+async def test_made_up_kids_delay_the_fetch_of_a_real_key_only_for_a_cooldown(clock: HandClock) -> None:
     async with Files() as issuer:
         own = shaped(clock, "ES256")()
         issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256"))}
@@ -476,7 +476,7 @@ async def test_a_key_with_its_own_url_is_looked_up_however_many_kids_strangers_n
 
 @pytest.mark.parametrize("status", [401, 408, 425, 429, 500])
 @in_its_time_with_sockets
-async def test_a_server_that_is_busy_has_removed_no_key(status: int, clock: HandClock) -> None:
+async def test_a_failing_url_of_a_key_keeps_the_key(status: int, clock: HandClock) -> None:
     async with Files() as issuer:
         own = f"/{tokens.kid('ES256')}"
         issuer.files = {own: Answer(200, tokens.public_pem("ES256"))}
@@ -490,7 +490,7 @@ async def test_a_server_that_is_busy_has_removed_no_key(status: int, clock: Hand
 
 
 @in_its_time_with_sockets
-async def test_a_made_up_kid_that_the_server_fails_for_stops_no_other_key(clock: HandClock) -> None:
+async def test_a_failing_made_up_kid_does_not_affect_other_keys(clock: HandClock) -> None:
     async with Files() as issuer:
         issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256")), "/broken": Answer(500)}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
@@ -503,7 +503,7 @@ async def test_a_made_up_kid_that_the_server_fails_for_stops_no_other_key(clock:
 
 
 @in_its_time
-async def test_a_spiffe_bundle_is_a_key_set(clock: HandClock) -> None:
+async def test_a_spiffe_bundle_is_read_as_a_key_set(clock: HandClock) -> None:
     svid = {**tokens.public_jwk("ES256"), "use": "jwt-svid"}
     x509_svid = {**tokens.public_jwk("ES256", "b"), "use": "x509-svid", "x5c": ["MIIB"]}
     bundle = {"keys": [x509_svid, svid], "spiffe_sequence": 12, "spiffe_refresh_hint": 300}
@@ -515,7 +515,7 @@ async def test_a_spiffe_bundle_is_a_key_set(clock: HandClock) -> None:
 
 
 @in_its_time_with_sockets
-async def test_a_bundle_says_when_it_is_to_be_fetched_again(clock: HandClock) -> None:
+async def test_a_spiffe_refresh_hint_sets_the_next_fetch(clock: HandClock) -> None:
     async with ScriptedIssuer() as issuer:
         bundle = {"keys": [tokens.public_jwk("ES256")], "spiffe_refresh_hint": 300}
         issuer.on_jwks = Answer.json(bundle)
@@ -536,8 +536,8 @@ def by_secret(clock: HandClock, alg: str = "HS256", header: Any = None) -> Token
 
 
 @in_its_time
-async def test_one_issuer_may_have_several_places_of_keys(tmp_path: Path, clock: HandClock) -> None:
-    """As Supabase while it migrates to ES256, and Azure AD B2C with its policies."""
+async def test_an_issuer_may_have_several_sources_of_keys(tmp_path: Path, clock: HandClock) -> None:
+    """Supabase has several while it migrates to ES256, and Azure AD B2C has one per policy."""
     Path(tmp_path, "secret").write_bytes(SECRET)
     Path(tmp_path, "policy.json").write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
     more = [{"secret_file": str(tmp_path / "secret")}, {"jwks_file": str(tmp_path / "policy.json")}]
@@ -553,7 +553,7 @@ async def test_one_issuer_may_have_several_places_of_keys(tmp_path: Path, clock:
 
 
 @in_its_time
-async def test_keys_of_one_place_alone_replace_nothing(tmp_path: Path, clock: HandClock) -> None:
+async def test_a_failing_source_keeps_the_keys_of_all_sources(tmp_path: Path, clock: HandClock) -> None:
     policy = Path(tmp_path, "policy.json")
     policy.write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
     async with sidecar_of(clock, tokens.public_jwk("ES256"), more_keys=[{"jwks_file": str(policy)}]) as sidecar:

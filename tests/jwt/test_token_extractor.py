@@ -16,7 +16,7 @@ from sidecar.jwt.token_extractor import AUTHORIZATION
         pytest.param(b"Bearer   a.b.c", b"a.b.c", id="scheme: several spaces"),
     ],
 )
-def test_the_token_of_a_bearer_header(credentials: bytes, token: bytes) -> None:
+def test_a_bearer_header_holds_one_token(credentials: bytes, token: bytes) -> None:
     assert AUTHORIZATION.take([credentials]) == token
 
 
@@ -35,7 +35,7 @@ def test_the_token_of_a_bearer_header(credentials: bytes, token: bytes) -> None:
         pytest.param([b"Basic Bearer a.b.c"], id="scheme: Bearer later"),
     ],
 )
-def test_another_scheme_brings_no_token(authorization: list[bytes] | None) -> None:
+def test_another_scheme_holds_no_token(authorization: list[bytes] | None) -> None:
     assert AUTHORIZATION.take(authorization) is None
 
 
@@ -64,7 +64,7 @@ def test_a_bearer_header_without_exactly_one_token_is_refused(credentials: bytes
 
 
 @pytest.mark.parametrize("authorization", [[b"Bearer a", b"Bearer a"], [b"Bearer a", b""], [b"", b"Bearer a", b""]])
-def test_the_same_header_twice_is_one_and_an_empty_one_is_none(authorization: list[bytes]) -> None:
+def test_equal_headers_count_once_and_empty_ones_do_not_count(authorization: list[bytes]) -> None:
     assert AUTHORIZATION.take(authorization) == b"a"
 
 
@@ -76,7 +76,7 @@ def test_the_same_header_twice_is_one_and_an_empty_one_is_none(authorization: li
         pytest.param([b"Basic x", b"Bearer good"], id="duplicate Authorization: another scheme first"),
     ],
 )
-def test_authorization_headers_that_differ_are_refused(authorization: list[bytes]) -> None:
+def test_different_authorization_headers_are_refused(authorization: list[bytes]) -> None:
     with pytest.raises(Rejection) as caught:
         AUTHORIZATION.take(authorization)
     assert caught.value.reason is Reason.TOKEN_AMBIGUOUS

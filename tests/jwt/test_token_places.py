@@ -21,7 +21,7 @@ JSON = TokenCookie("sb-abc-auth-token", in_pieces=True, json_member="access_toke
 
 
 def refusal(cookie: TokenCookie, *values: bytes) -> tuple[Reason, str]:
-    """Why these cookies are refused."""
+    """The reason and the details of the refusal of these cookies."""
     with pytest.raises(Rejection) as caught:
         cookie.take(list(values))
     return caught.value.reason, caught.value.details
@@ -44,18 +44,18 @@ def refusal(cookie: TokenCookie, *values: bytes) -> tuple[Reason, str]:
         pytest.param(b"CognitoIdentityServiceProvider.4abc.alice.idToken=", None, id="empty"),
     ],
 )
-def test_a_cookie_whose_name_holds_the_users_name(cookie: bytes, token: bytes | None) -> None:
-    """AWS Amplify names its cookies so."""
+def test_a_cookie_name_may_have_a_part_that_varies(cookie: bytes, token: bytes | None) -> None:
+    """AWS Amplify puts the user's name into the names of its cookies."""
     assert AMPLIFY.take([b"x=1; " + cookie]) == token
 
 
-def test_the_cookies_of_two_users_are_two_tokens() -> None:
+def test_cookies_of_two_users_with_different_tokens_are_refused() -> None:
     name = b"CognitoIdentityServiceProvider.4abc.%b.idToken=%b"
     assert refusal(AMPLIFY, name % (b"alice", b"a") + b"; " + name % (b"bob", b"b"))[0] is Reason.TOKEN_AMBIGUOUS
     assert AMPLIFY.take([name % (b"alice", b"a") + b"; " + name % (b"bob", b"a")]) == b"a"
 
 
-def test_a_name_of_many_stars_takes_no_longer_than_any_other() -> None:
+def test_a_cookie_name_with_many_stars_is_matched_in_short_time() -> None:
     assert TokenCookie("*a" * 40 + "b").take([b"a" * 20_000 + b"=x"]) is None
 
 
@@ -89,12 +89,12 @@ async def test_more_cookies_than_a_browser_keeps_are_refused_on_every_route(path
         pytest.param(b"session=aabbcc", id="not in pieces"),
     ],
 )
-def test_a_token_in_pieces_is_put_together_and_none_of_them_reaches_the_backend(cookies: bytes) -> None:
+def test_a_token_in_pieces_is_joined_and_removed(cookies: bytes) -> None:
     assert IN_PIECES.take([cookies]) == b"aabbcc"
     assert IN_PIECES.without(b"a=1; " + cookies + b"; b=2").replace(b"other=1; ", b"") == b"a=1; b=2"
 
 
-def test_ten_pieces_and_more_are_in_the_order_of_their_numbers() -> None:
+def test_pieces_are_joined_in_the_order_of_their_numbers() -> None:
     pieces = [f"session.{number}=<{number}>" for number in range(12)]
     assert (
         IN_PIECES.take([piece.encode() for piece in reversed(pieces)])
@@ -127,7 +127,7 @@ def test_pieces_that_do_not_make_one_token_are_refused(cookies: bytes, reason: R
     assert refusal(IN_PIECES, cookies) == (reason, details)
 
 
-def test_numbered_cookies_are_others_where_no_pieces_are_expected() -> None:
+def test_numbered_cookies_are_left_alone_without_pieces() -> None:
     cookies = b"session.0=a; session-1=b; sessionC1=c; session=t"
     assert TokenCookie("session").take([cookies]) == b"t"
     assert TokenCookie("session").without(cookies) == b"session.0=a; session-1=b; sessionC1=c"
@@ -140,8 +140,8 @@ def test_numbered_cookies_are_others_where_no_pieces_are_expected() -> None:
 @pytest.mark.parametrize(
     "document", [{"access_token": "a.b.c", "refresh_token": "r"}, {"user": {"name": "Zoë"}, "access_token": "a.b.c"}]
 )
-def test_a_session_in_json_brings_the_token_as_one_of_its_members(document: dict[str, Any]) -> None:
-    """Supabase's browser libraries keep the session so."""
+def test_a_session_in_json_holds_the_token_as_a_member(document: dict[str, Any]) -> None:
+    """Supabase's browser libraries store the session so."""
     text = json.dumps(document)
     encoded = b"base64-" + urlsafe_b64encode(text.encode()).rstrip(b"=")
     percent = quote(text).encode()
@@ -156,32 +156,32 @@ def test_a_session_in_json_brings_the_token_as_one_of_its_members(document: dict
 
 
 @pytest.mark.parametrize("text", [b"a.b.c", b"base64-!", b"base64-W10", b"%5B%22a%22%5D", b"%7B", b"%7B%22a%22:NaN%7D"])
-def test_a_session_that_is_no_json_object_is_refused(text: bytes) -> None:
+def test_a_session_that_is_not_a_json_object_is_refused(text: bytes) -> None:
     details = "The cookie that brings the token is not a JSON object."
     assert refusal(JSON, b"sb-abc-auth-token=" + text) == (Reason.TOKEN_MALFORMED, details)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"access_token": ""}', '{"access_token": null}', '{"access_token": 1}'])
-def test_a_session_without_a_token_brings_none(text: str) -> None:
+def test_a_session_without_a_token_counts_as_no_token(text: str) -> None:
     assert JSON.take([b"sb-abc-auth-token=" + quote(text).encode()]) is None
 
 
 # The order of places
 
 
-def test_of_tokens_that_differ_the_first_place_counts_where_the_configuration_says_so() -> None:
+def test_several_tokens_first_uses_the_first_place() -> None:
     places = [AUTHORIZATION, TokenHeader("X-Token"), TokenCookie("session"), TokenParameter("t")]
     first = TokenSources(places, first=True)
     assert first.take({"authorization": [b"Bearer a"], "cookie": [b"session=b"]}, "/?t=c") == b"a"
     assert first.take({"authorization": [b"Basic a"], "cookie": [b"session=b"]}, "/?t=c") == b"b"
     assert first.take({"x-token": [b""]}, "/?t=c") == b"c"
     assert TokenSources(places[::-1], first=True).take({"authorization": [b"Bearer a"]}, "/?t=c") == b"c"
-    for values in ([b"Bearer a", b"Bearer b"], [b"Bearer a b"]):  # no order helps within one place
+    for values in ([b"Bearer a", b"Bearer b"], [b"Bearer a b"]):  # two tokens in one place are ambiguous in any order
         with pytest.raises(Rejection):
             first.take({"authorization": values, "cookie": [b"session=b"]}, "/")
 
 
-def test_a_token_that_does_not_count_is_not_sent_on_either() -> None:
+def test_an_unused_token_is_not_forwarded() -> None:
     first = TokenSources([AUTHORIZATION, TokenCookie("session"), TokenParameter("t")], first=True)
     special = {"authorization": [b"Bearer a"], "cookie": [b"session=b; x=1"]}
     assert first.sent_on(b"/?t=a&y", special, forward_token=True) == (
@@ -197,8 +197,8 @@ def test_a_token_that_does_not_count_is_not_sent_on_either() -> None:
     assert first.sent_on(b"/", twice, forward_token=True) == (b"/", b"Cookie: session=b\r\n")
 
 
-async def test_an_identity_aware_proxy_may_send_the_same_token_in_a_header_and_a_cookie() -> None:
-    """Cloudflare Access does, and its cookie is renewed later than its header."""
+async def test_a_token_in_a_header_and_a_cookie_is_accepted() -> None:
+    """Cloudflare Access sends both, and renews its cookie later than its header."""
     places = [{"header": "Cf-Access-Jwt-Assertion"}, {"cookie": "CF_Authorization"}]
     for settings, statuses in (({}, [200, 400]), ({"several_tokens": "first"}, [200, 200])):
         async with running(token_from=places, routes=[{"path": "/public/*", "auth": "none"}], **settings) as stack:
@@ -212,7 +212,7 @@ async def test_an_identity_aware_proxy_may_send_the_same_token_in_a_header_and_a
 
 
 @pytest.mark.parametrize("path", ["/", "/public/x", "/optional", "/report", "/socket"])
-async def test_every_place_is_emptied_on_every_route(path: str) -> None:
+async def test_tokens_are_removed_from_every_place_on_every_route(path: str) -> None:
     places = [
         {"header": "Authorization"}, {"header": "X-Token"}, {"cookie": "sid", "pieces": True}, {"cookie": "u.*.token"},
         {"query": "t"}, {"subprotocol": "bearer"},
@@ -259,7 +259,7 @@ BEARER = TokenSubprotocol("bearer")
         pytest.param([b""], None, b"", id="an empty header"),
     ],
 )
-def test_the_token_behind_the_marker(values: list[bytes], token: bytes | None, left: bytes) -> None:
+def test_the_subprotocol_after_the_marker_is_the_token(values: list[bytes], token: bytes | None, left: bytes) -> None:
     assert BEARER.take(values) == token
     lines = b"Sec-WebSocket-Protocol: %b\r\n" % left if left else b""
     sources = TokenSources([BEARER])
@@ -277,14 +277,14 @@ def test_possible_tokens_are_removed_also_on_public_routes(value: bytes, left: b
     assert BEARER.without(value) == left
 
 
-def test_two_tokens_that_are_offered_are_refused() -> None:
+def test_two_tokens_as_subprotocols_are_refused() -> None:
     with pytest.raises(Rejection) as caught:
         BEARER.take([b"bearer, a, bearer, b"])
     assert caught.value.reason is Reason.TOKEN_AMBIGUOUS
 
 
 async def handshake(offered: str | None, chosen: str | None, **settings: Any) -> tuple[str | None, str | None, int]:
-    """(what the backend sees offered, what the client is told was chosen, the status); ALICE is a token."""
+    """(the subprotocols that the backend gets, the one in the answer to the client, the status); ALICE is a token."""
 
     async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
         line = f"Sec-WebSocket-Protocol: {chosen}\r\n" if chosen is not None else ""
@@ -327,14 +327,14 @@ OPEN = [{"path": "/*", "auth": "none"}]
         ),
     ],
 )  # fmt: skip
-async def test_a_websocket_brings_its_token_as_a_subprotocol(
+async def test_a_websocket_may_send_its_token_as_a_subprotocol(
     offered: str, chosen: str | None, settings: dict[str, Any], expected: tuple[str | None, str | None, int]
 ) -> None:
     """A browser ends a connection whose answer names none of the subprotocols that it offered (RFC 6455 section 4.1)."""
     assert await handshake(offered, chosen, **settings) == expected
 
 
-async def test_a_subprotocol_of_a_backend_that_declines_the_websocket_is_not_answered() -> None:
+async def test_a_declined_websocket_is_answered_without_subprotocol() -> None:
     async with running(
         backend=RawBackend(send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")),
         token_from=[{"subprotocol": "bearer"}],

@@ -20,11 +20,11 @@ EVERYWHERE = TokenSources([AUTHORIZATION, X_TOKEN, SESSION, ACCESS_TOKEN])
 
 
 def take(sources: TokenSources, target: str = "/", **headers: list[bytes]) -> bytes | None:
-    """The token among these headers, whose names are written with `_`."""
+    """The token among these headers; their names have `_` for `-`."""
     return sources.take({name.replace("_", "-"): values for name, values in headers.items()}, target)
 
 
-# Which token is found
+# Finding the token
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_prefix_without_exactly_one_token_is_refused(value: bytes) -> None:
     assert caught.value.details == "The X-Token header must be the word Token, a space, one token."
 
 
-def test_a_prefix_is_a_word_and_no_pattern() -> None:
+def test_a_prefix_is_matched_literally() -> None:
     assert TokenHeader("X-Token", "a.c*").take([b"A.C* x"]) == b"x"
     assert TokenHeader("X-Token", "a.c*").take([b"abcc"]) is None
 
 
-def test_without_a_prefix_all_of_the_header_is_the_token() -> None:
+def test_a_header_without_prefix_is_the_token() -> None:
     assert take(TokenSources([X_TOKEN]), x_token=[b"Bearer a.b.c"]) == b"Bearer a.b.c"
     assert take(TokenSources([X_TOKEN]), x_token=[b""]) is None
 
@@ -135,7 +135,7 @@ def test_more_than_one_token_is_refused(target: str, headers: dict[str, list[byt
     assert caught.value.reason is Reason.TOKEN_AMBIGUOUS
 
 
-def test_a_place_that_is_not_named_is_not_looked_at() -> None:
+def test_only_configured_places_are_read() -> None:
     everywhere: dict[str, Any] = {"x_token": [b"a"], "cookie": [b"session=a"], "target": "/?access_token=a"}
     assert take(TokenSources(), **everywhere) is None
     assert take(TokenSources([X_TOKEN, TokenCookie("other"), TokenParameter("other")]), **everywhere) == b"a"
@@ -143,19 +143,19 @@ def test_a_place_that_is_not_named_is_not_looked_at() -> None:
     assert take(TokenSources([ACCESS_TOKEN]), **everywhere) == b"a"
 
 
-def test_one_header_does_not_hide_the_other_places() -> None:
+def test_every_configured_place_is_read() -> None:
     assert take(TokenSources([AUTHORIZATION, SESSION]), cookie=[b"session=a"]) == b"a"
     assert take(TokenSources([AUTHORIZATION, ACCESS_TOKEN]), "/?access_token=a") == b"a"
     assert take(TokenSources([AUTHORIZATION, X_TOKEN]), x_token=[b"a"]) == b"a"
     assert take(TokenSources([]), authorization=[b"Bearer a"]) is None
 
 
-def test_what_separates_cookies_and_parameters_is_not_one_of_them() -> None:
+def test_separators_are_not_read_as_cookies_or_parameters() -> None:
     assert take(TokenSources([TokenCookie(";")]), cookie=[b"a; b"]) is None
     assert take(TokenSources([TokenParameter("&"), TokenParameter(";")]), "/?a&b;c") is None
 
 
-def test_other_places_than_headers_are_known_so_that_their_tokens_can_be_taken_out() -> None:
+def test_only_in_headers_is_true_for_places_in_headers_alone() -> None:
     assert TokenSources([AUTHORIZATION, X_TOKEN]).only_in_headers is True
     assert TokenSources([AUTHORIZATION, SESSION]).only_in_headers is False
     assert TokenSources([ACCESS_TOKEN]).only_in_headers is False
@@ -185,7 +185,7 @@ def test_other_places_than_headers_are_known_so_that_their_tokens_can_be_taken_o
         pytest.param(b"/x?y=\xff&access_token=a", [], b"/x?y=\xff", [], id="bytes that are no text"),
     ],
 )
-def test_tokens_are_taken_out_and_nothing_else(
+def test_only_tokens_are_removed(
     target: bytes, cookies: list[bytes], sent_target: bytes, sent_cookies: list[bytes]
 ) -> None:
     special = {"cookie": cookies, "authorization": [b"Bearer a"], "x-token": [b"a"]}
@@ -211,9 +211,7 @@ PAIRS = st.text("ab=%+ ", max_size=4).filter(lambda pair: not pair.strip().start
 
 
 @given(st.lists(st.tuples(PAIRS, st.sampled_from("&;")), min_size=1, max_size=5), st.data())
-def test_a_query_without_its_token_is_the_query_that_never_had_one(
-    pairs: list[tuple[str, str]], data: st.DataObject
-) -> None:
+def test_removing_a_token_restores_the_query_before_it(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
     sources = TokenSources([TokenParameter("t")])
     query = "".join(pair + separator for pair, separator in pairs)[:-1]
     at = data.draw(st.integers(0, len(pairs)))
@@ -254,7 +252,7 @@ ELSEWHERE = [{"header": "Authorization"}, {"header": "X-Token"}, {"cookie": "ses
         ),
     ],
 )
-async def test_a_token_elsewhere_is_no_token(elsewhere: dict[str, Any]) -> None:
+async def test_a_token_in_an_unconfigured_place_does_not_count(elsewhere: dict[str, Any]) -> None:
     async with running() as stack:
         text = {"method": "GET", "target": "/", **elsewhere}
         raw = request(text.pop("method"), text.pop("target"), **text).replace(b"ALICE", stack.alice.encode())
@@ -265,7 +263,7 @@ async def test_a_token_elsewhere_is_no_token(elsewhere: dict[str, Any]) -> None:
         assert stack.backend.requests == []
 
 
-async def test_two_places_the_header_wins_where_the_query_is_no_place() -> None:
+async def test_a_token_in_an_unconfigured_query_is_forwarded_as_it_is() -> None:
     async with running() as stack:
         bob = stack.token(sub="bob")
         assert (await stack.fetch(stack.good(target=f"/?access_token={bob}"))).status == 200
@@ -273,7 +271,7 @@ async def test_two_places_the_header_wins_where_the_query_is_no_place() -> None:
         assert (received.get("x-jwt-sub"), received.target) == ("alice", f"/?access_token={bob}")
 
 
-async def test_two_places_that_are_both_looked_at_are_refused() -> None:
+async def test_different_tokens_in_two_configured_places_are_refused() -> None:
     async with running(token_from=ELSEWHERE) as stack:
         bob = stack.token(sub="bob")
         for raw in (
@@ -293,7 +291,7 @@ async def test_two_places_that_are_both_looked_at_are_refused() -> None:
 
 @pytest.mark.parametrize("target", ["/x", "/public/x"])
 @pytest.mark.parametrize("forward_token", [False, True])
-async def test_the_token_is_sent_on_from_each_place_or_from_none(target: str, forward_token: bool) -> None:
+async def test_forward_token_decides_for_every_place(target: str, forward_token: bool) -> None:
     routes = [{"path": "/public/*", "auth": "none"}]
     async with running(token_from=ELSEWHERE, forward_token=forward_token, routes=routes) as stack:
         token = stack.alice
@@ -316,7 +314,7 @@ async def test_the_token_is_sent_on_from_each_place_or_from_none(target: str, fo
 
 
 @pytest.mark.parametrize("forward_token", [False, True])
-async def test_a_route_says_whether_the_token_is_sent_on(forward_token: bool) -> None:
+async def test_a_route_can_override_forward_token(forward_token: bool) -> None:
     routes = [{"path": "/other", "forward_token": forward_token}]
     async with running(forward_token=not forward_token, routes=routes) as stack:
         for target in ("/", "/other"):
@@ -325,7 +323,7 @@ async def test_a_route_says_whether_the_token_is_sent_on(forward_token: bool) ->
         assert [received.get("authorization") for received in stack.backend.requests] == credentials
 
 
-async def test_basic_credentials_beside_a_token_header_are_ignored_and_the_backends_to_read() -> None:
+async def test_basic_credentials_beside_a_token_header_go_to_the_backend() -> None:
     async with running(token_from=[{"header": "X-Token"}]) as stack:
         headers = [("Authorization", "Basic YTpi"), ("X-Token", stack.alice)]
         assert (await stack.fetch(request("GET", "/", headers=headers))).status == 200
@@ -337,7 +335,7 @@ async def test_basic_credentials_beside_a_token_header_are_ignored_and_the_backe
         assert answer.json()["code"] == "token_missing"
 
 
-async def test_basic_credentials_beside_a_token_are_ignored_where_both_headers_are_looked_at() -> None:
+async def test_basic_credentials_beside_a_token_are_ignored_if_both_headers_are_configured() -> None:
     async with running(token_from=ELSEWHERE) as stack:
         headers = [("Authorization", "Basic YTpi"), ("X-Token", stack.alice)]
         assert (await stack.fetch(request("GET", "/", headers=headers))).status == 200
@@ -377,7 +375,7 @@ async def test_a_token_in_the_query_is_not_in_the_access_log(
     assert stack.alice[-12:] not in written + errors
 
 
-async def test_a_websocket_may_bring_its_token_in_the_query() -> None:
+async def test_a_websocket_may_send_its_token_in_the_query() -> None:
     async with running(token_from=ELSEWHERE) as stack:
         async with stack.client() as client:
             await client.send(request("GET", f"/ws?access_token={stack.alice}", headers=WEBSOCKET))
@@ -418,11 +416,11 @@ def sources(text: str, issuers: str = "{a: {issuer: 'https://a/', audiences: any
         ),
     ],
 )
-def test_token_from(text: str, expected: list[tuple[str | None, ...]]) -> None:
+def test_token_from_lists_the_places_of_tokens(text: str, expected: list[tuple[str | None, ...]]) -> None:
     assert sources(text) == expected
 
 
-def test_a_preset_says_where_its_issuer_sends_tokens_unless_the_file_does() -> None:
+def test_a_preset_sets_the_places_of_tokens_unless_the_file_does() -> None:
     cloudflare = "c: {preset: cloudflare_access, issuer: 'https://c/', audiences: any}"
     other = "a: {issuer: 'https://a/', audiences: any}"
     own = [("Cf-Access-Jwt-Assertion", "", None, None), (None, "", "CF_Authorization", None)]

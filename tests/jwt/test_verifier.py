@@ -50,12 +50,12 @@ OTHER_KEYS = json.dumps({"keys": [tokens.public_jwk("EdDSA", "b")]})
 
 @functools.cache
 def key_set(text: str, *algorithms: str) -> Jwks:
-    """Made once in a run, since nobody changes it."""
+    """Made once in a run, since no test changes it."""
     return Jwks.of(json.loads(text), algorithms)
 
 
 class Issuers:
-    """A Verifier of issuers whose keys are there already. Who is asked for keys all the same is counted in `asked`."""
+    """A Verifier of issuers whose keys are there already. `asked` lists the issuers that are asked for keys."""
 
     def __init__(self, clock: HandClock) -> None:
         self.clock = clock
@@ -85,7 +85,7 @@ class Issuers:
         return Issuer(name, iss, algorithms, rules, source)
 
     def remembering(self, **bounds: int) -> Verifier:
-        """Another verifier of the same issuers, with bounds of its own."""
+        """Another verifier of the same issuers, with its own limits."""
         return verifier_of(self.verifier.issuers.all, self.clock, **bounds)
 
     def publish(self, *keys: Any, name: str = "main") -> None:
@@ -106,7 +106,7 @@ class Issuers:
 
 
 def sent(token: str) -> bytes:
-    """The bytes of a header's text, as the server reads it."""
+    """The bytes of a header's text, as the server receives them."""
     return token.encode("utf-8", "surrogateescape")
 
 
@@ -125,12 +125,12 @@ def good(alg: str = "RS256", **over: Any) -> str:
 
 
 def signed(header: Any, payload: Any = None, *, key: Any = RSA, alg: str = "RS256") -> str:
-    """A token whose signature is right and whose header or payload may be anything."""
+    """A token with a valid signature over any header and payload."""
     return tokens.sign(key, alg, header, tokens.claims(now=NOW) if payload is None else payload)
 
 
 def headed(**over: Any) -> str:
-    """A good RS256 token but for its header."""
+    """A good RS256 token with a changed header."""
     return signed({"alg": "RS256", "kid": "rsa-a", **over})
 
 
@@ -202,7 +202,7 @@ async def test_a_valid_token_is_accepted_and_names_its_issuer(issuers: Issuers, 
     ],
 )
 @in_its_time
-async def test_an_odd_but_valid_token_is_accepted(issuers: Issuers, token: str, clock: HandClock) -> None:
+async def test_an_unusual_but_valid_token_is_accepted(issuers: Issuers, token: str, clock: HandClock) -> None:
     await issuers.verify(token)
     assert issuers.asked == []
 
@@ -400,9 +400,11 @@ async def test_an_odd_but_valid_token_is_accepted(issuers: Issuers, token: str, 
     ],
 )  # fmt: skip
 @in_its_time
-async def test_table_1_tokens_are_refused(issuers: Issuers, token: str, code: str, clock: HandClock) -> None:
+async def test_a_token_with_a_bad_algorithm_signature_or_header_is_refused(
+    issuers: Issuers, token: str, code: str, clock: HandClock
+) -> None:
     assert await issuers.refusal(token) == code
-    # A fetch only for a well-formed token of a known issuer and an allowed algorithm, whose kid is not there.
+    # Only a well-formed token of a known issuer with an allowed algorithm and an unknown kid causes a fetch.
     assert set(issuers.asked) <= ({"main"} if code in ("key_unknown", "signature_invalid") else set())
 
 
@@ -474,13 +476,13 @@ DEEP = b'{"a":' + b"[" * 2300 + b"]" * 2300 + b"}"
     ],
 )  # fmt: skip
 @in_its_time
-async def test_table_3_tokens_are_refused(issuers: Issuers, token: str, code: str, clock: HandClock) -> None:
+async def test_a_token_with_a_bad_claim_is_refused(issuers: Issuers, token: str, code: str, clock: HandClock) -> None:
     assert await issuers.refusal(token) == code
     assert issuers.asked == []
 
 
 @in_its_time
-async def test_no_claim_is_judged_before_the_signature(issuers: Issuers, clock: HandClock) -> None:
+async def test_the_signature_is_checked_before_any_claim(issuers: Issuers, clock: HandClock) -> None:
     assert await issuers.refusal(tokens.flip(good(exp=0, aud="x"))) == "signature_invalid"
 
 
@@ -490,7 +492,7 @@ async def test_no_claim_is_judged_before_the_signature(issuers: Issuers, clock: 
     ids=["unknown issuer", "other algorithm"],
 )
 @in_its_time
-async def test_garbage_with_a_random_kid_causes_no_fetch(
+async def test_a_token_of_an_unknown_issuer_or_algorithm_causes_no_fetch(
     issuers: Issuers, over: dict[str, Any], clock: HandClock
 ) -> None:
     await issuers.refusal(good(header={"kid": "random"}, **over))
@@ -498,7 +500,7 @@ async def test_garbage_with_a_random_kid_causes_no_fetch(
 
 
 @in_its_time
-async def test_a_token_without_an_issuer_is_refused_as_such(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_token_without_iss_is_refused_with_that_reason(issuers: Issuers, clock: HandClock) -> None:
     for iss in (ABSENT, None):
         with pytest.raises(Rejection) as caught:
             await issuers.verify(good(iss=iss))
@@ -514,7 +516,7 @@ async def test_only_the_keys_of_the_tokens_own_issuer_are_tried(issuers: Issuers
 
 
 @in_its_time
-async def test_without_a_kid_each_fitting_key_is_tried(issuers: Issuers, clock: HandClock) -> None:
+async def test_each_fitting_key_is_tried_without_a_kid(issuers: Issuers, clock: HandClock) -> None:
     issuers.publish(*(tokens.public_jwk("EdDSA", name) for name in ("b", "c", "a", "d", "e")))
     for name in ("a", "b", "e"):
         await issuers.verify(good("EdDSA", name=name, header={"kid": ABSENT}))
@@ -529,7 +531,7 @@ async def test_a_new_key_is_fetched_and_used(issuers: Issuers, clock: HandClock)
 
 
 @in_its_time
-async def test_without_usable_keys_no_token_is_called_invalid(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_token_is_jwks_unavailable_without_usable_keys(issuers: Issuers, clock: HandClock) -> None:
     issuers.sources["main"].trusted_until = clock.monotonic()
     assert await issuers.refusal(tokens.flip(good())) == "jwks_unavailable"
 
@@ -558,7 +560,7 @@ async def test_a_remembered_token_expires_between_two_uses(issuers: Issuers, clo
 
 
 @in_its_time
-async def test_a_remembered_token_is_not_valid_again_when_the_clock_is_set_back(
+async def test_a_remembered_token_is_refused_before_its_nbf_when_the_clock_is_set_back(
     issuers: Issuers, clock: HandClock
 ) -> None:
     token = good(nbf=NOW)
@@ -594,7 +596,7 @@ async def test_a_token_is_remembered_for_a_while_and_then_verified_again(issuers
     ],
 )
 @in_its_time
-async def test_a_variant_of_a_remembered_token_is_another_token(
+async def test_a_variant_of_a_remembered_token_is_refused(
     issuers: Issuers, variant: Callable[[str], str], code: str, clock: HandClock
 ) -> None:
     token = good()
@@ -604,7 +606,7 @@ async def test_a_variant_of_a_remembered_token_is_another_token(
 
 
 @in_its_time
-async def test_a_token_is_forgotten_as_soon_as_its_key_is_withdrawn(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_remembered_token_is_forgotten_when_its_key_is_withdrawn(issuers: Issuers, clock: HandClock) -> None:
     token = good()
     await issuers.verify(token)
     issuers.publish(tokens.public_jwk("EdDSA"))
@@ -622,7 +624,7 @@ async def test_a_token_is_forgotten_as_soon_as_its_key_is_withdrawn(issuers: Iss
     ],
 )
 @in_its_time
-async def test_a_token_is_forgotten_when_its_key_becomes_another(
+async def test_a_remembered_token_is_forgotten_when_its_key_changes(
     issuers: Issuers, other: dict[str, Any], clock: HandClock
 ) -> None:
     token = good()
@@ -632,9 +634,7 @@ async def test_a_token_is_forgotten_when_its_key_becomes_another(
 
 
 @in_its_time
-async def test_a_token_whose_key_stays_is_remembered_through_a_change_of_the_set(
-    issuers: Issuers, clock: HandClock
-) -> None:
+async def test_a_token_stays_remembered_while_its_key_stays_in_the_set(issuers: Issuers, clock: HandClock) -> None:
     token = good()
     claims = await issuers.verify(token)
     issuers.publish(tokens.public_jwk("RS256", "b"), tokens.public_jwk("RS256"))
@@ -644,7 +644,7 @@ async def test_a_token_whose_key_stays_is_remembered_through_a_change_of_the_set
 
 
 @in_its_time
-async def test_a_remembered_token_is_not_served_when_its_issuers_keys_are_too_old(
+async def test_a_remembered_token_is_refused_while_its_issuers_keys_are_too_old(
     issuers: Issuers, clock: HandClock
 ) -> None:
     token = good(exp=NOW + 9999)
@@ -659,8 +659,8 @@ async def test_a_remembered_token_is_not_served_when_its_issuers_keys_are_too_ol
 
 
 @in_its_time
-async def test_a_token_that_is_verified_again_has_the_claims_that_it_had(issuers: Issuers, clock: HandClock) -> None:
-    """Requests that waited for the same keys share rendered headers and minted tokens; another key needs new ones."""
+async def test_a_token_that_is_verified_again_has_the_same_claims_object(issuers: Issuers, clock: HandClock) -> None:
+    """Requests that wait for the same keys share rendered headers and minted tokens. Another key needs new ones."""
     token = good("RS256", header={"kid": ABSENT})
     first = await issuers.verify(token)
     assert await issuers.verify(token) is first
@@ -670,14 +670,12 @@ async def test_a_token_that_is_verified_again_has_the_claims_that_it_had(issuers
     assert (first.claims, second.kid) == (second.claims, "another")
 
 
-def test_nothing_is_counted_before_anything_has_happened() -> None:
+def test_the_counts_of_a_new_cache_are_zero() -> None:
     assert tuple(TokenCacheUse()) == (0, 0, 0, 0, 0)
 
 
 @in_its_time
-async def test_only_so_many_tokens_are_remembered_and_the_least_used_go_first(
-    issuers: Issuers, clock: HandClock
-) -> None:
+async def test_a_full_cache_drops_the_least_used_tokens(issuers: Issuers, clock: HandClock) -> None:
     first, second = good("EdDSA", jti="1"), good("EdDSA", jti="2")
     few = issuers.remembering(entries=20)
     for token in (first, second):
@@ -692,7 +690,7 @@ async def test_only_so_many_tokens_are_remembered_and_the_least_used_go_first(
 
 
 @in_its_time
-async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issuers, clock: HandClock) -> None:
+async def test_remembered_tokens_stay_within_their_limit_of_memory(issuers: Issuers, clock: HandClock) -> None:
     few = issuers.remembering(most_bytes=20_000)
     small, large = good("EdDSA", jti="1"), good("EdDSA", groups=["g" * 10] * 100)
     few.verify(sent(small))
@@ -703,7 +701,7 @@ async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issu
     few.verify(sent(good("EdDSA", groups=["h" * 10] * 100)))
     assert cached(few, sent(large)) is None
     assert few.cache.bytes <= 20_000
-    few.verify(sent(good("EdDSA", groups=["i" * 10] * 400)))  # larger than all may be
+    few.verify(sent(good("EdDSA", groups=["i" * 10] * 400)))  # larger than the limit
     assert few.cache.entries == 1
     few = issuers.remembering()
     few.verify(sent(small))
@@ -714,7 +712,9 @@ async def test_remembered_tokens_take_no_more_memory_than_they_may(issuers: Issu
 
 
 @in_its_time
-async def test_the_counted_size_of_a_remembered_token_is_about_right(issuers: Issuers, clock: HandClock) -> None:
+async def test_the_counted_size_of_a_remembered_token_is_close_to_its_memory(
+    issuers: Issuers, clock: HandClock
+) -> None:
     for claims in (
         {"groups": []},
         {"groups": [f"group-{g}" for g in range(30)]},
@@ -744,7 +744,7 @@ def test_the_size_of_a_remembered_token_is_counted_by_its_payload_and_its_values
 
 
 @in_its_time
-async def test_an_expired_token_that_keeps_coming_is_verified_once(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_repeated_expired_token_is_verified_once(issuers: Issuers, clock: HandClock) -> None:
     token = good("EdDSA", exp=NOW - 3600)
     assert await issuers.refusal(token) == "token_expired"
     clock.advance(60)
@@ -755,7 +755,7 @@ async def test_an_expired_token_that_keeps_coming_is_verified_once(issuers: Issu
 
 
 @in_its_time
-async def test_a_token_that_was_good_and_has_expired_is_not_verified_again(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_remembered_token_that_expires_is_not_verified_again(issuers: Issuers, clock: HandClock) -> None:
     token = good("EdDSA", exp=NOW + 10)
     await issuers.verify(token)
     clock.advance(70)
@@ -766,7 +766,7 @@ async def test_a_token_that_was_good_and_has_expired_is_not_verified_again(issue
 
 
 @in_its_time
-async def test_an_expired_token_is_never_accepted_unseen_whatever_the_clock_does(
+async def test_an_expired_token_is_checked_completely_when_the_clock_is_set_back(
     issuers: Issuers, clock: HandClock
 ) -> None:
     token = good("EdDSA", exp=NOW - 3600, iat=NOW - 9000, aud="another")
@@ -776,7 +776,7 @@ async def test_an_expired_token_is_never_accepted_unseen_whatever_the_clock_does
 
 
 @in_its_time
-async def test_what_is_remembered_of_an_expired_token_ends_with_its_key(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_remembered_expired_token_is_forgotten_with_its_key(issuers: Issuers, clock: HandClock) -> None:
     token = good("EdDSA", exp=NOW - 3600)
     assert await issuers.refusal(token) == "token_expired"
     issuers.publish(tokens.public_jwk("RS256"))

@@ -27,7 +27,7 @@ async def nothing() -> KeySet:
 
 
 class AskedJwks(Jwks):
-    """Counts how often it is asked for a key."""
+    """Counts the lookups of keys."""
 
     asked = 0
 
@@ -37,7 +37,7 @@ class AskedJwks(Jwks):
 
 
 class AskedDenyList(DenyList):
-    """Counts how often it is asked for a token."""
+    """Counts the lookups of tokens."""
 
     asked = 0
 
@@ -67,7 +67,7 @@ def token(**header: Any) -> bytes:
 @pytest.mark.parametrize(
     "typ", ["JWT", "jwt", "Jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT", ABSENT]
 )
-async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None:
+async def test_jwt_and_at_jwt_are_accepted_by_default(typ: object) -> None:
     await verified(verifier(), token(typ=typ))
 
 
@@ -78,7 +78,7 @@ async def test_by_default_these_kinds_of_token_are_accepted(typ: object) -> None
         "application/", "application/application/jwt", "at jwt",
     ],
 )  # fmt: skip
-async def test_other_kinds_of_token_are_refused(typ: str) -> None:
+async def test_another_typ_is_refused_by_default(typ: str) -> None:
     with pytest.raises(Rejection) as caught:
         await verified(verifier(), token(typ=typ))
     assert caught.value.reason is Reason.TOKEN_MALFORMED
@@ -86,7 +86,7 @@ async def test_other_kinds_of_token_are_refused(typ: str) -> None:
 
 
 @pytest.mark.parametrize("typ", [None, 5, True, [], ["JWT"], {"JWT": 1}])
-async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
+async def test_a_typ_that_is_not_a_string_is_refused(typ: object) -> None:
     with pytest.raises(Rejection) as caught:
         await verified(verifier(), token(typ=typ))
     assert (caught.value.reason, caught.value.details) == (
@@ -107,7 +107,7 @@ async def test_a_typ_that_is_no_string_is_refused(typ: object) -> None:
         (["JOSE"], "jose", True),
     ],
 )
-async def test_an_issuer_may_be_asked_for_other_kinds(accepted: list[str], typ: object, good: bool) -> None:
+async def test_accepted_typ_replaces_the_accepted_kinds(accepted: list[str], typ: object, good: bool) -> None:
     if good:
         await verified(verifier(accepted), token(typ=typ))
     else:
@@ -124,7 +124,7 @@ async def test_every_check_of_a_good_token_is_reported_in_order() -> None:
     assert (seen.issuer, seen.key.kid) == ("main", "ed25519-a")
 
 
-async def test_every_check_of_a_good_token_says_what_it_expected_and_found() -> None:
+async def test_every_check_of_a_good_token_reports_what_it_expected_and_found() -> None:
     seen = Examination()
     await verified(verifier(["jwt"]), token(typ="JWT"), seen)
     assert [(check.name, check.expected(seen), check.found(seen, NOW)) for check in seen.begun] == [
@@ -161,14 +161,14 @@ async def test_every_check_of_a_good_token_says_what_it_expected_and_found() -> 
         ("cnf", tokens.token("EdDSA", now=NOW, cnf={"jkt": "x"}).encode()),
     ],
 )
-async def test_the_last_check_that_is_reported_is_the_one_that_refused(last: str, wrong: bytes) -> None:
+async def test_the_last_reported_check_is_the_refusing_one(last: str, wrong: bytes) -> None:
     seen = Examination()
     with pytest.raises(Rejection):
         await verified(verifier(), wrong, seen)
     assert [check.name for check in seen.begun] == ALL_CHECKS[: ALL_CHECKS.index(last) + 1]
 
 
-async def test_the_key_is_not_told_before_it_has_verified() -> None:
+async def test_the_key_is_reported_only_after_it_has_verified() -> None:
     seen = Examination()
     with pytest.raises(Rejection):
         await verified(verifier(), tokens.flip(token().decode()).encode(), seen)
@@ -200,7 +200,7 @@ async def test_without_trusted_keys_the_failure_of_their_fetch_is_reported(
     assert (key.name, key.expected(seen), key.found(seen, NOW)) == ("key", "", found)
 
 
-async def test_the_keys_that_were_left_out_are_reported_with_those_that_were_not() -> None:
+async def test_skipped_keys_are_reported_beside_the_used_ones() -> None:
     judge, seen = verifier(), Examination()
     judge.issuers.all[0].source.jwks = Jwks.of({"keys": [tokens.public_jwk("EdDSA"), 5, {}]}, ["EdDSA"])
     await verified(judge, token(), seen)
@@ -225,13 +225,13 @@ async def test_the_keys_that_were_left_out_are_reported_with_those_that_were_not
         ({"kid": None}, "The token's kid is not a string."),
     ],
 )
-async def test_a_header_that_cannot_be_used_says_why(header: dict[str, Any], details: str) -> None:
+async def test_an_invalid_header_is_refused_with_its_fault(header: dict[str, Any], details: str) -> None:
     with pytest.raises(Rejection) as caught:
         await verified(verifier(), token(**header))
     assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
 
 
-async def test_a_remembered_token_is_a_hit_only_while_it_is_valid() -> None:
+async def test_only_a_valid_remembered_token_counts_as_a_hit() -> None:
     judge = verifier()
     (issuer,) = judge.issuers.all
     good = token()
@@ -257,7 +257,7 @@ async def test_a_remembered_token_is_a_hit_only_while_it_is_valid() -> None:
     assert (judge.hits, judge.misses) == (1, 2)
 
 
-async def test_a_remembered_token_is_compared_once_with_each_key_set_and_deny_list() -> None:
+async def test_a_remembered_token_is_checked_once_against_each_key_set_and_deny_list() -> None:
     judge, good = verifier(), token()
     source, denials = judge.issuers.all[0].source, judge.denylist
     first, second = source.jwks, jwks()

@@ -29,7 +29,7 @@ def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
 
 
 class Issuer:
-    """A Fetch that says what a test wants: `answer` is a document, or what to raise; a fetch hangs while `hanging`."""
+    """A scripted Fetch: `answer` is a document or an exception; a fetch hangs while `hanging`."""
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
@@ -96,12 +96,12 @@ class Kept:
 
 
 async def soon() -> None:
-    """Let everybody go as far as they get."""
+    """Let all tasks run as far as they can."""
     await asyncio.sleep(0.001)
 
 
 async def until(clock: HandClock, seconds: float) -> None:
-    """Come to so many seconds after the beginning."""
+    """Move the clock to this many seconds after the beginning."""
     await asyncio.sleep(seconds - (clock.monotonic() - 1000))
 
 
@@ -134,14 +134,14 @@ async def test_keys_are_fetched_at_start(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_before_the_first_answer_there_are_no_keys(clock: HandClock) -> None:
+async def test_a_source_has_no_keys_before_the_first_answer(clock: HandClock) -> None:
     source = Kept(clock, key_set("a")).source
     assert (source.usable, source.jwks, source.fetched_at) == (False, None, None)
     assert (await refusal(source)).reason is Reason.JWKS_UNAVAILABLE
 
 
 @in_its_time
-async def test_a_thundering_herd_shares_one_fetch(clock: HandClock) -> None:
+async def test_simultaneous_requests_share_one_fetch(clock: HandClock) -> None:
     kept = Kept(clock, key_set("a"))
     kept.issuer.hang()
     async with kept as (source, issuer):
@@ -168,7 +168,7 @@ async def test_a_cancelled_client_does_not_cancel_the_fetch(clock: HandClock) ->
 
 
 @in_its_time
-async def test_a_request_waits_so_long_for_the_first_keys_and_no_longer(clock: HandClock) -> None:
+async def test_a_request_waits_at_most_2_s_for_the_first_keys(clock: HandClock) -> None:
     kept = Kept(clock, key_set("a"))
     kept.issuer.hang()
     async with kept as (source, issuer):
@@ -183,7 +183,7 @@ async def test_a_request_waits_so_long_for_the_first_keys_and_no_longer(clock: H
 
 
 @in_its_time
-async def test_stopping_ends_a_fetch_that_is_under_way(clock: HandClock) -> None:
+async def test_stopping_cancels_a_running_fetch(clock: HandClock) -> None:
     kept = Kept(clock, key_set("a"))
     kept.issuer.hang()
     async with kept as (_, issuer):
@@ -197,9 +197,7 @@ async def test_stopping_ends_a_fetch_that_is_under_way(clock: HandClock) -> None
     ids=["down", "empty", "no usable key", "error", "[]", "null"],
 )
 @in_its_time
-async def test_without_keys_a_request_is_answered_at_once_that_the_issuer_is_at_fault(
-    clock: HandClock, answer: object
-) -> None:
+async def test_a_request_without_keys_is_refused_at_once_as_jwks_unavailable(clock: HandClock, answer: object) -> None:
     async with Kept(clock, answer) as (source, _):
         before = clock.monotonic()
         rejection = await refusal(source)
@@ -211,7 +209,7 @@ async def test_without_keys_a_request_is_answered_at_once_that_the_issuer_is_at_
 
 
 @in_its_time
-async def test_without_keys_the_issuer_is_asked_again_within_seconds(clock: HandClock) -> None:
+async def test_a_source_without_keys_fetches_again_within_seconds(clock: HandClock) -> None:
     async with Kept(clock, DOWN) as (source, issuer):
         await until(clock, 20)
         assert issuer.asked_at == pytest.approx([0, 1, 3, 7, 12, 17])
@@ -224,7 +222,7 @@ async def test_without_keys_the_issuer_is_asked_again_within_seconds(clock: Hand
 
 
 @in_its_time
-async def test_the_set_is_refreshed_in_the_background(clock: HandClock) -> None:
+async def test_keys_are_refreshed_in_the_background(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         issuer.answer = key_set("b")
         await until(clock, REFRESH_S - 1)
@@ -236,7 +234,7 @@ async def test_the_set_is_refreshed_in_the_background(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_replicas_do_not_ask_together(clock: HandClock) -> None:
+async def test_fetches_are_spread_so_that_replicas_do_not_coincide(clock: HandClock) -> None:
     bounds: list[tuple[float, float]] = []
 
     def spread(low: float, high: float) -> float:
@@ -269,7 +267,7 @@ async def test_the_default_spread_is_random_within_its_bounds(clock: HandClock) 
     [(None, REFRESH_S), (0, MIN_REFRESH_S), (59, MIN_REFRESH_S), (90, 90), (7200, MAX_REFRESH_S)],
 )
 @in_its_time
-async def test_a_max_age_counts_within_bounds(clock: HandClock, max_age_s: float | None, fresh_s: float) -> None:
+async def test_a_max_age_is_used_within_bounds(clock: HandClock, max_age_s: float | None, fresh_s: float) -> None:
     kept = Kept(clock, key_set("a"), middle)
     kept.issuer.max_age_s = max_age_s
     async with kept as (source, _):
@@ -278,7 +276,7 @@ async def test_a_max_age_counts_within_bounds(clock: HandClock, max_age_s: float
     assert (MIN_REFRESH_S, MAX_REFRESH_S) == (60, 3600)
 
 
-# Through the issuer's bad days
+# Outages of the issuer
 
 FAULTS = pytest.mark.parametrize(
     "fault",
@@ -289,7 +287,7 @@ FAULTS = pytest.mark.parametrize(
 
 @FAULTS
 @in_its_time
-async def test_the_last_good_keys_stay_through_failures_for_a_bounded_time(clock: HandClock, fault: object) -> None:
+async def test_the_last_good_keys_survive_failures_for_a_limited_time(clock: HandClock, fault: object) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         issuer.answer = fault
         await until(clock, REFRESH_S + STALE_S - 1)
@@ -305,7 +303,7 @@ async def test_the_last_good_keys_stay_through_failures_for_a_bounded_time(clock
 
 
 @in_its_time
-async def test_failures_grow_the_pause_to_a_bound_and_a_success_ends_it(clock: HandClock) -> None:
+async def test_the_pause_grows_with_failures_up_to_a_limit_and_a_success_resets_it(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         issuer.answer = DOWN
         await until(clock, 1000)
@@ -324,7 +322,7 @@ async def test_failures_grow_the_pause_to_a_bound_and_a_success_ends_it(clock: H
 
 
 @in_its_time
-async def test_however_long_it_fails_the_pause_can_be_computed(clock: HandClock) -> None:
+async def test_the_pause_stays_finite_after_hours_of_failures(clock: HandClock) -> None:
     async with Kept(clock, DOWN) as (source, issuer):
         await until(clock, 7200)
         assert issuer.asked > 1100
@@ -332,7 +330,7 @@ async def test_however_long_it_fails_the_pause_can_be_computed(clock: HandClock)
 
 
 @in_its_time
-async def test_keys_that_may_not_be_stale_are_refreshed_before_they_are(clock: HandClock) -> None:
+async def test_keys_with_max_stale_0_are_refreshed_before_they_expire(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), latest, max_stale_s=0.0) as (source, issuer):
         for seconds in range(100, 3000, 100):
             await until(clock, seconds)
@@ -341,7 +339,7 @@ async def test_keys_that_may_not_be_stale_are_refreshed_before_they_are(clock: H
 
 
 @in_its_time
-async def test_too_old_keys_wait_for_the_fetch_that_is_under_way(clock: HandClock) -> None:
+async def test_a_request_with_expired_keys_waits_for_the_running_fetch(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle, max_stale_s=0.0) as (source, issuer):
         issuer.hang()
         await until(clock, REFRESH_S + 1)
@@ -364,7 +362,7 @@ async def test_a_bug_in_a_fetch_is_logged_and_does_not_shorten_the_pause(
     assert "secret" not in caplog.text
 
 
-# Tokens with a kid that is not there
+# Tokens with an unknown kid
 
 
 @in_its_time
@@ -377,14 +375,14 @@ async def test_an_unknown_kid_forces_one_fetch_and_finds_a_new_key(clock: HandCl
 
 
 @in_its_time
-async def test_a_kid_that_is_not_there_after_the_fetch_is_the_clients_mistake(clock: HandClock) -> None:
+async def test_a_kid_that_a_fetch_does_not_bring_is_key_unknown(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         assert (await refusal(source)).reason is Reason.KEY_UNKNOWN
         assert issuer.asked == 2
 
 
 @in_its_time
-async def test_an_unknown_kid_storm_is_one_fetch(clock: HandClock) -> None:
+async def test_many_unknown_kids_cause_one_fetch(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         storm = [refusal(source, f"random-{n}") for n in range(100)]
         assert {rejection.reason for rejection in await asyncio.gather(*storm)} == {Reason.KEY_UNKNOWN}
@@ -394,7 +392,7 @@ async def test_an_unknown_kid_storm_is_one_fetch(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_the_cooldown_is_stamped_at_the_attempt(clock: HandClock) -> None:
+async def test_the_cooldown_begins_with_the_attempt(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         issuer.hang()
         first = asyncio.create_task(refusal(source, "x"))
@@ -411,7 +409,7 @@ async def test_the_cooldown_is_stamped_at_the_attempt(clock: HandClock) -> None:
 
 @FAULTS
 @in_its_time
-async def test_a_failing_issuer_is_not_forced_more_often_than_a_healthy_one(clock: HandClock, fault: object) -> None:
+async def test_a_failing_issuer_gets_no_more_forced_fetches_than_a_healthy_one(clock: HandClock, fault: object) -> None:
     async with Kept(clock, key_set("a"), lambda low, high: 400.0) as (source, issuer):
         source.next_fetch_at = float("inf")
         issuer.answer = fault
@@ -422,7 +420,7 @@ async def test_a_failing_issuer_is_not_forced_more_often_than_a_healthy_one(cloc
 
 
 @in_its_time
-async def test_a_forced_fetch_that_failed_is_repeated_in_the_background(clock: HandClock) -> None:
+async def test_a_failed_forced_fetch_is_repeated_in_the_background(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         await until(clock, 100)
         issuer.answer = DOWN
@@ -434,7 +432,7 @@ async def test_a_forced_fetch_that_failed_is_repeated_in_the_background(clock: H
 
 
 @in_its_time
-async def test_a_forced_fetch_that_succeeded_puts_off_the_next(clock: HandClock) -> None:
+async def test_a_successful_forced_fetch_delays_the_scheduled_one(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         await until(clock, 100)
         await refusal(source)
@@ -456,7 +454,7 @@ async def test_an_unknown_kid_is_remembered_for_a_while(clock: HandClock) -> Non
 
 
 @in_its_time
-async def test_what_the_issuer_was_spared_is_counted(clock: HandClock) -> None:
+async def test_suppressed_fetches_are_counted(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         for kid, suppressed in (("x", 0), ("x", 1), ("y", 2), ("y", 3)):
             await refusal(source, kid)
@@ -464,8 +462,8 @@ async def test_what_the_issuer_was_spared_is_counted(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_kid_that_the_issuer_was_not_asked_for_is_not_the_clients_mistake(clock: HandClock) -> None:
-    """A made-up kid just before a rotation refuses no good token for good: it may come again when the issuer is asked again."""
+async def test_an_unknown_kid_within_the_cooldown_is_jwks_unavailable(clock: HandClock) -> None:
+    """A made-up kid just before a rotation refuses good tokens only until the next fetch: their clients may try again."""
     async with Kept(clock, key_set("a")) as (source, issuer):
         await refusal(source, "x")
         issuer.answer = key_set("a", "b")
@@ -484,7 +482,7 @@ async def test_a_kid_that_the_issuer_was_not_asked_for_is_not_the_clients_mistak
 
 
 @in_its_time
-async def test_a_kid_is_unknown_once_any_fetch_has_not_brought_it(clock: HandClock) -> None:
+async def test_a_kid_is_key_unknown_after_any_fetch_without_it(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle, refresh_interval_s=60.0) as (source, issuer):
         await until(clock, 50)
         await refusal(source, "x")
@@ -497,7 +495,7 @@ async def test_a_kid_is_unknown_once_any_fetch_has_not_brought_it(clock: HandClo
 
 
 @in_its_time
-async def test_keys_that_no_fetch_changes_know_every_unknown_kid(clock: HandClock) -> None:
+async def test_an_unknown_kid_of_fixed_keys_is_key_unknown_at_once(clock: HandClock) -> None:
     source = JwksSource("main", FixedKeySet({"keys": [tokens.public_jwk("EdDSA")]}), ["EdDSA"], clock, fixed=True)
     await source.fetch_now()
     for kid in ("x", "y"):
@@ -506,7 +504,7 @@ async def test_keys_that_no_fetch_changes_know_every_unknown_kid(clock: HandCloc
 
 
 @in_its_time
-async def test_a_signature_that_fails_may_ask_for_the_keys_once_within_the_cooldown(clock: HandClock) -> None:
+async def test_a_failed_signature_forces_one_fetch_per_cooldown(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         with pytest.raises(KeysAwaited) as caught:
             source.reconsider()
@@ -530,7 +528,7 @@ async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock)
 
 
 @in_its_time
-async def test_only_so_many_unknown_kids_are_remembered(clock: HandClock) -> None:
+async def test_the_number_of_remembered_unknown_kids_is_limited(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         issuer.hang()
         many = [asyncio.create_task(refusal(source, f"{n}")) for n in range(UNKNOWN_KIDS + 1)]
@@ -554,7 +552,7 @@ async def test_a_token_without_a_kid_forces_no_fetch(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_kid_that_no_key_can_have_forces_no_fetch(clock: HandClock) -> None:
+async def test_an_overlong_kid_forces_no_fetch(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         assert (await refusal(source, "x" * (MAX_KID_LENGTH + 1))).reason is Reason.KEY_UNKNOWN
         assert issuer.asked == 1
@@ -563,16 +561,14 @@ async def test_a_kid_that_no_key_can_have_forces_no_fetch(clock: HandClock) -> N
 
 
 @in_its_time
-async def test_a_known_kid_with_another_algorithm_is_no_key(clock: HandClock) -> None:
+async def test_a_known_kid_with_another_algorithm_is_key_unknown(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, _):
         assert (await refusal(source, "ed25519-a", "RS256")).reason is Reason.KEY_UNKNOWN
         assert await found(source, "a")
 
 
 @in_its_time
-async def test_while_the_forced_fetch_hangs_known_keys_answer_and_the_unknown_wait_only_so_long(
-    clock: HandClock,
-) -> None:
+async def test_a_hanging_forced_fetch_delays_only_unknown_kids(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         issuer.hang()
         waiting = asyncio.create_task(refusal(source))
@@ -585,7 +581,7 @@ async def test_while_the_forced_fetch_hangs_known_keys_answer_and_the_unknown_wa
 
 
 @in_its_time
-async def test_an_unknown_kid_joins_the_fetch_that_is_under_way(clock: HandClock) -> None:
+async def test_an_unknown_kid_waits_for_the_running_fetch(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         issuer.answer = key_set("b")
         issuer.hang()
@@ -595,12 +591,12 @@ async def test_an_unknown_kid_joins_the_fetch_that_is_under_way(clock: HandClock
         issuer.release()
         assert await waiting
         assert issuer.asked == 2
-        assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN  # and the cooldown has not begun
+        assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN  # so the cooldown has not begun
         assert issuer.asked == 3
 
 
 @in_its_time
-async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandClock) -> None:
+async def test_a_scheduled_fetch_is_left_out_during_a_running_one(clock: HandClock) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         await until(clock, REFRESH_S - 1)
         issuer.hang()
@@ -609,11 +605,11 @@ async def test_a_scheduled_fetch_joins_the_one_that_is_under_way(clock: HandCloc
         assert issuer.asked_at == pytest.approx([0, REFRESH_S - 1])
 
 
-# The changes by a fetch
+# The changes that a fetch makes
 
 
 @in_its_time
-async def test_an_equal_set_is_kept_so_that_what_it_verified_stays_remembered(clock: HandClock) -> None:
+async def test_an_equal_key_set_keeps_the_object_in_use(clock: HandClock) -> None:
     async with Kept(clock, key_set("a", "b"), middle) as (source, issuer):
         before = source.jwks
         issuer.answer = {"keys": [{**member, "x5c": ["new"]} for member in key_set("a", "b")["keys"]]}
@@ -628,7 +624,7 @@ async def test_an_equal_set_is_kept_so_that_what_it_verified_stays_remembered(cl
     ids=["added", "replaced", "renamed"],
 )
 @in_its_time
-async def test_another_set_replaces_the_old_one_whole(clock: HandClock, other: object) -> None:
+async def test_another_key_set_replaces_the_old_one_completely(clock: HandClock, other: object) -> None:
     async with Kept(clock, key_set("a"), middle) as (source, issuer):
         before = source.jwks
         issuer.answer = other
@@ -639,7 +635,7 @@ async def test_another_set_replaces_the_old_one_whole(clock: HandClock, other: o
 
 
 @in_its_time
-async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under_way(clock: HandClock) -> None:
+async def test_refresh_fetches_once_in_a_cooldown_and_reports_whether_it_does(clock: HandClock) -> None:
     issuer = Issuer(key_set("a"))
     issuer.clock = clock
     source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
@@ -655,7 +651,7 @@ async def test_refresh_asks_once_in_a_cooldown_and_says_whether_a_fetch_is_under
 
 
 @in_its_time
-async def test_an_operator_may_end_the_cooldown_which_then_begins_anew(clock: HandClock) -> None:
+async def test_a_forced_refresh_restarts_the_cooldown(clock: HandClock) -> None:
     issuer = Issuer(key_set("a"))
     issuer.clock = clock
     source = JwksSource("zuplo", issuer, ALGORITHMS, clock)
@@ -671,7 +667,7 @@ async def test_an_operator_may_end_the_cooldown_which_then_begins_anew(clock: Ha
 
 
 @in_its_time
-async def test_how_long_fetches_take_is_counted_in_steps(clock: HandClock) -> None:
+async def test_the_durations_of_fetches_are_counted_in_a_histogram(clock: HandClock) -> None:
     steps = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
     times = [step * part for step in steps for part in (0.95, 1.05)]
     left = list(times)
@@ -700,7 +696,7 @@ async def test_by_default_keys_are_fresh_for_ten_minutes_and_trusted_for_an_hour
 
 
 def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
-    """Sources of an issuer that publishes one key, which are each asked to fetch by the test."""
+    """Sources of an issuer with one key. The test tells each of them to fetch."""
     issuer = Issuer(key_set("a"))
     issuer.clock = clock
     return [
@@ -711,7 +707,7 @@ def sources(clock: HandClock, *refresh_intervals_s: float) -> list[JwksSource]:
 
 @pytest.mark.parametrize(("old_s", "new_s", "trusted_s"), [(600, 60, 160), (60, 600, 160), (60, 60, 160)])
 @in_its_time
-async def test_a_source_begins_with_the_keys_of_another_as_fresh_as_both_allow(
+async def test_a_new_source_takes_keys_over_with_the_shorter_freshness(
     clock: HandClock, old_s: float, new_s: float, trusted_s: float
 ) -> None:
     old, new = sources(clock, old_s, new_s)
@@ -725,9 +721,7 @@ async def test_a_source_begins_with_the_keys_of_another_as_fresh_as_both_allow(
 
 @pytest.mark.parametrize("max_stale_s", [0.0, 100.0, 7200.0])
 @in_its_time
-async def test_keys_that_are_taken_over_are_trusted_for_the_max_stale_of_the_new_source(
-    clock: HandClock, max_stale_s: float
-) -> None:
+async def test_keys_that_a_new_source_takes_over_have_its_max_stale(clock: HandClock, max_stale_s: float) -> None:
     """An operator who raises `max_stale` during an outage gains time, also by a second reload."""
     [last] = sources(clock, 60)
     await last.fetch_now()
@@ -740,7 +734,7 @@ async def test_keys_that_are_taken_over_are_trusted_for_the_max_stale_of_the_new
 
 
 @in_its_time
-async def test_a_source_that_has_keys_keeps_them(clock: HandClock) -> None:
+async def test_a_source_with_keys_takes_none_over(clock: HandClock) -> None:
     old, new = sources(clock, 600, 60)
     await old.fetch_now()
     clock.advance(30)
@@ -752,7 +746,7 @@ async def test_a_source_that_has_keys_keeps_them(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_source_learns_nothing_from_one_without_keys(clock: HandClock) -> None:
+async def test_a_source_takes_nothing_over_from_one_without_keys(clock: HandClock) -> None:
     old, new = sources(clock, 600, 60)
     new.begin_with(old)
     assert (new.jwks, new.fetched_at, new.usable) == (None, None, False)
@@ -762,7 +756,7 @@ async def test_a_source_learns_nothing_from_one_without_keys(clock: HandClock) -
 
 
 @in_its_time
-async def test_the_log_says_once_what_changes(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_each_change_once(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar.jwks")
     odd = {"keys": [*key_set("a")["keys"], 5, "x"]}
     async with Kept(clock, DOWN, middle) as (source, issuer):

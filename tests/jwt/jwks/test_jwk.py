@@ -26,7 +26,7 @@ RSA = ALGORITHMS[:6]
 
 
 def published(of: str, name: str = "a", **over: Any) -> dict[str, Any]:
-    """A JWK as issuers publish it, with these differences."""
+    """A JWK as issuers publish it, with `over` changed."""
     return tokens.jwk(tokens.key(of, name), **{"kid": tokens.kid(of, name), "use": "sig", **over})
 
 
@@ -47,7 +47,7 @@ def verifies(member: object, alg: str, signature: bytes, message: bytes = MESSAG
 # Keys that verify
 
 
-def test_the_algorithms_are_the_documented_ones() -> None:
+def test_the_algorithms_are_the_supported_ones() -> None:
     assert sorted(ALGORITHMS) == sorted(tokens.ALGORITHMS)
 
 
@@ -61,7 +61,7 @@ def test_a_signature_verifies_with_its_key_and_message_and_nothing_else(alg: str
 
 @pytest.mark.parametrize("alg", RSA)
 @pytest.mark.parametrize("label", RSA)
-def test_an_rsa_signature_verifies_under_its_own_label_alone(alg: str, label: str) -> None:
+def test_an_rsa_signature_verifies_only_with_its_own_algorithm(alg: str, label: str) -> None:
     signature = tokens.signature(tokens.key(alg), alg, MESSAGE)
     assert verifies(published(alg), label, signature) == (alg == label)
 
@@ -147,7 +147,7 @@ def test_the_examples_of_the_rfcs_verify(member: dict[str, str], alg: str, jws: 
     assert not verifies(member, alg, signature, message[:-1])
 
 
-# Signatures that are almost right
+# Nearly valid signatures
 
 Malleation = Callable[[bytes], bytes]
 MODULUS = tokens.rsa_key(2048, "a").public_key().public_numbers().n
@@ -192,7 +192,7 @@ def test_an_rsa_signature_is_one_number_below_the_modulus(alg: str, change: Call
 
 
 def raw_rsa(encoded: bytes) -> bytes:
-    """The RSA signature whose encoded message is this, whatever it is (RFC 8017 section 5.2.1)."""
+    """The RSA signature of any encoded message (RFC 8017 section 5.2.1)."""
     numbers = tokens.rsa_key(2048, "a").private_numbers()
     return pow(int.from_bytes(encoded), numbers.d, MODULUS).to_bytes(256)
 
@@ -237,7 +237,9 @@ def test_pkcs_1_v1_5_forgeries_do_not_verify(encoded: bytes, expected: bool) -> 
         pytest.param(hashes.SHA1(), 32, False, id="mask from another hash"),
     ],
 )
-def test_pss_has_one_salt_length_and_one_hash(mask: hashes.HashAlgorithm, salt: Any, expected: bool) -> None:
+def test_a_pss_signature_needs_the_right_salt_length_and_hash(
+    mask: hashes.HashAlgorithm, salt: Any, expected: bool
+) -> None:
     signature = tokens.rsa_key(2048, "a").sign(MESSAGE, padding.PSS(padding.MGF1(mask), salt), hashes.SHA256())
     assert verifies(published("PS256"), "PS256", signature) == expected
 
@@ -251,7 +253,7 @@ def test_ecdsa_degenerate_signatures_do_not_verify() -> None:
         assert not verifies(published("ES256"), "ES256", r.to_bytes(32) + s.to_bytes(32)), (r, s)
 
 
-def test_an_ecdsa_signature_is_two_numbers_of_fixed_length_in_their_order() -> None:
+def test_an_ecdsa_signature_is_r_and_s_in_fixed_length() -> None:
     key = tokens.ec_key("P-256", "a")
     r, s = decode_dss_signature(key.sign(MESSAGE, ec.ECDSA(hashes.SHA256())))
     member = published("ES256")
@@ -270,7 +272,7 @@ def test_an_ed25519_signature_is_one_number_below_the_order() -> None:
     assert not verifies(published("EdDSA"), "EdDSA", signature[:32] + again.to_bytes(32, "little"))
 
 
-# Which algorithms a key may be used with
+# The algorithms of a key
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ def test_a_key_is_bound_to_the_allowed_algorithms() -> None:
     assert list(key.by_algorithm) == ["RS256"]
 
 
-# Keys that are left out
+# Skipped keys
 
 NOT_ALLOWED = "it fits none of the allowed algorithms"
 NO_KEY = "its numbers make no key"
@@ -405,13 +407,13 @@ def off_curve() -> str:
         pytest.param(published("EdDSA", x=ABSENT), "its x is missing or not text", id="OKP without x"),
     ],
 )
-def test_a_bad_key_is_left_out_and_says_why(member: object, why: str) -> None:
+def test_a_bad_key_is_skipped_with_its_reason(member: object, why: str) -> None:
     with pytest.raises(UnusableKey) as caught:
         usable(member)
     assert str(caught.value) == why
 
 
-def test_a_key_that_no_allowed_algorithm_fits_is_left_out() -> None:
+def test_a_key_without_an_allowed_algorithm_is_skipped() -> None:
     with pytest.raises(UnusableKey, match=NOT_ALLOWED):
         verification_key(published("ES256"), ["RS256", "EdDSA"])
 
@@ -437,13 +439,13 @@ def test_a_key_that_no_allowed_algorithm_fits_is_left_out() -> None:
         pytest.param(rsa_jwk(e=b64uint(2**32 - 1)), id="e as large as can be"),
     ],
 )
-def test_an_odd_but_good_key_is_used(member: dict[str, Any]) -> None:
+def test_an_unusual_but_valid_key_is_used(member: dict[str, Any]) -> None:
     assert usable(member).kid == member.get("kid")
 
 
 @pytest.mark.parametrize("empty", [None, "", [], {}], ids=repr)
 @pytest.mark.parametrize("name", ["kid", "use", "key_ops", "alg", "crv", "x5t", "x5c"])
-def test_a_member_that_is_null_or_empty_is_not_there(name: str, empty: object) -> None:
+def test_a_null_or_empty_member_counts_as_missing(name: str, empty: object) -> None:
     assert usable(rsa_jwk(**{name: empty})) == usable(rsa_jwk(**{name: ABSENT}))
 
 
@@ -460,21 +462,21 @@ def test_an_exponent_has_at_most_32_bits() -> None:
         usable(rsa_jwk(e=b64uint(2**32 + 1)))
 
 
-def test_a_secret_is_a_key_for_its_own_algorithms_alone() -> None:
+def test_a_secret_verifies_only_with_its_own_algorithms() -> None:
     assert list(secret_key(b"x" * 64, ["HS512", "RS256", "HS256"]).by_algorithm) == ["HS256", "HS512"]
     with pytest.raises(UnusableKey) as caught:
         secret_key(b"x" * 64, ["RS256"])
     assert str(caught.value) == NOT_ALLOWED
 
 
-def test_private_members_may_be_broken() -> None:
+def test_invalid_private_members_do_not_matter() -> None:
     usable({**tokens.jwk(tokens.key("RS256")), "d": "é", "p": 5})
 
 
 # Identity
 
 
-def test_keys_are_equal_when_kid_material_and_algorithms_are() -> None:
+def test_keys_with_the_same_kid_material_and_algorithms_are_equal() -> None:
     key = usable(rsa_jwk())
     assert (key, hash(key)) == (usable(rsa_jwk(x5t="x")), hash(usable(rsa_jwk(x5t="x"))))
     others = [
@@ -490,44 +492,44 @@ def test_keys_are_equal_when_kid_material_and_algorithms_are() -> None:
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA"])
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("bound", [True, False])
-def test_a_key_as_a_member_of_a_set_makes_the_same_key(alg: str, named: bool, bound: bool) -> None:
+def test_a_key_survives_its_conversion_to_a_jwk(alg: str, named: bool, bound: bool) -> None:
     material = tokens.jwk(tokens.key(alg))
     name = {"kid": "a"} if named else {}
     key = usable({**material, **name, **({"alg": alg} if bound else {})})
     assert usable(key.jwk()) == key
-    told = {"alg": alg} if bound or alg != "RS256" else {}  # which is all that the other kinds of key are for
+    told = {"alg": alg} if bound or alg != "RS256" else {}  # the other kinds of key have only this algorithm
     assert key.jwk() == {**material, **name, **told}
 
 
-def test_a_key_shows_its_kid_and_algorithms() -> None:
+def test_the_text_of_a_key_is_its_kid_and_algorithms() -> None:
     assert repr(usable(published("EdDSA"))) == "<VerificationKey 'ed25519-a': EdDSA>"
 
 
 def test_a_signature_without_its_leading_zero_is_another_signature() -> None:
     signature = b"\1"
-    while signature[0]:  # PSS is salted: one in 256 begins with a zero
+    while signature[0]:  # PSS has a random salt: one signature in 256 begins with a zero
         signature = tokens.signature(tokens.key("PS256"), "PS256", MESSAGE)
     assert verifies(published("PS256"), "PS256", signature)
     assert not verifies(published("PS256"), "PS256", signature[1:])
 
 
-def test_a_modulus_need_not_be_whole_bytes_long() -> None:
+def test_a_modulus_may_have_any_number_of_bits() -> None:
     p, q = (rsa.generate_private_key(65537, bits).private_numbers().p for bits in (2050, 2048))
     d = pow(65537, -1, (p - 1) * (q - 1))
     public = rsa.RSAPublicNumbers(65537, p * q)
     key = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public).private_key()
-    assert key.key_size == 2049  # which OpenSSL makes none of
+    assert key.key_size == 2049  # OpenSSL makes no such key
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
     assert verifies(tokens.jwk(key), "PS256", key.sign(MESSAGE, pss, hashes.SHA256()))
 
 
-def test_a_key_tells_its_family() -> None:
+def test_a_key_names_its_kty() -> None:
     assert [usable(published(alg)).kty for alg in ("RS256", "ES256", "EdDSA")] == ["RSA", "EC", "OKP"]
     secret = secret_key(b"x" * 64, ["HS384"])
     assert (secret.kty, secret.public, usable(published("EdDSA")).public) == ("oct", False, True)
 
 
-def test_a_thumbprint_is_short_ascii_or_not_read() -> None:
+def test_only_short_ascii_thumbprints_are_read() -> None:
     odd = ("é", "a\ud800", "x" * 257, 5, ["x"])
     assert usable(rsa_jwk(x5t="ab-_", **{"x5t#S256": "x" * 256})).thumbprints == {"x5t": "ab-_", "x5t#S256": "x" * 256}
     assert [usable(rsa_jwk(**{"x5t": text, "x5t#S256": text})).thumbprints for text in odd] == [{}] * len(odd)

@@ -35,7 +35,7 @@ def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
 
 
 class Issuer:
-    """A Fetch that brings `answer`, or raises it."""
+    """A Fetch that returns `answer`, or raises it."""
 
     def __init__(self, answer: object) -> None:
         self.answer = answer
@@ -74,11 +74,11 @@ async def refusal(source: JwksSource, kid: str) -> Reason:
     return caught.value.reason
 
 
-# Keys that the issuer took out
+# Removed keys
 
 
 @in_its_time
-async def test_a_key_that_was_taken_out_is_trusted_no_longer(clock: HandClock) -> None:
+async def test_a_removed_key_is_no_longer_trusted(clock: HandClock) -> None:
     async with kept(clock, key_set("a", "b")) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(600)
@@ -86,7 +86,7 @@ async def test_a_key_that_was_taken_out_is_trusted_no_longer(clock: HandClock) -
 
 
 @in_its_time
-async def test_with_a_grace_it_is_trusted_so_long_and_not_a_moment_longer(clock: HandClock) -> None:
+async def test_a_removed_key_is_trusted_during_its_grace_period(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(600)
@@ -99,7 +99,7 @@ async def test_with_a_grace_it_is_trusted_so_long_and_not_a_moment_longer(clock:
 
 
 @in_its_time
-async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock) -> None:
+async def test_a_grace_period_ends_while_the_issuer_is_down(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=700.0) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(600)
@@ -111,7 +111,7 @@ async def test_the_grace_ends_in_time_while_the_issuer_is_down(clock: HandClock)
 
 
 async def after_a_rotation(clock: HandClock) -> JwksSource:
-    """A source before a reload: `b` replaced `a`, which has used 10 of the 60 s of its grace period."""
+    """A source before a reload: `b` has replaced `a`, and 10 s of the grace period of 60 s are over."""
     issuer = Issuer(key_set("a"))
     old = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
     await old.fetch_now()
@@ -123,7 +123,7 @@ async def after_a_rotation(clock: HandClock) -> JwksSource:
 
 @pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
 @in_its_time
-async def test_a_grace_period_continues_in_another_source_and_gets_no_longer(
+async def test_a_new_source_continues_a_grace_period_without_extending_it(
     clock: HandClock, grace_s: float, lasts_s: float
 ) -> None:
     old = await after_a_rotation(clock)
@@ -143,7 +143,7 @@ async def test_a_grace_period_continues_in_another_source_and_gets_no_longer(
 
 @pytest.mark.parametrize(("grace_s", "lasts_s"), [(0.0, 0), (30.0, 30), (60.0, 50), (900.0, 50)])
 @in_its_time
-async def test_a_grace_period_continues_in_another_source_that_has_fetched(
+async def test_a_new_source_that_has_fetched_continues_a_grace_period(
     clock: HandClock, grace_s: float, lasts_s: float
 ) -> None:
     old = await after_a_rotation(clock)
@@ -159,7 +159,7 @@ async def test_a_grace_period_continues_in_another_source_that_has_fetched(
 
 @pytest.mark.parametrize("grace_s", [0.0, 60.0])
 @in_its_time
-async def test_a_grace_period_begins_for_keys_that_only_the_old_source_has(clock: HandClock, grace_s: float) -> None:
+async def test_keys_that_only_the_old_source_has_begin_their_grace_period(clock: HandClock, grace_s: float) -> None:
     old = await after_a_rotation(clock)
     async with kept(clock, key_set("c"), removed_key_grace_s=grace_s) as (new, _):
         new.begin_with(old)
@@ -170,7 +170,7 @@ async def test_a_grace_period_begins_for_keys_that_only_the_old_source_has(clock
 
 @pytest.mark.parametrize("grace_s", [0.0, 60.0])
 @in_its_time
-async def test_a_key_that_has_come_back_in_another_source_needs_no_grace(clock: HandClock, grace_s: float) -> None:
+async def test_a_key_that_the_new_source_has_needs_no_grace_period(clock: HandClock, grace_s: float) -> None:
     old = await after_a_rotation(clock)
     async with kept(clock, key_set("a", "b"), removed_key_grace_s=grace_s) as (new, there):
         new.begin_with(old)
@@ -195,7 +195,7 @@ async def test_a_grace_period_of_the_new_source_continues_after_the_takeover(clo
 
 @in_its_time
 async def test_a_grace_period_continues_in_the_same_source(clock: HandClock) -> None:
-    """As after a reload that has not changed the issuer."""
+    """A reload that does not change the issuer keeps its source."""
     async with kept(clock, key_set("a"), removed_key_grace_s=60.0) as (source, issuer):
         issuer.answer = key_set("b")
         await source.fetch_now()
@@ -208,7 +208,7 @@ async def test_a_grace_period_continues_in_the_same_source(clock: HandClock) -> 
 
 @in_its_time
 async def test_keys_that_are_no_longer_trusted_get_no_grace_period(clock: HandClock) -> None:
-    """The issuer was away for longer than max_stale, and comes back with other keys, perhaps because these were stolen."""
+    """The issuer is down for longer than max_stale, and returns with other keys, perhaps because the old ones were stolen."""
     issuer = Issuer(key_set("a"))
     sources = [JwksSource("main", issuer, ALGORITHMS, clock, max_stale_s=10.0, removed_key_grace_s=60.0) for _ in "ab"]
     for source in sources:
@@ -226,7 +226,7 @@ async def test_keys_that_are_no_longer_trusted_get_no_grace_period(clock: HandCl
 
 
 @in_its_time
-async def test_the_grace_begins_when_the_key_is_first_missed(clock: HandClock) -> None:
+async def test_a_grace_period_begins_at_the_first_fetch_without_the_key(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=1500.0) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(600 + 1499)
@@ -237,7 +237,7 @@ async def test_the_grace_begins_when_the_key_is_first_missed(clock: HandClock) -
 
 
 @in_its_time
-async def test_a_key_that_comes_back_needs_no_grace(clock: HandClock) -> None:
+async def test_a_returned_key_has_a_new_grace_period_later(clock: HandClock) -> None:
     async with kept(clock, key_set("a"), removed_key_grace_s=900.0) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(601)
@@ -252,7 +252,7 @@ async def test_a_key_that_comes_back_needs_no_grace(clock: HandClock) -> None:
 
 
 @in_its_time
-async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock: HandClock) -> None:
+async def test_the_number_of_removed_keys_in_grace_is_limited(clock: HandClock) -> None:
     def many(generation: int) -> dict[str, Any]:
         return {"keys": [tokens.jwk(tokens.key("EdDSA"), kid=f"{generation}-{n}") for n in range(600)]}
 
@@ -268,7 +268,7 @@ async def test_a_set_that_changes_at_each_fetch_leaves_only_so_many_behind(clock
 
 @pytest.mark.parametrize(("max_stale_s", "warned"), [(86_400.0, False), (86_401.0, True)])
 @in_its_time
-async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning(
+async def test_a_max_stale_over_a_day_is_logged_as_a_warning(
     max_stale_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     do = "Set max_stale below 24h: a withdrawn key stays trusted for as long."
@@ -278,7 +278,7 @@ async def test_old_keys_that_are_trusted_for_more_than_a_day_are_worth_a_warning
 
 
 @in_its_time
-async def test_the_rest_of_a_grace_period_is_known(clock: HandClock) -> None:
+async def test_the_remaining_grace_period_of_a_key_is_reported(clock: HandClock) -> None:
     issuer = Issuer(key_set("a"))
     source = JwksSource("main", issuer, ALGORITHMS, clock, removed_key_grace_s=60.0)
     await source.fetch_now()
@@ -312,7 +312,7 @@ async def test_a_differing_clock_is_logged_once_an_hour(clock: HandClock, caplog
 
 
 @in_its_time
-async def test_an_hour_after_the_last_warning_is_time_for_the_next(
+async def test_the_warning_about_a_clock_repeats_after_an_hour(
     clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     issuer = Issuer(key_set("a"))
@@ -326,7 +326,7 @@ async def test_an_hour_after_the_last_warning_is_time_for_the_next(
 
 @pytest.mark.parametrize(("offset_s", "warned"), [(30.0, False), (30.4, True)])
 @in_its_time
-async def test_without_settings_half_a_minute_is_no_finding(
+async def test_a_clock_difference_up_to_30_s_is_not_logged_by_default(
     offset_s: float, warned: bool, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     issuer = Issuer(key_set("a"))
@@ -336,7 +336,9 @@ async def test_without_settings_half_a_minute_is_no_finding(
 
 
 @in_its_time
-async def test_without_any_skew_a_second_is_no_finding(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_clock_difference_of_one_second_is_not_logged_with_clock_skew_0(
+    clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
     """The Date header counts whole seconds."""
     async with kept(clock, key_set("a"), clock_skew_s=0.0) as (_, issuer):
         issuer.clock_offset_s = -1.0
@@ -374,7 +376,7 @@ async def test_a_restart_during_an_outage_begins_with_the_last_good_keys(clock: 
 
 
 @in_its_time
-async def test_restarts_do_not_make_old_keys_younger(clock: HandClock, tmp_path: Path) -> None:
+async def test_restarts_do_not_extend_the_life_of_saved_keys(clock: HandClock, tmp_path: Path) -> None:
     async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)):
         pass
     for _ in range(3):
@@ -387,7 +389,7 @@ async def test_restarts_do_not_make_old_keys_younger(clock: HandClock, tmp_path:
 
 
 @in_its_time
-async def test_what_the_issuer_publishes_replaces_the_snapshot(clock: HandClock, tmp_path: Path) -> None:
+async def test_newly_published_keys_replace_the_snapshot(clock: HandClock, tmp_path: Path) -> None:
     async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)):
         pass
     async with kept(clock, key_set("b"), snapshot=snapshot(tmp_path)) as (source, _):
@@ -407,7 +409,7 @@ async def test_a_failed_or_empty_answer_saves_nothing(clock: HandClock, tmp_path
 
 
 @in_its_time
-async def test_keys_that_the_issuer_took_out_are_not_saved(clock: HandClock, tmp_path: Path) -> None:
+async def test_removed_keys_are_not_saved(clock: HandClock, tmp_path: Path) -> None:
     async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path), removed_key_grace_s=1e6) as (source, issuer):
         issuer.answer = key_set("b")
         await asyncio.sleep(600)
@@ -443,8 +445,8 @@ async def test_a_snapshot_is_used_within_max_stale_of_its_fetch(
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-def test_a_saved_key_is_the_key_that_it_was(alg: str, tmp_path: Path) -> None:
-    """Also one that may be used with one algorithm alone, has no kid, or came with its private half."""
+def test_a_restored_key_equals_the_saved_one(alg: str, tmp_path: Path) -> None:
+    """So does a key for one algorithm alone, without kid, or published with its private half."""
     published = {
         "keys": [
             tokens.public_jwk(alg),
@@ -463,7 +465,7 @@ def test_a_saved_key_is_the_key_that_it_was(alg: str, tmp_path: Path) -> None:
     assert members <= {"kty", "kid", "alg", "n", "e", "crv", "x", "y"}
 
 
-def test_what_the_configuration_no_longer_allows_is_not_restored(tmp_path: Path) -> None:
+def test_keys_of_disallowed_algorithms_are_not_restored(tmp_path: Path) -> None:
     snapshot(tmp_path).write([tokens.public_jwk("RS256")], 5.0)
     saved = snapshot(tmp_path).read()
     assert saved is not None
@@ -471,7 +473,7 @@ def test_what_the_configuration_no_longer_allows_is_not_restored(tmp_path: Path)
         Jwks.of(saved.key_set, ["EdDSA"])
 
 
-def test_a_snapshot_is_for_its_user_alone_and_whole(tmp_path: Path) -> None:
+def test_a_snapshot_is_written_whole_with_mode_600(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         for names in ("a", "ab"):
@@ -482,7 +484,7 @@ def test_a_snapshot_is_for_its_user_alone_and_whole(tmp_path: Path) -> None:
         os.umask(umask)
 
 
-def test_without_a_file_there_is_no_snapshot(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_snapshot(tmp_path: Path) -> None:
     assert snapshot(tmp_path).read() is None
     assert snapshot(tmp_path / "nowhere").read() is None
 
@@ -520,7 +522,7 @@ def unusable(directory: Path) -> str:
         ),
     ],
 )
-def test_a_corrupt_or_foreign_snapshot_says_why(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_corrupt_or_foreign_snapshot_is_reported_with_its_fault(tmp_path: Path, content: bytes, why: str) -> None:
     file = tmp_path / "main.json"
     file.touch(0o600)
     file.write_bytes(content)
@@ -528,20 +530,20 @@ def test_a_corrupt_or_foreign_snapshot_says_why(tmp_path: Path, content: bytes, 
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_is_no_snapshot(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_may_write_is_refused_as_snapshot(tmp_path: Path, mode: int) -> None:
     snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], 5.0)
     (tmp_path / "main.json").chmod(mode)
     assert unusable(tmp_path) == "not a file that only this user may write"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_file_of_another_user_is_no_snapshot(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_refused_as_snapshot(tmp_path: Path) -> None:
     snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], 5.0)
     os.chown(tmp_path / "main.json", 12345, 12345)
     assert unusable(tmp_path) == "not a file that only this user may write"
 
 
-def test_what_is_no_plain_file_is_no_snapshot(tmp_path: Path) -> None:
+def test_only_a_plain_file_is_accepted_as_snapshot(tmp_path: Path) -> None:
     snapshot(tmp_path / "..").write([tokens.public_jwk("EdDSA")], 5.0)
     (tmp_path / "main.json").symlink_to(tmp_path / ".." / "main.json")
     assert unusable(tmp_path) == "Too many levels of symbolic links"
@@ -568,7 +570,7 @@ async def test_an_untrusted_snapshot_is_logged_and_ignored(
 
 
 @in_its_time
-async def test_a_directory_that_cannot_be_written_costs_nothing_but_the_snapshot(
+async def test_a_snapshot_that_cannot_be_written_leaves_the_keys_in_use(
     clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -581,7 +583,7 @@ async def test_a_directory_that_cannot_be_written_costs_nothing_but_the_snapshot
     assert f"issuer=main event=snapshot_not_written why='No such file or directory' do={do!r}" in caplog.messages
 
 
-def test_what_was_saved_stays_when_the_next_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     """The rename fails: a directory is in the way."""
     (tmp_path / "main.json").mkdir()
     with pytest.raises(OSError, match="directory"):

@@ -87,7 +87,7 @@ async def test_headers_of_the_configuration_go_with_each_request(issuer: Scripte
         assert {name: sent.get(name) for name in headers} == headers
 
 
-async def test_the_bearer_token_is_read_again_for_each_fetch(issuer: ScriptedIssuer, tmp_path: Path) -> None:
+async def test_the_bearer_token_file_is_read_for_each_fetch(issuer: ScriptedIssuer, tmp_path: Path) -> None:
     async with sidecar_of(tmp_path, issuer.issuer, jwks_uri=issuer.jwks_uri, jwks_bearer_token_file="token") as sidecar:
         for token in ("first", "second"):
             (tmp_path / "token").write_text(f"{token}\n")
@@ -96,7 +96,7 @@ async def test_the_bearer_token_is_read_again_for_each_fetch(issuer: ScriptedIss
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "two words", "a\nb", "é"])
-async def test_without_a_token_to_send_nothing_is_sent(
+async def test_an_invalid_bearer_token_file_stops_the_fetch(
     content: str | None, issuer: ScriptedIssuer, tmp_path: Path
 ) -> None:
     if content is not None:
@@ -114,8 +114,8 @@ async def test_credentials_follow_a_redirect_within_the_server(issuer: ScriptedI
     assert [sent.get("x-api-key") for sent in issuer.requests] == ["abc", "abc"]
 
 
-async def test_credentials_go_to_no_server_but_the_configured_one(issuer: ScriptedIssuer, tmp_path: Path) -> None:
-    """A discovery document may send us elsewhere for the keys; it cannot send our credentials there."""
+async def test_credentials_go_only_to_the_configured_server(issuer: ScriptedIssuer, tmp_path: Path) -> None:
+    """A discovery document may name another server for the keys. The credentials do not go there."""
     (tmp_path / "token").write_text("secret")
     async with ScriptedIssuer(algs=["EdDSA"]) as other:
         issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": other.jwks_uri})
@@ -131,7 +131,7 @@ async def test_credentials_go_to_no_server_but_the_configured_one(issuer: Script
 
 
 def server(*names: str, ca: trustme.CA | None = None, clients: trustme.CA | None = None) -> ScriptedIssuer:
-    """An issuer whose certificate is for these names, and that may ask for one."""
+    """An issuer whose certificate is for these names. It may request a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (ca or authority()).issue_cert(*names).configure_cert(context)
     if clients is not None:
@@ -148,7 +148,7 @@ def ca_file(tmp_path: Path) -> str:
     return "ca.pem"
 
 
-async def test_an_authority_of_the_configuration_replaces_those_of_the_system(tmp_path: Path, ca_file: str) -> None:
+async def test_a_configured_authority_replaces_those_of_the_system(tmp_path: Path, ca_file: str) -> None:
     async with server("127.0.0.1") as issuer, server("127.0.0.1", ca=trustme.CA()) as stranger:
         assert (await keys_of(tmp_path, issuer.issuer, jwks_tls={"ca_file": ca_file})).document == KEYS
         untrusted = "its certificate is not trusted"
@@ -157,7 +157,7 @@ async def test_an_authority_of_the_configuration_replaces_those_of_the_system(tm
         assert stranger.requests == []
 
 
-async def test_an_authority_is_read_again_for_each_fetch(tmp_path: Path, ca_file: str) -> None:
+async def test_the_file_of_an_authority_is_read_for_each_fetch(tmp_path: Path, ca_file: str) -> None:
     renewed = trustme.CA()
     async with (
         server("127.0.0.1", ca=renewed) as issuer,
@@ -170,7 +170,7 @@ async def test_an_authority_is_read_again_for_each_fetch(tmp_path: Path, ca_file
         assert (await fetch()).document == KEYS
 
 
-async def test_the_name_in_the_certificate_may_be_another_than_that_in_the_url(tmp_path: Path, ca_file: str) -> None:
+async def test_server_name_replaces_the_host_name_in_the_check_of_a_certificate(tmp_path: Path, ca_file: str) -> None:
     async with server("idp.internal") as issuer:
         named = {"ca_file": ca_file, "server_name": "idp.internal"}
         assert (await keys_of(tmp_path, issuer.issuer, jwks_tls=named)).document == KEYS
@@ -179,7 +179,7 @@ async def test_the_name_in_the_certificate_may_be_another_than_that_in_the_url(t
         assert len(issuer.requests) == 2
 
 
-async def test_the_other_name_is_that_of_the_configured_server_alone(tmp_path: Path, ca_file: str) -> None:
+async def test_server_name_applies_only_to_the_configured_server(tmp_path: Path, ca_file: str) -> None:
     async with server("idp.internal") as issuer, server("127.0.0.1") as other:
         issuer.on_discovery = Answer.json({"issuer": issuer.issuer, "jwks_uri": other.jwks_uri})
         named = {"ca_file": ca_file, "server_name": "idp.internal"}
@@ -191,7 +191,7 @@ async def test_the_other_name_is_that_of_the_configured_server_alone(tmp_path: P
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_a_certificate_is_shown_to_a_server_that_asks(tmp_path: Path, ca_file: str, together: bool) -> None:
+async def test_a_client_certificate_is_sent_on_request(tmp_path: Path, ca_file: str, together: bool) -> None:
     clients = trustme.CA()
     shown = clients.issue_cert("sidecar.test")
     if together:
@@ -214,7 +214,7 @@ async def test_insecure_skip_verify_accepts_any_certificate(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [None, b"", b"junk"])
-async def test_an_authority_that_cannot_be_read_fails_the_fetch(content: bytes | None, tmp_path: Path) -> None:
+async def test_an_unreadable_authority_fails_the_fetch(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "ca.pem").write_bytes(content)
     async with server("127.0.0.1") as issuer:
@@ -223,7 +223,7 @@ async def test_an_authority_that_cannot_be_read_fails_the_fetch(content: bytes |
         assert issuer.connections == 0
 
 
-# The proxy on the way out
+# The egress proxy
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +244,7 @@ async def test_plain_http_goes_through_the_proxy(
         assert issuer.requests[0].get("host") == "idp.test"
 
 
-async def test_https_goes_through_a_tunnel_that_the_proxy_cannot_look_into(
+async def test_https_goes_through_a_tunnel_of_the_proxy(
     tmp_path: Path, ca_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with server("idp.test") as issuer:
@@ -266,7 +266,7 @@ async def test_https_goes_through_a_tunnel_that_the_proxy_cannot_look_into(
             assert (await failure(tmp_path, "https://idp.test")).endswith("its certificate is not trusted")
 
 
-async def test_credentials_of_the_proxy_are_for_the_proxy(
+async def test_credentials_of_the_proxy_go_to_the_proxy(
     issuer: ScriptedIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ForwardProxy({"idp.test": issuer.address}) as proxy:
@@ -304,14 +304,14 @@ async def test_a_proxy_that_is_down_is_reported_and_not_bypassed(
         ),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_reported_by_its_variable(
+async def test_an_invalid_proxy_is_reported_with_its_variable(
     value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     assert await failure(tmp_path, "x", jwks_uri="https://idp.test/keys") == said
 
 
-def test_a_proxy_without_a_scheme_is_one_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_without_a_scheme_uses_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
     assert egress_proxy("https://idp.test/keys") == "http://proxy.test:3128"
 
@@ -331,7 +331,7 @@ def test_a_proxy_without_a_scheme_is_one_of_http(monkeypatch: pytest.MonkeyPatch
         ("http://[::1]/", "", False),
     ],
 )
-def test_who_is_asked_through_the_proxy(
+def test_no_proxy_and_loopback_bypass_the_proxy(
     url: str, no_proxy: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
@@ -339,7 +339,7 @@ def test_who_is_asked_through_the_proxy(
     assert egress_proxy(url) == ("http://proxy.test:3128" if proxied else None)
 
 
-# Its clock
+# The server's clock
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_who_is_asked_through_the_proxy(
         ("x" * 5000, "9" * 5000, None),
     ],
 )
-def test_the_date_of_an_answer_tells_the_clock_of_its_server(date: str, age: str, offset_s: float | None) -> None:
+def test_the_offset_of_a_servers_clock_follows_from_date_and_age(date: str, age: str, offset_s: float | None) -> None:
     assert clock_offset_s(date, age, EPOCH) == offset_s
 
 
@@ -372,7 +372,7 @@ def test_the_date_of_an_answer_tells_the_clock_of_its_server(date: str, age: str
         ({"Age": "40"}, None),
     ],
 )
-async def test_date_and_age_are_those_of_the_key_sets_answer(
+async def test_date_and_age_are_read_from_the_answer_with_the_key_set(
     tmp_path: Path, headers: dict[str, str], offset_s: float | None
 ) -> None:
     answer = response(200, json.dumps(KEYS).encode(), headers=list(headers.items()))

@@ -1,4 +1,4 @@
-"""One key set: read key by key, searched by the letter."""
+"""One key set: each key is read alone, and a kid matches exactly."""
 
 import asyncio
 import ssl
@@ -31,13 +31,13 @@ ALICE, BOB = tokens.public_jwk("EdDSA", "a"), tokens.public_jwk("EdDSA", "b")
         pytest.param(tokens.public_jwk(), id="a bare key"),
     ],
 )
-def test_what_is_not_a_key_set_has_no_keys(document: object) -> None:
+def test_a_document_without_a_list_of_keys_is_refused(document: object) -> None:
     with pytest.raises(FetchFailed) as caught:
         Jwks.of(document, ALGORITHMS)
     assert str(caught.value) == "the document is not a JWK Set: it has no list `keys`"
 
 
-def test_a_set_without_a_usable_key_is_no_set() -> None:
+def test_a_key_set_without_a_usable_key_is_refused() -> None:
     with pytest.raises(FetchFailed) as caught:
         Jwks.of({"keys": []}, ALGORITHMS)
     assert str(caught.value) == "the key set has no usable key (it is empty)"
@@ -52,7 +52,7 @@ def of_one_key(count: int) -> list[Any]:
     return [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(count)]
 
 
-def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_named() -> None:
+def test_keys_beyond_the_limit_are_skipped_and_named() -> None:
     assert Jwks.of({"keys": of_one_key(MAX_KEYS)}, ALGORITHMS).skipped == ()
     jwks = Jwks.of({"keys": [*of_one_key(MAX_KEYS + 22), 5, {"kid": "a\n" * 50}]}, ALGORITHMS)
     assert [key.kid for key in jwks.keys] == [f"{n}" for n in range(MAX_KEYS)]
@@ -60,7 +60,7 @@ def test_so_many_keys_of_a_set_are_used_and_those_behind_them_are_counted_and_na
     assert jwks.skipped == (f"24 keys after the first 1000, which is the limit ({names})",)
 
 
-def test_quoted_values_of_a_document_fit_into_a_log_line() -> None:
+def test_quoted_values_of_a_document_are_printable_and_cut() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -77,7 +77,7 @@ def test_the_number_of_listed_reasons_is_limited() -> None:
     assert len(str(caught.value)) < 1000
 
 
-async def test_a_large_set_is_read_in_turns() -> None:
+async def test_a_large_key_set_is_read_in_several_steps() -> None:
     document = {"keys": [5, *of_one_key(MAX_KEYS)]}
     turns = 0
 
@@ -130,7 +130,7 @@ def of_version_8() -> str:
         pytest.param(tokens.jwk(b"secret", kid="rsa-a"), id="oct key in the JWKS"),
     ],
 )
-def test_one_odd_key_never_costs_the_good_ones(odd: object) -> None:
+def test_an_invalid_key_does_not_affect_the_good_ones(odd: object) -> None:
     good = tokens.public_jwk("RS256")
     for members in ([odd, good], [good, odd]):
         found = Jwks.of({"keys": members}, ALGORITHMS).find("rsa-a", "RS256")
@@ -150,7 +150,7 @@ def test_skipped_keys_are_reported() -> None:
         pytest.param("-----BEGIN PUBLIC KEY-----\ud800", id="half of a surrogate pair"),
     ],
 )
-def test_one_odd_certificate_does_not_spoil_the_others(odd: str) -> None:
+def test_an_invalid_certificate_does_not_affect_the_good_ones(odd: str) -> None:
     jwks = Jwks.of({"odd": odd, "good": tokens.public_pem("ES256").decode()}, ["ES256"])
     assert [key.kid for key in jwks.keys] == ["good"]
     assert jwks.skipped == ("key 0: it holds no PEM public key or certificate; write one with openssl pkey -pubout",)
@@ -186,20 +186,20 @@ def test_skipped_keys_are_reported_with_kid_and_algorithm() -> None:
         pytest.param("", id="kid injection: empty"),
     ],
 )
-def test_a_kid_matches_to_the_letter_alone(kid: str) -> None:
+def test_a_kid_matches_only_exactly(kid: str) -> None:
     jwks = Jwks.of({"keys": [ALICE]}, ALGORITHMS)
     assert len(jwks.find("ed25519-a", "EdDSA")) == 1
     assert jwks.find(kid, "EdDSA") == []
 
 
-def test_a_key_is_found_for_its_own_algorithms_alone() -> None:
+def test_a_key_is_found_only_for_its_own_algorithms() -> None:
     jwks = Jwks.of({"keys": [tokens.public_jwk("ES256"), tokens.public_jwk("EdDSA")]}, ALGORITHMS)
     assert jwks.find("p-256-a", "RS256") == []
     assert jwks.find("p-256-a", "ES384") == []
     assert jwks.find("ed25519-a", "ES256") == []
 
 
-def test_without_a_kid_every_fitting_key_is_tried_and_too_many_are_not() -> None:
+def test_a_token_without_kid_fits_a_limited_number_of_keys() -> None:
     members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}") for n in range(MAX_KEYS_TRIED + 1)]
     few = Jwks.of({"keys": [tokens.public_jwk("ES256"), *members[:-1]]}, ALGORITHMS)
     assert [key.kid for key, _ in few.find(None, "EdDSA")] == [f"{n}" for n in range(MAX_KEYS_TRIED)]
@@ -211,24 +211,27 @@ def test_without_a_kid_every_fitting_key_is_tried_and_too_many_are_not() -> None
 
 
 @pytest.mark.parametrize("name", ["x5t", "x5t#S256"])
-def test_a_thumbprint_names_a_key_where_no_kid_does(name: str) -> None:
+def test_a_thumbprint_selects_a_key_without_kid(name: str) -> None:
     members = [tokens.jwk(tokens.key("EdDSA"), kid=f"{n}", **{name: f"of {n}"}) for n in range(MAX_KEYS_TRIED + 1)]
     jwks = Jwks.of({"keys": [*members, tokens.public_jwk("ES256", **{name: "of 3"})]}, ALGORITHMS)
-    for here in (jwks, Jwks.of({"keys": [key.jwk() for key in jwks.keys]}, ALGORITHMS)):  # and in a snapshot
+    for here in (
+        jwks,
+        Jwks.of({"keys": [key.jwk() for key in jwks.keys]}, ALGORITHMS),
+    ):  # the second one as from a snapshot
         assert [key.kid for key, _ in here.find(None, "EdDSA", "of 3")] == ["3"]
         assert [key.kid for key, _ in here.find("5", "EdDSA", "of 3")] == ["5"]
         with pytest.raises(TooManyKeys):
             here.find(None, "EdDSA", "of another")
 
 
-def test_a_set_with_other_thumbprints_is_another_set() -> None:
+def test_key_sets_with_different_thumbprints_are_different() -> None:
     one, other, same = (Jwks.of({"keys": [{**ALICE, "x5t": x5t}]}, ALGORITHMS) for x5t in ("a", "b", "a"))
     assert one.same_as(same)
     assert not one.same_as(other)
     assert not one.same_as(Jwks.of({"keys": [{**BOB, "x5t": "a"}]}, ALGORITHMS))
 
 
-def test_a_key_without_a_kid_is_for_every_kid_that_no_other_has() -> None:
+def test_a_key_without_kid_fits_every_kid_of_no_other_key() -> None:
     members = [tokens.jwk(tokens.key("EdDSA", name)) for name in ("a", "b")]
     jwks = Jwks.of({"keys": [*members, tokens.public_jwk("EdDSA", "c")]}, ALGORITHMS)
     assert [key for key, _ in jwks.find("whatever", "EdDSA")] == list(jwks.keys[:2])
@@ -238,14 +241,14 @@ def test_a_key_without_a_kid_is_for_every_kid_that_no_other_has() -> None:
         Jwks.of({"keys": members * MAX_KEYS_TRIED}, ALGORITHMS).find("whatever", "EdDSA")
 
 
-def test_a_duplicate_kid_means_both_in_their_order() -> None:
+def test_a_duplicate_kid_finds_both_keys_in_order() -> None:
     members = [tokens.jwk(tokens.key("EdDSA", name), kid="x") for name in ("a", "b")]
     jwks = Jwks.of({"keys": [*members, tokens.jwk(tokens.key("ES256"), kid="x")]}, ALGORITHMS)
     assert [key for key, _ in jwks.find("x", "EdDSA")] == list(jwks.keys[:2])
     assert [key for key, _ in jwks.find("x", "ES256")] == list(jwks.keys[2:])
 
 
-def test_a_set_knows_its_keys() -> None:
+def test_a_key_set_contains_its_keys() -> None:
     here, there = Jwks.of({"keys": [ALICE]}, ALGORITHMS), Jwks.of({"keys": [BOB]}, ALGORITHMS)
     assert here.keys[0] in here
     assert here.keys[0] in Jwks.of({"keys": [BOB, ALICE]}, ALGORITHMS)
@@ -254,7 +257,7 @@ def test_a_set_knows_its_keys() -> None:
     assert repr(here) == "<Jwks of 1 keys>"
 
 
-def test_keys_in_another_form_than_a_document_are_taken_as_they_are_and_may_be_for_any_kid() -> None:
+def test_a_prepared_key_set_is_used_unchanged_and_may_fit_any_kid() -> None:
     secret = secret_key(b"x" * 32, ["HS256"])
     unnamed = Jwks([secret], any_kid=True)
     assert Jwks.of(unnamed, ALGORITHMS) is unnamed

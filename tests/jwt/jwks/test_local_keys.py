@@ -24,7 +24,7 @@ from tests.peers.clock import HandClock, in_its_time
 from tests.peers.tokens import ABSENT, AUDIENCE
 from tests.peers.waiting import cached, verified
 
-FILE_POLL_S = 5.0  # as docs/reference/issuers.md says
+FILE_POLL_S = 5.0  # the value of docs/reference/issuers.md
 SECRET = b"0123456789abcdef0123456789abcdef"
 OTHER = b"fedcba9876543210fedcba9876543210"
 ISS = "https://hmac.test/"
@@ -39,7 +39,7 @@ def clock() -> HandClock:
 async def running(
     clock: HandClock, directory: Path, settings: dict[str, Any] | None = None, /, **issuers: dict[str, Any]
 ) -> AsyncIterator[Sidecar]:
-    """The objects of a configuration whose keys are all here, kept fresh as in a running sidecar; without listeners."""
+    """The objects of a configuration with local keys, kept fresh as in a running sidecar; without listeners."""
     config = {
         "upstream": "http://127.0.0.1:1",
         "access_log": "off",
@@ -59,7 +59,7 @@ async def running(
 
 
 async def verdict(sidecar: Sidecar, token: str) -> str:
-    """`accepted`, or the code of the refusal. The remembered answer, if there is one, says the same."""
+    """`accepted`, or the code of the refusal. A remembered token gets the same verdict."""
     verifier = sidecar.assembly.handler.verifier
     try:
         cached(verifier, token.encode()) or await verified(verifier, token.encode())
@@ -80,9 +80,7 @@ def signed(secret: bytes, clock: HandClock, alg: str = "HS256", *, header: Any =
 @pytest.mark.parametrize("alg", SECRET_ALGORITHMS)
 @pytest.mark.parametrize("kid", [ABSENT, "a", "anything else"])
 @in_its_time
-async def test_the_secret_verifies_whatever_kid_a_token_names(
-    alg: str, kid: Any, clock: HandClock, tmp_path: Path
-) -> None:
+async def test_a_secret_verifies_tokens_with_every_kid(alg: str, kid: Any, clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
     for keys in ({"secret_file": "secret"}, {"secret_env": "SECRET"}):
         async with running(clock, tmp_path, a={"issuer": ISS, **keys}) as sidecar:
@@ -103,7 +101,7 @@ async def test_only_the_listed_hmac_algorithms_are_accepted(clock: HandClock, tm
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
 @in_its_time
-async def test_an_issuer_with_a_secret_takes_no_public_key_signature(
+async def test_an_issuer_with_a_secret_refuses_public_key_signatures(
     alg: str, clock: HandClock, tmp_path: Path
 ) -> None:
     async with running(clock, tmp_path, a={"issuer": ISS, "secret_env": "SECRET"}) as sidecar:
@@ -115,7 +113,7 @@ async def test_an_issuer_with_a_secret_takes_no_public_key_signature(
 
 
 def public_forms() -> list[Any]:
-    """The public key of `key("RS256")` in every form that somebody could take for a secret."""
+    """The public key of `key("RS256")` in every form that could serve as a secret."""
     key = tokens.rsa_key(2048, "a").public_key()
     jwk = tokens.public_jwk("RS256")
     n = key.public_numbers().n
@@ -139,7 +137,9 @@ def public_forms() -> list[Any]:
 @pytest.mark.parametrize("alg", ["HS256", "HS512"])
 @pytest.mark.parametrize("secret", public_forms())
 @in_its_time
-async def test_a_public_key_is_no_secret(secret: bytes, alg: str, clock: HandClock, tmp_path: Path) -> None:
+async def test_a_public_key_is_never_used_as_a_secret(
+    secret: bytes, alg: str, clock: HandClock, tmp_path: Path
+) -> None:
     """RFC 8725 section 3.1, CVE-2016-10555, CVE-2022-29217, CVE-2024-33663."""
     (tmp_path / "key.pem").write_bytes(tokens.public_pem("RS256"))
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [tokens.public_jwk("RS256")]}))
@@ -160,7 +160,7 @@ async def test_a_public_key_is_no_secret(secret: bytes, alg: str, clock: HandClo
 
 
 @in_its_time
-async def test_the_secret_of_one_issuer_makes_no_tokens_of_another(clock: HandClock, tmp_path: Path) -> None:
+async def test_the_secret_of_one_issuer_verifies_no_token_of_another(clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(OTHER)
     keys = {"keys": [tokens.public_jwk("RS256")]}
     async with running(
@@ -179,7 +179,7 @@ async def test_the_secret_of_one_issuer_makes_no_tokens_of_another(clock: HandCl
 
 
 @in_its_time
-async def test_a_secret_is_never_saved(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_secret_is_never_saved_in_a_snapshot(clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     (tmp_path / "snapshots").mkdir()
     settings = {"jwks_snapshot_dir": "snapshots"}
@@ -193,7 +193,7 @@ async def test_a_secret_is_never_saved(clock: HandClock, tmp_path: Path) -> None
 
 
 @in_its_time
-async def test_a_changed_secret_ends_the_old_one_and_what_it_verified(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_changed_secret_invalidates_tokens_of_the_old_one(clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     async with running(clock, tmp_path, a={"issuer": ISS, "secret_file": "secret"}) as sidecar:
         old, new = signed(SECRET, clock), signed(OTHER, clock)
@@ -204,7 +204,7 @@ async def test_a_changed_secret_ends_the_old_one_and_what_it_verified(clock: Han
 
 
 @in_its_time
-async def test_with_a_grace_both_secrets_verify_for_a_while(clock: HandClock, tmp_path: Path) -> None:
+async def test_both_secrets_verify_during_the_grace_period(clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     keys = {"secret_file": "secret", "removed_key_grace": "60s"}
     async with running(clock, tmp_path, a={"issuer": ISS, **keys}) as sidecar:
@@ -218,7 +218,7 @@ async def test_with_a_grace_both_secrets_verify_for_a_while(clock: HandClock, tm
 
 @pytest.mark.parametrize("content", [None, b"", SECRET[1:], tokens.public_pem()], ids=["gone", "empty", "short", "PEM"])
 @in_its_time
-async def test_a_bad_secret_file_keeps_the_last_good_secret_for_a_while(
+async def test_a_bad_secret_file_keeps_the_last_secret_for_max_stale(
     content: bytes | None, clock: HandClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -234,14 +234,14 @@ async def test_a_bad_secret_file_keeps_the_last_good_secret_for_a_while(
         await asyncio.sleep(120)
         assert await verdict(sidecar, signed(SECRET, clock)) == "jwks_unavailable"
         file.write_bytes(SECRET)
-        await asyncio.sleep(FILE_POLL_S + 0.1)  # a file is looked at as often after a failure
+        await asyncio.sleep(FILE_POLL_S + 0.1)  # after a failure the file is read as often
         assert await verdict(sidecar, signed(SECRET, clock)) == "accepted"
     assert SECRET[1:].decode() not in caplog.text
     assert "event=keys_not_fetched" in caplog.text
 
 
 @in_its_time
-async def test_a_secret_that_is_mounted_later_is_found(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_secret_that_is_mounted_later_is_read(clock: HandClock, tmp_path: Path) -> None:
     async with running(clock, tmp_path, a={"issuer": ISS, "secret_file": "secret"}) as sidecar:
         assert await verdict(sidecar, signed(SECRET, clock)) == "jwks_unavailable"
         assert not sidecar.assembly.sources["a"].usable
@@ -250,13 +250,13 @@ async def test_a_secret_that_is_mounted_later_is_found(clock: HandClock, tmp_pat
         assert await verdict(sidecar, signed(SECRET, clock)) == "accepted"
 
 
-def test_no_json_can_be_a_secret() -> None:
+def test_no_member_of_a_key_set_is_used_as_a_secret() -> None:
     for document in (SECRET.decode(), {"keys": SECRET.decode()}, {"keys": [tokens.jwk(SECRET)]}, [SECRET.decode()]):
         with pytest.raises(FetchFailed):
             Jwks.of(json.loads(json.dumps(document)), [*ALGORITHMS, *SECRET_ALGORITHMS])
 
 
-def test_a_secret_does_not_appear_in_the_text_of_an_issuer() -> None:
+def test_a_secret_does_not_appear_in_the_text_of_its_key() -> None:
     key = secret_key(SECRET, ["HS256"])
     shown = repr(key) + repr(Jwks([key])) + repr(vars(Jwks([key])))
     assert SECRET.decode() not in shown
@@ -264,7 +264,7 @@ def test_a_secret_does_not_appear_in_the_text_of_an_issuer() -> None:
     assert key == secret_key(SECRET, ["HS256"])
 
 
-def test_a_secret_fits_no_other_algorithm() -> None:
+def test_a_secret_is_refused_for_other_algorithms_and_as_pem() -> None:
     with pytest.raises(UnusableKey, match="fits none"):
         secret_key(SECRET, ALGORITHMS)
     with pytest.raises(UnusableKey):
@@ -300,7 +300,7 @@ async def test_a_public_key_in_pem_verifies(
 
 
 @in_its_time
-async def test_a_swapped_public_key_replaces_the_old_one(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_changed_public_key_file_replaces_the_old_key(clock: HandClock, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(tokens.public_pem("EdDSA", "a"))
     async with running(clock, tmp_path, a={"issuer": ISS, "public_key_file": "key.pem"}) as sidecar:
         old, new = (tokens.token("EdDSA", name=name, now=clock.wall(), iss=ISS) for name in "ab")
@@ -349,7 +349,9 @@ PRIVATE = "it holds a private key; keep it with the signer and use the public ha
         ),
     ],
 )
-async def test_what_is_no_good_public_key_in_pem_says_why(tmp_path: Path, content: bytes, why: str) -> None:
+async def test_an_invalid_public_key_in_pem_is_reported_with_its_fault(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(content)
     with pytest.raises(FetchFailed) as caught:
@@ -357,7 +359,7 @@ async def test_what_is_no_good_public_key_in_pem_says_why(tmp_path: Path, conten
     assert str(caught.value) == f"{file}: {why}"
 
 
-def test_a_key_in_pem_is_the_key_of_the_jwk() -> None:
+def test_a_key_in_pem_equals_the_same_key_as_a_jwk() -> None:
     for alg in ("RS256", "ES256", "ES384", "ES512", "EdDSA"):
         key = public_key(tokens.public_pem(alg), "a", ALGORITHMS)
         assert key == Jwks.of({"keys": [tokens.jwk(tokens.key(alg), kid="a")]}, ALGORITHMS).keys[0]
@@ -378,12 +380,12 @@ async def test_a_key_set_in_the_configuration_verifies(clock: HandClock, tmp_pat
     async with running(clock, tmp_path, a={"issuer": ISS, **keys}) as sidecar:
         for alg, expected in (("EdDSA", "accepted"), ("RS256", "accepted"), ("ES256", "key_unknown")):
             assert await verdict(sidecar, tokens.token(alg, now=clock.wall(), iss=ISS)) == expected
-        await asyncio.sleep(86_400)  # nothing is ever stale
+        await asyncio.sleep(86_400)  # inline keys never become stale
         assert await verdict(sidecar, tokens.token("EdDSA", now=clock.wall(), iss=ISS)) == "accepted"
 
 
 @in_its_time
-async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path: Path) -> None:
+async def test_an_alias_is_accepted_as_the_issuer(clock: HandClock, tmp_path: Path) -> None:
     keys = {"jwks_inline": {"keys": [tokens.public_jwk("EdDSA")]}, "issuer_aliases": ["https://old.test", "service"]}
     other = {"jwks_inline": {"keys": [tokens.public_jwk("EdDSA", "b")]}}
     async with running(clock, tmp_path, a={"issuer": ISS, **keys}, b={"issuer": "https://b.test", **other}) as sidecar:
@@ -418,7 +420,7 @@ async def test_an_alias_is_the_issuer_by_another_name(clock: HandClock, tmp_path
         ({"allow_http": True}, {}, False),
     ],
 )
-def test_keys_are_carried_over_from_the_same_issuer_and_place_only(
+def test_keys_are_only_taken_over_from_the_same_issuer_and_source(
     before: dict[str, Any], after: dict[str, Any], same: bool
 ) -> None:
     one, other = (
