@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 FORK_S = 10.0  # a fork takes milliseconds
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+REAPS = (signal.SIGCHLD, signal.SIGCONT)  # signals that let the process that forks look for ended workers
 
 
 class Gone(Exception):
@@ -95,7 +96,10 @@ class ForkServer:
         self._writer.write(pickle.dumps(("kill", process.pid)))
 
     def go_on(self) -> None:
-        """Let the process that forks go on, if something has stopped it: nobody else tells of a worker's end, or makes one."""
+        """Let the process that forks go on if something has stopped it, and look for ended workers.
+
+        Nobody else tells of a worker's end, and Python notices a signal late that comes just before a wait for input.
+        """
         os.kill(self._pid, signal.SIGCONT)
 
     def close(self) -> None:
@@ -128,14 +132,13 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoRetu
                 running.discard(pid)
                 tell(pid, os.waitstatus_to_exitcode(status))
 
-    signal.signal(signal.SIGCHLD, reap)
+    for number in REAPS:
+        signal.signal(number, reap)
     stream, parent = asked.makefile("rb"), os.getpid()
     with suppress(EOFError, OSError):
         while True:
             what, value = pickle.load(stream)  # noqa: S301  # from the supervisor; no other process has this pipe
-            signal.pthread_sigmask(
-                signal.SIG_BLOCK, [signal.SIGCHLD]
-            )  # so that the start of a process is reported before its end
+            signal.pthread_sigmask(signal.SIG_BLOCK, REAPS)  # so that the start of a process is reported before its end
             if what == "kill" and value in running:
                 os.kill(value, signal.SIGKILL)
             elif what == "fork":
@@ -143,12 +146,13 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoRetu
                 if pid == 0:
                     end_with(parent)
                     asked.close()
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+                    for number in REAPS:
+                        signal.signal(number, signal.SIG_DFL)
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, REAPS)
                     _work(work, value)
                 running.add(pid)
                 tell(pid)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, REAPS)
     os._exit(0)
 
 
