@@ -1,4 +1,7 @@
-"""The arrows between the folders (docs/understand/architecture.md), read from every import, also those for types only."""
+"""The arrows between the folders (docs/understand/architecture.md), read from every import, also those for types only.
+
+And the size of the files.
+"""
 
 import ast
 from pathlib import Path
@@ -15,6 +18,7 @@ PURE = (
     *("policy.routes", "policy.access_policy", "policy.claim_conditions", "policy.identity_headers"),
 )
 """The results of these modules depend on their arguments only."""
+MOST_LINES = 300  # of a file: a longer one holds more than one idea
 WORLD = {"aiohttp", "asyncio", "datetime", "socket", "ssl", "threading", "time", "uvloop"}
 
 Imports = dict[str, set[str]]
@@ -135,3 +139,7 @@ def test_the_rules_are_pure(name: str) -> None:
     near = {name, *reachable(name, OURS)}
     assert {f"{one} imports {far}" for one in near for far in ALL[one] if folder(far) in WORLD} == set()
     assert [node.name for node in ast.walk(ast.parse(SOURCES[name])) if isinstance(node, ast.AsyncFunctionDef)] == []
+
+
+def test_no_file_is_too_long_to_read_at_once() -> None:
+    assert {name: lines for name, source in SOURCES.items() if (lines := source.count("\n")) > MOST_LINES} == {}

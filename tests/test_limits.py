@@ -11,7 +11,6 @@ from sidecar.jwt import claims, token_checks, verifier
 from sidecar.jwt import compact_jws as jws
 from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
 from sidecar.jwt.jwks import jwk as keys
-from sidecar.policy import identity_headers as identity
 from sidecar.policy import path_normalization, request_signature, routes
 from sidecar.proxy import (
     client_limits,
@@ -44,9 +43,6 @@ from sidecar.proxy import (
         pytest.param(chunked.MAX_TRAILER_LINE, 2048, id="chunked.MAX_TRAILER_LINE"),
         pytest.param(chunked.MAX_CHUNKS, 512, id="chunked.MAX_CHUNKS"),
         pytest.param(websocket_frames.MAX_FRAMES, 1024, id="websocket_frames.MAX_FRAMES"),
-        pytest.param(identity.MAX_HEADER_BYTES, 4096, id="identity.MAX_HEADER_BYTES"),
-        pytest.param(identity.MAX_CLAIMS_BYTES, 8192, id="identity.MAX_CLAIMS_BYTES"),
-        pytest.param(identity.MAX_ALL_BYTES, 16_384, id="identity.MAX_ALL_BYTES"),
         pytest.param(jws.MAX_TOKEN_BYTES, 16_384, id="jws.MAX_TOKEN_BYTES"),
         pytest.param(jws.MAX_HEADER_BYTES, 4096, id="jws.MAX_HEADER_BYTES"),
         pytest.param(jws.MAX_REMEMBERED, 256, id="jws.MAX_REMEMBERED"),

@@ -15,9 +15,9 @@ class AssertedIdentity(IdentityHeaders):
         mapping: Mapping[str, Path | IdentityHeader],
         claims_header: str | None,
         encoding: str,
+        limits: HeaderLimits,
         header: str,
         mint: Mint,
-        limits: HeaderLimits = HeaderLimits(),  # noqa: B008  # it is immutable
     ) -> None:
         super().__init__(mapping, claims_header, encoding, limits)
         self._header = header

@@ -25,10 +25,6 @@ from sidecar.policy.granted import scopes_in_one_form
 
 log = logging.getLogger("sidecar.identity")
 
-MAX_HEADER_BYTES = 4 * 1024  # one identity header; backends accept lines of 8 KB and more
-MAX_CLAIMS_BYTES = 8 * 1024  # the claims header
-MAX_ALL_BYTES = 16 * 1024  # all identity headers together
-
 VERIFIED = b"X-JWT-Status: verified\r\n"
 ANONYMOUS = b"X-JWT-Status: anonymous\r\n"
 
@@ -66,9 +62,9 @@ class IdentityHeader:
 class HeaderLimits(NamedTuple):
     """The most bytes of the value of one identity header, of the claims header, and of all lines together."""
 
-    one: int = MAX_HEADER_BYTES
-    claims: int = MAX_CLAIMS_BYTES
-    together: int = MAX_ALL_BYTES
+    one: int
+    claims: int
+    together: int
 
 
 class IdentityHeaders:
@@ -82,8 +78,8 @@ class IdentityHeaders:
         self,
         mapping: Mapping[str, Path | IdentityHeader],
         claims_header: str | None,
-        encoding: str = "percent",
-        limits: HeaderLimits = HeaderLimits(),  # noqa: B008  # it is immutable
+        encoding: str,
+        limits: HeaderLimits,
     ) -> None:
         self._headers = [
             (name, what if isinstance(what, IdentityHeader) else IdentityHeader(what)) for name, what in mapping.items()

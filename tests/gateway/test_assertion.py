@@ -22,9 +22,9 @@ from sidecar.gateway.key_ring import KeyRing, TimedKey
 from sidecar.gateway.signing_key import SigningKey, key_set, own_key
 from sidecar.gateway.token_minter import REUSED, Mint
 from sidecar.jwt.claims import Claims
-from sidecar.policy.identity_headers import MAX_ALL_BYTES
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
+from tests.peers.identity import LIMITS, MAX_ALL_BYTES
 from tests.peers.raw import fetch
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
@@ -136,7 +136,7 @@ def test_an_assertion_is_replaced_when_the_clock_is_set_back() -> None:
 
 def test_a_new_assertion_does_not_render_the_other_identity_headers_again() -> None:
     clock = HandClock()
-    identity = AssertedIdentity({"X-JWT-Sub": ("sub",)}, None, "percent", "X-JWT-Assertion", assertion(clock))
+    identity = AssertedIdentity({"X-JWT-Sub": ("sub",)}, None, "percent", LIMITS, "X-JWT-Assertion", assertion(clock))
     claims = verified()
     head, _, first = identity.lines(claims).partition(b"X-JWT-Assertion")
     assert head == b"X-JWT-Status: verified\r\nX-JWT-Sub: alice\r\n" == claims.headers
@@ -147,7 +147,7 @@ def test_a_new_assertion_does_not_render_the_other_identity_headers_again() -> N
 
 
 def test_an_assertion_counts_toward_the_limit_of_identity_headers() -> None:
-    identity = AssertedIdentity({}, None, "percent", "X-JWT-Assertion", assertion(HandClock()))
+    identity = AssertedIdentity({}, None, "percent", LIMITS, "X-JWT-Assertion", assertion(HandClock()))
     assert len(identity.lines(verified(x="a" * 11_000))) < MAX_ALL_BYTES
     for _ in range(2):  # the second time too: a refusal is not remembered as accepted
         with pytest.raises(Rejection) as caught:

@@ -20,9 +20,9 @@ from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
 from sidecar.jwt.token_cache import digest, entry_bytes
 from sidecar.jwt.verifier import REMEMBERED_S, TokenCacheUse, Verifier
-from sidecar.policy.identity_headers import IdentityHeaders
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock, in_its_time
+from tests.peers.identity import identity_headers
 from tests.peers.tokens import ABSENT, b64
 from tests.peers.waiting import cached, verified, verifier_of
 
@@ -724,7 +724,7 @@ async def test_the_counted_size_of_a_remembered_token_is_close_to_its_memory(
     ):
         verifier = issuers.remembering()
         made = [sent(good("EdDSA", jti=f"{n}", **claims)) for n in range(50)]
-        identity = IdentityHeaders({"X-JWT-Sub": ("sub",)}, "X-JWT-Claims")
+        identity = identity_headers({"X-JWT-Sub": ("sub",)}, "X-JWT-Claims")
         identity.lines(verifier.verify(sent(good("EdDSA"))))
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]

@@ -15,14 +15,10 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims, find
 from sidecar.policy.identity_headers import (
     ANONYMOUS,
-    MAX_ALL_BYTES,
-    MAX_CLAIMS_BYTES,
-    MAX_HEADER_BYTES,
     VERIFIED,
-    HeaderLimits,
-    IdentityHeaders,
     encode,
 )
+from tests.peers.identity import LIMITS, MAX_ALL_BYTES, MAX_CLAIMS_BYTES, MAX_HEADER_BYTES, identity_headers
 from tests.peers.tokens import b64
 
 PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -34,7 +30,7 @@ def headers(
 ) -> list[str]:
     """The lines, but for X-JWT-Status."""
     verified = Claims("zuplo", claims, b64(json.dumps(claims).encode()).encode())
-    lines = IdentityHeaders(mapping, claims_header).lines(verified).decode("ascii").split("\r\n")
+    lines = identity_headers(mapping, claims_header).lines(verified).decode("ascii").split("\r\n")
     assert (lines[0], lines[-1]) == ("X-JWT-Status: verified", "")
     return lines[1:-1]
 
@@ -201,7 +197,7 @@ def test_each_mapped_claim_that_is_present_is_one_header() -> None:
 
 def test_the_claims_header_holds_the_signed_bytes() -> None:
     payload = b64(b'{ "sub":"alice" }').encode()
-    lines = IdentityHeaders({}, "X-JWT-Claims").lines(Claims("zuplo", {"sub": "alice"}, payload))
+    lines = identity_headers({}, "X-JWT-Claims").lines(Claims("zuplo", {"sub": "alice"}, payload))
     assert lines == VERIFIED + b"X-JWT-Claims: " + payload + b"\r\n"
 
 
@@ -210,7 +206,7 @@ def test_without_a_claims_header_only_the_mapped_claims_are_sent() -> None:
 
 
 def test_the_headers_are_rendered_once_for_a_token() -> None:
-    identity, claims = IdentityHeaders({"X-JWT-Sub": ("sub",)}, None), Claims("zuplo", {"sub": "alice"})
+    identity, claims = identity_headers({"X-JWT-Sub": ("sub",)}, None), Claims("zuplo", {"sub": "alice"})
     assert identity.lines(claims) is identity.lines(claims)
 
 
@@ -241,7 +237,7 @@ def test_the_size_is_that_of_the_encoded_text() -> None:
 def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool) -> None:
     around = len(VERIFIED + b"X-JWT-Claims: \r\n")
     claims = Claims("zuplo", {}, b"A" * (MAX_ALL_BYTES - around + extra))
-    identity = IdentityHeaders({}, "X-JWT-Claims", limits=HeaderLimits(claims=MAX_ALL_BYTES))
+    identity = identity_headers({}, "X-JWT-Claims", limits=LIMITS._replace(claims=MAX_ALL_BYTES))
     if fits:
         assert len(identity.lines(claims)) == MAX_ALL_BYTES
         return
@@ -256,7 +252,7 @@ def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool)
 def test_the_header_with_all_claims_has_a_limit_of_its_own(most: int, caplog: pytest.LogCaptureFixture) -> None:
     """As 250 groups of 37 characters are more than most backends read in one line."""
     caplog.set_level("INFO")
-    identity = IdentityHeaders({}, "X-JWT-Claims", limits=HeaderLimits(claims=most))
+    identity = identity_headers({}, "X-JWT-Claims", limits=LIMITS._replace(claims=most))
     assert len(identity.lines(Claims("a", {}, b"A" * most))) > most
     with pytest.raises(Rejection) as caught:
         identity.lines(Claims("a", {}, b"A" * (most + 1)))
@@ -265,7 +261,7 @@ def test_the_header_with_all_claims_has_a_limit_of_its_own(most: int, caplog: py
 
 
 def test_each_limit_can_be_set() -> None:
-    identity = IdentityHeaders({"X-A": ("a",), "X-B": ("b",)}, None, limits=HeaderLimits(one=10, together=50))
+    identity = identity_headers({"X-A": ("a",), "X-B": ("b",)}, None, limits=LIMITS._replace(one=10, together=50))
     assert b"X-A: aaaaaaaaaa" in identity.lines(Claims("a", {"a": "a" * 10}))
     for claims in ({"a": "a" * 11}, {"a": "a" * 10, "b": "b" * 10}):
         with pytest.raises(Rejection):

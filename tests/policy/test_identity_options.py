@@ -19,13 +19,11 @@ from sidecar.http.header_policy import REFUSE, SPECIAL, RequestHeaderPolicy
 from sidecar.jwt.claims import Claims
 from sidecar.policy.identity_headers import (
     ENCODINGS,
-    MAX_ALL_BYTES,
-    MAX_HEADER_BYTES,
     VERIFIED,
     IdentityHeader,
-    IdentityHeaders,
     encode,
 )
+from tests.peers.identity import MAX_ALL_BYTES, MAX_HEADER_BYTES, identity_headers
 from tests.peers.tokens import b64
 from tests.peers.wire import request
 from tests.proxy.conftest import running
@@ -37,7 +35,7 @@ ALWAYS_ESCAPED = re.compile(rb"[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9
 def headers(claims: dict[str, Any], encoding: str = "percent", /, **mapping: IdentityHeader | tuple[str, ...]) -> Any:
     """The headers but X-JWT-Status; names are written with `_`."""
     named = {name.replace("_", "-"): what for name, what in mapping.items()}
-    lines = IdentityHeaders(named, None, encoding).lines(Claims("a", claims)).split(b"\r\n")
+    lines = identity_headers(named, None, encoding).lines(Claims("a", claims)).split(b"\r\n")
     assert (lines[0], lines[-1]) == (b"X-JWT-Status: verified", b"")
     return dict(line.decode().split(": ", 1) for line in lines[1:-1])
 
@@ -196,7 +194,7 @@ def test_nothing_is_left_out_as_long_as_all_fit_together() -> None:
     claims = dict.fromkeys(("c0", "c1", "c2"), "x" * MAX_HEADER_BYTES)
     for beyond in (0, 1):
         last = "x" * (MAX_ALL_BYTES - around - 3 * MAX_HEADER_BYTES + beyond)
-        lines = IdentityHeaders(mapping, None).lines(Claims("zuplo", {**claims, "c3": last}))
+        lines = identity_headers(mapping, None).lines(Claims("zuplo", {**claims, "c3": last}))
         assert (len(lines) == MAX_ALL_BYTES) is (beyond == 0)
         assert lines.count(b"\r\n") == 5 - beyond
 

@@ -16,11 +16,12 @@ from sidecar.gateway.key_ring import KeyRing, TimedKey
 from sidecar.gateway.signing_key import SigningKey, key_set
 from sidecar.gateway.token_minter import Mint
 from sidecar.jwt.claims import Claims
-from sidecar.policy.identity_headers import ENCODINGS, IdentityHeader, IdentityHeaders, encode
+from sidecar.policy.identity_headers import ENCODINGS, IdentityHeader, encode
 from sidecar.policy.request_signature import Signature
 from tests.conftest import Need
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
+from tests.peers.identity import identity_headers
 
 DOCS = Path(__file__).parents[2] / "docs"
 ASK = Path(__file__).with_name("decoders")
@@ -116,13 +117,13 @@ def test_every_object_and_nested_list_comes_back(decoder: Decoder, value: dict[s
 @given(value=OBJECT)
 def test_the_claims_header_comes_back(decoder: Decoder, value: dict[str, Any]) -> None:
     payload = tokens.b64(json.dumps(value, ensure_ascii=False).encode()).encode()
-    line = IdentityHeaders({}, "X-JWT-Claims").lines(Claims("idp", value, payload)).split(b"\r\n")[1]
+    line = identity_headers({}, "X-JWT-Claims").lines(Claims("idp", value, payload)).split(b"\r\n")[1]
     assert decoder.ask("claims", line.removeprefix(b"X-JWT-Claims: ")) == value
 
 
 @given(value=TEXT.filter(bool))
 def test_every_text_around_a_claim_comes_back(decoder: Decoder, value: str) -> None:
-    identity = IdentityHeaders({"X-User": IdentityHeader(template=("user: ", ("sub",)))}, None)
+    identity = identity_headers({"X-User": IdentityHeader(template=("user: ", ("sub",)))}, None)
     line = identity.lines(Claims("idp", {"sub": value})).split(b"\r\n")[1]
     assert decoder.ask("text", line.removeprefix(b"X-User: ")) == f"user: {value}"
 
@@ -202,7 +203,7 @@ def received(
 ) -> dict[str, str]:
     """The signed identity headers as a backend has them: names in lower case, values in hexadecimal."""
     names = {f"X-JWT-{name.upper()}": (name,) for name in claims}
-    identity = IdentityHeaders(names, None, encoding).lines(Claims("idp", claims))
+    identity = identity_headers(names, None, encoding).lines(Claims("idp", claims))
     lines = identity + Signature("X-JWT-Signature", SECRET, clock or HandClock()).line(method, target, identity)
     split = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
     return {fold(name.decode()): value.hex() for name, _, value in split}

@@ -120,7 +120,7 @@ def identity(config: Config, keys: Sequence[SigningKey], clock: Clock, counts: d
         algorithm=wanted.alg,
         before=f"{wanted.header}: ",
     )
-    return AssertedIdentity(headers, config.claims_header, config.encoding, wanted.header, mint, limits)
+    return AssertedIdentity(headers, config.claims_header, config.encoding, limits, wanted.header, mint)
 
 
 def pages(config: Config, gateway: Gateway) -> dict[str, Page]:
