@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from sidecar.cli.running import add_options
 
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], int | None]
 _IMPORT = "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent"
 _EXPLAIN = "explain check by check what would happen to a request; the token comes from a file or stdin"
 SHELLS = ("bash", "zsh", "fish")

@@ -7,8 +7,8 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,23 +27,29 @@ FAILED = 1
 USAGE = 2
 
 
+class Stop(Exception):
+    """The end of a command with this exit code; the text says why."""
+
+    def __init__(self, text: str, code: int = USAGE) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser(COMMANDS).parse_args(arguments)
     command: Command = options.command
     try:
-        return command(options)
+        return _code(lambda: command(options))
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         sys.stdout = None
         return FAILED
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """`run`: serve until SIGTERM or SIGINT, then drain."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves: there is no configuration to reload yet
     config = _load(options.config)
-    if config is None:
-        return USAGE
     with quick_imports():
         import asyncio
 
@@ -56,36 +62,27 @@ def run(options: argparse.Namespace) -> int:
 
     with suppress(ImportError):
         import uvloop  # noqa: F401  # workers share the modules that are imported before the fork
-    try:
-        sidecars = Sidecars(config, file, _in_loop)
-    except CannotStart as error:
-        return _failed(error)
+    with _stopped_by(CannotStart, code=FAILED):
+        sidecars = Sidecars(config, file, lambda work: _code(lambda: _in_loop(work)))
     return _in_loop(serve(lambda: sidecars), asyncio.new_event_loop)  # uvloop does not support abstract sockets
 
 
-def dev(options: argparse.Namespace) -> int:
+def dev(options: argparse.Namespace) -> None:
     """`dev`: everything on one machine, to try it."""
     config = _load(options.config)
-    if config is None:
-        return USAGE
     with quick_imports():
         from sidecar.cli.dev.command import run_dev
 
-    return _in_loop(run_dev(config, options.config))
+    _in_loop(run_dev(config, options.config))
 
 
 def check(options: argparse.Namespace) -> int:
     """`check`: print every problem; exit 2 with problems, 0 without. Problems of `--online` count too."""
     config = _load(options.config)
-    if config is None:
-        return USAGE
     from sidecar.cli.check import preset_lines, problems_of, unseen
 
-    problems = _value_in_loop(problems_of(config, online=options.online))
-    for problem in problems:
-        print(f"{options.config}: {problem}", file=sys.stderr)
-    if problems:
-        return USAGE
+    if problems := _value_in_loop(problems_of(config, online=options.online)):
+        raise Stop("\n".join(f"{options.config}: {problem}" for problem in problems))
     print(f"{options.config}: no problems found")
     for file in unseen(config):
         print(f"missing here, so not checked: {file}")
@@ -94,17 +91,13 @@ def check(options: argparse.Namespace) -> int:
     return 0
 
 
-def keys(options: argparse.Namespace) -> int:
+def keys(options: argparse.Namespace) -> None:
     """`keys`: exit 2 if a file cannot be used or changed."""
     from sidecar.cli.keys import WORK
     from sidecar.common.errors import Unusable
 
-    try:
+    with _stopped_by(Unusable):
         WORK[options.what](options)
-    except Unusable as error:
-        print(f"jwt-sidecar: {error}", file=sys.stderr)
-        return USAGE
-    return 0
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -112,11 +105,8 @@ def explain(options: argparse.Namespace) -> int:
     if options.id is not None:
         return _ask(options, _explain_refusal)
     if options.config is None:
-        print("jwt-sidecar: -c FILE is missing; name the configuration", file=sys.stderr)
-        return USAGE
+        raise Stop("jwt-sidecar: -c FILE is missing; name the configuration")
     config = _load(options.config)
-    if config is None:
-        return USAGE
     from sidecar.app.explain.explanation import explain_alone
     from sidecar.app.explain.question import CannotExplain
     from sidecar.cli.curl import NotUnderstood
@@ -126,14 +116,11 @@ def explain(options: argparse.Namespace) -> int:
 
     logging.basicConfig(handlers=[logging.NullHandler()])  # the explanation has all details
     try:
-        explanation = _value_in_loop(explain_alone(config, question(options), Clock()))
+        with _stopped_by(CannotExplain, NotUnderstood):
+            explanation = _value_in_loop(explain_alone(config, question(options), Clock()))
     except OSError as error:
         name = without_tokens(options.token_file)
-        print(f"{name}: {error.strerror}; --token-file takes a file that holds the token", file=sys.stderr)
-        return USAGE
-    except (CannotExplain, NotUnderstood) as error:
-        print(f"jwt-sidecar: {error}", file=sys.stderr)
-        return USAGE
+        raise Stop(f"{name}: {error.strerror}; --token-file takes a file that holds the token") from error
     print(explanation)
     return 0 if explanation.rejection is None else FAILED
 
@@ -153,22 +140,17 @@ def import_(options: argparse.Namespace) -> int:
 
     try:
         result = imported(options.program, options.file)
-    except NotUnderstood as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
-        return USAGE
-    except OSError as error:
-        print(f"{options.file}: {error.strerror}", file=sys.stderr)
-        return USAGE
+    except (NotUnderstood, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Stop(f"{options.file}: {why}") from error
     text = result.text(options.file)
     print(text, end="")
     problems = problems_of(text)
-    for problem in problems:
-        print(problem, file=sys.stderr)
     if not result.equivalent:
-        print(
-            f"{options.file}: not equivalent; the comments in the output list what you must do by hand", file=sys.stderr
-        )
-    return 0 if result.equivalent and not problems else FAILED
+        problems.append(f"{options.file}: not equivalent; the comments in the output list what you must do by hand")
+    if problems:
+        raise Stop("\n".join(problems), FAILED)
+    return 0
 
 
 def drain(options: argparse.Namespace) -> int:
@@ -207,7 +189,8 @@ def _report(one: "Running", _options: argparse.Namespace) -> int:
 def probe(options: argparse.Namespace) -> int:
     """`probe`: exit 0 if the sidecar is ready, 1 if not, or if none answers."""
     if options.health is not None:
-        return _told(lambda: _probe(options.health, options))
+        with _answered():
+            return _probe(options.health, options)
     return _ask(options, lambda one, options: _probe(one.ask("GET", "/sidecar")["health"], options))
 
 
@@ -219,62 +202,64 @@ def _probe(listener: str, options: argparse.Namespace) -> int:
     return 0 if good else FAILED
 
 
-def completion(options: argparse.Namespace) -> int:
+def completion(options: argparse.Namespace) -> None:
     """`completion`: print the script for a shell."""
     import shtab
 
     print(shtab.complete(parser(COMMANDS), options.shell))
-    return 0
 
 
 def _ask(options: argparse.Namespace, work: "Callable[[Running, argparse.Namespace], int | None]") -> int:
     """Run a command that asks a running sidecar."""
     from sidecar.cli.running import chosen
 
-    return _told(lambda: work(chosen(options), options) or 0)
+    with _answered():
+        return work(chosen(options), options) or 0
 
 
-def _told(work: "Callable[[], int]") -> int:
-    """The exit code of a command that asks a sidecar: 1 if it does not answer, 2 if its address is unknown."""
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Exit code 1 if the sidecar does not answer, 2 if its address is unknown."""
     from sidecar.app.local_socket import CannotAsk
 
-    try:
-        return work()
-    except ValueError as error:
-        print(f"jwt-sidecar: {error}", file=sys.stderr)
-        return USAGE
-    except CannotAsk as error:
-        print(f"jwt-sidecar: {error}", file=sys.stderr)
-        return FAILED
+    with _stopped_by(ValueError), _stopped_by(CannotAsk, code=FAILED):
+        yield
 
 
-def _load(path: str) -> "Config | None":
+def _load(path: str) -> "Config":
     with quick_imports():
         from sidecar.config import ConfigError, load
 
     try:
         return load(path)
     except ConfigError as error:
-        print(error, file=sys.stderr)
-    except OSError as error:
-        print(f"{path}: {error.strerror}", file=sys.stderr)
-    return None
+        raise Stop(str(error)) from error
 
 
-def _in_loop(work: Coroutine[Any, Any, None], loop_factory: "LoopFactory | None" = None) -> int:
+@contextmanager
+def _stopped_by(*kinds: type[Exception], code: int = USAGE) -> Iterator[None]:
+    """End the command with this exit code when one of these comes."""
+    try:
+        yield
+    except kinds as error:
+        raise Stop(f"jwt-sidecar: {error}", code) from error
+
+
+def _code(work: "Callable[[], int | None]") -> int:
+    """The exit code of a command; says why it stopped."""
+    try:
+        return work() or 0
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+
+
+def _in_loop(work: Coroutine[Any, Any, None], loop_factory: "LoopFactory | None" = None) -> None:
     from sidecar.app.server import CannotStart
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    try:
+    with _stopped_by(CannotStart, code=FAILED):
         _value_in_loop(work, loop_factory)
-    except CannotStart as error:
-        return _failed(error)
-    return 0
-
-
-def _failed(error: Exception) -> int:
-    print(f"jwt-sidecar: {error}", file=sys.stderr)
-    return FAILED
 
 
 def _value_in_loop(work: Coroutine[Any, Any, Any], loop_factory: "LoopFactory | None" = None) -> Any:

@@ -248,7 +248,7 @@ async def test_status_names_files_that_cannot_be_used(tmp_path: Path, capsys: Sa
     async with running(denylist_file=str(denied), file=file) as stack:
         denied.write_text("nonsense")
         async with patience("the deny list to be read again"):
-            while stack.sidecar.assembly.denylist.problem is None:
+            while stack.sidecar.assembly.denylist.file.problem is None:
                 await asyncio.sleep(0.05)
         file.write_text("{")
         assert stack.sidecar.reload is not None
