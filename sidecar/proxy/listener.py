@@ -184,7 +184,7 @@ class Listener(web.Server):
         return Forwarded(address, self.scheme, self._is_trusted(address), self._is_trusted)
 
     def _is_trusted(self, address: str) -> bool:
-        if not self.limits.trusted or not address:
+        if not address:  # of a client on a unix socket
             return False
         parsed = ipaddress.ip_address(address)
         return any(parsed in network for network in self.limits.trusted)

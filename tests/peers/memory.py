@@ -20,14 +20,14 @@ from tests.peers.clock import HandClock, HandLoop, in_its_time
 class Line(asyncio.Transport):
     """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
 
-    `is_full`: the other side does not read. `is_tls`: one direction alone cannot be closed, and what comes is
-    still read while it closes. `tls`: the session that the connection reports.
+    `peer`: the address of the other side. `is_full`: it does not read. `is_tls`: one direction alone cannot be closed, and what
+    comes is still read while it closes. `tls`: the session that the connection reports.
     `limits`: from how many unsent bytes on the other side counts as slow, and until how many.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """
 
-    def __init__(self, protocol: asyncio.BufferedProtocol) -> None:
-        super().__init__(extra={"peername": ("127.0.0.1", 1), "socket": self})
+    def __init__(self, protocol: asyncio.BufferedProtocol, peer: Any = ("127.0.0.1", 1)) -> None:
+        super().__init__(extra={"peername": peer, "socket": self})
         self.sent = b""
         self.is_full = self.is_tls = False
         self.closed = self.aborted = self.finished = self.reset = self.lost = False

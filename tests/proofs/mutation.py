@@ -193,7 +193,8 @@ TESTS_OF = {
         f"app/test_reload.py {CALLS}"
     ),
     "proxy/listener": (
-        f"{IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py proxy/test_failed_handshakes.py "
+        f"proxy/test_listener_moments.py {IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py "
+        "proxy/test_failed_handshakes.py "
         "proxy/test_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py app/test_server.py app/test_reload.py"
     ),
     "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_moments.py proxy/test_moments.py proxy/test_bugs.py",

@@ -1,0 +1,144 @@
+"""The listener at moments that no socket can be brought to: its limit of connections, a reload, and its end."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.proxy.listener import IDLE_S, MOST_REFUSED
+from tests.peers.clock import HandClock
+from tests.peers.memory import Line, in_memory, lines
+from tests.peers.wire import request, response
+from tests.proxy.test_upstream import ANSWER, proxy, status, turns
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+# The limit of connections
+
+
+@in_memory
+async def test_a_connection_that_was_idle_for_a_second_makes_room(clock: HandClock) -> None:
+    async with proxy(clock, limits={"connections": 1}) as at:
+        idle = at.client()
+        clock.advance(IDLE_S)
+        assert at.client().sent == b""
+        assert idle.aborted
+
+
+@in_memory
+async def test_idle_connections_are_searched_for_once_in_a_second(clock: HandClock) -> None:
+    async with proxy(clock, limits={"connections": 1}) as at:
+        idle = at.client()
+        for refused in (True, True, False):  # after 0.75 s, 1.5 s and 1.75 s
+            clock.advance(0.75 * IDLE_S if refused else 0.25 * IDLE_S)
+            client = at.client()
+            assert (status(client), idle.aborted) == ((503, False) if refused else (0, True))
+            client.end()
+
+
+@in_memory
+async def test_a_connection_with_a_request_since_it_was_found_makes_no_room(clock: HandClock) -> None:
+    async with proxy(clock, limits={"connections": 2}) as at:
+        first = at.client()
+        clock.advance(IDLE_S)
+        second = at.client()
+        clock.advance(IDLE_S)
+        at.client(request())
+        assert (first.aborted, second.aborted) == (True, False)
+        first.end()
+        second.say(request())
+        await turns()
+        lines()[1].say(ANSWER)
+        assert status(at.client()) == 503
+        assert not second.aborted
+
+
+@in_memory
+async def test_only_so_many_connections_above_the_limit_get_an_answer(clock: HandClock) -> None:
+    async with proxy(clock, limits={"connections": 1}) as at:
+        at.client(request())
+        await turns()
+        refused = [at.client() for _ in range(MOST_REFUSED)]
+        assert [status(client) for client in refused] == [503] * MOST_REFUSED
+        further = at.client()
+        assert (further.sent, further.aborted) == (b"", True)
+        assert at.live.telemetry.decisions == {("none", "error", "overloaded"): MOST_REFUSED}
+
+
+# A reload
+
+
+@in_memory
+async def test_another_budget_counts_from_the_next_request_on(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        slow, other = at.client(request()), at.client()
+        await turns()
+        slow.is_full = True
+        lines()[0].say(response(200, b"x" * 5000))
+        at.listener.use(at.live.assembly.handler, at.listener.limits._replace(buffered_bytes=1000))
+        other.say(request())
+        assert status(other) == 503
+
+
+# Who the client is
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        pytest.param(("192.0.2.1", 1), b"192.0.2.1", id="IPv4"),
+        pytest.param(("::ffff:192.0.2.1", 1, 0, 0), b"192.0.2.1", id="IPv4 at an IPv6 socket"),
+        pytest.param(("2001:db8::1", 1, 0, 0), b"2001:db8::1", id="IPv6"),
+        pytest.param(("fe80::1%eth0", 1, 0, 2), b"fe80::1", id="IPv6 with a zone"),
+        pytest.param("", b"", id="a unix socket"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [[], ["198.51.100.0/24"]], ids=["nobody is trusted", "others are trusted"])
+@in_memory
+async def test_the_backend_is_told_the_clients_address(
+    clock: HandClock, trusted: list[str], peer: Any, said: bytes
+) -> None:
+    async with proxy(clock, trusted_proxies=trusted) as at:
+        Line(at.listener(), peer).say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
+        await turns()
+        assert b"\r\nX-Forwarded-For: %b\r\n" % said in lines()[0].sent
+
+
+@in_memory
+async def test_a_trusted_peer_says_who_the_client_is(clock: HandClock) -> None:
+    async with proxy(clock, trusted_proxies=["192.0.2.0/24"]) as at:
+        Line(at.listener(), ("192.0.2.1", 1)).say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
+        await turns()
+        assert b"\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.1\r\n" in lines()[0].sent
+
+
+# The end
+
+
+@in_memory
+async def test_a_listener_that_ends_closes_idle_connections_and_the_others_after_their_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        busy, idle = at.client(request()), at.client()
+        await turns()
+        lines()[0].say(ANSWER[:-1])
+        at.listener.pre_shutdown()
+        assert (idle.closed, busy.closed, busy.finished) == (True, False, False)
+        lines()[0].say(ANSWER[-1:])
+        assert (status(busy), busy.finished) == (200, True)
+
+
+@in_memory
+async def test_a_listener_has_ended_in_the_turn_in_which_its_last_connection_has(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        ending = asyncio.create_task(at.listener.shutdown())
+        await turns()
+        assert (client.aborted, ending.done()) == (True, False)
+        client.end()
+        await turns()
+        assert ending.done()
