@@ -11,7 +11,7 @@ class Identity
     @env = env
   end
 
-  # A request that did not come through the sidecar with a valid token has no status or another one.
+  # Only a request that came through the sidecar with a valid token has this status.
   def verified?
     @env['HTTP_X_JWT_STATUS'] == 'verified'
   end

@@ -7,7 +7,7 @@ const claims = (header) => JSON.parse(Buffer.from(header, 'base64url').toString(
 
 const app = express();
 
-// A request that did not come through the sidecar with a valid token has no status or another one.
+// Only a request that came through the sidecar with a valid token has this status.
 app.use((request, response, next) => {
   if (request.get('X-JWT-Status') === 'verified') next();
   else response.status(403).json({ error: 'Not verified' });

@@ -43,7 +43,7 @@ class Backend {
 
     static void handle(HttpExchange exchange) throws IOException {
         var headers = exchange.getRequestHeaders();
-        // A request that did not come through the sidecar with a valid token has no status or another one.
+        // Only a request that came through the sidecar with a valid token has this status.
         if (!"verified".equals(headers.getFirst("X-JWT-Status"))) {
             answer(exchange, 403, "{\"error\": \"Not verified\"}");
         } else if (!exchange.getRequestURI().getPath().equals("/protected")) {

@@ -16,7 +16,7 @@ function answer(int $status, array $body): never {
     exit(json_encode($body, JSON_THROW_ON_ERROR));
 }
 
-// A request that did not come through the sidecar with a valid token has no status or another one.
+// Only a request that came through the sidecar with a valid token has this status.
 if (($_SERVER["HTTP_X_JWT_STATUS"] ?? "") !== "verified") {
     answer(403, ["error" => "Not verified"]);
 }

@@ -21,7 +21,7 @@ class Backend(BaseHTTPRequestHandler):
     wbufsize = -1  # send an answer in one piece: a second piece would wait 40 ms for an acknowledgement
 
     def do_GET(self) -> None:
-        # A request that did not come through the sidecar with a valid token has no status or another one.
+        # Only a request that came through the sidecar with a valid token has this status.
         if self.headers["X-JWT-Status"] != "verified":
             self.answer(403, {"error": "Not verified"})
         elif self.path != "/protected":

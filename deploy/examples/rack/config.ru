@@ -18,7 +18,7 @@ def answer(status, body)
 end
 
 run(lambda do |env|
-  # A request that did not come through the sidecar with a valid token has no status or another one.
+  # Only a request that came through the sidecar with a valid token has this status.
   next answer(403, error: 'Not verified') unless env['HTTP_X_JWT_STATUS'] == 'verified'
   next answer(404, error: 'Not found') unless env['PATH_INFO'] == '/protected'
 

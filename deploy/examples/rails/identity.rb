@@ -11,7 +11,7 @@ module Identity
 
   private
 
-  # A request that did not come through the sidecar with a valid token has no status or another one.
+  # Only a request that came through the sidecar with a valid token has this status.
   def require_identity
     render json: { error: 'Not verified' }, status: :forbidden unless request.headers['X-JWT-Status'] == 'verified'
   end

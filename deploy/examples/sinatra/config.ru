@@ -21,7 +21,7 @@ class Backend < Sinatra::Base
 
   before do
     content_type :json
-    # A request that did not come through the sidecar with a valid token has no status or another one.
+    # Only a request that came through the sidecar with a valid token has this status.
     halt 403, JSON.generate(error: 'Not verified') unless request.env['HTTP_X_JWT_STATUS'] == 'verified'
   end
 

@@ -26,7 +26,7 @@ class IdentityFilter extends OncePerRequestFilter {
     @Override
     protected void doFilterInternal(HttpServletRequest request, HttpServletResponse response, FilterChain chain)
             throws ServletException, IOException {
-        // A request that did not come through the sidecar with a valid token has no status or another one.
+        // Only a request that came through the sidecar with a valid token has this status.
         if (!"verified".equals(request.getHeader("X-JWT-Status"))) {
             response.setStatus(403);
             response.setContentType("application/json");
