@@ -49,6 +49,7 @@ from sidecar.proxy import (
         pytest.param(jws.MAX_REMEMBERED_BYTES, 512, id="jws.MAX_REMEMBERED_BYTES"),
         pytest.param(jws.MAX_DEPTH, 32, id="jws.MAX_DEPTH"),
         pytest.param(key_set.MAX_KEYS, 1000, id="key_set.MAX_KEYS"),
+        pytest.param(key_set.KEYS_IN_A_TURN, 20, id="key_set.KEYS_IN_A_TURN"),
         pytest.param(key_set.MAX_KEYS_TRIED, 10, id="key_set.MAX_KEYS_TRIED"),
         pytest.param(keys.MIN_RSA_BITS, 2048, id="keys.MIN_RSA_BITS"),
         pytest.param(keys.MAX_RSA_BITS, 8192, id="keys.MAX_RSA_BITS"),

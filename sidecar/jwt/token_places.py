@@ -73,7 +73,7 @@ class TokenHeader:
         # RFC 9110 section 11.4: the scheme in any case, then one or more spaces; a tab is not a space.
         size = len(self._scheme)
         if credentials[:size].lower() == self._scheme and credentials[size : size + 1] == b" ":
-            token = credentials[size + 1 :].lstrip(b" ")
+            token = credentials[size:].lstrip(b" ")
             if token and b" " not in token and b"\t" not in token:
                 return token
         if self._word.match(credentials) is not None:

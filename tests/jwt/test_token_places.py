@@ -62,11 +62,12 @@ def test_a_cookie_name_with_many_stars_is_matched_in_short_time() -> None:
 @pytest.mark.parametrize("path", ["/x", "/public/x"])
 async def test_more_cookies_than_a_browser_keeps_are_refused_on_every_route(path: str) -> None:
     routes = [{"path": "/public/*", "auth": "none"}]
+    refused = (431, "headers_too_large", "The request has more than 500 cookies.")
     async with running(token_from=[{"cookie": "sb-*-token", "pieces": True}], routes=routes) as stack:
-        for separators, answered in ((b";" * 499, (200, None)), (b"a;" * 500, (431, "headers_too_large"))):
+        for separators, answered in ((b";" * 499, (200, None, None)), (b"a;" * 500, refused)):
             cookies = separators.decode() + f"sb-a-token={stack.alice}"
             answer = await stack.fetch(request("GET", path, headers=[("Cookie", cookies)]))
-            assert (answer.status, answer.json().get("code")) == answered
+            assert (answer.status, answer.json().get("code"), answer.json().get("details")) == answered
         assert [seen.target for seen in stack.backend.requests] == [path]
 
 
@@ -100,6 +101,11 @@ def test_pieces_are_joined_in_the_order_of_their_numbers() -> None:
         IN_PIECES.take([piece.encode() for piece in reversed(pieces)])
         == "".join(f"<{number}>" for number in range(12)).encode()
     )
+
+
+def test_an_announcement_of_no_pieces_brings_no_token() -> None:
+    for cookies in (b"session=chunks-0", b"session=chunks-0; sessionC1=a"):
+        assert IN_PIECES.take([cookies]) is None
 
 
 MISSING = "A piece of the cookie that brings the token is missing."
@@ -143,11 +149,13 @@ def test_numbered_cookies_are_left_alone_without_pieces() -> None:
 def test_a_session_in_json_holds_the_token_as_a_member(document: dict[str, Any]) -> None:
     """Supabase's browser libraries store the session so."""
     text = json.dumps(document)
-    encoded = b"base64-" + urlsafe_b64encode(text.encode()).rstrip(b"=")
+    padded = b"base64-" + urlsafe_b64encode(text.encode())
+    encoded = padded.rstrip(b"=")
     percent = quote(text).encode()
     half = len(encoded) // 2
     for cookies in (
         b"sb-abc-auth-token=" + encoded,
+        b"sb-abc-auth-token=" + padded,
         b"sb-abc-auth-token=" + percent,
         b"sb-abc-auth-token.0=%b; sb-abc-auth-token.1=%b" % (encoded[:half], encoded[half:]),
     ):
@@ -194,7 +202,7 @@ def test_an_unused_token_is_not_forwarded() -> None:
         b"Authorization: Basic a\r\nCookie: session=b; x=1\r\n",
     )
     twice = {"authorization": [b"Bearer a", b"Bearer b"], "cookie": [b"session=b"]}
-    assert first.sent_on(b"/", twice, forward_token=True) == (b"/", b"Cookie: session=b\r\n")
+    assert first.sent_on(b"/?t=c", twice, forward_token=True) == (b"/", b"Cookie: session=b\r\n")
 
 
 async def test_a_token_in_a_header_and_a_cookie_is_accepted() -> None:
@@ -275,6 +283,21 @@ def test_the_subprotocol_after_the_marker_is_the_token(values: list[bytes], toke
 )
 def test_possible_tokens_are_removed_also_on_public_routes(value: bytes, left: bytes) -> None:
     assert BEARER.without(value) == left
+
+
+@pytest.mark.parametrize(
+    ("offered", "marker"),
+    [
+        (None, b""),
+        ([b"chat"], b""),
+        ([b"chat", b"bearer"], b"bearer"),
+        ([b"bearer", b"chat"], b"bearer"),
+        ([b"chat, bearer, a"], b"bearer"),
+    ],
+)
+def test_an_answer_may_name_the_marker_if_it_was_offered(offered: list[bytes] | None, marker: bytes) -> None:
+    special = {} if offered is None else {"sec-websocket-protocol": offered}
+    assert TokenSources([AUTHORIZATION, BEARER]).marker(special) == marker
 
 
 def test_two_tokens_as_subprotocols_are_refused() -> None:

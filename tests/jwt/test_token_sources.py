@@ -161,6 +161,15 @@ def test_only_in_headers_is_true_for_places_in_headers_alone() -> None:
     assert TokenSources([ACCESS_TOKEN]).only_in_headers is False
 
 
+def test_a_place_names_its_header_and_a_header_is_removed_as_a_whole() -> None:
+    assert [(place.name, place.role) for place in (X_TOKEN, SESSION, ACCESS_TOKEN)] == [
+        ("X-Token", "x-token"),
+        ("Cookie", "cookie"),
+        ("", ""),
+    ]
+    assert X_TOKEN.without(b"a") == b""
+
+
 # Forwarded values
 
 
@@ -202,9 +211,10 @@ def test_forwarded_values_are_unchanged() -> None:
 
 
 def test_no_client_value_is_forwarded_under_a_name_of_the_sidecar() -> None:
-    sources = TokenSources([TokenHeader("X-JWT-Assertion")])
-    assert take(sources, x_jwt_assertion=[b"a"]) == b"a"
-    assert sources.sent_on(b"/", {"x-jwt-assertion": [b"a"]}, forward_token=True) == (b"/", b"")
+    sources = TokenSources([TokenHeader("X-JWT-Assertion"), SESSION])
+    special = {"x-jwt-assertion": [b"a"], "cookie": [b"session=a"]}
+    assert sources.take(special, "/") == b"a"
+    assert sources.sent_on(b"/", special, forward_token=True) == (b"/", b"Cookie: session=a\r\n")
 
 
 PAIRS = st.text("ab=%+ ", max_size=4).filter(lambda pair: not pair.strip().startswith("t="))
