@@ -28,8 +28,7 @@ class TokenSources:
         self.only_in_headers = all(isinstance(place, TokenHeader) for place in places)
         """Removing a token never changes the target or a part of a header: whole headers are dropped."""
         alone = places[0] if len(places) == 1 else None
-        self._take = alone.take if isinstance(alone, TokenHeader) else None
-        self._role = alone.role if isinstance(alone, TokenHeader) else ""
+        self._alone = alone if isinstance(alone, TokenHeader) else None
         self._names = {place.role: place.name for place in places if place.role}
         self._markers = tuple(place for place in places if isinstance(place, TokenSubprotocol))
         self.roles = frozenset(self._names)
@@ -40,8 +39,8 @@ class TokenSources:
 
         Raises Rejection: token_ambiguous for two different tokens (RFC 6750 section 2), or token_malformed.
         """
-        if self._take is not None:  # one header, as in most configurations
-            return self._take(special.get(self._role))
+        if self._alone is not None:  # one header, as in most configurations
+            return self._alone.take(special.get(self._alone.role))
         found: bytes | None = None
         for place in self._places:
             token = _token_in(place, special, target.encode("utf-8", "surrogateescape"))
