@@ -258,7 +258,8 @@ class Load:
                     pod = random.choice(self._service.endpoints)
                     reader, writer = await connect(pod.name, pod.port)
                 writer.write(self._raw)
-                answer = await asyncio.wait_for(read_response(reader), 15)
+                async with asyncio.timeout(15):  # wait_for can lose a cancellation on 3.11
+                    answer = await read_response(reader)
                 self.results[str(answer.status)] += 1
                 if not keeps or answer.get("connection") == "close":
                     writer.close()
