@@ -23,7 +23,7 @@ LINE = b"x" * 99 + b"\n"
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that blocks nobody."""
+    """A pipe whose ends do not block."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
@@ -42,7 +42,7 @@ def lines_to(descriptor: int) -> AccessLog:
 
 
 def fill(log: AccessLog, size: int) -> int:
-    """Adds lines of 100 bytes until they are `size`; returns how many."""
+    """Add lines of 100 bytes up to `size` bytes; return their number."""
     for _ in range(size // 100):
         log.write(None, 0.0)  # type: ignore[arg-type]
     return size // 100
@@ -63,7 +63,7 @@ def numbers(lines: bytes) -> list[int]:
     return [int(line) for line in lines.splitlines()]
 
 
-async def test_few_lines_are_written_together_and_soon(pipe: tuple[int, int]) -> None:
+async def test_a_few_lines_are_written_together_after_a_short_pause(pipe: tuple[int, int]) -> None:
     log = lines_to(pipe[1])
     fill(log, 300)
     assert taken(pipe[0]) == b""
@@ -84,7 +84,7 @@ async def test_many_lines_are_written_at_once(tmp_path: os.PathLike[str]) -> Non
     os.close(descriptor)
 
 
-async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tuple[int, int]) -> None:
+async def test_lines_reach_a_slow_reader_whole_and_in_order(pipe: tuple[int, int]) -> None:
     log = lines_to(pipe[1])
     count = fill(log, 1_000_000)
     lines = taken(pipe[0])
@@ -96,7 +96,7 @@ async def test_lines_wait_for_a_slow_reader_and_come_whole_and_in_order(pipe: tu
     assert numbers(lines) == list(range(count))
 
 
-async def test_a_blocking_pipe_delays_no_request_and_stays_blocking_for_others() -> None:
+async def test_a_blocking_pipe_delays_no_request_and_stays_blocking_for_other_writers() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     log = lines_to(writing)
@@ -110,14 +110,14 @@ async def test_a_blocking_pipe_delays_no_request_and_stays_blocking_for_others()
             await asyncio.sleep(0)
     assert numbers(lines) == list(range(count))
     log.close()
-    log.close()  # twice, as a second signal does
+    log.close()  # a second signal closes it again
     os.close(writing)
     assert os.read(reading, 1) == b"", "nobody else can write any more"
     os.close(reading)
 
 
 async def test_a_blocking_socket_delays_no_request() -> None:
-    """As systemd gives it: it cannot be opened anew."""
+    """systemd gives such a socket; it cannot be opened again."""
     receiving, sending = socket.socketpair()
     receiving.setblocking(False)
     assert sending.getblocking()
@@ -135,7 +135,7 @@ async def test_a_blocking_socket_delays_no_request() -> None:
         end.close()
 
 
-async def test_waiting_lines_are_written_at_the_end_while_a_reader_reads(
+async def test_waiting_lines_are_written_at_the_end_if_a_reader_reads(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -151,14 +151,14 @@ async def test_waiting_lines_are_written_at_the_end_while_a_reader_reads(
     reader = threading.Thread(target=read_on)
     reader.start()
     log.close()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), pipe[1])  # the last writer is gone
+    os.dup2(os.open(os.devnull, os.O_WRONLY), pipe[1])  # the last writer has closed
     reader.join()
     os.close(reading)
     assert numbers(b"".join(pieces)) == list(range(count))
     assert caplog.records == []
 
 
-async def test_a_reader_that_goes_after_lines_were_lost_is_reported(
+async def test_a_reader_that_leaves_after_lost_lines_is_reported(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -170,7 +170,7 @@ async def test_a_reader_that_goes_after_lines_were_lost_is_reported(
     ]
 
 
-async def test_lines_without_a_reader_at_the_end_are_lost_and_counted(
+async def test_lines_that_no_reader_takes_at_the_end_are_counted_as_lost(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -184,7 +184,7 @@ async def test_lines_without_a_reader_at_the_end_are_lost_and_counted(
     assert not log._blocked
 
 
-async def test_lines_without_a_reader_are_lost_and_counted(
+async def test_lines_beyond_the_buffer_are_counted_as_lost(
     pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     log = lines_to(pipe[1])
@@ -209,7 +209,7 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
     for _ in range(2):
         fill(log, 500)
         log.flush()
-    os.dup2(pipe[1], descriptor)  # there is room again
+    os.dup2(pipe[1], descriptor)  # the disk has room again
     for _ in range(2):
         fill(log, 100)
         log.flush()
@@ -226,7 +226,7 @@ async def test_a_full_disk_loses_lines_and_no_request(pipe: tuple[int, int], cap
     ]
 
 
-def test_the_figures_of_a_line() -> None:
+def test_a_line_has_its_time_and_durations() -> None:
     asked = Record("id-1", "GET", "/", b"sidecar.test", 1, "127.0.0.1", "http", 0.0)
     asked.sent, asked.answered = 5.0, 5.0123456
     before = time.time()
@@ -238,7 +238,7 @@ def test_the_figures_of_a_line() -> None:
 
 
 def test_lines_of_several_writers_stay_whole() -> None:
-    receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    receiving, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps the borders of writes
     log = AccessLog(lambda _request, _s: LINE, sending.fileno())
     long_line = b"y" * (PIPE_BUF + 1000) + b"\n"
     log._waiting = [LINE] * 100 + [long_line, LINE]

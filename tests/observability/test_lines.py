@@ -20,7 +20,7 @@ def lines(capfd: Said) -> list[dict[str, Any]]:
 
 
 async def leave(stack: Stack) -> None:
-    """A client that is gone before the answer."""
+    """A client that leaves before the answer."""
     async with stack.client() as client:
         await client.send(stack.good())
         await stack.backend.received()
@@ -39,7 +39,7 @@ async def test_behind_a_trusted_proxy_the_client_is_named(capfd: Said) -> None:
 
 
 @pytest.mark.parametrize(("sample", "let_in"), [(1, 10), (5, 2), (0, 0)])
-async def test_refusals_are_written_however_few_others_are(sample: int, let_in: int, capfd: Said) -> None:
+async def test_refusals_are_written_for_every_sample_rate(sample: int, let_in: int, capfd: Said) -> None:
     settings = {"access_log_sample": sample, "routes": [{"path": "/t", "mode": "report"}]}
     async with running(access_log="json", **settings) as stack, stack.client() as client:
         for _ in range(10):
@@ -56,7 +56,7 @@ async def test_refusals_are_written_however_few_others_are(sample: int, let_in: 
 
 
 @pytest.mark.parametrize("form", ["json", "ecs", "combined"])
-async def test_a_client_that_left_is_reported_as_one(form: str, capfd: Said) -> None:
+async def test_a_client_that_leaves_is_logged_as_left(form: str, capfd: Said) -> None:
     async with running(access_log=form, backend=RawBackend(never)) as stack:
         await leave(stack)
         assert stack.sidecar.live.telemetry.decisions == {("main", "left", "allowed"): 1}
@@ -73,7 +73,7 @@ async def test_a_client_that_left_is_reported_as_one(form: str, capfd: Said) -> 
 
 
 @pytest.mark.parametrize("form", ["json", "ecs", "combined"])
-async def test_bytes_that_are_no_request_have_a_line_without_them(form: str, capfd: Said) -> None:
+async def test_a_line_about_invalid_bytes_does_not_contain_them(form: str, capfd: Said) -> None:
     async with running(access_log=form) as stack:
         for raw, status in ((b"secret nonsense\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nX: " + b"secret" * 12000, 431)):
             assert (await stack.fetch(raw)).status == status
@@ -87,7 +87,7 @@ async def test_bytes_that_are_no_request_have_a_line_without_them(form: str, cap
 
 
 @pytest.mark.parametrize(("minor", "version"), [(0, "1.0"), (1, "1.1")])
-async def test_the_version_is_the_clients(minor: int, version: str, capfd: Said) -> None:
+async def test_a_line_has_the_http_version_of_the_client(minor: int, version: str, capfd: Said) -> None:
     async with running(access_log="combined") as stack:
         await stack.fetch(stack.raw(f"GET / HTTP/1.{minor}\nHost: a\nConnection: close\nALICE\n\n"))
     assert f'"GET / HTTP/{version}" 200 ' in capfd.readouterr().out
@@ -97,7 +97,7 @@ async def test_lost_lines_are_counted(tmp_path: Path) -> None:
     async with running(access_log="json") as stack:
         log = stack.sidecar.live.telemetry.access_log
         assert log is not None
-        log._bytes = 1 << 30  # its reader is far behind
+        log._bytes = 1 << 30  # the reader is too slow
         await stack.fetch(stack.good())
         assert stack.sidecar.live.telemetry.lost_lines == 1
         log._bytes = 0

@@ -21,15 +21,15 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 
 @pytest.mark.parametrize("command", [("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")])
-def test_promtool_is_content(command: tuple[str, ...], need: Need) -> None:
+def test_promtool_accepts_the_rules_and_their_tests(command: tuple[str, ...], need: Need) -> None:
     said = subprocess.run(
         [need("promtool"), *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False
     )
     assert said.returncode == 0, said.stdout + said.stderr
 
 
-def test_promtool_can_read_every_query_of_the_dashboard(need: Need, tmp_path: Path) -> None:
-    """As recording rules; Grafana's own variables are durations and patterns to Prometheus."""
+def test_promtool_accepts_every_query_of_the_dashboard(need: Need, tmp_path: Path) -> None:
+    """It reads them as recording rules, with durations and patterns in place of Grafana's variables."""
     rules = [
         {"record": f"query_{number}", "expr": re.sub(r"\$__rate_interval", "5m", expression)}
         for number, expression in enumerate(EXPRESSIONS)
@@ -41,7 +41,7 @@ def test_promtool_can_read_every_query_of_the_dashboard(need: Need, tmp_path: Pa
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_what_is_wrong_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+def test_an_alert_has_its_cause_severity_and_remedy(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("warning", "critical")
     assert len(alert["annotations"]["summary"]) > 20
     assert len(alert["annotations"]["description"]) > 100
@@ -56,25 +56,25 @@ def test_an_alert_has_its_runbook(alert: dict[str, Any]) -> None:
     assert [word for word in ("**Means:**", "**Look:**", "**Do:**") if word not in about] == []
 
 
-def test_no_runbook_is_of_an_alert_that_is_gone() -> None:
+def test_every_runbook_has_an_alert() -> None:
     sections = re.findall(r"^## (\w+)$", (DEPLOY.parent / "docs/how/runbooks.md").read_text(), re.MULTILINE)
     assert sections == [alert["alert"] for alert in ALERTS]
 
 
 @pytest.mark.parametrize("tree", ["kustomize", "helm"])
-def test_the_objects_for_the_prometheus_operator_are_made_of_the_rules(tree: str) -> None:
+def test_the_objects_for_the_prometheus_operator_are_generated_from_the_rules(tree: str) -> None:
     made = runpy.run_path(str(DEPLOY / "prometheus" / "prometheus_rule.py"))["files"]()
     [(file, content)] = [item for item in made.items() if tree in item[0].parts]
     assert file.read_text() == content, "python deploy/prometheus/prometheus_rule.py writes it"
 
 
-def test_no_alert_is_of_a_single_pod_but_that_which_is_about_one() -> None:
-    """Fifty pods that miss one issuer are one page."""
+def test_only_one_alert_is_about_a_single_pod() -> None:
+    """One issuer that fifty pods cannot reach causes one page."""
     per_pod = {alert["alert"] for alert in ALERTS if "instance" in "".join(alert["annotations"].values())}
     assert per_pod == {"SidecarUnlikeOthers"}
 
 
-def test_every_alert_has_a_time_when_it_fires_and_one_when_it_does_not() -> None:
+def test_every_alert_is_tested_firing_and_not_firing() -> None:
     tests = yaml.safe_load((DEPLOY / "prometheus" / "rules_test.yml").read_text())["tests"]
     checks = [check for test in tests for check in test["promql_expr_test"]]
     for fires in (True, False):
@@ -84,13 +84,13 @@ def test_every_alert_has_a_time_when_it_fires_and_one_when_it_does_not() -> None
         assert tested == {alert["alert"] for alert in ALERTS}
 
 
-def test_the_panels_have_a_title_and_their_own_place() -> None:
+def test_every_panel_has_a_title_and_its_own_position() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places)
     assert all(panel["title"] and panel["targets"] for panel in DASHBOARD["panels"])
 
 
-async def test_what_they_ask_for_is_in_a_live_scrape() -> None:
+async def test_rules_and_dashboard_use_only_metrics_of_a_live_scrape() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         scrape = (await stack.health("/metrics")).body.decode()

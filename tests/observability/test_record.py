@@ -1,4 +1,4 @@
-"""A request as plain values: what is said of one that has just come, and of one that was refused."""
+"""A request as plain values: a new one, and a refused one."""
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import Claims
@@ -9,7 +9,7 @@ def arrived() -> Record:
     return Record("id-1", "GET", "/x?a=b", b"sidecar.test", 1, "127.0.0.1", "http", 5.0)
 
 
-def test_a_new_record_holds_only_the_requests_own_values() -> None:
+def test_a_new_record_has_only_the_values_of_the_request() -> None:
     record = arrived()
     assert (record.id, record.method, record.target, record.host) == ("id-1", "GET", "/x?a=b", b"sidecar.test")
     assert (record.minor, record.peer, record.scheme, record.started) == (1, "127.0.0.1", "http", 5.0)
@@ -18,7 +18,7 @@ def test_a_new_record_holds_only_the_requests_own_values() -> None:
     assert (record.path, record.trace_id, record.issuer, record.authorized) == ("/x", None, "none", False)
 
 
-def test_a_refusal_is_kept_in_plain_values() -> None:
+def test_a_refusal_is_recorded_in_plain_values() -> None:
     for reported, result in ((False, "deny"), (True, "report")):
         record = arrived()
         assert record.result == "left"

@@ -30,14 +30,14 @@ async def test_a_refusal_is_kept_with_its_sentence() -> None:
     )  # fmt: skip
 
 
-async def test_what_is_accepted_is_not_kept() -> None:
+async def test_an_accepted_request_is_not_kept() -> None:
     async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack:
         await stack.fetch(stack.good())
         await stack.fetch(request("GET", "/public/x"))
         assert kept(stack) == []
 
 
-async def test_of_verified_claims_the_names_are_kept() -> None:
+async def test_the_names_of_verified_claims_are_kept() -> None:
     async with running(routes=[{"path": "/admin/*", "require": {"scopes": ["admin"]}}]) as stack:
         await stack.fetch(stack.good("GET", "/admin/x"))
         await stack.fetch(request("GET", "/admin/x", token=stack.token(name="b")))
@@ -47,7 +47,7 @@ async def test_of_verified_claims_the_names_are_kept() -> None:
     assert (unverified.issuer, unverified.claims) == ("none", ())
 
 
-async def test_what_a_route_would_have_refused_is_marked() -> None:
+async def test_a_refusal_of_report_mode_is_marked() -> None:
     async with running(routes=[{"path": "/*", "mode": "report"}]) as stack:
         assert (await stack.fetch(request("GET", "/x"))).status == 200
         stack.backend.handler = send(b"no HTTP\r\n\r\n")
@@ -57,7 +57,7 @@ async def test_what_a_route_would_have_refused_is_marked() -> None:
     assert (really.reported, really.status, really.reason) == (False, 502, Reason.UPSTREAM_INVALID)
 
 
-async def test_an_answer_that_breaks_off_is_kept() -> None:
+async def test_an_incomplete_answer_is_kept() -> None:
     backend = RawBackend(send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", close=True))
     async with running(backend=backend) as stack:
         async with stack.client() as client:
@@ -69,7 +69,7 @@ async def test_an_answer_that_breaks_off_is_kept() -> None:
     )  # fmt: skip
 
 
-async def test_bytes_that_are_no_request_are_kept() -> None:
+async def test_invalid_bytes_of_a_request_are_kept_as_a_refusal() -> None:
     async with running() as stack:
         [answer] = await stack.converse(b"GET / HTTP/1.1\r\n" + stack.credentials + b"\x00\r\n\r\n")
         [refusal] = kept(stack)
@@ -92,7 +92,7 @@ async def test_only_the_last_are_kept_the_newest_first() -> None:
         assert refusals.find("id-50") is None
 
 
-async def test_a_path_is_kept_without_tokens_and_not_whole() -> None:
+async def test_a_kept_path_is_cut_and_has_no_tokens() -> None:
     async with running() as stack:
         await stack.fetch(request("GET", f"/by/{stack.alice}/x"))
         await stack.fetch(request("GET", "/" + "a" * MAX_PATH))
@@ -101,7 +101,7 @@ async def test_a_path_is_kept_without_tokens_and_not_whole() -> None:
     assert long.path == "/" + "a" * (MAX_PATH - 1) + "..."
 
 
-def test_what_looks_like_a_token_is_left_out() -> None:
+def test_text_that_looks_like_a_token_is_masked_in_a_path() -> None:
     for text, without in (
         ("", ""),
         ("/a.b.c", "/a.b.c"),

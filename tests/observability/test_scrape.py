@@ -21,7 +21,7 @@ def value(text: str, sample: str) -> float:
     return float(found.rpartition(" ")[2])
 
 
-async def test_however_many_rules_there_are_a_scrape_stays_small() -> None:
+async def test_a_scrape_names_a_limited_number_of_rules() -> None:
     number = 3 * MAX_ROUTES
     async with running(routes=[{"path": f"/r{one}"} for one in range(number)]) as stack:
         async with stack.client() as client:
@@ -39,7 +39,7 @@ async def test_however_many_rules_there_are_a_scrape_stays_small() -> None:
     assert value(text, refused) == 1
 
 
-async def test_openmetrics_and_gzip_where_they_are_asked_for() -> None:
+async def test_openmetrics_and_gzip_are_sent_on_request() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         plain = await scrape(stack)
@@ -70,7 +70,7 @@ async def test_usage_is_reported_with_its_limit(tmp_path: Path) -> None:
         assert value((await scrape(stack)).body.decode(), "jwt_sidecar_draining") == 1
 
 
-async def test_a_file_that_cannot_be_used_any_more_is_reported_by_name(tmp_path: Path) -> None:
+async def test_a_file_that_becomes_invalid_is_reported_by_name(tmp_path: Path) -> None:
     denied, file = tmp_path / "denied.json", tmp_path / "config.yaml"
     denied.write_text("[]")
     async with running(denylist_file=str(denied), file=file) as stack:
@@ -84,7 +84,7 @@ async def test_a_file_that_cannot_be_used_any_more_is_reported_by_name(tmp_path:
         stack.secrets.errors.clear()
 
 
-async def test_a_bucket_names_a_trace_where_openmetrics_is_asked_for() -> None:
+async def test_openmetrics_has_a_trace_as_an_exemplar() -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     async with running() as stack:
         await stack.fetch(stack.good(headers=[("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]))

@@ -56,7 +56,7 @@ async def metrics(stack: Stack) -> dict[str, dict[Labels, float]]:
 
 
 def by(samples: dict[Labels, float], *names: str) -> Counter[tuple[str, ...]]:
-    """Samples added up by some of their labels."""
+    """The sums of samples by some of their labels."""
     counts: Counter[tuple[str, ...]] = Counter()
     for labels, value in samples.items():
         counts[tuple(dict(labels)[name] for name in names)] += int(value)
@@ -118,8 +118,8 @@ async def test_the_counters_match_the_sent_requests() -> None:
     assert (hits, misses) == (4, 2)
 
 
-async def test_the_values_of_labels_are_closed_sets() -> None:
-    """Clients cannot fill the memory of Prometheus."""
+async def test_clients_cannot_add_values_of_labels() -> None:
+    """Otherwise clients could fill the memory of Prometheus."""
     async with running(routes=ROUTES) as stack:
         await send_some(stack)
         for number in range(20):
@@ -177,7 +177,7 @@ async def test_the_durations_are_a_histogram() -> None:
     assert (buckets[2.5], buckets[5.0], buckets[float("inf")]) == (1, 2, 2)
 
 
-async def test_the_keys_are_reported() -> None:
+async def test_the_metrics_describe_the_keys() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         stack.clock.ahead_s += 100
@@ -191,7 +191,7 @@ async def test_the_keys_are_reported() -> None:
         assert 100 <= samples["jwt_sidecar_jwks_age_seconds"][main] < 500
         assert 0 < samples["jwt_sidecar_jwks_next_refresh_seconds"][main] < 660
         assert by(samples["jwt_sidecar_jwks_fetches_total"], "trigger", "result") == {("scheduled", "success"): 1}
-        for number in range(3):  # the first makes the sidecar ask, and then not for a while
+        for number in range(3):  # the first one causes a fetch; the others come within the cooldown
             await stack.fetch(request("GET", "/x", token=stack.token(header={"kid": f"made-up-{number}"})))
         assert (await metrics(stack))["jwt_sidecar_jwks_refresh_suppressed_total"] == {main: 2}
         stack.clock.ahead_s += 31
@@ -206,7 +206,7 @@ async def test_the_keys_are_reported() -> None:
 
 
 def state(samples: dict[str, dict[Labels, float]]) -> str:
-    """The one state that the keys of `main` are in."""
+    """The state of the keys of `main`."""
     [labels] = [labels for labels, value in samples["jwt_sidecar_jwks_state"].items() if value]
     return dict(labels)["state"]
 
@@ -231,11 +231,11 @@ async def test_requests_accepted_without_a_token_are_counted_by_reason() -> None
     assert by(samples["jwt_sidecar_auth_skipped_total"], "why") == {("public",): 2, ("optional",): 1, ("preflight",): 1}
 
 
-def test_every_kind_of_route_that_can_let_a_request_in_without_a_token_has_its_why() -> None:
+def test_every_kind_of_route_without_a_token_has_a_reason_in_the_metrics() -> None:
     assert SKIPPED.keys() == set(Auth) - {Auth.DENY}
 
 
-async def test_headers_that_could_be_forged_are_counted() -> None:
+async def test_stripped_identity_headers_are_counted() -> None:
     forged = [("X-JWT-Sub", "admin"), ("x_jwt_status", "verified"), ("X_Other", "x"), ("X-Real-IP", "192.0.2.1")]
     async with running() as stack:
         await stack.fetch(stack.good(headers=forged))
@@ -245,7 +245,7 @@ async def test_headers_that_could_be_forged_are_counted() -> None:
     }  # fmt: skip
 
 
-async def test_a_backend_that_fails_is_counted_by_how() -> None:
+async def test_failures_of_a_backend_are_counted_by_their_kind() -> None:
     async with running() as stack:
         for handler in (
             send(b"no HTTP\r\n\r\n", close=True),
@@ -281,7 +281,7 @@ async def test_the_times_of_the_sidecar_and_the_backend_are_separate() -> None:
 
         stack.backend.handler = slow
         await stack.fetch(stack.good())
-        await stack.fetch(request())  # refused, so the backend is not asked
+        await stack.fetch(request())  # refused, so the backend gets no request
         samples = await metrics(stack)
     assert samples["jwt_sidecar_upstream_request_duration_seconds_count"] == {(("route", "(default)"),): 2}
     assert samples["jwt_sidecar_upstream_request_duration_seconds_sum"][("route", "(default)"),] > 3
@@ -289,7 +289,7 @@ async def test_the_times_of_the_sidecar_and_the_backend_are_separate() -> None:
     assert samples["jwt_sidecar_overhead_seconds_sum"][()] < 3
 
 
-async def test_connections_come_and_go() -> None:
+async def test_the_metric_of_connections_follows_their_number() -> None:
     async with running() as stack:
         async with stack.client(), stack.client() as second:
             await second.request(stack.good())
@@ -301,7 +301,7 @@ async def test_connections_come_and_go() -> None:
                 await asyncio.sleep(0)
 
 
-async def test_remembered_tokens_are_reported() -> None:
+async def test_the_metrics_describe_remembered_tokens() -> None:
     async with running() as stack:
         for _ in range(2):
             await stack.fetch(stack.good())
@@ -311,11 +311,11 @@ async def test_remembered_tokens_are_reported() -> None:
     assert samples["jwt_sidecar_token_cache_evictions_total"] == {(): 0}
 
 
-async def test_how_late_the_event_loop_is_is_measured() -> None:
+async def test_the_lag_of_the_event_loop_is_measured() -> None:
     telemetry = Telemetry(Clock())
     watching = asyncio.create_task(telemetry.watch_loop(0.01))
     await asyncio.sleep(0)
-    time.sleep(0.1)  # holds the loop up, which is what is measured
+    time.sleep(0.1)  # blocks the loop: this is the measured lag
     async with patience("a measurement"):
         while not sum(telemetry.loop_lag.counts):
             await asyncio.sleep(0)
@@ -323,7 +323,7 @@ async def test_how_late_the_event_loop_is_is_measured() -> None:
     assert telemetry.loop_lag.sum >= 0.08
 
 
-async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> None:
+async def test_promtool_accepts_a_live_scrape(need: Need) -> None:
     promtool = need("promtool")
     async with running(routes=ROUTES) as stack:
         await send_some(stack)
@@ -335,7 +335,7 @@ async def test_promtool_finds_nothing_to_mend_in_a_live_scrape(need: Need) -> No
     assert (process.returncode, said.decode()) == (0, "")
 
 
-async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None:
+async def test_every_metric_on_the_pages_exists(tmp_path: Path) -> None:
     denied = tmp_path / "denied.json"
     denied.write_text("[]")
     settings = {"denylist_file": str(denied)}
@@ -359,7 +359,7 @@ async def test_every_metric_that_the_pages_name_is_there(tmp_path: Path) -> None
     assert named <= names | {name.removesuffix("_bucket") for name in names} | of_workers
 
 
-async def test_a_client_that_left_and_an_answer_that_broke_off_are_counted() -> None:
+async def test_clients_that_leave_and_incomplete_answers_are_counted() -> None:
     async with running(backend=RawBackend(never)) as stack:
         async with stack.client() as client:
             await client.send(stack.good())
@@ -384,7 +384,7 @@ SECRET = "/x?access_token=secret&q=%2F"
 
 
 async def logged(stack: Stack, capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines of a few requests, with all that must not be in them."""
+    """The lines of a few requests that hold secrets, none of which is in a line."""
     for raw in (
         stack.good(
             "GET",
@@ -412,7 +412,7 @@ async def logged(stack: Stack, capfd: pytest.CaptureFixture[str]) -> list[str]:
     return out.splitlines()
 
 
-async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_lines_in_json_have_the_documented_fields(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="json", routes=ROUTES) as stack:
         lines = [json.loads(line) for line in await logged(stack, capfd)]
     assert len(lines) == 6
@@ -442,7 +442,7 @@ async def test_the_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert trial["auth.result"] == "report"
 
 
-async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_lines_in_ecs_have_the_documented_fields(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="ecs", routes=ROUTES) as stack:
         lines = [json.loads(line) for line in await logged(stack, capfd)]
     assert len(lines) == 6
@@ -475,7 +475,7 @@ async def test_the_ecs_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert (trial["event.outcome"], trial["event.reason"]) == ("success", "token_missing")
 
 
-async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_combined_lines_have_the_documented_form(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="combined", routes=ROUTES) as stack:
         lines = await logged(stack, capfd)
     assert len(lines) == 6
@@ -490,7 +490,7 @@ async def test_the_combined_lines(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_character_of_a_path_ends_a_line_or_a_field() -> None:
-    """Also of those that no request has."""
+    """This includes characters that no request has."""
     record = Record("id-1", "GET", '/a b\tc"d/\x85\udce9', b"sidecar.test", 1, "127.0.0.1", "http", 0.0)
     line, combined = json_line(record, 0.0), combined_line(record, 0.0).decode()
     assert line.isascii()
@@ -499,7 +499,9 @@ def test_no_character_of_a_path_ends_a_line_or_a_field() -> None:
 
 
 @pytest.mark.parametrize("said", ["jsk_0123456789abcdef_" + "a" * 43, "eyJhbGci.eyJzdWIi.c2ln"])
-async def test_what_looks_like_a_secret_is_no_request_id(said: str, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_text_that_looks_like_a_secret_is_not_used_as_request_id(
+    said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     async with running(access_log="json") as stack:
         answer = await stack.fetch(stack.good(headers=[("X-Request-Id", said)]))
         assert answer.get("x-request-id") not in (said, None)
@@ -522,7 +524,7 @@ async def test_what_looks_like_a_secret_is_no_request_id(said: str, capfd: pytes
         ([f"00-{TRACE_ID}-00f067aa0ba902b7-01"] * 2, False),
     ],
 )
-async def test_a_valid_traceparent_is_logged_and_any_is_passed_on(
+async def test_a_valid_traceparent_is_logged_and_every_one_is_forwarded(
     said: list[str], found: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running(access_log="json") as stack:
@@ -532,23 +534,21 @@ async def test_a_valid_traceparent_is_logged_and_any_is_passed_on(
     assert line.get("trace_id") == (TRACE_ID if found else None)
 
 
-async def test_a_request_that_could_not_be_read_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_an_unreadable_request_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="json", underscore_headers="reject") as stack:
         await stack.fetch(request(headers=[("x_other", "secret")]))
     [line] = map(json.loads, capfd.readouterr().out.splitlines())
     assert (line["auth.result"], line["auth.reason"]) == ("deny", "request_malformed")
 
 
-async def test_off_logs_no_request(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_access_log_off_writes_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="off") as stack:
         await stack.fetch(stack.good())
         assert stack.sidecar.live.telemetry.access_log is None
     assert capfd.readouterr().out == ""
 
 
-async def test_lines_of_many_requests_are_written_without_a_flush(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+async def test_lines_of_many_requests_are_written_without_an_explicit_flush(capfd: pytest.CaptureFixture[str]) -> None:
     async with running(access_log="json") as stack:
         for _ in range(50):
             await stack.fetch(stack.good())
@@ -559,7 +559,7 @@ async def test_lines_of_many_requests_are_written_without_a_flush(
                 lines += capfd.readouterr().out.count("\n")
 
 
-async def test_bytes_that_are_no_request_leave_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refusal_of_invalid_bytes_is_logged_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "sidecar.requests"):
         async with running() as stack:
             [answer] = await stack.converse(b"GET / HTTP/1.1\r\n" + stack.credentials + b"\x00\r\n\r\n")
@@ -569,7 +569,7 @@ async def test_bytes_that_are_no_request_leave_a_line_too(caplog: pytest.LogCapt
     assert line == f"event=refused reason=request_malformed request_id={request_id} peer=127.0.0.1 cause={cause!r}"
 
 
-async def test_the_page_of_metrics_has_all_of_them_with_their_labels() -> None:
+async def test_the_page_of_metrics_lists_all_metrics_with_their_labels() -> None:
     async with running() as stack:
         await stack.fetch(stack.good())
         families = list(text_string_to_metric_families((await stack.health("/metrics")).body.decode()))

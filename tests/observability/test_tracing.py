@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: the spans that a real OTLP/HTTP receiver gets, and what the backend is told of the trace."""
+"""OpenTelemetry traces: the spans that a real OTLP/HTTP receiver gets, and the trace context that the backend gets."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ ROUTES: list[dict[str, Any]] = [{"path": "/public/*", "auth": "none"}, {"path": 
 
 @dataclass
 class Collector:
-    """An OTLP/HTTP receiver: the spans that came, and the attributes of their resource."""
+    """An OTLP/HTTP receiver: the received spans, and the attributes of their resource."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -89,7 +89,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def traced(to: Collector, **settings: Any) -> AsyncIterator[Stack]:
-    """A sidecar that sends its spans there, all of them at its end."""
+    """A sidecar that sends all its spans there at its end."""
     async with running(tracing={"endpoint": to.url}, routes=ROUTES, **settings) as stack:
         yield stack
 
@@ -122,7 +122,7 @@ async def test_a_request_is_a_server_and_a_client_span_in_the_clients_trace() ->
 
 
 @pytest.mark.parametrize("said", [[], ["secret"], [PARENT, PARENT], [f"00-{'0' * 32}-{PARENT_ID}-01"]])
-async def test_without_one_valid_traceparent_a_trace_begins_here(said: list[str]) -> None:
+async def test_a_new_trace_begins_without_exactly_one_valid_traceparent(said: list[str]) -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good(headers=[("traceparent", value) for value in said]))
         [told] = (await stack.backend.received()).all("traceparent")
@@ -131,7 +131,7 @@ async def test_without_one_valid_traceparent_a_trace_begins_here(said: list[str]
     assert told.split("-")[1] == server.trace_id.hex()
 
 
-async def test_a_trace_that_is_not_sampled_is_passed_on_and_not_sent() -> None:
+async def test_an_unsampled_trace_is_forwarded_and_not_exported() -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good(headers=[("traceparent", PARENT[:-1] + "0")]))
         told = (await stack.backend.received()).get("traceparent") or ""
@@ -149,7 +149,7 @@ async def test_a_refusal_is_a_server_span_with_its_reason_and_no_error() -> None
     assert not {"error.type", "jwt_sidecar.issuer"} & told.keys()
 
 
-async def test_a_request_that_cannot_be_read_is_a_span_too() -> None:
+async def test_an_unreadable_request_is_a_span() -> None:
     async with collector() as it, traced(it, underscore_headers="reject") as stack:
         await stack.fetch(request("GET", "/x", headers=[("x_y", "z")]))
     [span] = it.spans
@@ -164,7 +164,7 @@ async def test_a_request_that_cannot_be_read_is_a_span_too() -> None:
         (b"no HTTP\r\n\r\n", 502, "upstream_invalid", "upstream_invalid"),
     ],
 )
-async def test_errors_are_those_of_the_conventions(
+async def test_errors_of_spans_follow_the_conventions(
     answer: bytes, status: int, server_error: str | None, client_error: str
 ) -> None:
     async with collector() as it, traced(it, backend=RawBackend(send(answer, close=True))) as stack:
@@ -176,7 +176,7 @@ async def test_errors_are_those_of_the_conventions(
     assert attributes(server)["http.response.status_code"] == status
 
 
-async def test_what_a_route_only_reports_is_no_error() -> None:
+async def test_a_refusal_of_report_mode_is_not_an_error_of_the_span() -> None:
     async with collector() as it, traced(it) as stack:
         assert (await stack.fetch(request("GET", "/trial/x"))).status == 200
     told = attributes(it.the(Span.SPAN_KIND_SERVER))
@@ -184,7 +184,7 @@ async def test_what_a_route_only_reports_is_no_error() -> None:
     assert it.the(Span.SPAN_KIND_CLIENT).status.code == 0
 
 
-async def test_the_access_log_has_the_id_of_our_trace(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_the_access_log_has_the_trace_id_of_the_span(capfd: pytest.CaptureFixture[str]) -> None:
     async with collector() as it, traced(it, access_log="json") as stack:
         await stack.fetch(stack.good())
     [trace_id] = re.findall('"trace_id":"(.*?)"', capfd.readouterr().out)
@@ -202,7 +202,7 @@ async def test_a_collector_that_is_down_delays_no_request_and_is_logged_once(cap
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
-async def test_a_collector_that_comes_back_is_logged_too(
+async def test_the_return_of_a_collector_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "sidecar.tracing")
@@ -223,7 +223,7 @@ async def test_a_collector_that_comes_back_is_logged_too(
                 assert caplog.text.count("event=spans") == 1
 
 
-async def test_the_server_span_begins_when_the_head_had_come() -> None:
+async def test_the_server_span_begins_with_the_complete_head() -> None:
     async with collector() as it, traced(it, issuer=ScriptedIssuer(algs=["EdDSA"])) as stack:
         stack.issuer.hang()
         late = asyncio.create_task(stack.fetch(stack.good()))
@@ -246,14 +246,14 @@ async def test_the_server_span_begins_when_the_head_had_come() -> None:
         ("[::1]", ("::1", None)),
     ],
 )
-async def test_the_host_is_reported_with_its_port(host: str, expected: tuple[str, int | None]) -> None:
+async def test_a_span_has_host_and_port(host: str, expected: tuple[str, int | None]) -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good(host=host))
     told = attributes(it.the(Span.SPAN_KIND_SERVER))
     assert (told["server.address"], told.get("server.port")) == expected
 
 
-async def test_an_explanation_is_no_request() -> None:
+async def test_an_explanation_makes_no_span() -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good())
         question = Question("GET", "/orders", stack.alice.encode())
@@ -262,7 +262,7 @@ async def test_an_explanation_is_no_request() -> None:
     assert len(it.spans) == 2
 
 
-async def test_a_backend_on_a_socket_is_named_by_its_path(tmp_path: Any) -> None:
+async def test_a_span_names_a_backend_on_a_unix_socket_by_its_path(tmp_path: Any) -> None:
     async with collector() as it, traced(it, backend=RawBackend(ok, unix=tmp_path / "app.sock")) as stack:
         await stack.fetch(stack.good())
     told = attributes(it.the(Span.SPAN_KIND_CLIENT))
@@ -270,7 +270,7 @@ async def test_a_backend_on_a_socket_is_named_by_its_path(tmp_path: Any) -> None
     assert told["url.full"] == "http://localhost/"
 
 
-async def test_spans_are_sent_while_requests_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spans_are_exported_while_the_sidecar_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "orders")
     async with collector() as it, traced(it) as stack:
@@ -288,12 +288,12 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-def test_opentelemetry_is_imported_only_where_it_is_configured() -> None:
+def test_opentelemetry_is_imported_only_if_configured() -> None:
     serving = "import sys, sidecar.cli.main, sidecar.app.server, sidecar.cli.check, sidecar.app.explain.explanation"
     assert python(f"{serving}; print('opentelemetry' in sys.modules)") == "False\n"
 
 
-def test_without_the_extra_the_start_says_what_to_install() -> None:
+def test_tracing_without_the_extra_says_what_to_install() -> None:
     text = (
         "{issuers: {a: {issuer: 'https://a.test/', audiences: any}}, upstream: 'http://127.0.0.1:1', "
         "tracing: {endpoint: 'http://127.0.0.1:1/v1/traces'}}"
@@ -311,20 +311,20 @@ except CannotStart as error:
     assert python(code).startswith("tracing: needs OpenTelemetry; install the extra otel ")
 
 
-async def test_several_lines_of_tracestate_are_one_list() -> None:
+async def test_several_lines_of_tracestate_are_joined() -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good(headers=[("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "b=2")]))
         assert (await stack.backend.received()).get("tracestate") == "a=1,b=2"
 
 
-async def test_an_unknown_method_is_recorded_as_sent() -> None:
+async def test_a_span_has_an_unknown_method_as_sent() -> None:
     async with collector() as it, traced(it) as stack:
         await stack.fetch(stack.good("PROPFIND"))
     told = attributes(it.the(Span.SPAN_KIND_SERVER))
     assert (told["http.request.method"], told["http.request.method_original"]) == ("_OTHER", "PROPFIND")
 
 
-async def test_a_client_that_left_is_an_error_of_its_own() -> None:
+async def test_a_client_that_leaves_is_the_error_client_left() -> None:
     async with collector() as it, traced(it, backend=RawBackend(never)) as stack:
         async with stack.client() as client:
             await client.send(stack.good())
@@ -336,9 +336,9 @@ async def test_a_client_that_left_is_an_error_of_its_own() -> None:
         assert attributes(it.the(kind))["error.type"] == "client_left"
 
 
-async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_collector_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecar.observability.tracing.EXPORT_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and no program answers
         it = Collector(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces")
         async with patience("the end"), traced(it) as stack:
             await stack.fetch(stack.good())

@@ -20,11 +20,11 @@ def refusal(policy: Policy, claims: Claims) -> Rejection:
     return caught.value
 
 
-def test_without_demands_every_verified_token_is_enough() -> None:
+def test_a_policy_without_requirements_accepts_every_verified_token() -> None:
     Policy().authorize(alice())
 
 
-def test_only_the_issuers_of_the_route_are_trusted_there() -> None:
+def test_a_route_accepts_only_its_own_issuers() -> None:
     Policy(["other", "zuplo"]).authorize(alice())
     rejection = refusal(Policy(["other"]), alice())
     assert rejection.reason is Reason.ISSUER_UNKNOWN
@@ -35,7 +35,7 @@ def test_an_empty_list_of_issuers_accepts_no_token() -> None:
     assert refusal(Policy([]), alice()).reason is Reason.ISSUER_UNKNOWN
 
 
-def test_the_issuer_is_judged_before_the_scopes() -> None:
+def test_the_issuer_is_checked_before_the_scopes() -> None:
     assert refusal(Policy(["other"], ["admin"]), alice()).reason is Reason.ISSUER_UNKNOWN
 
 
@@ -45,7 +45,7 @@ def test_a_missing_scope_is_named_to_the_client() -> None:
     assert rejection.reason.status == 403
 
 
-def test_the_issuer_alone_is_not_enough_where_scopes_are_demanded_too() -> None:
+def test_a_route_with_issuers_and_scopes_requires_both() -> None:
     assert refusal(Policy(["zuplo"], ["admin"]), alice(scope="read")).reason is Reason.SCOPE_INSUFFICIENT
 
 
@@ -61,7 +61,7 @@ def test_the_issuer_alone_is_not_enough_where_scopes_are_demanded_too() -> None:
         pytest.param({"scopes": ["read", "admin"]}, id="scopes"),
     ],
 )
-def test_all_scopes_of_the_route_are_enough(claims: dict[str, Any]) -> None:
+def test_a_token_with_all_required_scopes_is_accepted(claims: dict[str, Any]) -> None:
     Policy(scopes=["read", "admin"]).authorize(alice(**claims))
 
 
@@ -88,15 +88,15 @@ def test_all_scopes_of_the_route_are_enough(claims: dict[str, Any]) -> None:
         pytest.param({"roles": ["admin"], "permissions": ["admin"]}, id="other claims"),
     ],
 )
-def test_anything_else_is_not_that_scope(claims: dict[str, Any]) -> None:
+def test_any_other_value_lacks_the_required_scope(claims: dict[str, Any]) -> None:
     assert refusal(Policy(scopes=["admin"]), alice(**claims)).reason is Reason.SCOPE_INSUFFICIENT
 
 
-def test_granted_scopes_are_words() -> None:
+def test_granted_scopes_are_the_words_of_the_claim() -> None:
     assert granted_scopes({"scope": "read admin"}) == {"read", "admin"}
     assert granted_scopes({}) == frozenset()
 
 
 @pytest.mark.parametrize("empty", ["", [], None])
-def test_an_empty_claim_hides_no_other_place_of_the_scopes(empty: object) -> None:
+def test_an_empty_scope_claim_leaves_the_scopes_to_the_next_claim(empty: object) -> None:
     assert granted_scopes({"scope": empty, "scp": ["read", "admin"]}) == {"read", "admin"}

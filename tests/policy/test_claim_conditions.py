@@ -1,4 +1,4 @@
-"""The operators of claim rules: every other value, and above all every other type, is a mismatch."""
+"""The operators of claim rules: every other value and every other type is a mismatch."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def answers(operators: dict[str, Any], claim: Any) -> bool | None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal as JSON has it: 1 is 1.0, and is not true."""
+    """Equality of JSON values: 1 equals 1.0, and not true."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
@@ -56,7 +56,7 @@ def same(one: Any, other: Any) -> bool:
     ],
     ids=str,
 )
-def test_an_operator_matches_these_values_and_no_others(operators: dict[str, Any], matching: list[Any]) -> None:
+def test_an_operator_matches_only_its_values(operators: dict[str, Any], matching: list[Any]) -> None:
     for claim in matching:
         assert answers(operators, claim) is True
     for claim in ODD:
@@ -97,14 +97,14 @@ def test_a_value_of_another_type_is_a_mismatch(operators: dict[str, Any], claims
     ],
 )
 @pytest.mark.parametrize("operator", ["equals", "in", "prefix", "contains", "any", "all"])
-def test_a_claim_of_another_type_does_not_slip_through_a_negation(operator: str, claim: Any) -> None:
+def test_a_negation_does_not_match_a_claim_of_another_type(operator: str, claim: Any) -> None:
     operand = ["evil"] if operator in ("in", "any", "all") else "evil"
     assert answers({operator: operand}, claim) is not True
     assert answers({"not": {operator: operand}}, claim) is not True
     assert answers({"not": {"not": {operator: operand}}}, claim) is not True
 
 
-def test_a_negation_of_several_operators_is_true_when_one_of_them_is_false() -> None:
+def test_a_negation_of_several_operators_matches_if_one_of_them_fails() -> None:
     both = {"not": {"any": ["a"], "contains": "b"}}
     assert answers(both, ["a"]) is True
     assert answers(both, ["b"]) is True
@@ -133,14 +133,12 @@ OPERATORS = st.recursive(
 
 
 @given(OPERATORS, JSON)
-def test_a_condition_answers_whatever_the_claim_is_and_never_agrees_with_its_negation(
-    operators: dict[str, Any], claim: Any
-) -> None:
+def test_a_condition_and_its_negation_never_have_the_same_answer(operators: dict[str, Any], claim: Any) -> None:
     answer = answers(operators, claim)
     assert answer in (True, False, None)
     assert answers({"not": operators}, claim) is (None if answer is None else not answer)
 
 
-def test_a_number_of_any_length_can_be_compared() -> None:
+def test_numbers_of_any_length_are_compared() -> None:
     assert answers({"in": [10**30]}, 10**30) is True
     assert answers({"in": [1]}, 10**4000) is False

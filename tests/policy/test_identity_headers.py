@@ -1,4 +1,4 @@
-"""Claims become header text that loses nothing, and in which nothing can be hidden."""
+"""Claims become header text without loss, and no claim can add a header."""
 
 import base64
 import json
@@ -28,18 +28,18 @@ PRINTABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 def headers(
     claims: dict[str, Any], mapping: Mapping[str, tuple[str, ...]], claims_header: str | None = None
 ) -> list[str]:
-    """The lines, but for X-JWT-Status."""
+    """The lines without X-JWT-Status."""
     verified = Claims("zuplo", claims, b64(json.dumps(claims).encode()).encode())
     lines = identity_headers(mapping, claims_header).lines(verified).decode("ascii").split("\r\n")
     assert (lines[0], lines[-1]) == ("X-JWT-Status: verified", "")
     return lines[1:-1]
 
 
-# The encoding of design: what a backend decodes
+# The percent encoding, and its decoder
 
 
 def decode_text(value: str) -> str:
-    """The decoder of a string, as a backend has it."""
+    """The decoder of a string, as a backend writes it."""
     return unquote(value, errors="strict")
 
 
@@ -109,13 +109,13 @@ def decode_json(value: str) -> Any:
         pytest.param([], None, id="empty list"),
     ],
 )
-def test_a_claim_as_header_text(claim: object, value: str | None) -> None:
+def test_a_claim_is_encoded_as_header_text(claim: object, value: str | None) -> None:
     assert encode(claim) == value
     assert headers({"x": claim}, {"X-JWT-X": ("x",)}) == ([] if value is None else [f"X-JWT-X: {value}"])
 
 
-def test_half_a_surrogate_pair_is_never_sent_as_something_else() -> None:
-    with pytest.raises(UnicodeEncodeError):  # the parser of tokens refuses it long before
+def test_half_a_surrogate_pair_cannot_be_encoded() -> None:
+    with pytest.raises(UnicodeEncodeError):  # the parser of tokens refuses it earlier
         encode("\ud800")
 
 
@@ -124,7 +124,7 @@ TEXT = st.text(CHARACTERS) | st.text("a %,\r\n\0\x7f\u0085\u2028é")
 
 
 @given(TEXT)
-def test_a_string_comes_back_from_printable_text(value: str) -> None:
+def test_a_string_is_decoded_from_its_printable_text(value: str) -> None:
     encoded = encode(value)
     if encoded is None:
         assert value == ""
@@ -134,7 +134,7 @@ def test_a_string_comes_back_from_printable_text(value: str) -> None:
 
 
 @given(st.lists(TEXT, min_size=1))
-def test_a_list_of_strings_comes_back_from_printable_text(value: list[str]) -> None:
+def test_a_list_of_strings_is_decoded_from_its_printable_text(value: list[str]) -> None:
     encoded = encode(value)
     assert encoded is not None
     assert encoded == "" or PRINTABLE.fullmatch(encoded)
@@ -148,7 +148,7 @@ NESTED = st.recursive(
 
 
 @given(st.dictionaries(TEXT, NESTED, max_size=3) | st.lists(st.lists(NESTED, max_size=3), min_size=1, max_size=3))
-def test_an_object_or_nested_list_comes_back_from_base64url(value: Any) -> None:
+def test_an_object_or_nested_list_is_decoded_from_base64url(value: Any) -> None:
     encoded = encode(value)
     assert encoded is not None
     assert re.fullmatch("[A-Za-z0-9_-]+", encoded)
@@ -156,14 +156,14 @@ def test_an_object_or_nested_list_comes_back_from_base64url(value: Any) -> None:
 
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
-def test_a_number_or_boolean_comes_back_exactly(value: float) -> None:
+def test_a_number_or_boolean_is_decoded_exactly(value: float) -> None:
     encoded = encode(value)
     assert encoded is not None
     assert PRINTABLE.fullmatch(encoded)
     assert repr(json.loads(encoded)) == repr(value)
 
 
-# Which claim
+# Finding the claim
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_claim_is_found_by_its_path(claims: dict[str, Any], path: tuple[str, .
 # The headers
 
 
-def test_each_mapped_claim_that_is_present_is_one_header() -> None:
+def test_each_present_mapped_claim_is_one_header() -> None:
     mapping = {"X-JWT-Sub": ("sub",), "X-JWT-Scope": ("scope",), "X-Role": ("realm", "role")}
     assert headers({"sub": "alice", "realm": {"role": "x"}}, mapping) == ["X-JWT-Sub: alice", "X-Role: x"]
 
@@ -205,12 +205,12 @@ def test_without_a_claims_header_only_the_mapped_claims_are_sent() -> None:
     assert headers({"sub": "alice", "email": "x"}, {"X-JWT-Sub": ("sub",)}, None) == ["X-JWT-Sub: alice"]
 
 
-def test_the_headers_are_rendered_once_for_a_token() -> None:
+def test_identity_headers_are_rendered_once_per_token() -> None:
     identity, claims = identity_headers({"X-JWT-Sub": ("sub",)}, None), Claims("zuplo", {"sub": "alice"})
     assert identity.lines(claims) is identity.lines(claims)
 
 
-def test_every_request_says_how_it_came() -> None:
+def test_every_request_has_its_status_header() -> None:
     assert [line.decode() for line in (VERIFIED, ANONYMOUS)] == [
         "X-JWT-Status: verified\r\n",
         "X-JWT-Status: anonymous\r\n",
@@ -220,7 +220,7 @@ def test_every_request_says_how_it_came() -> None:
 # Sizes
 
 
-def test_a_header_has_at_most_so_many_bytes() -> None:
+def test_an_identity_header_has_a_limit_of_bytes() -> None:
     mapping = {"X-JWT-Sub": ("sub",)}
     assert headers({"sub": "x" * MAX_HEADER_BYTES}, mapping) == ["X-JWT-Sub: " + "x" * MAX_HEADER_BYTES]
     with pytest.raises(Rejection) as caught:
@@ -228,13 +228,13 @@ def test_a_header_has_at_most_so_many_bytes() -> None:
     assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
 
 
-def test_the_size_is_that_of_the_encoded_text() -> None:
+def test_the_limit_applies_to_the_encoded_text() -> None:
     with pytest.raises(Rejection):
         headers({"sub": "é" * (MAX_HEADER_BYTES // 6 + 1)}, {"X-JWT-Sub": ("sub",)})
 
 
 @pytest.mark.parametrize(("extra", "fits"), [(0, True), (1, False)], ids=["at the limit", "beyond"])
-def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool) -> None:
+def test_all_identity_headers_share_a_limit_of_bytes(extra: int, fits: bool) -> None:
     around = len(VERIFIED + b"X-JWT-Claims: \r\n")
     claims = Claims("zuplo", {}, b"A" * (MAX_ALL_BYTES - around + extra))
     identity = identity_headers({}, "X-JWT-Claims", limits=LIMITS._replace(claims=MAX_ALL_BYTES))
@@ -244,13 +244,13 @@ def test_all_headers_together_have_at_most_so_many_bytes(extra: int, fits: bool)
     with pytest.raises(Rejection) as caught:
         identity.lines(claims)
     assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
-    with pytest.raises(Rejection):  # and again: a refusal is not remembered as an empty set of headers
+    with pytest.raises(Rejection):  # the second time too: a refusal is not remembered as an empty set of headers
         identity.lines(claims)
 
 
 @pytest.mark.parametrize("most", [MAX_CLAIMS_BYTES, 100])
-def test_the_header_with_all_claims_has_a_limit_of_its_own(most: int, caplog: pytest.LogCaptureFixture) -> None:
-    """As 250 groups of 37 characters are more than most backends read in one line."""
+def test_the_claims_header_has_its_own_limit(most: int, caplog: pytest.LogCaptureFixture) -> None:
+    """250 groups of 37 characters are more than most backends read in one line."""
     caplog.set_level("INFO")
     identity = identity_headers({}, "X-JWT-Claims", limits=LIMITS._replace(claims=most))
     assert len(identity.lines(Claims("a", {}, b"A" * most))) > most
@@ -260,7 +260,7 @@ def test_the_header_with_all_claims_has_a_limit_of_its_own(most: int, caplog: py
     assert caplog.messages == [f"event=claims_too_large header=X-JWT-Claims bytes={most + 1}"]
 
 
-def test_each_limit_can_be_set() -> None:
+def test_each_limit_of_identity_headers_is_configurable() -> None:
     identity = identity_headers({"X-A": ("a",), "X-B": ("b",)}, None, limits=LIMITS._replace(one=10, together=50))
     assert b"X-A: aaaaaaaaaa" in identity.lines(Claims("a", {"a": "a" * 10}))
     for claims in ({"a": "a" * 11}, {"a": "a" * 10, "b": "b" * 10}):
@@ -287,11 +287,11 @@ def test_scopes_have_one_form_for_every_issuer(claims: dict[str, Any]) -> None:
     assert headers(claims, {"X-JWT-Scope": ("scope",)}) == ["X-JWT-Scope: read write"]
 
 
-def test_no_backend_reads_two_scopes_where_the_token_has_one() -> None:
+def test_a_space_within_a_scope_is_encoded() -> None:
     (line,) = headers({"scp": ["read write", "all"]}, {"X-JWT-Scope": ("scope",)})
     assert decode_text(line.removeprefix("X-JWT-Scope: ")).split(" ") == ["read%20write", "all"]
 
 
 @pytest.mark.parametrize("claims", [{}, {"scope": "", "scp": []}, {"permissions": ["read"]}], ids=str)
-def test_without_scopes_there_is_no_header_of_them(claims: dict[str, Any]) -> None:
+def test_a_token_without_scopes_gets_no_scope_header(claims: dict[str, Any]) -> None:
     assert headers(claims, {"X-JWT-Scope": ("scope",)}) == []

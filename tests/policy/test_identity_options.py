@@ -64,7 +64,7 @@ def headers(claims: dict[str, Any], encoding: str = "percent", /, **mapping: Ide
         pytest.param(None, None, None, id="null"),
     ],
 )
-def test_the_other_encodings(claim: object, base64url: str | None, raw_utf8: str | None) -> None:
+def test_each_encoding_writes_claims_in_its_form(claim: object, base64url: str | None, raw_utf8: str | None) -> None:
     for encoding, value in (("base64url", base64url), ("raw_utf8", raw_utf8)):
         assert encode(claim, ENCODINGS[encoding]) == value
         assert headers({"x": claim}, encoding, X=("x",)) == ({} if value is None else {"X": value})
@@ -91,7 +91,7 @@ DECODERS = pytest.mark.parametrize(
 
 @DECODERS
 @given(value=TEXT.filter(bool))
-def test_a_string_comes_back(encoding: str, decode: Callable[[str], str], value: str) -> None:
+def test_a_string_is_decoded_in_every_encoding(encoding: str, decode: Callable[[str], str], value: str) -> None:
     text = encode(value, ENCODINGS[encoding])
     assert text is not None
     assert ALWAYS_ESCAPED.search(text.encode()) is None
@@ -101,21 +101,21 @@ def test_a_string_comes_back(encoding: str, decode: Callable[[str], str], value:
 
 @DECODERS
 @given(value=st.lists(TEXT, min_size=1))
-def test_a_list_comes_back(encoding: str, decode: Callable[[str], str], value: list[str]) -> None:
+def test_a_list_is_decoded_in_every_encoding(encoding: str, decode: Callable[[str], str], value: list[str]) -> None:
     text = encode(value, ENCODINGS[encoding])
     assert text is not None
     assert ALWAYS_ESCAPED.search(text.encode()) is None
     assert [decode(item) for item in text.split(",")] == value
 
 
-def test_the_size_of_raw_utf8_is_its_bytes() -> None:
+def test_the_limit_of_raw_utf8_counts_bytes() -> None:
     claims = {"x": "é" * (MAX_HEADER_BYTES // 2)}
     assert headers(claims, "raw_utf8", X=("x",)) == {"X": claims["x"]}
     with pytest.raises(Rejection):
         headers({"x": claims["x"] + "é"}, "raw_utf8", X=("x",))
 
 
-# Texts with claims in them
+# Templates with claims
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,14 @@ def test_the_size_of_raw_utf8_is_its_bytes() -> None:
         pytest.param("{x}", {"x": {}}, None, id="object"),
     ],
 )
-def test_claims_in_a_text(template: str, claims: dict[str, Any], value: str | None) -> None:
+def test_a_template_is_filled_with_claims(template: str, claims: dict[str, Any], value: str | None) -> None:
     config = configured(f"X-T: {{value: {json.dumps(template)}}}")
     assert config.claim is None
     assert config.value is not None
     assert headers(claims, X_T=IdentityHeader(template=config.value)) == ({} if value is None else {"X-T": value})
 
 
-def test_a_text_is_encoded_as_a_whole() -> None:
+def test_a_filled_template_is_encoded_as_a_whole() -> None:
     template = ("user:", ("sub",))
     assert headers({"sub": "é"}, "base64url", X=IdentityHeader(template=template)) == {"X": b64("user:é".encode())}
     assert headers({"sub": "é"}, "raw_utf8", X=IdentityHeader(template=template)) == {"X": "user:é"}
@@ -162,19 +162,19 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records if record.name == "sidecar.identity"]
 
 
-def test_a_header_is_a_claim_or_a_text_and_never_left_out_unless_that_is_reported() -> None:
+def test_an_identity_header_has_a_claim_or_a_template_and_is_not_omitted_by_default() -> None:
     assert IdentityHeader(("sub",)) == IdentityHeader(claim=("sub",), template=(), omit=False)
     assert IdentityHeader(template=["x"]) == IdentityHeader(claim=(), template=["x"], omit=False)
 
 
-def test_a_header_that_is_too_large_is_named_in_the_log(told: Callable[[], list[str]]) -> None:
+def test_an_oversized_header_is_named_in_the_log(told: Callable[[], list[str]]) -> None:
     with pytest.raises(Rejection) as caught:
         headers({"sub": "a", "groups": "x" * 5000}, X_JWT_Sub=("sub",), X_JWT_Groups=("groups",))
     assert caught.value.reason is Reason.CLAIMS_TOO_LARGE
     assert told() == ["event=claims_too_large header=X-JWT-Groups bytes=5000"]
 
 
-def test_a_header_that_may_be_omitted_is_left_out_when_it_is_too_large(told: Callable[[], list[str]]) -> None:
+def test_an_oversized_header_with_omit_is_left_out(told: Callable[[], list[str]]) -> None:
     mapping: dict[str, Any] = {"X_JWT_Sub": ("sub",), "X_JWT_Groups": IdentityHeader(("groups",), omit=True)}
     fits = "x" * MAX_HEADER_BYTES
     assert headers({"sub": "a", "groups": fits}, **mapping) == {"X-JWT-Sub": "a", "X-JWT-Groups": fits}
@@ -183,12 +183,12 @@ def test_a_header_that_may_be_omitted_is_left_out_when_it_is_too_large(told: Cal
     assert told() == [f"event=header_omitted header=X-JWT-Groups bytes={MAX_HEADER_BYTES + 1}"]
 
 
-def test_a_header_that_is_left_out_takes_no_other_along() -> None:
+def test_an_omitted_header_does_not_affect_the_others() -> None:
     mapping: dict[str, Any] = {"X_JWT_Groups": IdentityHeader(("groups",), omit=True), "X_JWT_Sub": ("sub",)}
     assert headers({"sub": "a", "groups": "x" * 5000}, **mapping) == {"X-JWT-Sub": "a"}
 
 
-def test_nothing_is_left_out_as_long_as_all_fit_together() -> None:
+def test_no_header_is_omitted_while_all_fit_the_shared_limit() -> None:
     mapping = {f"X-{at}": IdentityHeader((f"c{at}",), omit=True) for at in range(4)}
     around = len(VERIFIED) + sum(len(f"{name}: \r\n") for name in mapping)
     claims = dict.fromkeys(("c0", "c1", "c2"), "x" * MAX_HEADER_BYTES)
@@ -199,9 +199,7 @@ def test_nothing_is_left_out_as_long_as_all_fit_together() -> None:
         assert lines.count(b"\r\n") == 5 - beyond
 
 
-def test_when_all_are_too_large_together_the_largest_that_may_be_omitted_goes_first(
-    told: Callable[[], list[str]],
-) -> None:
+def test_the_largest_header_with_omit_is_left_out_first(told: Callable[[], list[str]]) -> None:
     large = "x" * 4000
     mapping: dict[str, Any] = {
         "X_A": IdentityHeader(("small",), omit=True),
@@ -216,7 +214,7 @@ def test_when_all_are_too_large_together_the_largest_that_may_be_omitted_goes_fi
     assert told() == ["event=header_omitted header=X-F bytes=4000"]
 
 
-def test_when_what_may_be_omitted_is_not_enough_the_request_is_refused(told: Callable[[], list[str]]) -> None:
+def test_a_request_is_refused_if_its_headers_are_too_large_after_all_omissions(told: Callable[[], list[str]]) -> None:
     mapping: dict[str, Any] = {f"X_{number}": ("large",) for number in range(5)}
     with pytest.raises(Rejection) as caught:
         headers({"large": "x" * 4000}, X_A=IdentityHeader(("large",), omit=True), **mapping)
@@ -250,7 +248,7 @@ def fate_of(name: str, policy: RequestHeaderPolicy) -> str:
     return policy.field(name.encode() + b": 1").fate
 
 
-def test_names_with_other_characters_are_dropped_refused_or_sent_on_unless_they_could_be_taken_for_another() -> None:
+def test_underscore_headers_decides_about_names_that_fold_to_no_special_header() -> None:
     for underscores in ("drop", "allow"):
         policy = RequestHeaderPolicy({"te", "x-user"}, read={"authorization", "x-token"}, underscores=underscores)
         instead = "drop underscore" if underscores == "drop" else "forward"
@@ -262,7 +260,7 @@ def test_names_with_other_characters_are_dropped_refused_or_sent_on_unless_they_
             assert fate_of(name, policy) == ("drop" if name == "te" else REFUSE)
 
 
-def test_a_header_that_may_bring_a_token_is_read_whatever_its_characters() -> None:
+def test_a_configured_token_header_is_read_despite_an_underscore() -> None:
     for underscores in ("drop", "allow", "reject"):
         policy = RequestHeaderPolicy((), read={"x_token"}, underscores=underscores)
         field = policy.field(b"X_Token: secret")
@@ -276,7 +274,7 @@ SPOOFS = [
 
 @pytest.mark.parametrize("underscores", ["drop", "allow"])
 @pytest.mark.parametrize("target", ["/", "/public/x"])
-async def test_spoofed_headers_never_arrive(underscores: str, target: str) -> None:
+async def test_spoofed_headers_never_reach_the_backend(underscores: str, target: str) -> None:
     async with running(underscore_headers=underscores, routes=[{"path": "/public/*", "auth": "none"}]) as stack:
         await stack.fetch(stack.good(target=target, headers=[*SPOOFS, ("X_Other", "good")]))
         received = await stack.backend.received()
@@ -284,7 +282,7 @@ async def test_spoofed_headers_never_arrive(underscores: str, target: str) -> No
         assert received.get("x_other") == ("good" if underscores == "allow" else None)
 
 
-async def test_a_name_with_an_underscore_is_refused_where_the_file_says_so() -> None:
+async def test_a_name_with_an_underscore_is_refused_with_underscore_headers_reject() -> None:
     async with running(underscore_headers="reject") as stack:
         answer = await stack.fetch(stack.good(headers=[("X_Other", "1")]))
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
@@ -293,7 +291,7 @@ async def test_a_name_with_an_underscore_is_refused_where_the_file_says_so() -> 
         assert len(stack.backend.requests) == 1
 
 
-# Section 3 of the list of attacks: claim -> header, end to end
+# Claims that could become headers, end to end
 
 WINDOWS = {
     "CR": "a\rX-JWT-Admin: true",
@@ -343,14 +341,14 @@ async def test_no_claim_becomes_another_header(encoding: str, claim: str) -> Non
         pytest.param({"x": ""}, None, id="claim -> header: empty"),
     ],
 )
-async def test_a_claim_of_each_type_is_what_the_backend_reads(claims: dict[str, Any], expected: str | None) -> None:
+async def test_a_claim_of_each_type_reaches_the_backend_encoded(claims: dict[str, Any], expected: str | None) -> None:
     async with running(identity_headers={"X-Claim": "x"}) as stack:
         token = stack.token(**claims)
         assert (await stack.fetch(request("GET", "/", token=token, headers=[("X-Claim", "evil")]))).status == 200
         assert (await stack.backend.received()).get("x-claim") == expected
 
 
-async def test_a_claim_of_10_kb_is_refused_or_left_out_and_half_a_surrogate_pair_is_a_bad_token() -> None:
+async def test_oversized_and_unencodable_claims_are_refused_or_left_out() -> None:
     names = {"X-JWT-Sub": "sub", "X-JWT-Groups": {"claim": "groups", "on_oversize": "omit"}}
     async with running(identity_headers=names, claims_header="off") as stack:
         answer = await stack.fetch(request("GET", "/", token=stack.token(sub="x" * 10_000)))
@@ -375,7 +373,7 @@ def configured(text: str) -> HeaderSettings:
     return header
 
 
-def test_more_about_a_header_than_its_claim() -> None:
+def test_an_identity_header_is_configured_by_claim_or_template() -> None:
     header = configured("X-A: {claim: a.b, on_oversize: omit}")
     assert (header.claim, header.value, header.on_oversize) == (("a", "b"), None, "omit")
     header = configured("X-A: {claim: [a.b]}")

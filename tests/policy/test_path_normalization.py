@@ -11,7 +11,7 @@ from sidecar.policy.path_normalization import IGNORABLE, IGNORED, MAX_READ_TOGET
     ("path", "reading"),
     [("/a/../../../b", "/../../b"), ("/../a/../b", "/../b"), ("/../../a", "/a"), ("/a/b/../../c", "/c")],
 )
-def test_dots_above_the_root_are_dropped_by_some_and_left_by_others(path: str, reading: str) -> None:
+def test_dot_segments_above_the_root_have_several_readings(path: str, reading: str) -> None:
     assert reading in readings(path)
 
 
@@ -25,12 +25,12 @@ def test_dots_above_the_root_are_dropped_by_some_and_left_by_others(path: str, r
         pytest.param("/%2e/a%2eb", "/a%2eb", id="a browser's URL parser: only whole segments of dots are decoded"),
     ],
 )
-def test_some_escapes_stay_as_they_are(path: str, reading: str) -> None:
+def test_a_reading_may_keep_some_escapes(path: str, reading: str) -> None:
     assert reading in readings(path)
 
 
 @pytest.mark.parametrize("path", ["//a/../b/", "//x//b/"])
-def test_a_reading_of_two_leading_slashes_ends_without_a_slash(path: str) -> None:
+def test_a_path_with_two_leading_slashes_has_a_reading_without_final_slash(path: str) -> None:
     assert any(reading != "/" and not reading.endswith("/") for reading in readings(path))
 
 
@@ -44,14 +44,14 @@ def test_a_reading_of_two_leading_slashes_ends_without_a_slash(path: str) -> Non
         ("/é", "a character outside visible ASCII"),
     ],
 )
-def test_a_character_that_is_no_part_of_a_path_is_named_where_it_can_be_shown(path: str, told: str) -> None:
+def test_a_character_outside_the_grammar_of_paths_is_named_if_printable(path: str, told: str) -> None:
     with pytest.raises(Rejection) as caught:
         readings(path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
     assert caught.value.details == f"The path has {told}, which programs read in different ways; percent-encode it."
 
 
-def test_what_a_backend_may_ignore_has_the_names_of_the_configuration() -> None:
+def test_backend_ignores_defaults_to_every_ignorable_difference() -> None:
     assert Config.model_fields["backend_ignores"].default == IGNORABLE
 
 
@@ -64,12 +64,12 @@ def test_what_a_backend_may_ignore_has_the_names_of_the_configuration() -> None:
         ("/a", {"/a"}),
     ],
 )
-def test_a_format_may_be_all_behind_the_first_dot_of_a_name_or_behind_the_last(path: str, forms: set[str]) -> None:
+def test_a_format_begins_at_the_first_or_the_last_dot_of_a_name(path: str, forms: set[str]) -> None:
     assert IGNORED.forms(path) == forms
 
 
-def test_all_readings_together_have_at_most_so_many_characters() -> None:
+def test_all_readings_share_a_limit_of_characters() -> None:
     assert sum(map(len, readings("/a//;a//./" + "x" * 1632))) == MAX_READ_TOGETHER
     with pytest.raises(Rejection) as caught:
-        readings("/a//;a/b/../" + "x" * 1631)  # one more
+        readings("/a//;a/b/../" + "x" * 1631)  # one character more
     assert caught.value.reason is Reason.PATH_AMBIGUOUS

@@ -24,12 +24,12 @@ def refusal(policy: Policy, claims: Claims) -> Rejection:
 
 
 @pytest.mark.parametrize("scope", ["read", "write", "other write", ["read"]])
-def test_one_of_several_scopes_is_enough_where_any_is_asked_for(scope: object) -> None:
+def test_any_scope_accepts_a_token_with_one_of_several_scopes(scope: object) -> None:
     Policy(any_scope=["read", "write"]).authorize(alice(scope=scope))
 
 
 @pytest.mark.parametrize("scope", ["", "other", [], 5, None, "reads"])
-def test_none_of_them_is_not_enough(scope: object) -> None:
+def test_any_scope_refuses_a_token_without_one_of_the_scopes(scope: object) -> None:
     rejection = refusal(Policy(any_scope=["read", "write"]), alice(scope=scope))
     assert (rejection.reason, rejection.scope) == (Reason.SCOPE_INSUFFICIENT, "read write")
 
@@ -37,7 +37,7 @@ def test_none_of_them_is_not_enough(scope: object) -> None:
 @pytest.mark.parametrize(
     ("scope", "enough"), [("a b c", True), ("a b d", True), ("a b", False), ("a c d", False), ("c", False)]
 )
-def test_any_and_all_must_both_hold(scope: str, enough: bool) -> None:
+def test_requirements_any_and_all_must_both_be_met(scope: str, enough: bool) -> None:
     policy = Policy(scopes=["a", "b"], any_scope=["c", "d"])
     if enough:
         policy.authorize(alice(scope=scope))
@@ -69,7 +69,7 @@ def test_any_and_all_must_both_hold(scope: str, enough: bool) -> None:
         ({}, set()),
     ],
 )
-def test_roles_are_in_the_first_claim_that_holds_some(claims: dict[str, Any], roles: set[str]) -> None:
+def test_roles_are_read_from_the_first_claim_with_roles(claims: dict[str, Any], roles: set[str]) -> None:
     assert granted_roles(claims) == roles
 
 
@@ -81,7 +81,7 @@ def test_roles_are_in_the_first_claim_that_holds_some(claims: dict[str, Any], ro
         ({"resource_access": {"other": {"roles": ["b"]}}, "roles": ["c"]}, set()),
     ],
 )
-def test_the_places_that_an_issuer_names_count_together(claims: dict[str, Any], roles: set[str]) -> None:
+def test_roles_are_collected_from_all_role_claims_of_an_issuer(claims: dict[str, Any], roles: set[str]) -> None:
     places = [("realm_access", "roles"), ("resource_access", "api", "roles")]
     assert granted_roles(claims, places) == roles
     policy = Policy(roles=["b"], role_claims={"zuplo": places})
@@ -92,12 +92,12 @@ def test_the_places_that_an_issuer_names_count_together(claims: dict[str, Any], 
     assert refusal(policy, Claims("another", {"resource_access": {"api": {"roles": ["b"]}}})).reason.status == 403
 
 
-def test_all_roles_and_one_of_several_are_enough() -> None:
+def test_a_token_with_all_roles_and_one_of_several_is_accepted() -> None:
     Policy(roles=["a"], any_role=["b", "c"]).authorize(alice(roles=["a", "c", "d"]))
 
 
 @pytest.mark.parametrize("demand", [{"roles": ["a"]}, {"any_role": ["a", "b"]}], ids=["all", "any"])
-def test_one_kind_of_demand_is_enough_to_refuse(demand: dict[str, list[str]]) -> None:
+def test_each_kind_of_role_requirement_can_refuse(demand: dict[str, list[str]]) -> None:
     Policy(**demand).authorize(alice(roles=["a"]))  # type: ignore[arg-type]
     assert refusal(Policy(**demand), alice(roles=["c"])).reason is Reason.CLAIM_MISMATCH  # type: ignore[arg-type]
 
@@ -114,7 +114,7 @@ def test_a_missing_role_is_refused(roles: object) -> None:
 TENANT = Policy(claims={("tenant",): {"equals": "acme"}, ("realm_access", "roles"): {"any": ["admin"]}})
 
 
-def test_claims_that_are_what_the_route_asks_for_are_enough() -> None:
+def test_a_token_with_the_required_claims_is_accepted() -> None:
     TENANT.authorize(alice(tenant="acme", realm_access={"roles": ["user", "admin"]}))
 
 
@@ -132,13 +132,13 @@ def test_claims_that_are_what_the_route_asks_for_are_enough() -> None:
         ({"tenant": "acme", "realm_access": {"roles": [["admin"]]}}, "realm_access.roles"),
     ],
 )
-def test_a_claim_that_is_not_is_named_to_the_client_and_its_value_is_not(claims: dict[str, Any], name: str) -> None:
+def test_a_mismatching_claim_is_named_without_its_value(claims: dict[str, Any], name: str) -> None:
     rejection = refusal(TENANT, alice(**claims))
     assert rejection.reason is Reason.CLAIM_MISMATCH
     assert rejection.details == f"The token's {name} claim does not allow this request."
 
 
-def test_what_a_route_asks_for_is_judged_in_this_order() -> None:
+def test_a_route_checks_issuers_scopes_roles_and_claims_in_order() -> None:
     policy = Policy(["zuplo"], ["a"], roles=["a"], claims={("a", "b"): {"exists": True}})
     assert [check.name for check in policy.checks] == ["issuers", "scopes", "roles", "claim a.b"]
     assert Policy().checks == ()

@@ -51,7 +51,7 @@ async def test_a_bad_token_is_forwarded_with_its_code_in_report_mode() -> None:
             assert await told(stack, request("GET", "/x", token=token)) == expected
 
 
-async def test_verified_claims_go_along_where_a_rule_would_refuse() -> None:
+async def test_verified_claims_are_forwarded_when_a_rule_would_refuse() -> None:
     async with running(mode="report", routes=[ADMIN]) as stack:
         seen = await told(stack, stack.good("GET", "/admin/x"))
         assert (seen["X-JWT-Status"], seen["X-JWT-Report"]) == ("report", "scope_insufficient")
@@ -59,14 +59,14 @@ async def test_verified_claims_go_along_where_a_rule_would_refuse() -> None:
         assert json.loads(unb64(seen["X-JWT-Claims"] or ""))["sub"] == payload_of(stack.alice)["sub"]
 
 
-async def test_a_good_request_is_verified_and_keeps_its_token() -> None:
+async def test_a_good_request_in_report_mode_is_verified_and_keeps_its_token() -> None:
     async with running(mode="report") as stack:
         seen = await told(stack, stack.good())
         assert (seen["X-JWT-Status"], seen["X-JWT-Sub"]) == ("verified", "alice")
         assert (seen.get("X-JWT-Report"), seen["Authorization"]) == (None, f"Bearer {stack.alice}")
 
 
-async def test_a_revoked_token_passes_without_claims() -> None:
+async def test_a_revoked_token_in_report_mode_passes_without_claims() -> None:
     async with running(mode="report") as stack:
         token = stack.token(jti="lost")
         await stack.fetch(request("GET", "/", token=token))
@@ -87,7 +87,7 @@ async def test_an_issuer_without_keys_refuses_nothing_in_report_mode() -> None:
         assert seen["X-JWT-Report"] == "jwks_unavailable"
 
 
-async def test_claims_that_do_not_fit_stay_behind() -> None:
+async def test_oversized_claims_are_not_forwarded_in_report_mode() -> None:
     async with running(mode="report") as stack:
         token = stack.token(sub="a" * 5000)
         seen = await told(stack, request("GET", "/", token=token))
@@ -112,13 +112,13 @@ async def test_refusals_about_the_request_itself_stay_in_report_mode() -> None:
         assert stack.backend.requests == []
 
 
-def test_every_reason_is_either_covered_or_about_the_request_itself() -> None:
+def test_report_mode_covers_every_reason_that_is_not_about_the_request_itself() -> None:
     others = set(Reason) - report_mode.COVERED
     assert {reason.code for reason in others if reason.status in (401, 403)} == {"token_too_large", "route_denied"}
     assert {reason.code for reason in report_mode.COVERED if reason.status >= 500} == {"jwks_unavailable"}
 
 
-def test_the_page_lists_every_code_that_report_mode_keeps() -> None:
+def test_the_page_lists_every_code_that_report_mode_still_refuses() -> None:
     page = (Path(__file__).parents[2] / "docs" / "how" / "roll-out.md").read_text()
     rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ([0-9, ]+) \|", page, re.MULTILINE)
     written = {code for codes, _ in rows for code in re.findall("`(.*?)`", codes)}
@@ -129,19 +129,19 @@ def test_the_page_lists_every_code_that_report_mode_keeps() -> None:
 
 
 @pytest.mark.parametrize(("settings", "forwarded"), [({}, True), ({"forward_token": False}, False)])
-async def test_the_file_may_say_that_no_token_is_sent_on(settings: dict[str, Any], forwarded: bool) -> None:
+async def test_forward_token_false_applies_in_report_mode(settings: dict[str, Any], forwarded: bool) -> None:
     async with running(mode="report", **settings) as stack:
         for raw in (stack.good(), request("GET", "/", token=stack.token(exp=1))):
             assert ("Authorization" in await told(stack, raw)) is forwarded
 
 
-async def test_a_rule_may_enforce_in_a_file_that_reports_and_the_other_way_round() -> None:
+async def test_the_mode_of_a_rule_overrides_the_mode_of_the_file() -> None:
     for file, rule, statuses in (("report", "enforce", [200, 401]), ("enforce", "report", [401, 200])):
         async with running(mode=file, routes=[{"path": "/x", "mode": rule}]) as stack:
             assert [(await stack.fetch(request("GET", path))).status for path in ("/", "/x")] == statuses
 
 
-async def test_cookies_and_queries_keep_their_tokens_too() -> None:
+async def test_tokens_in_cookies_and_queries_are_forwarded_in_report_mode() -> None:
     places = [{"cookie": "session"}, {"query": "token"}]
     async with running(mode="report", token_from=places) as stack:
         seen = await told(stack, request("GET", "/", headers=[("Cookie", "a=b; session=junk")]))
@@ -156,7 +156,7 @@ async def test_clients_cannot_forge_the_report_header() -> None:
         assert "X-JWT-Report" not in seen
 
 
-async def test_a_websocket_outlives_its_token_where_the_rule_only_reports() -> None:
+async def test_a_websocket_outlives_its_token_in_report_mode() -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     backends: list[asyncio.StreamWriter] = []
 
@@ -195,7 +195,9 @@ async def test_a_websocket_outlives_its_token_where_the_rule_only_reports() -> N
         ({"forward_token": True}, {}, True),
     ],
 )
-def test_when_a_token_is_sent_on(settings: dict[str, Any], route: dict[str, Any], forwarded: bool) -> None:
+def test_a_token_is_forwarded_by_mode_and_forward_token(
+    settings: dict[str, Any], route: dict[str, Any], forwarded: bool
+) -> None:
     file = config(**settings, routes=[{"path": "/x", **route}])
     assert file.sends_token(file.routes[0]) is forwarded
 

@@ -20,7 +20,7 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 def line(t: float, signed: bytes, secret: bytes = SECRET) -> bytes:
-    """The header line over these bytes, which begin with the line of the time."""
+    """The header line with the signature of these bytes; their first line is the time."""
     v1 = hmac.new(secret, signed, hashlib.sha256).hexdigest()
     return f"X-JWT-Signature: t={t:.0f},v1={v1}\r\n".encode()
 
@@ -29,7 +29,7 @@ def signature(clock: HandClock | None = None) -> Signature:
     return Signature("X-JWT-Signature", SECRET, clock or HandClock())
 
 
-def test_the_string_to_sign() -> None:
+def test_the_signed_text_has_time_method_target_and_sorted_identity_headers() -> None:
     identity = VERIFIED + b"X-JWT-Sub: alice\r\nX_Role.Name: a: b\r\nA-First: \xc3\xa9\r\n"
     assert signature().line("GET", b"/a?b=c&d", identity) == line(
         EPOCH,
@@ -37,11 +37,11 @@ def test_the_string_to_sign() -> None:
     )
 
 
-def test_an_anonymous_request_is_signed_too() -> None:
+def test_an_anonymous_request_is_signed() -> None:
     assert signature().line("POST", b"/", ANONYMOUS) == line(EPOCH, b"1800000000\nPOST\n/\nx-jwt-status:anonymous\n")
 
 
-def test_each_signature_has_the_time_at_which_it_was_made() -> None:
+def test_each_signature_has_the_time_of_its_making() -> None:
     clock = HandClock()
     ours = signature(clock)
     ours.line("GET", b"/", ANONYMOUS)
@@ -49,7 +49,7 @@ def test_each_signature_has_the_time_at_which_it_was_made() -> None:
     assert ours.line("GET", b"/", ANONYMOUS) == line(EPOCH + 1, b"1800000001\nGET\n/\nx-jwt-status:anonymous\n")
 
 
-def test_whatever_is_signed_changes_the_signature() -> None:
+def test_every_signed_part_changes_the_signature() -> None:
     ours = signature()
     lines = {
         ours.line(method, target, identity)
@@ -66,7 +66,7 @@ def test_whatever_is_signed_changes_the_signature() -> None:
     assert len(lines) == 7
 
 
-def test_only_so_many_sets_of_headers_are_remembered() -> None:
+def test_the_number_of_remembered_sets_of_headers_is_limited() -> None:
     ours = signature()
     first = ours.line("GET", b"/", VERIFIED + b"X-JWT-Sub: 0\r\n")
     for number in range(REMEMBERED + 1):
@@ -79,12 +79,12 @@ def test_only_so_many_sets_of_headers_are_remembered() -> None:
 
 
 def verified(received: Request, header: str = "x-jwt-signature", *others: str) -> bool:
-    """Verify as a backend does; other tests check the time."""
+    """Verify the signature as a backend does; other tests check the time."""
     return signed_for(received.method, received.target, received, header, *others)
 
 
 def signed_for(method: str, target: str, told: Message, header: str = "x-jwt-signature", *others: str) -> bool:
-    """Is the signature right for this request, and for the identity headers beside it?"""
+    """Is the signature valid for this request and the identity headers beside it?"""
     t, v1 = (part.partition("=")[2] for part in (told.get(header) or "=,=").split(","))
     names = {name.lower(): value for name, value in told.headers}
     signed = "".join(
@@ -98,7 +98,7 @@ def signed_for(method: str, target: str, told: Message, header: str = "x-jwt-sig
 
 @pytest.fixture
 def secret_file(tmp_path: Path) -> str:
-    """The file of the secret, with the line break that `echo` leaves."""
+    """The file of the secret, with the line break that `echo` writes."""
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
     return str(tmp_path / "secret")
 
@@ -150,7 +150,7 @@ async def test_identity_headers_of_any_name_are_signed(secret_file: str) -> None
         assert not verified(received, "x-signed")
 
 
-async def test_the_answer_to_a_front_proxy_is_signed_for_the_request_that_it_asked_about(secret_file: str) -> None:
+async def test_a_forward_auth_answer_is_signed_for_the_original_request(secret_file: str) -> None:
     settings: dict[str, Any] = {"forward_auth": {"original": "x-original"}, "trusted_proxies": ["127.0.0.0/8"]}
     routes = [{"path": "/public/*", "auth": "none"}]
     async with running(signature={"secret_file": secret_file}, routes=routes, **settings) as stack:
@@ -161,7 +161,7 @@ async def test_the_answer_to_a_front_proxy_is_signed_for_the_request_that_it_ask
         assert not signed_for("GET", "/auth", answer)
 
 
-async def test_without_a_signature_none_is_sent() -> None:
+async def test_no_signature_is_sent_unless_configured() -> None:
     async with running() as stack:
         await stack.fetch(stack.good(headers=[("X-JWT-Signature", "evil")]))
         assert (await stack.backend.received()).get("x-jwt-signature") is None
@@ -174,7 +174,7 @@ async def test_without_a_signature_none_is_sent() -> None:
         (b"short\n", "holds a secret of 5 bytes; use at least 32"),
     ],
 )
-def test_the_sidecar_does_not_start_without_its_secret(content: bytes | None, problem: str, tmp_path: Path) -> None:
+def test_the_sidecar_does_not_start_without_a_valid_secret(content: bytes | None, problem: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_bytes(SECRET)
     smallest = "issuers: {a: {issuer: 'https://a/', audiences: any}}\nupstream: http://127.0.0.1:9292\n"

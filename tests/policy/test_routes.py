@@ -85,11 +85,11 @@ def test_a_plain_path_meets_the_first_rule_that_covers_it(target: str, route: Ro
     ("method", "route"),
     [("GET", READ), ("HEAD", READ), ("POST", ITEMS), ("post", ITEMS), ("OPTIONS", ITEMS), ("FOO", ITEMS)],
 )
-def test_a_rule_for_some_methods_leaves_the_others_to_the_rules_below(method: str, route: Route) -> None:
+def test_a_rule_for_some_methods_leaves_other_methods_to_later_rules(method: str, route: Route) -> None:
     assert match("/items/1", method) is route
 
 
-def test_a_rule_for_get_is_one_for_head() -> None:
+def test_a_rule_for_get_includes_head() -> None:
     read, alone = Route("/x", methods=["GET"], auth=Auth.NONE), Route("/x", methods=["HEAD"])
     assert Routes([read, ITEMS], OTHERWISE).match("HEAD", "/x") is read
     assert Routes([alone, read], OTHERWISE).match("HEAD", "/x") is alone
@@ -97,7 +97,7 @@ def test_a_rule_for_get_is_one_for_head() -> None:
     assert Routes([Route("/x", methods=["POST"])], OTHERWISE).match("HEAD", "/x") is OTHERWISE
 
 
-def test_a_rule_for_everything_covers_everything() -> None:
+def test_the_default_rule_covers_every_path() -> None:
     for path in ("/", "/a", "/a/b"):
         assert OTHERWISE.covers(path)
 
@@ -136,7 +136,7 @@ def test_connect_and_trace_are_refused_everywhere(method: str, target: str) -> N
         pytest.param("%2fpublic", id="request target: an encoded slash first"),
     ],
 )
-def test_a_target_that_is_no_path_is_refused(target: str) -> None:
+def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
     with pytest.raises(Rejection) as caught:
         match(target)
     assert caught.value.reason is Reason.REQUEST_MALFORMED
@@ -182,7 +182,7 @@ def test_a_target_that_is_no_path_is_refused(target: str) -> None:
         pytest.param("/%2e%2e%2520/admin", id="%2e%2e%2520"),
     ],
 )
-def test_a_path_that_is_not_to_be_read_is_refused_under_every_rule(prefix: str, rest: str) -> None:
+def test_an_unreadable_path_is_refused_under_every_rule(prefix: str, rest: str) -> None:
     assert refusal(prefix + rest) is Reason.PATH_AMBIGUOUS
 
 
@@ -267,11 +267,11 @@ def test_a_path_whose_readings_meet_different_rules_is_refused(target: str) -> N
         pytest.param("//x", OTHERWISE, id="// and a host alone"),
     ],
 )
-def test_a_path_whose_readings_all_meet_one_rule_is_served_by_it(target: str, route: Route) -> None:
+def test_a_path_whose_readings_all_meet_one_rule_is_matched_by_it(target: str, route: Route) -> None:
     assert match(target) is route
 
 
-def test_without_rules_there_is_nothing_to_mistake() -> None:
+def test_a_path_with_several_readings_is_accepted_without_rules() -> None:
     assert Routes([], OTHERWISE).match("GET", "/a/../b;x%3f//c") is OTHERWISE
 
 
@@ -282,13 +282,13 @@ def test_rules_for_other_methods_do_not_make_a_path_ambiguous() -> None:
         routes.match("POST", "/a/../b")
 
 
-def test_a_path_that_is_read_in_more_ways_than_one_has_at_most_2048_characters() -> None:
+def test_a_path_with_several_readings_has_at_most_2048_characters() -> None:
     assert match("/public/%61".ljust(2048, "x")) is PUBLIC
     assert refusal("/public/%61".ljust(2049, "x")) is Reason.PATH_AMBIGUOUS
     assert match("/public/a".ljust(2049, "x")) is PUBLIC
 
 
-def test_a_path_has_at_most_so_many_readings() -> None:
+def test_the_number_of_readings_of_a_path_is_limited() -> None:
     assert match("/public/%" + "25" * (MAX_READINGS - 2) + "61") is PUBLIC
     assert refusal("/public/%" + "25" * (MAX_READINGS - 1) + "61") is Reason.PATH_AMBIGUOUS
 
@@ -297,16 +297,16 @@ def test_a_path_has_at_most_so_many_readings() -> None:
     ("path", "resolved"),
     [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/.", "/")],
 )
-def test_dots_are_resolved_as_rfc_3986_has_it(path: str, resolved: str) -> None:
+def test_dot_segments_are_resolved_as_in_rfc_3986(path: str, resolved: str) -> None:
     assert readings(path) == {path, resolved}
 
 
-def test_dots_above_the_root_are_dropped_or_kept() -> None:
+def test_dot_segments_above_the_root_are_dropped_or_kept() -> None:
     assert readings("/a/../../b") == {"/a/../../b", "/b", "/../b"}
     assert readings("/..") == {"/..", "/../", "/"}
 
 
-def test_a_path_that_begins_with_slashes_may_begin_with_a_host() -> None:
+def test_a_path_after_leading_slashes_may_be_read_as_a_host() -> None:
     assert readings("//x/y") == {"//x/y", "/x/y", "/y"}
     assert readings("///x//y") == {"///x//y", "/x/y", "/x//y", "//y", "/y", "/"}
 
@@ -328,11 +328,11 @@ def test_a_path_has_the_readings_of_real_programs(path: str, reading: str) -> No
     assert reading in readings(path)
 
 
-def test_a_path_of_many_layers_is_refused_at_once() -> None:
+def test_a_path_with_many_layers_of_escapes_is_refused_at_once() -> None:
     assert refusal("/public/%" + "25" * 2000 + "2e") is Reason.PATH_AMBIGUOUS
 
 
-def test_a_rule_may_depend_on_how_a_character_is_written() -> None:
+def test_a_rule_may_depend_on_the_spelling_of_a_character() -> None:
     routes = Routes([Route("", regex="/a%5B.*", auth=Auth.NONE)], OTHERWISE)
     with pytest.raises(Rejection):
         routes.match("GET", "/a[")
@@ -342,7 +342,7 @@ def test_a_rule_may_depend_on_how_a_character_is_written() -> None:
     "refusing", [Route("/files/*", encoded_slashes=False), Route("/files/*", strip_prefix="/files")]
 )
 @pytest.mark.parametrize("slash", ["%2F", "%2f", "%5c", "%252f", "%25255C"])
-def test_a_rule_may_refuse_encoded_slashes(refusing: Route, slash: str) -> None:
+def test_encoded_slashes_are_refused_by_reject_and_by_a_stripped_prefix(refusing: Route, slash: str) -> None:
     routes = Routes([refusing], OTHERWISE)
     assert routes.match("GET", "/files/a%20b;c") is refusing
     assert routes.match("GET", f"/other/a{slash}b") is OTHERWISE
@@ -378,7 +378,7 @@ CASES = Routes(
         pytest.param("/Admin.Json%2e", id="all of them, encoded"),
     ],
 )
-def test_a_path_that_differs_from_another_rules_only_in_ignored_parts_is_refused(path: str) -> None:
+def test_a_path_that_equals_a_closed_rule_but_for_ignored_parts_is_refused(path: str) -> None:
     with pytest.raises(Rejection) as caught:
         CASES.match("GET", path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
@@ -404,18 +404,18 @@ def test_a_path_that_differs_from_another_rules_only_in_ignored_parts_is_refused
         pytest.param("/", None, id="the root"),
     ],
 )
-def test_a_path_that_is_like_no_closed_rules_meets_its_own(path: str, route: Route | None) -> None:
+def test_a_path_unlike_every_closed_rule_meets_its_own_rule(path: str, route: Route | None) -> None:
     assert CASES.match("GET", path) is (route or CASES._otherwise)
 
 
-def test_a_rule_that_names_a_path_to_the_letter_decides() -> None:
+def test_a_rule_with_the_exact_path_decides() -> None:
     named = [Route(path, auth=Auth.NONE) for path in ("/Admin", "/admin/", "/admin.json", "/admin.")]
     for rules in ([*named, ADMIN], [Route("/admin", auth=Auth.DENY), *named]):
         routes = Routes(rules, OTHERWISE)
         assert [routes.match("GET", route.path) for route in named] == named
 
 
-def test_a_rule_whose_own_path_has_what_programs_ignore_is_met_by_paths_without_it() -> None:
+def test_a_rule_with_ignored_parts_also_protects_the_path_without_them() -> None:
     for rule in ("/Admin", "/Admin/*", "/admin/", "/ADMIN*"):
         routes = Routes([Route(rule, auth=Auth.DENY), Route("/*", auth=Auth.NONE)], OTHERWISE)
         with pytest.raises(Rejection):
@@ -425,7 +425,7 @@ def test_a_rule_whose_own_path_has_what_programs_ignore_is_met_by_paths_without_
         regex.match("GET", "/admin")
 
 
-def test_the_first_rule_that_fits_decides_for_what_is_alike_too() -> None:
+def test_only_rules_before_the_matching_one_are_compared_for_ignored_parts() -> None:
     routes = Routes([Route("/*", methods=["GET"]), Route("/admin", auth=Auth.DENY)], OTHERWISE)
     assert routes.match("GET", "/Admin").path == ""
     assert routes.alike("GET", "/admin", b"", routes.rules[1]) == {}
@@ -441,14 +441,14 @@ def test_the_first_rule_that_fits_decides_for_what_is_alike_too() -> None:
         (Route("/a/"), False), (Route("/a."), False), (Route("", regex="/a[b-c]+"), True), (Route("", regex="/A"), False),
     ],
 )  # fmt: skip
-def test_a_path_in_which_nothing_can_be_ignored_is_not_looked_at_twice(rule: Route, bare: bool) -> None:
+def test_rules_without_ignorable_parts_allow_a_shortcut(rule: Route, bare: bool) -> None:
     assert rule.is_bare is bare
     assert Routes([PUBLIC, rule, ADMIN], OTHERWISE)._bare is bare
     opened = Route(rule.path or "/A", auth=Auth.NONE)
     assert Routes([opened], OTHERWISE)._bare is True
 
 
-def test_a_plain_path_below_a_stripped_prefix_is_judged_as_it_came() -> None:
+def test_a_plain_path_with_a_stripped_prefix_is_matched_as_sent() -> None:
     stripped = Route("/api/*", strip_prefix="/api")
     rules = [Route("/api/", auth=Auth.NONE), stripped, Route("/Z")]
     assert Routes(rules, OTHERWISE).match("GET", "/api") is stripped
@@ -458,20 +458,20 @@ def test_a_plain_path_below_a_stripped_prefix_is_judged_as_it_came() -> None:
 @pytest.mark.parametrize(
     "long", ["/a" + ".a" * 4000 + "/x.y", "/" + "." * 8000 + "/x", "/a" + "." * 8000, "/A" * 4000 + ".b"]
 )
-def test_what_can_be_ignored_of_a_long_path_takes_little_time(long: str) -> None:
+def test_ignored_parts_of_a_long_path_are_found_in_linear_time(long: str) -> None:
     def fastest(path: str) -> float:
         return least_cpu_s(lambda: ROUTES.match("GET", path), number=3, repeat=5)
 
     assert fastest(long) < 20 * fastest("/" + "a" * 8000 + ".b")
 
 
-def test_a_regular_expression_looks_at_2048_characters() -> None:
+def test_a_regular_expression_covers_every_path_over_2048_characters() -> None:
     rule = Route("", regex="/x")
     assert rule.covers("/".ljust(2048, "a")) is False
     assert rule.covers("/".ljust(2049, "a")) is True
 
 
-def test_other_methods_and_hosts_and_rules_that_only_report_are_no_doubt() -> None:
+def test_rules_for_other_methods_or_hosts_or_in_report_mode_cause_no_ambiguity() -> None:
     for other in (
         Route("/admin", auth=Auth.DENY, methods=["POST"]),
         Route("/admin", auth=Auth.DENY, hosts=["x"]),
@@ -487,7 +487,7 @@ def test_other_methods_and_hosts_and_rules_that_only_report_are_no_doubt() -> No
         (FORMAT, ["/admin.json"]),
     ],
 )  # fmt: skip
-def test_ignored_differences_can_be_switched_off(name: str, paths: list[str]) -> None:
+def test_each_ignored_difference_can_be_disabled(name: str, paths: list[str]) -> None:
     closed = [Route("/admin", auth=Auth.DENY)]
     exact = Routes(closed, OTHERWISE, Ignored(*(other for other in IGNORABLE if other not in (name, FORMAT))))
     alone = Routes(closed, OTHERWISE, Ignored(name))
@@ -497,7 +497,7 @@ def test_ignored_differences_can_be_switched_off(name: str, paths: list[str]) ->
             alone.match("GET", path)
 
 
-def test_what_is_ignored_is_ignored_behind_a_stripped_prefix_too() -> None:
+def test_ignored_parts_are_checked_after_a_stripped_prefix() -> None:
     routes = Routes([Route("/api/open/*", strip_prefix="/api"), Route("/api/admin", auth=Auth.DENY)], OTHERWISE)
     for path in ("/api/open/../Admin", "/api/open/../../admin.json"):
         with pytest.raises(Rejection):
@@ -516,8 +516,8 @@ BEHIND = Routes([STRIPPED, Route("/api/*", auth=Auth.DENY)], OTHERWISE)
         "/api/public/a/../../../api/public", "/api/public/%252e%252e/../api/public/x",
     ],
 )  # fmt: skip
-def test_dots_are_judged_as_the_backend_will_see_them_behind_a_stripped_prefix(path: str) -> None:
-    """To the backend the first of them is /api/public/secret, which a plain request cannot reach by this rule."""
+def test_dot_segments_that_leave_a_rule_after_its_stripped_prefix_are_refused(path: str) -> None:
+    """The backend reads the first one as /api/public/secret, which this rule does not cover in plain form."""
     with pytest.raises(Rejection) as caught:
         BEHIND.match("GET", path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
@@ -526,11 +526,11 @@ def test_dots_are_judged_as_the_backend_will_see_them_behind_a_stripped_prefix(p
 @pytest.mark.parametrize(
     "path", ["/api/public", "/api/public/x", "/api/public/a/../b", "/api/public/a//b", "/api/public/a%20b;c"]
 )
-def test_dots_that_stay_below_a_rule_pass_behind_a_stripped_prefix(path: str) -> None:
+def test_dot_segments_within_a_rule_pass_after_its_stripped_prefix(path: str) -> None:
     assert BEHIND.match("GET", path) is STRIPPED
 
 
-def test_a_prefix_ends_with_a_segment() -> None:
+def test_a_stripped_prefix_ends_at_a_segment() -> None:
     route = Route("", regex="/.*", strip_prefix="/api")
     assert [route.sent(path) for path in ("/api", "/api?x", "/api/", "/api/x?y")] == ["/", "/?x", "/", "/x?y"]
     for path in ("/apix", "/API/x", "/%61pi/x", "/api//x", "/x"):
@@ -552,13 +552,13 @@ def test_a_prefix_ends_with_a_segment() -> None:
         ),
     ],
 )
-def test_a_character_that_is_not_read_is_named(path: str, details: str) -> None:
+def test_an_unreadable_character_is_named(path: str, details: str) -> None:
     with pytest.raises(Rejection) as caught:
         match(path)
     assert caught.value.details == details
 
 
-# The changes that programs make to a path, one at a time, in any order and number. Written a second time on purpose.
+# The changes that programs make to a path, one at a time, in any order and number. This is a second implementation on purpose.
 
 
 def dots_resolved(path: str, *, above: bool = False) -> str:
@@ -643,7 +643,7 @@ PATHS = st.lists(st.sampled_from(PIECES), max_size=8).map(lambda pieces: "/" + "
 
 
 def readings_by_every_program(path: str) -> set[str] | None:
-    """As `readings` has them, by every program on every reading; None for a path that is not to be read."""
+    """The readings of a path when each program reads every reading again; None for an unreadable path."""
     readable = r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]|%[0-9A-Fa-f]{2})*"
     if len(path) > 2048 or re.fullmatch(readable, path) is None:
         return None
@@ -688,7 +688,7 @@ def readings_by_every_program(path: str) -> set[str] | None:
 @example("//a" * 600)
 @example("/.a;/.b//..")
 @example("///public/")
-def test_a_path_is_read_as_by_every_program_on_every_reading(path: str) -> None:
+def test_the_readings_equal_those_of_all_programs_in_any_order(path: str) -> None:
     try:
         found = readings(path)
     except Rejection:
@@ -696,7 +696,7 @@ def test_a_path_is_read_as_by_every_program_on_every_reading(path: str) -> None:
     assert found == readings_by_every_program(path)
 
 
-def test_a_path_of_slashes_takes_little_more_than_a_path_of_names() -> None:
+def test_a_path_of_slashes_is_read_in_linear_time() -> None:
     def fastest(path: str) -> float:
         def ask() -> None:
             with suppress(Rejection):
@@ -713,7 +713,7 @@ def test_a_path_of_slashes_takes_little_more_than_a_path_of_names() -> None:
 @example("/public;/a%3b/..%253b/../admin")
 @example("/a/..//x/admin")
 @example("/;///x/admin")
-def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> None:
+def test_no_reading_of_an_accepted_path_meets_another_rule(path: str) -> None:
     try:
         served = match(path)
     except Rejection:
@@ -725,8 +725,8 @@ def test_no_program_reads_a_path_that_is_served_as_another_rules(path: str) -> N
 @given(PATHS, st.sampled_from(["/public", "/a", "/public/closed", "/admin"]))
 @example("/public/../../public/closed", "/public")
 @example("/public/x/../../../public", "/public")
-def test_no_program_reads_what_is_left_of_a_path_as_another_rules(path: str, prefix: str) -> None:
-    """A plain request for each reading of the backend's path is accepted too."""
+def test_no_reading_of_a_path_after_its_stripped_prefix_meets_another_rule(path: str, prefix: str) -> None:
+    """Each reading of the backend's path is also accepted as a plain request."""
     stripped = Route("/public/*", auth=Auth.NONE, strip_prefix=prefix) if prefix.startswith("/public") else Route(
         f"{prefix}/*", strip_prefix=prefix
     )  # fmt: skip
@@ -743,7 +743,7 @@ def test_no_program_reads_what_is_left_of_a_path_as_another_rules(path: str, pre
 
 
 def match_plain(path: str) -> Route:
-    """The first rule that covers the path just as it is."""
+    """The first rule that covers the path without normalization."""
     return next((route for route in (CLOSED, PUBLIC, ROBOTS, ADMIN, READ) if route.covers(path)), OTHERWISE)
 
 
@@ -765,7 +765,7 @@ RULES = st.lists(
     st.sampled_from(["GET", "POST"]),
     st.sampled_from([b"x", b"y.x", b"z"]),
 )
-def test_the_first_rule_that_fits_is_met_as_by_looking_at_them_all(
+def test_the_index_of_rules_finds_the_first_matching_rule(
     rules: list[Route], path: str, method: str, host: bytes
 ) -> None:
     fitting = (
@@ -776,7 +776,7 @@ def test_the_first_rule_that_fits_is_met_as_by_looking_at_them_all(
     assert Routes(rules, OTHERWISE)._first(method, path, host) is next(fitting, OTHERWISE)
 
 
-def test_two_thousand_rules_take_as_long_as_ten() -> None:
+def test_matching_takes_as_long_for_2000_rules_as_for_10() -> None:
     def fastest(number: int, path: str) -> float:
         rules = [Route(f"/api/{one}{below}") for one in range(number // 2) for below in ("", "/x/*")]
         routes = Routes(rules, OTHERWISE)
@@ -787,16 +787,16 @@ def test_two_thousand_rules_take_as_long_as_ten() -> None:
     assert Routes([Route(f"/{one}") for one in range(9)], OTHERWISE).match("GET", "/8").path == "/8"
 
 
-def test_a_route_shows_its_name_and_what_it_asks() -> None:
+def test_the_text_of_a_route_is_its_path_and_auth() -> None:
     assert repr(PUBLIC) == "<Route /public/* none>"
     assert OTHERWISE.name == "(default)"
 
 
-def test_the_words_of_the_configuration() -> None:
+def test_every_word_of_auth_is_known() -> None:
     assert [Auth(word) for word in ("required", "optional", "api_key", "none", "deny")] == list(Auth)
 
 
-def test_a_route_needs_only_what_is_configured() -> None:
+def test_a_route_has_defaults_for_everything_but_its_path() -> None:
     plain = Route("/x")
     assert (plain.auth, plain.policy.checks, plain.methods, plain.upstream) == (Auth.REQUIRED, (), None, "default")
     assert (plain.preflight, plain.preserve_host, plain.report, plain.forward_token) == (True, True, False, False)
@@ -806,7 +806,7 @@ def test_a_route_needs_only_what_is_configured() -> None:
     assert told.upgrades == {b"a"}
 
 
-def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
+def test_a_host_name_is_normalized_without_its_port() -> None:
     names = {
         b"A.test:80": "a.test",
         b"a:": "a",
@@ -822,14 +822,14 @@ def test_a_host_is_a_name_without_its_port_whatever_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("path", ["/" * 2000, "//a" * 600, "/;" * 1000, "//" * 10 + "a" * 1900])
-def test_a_long_path_is_not_read_in_many_ways(path: str) -> None:
+def test_a_long_path_with_many_readings_is_refused(path: str) -> None:
     with pytest.raises(Rejection) as caught:
         readings(path)
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
 
 
 @pytest.mark.parametrize("path", ["//" * 10 + "a" * 190, "/a;b" * 500, "//" + "a" * 2000, "/a%20b" * 300])
-def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
+def test_a_short_path_or_one_with_few_readings_is_read(path: str) -> None:
     assert path in readings(path)
 
 
@@ -843,13 +843,13 @@ def test_a_path_of_few_readings_or_a_short_one_is_read(path: str) -> None:
         Route("", regex="/(?:.?){300}x"),
     ],
 )
-def test_no_pattern_tries_a_part_of_a_path_in_more_than_one_way(rule: Route) -> None:
-    """One that did would not come to an end in this life."""
+def test_no_pattern_backtracks(rule: Route) -> None:
+    """A pattern that backtracks takes exponential time here."""
     for path in ("/objects/" + "-" * 2000, "/objects/" + "-" * 1000 + "/" + "-" * 1000, "/objects/" + "a-" * 1000):
         assert rule.covers(path) is False
 
 
-def test_a_path_of_many_dashes_takes_as_long_for_many_stars_as_for_one() -> None:
+def test_a_pattern_with_many_stars_takes_linear_time() -> None:
     def fastest(pattern: str) -> float:
         route = Route(pattern)
         return least_cpu_s(lambda: route.covers("/objects/" + "-" * 2000), number=10, repeat=20)
@@ -871,12 +871,12 @@ def test_a_path_of_many_dashes_takes_as_long_for_many_stars_as_for_one() -> None
         (r"/a/\d", "/a/٣", False),
     ],
 )
-def test_a_regular_expression_fits_a_whole_path(regex: str, path: str, fits: bool) -> None:
+def test_a_regular_expression_matches_the_whole_path(regex: str, path: str, fits: bool) -> None:
     assert Route("", regex=regex).covers(path) is fits
 
 
-def test_stars_stand_for_any_part_of_their_segment() -> None:
-    """As in the plain form of the pattern, which tries everything."""
+def test_stars_match_any_part_of_their_segment() -> None:
+    """The pattern is compared with its plain regular expression, which tries everything."""
     asked = ["/" + "".join(some) for length in range(5) for some in product("ab/", repeat=length)]
     for path in ("/" + "".join(some) for length in range(6) for some in product("ab*/", repeat=length)):
         below = "(?:/.*)?" if path.endswith("/*") else ""

@@ -171,7 +171,7 @@ async def test_an_invalid_method_is_refused(method: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["", "public/x", "http://a/public/x", "*", "/public/a b", "/public/\xe9"])
-async def test_a_target_that_is_no_path_is_refused(target: str) -> None:
+async def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
     async with asked_by("x-forwarded") as stack:
         answer = await stack.fetch(question("x-forwarded", "GET", target))
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
