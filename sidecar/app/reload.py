@@ -11,6 +11,7 @@ from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.components import files_read
 from sidecar.app.state import Live
 from sidecar.common.errors import Unusable, unforeseen
+from sidecar.common.file_content import check_regular
 from sidecar.common.loopback import is_loopback
 from sidecar.common.watched_file import stamp
 from sidecar.config import Config, ConfigError, Problem, load
@@ -77,6 +78,7 @@ class Reload:
         """Use the current file, or keep the previous configuration and log the problems. Returns whether it is in use."""
         watch = self._watch = self._new_watch()  # before the read, so that a later change is seen
         try:
+            check_regular(self._file)
             read = await asyncio.to_thread(load, self._file)
             watch.add(files_read(read))
             before = self._live.assembly.config
@@ -104,7 +106,7 @@ class Reload:
 
     def _is_in_use(self) -> bool:
         """Is the file as it was read? It may have changed before the watch began, or been refused by an earlier process."""
-        if self._file.is_fifo():  # it has been read, and has nothing more to say
+        if self._file.exists() and not self._file.is_file():  # a pipe, which has been read and has nothing more to say
             return True
         try:
             return self._file.read_text("utf-8-sig") == self._live.assembly.config.written

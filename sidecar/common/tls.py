@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.common.errors import Unusable
+from sidecar.common.file_content import check_regular
 from sidecar.common.watched_file import WatchedFile, unread
 
 
@@ -20,6 +21,8 @@ def client_context(
     """The context of a TLS client. `ca_file` replaces the system's authorities. `cert_file` is the client certificate, with its
     key in `key_file` or in the same file. Raises Unusable.
     """
+    if ca_file is not None:
+        check_regular(ca_file)
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
@@ -45,6 +48,7 @@ def server_context(cert_file: Path, key_file: Path | None, client_ca_file: Path 
     context.set_alpn_protocols(["http/1.1"])
     load_certificate(context, cert_file, key_file)
     if client_ca_file is not None:
+        check_regular(client_ca_file)
         try:
             context.load_verify_locations(client_ca_file)
         except (OSError, ValueError) as error:
@@ -60,6 +64,8 @@ def renewed_context(make: Callable[..., ssl.SSLContext], *files: Path | None) ->
 
 def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
     """Load a certificate and its key. Raises Unusable."""
+    for file in {cert_file, key_file or cert_file}:
+        check_regular(file)
     try:
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 from sidecar.common.errors import Unusable, unforeseen
+from sidecar.common.file_content import check_regular, content
 
 POLL_S = 5.0  # between two checks of a file
+MOST_BYTES = 16 * 1024 * 1024  # of a WatchedFile of one file: 50,000 API keys
 
 log = logging.getLogger("sidecar.files")
 
@@ -51,7 +53,7 @@ class WatchedFile(Generic[Content]):
     @classmethod
     def of(cls, path: Path, parse: Callable[[bytes, Content | None], Content], *, secret: bool = False) -> Self:
         """One file, whose bytes `parse` gets with the previous value."""
-        return cls([path], lambda before, _: parse(path.read_bytes(), before), secret=secret)
+        return cls([path], lambda before, _: parse(content(path, MOST_BYTES), before), secret=secret)
 
     def __repr__(self) -> str:
         return f"<WatchedFile {self.path}: {self.problem or 'good'}>"
@@ -94,6 +96,8 @@ class WatchedFile(Generic[Content]):
     def _content(self, before: Content | None) -> Content:
         seen = list(map(stamp, self.files))  # before the content: a change in between is read at the next check
         try:
+            for file in self.files:
+                check_regular(file)
             value = self._read(before, self._cancelled)
             if self._secret and self.path.stat().st_mode & stat.S_IROTH:
                 log.warning("event=file_readable_by_all path=%s do='Remove the permission: chmod o-r.'", self.path)

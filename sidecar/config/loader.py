@@ -1,5 +1,6 @@
 """Reads the file: text -> Config, or every problem in one error."""
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -12,6 +13,7 @@ from sidecar.config.struct import FileSchema
 from sidecar.config.values import Surroundings
 from sidecar.config.yaml_source import Problem, Section, Source
 
+MOST_BYTES = 4 * 1024 * 1024  # 20,000 routes
 DIGEST = 16  # characters of the digest: enough to distinguish files
 
 
@@ -30,7 +32,7 @@ class ConfigError(Exception):
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read a file. Raises ConfigError."""
     try:
-        content = Path(path).read_bytes()
+        content = _bytes(Path(path))
     except OSError as error:
         raise ConfigError([Problem(str(path), 0, 0, "", unread(Path(path), error))]) from None
     try:
@@ -46,6 +48,15 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Config:
     except Exception as error:  # a bug; it must not end a process that serves requests
         fault = f"cannot be read: the sidecar has a bug here ({type(error).__name__}); undo the last change and report the bug"
         raise ConfigError([Problem(str(path), 1, 1, "", fault)]) from error
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a configuration. Its parser takes seconds for each MiB. Raises OSError."""
+    with path.open("rb") as file:
+        found = file.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 1024**2} MiB")
+    return found
 
 
 def parse(

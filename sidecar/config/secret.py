@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import PlainValidator, SecretBytes, ValidationInfo
 
+from sidecar.common.file_content import content
 from sidecar.config.values import STRING, file_path, surroundings
 
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
@@ -13,12 +14,12 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2, for HS256
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def shared_secret(content: bytes) -> bytes:
+def shared_secret(written: bytes) -> bytes:
     """The secret in a file or variable, without a line break at its end.
 
     Raises ValueError with a text that does not hold the secret.
     """
-    secret = re.sub(rb"\r?\n\Z", b"", content)
+    secret = re.sub(rb"\r?\n\Z", b"", written)
     if secret.startswith(b"-----BEGIN "):
         raise ValueError(
             "holds a key or certificate in PEM, which is not a secret; use public_key_file for a public key"
@@ -31,11 +32,10 @@ def shared_secret(content: bytes) -> bytes:
 def _secret_file(value: object, info: ValidationInfo) -> Path:
     path = file_path(value, info)
     try:
-        content = path.read_bytes() if path.is_file() else None
-    except OSError:
-        content = None
-    if content is not None:  # the file may be mounted later; until then its issuer has no keys
-        shared_secret(content)
+        written = content(path)
+    except OSError:  # the file may be mounted later; until then its issuer has no keys
+        return path
+    shared_secret(written)
     return path
 
 

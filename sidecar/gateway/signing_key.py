@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from sidecar.common.encoding import base64url, base64url_uint
 from sidecar.common.errors import Unusable
+from sidecar.common.file_content import content
 from sidecar.common.watched_file import unread
 from sidecar.jwt.compact_jws import base64url as decoded
 from sidecar.jwt.jwks.jwk import MIN_RSA_BITS, public_members
@@ -54,7 +55,7 @@ class SigningKey:
     def load(cls, file: Path, alg: str) -> "SigningKey":
         """Load a key for `alg` from a PEM file (PKCS #8 or an older form, not encrypted). Raises Unusable."""
         try:
-            key = cls(load_pem_private_key(file.read_bytes(), password=None))  # type: ignore[arg-type]  # any other: ValueError
+            key = cls(load_pem_private_key(content(file), password=None))  # type: ignore[arg-type]  # any other: ValueError
         except OSError as error:
             raise Unusable(unread(file, error)) from error
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted

@@ -199,6 +199,19 @@ async def test_a_configuration_that_names_a_missing_file_changes_nothing(file: P
         stack.secrets.errors.clear()
 
 
+async def test_a_fifo_in_place_of_the_file_is_a_refused_reload(file: Path) -> None:
+    async with running(file=file) as stack:
+        text = file.read_text()
+        file.unlink()
+        os.mkfifo(file)
+        assert stack.sidecar.reload is not None
+        assert not await stack.sidecar.reload.reload()
+        assert f"{file}: cannot be read: it is not a regular file" in stack.secrets.errors.pop()
+        file.unlink()
+        file.write_text(text)
+        assert await stack.sidecar.reload.reload()
+
+
 async def test_a_bug_in_a_reload_refuses_it_and_the_next_one_succeeds(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

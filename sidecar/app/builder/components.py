@@ -11,6 +11,7 @@ from sidecar import config as settings
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
 from sidecar.common.errors import Unusable
+from sidecar.common.file_content import content
 from sidecar.common.folding import fold
 from sidecar.common.tls import client_context, renewed_context
 from sidecar.common.watched_file import WatchedFile, unread
@@ -174,7 +175,7 @@ def signature(config: Config, clock: Clock) -> Signature | None:
     if wanted is None:
         return None
     try:
-        secret = shared_secret(wanted.secret_file.read_bytes())
+        secret = shared_secret(content(wanted.secret_file))
     except OSError as error:
         raise Unusable(unread(wanted.secret_file, error)) from error
     except ValueError as error:

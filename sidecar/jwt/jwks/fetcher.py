@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sidecar.common.file_content import content
 from sidecar.common.loopback import is_loopback
 from sidecar.common.watched_file import unread
 from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key
-from sidecar.jwt.jwks.key_server import MAX_BODY_BYTES, TOO_LARGE, KeyServer, NoSuchKey, NotFound, shown
+from sidecar.jwt.jwks.key_server import KeyServer, NoSuchKey, NotFound, shown
 from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, Jwks, KeySet, quoted
 
 MOST_QUOTED = 200  # characters of a value of a discovery document
@@ -104,9 +105,7 @@ class FileKeySet:
     async def __call__(self) -> KeySet:
         """Read the file. Raises FetchFailed."""
         try:
-            if self._path.stat().st_size > MAX_BODY_BYTES:
-                raise FetchFailed(f"{self._path}: {TOO_LARGE}")
-            body = self._path.read_bytes()
+            body = content(self._path)
         except OSError as error:
             raise FetchFailed(unread(self._path, error)) from error
         if self._read is None:

@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from sidecar.common.errors import Unusable
+from sidecar.common.file_content import content
 from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
 from sidecar.jwt.jwks.key_set import MOST_SHOWN, FetchFailed, quoted
@@ -140,7 +141,7 @@ class KeyServer:
         if self._bearer_token_file is None:
             return self._headers
         try:
-            token = self._bearer_token_file.read_text("ascii").strip()
+            token = content(self._bearer_token_file).decode("ascii").strip()
         except (OSError, ValueError):
             token = ""
         if not _TOKEN.fullmatch(token):

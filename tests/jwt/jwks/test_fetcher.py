@@ -602,7 +602,7 @@ async def test_an_atomic_update_of_a_mounted_secret_is_read(tmp_path: Path) -> N
         pytest.param(GOOD[:-1], "not JSON", id="half written"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
         pytest.param(b"[" * 100_000, "not JSON", id="deep nesting"),
-        pytest.param(GOOD + b" " * MAX_BODY_BYTES, "larger than 1 MiB", id="large"),
+        pytest.param(GOOD + b" " * MAX_BODY_BYTES, "cannot be read: it is larger than 1 MiB", id="large"),
     ],
 )
 async def test_a_bad_file_is_reported_with_its_fault(tmp_path: Path, content: bytes | None, why: str) -> None:
