@@ -22,11 +22,15 @@ class Table:
     def __len__(self) -> int:
         return self._length
 
+    def __repr__(self) -> str:
+        return f"<Table of {self._length} keys in {len(self._parts)} parts>"
+
     def __getitem__(self, key: bytes) -> tuple[float, float] | None:
         """The times of a key, or None if the table lacks it."""
         part = self._parts.get(_part(key))
-        place = -1 if part is None else _place(part, key)
-        return None if part is None or place < 0 else _TIMES.unpack_from(part, place + _KEY_BYTES)
+        if part is None or (place := _place(part, key)) < 0:
+            return None
+        return _TIMES.unpack_from(part, place + _KEY_BYTES)
 
     def raise_to(self, key: bytes, first: float, second: float) -> None:
         """Set the times of a key; if it has times already, keep the later of each."""
@@ -42,8 +46,7 @@ class Table:
 
 def key_of(*texts: str) -> bytes:
     """A key that is equal only for the same texts in the same order."""
-    sizes = ",".join(str(len(text)) for text in texts)
-    return blake2b(f"{sizes}:{''.join(texts)}".encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
+    return blake2b(repr(texts).encode(), digest_size=_KEY_BYTES).digest()
 
 
 def _part(key: bytes) -> int:
@@ -53,6 +56,6 @@ def _part(key: bytes) -> int:
 def _place(part: bytearray, key: bytes) -> int:
     """The index of an entry, -1 if the part lacks it."""
     place = part.find(key)
-    while place >= 0 and place % _ENTRY_BYTES:  # a match across two neighbouring entries
+    while place != -1 and place % _ENTRY_BYTES:  # a match across two neighbouring entries
         place = part.find(key, place + 1)
     return place

@@ -16,12 +16,11 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")
 class IssuerTemplate:
     """An `iss` with one placeholder for a claim of the token."""
 
-    __slots__ = ("_after", "_before", "claim", "text")
+    __slots__ = ("_after", "_before", "claim")
 
     def __init__(self, text: str) -> None:
         parts = _TEMPLATE.fullmatch(text)
         assert parts is not None, "the configuration checks templates"
-        self.text = text
         self._before, self.claim, self._after = parts.groups()
 
     def filled(self, value: object) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_an_entry_with_an_alias_applies_to_every_name_of_the_issuer(denylist: De
     assert denied(denylist, iss=ALIAS)
 
 
+def test_a_token_without_an_iss_is_of_no_tenant(clock: HandClock) -> None:
+    denylist = DenyList(clock, {"https://login.test/{tid}/": "main", ISS: "main"})
+    denylist.add({"iss": "https://login.test/a/", "sub": "alice"})
+    for iss in (ABSENT, None, ["https://login.test/a/"]):
+        assert not denied(denylist, iss=iss)
+    denylist.add({"iss": ISS, "sub": "alice"})
+    assert denied(denylist, iss=ABSENT)
+
+
 @pytest.mark.parametrize("epoch", [{"sub": "alice"}, {}], ids=["of a subject", "of an issuer"])
 def test_tokens_that_were_issued_before_a_time_are_denied(denylist: DenyList, epoch: dict[str, str]) -> None:
     denylist.add({"iss": ISS, "issued_before": NOW, **epoch})
@@ -268,6 +278,7 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
         ("a.yaml", f"- {{iss: {ISS}, jti: a}}\n- {{iss: {ISS}}}", "entry 1: jti, sub or issued_before is missing"),
         ("a.yaml", f"- {{iss: {ISS}, jti: }}", "entry 0: jti must be text, and not empty"),
         ("a.json", '["t1"]', "entry 0: an entry is an object"),
+        ("a.yaml", "- {iss: [a, b], jti: t1}", "entry 0: iss must be text, and not empty"),
     ],
 )
 async def test_a_file_with_any_invalid_entry_is_not_used(
@@ -435,6 +446,26 @@ def test_a_key_is_not_found_across_two_entries() -> None:
         if place % 32 and held[place : place + 2] == b"\0\0":
             assert table[held[place : place + 16]] is None
     assert table[keys[1]] == (1.0, 2.0)
+
+
+def test_a_key_is_found_behind_times_that_end_like_it() -> None:
+    table = Table()
+    table.raise_to(b"\0\0" + b"\1" * 14, 1.0, 5e-324)  # seven bytes of zero
+    table.raise_to(bytes(16), 3.0, 4.0)
+    assert table[bytes(16)] == (3.0, 4.0)
+
+
+def test_the_keys_of_a_large_table_are_in_many_parts() -> None:
+    table = Table()
+    for number in range(20_000):
+        table.raise_to(key_of(str(number)), 1.0, 2.0)
+    keys, parts = map(int, re.findall(r"\d+", repr(table)))
+    assert keys == 20_000
+    assert 8_000 < parts <= 2**14
+
+
+def test_a_text_of_any_characters_has_a_key() -> None:
+    assert len({key_of("\ud800"), key_of("\udc00"), key_of("\\ud800"), key_of("é"), key_of("")}) == 5
 
 
 def test_different_texts_make_different_keys() -> None:

@@ -189,8 +189,8 @@ async def test_requirements_of_an_issuer_apply_to_its_tokens(clock: HandClock) -
         said = await refusal(verifier, shaped(clock, **{**good, "resource_access": {}, "roles": ["admin"]})())
         assert said.details == "The token lacks a required role."
         question = Question("GET", "/", shaped(clock, **{**good, "token_use": "id"})().encode())
-        told = str(await explain(sidecar.assembly, question, clock))
-        assert 'required claim token_use claim_mismatch: expected {"equals": "access"}; found: id' in told
+        refused = 'FAIL  required claim token_use claim_mismatch: expected {"equals": "access"}; found: id'
+        assert refused in (await explain(sidecar.assembly, question, clock)).lines
 
 
 TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claim_rules import ClaimRules
+from sidecar.jwt.compact_jws import PADDED
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
 from sidecar.jwt.jwks.cache import JwksSource
@@ -229,6 +230,14 @@ async def test_an_invalid_header_is_refused_with_its_fault(header: dict[str, Any
     with pytest.raises(Rejection) as caught:
         await verified(verifier(), token(**header))
     assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, details)
+
+
+async def test_a_padded_token_is_refused_by_default() -> None:
+    padded = b".".join(part + b"=" * (-len(part) % 4) for part in token().split(b"."))
+    assert padded != token()
+    with pytest.raises(Rejection) as caught:
+        await verified(verifier(), padded)
+    assert (caught.value.reason, caught.value.details) == (Reason.TOKEN_MALFORMED, PADDED)
 
 
 async def test_only_a_valid_remembered_token_counts_as_a_hit() -> None:

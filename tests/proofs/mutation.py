@@ -104,7 +104,8 @@ TESTS_OF = {
         "jwt/test_claim_rules.py jwt/test_denylist.py app/test_what_was_found.py app/test_explain.py"
     ),
     "jwt/issuer_templates": (
-        "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py app/test_what_was_found.py"
+        "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py app/test_what_was_found.py "
+        "jwt/test_denylist.py"
     ),
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py app/test_explain.py",
     "policy/claim_conditions": "policy/test_claim_conditions.py policy/test_policy_rules.py jwt/test_claim_rules.py",
