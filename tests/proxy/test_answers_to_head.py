@@ -14,7 +14,7 @@ from tests.proxy.conftest import running
         pytest.param(b"", 2, id="until it closes"),
     ],
 )
-async def test_it_is_used_again_only_where_it_would_be_behind_the_answer_to_get(
+async def test_a_connection_is_reused_after_head_only_if_it_would_be_after_get(
     headers: bytes, connections: int
 ) -> None:
     """A backend that ends a GET by closing may also close after a HEAD, and the next request would meet that."""

@@ -47,7 +47,7 @@ PARTS = {"one byte": b"G", "a line": b"GET / HTTP/1.1\r\n", "all but its end": b
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-async def test_a_head_has_its_time_from_its_first_byte_also_behind_a_request(part: bytes) -> None:
+async def test_the_deadline_of_a_head_after_a_request_begins_at_its_first_byte(part: bytes) -> None:
     async with running(timeouts=TIMES) as stack, stack.client() as client:
         await client.send(stack.good(), tail=part)
         assert (await client.response()).status == 200
@@ -58,7 +58,7 @@ async def test_a_head_has_its_time_from_its_first_byte_also_behind_a_request(par
         assert has_ended(client)
 
 
-async def test_the_time_of_a_head_goes_on_while_the_request_before_it_is_served() -> None:
+async def test_the_deadline_of_a_head_continues_while_the_request_before_it_is_served() -> None:
     held = Held()
     async with running(backend=RawBackend(held), timeouts=TIMES) as stack, stack.client() as client:
         await client.send(stack.good(), tail=b"GET / HTTP/1.1\r\n")
@@ -71,7 +71,7 @@ async def test_the_time_of_a_head_goes_on_while_the_request_before_it_is_served(
         assert has_ended(client)
 
 
-async def test_a_whole_head_behind_a_request_may_wait_for_its_turn() -> None:
+async def test_a_complete_head_after_a_request_may_wait_for_its_turn() -> None:
     held = Held()
     async with running(backend=RawBackend(held), timeouts=TIMES) as stack, stack.client() as client:
         await client.send(stack.good(), tail=stack.good("GET", "/next"))
@@ -85,7 +85,7 @@ async def test_a_whole_head_behind_a_request_may_wait_for_its_turn() -> None:
 
 
 @pytest.mark.parametrize("body", [None, b"", b"hello"], ids=["none", "empty", "sized"])
-async def test_the_end_behind_a_request_means_that_the_client_has_left(body: bytes | None) -> None:
+async def test_a_fin_after_a_request_means_that_the_client_has_left(body: bytes | None) -> None:
     async with running(backend=RawBackend(never)) as stack, stack.client() as client:
         await client.send(stack.good("GET" if body is None else "POST", "/", body=body))
         await stack.backend.received()
@@ -94,7 +94,7 @@ async def test_the_end_behind_a_request_means_that_the_client_has_left(body: byt
         assert await client.closed() == b""
 
 
-async def test_the_end_behind_a_chunked_request_means_that_the_client_has_left() -> None:
+async def test_a_fin_after_a_chunked_request_means_that_the_client_has_left() -> None:
     async with running(backend=RawBackend(never)) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/", chunks=[b"hello"]))
         await stack.backend.received()
@@ -103,7 +103,7 @@ async def test_the_end_behind_a_chunked_request_means_that_the_client_has_left()
         assert await client.closed() == b""
 
 
-async def test_the_end_within_a_body_ends_the_upstream_request_as_broken_off() -> None:
+async def test_a_fin_within_a_body_aborts_the_upstream_request() -> None:
     async with running() as stack, stack.client() as client:
         await client.send(stack.good("POST", "/", headers=[("Content-Length", "10")]) + b"hello")
         await stack.backend.connected()
@@ -112,7 +112,7 @@ async def test_the_end_within_a_body_ends_the_upstream_request_as_broken_off() -
         assert stack.backend.requests == []
 
 
-async def test_requests_that_wait_behind_one_end_with_their_client() -> None:
+async def test_waiting_requests_of_a_client_end_when_it_leaves() -> None:
     async with running(backend=RawBackend(never)) as stack, stack.client() as client:
         await client.send(stack.good(), tail=stack.good("POST", "/next", body=b"x"))
         await stack.backend.received()
@@ -130,7 +130,7 @@ LINES = b"Host: a.test\r\nX-Kept: 1\r\n"
 
 
 @pytest.mark.parametrize("remembered", [False, True], ids=["fresh", "after the same many times"])
-async def test_a_part_of_a_head_is_never_taken_for_a_whole_one(stack: Stack, remembered: bool) -> None:
+async def test_an_incomplete_head_is_never_served(stack: Stack, remembered: bool) -> None:
     """A client that sends only the beginning of another client's head has sent no request, and gets no answer of that one."""
     head = b"GET /x HTTP/1.1\r\n" + LINES + stack.credentials + b"\r\n\r\n"
     if remembered:
@@ -160,7 +160,7 @@ async def test_a_part_of_a_head_is_never_taken_for_a_whole_one(stack: Stack, rem
 
 @pytest.mark.parametrize("behind", [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 200])
 @pytest.mark.parametrize("body", ["none", "late", "late, chunked"])
-async def test_requests_behind_a_late_body_are_answered_in_their_order_as_their_senders(
+async def test_requests_after_a_late_body_are_answered_in_order_with_their_own_identity(
     stack: Stack, body: str, behind: int
 ) -> None:
     """Alice's and strangers' requests in one piece, alternating, and then the bare ones from a stranger."""
@@ -191,7 +191,7 @@ async def test_requests_behind_a_late_body_are_answered_in_their_order_as_their_
     assert len(stack.backend.requests) == len(expected)
 
 
-async def test_bytes_of_a_late_body_are_no_request(stack: Stack) -> None:
+async def test_bytes_of_a_late_body_are_not_read_as_a_request(stack: Stack) -> None:
     """A body that looks like requests, as many as a parser may hold, stays one."""
     inner = request("GET", "/smuggled", token=stack.alice) * 40
     async with stack.client() as client:

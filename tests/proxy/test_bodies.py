@@ -40,7 +40,7 @@ async def settled(tally: Tally) -> int:
 
 @pytest.mark.parametrize("body", [b"", b"x", b"x" * 70_000, LARGE], ids=["empty", "one byte", "70 kB", "3 MiB"])
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
-async def test_an_upload_and_a_download_cross_unchanged(stack: Stack, framing: str, body: bytes) -> None:
+async def test_uploads_and_downloads_are_unchanged(stack: Stack, framing: str, body: bytes) -> None:
     stack.backend.handler = echo
     pieces = [body[at : at + 50_001] for at in range(0, len(body), 50_001)]
     sized = framing == "sized"
@@ -59,7 +59,7 @@ async def test_an_upload_and_a_download_cross_unchanged(stack: Stack, framing: s
         pytest.param({"chunks": [b"he", b"llo"]}, "5", id="chunks"),
     ],
 )
-async def test_a_body_that_is_here_already_is_sent_with_its_length(
+async def test_a_body_that_has_already_arrived_is_sent_with_its_length(
     stack: Stack, sent: dict[str, Any], length: str | None
 ) -> None:
     assert (await stack.fetch(stack.good("POST", "/x", **sent))).status == 200
@@ -68,7 +68,7 @@ async def test_a_body_that_is_here_already_is_sent_with_its_length(
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-async def test_a_download_crosses_unchanged_in_any_framing(stack: Stack, framing: str) -> None:
+async def test_a_download_is_unchanged_in_every_framing(stack: Stack, framing: str) -> None:
     if framing == "chunked":
         stack.backend.handler = send(response(200, chunks=[LARGE[:7], LARGE[7:2_000_000], LARGE[2_000_000:]]))
     else:
@@ -79,7 +79,7 @@ async def test_a_download_crosses_unchanged_in_any_framing(stack: Stack, framing
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 2**40])
-async def test_a_head_answer_keeps_the_length_of_the_body_that_it_lacks(stack: Stack, length: int) -> None:
+async def test_an_answer_to_head_keeps_its_content_length(stack: Stack, length: int) -> None:
     stack.backend.handler = send(response(200, headers=[("Content-Length", str(length)), ("ETag", '"a"')], sized=False))
     async with stack.client() as client:
         for _ in range(2):
@@ -112,7 +112,7 @@ async def test_an_answer_without_a_body_leaves_the_connections_usable(stack: Sta
         ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 0"),
     ],
 )
-async def test_an_answer_without_a_body_is_given_no_length(stack: Stack, method: str, head: str) -> None:
+async def test_an_answer_without_a_body_gets_no_length(stack: Stack, method: str, head: str) -> None:
     stack.backend.handler = send(f"{head}\r\n\r\n".encode())
     answer = await stack.fetch(stack.good(method))
     assert (answer.get("content-length"), answer.get("transfer-encoding")) == (None, None)
@@ -155,7 +155,7 @@ def of_1_0(stack: Stack, *headers: str) -> bytes:
     return stack.raw("\n".join(["GET /x HTTP/1.0", "ALICE", *headers, "", ""]))
 
 
-async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection(stack: Stack) -> None:
+async def test_an_http_1_0_client_gets_a_body_until_close(stack: Stack) -> None:
     relayed = asyncio.Event()
 
     async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -174,7 +174,7 @@ async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection(st
     assert stack.backend.requests[0].get("host") == "{}:{}".format(*stack.backend.address)
 
 
-async def test_a_client_of_http_1_0_does_not_take_half_an_answer_for_a_whole_one(stack: Stack) -> None:
+async def test_an_incomplete_answer_to_an_http_1_0_client_ends_with_a_reset(stack: Stack) -> None:
     async def half(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(response(200, chunks=[b"hel"])[:-5])
         await asyncio.Event().wait()
@@ -188,21 +188,21 @@ async def test_a_client_of_http_1_0_does_not_take_half_an_answer_for_a_whole_one
             await client.reader.read()
 
 
-async def test_a_client_of_http_1_0_may_keep_its_connection(stack: Stack) -> None:
+async def test_an_http_1_0_client_may_keep_its_connection(stack: Stack) -> None:
     async with stack.client() as client:
         for _ in range(2):
             answer = await client.request(of_1_0(stack, "Connection: keep-alive"))
             assert (answer.body, answer.get("connection")) == (b'{"ok":true}', "keep-alive")
 
 
-async def test_a_client_of_http_1_0_gets_no_interim_answer(stack: Stack) -> None:
+async def test_an_http_1_0_client_gets_no_early_hints(stack: Stack) -> None:
     stack.backend.handler = send(response(103, headers=[("Link", "</a>")]), response(200, b"hello"))
     answer = await stack.fetch(of_1_0(stack))
     assert (answer.body, answer.interim) == (b"hello", [])
 
 
 @pytest.mark.parametrize("length", ["", "Content-Length: 5\r\n"])
-async def test_a_backend_of_http_1_0_is_understood(stack: Stack, length: str) -> None:
+async def test_an_answer_of_an_http_1_0_backend_is_relayed_as_http_1_1(stack: Stack, length: str) -> None:
     stack.backend.handler = send(f"HTTP/1.0 200 OK\r\n{length}\r\nhello".encode(), close=True)
     async with stack.client() as client:
         for _ in range(2):
@@ -211,7 +211,7 @@ async def test_a_backend_of_http_1_0_is_understood(stack: Stack, length: str) ->
     assert stack.backend.connections == 2
 
 
-async def test_a_backend_of_http_1_0_may_keep_its_connection(stack: Stack) -> None:
+async def test_an_http_1_0_backend_may_keep_its_connection(stack: Stack) -> None:
     stack.backend.handler = send(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello")
     async with stack.client() as client:
         for _ in range(3):
@@ -223,7 +223,7 @@ async def test_a_backend_of_http_1_0_may_keep_its_connection(stack: Stack) -> No
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
-async def test_an_upload_is_relayed_while_it_comes(framing: str) -> None:
+async def test_an_upload_is_relayed_while_it_arrives(framing: str) -> None:
     async with running(backend=RawBackend(read_bodies=False)) as stack, stack.client() as client:
         pieces = [b"first", b"second", b"last"]
         sized = framing == "sized"
@@ -256,7 +256,7 @@ class Held:
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked", "until closed"])
-async def test_a_download_is_relayed_while_it_comes(stack: Stack, framing: str) -> None:
+async def test_a_download_is_relayed_while_it_arrives(stack: Stack, framing: str) -> None:
     pieces = [b"first", b"second", b"last"]
     seen = [asyncio.Event() for _ in pieces]
     header = {"sized": "Content-Length: 15\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "until closed": ""}[
@@ -298,7 +298,7 @@ async def test_the_head_of_an_answer_is_relayed_before_its_body(stack: Stack) ->
             assert b"text/event-stream" in await client.reader.readuntil(b"\r\n\r\n")
 
 
-async def test_103_is_passed_on_and_100_is_not(stack: Stack) -> None:
+async def test_interim_answers_but_100_are_relayed(stack: Stack) -> None:
     hints = response(103, headers=[("Link", "</a.css>"), ("Connection", "X-B"), ("X-B", "1"), ("X-JWT-Sidecar", "x")])
     stack.backend.handler = send(response(100), hints, response(199), response(200, b"hello"))
     async with stack.client() as client:
@@ -313,7 +313,7 @@ async def test_103_is_passed_on_and_100_is_not(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("header", [b"Link: a\rb", b"Link: a\x01b", b"Link: a\x7fb", b"Link : a", b"Li(nk: a"])
-async def test_103_with_a_header_that_could_split_it_is_dropped(stack: Stack, header: bytes) -> None:
+async def test_a_103_with_an_invalid_header_is_not_relayed(stack: Stack, header: bytes) -> None:
     stack.backend.handler = send(b"HTTP/1.1 103 Early Hints\r\n" + header + b"\r\n\r\n", response(200, b"hello"))
     answer = await stack.fetch(stack.good())
     assert answer.status == 502 or (answer.body, answer.interim) == (b"hello", [])
@@ -322,7 +322,7 @@ async def test_103_with_a_header_that_could_split_it_is_dropped(stack: Stack, he
 # No faster than the other side
 
 
-async def test_a_backend_that_does_not_read_holds_the_client(stack: Stack) -> None:
+async def test_a_backend_that_does_not_read_pauses_the_client(stack: Stack) -> None:
     read_on = asyncio.Event()
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -357,7 +357,7 @@ async def pour(writer: asyncio.StreamWriter, taken: Tally) -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: " + str(len(PIECE) * ENDLESS), "X-Until: closed"])
-async def test_a_client_that_does_not_read_holds_the_backend(stack: Stack, framing: str) -> None:
+async def test_a_client_that_does_not_read_pauses_the_backend(stack: Stack, framing: str) -> None:
     taken = Tally("pieces taken")
 
     async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -385,7 +385,7 @@ async def test_a_client_that_does_not_read_holds_the_backend(stack: Stack, frami
 # One side ends early
 
 
-async def test_an_early_answer_comes_while_the_upload_goes_on() -> None:
+async def test_an_early_answer_is_relayed_during_the_upload() -> None:
     early = send(response(413, b"too much"), close=True)
     async with running(backend=RawBackend(early, read_bodies=False)) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", str(100 * MIB))]) + PIECE)
@@ -395,7 +395,7 @@ async def test_an_early_answer_comes_while_the_upload_goes_on() -> None:
         assert await client.answers() == []
 
 
-async def test_an_early_answer_leaves_no_half_sent_request_in_the_pool() -> None:
+async def test_a_connection_with_an_early_answer_is_not_reused() -> None:
     early = send(response(413, b"too much"))
     async with running(backend=RawBackend(early, read_bodies=False)) as stack:
         async with stack.client() as client:
@@ -408,7 +408,7 @@ async def test_an_early_answer_leaves_no_half_sent_request_in_the_pool() -> None
 
 @pytest.mark.parametrize("when", ["before an answer", "within an upload", "within a download"])
 @pytest.mark.parametrize("politely", [True, False], ids=["closes", "resets"])
-async def test_a_client_that_leaves_takes_its_request_along(stack: Stack, when: str, politely: bool) -> None:
+async def test_a_client_that_leaves_ends_its_request_to_the_backend(stack: Stack, when: str, politely: bool) -> None:
     async def endless(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello")
         await asyncio.Event().wait()
@@ -429,7 +429,7 @@ async def test_a_client_that_leaves_takes_its_request_along(stack: Stack, when: 
     assert stack.sidecar.live.resources.requests_in_flight == 0
 
 
-async def test_a_client_that_leaves_before_its_body_was_read_never_sends_a_request(stack: Stack) -> None:
+async def test_an_incomplete_upload_never_becomes_a_complete_request(stack: Stack) -> None:
     async with stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"half")
         await stack.backend.connected()
@@ -439,7 +439,7 @@ async def test_a_client_that_leaves_before_its_body_was_read_never_sends_a_reque
 
 @pytest.mark.parametrize("by_reset", [True, False], ids=["resets", "closes"])
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-async def test_a_backend_that_leaves_within_its_answer_aborts_the_clients(
+async def test_a_backend_that_leaves_within_its_answer_aborts_the_clients_connection(
     stack: Stack, framing: str, by_reset: bool
 ) -> None:
     async def half(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -464,7 +464,7 @@ async def test_a_backend_that_leaves_within_an_upload_is_a_502() -> None:
         assert (answer.status, answer.get("connection")) == (502, "close")
 
 
-async def test_bytes_that_are_no_chunk_end_a_relayed_upload() -> None:
+async def test_an_invalid_chunk_ends_a_relayed_upload() -> None:
     async with running(backend=RawBackend(never, read_bodies=False)) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Transfer-Encoding", "chunked")]) + b"5\r\nhello\r\n")
         seen = await stack.backend.received()
@@ -480,7 +480,7 @@ async def test_bytes_that_are_no_chunk_end_a_relayed_upload() -> None:
 # Connections to the backend
 
 
-async def test_connections_to_the_backend_are_used_again(stack: Stack) -> None:
+async def test_connections_to_the_backend_are_reused(stack: Stack) -> None:
     async with stack.client() as client:
         for _ in range(5):
             assert (await client.request(stack.good("POST", "/x", body=b"hello"))).status == 200
@@ -489,7 +489,7 @@ async def test_connections_to_the_backend_are_used_again(stack: Stack) -> None:
     assert stack.backend.connections == 1
 
 
-async def test_requests_at_the_same_time_have_a_connection_each(stack: Stack) -> None:
+async def test_simultaneous_requests_have_separate_connections(stack: Stack) -> None:
     stack.backend.handler = held = Held()
     fetches = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(3)]
     await stack.backend.received(3)
@@ -519,7 +519,7 @@ async def test_a_backend_may_listen_on_a_unix_socket(tmp_path: Path, body: bytes
         assert (await stack.fetch(stack.good())).status == 502
 
 
-async def test_routes_choose_among_backends() -> None:
+async def test_a_route_selects_its_backend() -> None:
     async with RawBackend(send(response(200, b"other"))) as other:
         routes = [{"path": "/other/*", "upstream": "other"}]
         async with running(upstreams={"other": {"url": other.url}}, routes=routes) as two:
@@ -529,7 +529,7 @@ async def test_routes_choose_among_backends() -> None:
             await other.drop_connections()
 
 
-async def test_a_slow_client_delays_no_other(stack: Stack) -> None:
+async def test_slow_clients_do_not_delay_others(stack: Stack) -> None:
     stack.backend.handler = held = Held()
     async with stack.client() as slow, stack.client() as half:
         await slow.send(stack.good())
@@ -542,7 +542,7 @@ async def test_a_slow_client_delays_no_other(stack: Stack) -> None:
         assert (await slow.response()).status == 200
 
 
-async def test_the_end_of_a_large_body_is_no_head() -> None:
+async def test_the_end_of_a_large_body_does_not_count_as_a_head() -> None:
     async with running(limits={"header_bytes": 8192}) as stack, stack.client() as client:
         await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 60000\n\n"))
         await stack.backend.connected()

@@ -23,7 +23,7 @@ def clock() -> HandClock:
 
 
 @in_memory
-async def test_more_bytes_give_a_client_no_turn_before_its_own(clock: HandClock) -> None:
+async def test_new_bytes_do_not_advance_a_clients_turn(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:
         client = at.client(2 * REFUSED)
         client.say(REFUSED)
@@ -36,7 +36,7 @@ async def test_more_bytes_give_a_client_no_turn_before_its_own(clock: HandClock)
 
 
 @in_memory
-async def test_a_body_that_comes_slowly_takes_no_time_from_the_next_head(clock: HandClock) -> None:
+async def test_a_slow_body_does_not_shorten_the_deadline_of_the_next_head(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", headers=[("Content-Length", "2")]) + b"x")
         await turns()
@@ -50,7 +50,7 @@ async def test_a_body_that_comes_slowly_takes_no_time_from_the_next_head(clock: 
 
 
 @in_memory
-async def test_a_body_in_pieces_takes_no_time_from_the_head_after_a_slow_answer(clock: HandClock) -> None:
+async def test_a_body_in_pieces_and_a_slow_answer_do_not_shorten_the_next_deadline(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", headers=[("Content-Length", "2")]))
         await turns()
@@ -66,7 +66,7 @@ async def test_a_body_in_pieces_takes_no_time_from_the_head_after_a_slow_answer(
 
 @pytest.mark.parametrize("reads", [1, 2])
 @in_memory
-async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock: HandClock, reads: int) -> None:
+async def test_a_head_that_begins_during_a_request_has_the_deadline_of_a_head(clock: HandClock, reads: int) -> None:
     begun = [b"GET /1 HTTP/1.1\r\n", b""]
     async with proxy(clock) as at:
         client = at.client(request() + begun[reads - 1])
@@ -83,7 +83,7 @@ async def test_a_head_that_begins_within_a_request_has_the_time_of_a_head(clock:
 
 
 @in_memory
-async def test_a_client_that_sent_an_empty_line_is_idle(clock: HandClock) -> None:
+async def test_a_client_with_only_an_empty_line_is_idle(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request() + b"\r\n")
         await turns()
@@ -113,7 +113,7 @@ async def test_a_new_client_is_idle(clock: HandClock) -> None:
 
 
 @in_memory
-async def test_an_idle_connection_ends_without_a_reset(clock: HandClock) -> None:
+async def test_an_idle_connection_is_closed_without_a_reset(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -127,7 +127,7 @@ async def test_an_idle_connection_ends_without_a_reset(clock: HandClock) -> None
 
 
 @in_memory
-async def test_an_idle_connection_that_is_closed_has_a_while_to_take_its_answer(clock: HandClock) -> None:
+async def test_a_closed_connection_has_time_to_receive_its_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -145,7 +145,7 @@ async def test_an_idle_connection_that_is_closed_has_a_while_to_take_its_answer(
 
 
 @in_memory
-async def test_nothing_is_answered_on_a_connection_that_has_been_closed(clock: HandClock) -> None:
+async def test_a_closed_connection_gets_no_further_answer(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:
         client = at.client()
         client.is_tls = True
@@ -156,7 +156,7 @@ async def test_nothing_is_answered_on_a_connection_that_has_been_closed(clock: H
 
 
 @in_memory
-async def test_a_client_that_does_not_read_its_refusal_has_the_time_of_a_reader(clock: HandClock) -> None:
+async def test_a_client_that_does_not_read_its_refusal_has_the_idle_timeout(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(b"GET / ")
         client.is_full = True
@@ -171,7 +171,7 @@ async def test_a_client_that_does_not_read_its_refusal_has_the_time_of_a_reader(
 
 
 @in_memory
-async def test_a_request_after_the_deadline_of_its_connection_reaches_no_backend(clock: HandClock) -> None:
+async def test_a_request_after_its_connections_deadline_reaches_no_backend(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client()
         client.is_tls = True
@@ -184,7 +184,7 @@ async def test_a_request_after_the_deadline_of_its_connection_reaches_no_backend
 
 
 @in_memory
-async def test_a_client_that_left_during_a_lingering_close_gets_no_more(clock: HandClock) -> None:
+async def test_a_client_that_leaves_during_a_lingering_close_gets_no_more_bytes(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:
         client = at.client()
         client.is_full = True
@@ -196,7 +196,7 @@ async def test_a_client_that_left_during_a_lingering_close_gets_no_more(clock: H
 
 
 @in_memory
-async def test_more_of_a_body_is_read_at_once_where_the_backend_keeps_up(clock: HandClock) -> None:
+async def test_reads_of_a_body_grow_while_the_backend_keeps_up(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
         await turns()
@@ -209,7 +209,7 @@ async def test_more_of_a_body_is_read_at_once_where_the_backend_keeps_up(clock: 
 
 
 @in_memory
-async def test_less_of_a_body_is_read_at_once_when_the_backend_stops_reading(clock: HandClock) -> None:
+async def test_reads_of_a_body_shrink_when_the_backend_stops_reading(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
         await turns()
@@ -228,7 +228,7 @@ async def test_less_of_a_body_is_read_at_once_when_the_backend_stops_reading(clo
 
 
 @in_memory
-async def test_a_client_is_read_no_further_when_its_share_of_memory_is_full(clock: HandClock) -> None:
+async def test_reading_a_client_pauses_when_its_buffer_is_full(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
         await turns()
@@ -243,7 +243,7 @@ async def test_a_client_is_read_no_further_when_its_share_of_memory_is_full(cloc
 
 
 @in_memory
-async def test_a_client_that_had_to_wait_is_read_on_after_an_early_answer(clock: HandClock) -> None:
+async def test_reading_a_paused_client_resumes_after_an_early_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", str(1 << 30))]))
         await turns()
@@ -255,7 +255,7 @@ async def test_a_client_that_had_to_wait_is_read_on_after_an_early_answer(clock:
 
 
 @in_memory
-async def test_a_part_of_a_body_is_held_only_until_the_backend_has_it(clock: HandClock) -> None:
+async def test_a_part_of_a_body_is_buffered_only_until_the_backend_has_it(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request("PUT", headers=[("Content-Length", "9")]) + b"hello")
         await turns()
@@ -264,7 +264,7 @@ async def test_a_part_of_a_body_is_held_only_until_the_backend_has_it(clock: Han
 
 
 @in_memory
-async def test_a_client_counts_as_slow_from_a_few_unsent_bytes_on(clock: HandClock) -> None:
+async def test_the_write_limit_of_a_connection_is_small(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -272,7 +272,7 @@ async def test_a_client_counts_as_slow_from_a_few_unsent_bytes_on(clock: HandClo
 
 
 @in_memory
-async def test_a_client_that_takes_nothing_is_reset_in_time(clock: HandClock) -> None:
+async def test_a_client_that_reads_nothing_is_reset_after_the_idle_timeout(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -287,7 +287,7 @@ async def test_a_client_that_takes_nothing_is_reset_in_time(clock: HandClock) ->
 
 
 @in_memory
-async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_time_of_a_reader(
+async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_idle_timeout(
     clock: HandClock, tmp_path: Path
 ) -> None:
     keys = Keys(tmp_path)
@@ -309,7 +309,7 @@ async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_time_o
 
 
 @in_memory
-async def test_a_head_that_recurs_keeps_its_body(clock: HandClock) -> None:
+async def test_a_repeated_head_has_its_own_body(clock: HandClock) -> None:
     head = request("POST", "/again", headers=[("Content-Length", "24")])
     body = b"GET /denied HTTP/1.1\r\n\r\n"
     async with proxy(clock) as at:
@@ -325,7 +325,7 @@ async def test_a_head_that_recurs_keeps_its_body(clock: HandClock) -> None:
 
 
 @in_memory
-async def test_a_request_on_a_connection_that_has_been_closed_reaches_no_backend(clock: HandClock) -> None:
+async def test_a_request_on_a_closed_connection_reaches_no_backend(clock: HandClock) -> None:
     asking = request()
     async with proxy(clock) as at:
         for _ in range(3):  # also as a head that recurs
@@ -340,7 +340,7 @@ async def test_a_request_on_a_connection_that_has_been_closed_reaches_no_backend
 
 
 @in_memory
-async def test_a_head_that_recurs_on_a_connection_that_has_been_closed_reaches_no_backend(clock: HandClock) -> None:
+async def test_a_repeated_head_on_a_closed_connection_reaches_no_backend(clock: HandClock) -> None:
     asking = request()
     async with proxy(clock) as at:
         client = at.client()
@@ -358,7 +358,7 @@ async def test_a_head_that_recurs_on_a_connection_that_has_been_closed_reaches_n
 
 
 @in_memory
-async def test_a_request_waits_until_its_client_has_read_the_answer_before(clock: HandClock) -> None:
+async def test_a_request_waits_until_its_client_has_read_the_previous_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -379,7 +379,7 @@ async def test_a_request_waits_until_its_client_has_read_the_answer_before(clock
 
 
 @in_memory
-async def test_a_tls_client_that_owes_nothing_is_closed_with_its_refusal(clock: HandClock) -> None:
+async def test_a_tls_client_without_a_pending_body_is_closed_with_its_refusal(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client()
         client.is_tls = True
@@ -389,7 +389,7 @@ async def test_a_tls_client_that_owes_nothing_is_closed_with_its_refusal(clock: 
 
 
 @in_memory
-async def test_a_tls_client_that_owes_a_body_has_time_to_read_its_refusal(clock: HandClock) -> None:
+async def test_a_tls_client_with_a_pending_body_has_time_to_read_its_refusal(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:
         client = at.client()
         client.is_tls = True
@@ -404,7 +404,7 @@ async def test_a_tls_client_that_owes_a_body_has_time_to_read_its_refusal(clock:
 
 
 @in_memory
-async def test_nothing_is_asked_for_behind_the_refusal_of_a_body(clock: HandClock) -> None:
+async def test_a_refused_body_gets_no_100_continue(clock: HandClock) -> None:
     headers = [("Transfer-Encoding", "chunked"), ("Expect", "100-continue")]
     async with proxy(clock) as at:
         client = at.client()
@@ -420,7 +420,9 @@ async def test_nothing_is_asked_for_behind_the_refusal_of_a_body(clock: HandCloc
 
 @pytest.mark.parametrize(("detail", "told"), [("full", True), ("code", False)])
 @in_memory
-async def test_a_refusal_of_bytes_says_the_broken_rule_only_in_full(clock: HandClock, detail: str, told: bool) -> None:
+async def test_a_refusal_of_invalid_bytes_names_the_rule_only_with_full_detail(
+    clock: HandClock, detail: str, told: bool
+) -> None:
     async with proxy(clock, error_detail=detail, listen="127.0.0.1:8080") as at:
         client = at.client(b"no HTTP\r\n\r\n")
         assert (b'"cause"' in client.sent) is told
@@ -429,7 +431,7 @@ async def test_a_refusal_of_bytes_says_the_broken_rule_only_in_full(clock: HandC
 
 
 @in_memory
-async def test_a_client_that_finds_no_room_may_try_again_in_a_second(clock: HandClock) -> None:
+async def test_a_client_beyond_the_limit_of_connections_may_retry_after_a_second(clock: HandClock) -> None:
     async with proxy(clock, limits={"connections": 1}) as at:
         at.client(request())
         await turns()
@@ -443,7 +445,7 @@ async def test_a_client_that_finds_no_room_may_try_again_in_a_second(clock: Hand
 
 
 @in_memory
-async def test_more_of_an_answer_takes_no_turn_before_its_own(clock: HandClock) -> None:
+async def test_new_bytes_of_an_answer_wait_for_their_turn(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -460,7 +462,7 @@ async def test_more_of_an_answer_takes_no_turn_before_its_own(clock: HandClock) 
 
 
 @in_memory
-async def test_more_of_a_body_takes_no_turn_before_its_own(clock: HandClock) -> None:
+async def test_new_bytes_of_a_body_wait_for_their_turn(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Transfer-Encoding", "chunked")]))
         await turns()
@@ -478,7 +480,7 @@ async def test_more_of_a_body_takes_no_turn_before_its_own(clock: HandClock) -> 
 
 
 @in_memory
-async def test_a_question_needs_no_connection_to_the_backend(clock: HandClock) -> None:
+async def test_a_forward_auth_request_opens_no_connection_to_the_backend(clock: HandClock) -> None:
     async with proxy(clock, forward_auth={"original": "path"}, trusted_proxies=["127.0.0.0/8"]) as at:
         asker = at.client(request("GET", "/auth/x"))
         await turns()

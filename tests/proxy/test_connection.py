@@ -55,7 +55,7 @@ async def turns() -> None:
 
 
 @pytest.mark.parametrize(("size", "is_here"), [(60_000, True), (70_000, False)])
-async def test_a_bounded_part_of_a_body_is_read_before_its_request_is_sent(size: int, is_here: bool) -> None:
+async def test_a_limited_part_of_a_body_is_read_before_its_request_is_sent(size: int, is_here: bool) -> None:
     """Told by the backend: a body that is here already has a length."""
     async with running() as stack, stack.client() as client:
         stack.issuer.hang()
@@ -84,7 +84,7 @@ async def test_only_clients_that_expect_100_continue_get_it(waits: bool) -> None
         assert (answer.status, answer.interim) == (200, [])
 
 
-async def test_any_number_of_requests_may_come_at_once(stack: Stack) -> None:
+async def test_any_number_of_pipelined_requests_is_answered(stack: Stack) -> None:
     async with stack.client() as client:
         sending = asyncio.create_task(client.send(b"".join(stack.good("GET", f"/{n}") for n in range(500))))
         for _ in range(500):
@@ -93,7 +93,7 @@ async def test_any_number_of_requests_may_come_at_once(stack: Stack) -> None:
     assert [seen.target for seen in stack.backend.requests] == [f"/{n}" for n in range(500)]
 
 
-async def test_a_packed_body_behind_a_chunked_request_stays_packed() -> None:
+async def test_a_compressed_body_after_a_chunked_request_stays_compressed() -> None:
     packed = gzip.compress(b"hello")
     async with running() as stack, stack.client() as client:
         assert (await client.request(stack.good("POST", "/x", chunks=[b"a"]))).status == 200
@@ -103,7 +103,7 @@ async def test_a_packed_body_behind_a_chunked_request_stays_packed() -> None:
 
 
 @pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 431)])
-async def test_a_head_that_comes_in_pieces_may_be_twice_as_long_as_a_header(more: int, status: int) -> None:
+async def test_a_head_in_pieces_may_be_twice_as_long_as_a_header(more: int, status: int) -> None:
     async with running(limits={"header_bytes": 1000}) as stack, stack.client() as client:
         head = stack.good("GET", "/x").removesuffix(b"\r\n") + b"X-A: %b\r\n" % (b"x" * 900)
         head += b"X-B: " + b"x" * (2000 - len(head) - 9 + more)
@@ -116,9 +116,7 @@ async def test_a_head_that_comes_in_pieces_may_be_twice_as_long_as_a_header(more
             assert await client.closed() == b""
 
 
-async def test_a_head_that_is_too_large_behind_another_request_is_refused_after_it_and_what_follows_is_dropped() -> (
-    None
-):
+async def test_an_oversized_head_after_a_request_is_refused_in_its_turn_and_ends_the_connection() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"header_bytes": 1000}) as stack, stack.client() as client:
         await client.send(stack.good())
@@ -149,7 +147,7 @@ async def test_bytes_after_invalid_http_are_dropped() -> None:
         await sending
 
 
-async def test_the_end_of_a_body_behind_more_chunks_than_are_held_comes() -> None:
+async def test_a_body_with_more_chunks_than_the_buffer_holds_reaches_its_end() -> None:
     taken = asyncio.Event()
 
     async def count(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -168,7 +166,7 @@ async def test_the_end_of_a_body_behind_more_chunks_than_are_held_comes() -> Non
         assert (await client.response("POST")).body == b"1"
 
 
-async def test_a_client_of_http_1_0_gets_no_interim_answer() -> None:
+async def test_an_http_1_0_client_gets_no_100_continue() -> None:
     async with running(backend=RawBackend(send(response(103), response(200, b"hello")))) as stack:
         answer = await stack.fetch(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert (answer.status, answer.body, answer.interim) == (200, b"hello", [])
@@ -186,7 +184,7 @@ async def test_a_client_of_http_1_0_gets_no_interim_answer() -> None:
         ("", "", False),
     ],
 )
-async def test_a_peer_is_trusted_by_its_address_in_whatever_family(peername: object, told: str, trusted: bool) -> None:
+async def test_a_peer_is_trusted_by_its_address_in_every_family(peername: object, told: str, trusted: bool) -> None:
     transport = asyncio.Transport(extra={"peername": peername})
     for networks in (["127.0.0.0/8", "fe80::/10"], []):
         async with running(trusted_proxies=networks) as stack:
@@ -204,14 +202,14 @@ def clock() -> HandClock:
 
 
 @in_its_time_with_sockets
-async def test_an_idle_connection_has_no_deadline_but_its_own(clock: HandClock) -> None:
+async def test_an_idle_connection_has_only_the_keep_alive_deadline(clock: HandClock) -> None:
     async with running() as stack, stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         await asyncio.sleep(60)
         assert (await client.request(stack.good())).status == 200
 
 
-async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_head() -> None:
+async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_deadline() -> None:
     async with running(timeouts={"keep_alive": "100s", "request_headers": "10s"}) as stack, stack.client() as client:
         begun_s = stack.clock.monotonic()
         await connected(stack)
@@ -230,7 +228,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_the_time_of_a_
     ("sent", "status"),
     [(request("POST", "/x", headers=[("Content-Length", "100")]), 401), (b"no HTTP\r\n\r\n", 400)],
 )
-async def test_a_refused_client_that_keeps_sending_is_read_for_a_bounded_time(sent: bytes, status: int) -> None:
+async def test_a_refused_client_that_keeps_sending_is_read_for_a_limited_time(sent: bytes, status: int) -> None:
     assert LINGER_S == 5
     async with running() as stack, stack.client() as client:
         before_s = stack.clock.monotonic()
@@ -247,7 +245,7 @@ async def test_a_refused_client_that_keeps_sending_is_read_for_a_bounded_time(se
         assert stack.sidecar.live.resources.connections == 0
 
 
-async def test_a_connection_has_no_deadline_before_it_begins(stack: Stack) -> None:
+async def test_a_connection_has_no_deadline_before_its_beginning(stack: Stack) -> None:
     connection = listener(stack)()
     stack.sidecar.live.deadlines.watched.add(connection)
     come_to(stack, stack.clock.monotonic() + 1e6)
@@ -255,7 +253,7 @@ async def test_a_connection_has_no_deadline_before_it_begins(stack: Stack) -> No
     stack.sidecar.live.deadlines.watched.discard(connection)
 
 
-async def test_a_head_has_its_time_from_its_first_byte_on() -> None:
+async def test_the_deadline_of_a_head_begins_at_its_first_byte() -> None:
     async with running() as stack, stack.client() as client:
         head = stack.good()
         for at in (0, 20):
@@ -267,7 +265,7 @@ async def test_a_head_has_its_time_from_its_first_byte_on() -> None:
         assert (await client.response()).status == 200
 
 
-async def test_half_a_request_behind_another_does_not_end_that() -> None:
+async def test_an_incomplete_request_does_not_end_the_request_before_it() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good())
@@ -366,7 +364,7 @@ async def test_a_client_that_reads_the_answer_must_still_end_its_body() -> None:
         await stack.backend.disconnected()
 
 
-async def test_nothing_more_is_answered_before_a_client_takes_what_it_was_sent() -> None:
+async def test_no_further_request_is_answered_while_a_client_reads_nothing() -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
@@ -384,7 +382,7 @@ async def test_nothing_more_is_answered_before_a_client_takes_what_it_was_sent()
         assert (refusals.total, len(stack.backend.requests)) == (0, asked)
 
 
-async def test_the_requests_that_waited_for_that_are_answered_then() -> None:
+async def test_waiting_requests_are_answered_after_the_client_reads_again() -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
@@ -404,7 +402,7 @@ async def gone_from(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("by", ["a body that does not come", "the end of the sidecar"])
-async def test_an_answer_that_is_cut_off_is_never_taken_for_a_whole_one(by: str) -> None:
+async def test_an_answer_cut_off_by_a_timeout_ends_with_a_reset(by: str) -> None:
     """The answer ends with its connection, so any end but a reset completes it."""
     more = asyncio.Event()
 
@@ -458,7 +456,7 @@ async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool
             assert await client.closed() == b""
 
 
-async def test_the_last_answer_may_be_read_slowly_over_tls_too(tmp_path: Path) -> None:
+async def test_the_last_answer_may_be_read_slowly_over_tls(tmp_path: Path) -> None:
     """TLS's own transport holds what has not been taken, and does not say how much."""
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     size = 32 * 2**20  # more than the kernel keeps
@@ -480,7 +478,7 @@ async def connected(stack: Stack) -> list[ClientConnection]:
 # How it ends
 
 
-async def test_the_rest_of_a_body_that_was_held_up_is_dropped_when_its_request_is_refused() -> None:
+async def test_the_rest_of_a_body_is_dropped_when_its_request_is_refused() -> None:
     async with running() as stack, stack.client() as client:
         stack.issuer.hang()
         token = stack.token(header={"kid": "unknown"})
@@ -495,7 +493,7 @@ async def test_the_rest_of_a_body_that_was_held_up_is_dropped_when_its_request_i
         assert await client.closed() == b""
 
 
-async def test_a_refusal_ends_its_connection_over_tls_too(tmp_path: Path) -> None:
+async def test_a_refusal_ends_its_connection_over_tls(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack, RawClient.to(stack.sidecar.proxy_address, tls=client_tls()) as client:
         await client.send(request("POST", "/x", headers=[("Content-Length", "100")]))
@@ -514,14 +512,14 @@ async def gone(stack: Stack) -> ClientConnection:
     return connection
 
 
-async def test_bytes_for_a_client_that_left_are_dropped(stack: Stack) -> None:
+async def test_bytes_for_a_client_that_has_left_are_dropped(stack: Stack) -> None:
     connection = await gone(stack)
     connection.write(b"hello")
     connection.abort()
     connection.expire()
 
 
-async def test_a_request_in_hand_keeps_its_connection_open_while_others_are_ended() -> None:
+async def test_a_shutdown_keeps_the_connection_of_a_request_in_flight() -> None:
     async with running(backend=RawBackend(never)) as stack, stack.client() as busy, stack.client() as idle:
         await busy.send(stack.good())
         await stack.backend.received()
@@ -533,7 +531,7 @@ async def test_a_request_in_hand_keeps_its_connection_open_while_others_are_ende
         assert (answer.status, await busy.closed()) == (502, b"")
 
 
-async def test_the_connections_of_clients_that_were_cut_off_are_none_any_more() -> None:
+async def test_a_shutdown_ends_every_connection_and_request() -> None:
     async with running(backend=RawBackend(never)) as stack, stack.client() as busy, stack.client() as half:
         await busy.send(stack.good())
         await half.send(b"GET / HTTP/1.1\r\n")

@@ -52,26 +52,26 @@ async def refused(stack: Stack, kind: str, origin: str) -> Response:
 
 
 @pytest.mark.parametrize("kind", ["400", "401", "403", "405", "502", "503"])
-async def test_a_page_of_a_named_origin_can_read_every_refusal(kind: str) -> None:
+async def test_a_page_of_a_configured_origin_can_read_every_refusal(kind: str) -> None:
     async with running(routes=ROUTES, cors=CORS) as stack:
         answer = await refused(stack, kind, APP)
         assert (answer.status, about_cors(answer), answer.get("vary")) == (int(kind), ALLOWED, "Origin")
 
 
 @pytest.mark.parametrize("kind", ["401", "502", "503"])
-async def test_no_other_page_can(kind: str) -> None:
+async def test_a_page_of_another_origin_cannot_read_a_refusal(kind: str) -> None:
     async with running(routes=ROUTES, cors=CORS) as stack:
         answer = await refused(stack, kind, EVIL)
         assert (answer.status, about_cors(answer), answer.get("vary")) == (int(kind), {}, "Origin")
 
 
-async def test_without_cors_a_refusal_stays_as_it_is() -> None:
+async def test_a_refusal_has_no_cors_headers_without_cors() -> None:
     async with running(routes=ROUTES) as stack:
         answer = await refused(stack, "401", APP)
         assert (about_cors(answer), answer.get("vary")) == ({}, None)
 
 
-async def test_bytes_that_are_no_request_are_refused_with_the_word_for_caches() -> None:
+async def test_a_refusal_of_invalid_bytes_has_vary_origin() -> None:
     async with running(cors=CORS) as stack:
         assert (await stack.fetch(b"GET / HTTP/1.1\r\nbad line\r\n\r\n")).get("vary") == "Origin"
 
@@ -84,7 +84,7 @@ async def test_the_backends_answers_get_no_cors_headers() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/public/x", "/closed", "/strict", "/admin", "/%zz"])
-async def test_a_preflight_of_a_named_origin_is_answered_here_whatever_its_rule_says(path: str) -> None:
+async def test_a_preflight_of_a_configured_origin_is_answered_under_every_rule(path: str) -> None:
     """So that the page learns from the refusal of the request itself what is wrong."""
     async with running(routes=ROUTES, cors=CORS | {"credentials": True, "max_age": "60s"}) as stack:
         async with stack.client() as client:
@@ -118,14 +118,14 @@ async def test_a_preflight_of_a_named_origin_is_answered_here_whatever_its_rule_
         pytest.param([("Origin", APP), *PREFLIGHT, ("Content-Length", "0")], "/", 204, id="with an empty body"),
     ],
 )
-async def test_other_options_are_judged_by_their_rule(headers: list[tuple[str, str]], path: str, status: int) -> None:
+async def test_other_options_requests_meet_their_rule(headers: list[tuple[str, str]], path: str, status: int) -> None:
     async with running(routes=ROUTES, cors=CORS) as stack:
         answer = await stack.fetch(request("OPTIONS", path, headers=headers))
         assert answer.status == status
         assert len(stack.backend.requests) == (status == 200)
 
 
-async def test_explain_says_who_answers_a_preflight() -> None:
+async def test_explain_says_that_the_sidecar_answers_a_preflight() -> None:
     async with running(routes=ROUTES, cors=CORS) as stack:
         question = Question("OPTIONS", "/", None, headers=(("Origin", APP), *PREFLIGHT))
         told = str(await explain(stack.sidecar.assembly, question, stack.clock))

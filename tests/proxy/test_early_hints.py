@@ -74,7 +74,7 @@ async def test_bytes_after_an_answer_reach_no_client(pieces: int, chunks: bool, 
         assert stack.backend.requests[1].connection == 2
 
 
-async def test_a_103_that_comes_after_the_answer_ends_the_connection_to_the_backend(stack: Stack) -> None:
+async def test_a_103_after_the_answer_ends_the_connection_to_the_backend(stack: Stack) -> None:
     """Also without a waiting request: bytes on an idle connection are no answer to the next request."""
     read = asyncio.Event()
     stack.backend.handler = with_behind(response(200, b"hello"), HINT, read)
@@ -114,7 +114,7 @@ async def test_clients_never_get_each_others_answers(chunks: bool) -> None:
     assert told == expected
 
 
-async def test_a_103_in_one_segment_with_its_answer_is_passed_on(stack: Stack) -> None:
+async def test_a_103_in_one_segment_with_its_answer_is_relayed(stack: Stack) -> None:
     async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(HINT + response(200, b"hello"))
 
@@ -129,7 +129,7 @@ async def test_a_103_in_one_segment_with_its_answer_is_passed_on(stack: Stack) -
 # A flood of them
 
 
-async def test_a_client_that_reads_nothing_holds_up_a_flood_of_interim_answers() -> None:
+async def test_a_client_that_reads_nothing_pauses_a_flood_of_interim_answers() -> None:
     """Or the flood is refused. What the sidecar holds is counted from outside."""
     large = response(103, headers=[("Link", "x" * 1000)])
     wires: asyncio.Future[Wire] = asyncio.Future()
@@ -155,7 +155,7 @@ async def test_a_client_that_reads_nothing_holds_up_a_flood_of_interim_answers()
             assert held <= HELD or stack.backend.open_connections == 0
 
 
-async def test_a_flood_of_interim_answers_is_no_answer() -> None:
+async def test_a_flood_of_interim_answers_is_a_502() -> None:
     async def flood(_request: Request, writer: asyncio.StreamWriter) -> None:
         for _ in range(20_000):
             writer.write(HINT)

@@ -45,14 +45,14 @@ async def turns() -> None:
 
 
 @pytest.mark.parametrize("ids", ["X-Request-Id: not valid!\n", "X-Request-Id: a\nX-Request-Id: a\n", ""])
-async def test_an_id_that_was_made_for_one_request_is_no_others(stack: Stack, ids: str) -> None:
+async def test_every_request_gets_its_own_generated_id(stack: Stack, ids: str) -> None:
     text = f"GET / HTTP/1.1\n{ids}{LINES}"
     async with stack.client() as client:
         told = [(await client.request(stack.raw(text))).get("x-request-id") for _ in range(TIMES + 2)]
     assert len(set(told)) == TIMES + 2
 
 
-async def test_a_given_request_id_is_that_of_its_request_alone(stack: Stack) -> None:
+async def test_a_request_id_from_a_client_is_used_only_for_its_request(stack: Stack) -> None:
     async with stack.client() as client:
         for given in ("mine", "mine", "yours", ""):
             headers = [("X-Request-Id", given)] * bool(given)
@@ -60,13 +60,13 @@ async def test_a_given_request_id_is_that_of_its_request_alone(stack: Stack) -> 
             assert told == given if given else told not in ("mine", "yours")
 
 
-async def test_a_target_before_known_lines_has_the_limit_of_all_targets() -> None:
+async def test_a_long_target_is_refused_also_before_remembered_lines() -> None:
     async with running(limits={"header_bytes": 1200}) as stack:
         await taught(stack, f"GET / HTTP/1.1\n{LINES}")
         assert await outcome(stack, f"GET /{'x' * 1200} HTTP/1.1\n{LINES}") == [[(431, ANY)], []]
 
 
-async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
+async def test_equal_lines_with_different_targets_are_different_requests(stack: Stack) -> None:
     async with stack.client() as client:
         for target in ("/a", "/b?c=d", "/e", "/a"):
             answer = await client.request(stack.raw(f"GET {target} HTTP/1.1\n{LINES}"))
@@ -77,7 +77,7 @@ async def test_the_same_lines_with_other_targets(stack: Stack) -> None:
     assert {seen.get("authorization") for seen in stack.backend.requests} == {None}
 
 
-async def test_equal_heads_on_many_connections_with_and_without_tokens(stack: Stack) -> None:
+async def test_equal_lines_with_different_tokens_keep_their_identities(stack: Stack) -> None:
     """A client that sends another client's lines with its own token, or without one, has its own identity."""
     bob = stack.token(sub="bob")
     who = {"alice": stack.alice, "bob": bob, "nobody": None}
@@ -94,7 +94,7 @@ async def test_equal_heads_on_many_connections_with_and_without_tokens(stack: St
         assert seen.get("x-jwt-sub") == seen.target.split("/")[1]
 
 
-async def test_one_upstream_connection_serves_several_clients(stack: Stack) -> None:
+async def test_pipelined_requests_of_several_identities_keep_them(stack: Stack) -> None:
     bob = stack.token(sub="bob")
     tokens = [stack.alice, None, bob, bob, None, stack.alice]
     async with stack.client() as client:
@@ -139,7 +139,7 @@ async def test_one_upstream_connection_serves_several_clients(stack: Stack) -> N
     "GET / HTTP/1.1\nGET / HTTP/1.1\n",
     f"GET /{'a' * 9000} HTTP/1.1\n",
 )
-async def test_known_lines_behind_any_request_line(stack: Stack, row: str) -> None:
+async def test_remembered_lines_after_any_request_line_change_no_outcome(stack: Stack, row: str) -> None:
     fresh = await outcome(stack, row + LINES)
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     assert await outcome(stack, row + LINES) == fresh
@@ -152,7 +152,7 @@ async def test_known_lines_behind_any_request_line(stack: Stack, row: str) -> No
     "hello",
     "\n",
 )
-async def test_known_lines_with_more_behind_them(stack: Stack, row: str) -> None:
+async def test_remembered_lines_with_more_bytes_change_no_outcome(stack: Stack, row: str) -> None:
     text = f"GET /a HTTP/1.1\n{LINES}{row}"
     fresh = await outcome(stack, text)
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
@@ -169,7 +169,7 @@ async def test_known_lines_with_more_behind_them(stack: Stack, row: str) -> None
     "GET / HTTP/1.1\nHost: a.test\nALICE\nX-Request-Id: mine\n\n",
 )
 @pytest.mark.parametrize("line", ["GET /b HTTP/1.1\n", "GET /b HTTP/1.1\nGET / HTTP/1.1\n"])
-async def test_any_lines_that_keep_coming(stack: Stack, row: str, line: str) -> None:
+async def test_repeated_lines_change_no_outcome(stack: Stack, row: str, line: str) -> None:
     text = line + row.partition("HTTP/1.1\n")[2]
     fresh = await outcome(stack, text)
     await taught(stack, row)
@@ -187,7 +187,7 @@ async def test_heads_that_differ_in_one_line_are_not_mixed_up(stack: Stack, meth
     assert [seen.target for seen in stack.backend.requests] == ["/a", "/b"] * TIMES
 
 
-async def test_a_late_body_is_no_part_of_the_next_request(stack: Stack) -> None:
+async def test_a_late_body_is_not_part_of_the_next_request(stack: Stack) -> None:
     stack.backend.handler = echo
     async with stack.client() as client:
         for _ in range(TIMES):
@@ -198,7 +198,7 @@ async def test_a_late_body_is_no_part_of_the_next_request(stack: Stack) -> None:
             assert (await client.request(stack.raw("GET / HTTP/1.1\nHost: a.test\nALICE\n\n"))).status == 200
 
 
-async def test_known_bytes_within_a_head_that_came_with_the_end_of_a_body(stack: Stack) -> None:
+async def test_remembered_bytes_within_a_head_after_a_body_stay_part_of_it(stack: Stack) -> None:
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     async with stack.client() as client:
         await client.send(stack.raw("POST / HTTP/1.1\nHost: a.test\nALICE\nContent-Length: 5\n\n"))
@@ -211,7 +211,7 @@ async def test_known_bytes_within_a_head_that_came_with_the_end_of_a_body(stack:
 
 
 @pytest.mark.parametrize("headers", [[("Connection", "close")], WEBSOCKET])
-async def test_lines_that_make_a_request_the_last_do_so_each_time(stack: Stack, headers: list[tuple[str, str]]) -> None:
+async def test_lines_that_end_a_connection_do_so_each_time(stack: Stack, headers: list[tuple[str, str]]) -> None:
     raw = stack.good(headers=headers)
     for _ in range(TIMES):
         assert (await stack.fetch(raw)).get("connection") == "close"
@@ -219,14 +219,14 @@ async def test_lines_that_make_a_request_the_last_do_so_each_time(stack: Stack, 
 
 
 @rows("X-JWT-Sub: bob", "X_Custom: 1", "X-Real-Ip: 1.2.3.4")
-async def test_what_is_stripped_is_counted_each_time(stack: Stack, row: str) -> None:
+async def test_stripped_headers_are_counted_each_time(stack: Stack, row: str) -> None:
     await taught(stack, f"GET / HTTP/1.1\nHost: a.test\nALICE\n{row}\n\n")
     assert sum(stack.sidecar.live.telemetry.headers_stripped.values()) == TIMES
     for seen in stack.backend.requests:
         assert (seen.get("x-jwt-sub"), seen.get("x_custom"), seen.get("x-real-ip")) == ("alice", None, None)
 
 
-async def test_empty_lines_before_a_head_are_not_its_lines(stack: Stack) -> None:
+async def test_empty_lines_before_a_remembered_head_are_skipped(stack: Stack) -> None:
     async with stack.client() as client:
         for _ in range(TIMES):
             await client.send(b"\r\n\r\n")
@@ -240,7 +240,7 @@ async def test_empty_lines_before_a_head_are_not_its_lines(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("before", ["", f"GET / HTTP/1.1\n{LINES}"])
-async def test_known_bytes_within_a_head_are_a_part_of_it(stack: Stack, before: str) -> None:
+async def test_remembered_bytes_within_a_head_stay_part_of_it(stack: Stack, before: str) -> None:
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     async with stack.client() as client:
         await client.send(stack.raw(before + "GET /x HTTP/1.1\nX-Before: "))
@@ -251,7 +251,7 @@ async def test_known_bytes_within_a_head_are_a_part_of_it(stack: Stack, before: 
     assert (stack.backend.requests[-1].target, stack.backend.requests[-1].get("x-before")) == ("/x", "GET / HTTP/1.1")
 
 
-async def test_a_request_behind_known_lines_has_its_own(stack: Stack) -> None:
+async def test_a_request_after_remembered_lines_has_its_own_lines(stack: Stack) -> None:
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     go_on = asyncio.Event()
 
@@ -270,7 +270,7 @@ async def test_a_request_behind_known_lines_has_its_own(stack: Stack) -> None:
     assert [seen.get("x-kept") for seen in stack.backend.requests[-2:]] == ["1", "2"]
 
 
-async def test_a_head_in_two_pieces_is_one_wherever_it_is_cut(stack: Stack) -> None:
+async def test_a_head_in_two_pieces_is_read_as_one_for_every_cut(stack: Stack) -> None:
     raw = stack.raw(f"GET /x HTTP/1.1\n{LINES}")
     async with stack.client() as client:
         for cut in [*range(1, 40), *range(len(raw) - 40, len(raw))]:
@@ -281,7 +281,7 @@ async def test_a_head_in_two_pieces_is_one_wherever_it_is_cut(stack: Stack) -> N
     assert {(seen.target, seen.get("x-kept")) for seen in stack.backend.requests} == {("/x", "1")}
 
 
-async def test_the_token_of_known_lines_expires(stack: Stack) -> None:
+async def test_the_token_of_a_remembered_head_expires(stack: Stack) -> None:
     stack.alice = stack.token(exp=int(stack.clock.wall()) + 100)
     await taught(stack, f"GET / HTTP/1.1\n{LINES}")
     stack.clock.ahead_s = 200
@@ -289,7 +289,7 @@ async def test_the_token_of_known_lines_expires(stack: Stack) -> None:
     assert (answer.status, answer.json()["code"]) == (401, "token_expired")
 
 
-async def test_a_token_in_the_query_is_none_of_the_lines() -> None:
+async def test_a_token_in_the_query_is_read_for_each_request() -> None:
     token_from = [{"query": "t"}, {"header": "Authorization", "prefix": "Bearer"}]
     async with running(token_from=token_from) as stack:
         bob = stack.token(sub="bob")
@@ -305,7 +305,7 @@ async def test_a_token_in_the_query_is_none_of_the_lines() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 31, 32, 33, 34, 64, 100])
-async def test_so_many_at_once_are_as_many_each_with_its_own_token(stack: Stack, number: int) -> None:
+async def test_pipelined_requests_keep_their_own_tokens(stack: Stack, number: int) -> None:
     """Work after a number of requests on a connection does not mix up the next request with another one."""
     people = [f"user-{one}" for one in range(number)]
     raw = b"".join(request("GET", f"/{name}", token=stack.token(sub=name)) for name in people)
@@ -320,7 +320,7 @@ async def test_so_many_at_once_are_as_many_each_with_its_own_token(stack: Stack,
 
 
 @pytest.mark.parametrize("at", [0, 1, 31, 32, 33, 99])
-async def test_one_without_a_token_among_a_hundred_with_one_is_refused(stack: Stack, at: int) -> None:
+async def test_one_request_without_a_token_among_a_hundred_is_refused(stack: Stack, at: int) -> None:
     pieces = [stack.good("GET", f"/{one}") for one in range(100)]
     pieces[at] = request("GET", f"/{at}")
     async with stack.client() as client:
@@ -338,7 +338,7 @@ async def body_in_its_time(stack: Stack, client: Client) -> None:
     assert (await client.response()).status == 200
 
 
-async def test_requests_behind_a_body_that_came_late_are_in_their_order(stack: Stack) -> None:
+async def test_requests_after_a_late_body_keep_their_order(stack: Stack) -> None:
     async with stack.client() as client:
         await body_in_its_time(stack, client)
         targets = [f"/{number}" for number in range(40)]
@@ -418,7 +418,7 @@ async def relayed(stack: Stack, handler: Handler, method: str, times: int) -> li
         pytest.param(send(ANSWER.replace(b"X-Kept: 1", b"Connection: close"), close=True), id="that says so"),
     ],
 )
-async def test_known_heads_of_answers(stack: Stack, handler: Handler, method: str) -> None:
+async def test_remembered_heads_of_answers_change_no_outcome(stack: Stack, handler: Handler, method: str) -> None:
     fresh = await relayed(stack, handler, method, 0)
     assert await relayed(stack, handler, method, TIMES) == fresh
 
@@ -431,7 +431,7 @@ async def test_known_heads_of_answers(stack: Stack, handler: Handler, method: st
     "HTTP/1.1 204 No Content\n\n",
     "HTTP/1.1 200 OK\nContent-Length : 1\n\n!",
 )
-async def test_equal_answers_are_the_same_each_time(stack: Stack, row: str) -> None:
+async def test_equal_answers_are_relayed_alike_each_time(stack: Stack, row: str) -> None:
     stack.backend.handler = send(row.replace("\n", "\r\n").encode(), close="close" in row or "1.0" in row)
     told = [await stack.fetch(stack.good()) for _ in range(TIMES)]
     assert len({(one.status, one.body.partition(b'"request_id"')[0], one.delimited) for one in told}) == 1
@@ -439,14 +439,14 @@ async def test_equal_answers_are_the_same_each_time(stack: Stack, row: str) -> N
     assert (await stack.fetch(stack.good())).body == b'{"ok":true}'
 
 
-async def test_a_head_whose_end_comes_alone_is_no_other(stack: Stack) -> None:
+async def test_a_head_whose_end_arrives_alone_is_not_mistaken_for_another(stack: Stack) -> None:
     for number in range(TIMES):
         head = response(200, headers=[("X-Number", str(number // 3))])
         stack.backend.handler = pieces(head[:-2], head[-2:])
         assert (await stack.fetch(stack.good())).get("x-number") == str(number // 3)
 
 
-async def test_interim_answers_come_each_time(stack: Stack) -> None:
+async def test_interim_answers_are_relayed_each_time(stack: Stack) -> None:
     stack.backend.handler = send(EARLY + ANSWER)
     for _ in range(TIMES):
         answer = await stack.fetch(stack.good())
@@ -456,7 +456,7 @@ async def test_interim_answers_come_each_time(stack: Stack) -> None:
     assert (answer.body, [one.status for one in answer.interim]) == (b"hello", [103])
 
 
-async def test_the_length_of_a_chunked_body_is_not_in_its_head(stack: Stack) -> None:
+async def test_chunked_answers_with_equal_heads_have_their_own_bodies(stack: Stack) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     stack.backend.handler = send(head + chunked([b"hello"]))
     for _ in range(TIMES):
@@ -465,7 +465,7 @@ async def test_the_length_of_a_chunked_body_is_not_in_its_head(stack: Stack) -> 
     assert (await stack.fetch(stack.good())).body == b""
 
 
-async def test_every_tunnel_is_one(stack: Stack) -> None:
+async def test_every_repeated_handshake_opens_a_tunnel(stack: Stack) -> None:
     stack.backend.handler = pieces(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"\x81\x02hi"
     )

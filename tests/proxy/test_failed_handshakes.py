@@ -60,7 +60,7 @@ def expired() -> ssl.SSLContext:
     ("client", "cause"),
     [(client_tls, "no_certificate"), (stranger, "certificate_untrusted"), (expired, "certificate_expired")],
 )
-async def test_why_a_clients_certificate_is_refused(
+async def test_the_cause_of_a_refused_client_certificate_is_logged(
     client: Any, cause: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -78,7 +78,7 @@ async def test_why_a_clients_certificate_is_refused(
         assert f"cause={cause} peer=127.0.0.1 number={number} do=" in line
 
 
-async def test_plain_http_at_the_port_of_tls_is_reported(tmp_path: Path) -> None:
+async def test_plain_http_at_a_tls_port_is_reported(tmp_path: Path) -> None:
     async with running(tls=write(tmp_path, authority().issue_cert("127.0.0.1"))) as stack:
         async with RawClient.to(stack.sidecar.proxy_address) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -100,7 +100,7 @@ async def test_a_client_that_does_not_trust_the_certificate_is_reported(tmp_path
         await counted(stack, "refused_by_client")
 
 
-async def test_a_client_hears_that_http_1_1_is_spoken(tmp_path: Path) -> None:
+async def test_alpn_selects_http_1_1(tmp_path: Path) -> None:
     async with running(tls=write(tmp_path, authority().issue_cert("127.0.0.1"))) as stack:
         context = client_tls()
         context.set_alpn_protocols(["h2", "http/1.1"])
@@ -122,7 +122,7 @@ def why(cert: Path, key: Path | None) -> str:
     return str(caught.value)
 
 
-def test_each_way_in_which_files_cannot_be_used_has_its_sentence(tmp_path: Path) -> None:
+def test_each_fault_of_certificate_files_has_its_sentence(tmp_path: Path) -> None:
     cert, key = pem(tmp_path)
     good_cert, good_key = cert.read_bytes(), key.read_bytes()
     assert why(cert, tmp_path / "none.key") == f"{tmp_path}/none.key: cannot be read: No such file or directory"
@@ -140,16 +140,14 @@ def test_each_way_in_which_files_cannot_be_used_has_its_sentence(tmp_path: Path)
     assert why(cert, None) == f"{cert}: holds no PEM certificate with its key"
 
 
-def test_a_certificate_has_its_time(tmp_path: Path) -> None:
+def test_an_expired_or_future_certificate_is_reported(tmp_path: Path) -> None:
     cert, _ = pem(tmp_path)
     assert certificate_time(cert, datetime.datetime.now(datetime.UTC).timestamp()) is None
     assert "the certificate expired at " in (certificate_time(cert, 1e11) or "")
     assert "the certificate is not valid before " in (certificate_time(cert, 0.0) or "")
 
 
-async def test_a_key_that_could_not_be_read_for_a_moment_is_tried_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_key_file_that_returns_is_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cert, key = pem(tmp_path)
     async with running(tls={"cert_file": str(cert), "key_file": str(key)}) as stack:
@@ -173,7 +171,7 @@ async def test_a_key_that_could_not_be_read_for_a_moment_is_tried_again(
 # Backends
 
 
-async def test_a_backend_of_another_authority_is_reported() -> None:
+async def test_a_backend_with_an_untrusted_certificate_is_reported() -> None:
     async with (
         RawBackend(ok, tls=server_tls()) as backend,
         running(upstream=f"https://127.0.0.1:{backend.address[1]}") as stack,
@@ -183,7 +181,7 @@ async def test_a_backend_of_another_authority_is_reported() -> None:
         assert kept.cause.startswith("The backend's certificate comes from an authority that is not in")
 
 
-async def test_a_backend_that_speaks_plain_http_is_reported() -> None:
+async def test_a_backend_with_plain_http_at_https_is_reported() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -209,7 +207,7 @@ async def test_a_backend_that_speaks_plain_http_is_reported() -> None:
         ("other.example", {}, "The backend's certificate is for another"),
     ],
 )
-async def test_what_is_wrong_with_a_backends_certificate_is_reported(
+async def test_the_fault_of_a_backends_certificate_is_reported(
     name: str, validity: Any, cause: str, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())

@@ -74,7 +74,7 @@ def bystander(stack: Stack, client: Client, *, refused: bool = False) -> Callabl
 
 @pytest.mark.parametrize("who", ["bystander", "/livez"])
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
-async def test_others_are_answered_within_a_burst_of_refused_requests(raw: bytes, who: str) -> None:
+async def test_others_are_answered_during_a_burst_of_refused_requests(raw: bytes, who: str) -> None:
     async with running() as stack, stack.client() as client:
         ask = bystander(stack, client) if who == "bystander" else lambda: stack.health("/livez")
         await ask()
@@ -87,7 +87,7 @@ async def test_others_are_answered_within_a_burst_of_refused_requests(raw: bytes
         assert answered > number // (DEAR if len(raw) > 1000 else PIECE)
 
 
-async def test_others_are_answered_within_a_burst_of_good_requests(stack: Stack) -> None:
+async def test_others_are_answered_during_a_burst_of_good_requests(stack: Stack) -> None:
     async with stack.client() as client:
         ask = bystander(stack, client)
         raw = stack.good("GET", "/x")
@@ -100,7 +100,7 @@ async def test_others_are_answered_within_a_burst_of_good_requests(stack: Stack)
 
 
 @pytest.mark.parametrize("size", [0, 1, 125], ids=["empty", "1 byte", "125 bytes"])
-async def test_others_are_answered_within_a_flood_of_frames(size: int) -> None:
+async def test_others_are_answered_during_a_flood_of_frames(size: int) -> None:
     """Counted where the frames arrive: few come to the backend between two answers."""
     frame = bytes((0x82, 0x80 | size, 1, 2, 3, 4)) + b"x" * size
     flood = frame * (16 * BURST // len(frame))
@@ -127,7 +127,7 @@ async def test_others_are_answered_within_a_flood_of_frames(size: int) -> None:
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-async def test_others_are_answered_within_a_flood_of_tiny_chunks(direction: str) -> None:
+async def test_others_are_answered_during_a_flood_of_tiny_chunks(direction: str) -> None:
     chunks = b"1\r\nx\r\n" * (8 * BURST // 6) + b"0\r\n\r\n"
     arrived = False
 
@@ -154,7 +154,7 @@ async def test_others_are_answered_within_a_flood_of_tiny_chunks(direction: str)
         assert answered > len(chunks) // READ
 
 
-async def test_others_are_answered_within_a_flood_of_empty_lines(stack: Stack) -> None:
+async def test_others_are_answered_during_a_flood_of_empty_lines(stack: Stack) -> None:
     """Empty lines before a head are passed over (RFC 9112 section 2.2), some of them."""
     async with stack.client() as client:
         ask = bystander(stack, client, refused=True)

@@ -79,7 +79,7 @@ async def test_a_good_request_gets_200_and_the_identity_headers(form: str) -> No
         assert stack.backend.requests == []
 
 
-async def test_the_claims_header_is_among_them() -> None:
+async def test_a_forward_auth_answer_has_the_claims_header() -> None:
     async with asked_by("path", claims_header=None) as stack:
         answer = await stack.fetch(question("path", "GET", "/orders/1", token=stack.alice))
         assert identity(answer)["X-JWT-Claims"] == stack.alice.split(".")[1]
@@ -106,7 +106,7 @@ async def test_the_claims_header_is_among_them() -> None:
         ("GET", "/auth", "api.test", False, 401, "token_missing"),
     ],
 )
-async def test_the_rules_are_those_of_the_original_request(
+async def test_the_rules_apply_to_the_original_request(
     form: str, method: str, target: str, host: str, token: bool, status: int, told: str
 ) -> None:
     async with asked_by(form) as stack:
@@ -122,7 +122,7 @@ async def test_the_rules_are_those_of_the_original_request(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_only_trusted_proxies_are_answered(form: str) -> None:
+async def test_only_trusted_proxies_get_a_forward_auth_answer(form: str) -> None:
     async with asked_by(form, trusted_proxies=["192.0.2.0/24"]) as stack:
         answer = await stack.fetch(question(form, "GET", "/public/x", token=stack.alice))
         assert (answer.status, answer.json()["code"]) == (403, "route_denied")
@@ -130,7 +130,7 @@ async def test_only_trusted_proxies_are_answered(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["x-forwarded", "x-original"])
-async def test_missing_and_duplicate_headers_are_refused(form: str) -> None:
+async def test_missing_or_duplicate_headers_of_the_front_proxy_are_refused(form: str) -> None:
     whole = question(form, "GET", "/public/x", token=None)
     async with asked_by(form) as stack:
         lines = [line for line in whole.split(b"\r\n") if line.startswith((b"X-Forwarded", b"X-Original"))]
@@ -155,7 +155,7 @@ async def test_missing_and_duplicate_headers_are_refused(form: str) -> None:
         ),
     ],
 )
-async def test_headers_of_another_form_change_nothing(form: str, others: list[tuple[str, str]]) -> None:
+async def test_headers_of_another_front_proxy_are_ignored(form: str, others: list[tuple[str, str]]) -> None:
     """A client can send them, and the front proxy would pass them on."""
     async with asked_by(form) as stack:
         for target in ("/orders/1", "/hosted"):
@@ -164,33 +164,33 @@ async def test_headers_of_another_form_change_nothing(form: str, others: list[tu
 
 
 @pytest.mark.parametrize("method", ["GET /x", "", "G\u00e9T", "G\tT"])
-async def test_an_invalid_method_is_refused(method: str) -> None:
+async def test_an_invalid_original_method_is_refused(method: str) -> None:
     async with asked_by("x-forwarded") as stack:
         answer = await stack.fetch(question("x-forwarded", method, "/public/x"))
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
 
 
 @pytest.mark.parametrize("target", ["", "public/x", "http://a/public/x", "*", "/public/a b", "/public/\xe9"])
-async def test_a_target_that_is_not_a_path_is_refused(target: str) -> None:
+async def test_an_original_target_that_is_not_a_path_is_refused(target: str) -> None:
     async with asked_by("x-forwarded") as stack:
         answer = await stack.fetch(question("x-forwarded", "GET", target))
         assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
 
 
 @pytest.mark.parametrize(("form", "path"), [("x-forwarded", "/authx"), ("x-forwarded", "/auth/x"), ("path", "/auth")])
-async def test_other_paths_are_no_questions(form: str, path: str) -> None:
+async def test_requests_to_other_paths_go_to_the_backend(form: str, path: str) -> None:
     async with asked_by(form) as stack:
         assert (await stack.fetch(stack.good("GET", path))).status == 200
         assert (await stack.backend.received()).target == path
 
 
-async def test_the_path_may_be_another_one() -> None:
+async def test_the_path_of_forward_auth_is_configurable() -> None:
     async with asked_by("x-forwarded", forward_auth={"original": "x-forwarded", "path": "/_sidecar/check"}) as stack:
         answer = await stack.fetch(question("x-forwarded", "GET", "/public/x", path="/_sidecar/check"))
         assert answer.status == 200
 
 
-async def test_without_it_the_path_is_the_backends() -> None:
+async def test_without_forward_auth_its_path_goes_to_the_backend() -> None:
     async with running(trusted_proxies=["127.0.0.0/8"]) as stack:
         assert (await stack.fetch(question("x-forwarded", "GET", "/x", token=stack.alice))).status == 200
         assert (await stack.backend.received()).target == "/auth"
@@ -202,14 +202,14 @@ async def test_a_token_in_the_original_query_is_found() -> None:
         assert identity(answer)["X-JWT-Sub"] == "alice"
 
 
-async def test_a_question_about_head_is_answered_with_a_body_when_it_is_a_get() -> None:
+async def test_a_get_about_an_original_head_request_gets_a_body() -> None:
     async with asked_by("x-original") as stack, stack.client() as client:
         answer = await client.request(question("x-original", "HEAD", "/orders/1"))
         assert answer.json()["code"] == "token_missing"
         assert (await client.request(question("x-original", "HEAD", "/x", token=stack.alice))).status == 200
 
 
-async def test_questions_come_over_one_connection_and_are_counted_as_what_they_ask_about() -> None:
+async def test_forward_auth_requests_are_counted_as_the_original_requests() -> None:
     async with asked_by("x-forwarded") as stack, stack.client() as client:
         for _ in range(3):
             answer = await client.request(question("x-forwarded", "PUT", "/public/x"))
@@ -218,7 +218,7 @@ async def test_questions_come_over_one_connection_and_are_counted_as_what_they_a
         assert requests == {("/public/*", "PUT", 200): 3}
 
 
-async def test_no_upstream_is_needed_and_then_nothing_else_is_served() -> None:
+async def test_forward_auth_needs_no_upstream() -> None:
     async with asked_by("x-forwarded", upstream=None) as stack:
         assert (await stack.fetch(question("x-forwarded", "GET", "/orders/1", token=stack.alice))).status == 200
         answer = await stack.fetch(stack.good("GET", "/orders/1"))
@@ -226,7 +226,7 @@ async def test_no_upstream_is_needed_and_then_nothing_else_is_served() -> None:
         assert (await stack.fetch(request("GET", "/orders/1"))).status == 401
 
 
-async def test_the_signature_is_of_the_original_request(tmp_path: Any) -> None:
+async def test_the_signature_covers_the_original_request(tmp_path: Any) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 40)
     async with asked_by("x-original", signature={"secret_file": str(secret)}) as stack:
@@ -238,13 +238,13 @@ async def test_the_signature_is_of_the_original_request(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_sidecar_of_the_example_loads(form: str) -> None:
+def test_the_configuration_of_the_forward_auth_example_loads(form: str) -> None:
     text = (Path(__file__).parents[2] / "deploy/forward-auth/sidecar.yaml").read_text()
     assert parse(text.replace("original: x-original", f"original: {form}"), environ={}).upstreams == {}
 
 
 @pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "Application/gRPC;x=y"])
-async def test_a_grpc_call_is_refused_with_a_sentence_that_becomes_the_message_of_its_status(kind: str) -> None:
+async def test_a_refused_grpc_call_gets_a_plain_sentence(kind: str) -> None:
     async with asked_by("path") as stack:
         stale = stack.token(exp=1)
         for token, said in (
@@ -259,7 +259,7 @@ async def test_a_grpc_call_is_refused_with_a_sentence_that_becomes_the_message_o
             assert request_id in answer.body
 
 
-async def test_other_questions_and_other_requests_are_refused_in_json() -> None:
+async def test_other_refused_requests_get_json() -> None:
     async with asked_by("path") as stack:
         grpc = [("Content-Type", "application/grpc")]
         for raw in (
@@ -292,7 +292,7 @@ def asked_about(**other: str) -> tuple[str, str, bytes]:
         ({"x_forwarded_uri": "/y"}, "The front proxy must send x-forwarded-uri exactly once."),
     ],
 )
-def test_a_question_that_is_not_whole_is_refused_with_its_reason(other: dict[str, str], sentence: str) -> None:
+def test_an_incomplete_forward_auth_request_is_refused_with_its_reason(other: dict[str, str], sentence: str) -> None:
     assert asked_about() == ("GET", "/x", b"api.test")
     with pytest.raises(Rejection) as caught:
         asked_about(**other)
@@ -312,7 +312,7 @@ def test_a_question_that_is_not_whole_is_refused_with_its_reason(other: dict[str
         ("/auth?x", "path", False),
     ],
 )
-def test_a_question_is_one_by_its_path_and_may_be_asked_by_trusted_proxies(target: str, form: str, asks: bool) -> None:
+def test_a_forward_auth_request_is_recognized_by_its_path(target: str, form: str, asks: bool) -> None:
     head, forward_auth = read(first=f"GET {target} HTTP/1.1"), ForwardAuth("/auth", form)
     assert forward_auth.asks(head, Forwarded("192.0.2.1", "http", True)) is asks
     stranger = Forwarded("192.0.2.1", "http", False)

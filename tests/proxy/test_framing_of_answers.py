@@ -57,7 +57,7 @@ async def rejections(stack: Stack) -> list[dict[str, Any]]:
 
 
 @every
-async def test_a_refused_answer_is_a_502_and_its_rule_is_kept_for_operators(stack: Stack, raw: str, rule: str) -> None:
+async def test_an_invalid_answer_is_a_502_and_operators_see_the_broken_rule(stack: Stack, raw: str, rule: str) -> None:
     stack.backend.handler = says(raw)
     answer = await stack.fetch(stack.good("GET", "/x"))
     assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
@@ -101,7 +101,7 @@ def unique(answer: Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("length", ["", "Content-Length: 5\n"], ids=["no length", "a length"])
-async def test_a_204_with_a_body_is_refused_or_passed_on_without_it(stack: Stack, length: str) -> None:
+async def test_a_204_with_a_body_is_refused_or_relayed_without_it(stack: Stack, length: str) -> None:
     stack.backend.handler = says(f"HTTP/1.1 204 No Content\n{length}\nhello")
     async with stack.client() as client:
         answer = await client.request(stack.good("GET", "/x"))
@@ -125,7 +125,7 @@ async def test_a_204_with_a_body_is_refused_or_passed_on_without_it(stack: Stack
         ({"upstream_header_bytes": 200_000, "upstream_headers": 1000}, [("X-A", "b" * 200)] * 700, 200),
     ],
 )
-async def test_the_limits_of_an_answers_head_are_configured(
+async def test_the_limits_of_an_answers_head_are_configurable(
     limits: dict[str, int], headers: list[tuple[str, str]], status: int
 ) -> None:
     async with running(limits=limits or None) as stack:
@@ -138,7 +138,7 @@ async def test_the_limits_of_an_answers_head_are_configured(
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 @pytest.mark.parametrize("ends_well", [True, False])
-async def test_an_answer_over_tls_without_a_length_is_whole_only_with_a_close_notify(
+async def test_an_answer_until_close_over_tls_needs_a_close_notify(
     tmp_path: Path, version: str, ends_well: bool
 ) -> None:
     """RFC 9112 section 9.8: an attacker can forge a TCP end."""

@@ -55,7 +55,7 @@ def assert_ordinary(seen: list[Request]) -> None:
         assert "upgrade" not in (one.get("connection") or "").lower()
 
 
-async def test_a_whole_handshake_is_passed_on() -> None:
+async def test_a_complete_handshake_is_relayed() -> None:
     async def tunnel(request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(SWITCH)
         writer.write(await request.reader.readexactly(len(FRAME)))
@@ -71,7 +71,7 @@ async def test_a_whole_handshake_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("value", ["WebSocket", "websocket", "WEBSOCKET"])
-async def test_the_word_may_be_written_in_any_case(value: str) -> None:
+async def test_upgrade_websocket_is_case_insensitive(value: str) -> None:
     async with running(backend=RawBackend(switches)) as stack, stack.client() as client:
         await client.send(stack.good("GET", "/", headers=with_value("Upgrade", value)))
         assert (await client.response()).status == 101
@@ -129,7 +129,7 @@ async def test_bytes_after_a_refused_handshake_are_dropped(status: int) -> None:
         assert [seen.target for seen in stack.backend.requests] == ["/ws"]
 
 
-async def test_frames_right_behind_a_handshake_wait_for_its_101() -> None:
+async def test_frames_sent_with_a_handshake_wait_for_its_101() -> None:
     agreed = asyncio.Event()
     early: list[bytes] = []
 
@@ -164,7 +164,7 @@ SIZED, CHUNKED = ("Content-Length", "5"), ("Transfer-Encoding", "chunked")
         ("HTTP/1.0", ("X-A", "b"), b""),
     ],
 )
-async def test_another_protocol_is_not_asked_for_with_a_body_or_over_http_1_0(
+async def test_another_protocol_is_not_requested_with_a_body_or_over_http_1_0(
     version: str, framing: tuple[str, str], body: bytes
 ) -> None:
     routes = [{"path": "/*", "upgrades": ["x-proto/1"]}]

@@ -45,7 +45,7 @@ def of(stack: Stack, kind: str, method: str = "GET", **rest: Any) -> bytes:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_any_answer_the_connection_goes_on(asked: Stack, kind: str, method: str) -> None:
+async def test_a_connection_persists_after_every_kind_of_answer(asked: Stack, kind: str, method: str) -> None:
     async with asked.client() as client:
         for _ in range(2):
             answer = await client.request(of(asked, kind, method))
@@ -56,21 +56,21 @@ async def test_after_any_answer_the_connection_goes_on(asked: Stack, kind: str, 
 
 @pytest.mark.parametrize("why", LAST)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_it_ends_after_the_answer_to_a_client_that(asked: Stack, kind: str, why: str) -> None:
+async def test_a_connection_ends_after_the_answer_if_the_client_requests_it(asked: Stack, kind: str, why: str) -> None:
     raw = of(asked, kind, headers=LAST[why])
     answers = await asked.converse(raw, tail=asked.good())
     assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_while_the_sidecar_drains_every_answer_is_the_last(asked: Stack, kind: str) -> None:
+async def test_every_answer_during_a_drain_ends_its_connection(asked: Stack, kind: str) -> None:
     asked.sidecar.live.resources.draining = True
     answers = await asked.converse(of(asked, kind), tail=asked.good())
     assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
 
 
 @pytest.mark.parametrize("kind", OWN)
-async def test_it_ends_where_a_body_has_not_been_read(asked: Stack, kind: str) -> None:
+async def test_a_connection_with_an_unread_body_ends(asked: Stack, kind: str) -> None:
     raw = of(asked, kind, "GET", headers=[("Content-Length", "1000")])
     answers = await asked.converse(raw, tail=asked.good())
     assert [(answer.status, answer.get("connection")) for answer in answers] == [(KINDS[kind][2], "close")]
@@ -78,7 +78,7 @@ async def test_it_ends_where_a_body_has_not_been_read(asked: Stack, kind: str) -
 
 
 @pytest.mark.parametrize("sized", [True, False])
-async def test_a_client_of_http_1_0_is_reported_that_it_may_go_on_where_it_can_see_the_end(sized: bool) -> None:
+async def test_an_http_1_0_connection_persists_after_an_answer_with_a_length(sized: bool) -> None:
     handler = send(response(200, b"hello", sized=sized), close=not sized)
     async with running(backend=RawBackend(handler)) as stack, stack.client() as client:
         asking = stack.good(headers=[("Connection", "keep-alive")]).replace(b"HTTP/1.1", b"HTTP/1.0")
@@ -92,7 +92,7 @@ async def test_a_client_of_http_1_0_is_reported_that_it_may_go_on_where_it_can_s
             assert await client.closed() == b""
 
 
-async def test_a_page_of_our_own_is_an_answer_as_any_other(asked: Stack) -> None:
+async def test_a_page_of_the_sidecar_is_a_complete_answer(asked: Stack) -> None:
     answer = await asked.fetch(of(asked, "page", headers=[("X-Request-Id", "id-1")]))
     assert answer.raw == (
         b"HTTP/1.1 404 Not Found\r\nX-A: b\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"

@@ -37,7 +37,7 @@ async def test_a_slow_head_is_cut_off(sent: bytes) -> None:
         await quietly_closed(client)
 
 
-async def test_an_empty_line_before_a_request_gives_an_idle_connection_no_more_time() -> None:
+async def test_an_empty_line_does_not_extend_the_idle_time() -> None:
     async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
         await client.send(b"\r\n")
         await quietly_closed(client)
@@ -51,7 +51,7 @@ async def test_an_empty_line_after_a_request_does_not_keep_the_connection_open(b
         await quietly_closed(client)
 
 
-async def test_a_head_that_comes_drop_by_drop_is_cut_off() -> None:
+async def test_a_head_that_arrives_byte_by_byte_is_cut_off() -> None:
     async with running(timeouts={"request_headers": SHORT}) as stack, stack.client() as client:
         dropping = asyncio.create_task(drop(client))
         await quietly_closed(client)
@@ -99,7 +99,7 @@ async def test_a_stalled_body_is_cut_off_on_both_sides(framing: tuple[str, str])
         assert stack.backend.requests == []
 
 
-async def test_a_stalled_body_is_not_the_backends_fault() -> None:
+async def test_the_answer_timeout_begins_after_the_body() -> None:
     """The time for an answer begins when the request has gone out."""
     settings = {"idle": "5s", "response_headers": SHORT}
     async with running(timeouts=settings) as stack, stack.client() as client:
@@ -110,7 +110,7 @@ async def test_a_stalled_body_is_not_the_backends_fault() -> None:
         assert (await client.response("POST")).status == 200
 
 
-async def test_an_origin_may_think() -> None:
+async def test_a_backend_has_60_s_for_an_answer() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good())
@@ -121,7 +121,7 @@ async def test_an_origin_may_think() -> None:
         assert (await client.response()).status == 200
 
 
-async def test_an_origin_may_think_about_an_upload() -> None:
+async def test_a_backend_has_60_s_for_an_answer_to_an_upload() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", "5")]))
@@ -150,7 +150,7 @@ async def test_a_client_that_sent_its_body_does_not_time_out_for_a_slow_backend(
         assert (await client.response("POST")).status == 200
 
 
-async def test_a_client_that_takes_nothing_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024))
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
@@ -159,7 +159,7 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
         client.abort()
 
 
-async def test_a_client_of_http_1_0_that_takes_nothing_does_not_take_the_end_for_a_whole_answer() -> None:
+async def test_an_http_1_0_client_that_does_not_read_is_reset() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024, sized=False), close=True)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
@@ -170,7 +170,7 @@ async def test_a_client_of_http_1_0_that_takes_nothing_does_not_take_the_end_for
             await client.reader.read()
 
 
-async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> None:
+async def test_a_paused_download_continues_within_the_idle_timeout(stack: Stack) -> None:
     told = asyncio.Event()
 
     async def handler(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ async def test_a_quiet_download_is_not_cut_off_before_its_time(stack: Stack) -> 
 # Silence of a backend
 
 
-async def test_a_silent_origin_is_a_504_and_its_connection_is_not_used_again() -> None:
+async def test_a_silent_backend_is_a_504_and_its_connection_is_not_reused() -> None:
     async with running(backend=RawBackend(never), timeouts={"response_headers": SHORT}) as stack:
         async with stack.client() as client:
             refusal(await client.request(stack.good()), 504, "upstream_timeout")
@@ -201,7 +201,7 @@ async def test_a_silent_origin_is_a_504_and_its_connection_is_not_used_again() -
         assert len(stack.backend.requests) == 2
 
 
-async def test_an_origin_that_is_silent_after_an_upload_is_a_504() -> None:
+async def test_a_backend_that_is_silent_after_an_upload_is_a_504() -> None:
     backend = RawBackend(never, read_bodies=False)
     async with running(backend=backend, timeouts={"response_headers": SHORT}) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"hello")
@@ -210,13 +210,13 @@ async def test_an_origin_that_is_silent_after_an_upload_is_a_504() -> None:
         refusal(await client.response("POST"), 504, "upstream_timeout")
 
 
-async def test_an_origin_that_sends_half_a_head_is_a_504() -> None:
+async def test_a_backend_that_sends_half_a_head_is_a_504() -> None:
     half = send(b"HTTP/1.1 200 OK\r\nX-A:")
     async with running(backend=RawBackend(half), timeouts={"response_headers": SHORT}) as stack:
         refusal(await stack.fetch(stack.good()), 504, "upstream_timeout")
 
 
-async def test_interim_answers_do_not_put_off_a_504() -> None:
+async def test_interim_answers_do_not_delay_a_504() -> None:
     async def hinting(_request: Request, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             writer.write(response(103))
@@ -226,7 +226,7 @@ async def test_interim_answers_do_not_put_off_a_504() -> None:
         assert (await stack.fetch(stack.good())).status == 504
 
 
-async def test_an_origin_that_stalls_within_its_answer_aborts_the_clients() -> None:
+async def test_a_backend_that_stalls_within_its_answer_aborts_the_clients_connection() -> None:
     half = send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     async with running(backend=RawBackend(half), timeouts={"idle": SHORT}) as stack, stack.client() as client:
         await client.send(stack.good())
@@ -257,9 +257,7 @@ LARGE_HEADS = {
 
 @pytest.mark.parametrize("feed", [FEEDS[0], FEEDS[2]])
 @pytest.mark.parametrize(("target", "headers"), LARGE_HEADS.values(), ids=LARGE_HEADS)
-async def test_a_head_that_is_too_large_is_a_431(
-    stack: Stack, target: str, headers: list[tuple[str, str]], feed: str
-) -> None:
+async def test_an_oversized_head_is_a_431(stack: Stack, target: str, headers: list[tuple[str, str]], feed: str) -> None:
     [answer] = await stack.converse(stack.good("GET", target, headers=headers), feed)
     refusal(answer, 431, "headers_too_large")
     assert stack.backend.connections == 0
@@ -271,7 +269,7 @@ async def test_a_head_that_never_ends_is_a_431_before_it_is_complete(stack: Stac
         refusal(await client.response(), 431, "headers_too_large")
 
 
-async def test_a_large_token_of_an_honest_issuer_passes(stack: Stack) -> None:
+async def test_a_valid_token_over_8190_bytes_is_accepted(stack: Stack) -> None:
     """aiohttp's own limit of 8190 bytes would refuse it."""
     token = stack.token(groups=[f"group-{number}" for number in range(700)])
     assert 8190 < len(token) < 16 * 1024
@@ -282,7 +280,7 @@ async def test_a_large_token_of_an_honest_issuer_passes(stack: Stack) -> None:
         refusal(answer, 403, "claims_too_large")
 
 
-async def test_the_limits_of_a_head_are_configured() -> None:
+async def test_the_limits_of_a_head_are_configurable() -> None:
     async with running(limits={"headers": 4, "header_bytes": 1000}) as stack:
         assert (await stack.fetch(stack.good())).status == 200
         assert (await stack.fetch(stack.good(headers=[("X-A", "x")] * 2))).status == 200
@@ -324,7 +322,7 @@ OF_UNSURE_LENGTH = {
 
 
 @pytest.mark.parametrize("headers", OF_UNSURE_LENGTH.values(), ids=OF_UNSURE_LENGTH)
-async def test_under_overload_too_nothing_behind_a_malformed_head_is_a_request(headers: list[tuple[str, str]]) -> None:
+async def test_a_malformed_head_ends_its_connection_also_under_overload(headers: list[tuple[str, str]]) -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"in_flight": 1}, underscore_headers="reject") as stack:
         at_work = asyncio.create_task(stack.fetch(stack.good()))
@@ -337,7 +335,7 @@ async def test_under_overload_too_nothing_behind_a_malformed_head_is_a_request(h
         assert (await at_work).status == 200
 
 
-async def test_more_requests_than_may_be_in_flight_are_overload() -> None:
+async def test_requests_beyond_the_limit_in_flight_are_overloaded() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"in_flight": 2}) as stack:
         at_work = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(2)]
@@ -352,7 +350,7 @@ async def test_more_requests_than_may_be_in_flight_are_overload() -> None:
         assert len(stack.backend.requests) == 3
 
 
-async def test_a_connection_to_the_backend_is_waited_for_in_turn() -> None:
+async def test_requests_wait_in_order_for_a_connection_to_the_backend() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
         fetches = [asyncio.create_task(stack.fetch(stack.good("GET", f"/{number}"))) for number in range(3)]
@@ -362,7 +360,7 @@ async def test_a_connection_to_the_backend_is_waited_for_in_turn() -> None:
         assert stack.backend.connections == 1
 
 
-async def test_a_waiting_request_gets_the_place_of_a_closed_connection() -> None:
+async def test_a_closed_connection_makes_room_for_a_waiting_request() -> None:
     release = asyncio.Event()
 
     async def last(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -378,7 +376,7 @@ async def test_a_waiting_request_gets_the_place_of_a_closed_connection() -> None
         assert stack.backend.connections == 3
 
 
-async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
+async def test_a_request_without_a_free_connection_in_time_is_overloaded() -> None:
     held = Held()
     settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
     async with running(backend=RawBackend(held), **settings) as stack:
@@ -393,7 +391,7 @@ async def test_no_connection_to_the_backend_in_time_is_overload() -> None:
         assert (await stack.fetch(stack.good())).status == 200
 
 
-async def test_a_place_in_the_pool_comes_back_from_a_connection_that_failed() -> None:
+async def test_a_failed_connection_frees_its_place_in_the_pool() -> None:
     async with running(limits={"upstream_connections": 1}, timeouts={"response_headers": SHORT}) as stack:
         stack.backend.handler = never
         assert (await stack.fetch(stack.good())).status == 504
@@ -405,7 +403,7 @@ async def test_a_place_in_the_pool_comes_back_from_a_connection_that_failed() ->
         assert (await stack.fetch(stack.good())).status == 200
 
 
-async def test_a_backend_that_answers_and_reads_no_further_keeps_no_place_in_the_pool() -> None:
+async def test_a_backend_that_answers_early_and_stops_reading_frees_its_place_in_the_pool() -> None:
     full = asyncio.Event()
 
     async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -434,14 +432,14 @@ async def pour(client: Client) -> None:
         await client.send(b"x" * 65536)
 
 
-async def test_a_connection_that_cannot_be_opened_is_not_waited_for() -> None:
+async def test_requests_to_an_unreachable_backend_fail_without_waiting() -> None:
     async with running(limits={"upstream_connections": 1}) as stack:
         await stack.backend.go_down()
         fetches = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(5)]
         assert [(await one).json()["code"] for one in fetches] == ["upstream_unreachable"] * 5
 
 
-async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
+async def test_a_waiting_client_that_leaves_frees_its_place() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
         at_work = asyncio.create_task(stack.fetch(stack.good()))
@@ -462,7 +460,7 @@ async def test_a_client_that_gives_up_waiting_gives_up_its_place() -> None:
         assert [seen.target for seen in stack.backend.requests] == ["/", "/stayed"]
 
 
-async def test_more_connections_than_may_be_are_overload() -> None:
+async def test_connections_beyond_the_limit_are_overloaded() -> None:
     held = Held()
     async with running(backend=RawBackend(held), limits={"connections": 2}) as stack:
         async with stack.client() as first, stack.client() as second:
@@ -484,7 +482,7 @@ async def test_more_connections_than_may_be_are_overload() -> None:
                 await asyncio.sleep(0)
 
 
-async def test_where_all_connections_are_taken_the_longest_idle_one_makes_room() -> None:
+async def test_the_longest_idle_connection_is_closed_for_a_new_one() -> None:
     held = Held()
     async with (
         running(backend=RawBackend(held), limits={"connections": 3}) as stack,
@@ -515,7 +513,7 @@ async def try_fetch(stack: Stack) -> int:
         return 0 if answer is None else answer.status
 
 
-async def test_sixty_idle_connections_delay_no_request(stack: Stack) -> None:
+async def test_idle_and_incomplete_connections_do_not_delay_a_request(stack: Stack) -> None:
     idle = [await Client.connect(stack.sidecar.proxy_address) for _ in range(60)]
     for client in idle[::2]:
         await client.send(b"GET / HTTP/1.1\r\n")
@@ -527,7 +525,7 @@ async def test_sixty_idle_connections_delay_no_request(stack: Stack) -> None:
 # Connections that are not used any more
 
 
-async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_would(stack: Stack) -> None:
+async def test_an_idle_connection_to_the_backend_is_closed_in_time(stack: Stack) -> None:
     for _ in range(2):
         assert (await stack.fetch(stack.good())).status == 200
         stack.clock.ahead_s += 2.5
@@ -544,7 +542,7 @@ async def test_an_idle_connection_to_the_backend_is_closed_before_the_backend_wo
 
 
 @pytest.mark.parametrize(("setting", "ends"), [("all", True), ("websocket", False)])
-async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: str, ends: bool) -> None:
+async def test_close_on_expiry_all_ends_an_answer_with_its_token(setting: str, ends: bool) -> None:
     more = asyncio.Event()
 
     async def stream(_: Request, writer: asyncio.StreamWriter) -> None:
@@ -566,7 +564,7 @@ async def test_a_long_answer_ends_with_the_token_where_it_is_asked_for(setting: 
             assert await client.closed() == b""
 
 
-async def test_a_silent_answer_ends_with_the_token_too() -> None:
+async def test_close_on_expiry_all_ends_a_silent_answer_with_its_token() -> None:
     half = send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
     async with running(backend=RawBackend(half), close_on_expiry="all") as stack, stack.client() as client:
         exp = int(stack.clock.wall()) + 100

@@ -21,7 +21,7 @@ def clock() -> HandClock:
 
 
 @in_memory
-async def test_a_connection_that_was_idle_for_a_second_makes_room(clock: HandClock) -> None:
+async def test_a_connection_that_is_idle_for_a_second_is_closed_for_a_new_one(clock: HandClock) -> None:
     async with proxy(clock, limits={"connections": 1}) as at:
         idle = at.client()
         clock.advance(IDLE_S)
@@ -30,7 +30,7 @@ async def test_a_connection_that_was_idle_for_a_second_makes_room(clock: HandClo
 
 
 @in_memory
-async def test_idle_connections_are_searched_for_once_in_a_second(clock: HandClock) -> None:
+async def test_the_search_for_idle_connections_runs_once_a_second(clock: HandClock) -> None:
     async with proxy(clock, limits={"connections": 1}) as at:
         idle = at.client()
         for refused in (True, True, False):  # after 0.75 s, 1.5 s and 1.75 s
@@ -41,7 +41,7 @@ async def test_idle_connections_are_searched_for_once_in_a_second(clock: HandClo
 
 
 @in_memory
-async def test_a_connection_with_a_request_since_it_was_found_makes_no_room(clock: HandClock) -> None:
+async def test_an_idle_connection_with_a_new_request_is_kept(clock: HandClock) -> None:
     async with proxy(clock, limits={"connections": 2}) as at:
         first = at.client()
         clock.advance(IDLE_S)
@@ -58,7 +58,7 @@ async def test_a_connection_with_a_request_since_it_was_found_makes_no_room(cloc
 
 
 @in_memory
-async def test_only_so_many_connections_above_the_limit_get_an_answer(clock: HandClock) -> None:
+async def test_a_limited_number_of_connections_beyond_the_limit_get_an_answer(clock: HandClock) -> None:
     async with proxy(clock, limits={"connections": 1}) as at:
         at.client(request())
         await turns()
@@ -73,7 +73,7 @@ async def test_only_so_many_connections_above_the_limit_get_an_answer(clock: Han
 
 
 @in_memory
-async def test_another_budget_counts_from_the_next_request_on(clock: HandClock) -> None:
+async def test_a_changed_budget_applies_to_the_next_request(clock: HandClock) -> None:
     async with proxy(clock) as at:
         slow, other = at.client(request()), at.client()
         await turns()
@@ -99,7 +99,7 @@ async def test_another_budget_counts_from_the_next_request_on(clock: HandClock) 
 )
 @pytest.mark.parametrize("trusted", [[], ["198.51.100.0/24"]], ids=["nobody is trusted", "others are trusted"])
 @in_memory
-async def test_the_backend_is_told_the_clients_address(
+async def test_x_forwarded_for_has_the_clients_address(
     clock: HandClock, trusted: list[str], peer: Any, said: bytes
 ) -> None:
     async with proxy(clock, trusted_proxies=trusted) as at:
@@ -109,7 +109,7 @@ async def test_the_backend_is_told_the_clients_address(
 
 
 @in_memory
-async def test_a_trusted_peer_says_who_the_client_is(clock: HandClock) -> None:
+async def test_x_forwarded_for_of_a_trusted_peer_is_extended(clock: HandClock) -> None:
     async with proxy(clock, trusted_proxies=["192.0.2.0/24"]) as at:
         Line(at.listener(), ("192.0.2.1", 1)).say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
         await turns()
@@ -120,7 +120,9 @@ async def test_a_trusted_peer_says_who_the_client_is(clock: HandClock) -> None:
 
 
 @in_memory
-async def test_a_listener_that_ends_closes_idle_connections_and_the_others_after_their_answer(clock: HandClock) -> None:
+async def test_an_ending_listener_closes_idle_connections_at_once_and_others_after_their_answer(
+    clock: HandClock,
+) -> None:
     async with proxy(clock) as at:
         busy, idle = at.client(request()), at.client()
         await turns()
@@ -132,7 +134,7 @@ async def test_a_listener_that_ends_closes_idle_connections_and_the_others_after
 
 
 @in_memory
-async def test_a_listener_has_ended_in_the_turn_in_which_its_last_connection_has(clock: HandClock) -> None:
+async def test_a_listener_ends_with_its_last_connection(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()

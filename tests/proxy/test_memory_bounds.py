@@ -43,7 +43,7 @@ class Held:
 
 
 @pytest.mark.parametrize("size", [100, 4000, 30_000])
-async def test_requests_behind_one_that_waits_are_not_read_without_end(size: int) -> None:
+async def test_a_limited_number_of_pipelined_requests_is_buffered(size: int) -> None:
     held = Held()
     head = request("GET", "/x", headers=[("X-A", "x" * size)])
     waiting = head * ((8 << 20) // len(head))
@@ -70,7 +70,7 @@ async def test_requests_behind_one_that_waits_are_not_read_without_end(size: int
         assert len(stack.backend.requests) == 1
 
 
-async def test_an_endless_head_behind_a_request_in_hand_is_not_kept() -> None:
+async def test_an_endless_head_after_a_request_is_not_buffered() -> None:
     held = Held()
     async with running(backend=RawBackend(held)) as stack:
         with Narrow(stack.sidecar.proxy_address) as client:
@@ -114,7 +114,7 @@ async def test_trailers_have_the_limit_of_headers(trailers: list[tuple[str, str]
         assert stack.backend.requests == []  # what has begun there has been broken off
 
 
-async def test_trailers_that_never_end_are_not_kept() -> None:
+async def test_endless_trailers_are_not_buffered() -> None:
     backend = RawBackend(never, read_bodies=False)
     async with running(backend=backend) as stack:
         with Narrow(stack.sidecar.proxy_address) as client:
@@ -176,7 +176,7 @@ class Source:
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["sized", "chunked"])
 @pytest.mark.parametrize("trickle", [0, 1000], ids=["reads nothing", "reads slowly"])
-async def test_of_an_answer_that_its_client_does_not_read_little_is_held(trickle: int, chunks: bool) -> None:
+async def test_an_unread_answer_is_buffered_within_the_limit(trickle: int, chunks: bool) -> None:
     source = Source(chunks=chunks)
     async with running(backend=RawBackend(source)) as stack:
         with Narrow(stack.sidecar.proxy_address) as client:
@@ -192,7 +192,7 @@ async def test_of_an_answer_that_its_client_does_not_read_little_is_held(trickle
             assert client.down.held() <= KERNEL_HELD
 
 
-async def test_of_an_answer_over_tls_no_more_is_held(tmp_path: Path) -> None:
+async def test_an_unread_answer_over_tls_is_buffered_within_the_limit(tmp_path: Path) -> None:
     """The buffers of TLS are in the sum."""
     source = Source()
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
@@ -208,7 +208,7 @@ async def test_of_an_answer_over_tls_no_more_is_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["sized", "chunked"])
-async def test_of_a_body_that_its_backend_does_not_read_little_is_held(chunks: bool) -> None:
+async def test_an_unread_body_is_buffered_within_the_limit(chunks: bool) -> None:
     framing = ("Transfer-Encoding", "chunked") if chunks else ("Content-Length", str(LARGE))
     body = CHUNK * (LARGE // 60_000) if chunks else bytes(LARGE)
     with socket.create_server(("127.0.0.1", 0)) as server:  # its connections are never read
@@ -247,7 +247,7 @@ async def slow_readers(stack: Stack, number: int) -> AsyncIterator[None]:
         yield
 
 
-async def test_beyond_the_budget_of_the_process_new_requests_are_overload() -> None:
+async def test_new_requests_beyond_the_memory_budget_are_overloaded() -> None:
     source = Source()
     async with running(backend=RawBackend(source), limits={"buffered_bytes": 1 << 20}) as stack:
         assert (await stack.fetch(stack.good())).status == 200
@@ -262,7 +262,7 @@ async def test_beyond_the_budget_of_the_process_new_requests_are_overload() -> N
                 await asyncio.sleep(0)
 
 
-async def test_slow_readers_within_the_budget_delay_no_answer() -> None:
+async def test_slow_readers_within_the_memory_budget_delay_no_answer() -> None:
     source = Source()
     async with running(backend=RawBackend(source)) as stack, slow_readers(stack, 48):
         await still(lambda: source.given, lambda: stack.health("/livez"))

@@ -40,9 +40,7 @@ def clock() -> HandClock:
 
 @pytest.mark.parametrize("minor", [0, 1])
 @in_memory
-async def test_a_client_that_finishes_within_an_answer_does_not_take_the_part_for_the_whole(
-    clock: HandClock, minor: int
-) -> None:
+async def test_a_client_that_closes_its_side_within_an_answer_is_reset(clock: HandClock, minor: int) -> None:
     """To an HTTP/1.0 client any end but a reset completes it, and it may have unsent bytes that it never takes."""
     async with proxy(clock) as at:
         client = at.client(request().replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
@@ -53,7 +51,7 @@ async def test_a_client_that_finishes_within_an_answer_does_not_take_the_part_fo
 
 
 @in_memory
-async def test_a_client_that_finishes_a_tunnel_and_takes_nothing_is_given_up(clock: HandClock) -> None:
+async def test_a_client_that_closes_a_tunnel_without_reading_is_cut_off(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request(headers=WEBSOCKET))
         await turns()
@@ -68,7 +66,7 @@ async def test_a_client_that_finishes_a_tunnel_and_takes_nothing_is_given_up(clo
 
 
 @in_memory
-async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClock) -> None:
+async def test_the_deadline_of_a_head_begins_after_empty_lines(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("GET", "/0") + b"\r\n")
         await turns()
@@ -82,7 +80,7 @@ async def test_the_first_byte_of_a_head_counts_behind_empty_lines(clock: HandClo
 
 
 @in_memory
-async def test_a_head_that_begins_within_a_request_has_no_more_time_than_another(clock: HandClock) -> None:
+async def test_a_head_that_begins_during_a_request_has_the_usual_deadline(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("GET", "/0"))
         await turns()
@@ -96,7 +94,7 @@ async def test_a_head_that_begins_within_a_request_has_no_more_time_than_another
 
 
 @in_memory
-async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_reported(clock: HandClock) -> None:
+async def test_a_tls_client_without_a_socket_is_aborted_without_an_error(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
         await turns()
@@ -106,7 +104,7 @@ async def test_a_tls_client_may_be_lost_without_a_socket_a_turn_before_it_is_rep
         assert client.aborted
 
 
-async def test_a_client_may_leave_in_the_turn_in_which_its_tunnel_ends() -> None:
+async def test_a_client_that_leaves_as_its_tunnel_ends_causes_no_error() -> None:
     """The kernel knows it before the loop, and the end of a connection that is reset cannot be written."""
     ends: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
 
@@ -146,7 +144,7 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: <%d>\r\n\r\n"
 
 
 @in_memory
-async def test_interim_answers_come_no_faster_than_their_client_takes_them(clock: HandClock) -> None:
+async def test_interim_answers_wait_for_a_client_that_does_not_read(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -162,7 +160,7 @@ async def test_interim_answers_come_no_faster_than_their_client_takes_them(clock
 
 
 @in_memory
-async def test_a_body_that_says_it_is_too_large_is_not_begun(clock: HandClock) -> None:
+async def test_a_body_with_an_oversized_content_length_is_refused_before_it_begins(clock: HandClock) -> None:
     async with proxy(clock, routes=[{**OPEN, "max_body_bytes": 9}]) as at:
         for size, answered in ((9, 0), (10, 413)):
             client = at.client(request("POST", headers=[("Content-Length", str(size))]))
@@ -175,7 +173,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_begun(clock: HandClock) -
 
 
 @in_memory
-async def test_bytes_left_in_the_socket_after_a_full_read_are_no_answer(clock: HandClock) -> None:
+async def test_bytes_left_in_the_socket_are_not_read_as_the_next_answer(clock: HandClock) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
     body = b"x" * (READ_BYTES - len(head % READ_BYTES))
     async with proxy(clock, connections=1) as at:
@@ -191,7 +189,7 @@ async def test_bytes_left_in_the_socket_after_a_full_read_are_no_answer(clock: H
 
 
 @in_memory
-async def test_a_connection_that_is_not_read_serves_no_other_request(clock: HandClock) -> None:
+async def test_a_connection_with_paused_reading_serves_no_other_request(clock: HandClock) -> None:
     """Large reads for a client that keeps up; bytes that one call does not decode pause reading, at the end too."""
     async with proxy(clock, connections=1) as at:
         first, second = at.clients(2)
@@ -213,7 +211,7 @@ async def test_a_connection_that_is_not_read_serves_no_other_request(clock: Hand
 
 
 @in_memory
-async def test_a_tunnel_to_a_backend_that_has_left_meanwhile_ends(clock: HandClock) -> None:
+async def test_a_tunnel_delivers_its_bytes_after_the_backend_has_left(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request(headers=WEBSOCKET))
         await turns()
@@ -256,7 +254,7 @@ async def test_a_slow_reader_gets_no_bytes_after_the_token_expired(clock: HandCl
 
 
 @in_memory
-async def test_a_client_cannot_put_off_the_end_of_a_tunnel(clock: HandClock, tmp_path: Path) -> None:
+async def test_a_client_cannot_delay_the_end_of_a_tunnel(clock: HandClock, tmp_path: Path) -> None:
     async with with_token(clock, tmp_path, 10) as (at, alice):
         client = at.client(request(headers=WEBSOCKET, token=alice))
         await turns()
@@ -271,9 +269,7 @@ async def test_a_client_cannot_put_off_the_end_of_a_tunnel(clock: HandClock, tmp
 
 
 @in_memory
-async def test_the_frame_that_is_followed_no_further_is_finished_when_the_token_ends(
-    clock: HandClock, tmp_path: Path
-) -> None:
+async def test_the_current_frame_is_finished_when_the_token_expires(clock: HandClock, tmp_path: Path) -> None:
     """It is the last of those that are followed in one go, and the rest of it is here."""
     frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
     async with with_token(clock, tmp_path, 10) as (at, alice):
@@ -297,7 +293,7 @@ PART = b"GET / HTTP/1.1\r\nX-A: " + b"x" * 30_000
 
 
 @in_memory
-async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: HandClock) -> None:
+async def test_incomplete_heads_count_toward_the_memory_budget(clock: HandClock) -> None:
     async with proxy(clock, limits={"buffered_bytes": 100_000}) as at:
         held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
         assert at.live.resources.held_bytes == 4 * len(PART)
@@ -312,7 +308,7 @@ async def test_parts_of_heads_are_in_the_budget_and_refused_beyond_it(clock: Han
 
 
 @in_memory
-async def test_an_answer_that_waits_for_its_client_is_in_the_budget(clock: HandClock) -> None:
+async def test_an_unread_answer_counts_toward_the_memory_budget(clock: HandClock) -> None:
     answer = response(200, b"x" * 60_000)
     async with proxy(clock, limits={"buffered_bytes": 50_000}) as at:
         slow, other = at.client(request()), at.client()
@@ -328,7 +324,7 @@ async def test_an_answer_that_waits_for_its_client_is_in_the_budget(clock: HandC
 
 
 @in_memory
-async def test_other_requests_behind_one_are_in_the_budget(clock: HandClock) -> None:
+async def test_waiting_requests_count_toward_the_memory_budget(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request() + request() + PART)
         await turns()
@@ -341,7 +337,7 @@ async def test_other_requests_behind_one_are_in_the_budget(clock: HandClock) -> 
 
 @pytest.mark.parametrize(("method", "kept"), [("PUT", 5000), ("POST", 0)])
 @in_memory
-async def test_a_body_is_kept_only_to_be_sent_again_and_is_in_the_budget(
+async def test_a_body_kept_for_a_retry_counts_toward_the_memory_budget(
     clock: HandClock, method: str, kept: int
 ) -> None:
     asking = request(method, body=b"x" * 5000)
