@@ -7,9 +7,19 @@ from sidecar.gateway import local_endpoints as pages
 from sidecar.gateway import token_endpoint as issuing
 from sidecar.gateway import token_minter as mint
 from sidecar.http import chunked, head_cache, header_policy, responses, websocket_frames
-from sidecar.jwt import claims, token_checks, verifier
+from sidecar.jwt import claims, denylist, denylist_reader, token_checks, verifier
 from sidecar.jwt import compact_jws as jws
-from sidecar.jwt.jwks import issuer_clock, key_set, refresh_schedule, shared_fetch, unknown_kids
+from sidecar.jwt.jwks import (
+    cache,
+    fetcher,
+    issuer_clock,
+    key_server,
+    key_set,
+    refresh_schedule,
+    shared_fetch,
+    snapshot,
+    unknown_kids,
+)
 from sidecar.jwt.jwks import jwk as keys
 from sidecar.policy import path_normalization, request_signature, routes
 from sidecar.proxy import (
@@ -48,6 +58,18 @@ from sidecar.proxy import (
         pytest.param(jws.MAX_REMEMBERED, 256, id="jws.MAX_REMEMBERED"),
         pytest.param(jws.MAX_REMEMBERED_BYTES, 512, id="jws.MAX_REMEMBERED_BYTES"),
         pytest.param(jws.MAX_DEPTH, 32, id="jws.MAX_DEPTH"),
+        pytest.param(denylist.ENTRIES_AT_A_TIME, 128, id="denylist.ENTRIES_AT_A_TIME"),
+        pytest.param(denylist.PAUSE_S, 0.0005, id="denylist.PAUSE_S"),
+        pytest.param(denylist.MAX_ADDED, 100_000, id="denylist.MAX_ADDED"),
+        pytest.param(denylist_reader.READ_CHARACTERS, 65_536, id="denylist_reader.READ_CHARACTERS"),
+        pytest.param(denylist_reader.MAX_DOCUMENT, 65_536, id="denylist_reader.MAX_DOCUMENT"),
+        pytest.param(cache.LONG_STALE_S, 86_400.0, id="cache.LONG_STALE_S"),
+        pytest.param(fetcher.MOST_QUOTED, 200, id="fetcher.MOST_QUOTED"),
+        pytest.param(fetcher.MOST_KIDS, 16, id="fetcher.MOST_KIDS"),
+        pytest.param(fetcher.MOST_WANTED, 8, id="fetcher.MOST_WANTED"),
+        pytest.param(key_server.MAX_BODY_BYTES, 1_048_576, id="key_server.MAX_BODY_BYTES"),
+        pytest.param(key_server.TOTAL_S, 5.0, id="key_server.TOTAL_S"),
+        pytest.param(snapshot.MAX_BYTES, 4_194_304, id="snapshot.MAX_BYTES"),
         pytest.param(key_set.MAX_KEYS, 1000, id="key_set.MAX_KEYS"),
         pytest.param(key_set.KEYS_IN_A_TURN, 20, id="key_set.KEYS_IN_A_TURN"),
         pytest.param(key_set.MAX_KEYS_TRIED, 10, id="key_set.MAX_KEYS_TRIED"),
