@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sidecar.common.masking import without_tokens
+
 # Options with a value, by their long names; all other options count as switches.
 VALUES = {
     "-X": "request", "-H": "header", "-d": "data", "-b": "cookie", "-A": "user-agent", "-e": "referer", "-u": "user",
@@ -36,9 +38,12 @@ class Request(NamedTuple):
 
 def of_url(url: str) -> Request:
     """A GET request for a URL. Raises NotUnderstood."""
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("", "http", "https", "ws", "wss") or not parts.netloc:
-        raise NotUnderstood(f"{url} is not a URL such as http://api.example/orders?page=2")
+        raise NotUnderstood(f"{without_tokens(url)} is not a URL such as http://api.example/orders?page=2")
     path = parts.path or "/"
     host = parts.netloc.rpartition("@")[2]
     return Request("GET", f"{path}?{parts.query}" if parts.query else path, host, ())
@@ -76,7 +81,9 @@ def of_curl(line: str) -> Request:
     if not urls:
         raise NotUnderstood("the line names no URL")
     if len(urls) > 1:
-        raise NotUnderstood(f"only one of these can be the URL of a curl line: {' '.join(urls)}; take the others out")
+        raise NotUnderstood(
+            f"only one of these can be the URL of a curl line: {without_tokens(' '.join(urls))}; take the others out"
+        )
     request = of_url(urls[0])
     host = next((text for name, text in headers if name.lower() == "host"), request.host)
     path = request.path

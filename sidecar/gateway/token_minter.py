@@ -1,8 +1,8 @@
 """Mints short-lived tokens from verified claims. A minted token is reused for most of its lifetime.
 
 `iss` and `aud` of a minted token come from the configuration, `iat` and `exp` are new. All verified claims are copied, or only
-the configured ones; the `iss` of the verified token becomes `original_iss`. `nbf`, `jti` and `cnf` are not copied: they apply
-to the verified token only.
+the configured ones; the `iss` of the verified token becomes `original_iss`. `nbf`, `jti`, `cnf` and an `original_iss` are not
+copied: they apply to the verified token only.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from sidecar.jwt.claims import Claims, Path, find
 
 REUSED = 0.8  # of its lifetime: a backend has at least the last fifth to verify it
 
-_OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf"})
+_OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf", "original_iss"})
 
 
 class Minted(NamedTuple):

@@ -20,7 +20,7 @@ from sidecar.common.errors import Unusable
 from sidecar.common.watched_file import POLL_S, WatchedFile
 from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
-from sidecar.jwt.denylist_reader import NoList, documents
+from sidecar.jwt.denylist_reader import NoList, Twice, documents
 from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer_templates import IssuerNames
 
@@ -239,7 +239,7 @@ def _filed(path: Path, now: float, cancelled: threading.Event) -> Filed:
 
     Two entries about the same tokens get the later times.
     """
-    filed = Filed(Table(), Counter(), set())
+    filed, number = Filed(Table(), Counter(), set()), -1
     try:
         for number, document in enumerate(documents(path)):
             if number % ENTRIES_AT_A_TIME == 0 and cancelled.wait(PAUSE_S):
@@ -255,6 +255,8 @@ def _filed(path: Path, now: float, cancelled: threading.Event) -> Filed:
                 filed.issuers[entry.iss] += len(filed.table) - before
     except (Unusable, OSError):
         raise
+    except Twice:
+        raise Unusable(f"{path}: entry {number + 1}: has a name twice; write two entries") from None
     except NoList:
         raise Unusable(f"{path}: must be a list of entries") from None
     except Exception:  # noqa: BLE001  # parsers raise many types: without libyaml an OverflowError for "\UFFFFFFFF"

@@ -23,7 +23,7 @@ class NoList(Exception):
 def documents(path: Path) -> Iterator[object]:
     """The entries of a list, in JSON if the file's name ends in .json, else in YAML.
 
-    Raises NoList, OSError and parsers' errors.
+    Raises NoList, Twice, OSError and parsers' errors.
     """
     if path.suffix == ".json":
         with path.open(encoding="utf-8-sig", newline="") as text:
@@ -33,6 +33,10 @@ def documents(path: Path) -> Iterator[object]:
             yield from _Yaml(stream).documents()
 
 
+class Twice(Exception):
+    """An entry has a name twice, so that one of two revocations would be lost."""
+
+
 class _Json:
     """Reads a list in JSON piece by piece."""
 
@@ -40,7 +44,7 @@ class _Json:
         self._text = text
         self._held = ""
         self._place = 0
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=_once).raw_decode
 
     def documents(self) -> Iterator[object]:
         """Each, as soon as it is read."""
@@ -86,6 +90,12 @@ class _Json:
         return bool(read)
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(members := dict(pairs)) < len(pairs):
+        raise Twice
+    return members
+
+
 class _Yaml:
     """Reads a list in YAML event by event."""
 
@@ -118,6 +128,8 @@ class _Yaml:
             value = {}
             while not isinstance(name := self._next(), yaml.MappingEndEvent):
                 known = self._value(name)
+                if known in value:
+                    raise Twice
                 value[known] = self._value(self._next())
         if event.anchor is not None:
             self._anchored[event.anchor] = value

@@ -12,7 +12,7 @@ import pytest
 from sidecar.cli.curl import NotUnderstood, Request, of_curl, of_url
 from sidecar.cli.main import main
 from sidecar.cli.status import status as status_lines
-from tests.peers import patience
+from tests.peers import patience, tokens
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
 from tests.peers.program import configuration, started
@@ -168,6 +168,8 @@ def test_a_curl_line_becomes_a_request(line: str, told: Any) -> None:
         ("curl -H x", "names no URL"),
         ("curl 'x", "open quote"),
         ("curl ftp://a/b", "not a URL"),
+        ("curl 'http://[::1'", "not a URL"),
+        (f"curl -H Authorization: Bearer {tokens.token()} http://a", r"Bearer \*\*\* http://a"),
         ("wget http://a/b", "only one of these can be the URL of a curl line: wget http://a/b;"),
         ("curl http://a/b http://a/c", "only one of these"),
         ("curl --limit-rate 1k http://a/b", "1k http://a/b; take the others out"),

@@ -85,6 +85,11 @@ def test_a_minted_token_names_the_original_issuer() -> None:
     }
 
 
+def test_an_original_issuer_that_a_token_claims_is_not_copied() -> None:
+    assert Minting().claims(outer(original_iss="https://evil/"))["original_iss"] == "https://idp/"
+    assert "original_iss" not in Minting().claims(outer(iss=None, original_iss="https://evil/"))
+
+
 def test_only_the_configured_claims_are_copied() -> None:
     its = Minting(claims={"roles": ("realm", "roles"), "none": ("none",)})
     claims = its.claims(outer(realm={"roles": ["a"]}, email="a@b", sub="bob"))

@@ -279,6 +279,12 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
         ("a.yaml", f"- {{iss: {ISS}, jti: }}", "entry 0: jti must be text, and not empty"),
         ("a.json", '["t1"]', "entry 0: an entry is an object"),
         ("a.yaml", "- {iss: [a, b], jti: t1}", "entry 0: iss must be text, and not empty"),
+        (
+            "a.yaml",
+            f"- {{iss: {ISS}, jti: a}}\n- {{iss: {ISS}, jti: a, jti: b}}",
+            "entry 1: has a name twice; write two entries",
+        ),
+        ("a.json", f'[{{"iss": "{ISS}", "sub": "a", "sub": "b"}}]', "entry 0: has a name twice; write two entries"),
     ],
 )
 async def test_a_file_with_any_invalid_entry_is_not_used(

@@ -66,7 +66,7 @@ class RemoteKeySet:
             raise FetchFailed(f"{place}: names the issuer {found}; the configured one is {ours}")
         jwks_uri = document.get("jwks_uri")
         if not isinstance(jwks_uri, str) or not self._may_fetch(jwks_uri):
-            found = quoted(shown(jwks_uri) if isinstance(jwks_uri, str) else jwks_uri, MOST_QUOTED)
+            found = f'"{shown(jwks_uri)}"' if isinstance(jwks_uri, str) else quoted(jwks_uri, MOST_QUOTED)
             raise FetchFailed(f"{place}: has no jwks_uri that may be fetched ({_MAY_BE_FETCHED}), but {found}")
         try:
             return await self._get(jwks_uri)

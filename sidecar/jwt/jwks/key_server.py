@@ -1,6 +1,7 @@
 """Fetches documents from the server of an issuer's keys over HTTP. Every failure is a FetchFailed."""
 
 import asyncio
+import json
 import os
 import re
 import ssl
@@ -32,6 +33,8 @@ HEADERS = {
     "User-Agent": f"jwt-sidecar/{version('jwt-sidecar')}",
 }
 
+MOST_URL = 300  # characters of a URL in a message
+_USER = re.compile(r"://[^/?#]*@")
 _TOKEN = re.compile(r"[!-~]+")
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age=(\d{1,9})(?:$|[,\s])", re.IGNORECASE)
 
@@ -199,8 +202,12 @@ def clock_offset_s(date: str, age: str, now: float) -> float | None:
 
 
 def shown(url: str) -> str:
-    """A URL for logs and people, without its query, which may hold a credential."""
-    return url.partition("?")[0]
+    """A URL for logs and people: on one line, cut, and without its query and its user, which may hold a credential.
+
+    An issuer may name any URL in its discovery document.
+    """
+    text = json.dumps(_USER.sub("://", url.partition("?")[0]))[1:-1]
+    return text if len(text) <= MOST_URL else f"{text[:MOST_URL]}..."
 
 
 def egress_proxy(url: str) -> str | None:

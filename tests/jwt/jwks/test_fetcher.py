@@ -19,7 +19,7 @@ from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
 from sidecar.config import parse
 from sidecar.jwt.jwks.fetcher import FileKeySet, RemoteKeySet
-from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, max_age
+from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, max_age, shown
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
@@ -488,6 +488,18 @@ async def test_an_invalid_url_is_reported(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     assert await failure(session, "x", url) == f"{url}: not a URL"
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("https://127.0.0.1:1/\x1b[31m\n\u202e", "https://127.0.0.1:1/\\u001b[31m\\n\\u202e"),
+        ("https://user:password@127.0.0.1:1/", "https://127.0.0.1:1/"),
+        ("https://127.0.0.1:1/" + "a" * 900_000, "https://127.0.0.1:1/" + "a" * 280 + "..."),
+    ],
+)
+def test_a_url_is_told_in_one_short_line_without_its_user(named: str, told: str) -> None:
+    assert shown(named) == told
 
 
 async def test_a_hanging_fetch_times_out(session: aiohttp.ClientSession, issuer: ScriptedIssuer) -> None:
