@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from sidecar.common.encoding import host_and_port
-from sidecar.config.values import STRING
+from sidecar.config.values import STRING, matching
 
 MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7), less its final NUL
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9][A-Za-z0-9.-]*)):([0-9]{1,5})")
@@ -123,12 +123,6 @@ def _upstream_url(url: str) -> str:
     return url
 
 
-def _server_name(value: str) -> str:
-    if not _HOST.fullmatch(value):
-        raise ValueError("{input} is not the name of a host")
-    return value
-
-
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ipaddress.ip_network(str(value))
@@ -145,6 +139,6 @@ ListenAddresses = Annotated[
 ]
 ResourceUrl = Annotated[str, AfterValidator(_resource_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
-ServerName = Annotated[str, AfterValidator(_server_name)]
+ServerName = Annotated[str, matching(_HOST, "{input} is not the name of a host")]
 UpstreamUrl = Annotated[str, AfterValidator(_upstream_url)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network), STRING]

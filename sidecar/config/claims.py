@@ -58,41 +58,39 @@ Scalar = Annotated[
 ClaimKey = Annotated[tuple[str, ...], PlainValidator(_claim_key), STRING]
 
 
-class Subjects(Struct):
+class SomeKeys(Struct):
+    """A mapping with at least one of its keys."""
+
+    @check()
+    def _some(self, section: Section) -> None:
+        if not section:
+            keys = ", ".join(sorted(self.keys()))
+            section.report(f"is empty, which could mean all or none; add at least one of: {keys}")
+
+
+class Subjects(SomeKeys):
     """The `sub` values that the issuer may use: those that match one of these lists."""
 
     exact: NonEmpty[Text] = key("These.", ())
     prefix: NonEmpty[Text] = key("Every sub that begins with one of these.", ())
     glob: NonEmpty[Glob] = key("Every sub that matches one of these; * stands for any characters.", ())
 
-    @check()
-    def _some(self, section: Section) -> None:
-        _not_empty(section, "exact, prefix, glob")
 
-
-class Scopes(Struct):
+class Scopes(SomeKeys):
     """The scopes that a token must have. A plain list means all of them."""
 
     any: NonEmpty[Scope] = key("At least one of these.", ())
     all: NonEmpty[Scope] = key("Every one of these.", ())
 
-    @check()
-    def _some(self, section: Section) -> None:
-        _not_empty(section, "any, all")
 
-
-class Roles(Struct):
+class Roles(SomeKeys):
     """The roles that a token must have. A plain list means all of them."""
 
     any: NonEmpty[Text] = key("At least one of these.", ())
     all: NonEmpty[Text] = key("Every one of these.", ())
 
-    @check()
-    def _some(self, section: Section) -> None:
-        _not_empty(section, "any, all")
 
-
-class Condition(Struct):
+class Condition(SomeKeys):
     """The conditions for a claim. Each given operator must hold; a claim of another type is a mismatch."""
 
     equals: Scalar | None = key("This text, number or boolean.", None)
@@ -103,10 +101,6 @@ class Condition(Struct):
     all: NonEmpty[Scalar] | None = key("A list that contains all of these.", None)
     exists: StrictBool | None = key("true: the claim exists and has a value. false: it does not.", None)
     not_: "Condition | None" = key("The claim exists, and this condition is false.", None, "not")
-
-    @check()
-    def _some(self, section: Section) -> None:
-        _not_empty(section, "all, any, contains, equals, exists, in, not, prefix")
 
     @check("exists")
     def _exists_alone(self, section: Section) -> None:
@@ -133,7 +127,7 @@ def _list_means_all(words: Any) -> tuple[WrapValidator, WithJsonSchema]:
     return WrapValidator(read), WithJsonSchema({"anyOf": [list_schema, {**mapping, "minProperties": 1}]})
 
 
-class Require(Struct):
+class Require(SomeKeys):
     """The rules for verified claims. Each given rule must hold."""
 
     scopes: Annotated[Scopes, *_list_means_all(Scope)] = key(
@@ -141,10 +135,6 @@ class Require(Struct):
     )
     roles: Annotated[Roles, *_list_means_all(Text)] = key("The same for roles, from the issuer's role_claims.", Roles())
     claims: Annotated[Mapping[ClaimKey, Condition], Field(min_length=1)] = key("Claim: its conditions.", {})
-
-    @check()
-    def _some(self, section: Section) -> None:
-        _not_empty(section, "scopes, roles, claims")
 
 
 class TokenRules(Struct):
@@ -196,8 +186,3 @@ class TokenRules(Struct):
         if not self.require_exp and "max_token_lifetime" in section:
             text = "contradicts require_exp: false: a token without exp has no lifetime; remove one of the two"
             section.report(text, "max_token_lifetime")
-
-
-def _not_empty(section: Section, keys: str) -> None:
-    if not section:
-        section.report(f"is empty, which could mean all or none; add at least one of: {keys}")

@@ -19,11 +19,13 @@ from sidecar.config.secret import SecretFile
 from sidecar.config.struct import FileSchema, Struct, check, key
 from sidecar.config.values import (
     STRING,
+    TOKEN,
     ClaimPath,
     ConfigFile,
     PositiveSeconds,
     Text,
     claim_path,
+    matching,
 )
 from sidecar.config.yaml_source import Section
 
@@ -32,7 +34,6 @@ _FORWARDED = frozenset(
     f"x-forwarded-{name}"
     for name in ("for", "proto", "host", "port", "server", "ssl", "scheme", "uri", "method", "prefix")
 )
-_WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token of RFC 9110 section 5.6.2; of RFC 6265 for cookies
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")  # the unreserved characters of RFC 3986
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -53,28 +54,16 @@ def _token_header(name: str) -> str:
 
 def _prefix(value: str) -> str:
     word = value.removesuffix(" ")
-    if word and not _WORD.fullmatch(word):
+    if word and not TOKEN.fullmatch(word):
         raise ValueError("must be one word, such as Bearer, or '' for a header that holds nothing but the token")
     return word
 
 
 def _cookie(name: str) -> str:
-    if not _WORD.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValueError("is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ only")
     if not name.strip("*"):
         raise ValueError("matches every cookie; write more of its name than *")
-    return name
-
-
-def _subprotocol(name: str) -> str:
-    if not _WORD.fullmatch(name):
-        raise ValueError("is not the name of a subprotocol: letters, digits and !#$%&'*+-.^_`|~ only, such as bearer")
-    return name
-
-
-def _parameter(name: str) -> str:
-    if not _PARAMETER.fullmatch(name):
-        raise ValueError("is not the name of a parameter: letters, digits and ._~- only")
     return name
 
 
@@ -101,6 +90,11 @@ def _template(value: object) -> Template:
 
 TokenHeaderName = Annotated[HeaderToken, AfterValidator(_token_header)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
+Parameter = Annotated[str, matching(_PARAMETER, "is not the name of a parameter: letters, digits and ._~- only")]
+Subprotocol = Annotated[
+    str,
+    matching(TOKEN, "is not the name of a subprotocol: letters, digits and !#$%&'*+-.^_`|~ only, such as bearer"),
+]
 
 
 class TokenSource(Struct):
@@ -121,10 +115,8 @@ class TokenSource(Struct):
         "The cookie holds JSON, percent-encoded or as base64url after base64-, and this member is the token.",
         None,
     )
-    query: Annotated[str, AfterValidator(_parameter)] | None = key(
-        "A query parameter; other programs write it into their logs.", None
-    )
-    subprotocol: Annotated[str, AfterValidator(_subprotocol)] | None = key(
+    query: Parameter | None = key("A query parameter; other programs write it into their logs.", None)
+    subprotocol: Subprotocol | None = key(
         "The subprotocol after this one, as a browser's WebSocket offers it: new WebSocket(url, [NAME, token]).", None
     )
 

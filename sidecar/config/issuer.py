@@ -29,6 +29,7 @@ from sidecar.config.values import (
     PositiveSeconds,
     Seconds,
     Text,
+    matching,
 )
 from sidecar.config.yaml_source import Section
 
@@ -42,15 +43,8 @@ def _request_header(name: str) -> str:
     return name
 
 
-def _header_value(value: str) -> str:
-    if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("must be printable ASCII, not empty, without spaces at its ends")
-    return value
-
-
-RequestHeaders = dict[
-    Annotated[HeaderToken, AfterValidator(_request_header)], Annotated[str, AfterValidator(_header_value)]
-]
+HeaderValue = Annotated[str, matching(_HEADER_VALUE, "must be printable ASCII, not empty, without spaces at its ends")]
+RequestHeaders = dict[Annotated[HeaderToken, AfterValidator(_request_header)], HeaderValue]
 
 
 class Issuer(KeyPlace, PresetKeys, TokenRules):

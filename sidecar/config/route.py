@@ -14,12 +14,17 @@ from sidecar.config.claims import Require
 from sidecar.config.gateway import MintedToken
 from sidecar.config.struct import Struct, check, key
 from sidecar.config.tls import ClientTls
-from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath
+from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath, matching
 from sidecar.config.yaml_source import Section
 
 MAX_REGEX = 256  # characters
 
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\]")
+
+Host = Annotated[
+    str,
+    matching(_HOST, "{input} is not a host: a lower-case name without port, or *.example.com for every name below it"),
+]
 
 
 class Upstream(Struct):
@@ -69,14 +74,6 @@ def _regex(value: str) -> str:
     return value
 
 
-def _host(value: str) -> str:
-    if not _HOST.fullmatch(value):
-        raise ValueError(
-            "{input} is not a host: a lower-case name without port, or *.example.com for every name below it"
-        )
-    return value
-
-
 def _upgrade(value: str) -> str:
     if value == "h2c":
         raise ValueError("{input} would carry requests without verification; remove it")
@@ -97,7 +94,7 @@ class Route(Struct):
         "In place of path: a regular expression (RE2) for the whole path. A path over 2048 characters that may match is a 400.",
         None,
     )
-    hosts: NonEmpty[Annotated[str, AfterValidator(_host)]] | None = key(
+    hosts: NonEmpty[Host] | None = key(
         "Only these hosts; *.example.com is every name below it. A request without Host (HTTP/1.0) never matches. Left out: all.",
         None,
     )

@@ -19,7 +19,7 @@ def _insecure(value: bool, info: ValidationInfo) -> bool:
 
 
 class ClientTls(Struct):
-    """TLS to another server. Changed files are used from the next connection on."""
+    """TLS to another server. Changed files are used within 5s, for new connections."""
 
     ca_file: ConfigFile | None = key("Authorities to trust instead of the system's (PEM).", None)
     cert_file: ConfigFile | None = key("The client certificate (PEM).", None)

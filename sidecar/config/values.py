@@ -26,9 +26,12 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _PLACE = re.compile(r"https?://[^/?#{}]+/(?:[^?#{}]*/)?\{([A-Za-z0-9_.:-]+)\}(?:/[^?#{}]*)?")  # a segment of a path
 _ROUTE = re.compile(r"/[A-Za-z0-9\-._~!$&'()+,=:@/*]*")  # pchar of RFC 3986, and * for patterns
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
-_SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 section 3.3
+_SAYABLE = re.compile(
+    r"[!#-\[\]-~]+"
+)  # a scope (RFC 6749 section 3.3), and what an answer may hold (RFC 6750 section 3)
 _QUOTABLE = re.compile(r"[ !#-\[\]-~]+")  # the characters of a quoted-string (RFC 9110) that need no escapes
-_CLAIM_NAME = re.compile(r"[!#-\[\]-~]+")  # the characters that an answer may hold: RFC 6750 section 3
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+")
+_REQUEST_PATH = re.compile(r"/[!\"$-~]*")
 _CLAIM_PART = re.compile(r"(?:[^\\.]|\\[\\.])+")
 
 
@@ -44,6 +47,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     spelled = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), spelled, 1)
     return f"; did you mean {spelled[close[0]]}?" if close else ""
+
+
+def matching(pattern: "re.Pattern[str]", text: str) -> AfterValidator:
+    """The type of texts of this form; `text` is the problem of any other."""
+
+    def read(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(text)
+        return value
+
+    return AfterValidator(read)
 
 
 def _text(value: str) -> str:
@@ -152,22 +166,6 @@ def _workers(value: object) -> int:
     return value
 
 
-def _realm(value: str) -> str:
-    if not _QUOTABLE.fullmatch(value):
-        raise ValueError(
-            'must be printable ASCII, not empty, without " and \\: it goes into WWW-Authenticate in quotes'
-        )
-    return value
-
-
-def _name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            "is not a name; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        )
-    return name
-
-
 def claim_path(value: object) -> list[str]:
     """The names of a claim path, from a dotted path or a list."""
     if isinstance(value, list):
@@ -178,12 +176,6 @@ def claim_path(value: object) -> list[str]:
             "{input} is not a claim or a path such as realm_access.roles; write \\. for a dot in a name, \\\\ for a backslash"
         )
     return [re.sub(r"\\(.)", r"\1", part) for part in parts]
-
-
-def _claim_name(name: str) -> str:
-    if not _CLAIM_NAME.fullmatch(name):
-        raise ValueError("{input} is not a claim; use printable ASCII without spaces, quotes and backslashes")
-    return name
 
 
 def _route_path(value: str) -> str:
@@ -204,31 +196,11 @@ def _route_path(value: str) -> str:
     return value
 
 
-def _path_prefix(value: str) -> str:
-    if not re.fullmatch(r"(?:/[A-Za-z0-9\-._~!$&'()+,=:@]+)+", value):
-        raise ValueError("{input} is not a prefix; write a path without a / at its end, such as /api")
-    return value
-
-
-def _request_path(value: str) -> str:
-    if not re.fullmatch(r"/[!\"$-~]*", value):
-        raise ValueError("{input} is not a path for a request; begin it with /, without spaces and #")
-    return value
-
-
 def _method(value: str) -> str:
     if not TOKEN.fullmatch(value) or value != value.upper():
         raise ValueError("{input} is not a method; write it in upper case, such as GET")
     if value in ("CONNECT", "TRACE"):
         raise ValueError("{input} is refused on every path; remove it")
-    return value
-
-
-def _scope(value: str) -> str:
-    if not _SCOPE.fullmatch(value):
-        raise ValueError(
-            "{input} is not a scope; write one word of printable ASCII for each item, without quotes and backslashes"
-        )
     return value
 
 
@@ -263,11 +235,25 @@ ConfigFile = Annotated[Path, PlainValidator(file_path), STRING]
 Workers = Annotated[
     int, PlainValidator(_workers), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]})
 ]
-Realm = Annotated[str, AfterValidator(_realm)]
-Name = Annotated[str, AfterValidator(_name)]
-PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
-RequestPath = Annotated[str, AfterValidator(_request_path)]
-ClaimName = Annotated[str, AfterValidator(_claim_name)]
+Realm = Annotated[
+    str,
+    matching(
+        _QUOTABLE, 'must be printable ASCII, not empty, without " and \\: it goes into WWW-Authenticate in quotes'
+    ),
+]
+Name = Annotated[
+    str,
+    matching(_NAME, "is not a name; use 1 to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"),
+]
+PathPrefix = Annotated[
+    str, matching(_PREFIX, "{input} is not a prefix; write a path without a / at its end, such as /api")
+]
+RequestPath = Annotated[
+    str, matching(_REQUEST_PATH, "{input} is not a path for a request; begin it with /, without spaces and #")
+]
+ClaimName = Annotated[
+    str, matching(_SAYABLE, "{input} is not a claim; use printable ASCII without spaces, quotes and backslashes")
+]
 ClaimPath = Annotated[
     tuple[Text, ...],
     Field(min_length=1),
@@ -276,4 +262,10 @@ ClaimPath = Annotated[
 ]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Method = Annotated[str, AfterValidator(_method)]
-Scope = Annotated[str, AfterValidator(_scope)]
+Scope = Annotated[
+    str,
+    matching(
+        _SAYABLE,
+        "{input} is not a scope; write one word of printable ASCII for each item, without quotes and backslashes",
+    ),
+]

@@ -103,7 +103,7 @@ IN_AN_ISSUER = [
     case("no path", "required_claims: [a..b]", f"5:21: issuers.a.required_claims.0: 'a..b' {CLAIM}"),
     case("empty path", "required_claims: [[]]", f"5:21: issuers.a.required_claims.0: {EMPTY}"),
     case("mapping of claims", "reject_claims: {nonce: true}", "5:3: issuers.a.reject_claims: must be a list, not a mapping"),
-    case("no subjects", "subjects: {}", f"5:3: issuers.a.subjects: {IS_EMPTY} exact, prefix, glob"),
+    case("no subjects", "subjects: {}", f"5:3: issuers.a.subjects: {IS_EMPTY} exact, glob, prefix"),
     case("list of subjects", "subjects: [a]", "5:3: issuers.a.subjects: must be a mapping of keys, not a list"),
     case("empty list of subjects", "subjects: {exact: []}", f"5:14: issuers.a.subjects.exact: {EMPTY}"),
     case("every prefix", "subjects: {prefix: ['']}", "5:23: issuers.a.subjects.prefix.0: is empty"),
@@ -118,16 +118,16 @@ IN_AN_ISSUER = [
 ]
 
 REQUIRE = [
-    case("nothing", "{}", f"5:3: routes.0.require: {IS_EMPTY} scopes, roles, claims"),
+    case("nothing", "{}", f"5:3: routes.0.require: {IS_EMPTY} claims, roles, scopes"),
     case("misspelt", "claim: {a: {equals: 1}}", "6:5: routes.0.require.claim: unknown key; did you mean claims?"),
-    case("no scopes", "scopes: {}", f"6:5: routes.0.require.scopes: {IS_EMPTY} any, all"),
+    case("no scopes", "scopes: {}", f"6:5: routes.0.require.scopes: {IS_EMPTY} all, any"),
     case("scopes as text", "scopes: a", f"6:13: routes.0.require.scopes: {DEMAND} 'a'"),
     case("empty list of scopes", "scopes: []", f"6:5: routes.0.require.scopes: {EMPTY}"),
     case("any of none", "scopes: {any: []}", f"6:14: routes.0.require.scopes.any: {EMPTY}"),
     case("two scopes in one", "scopes: {any: [a b]}", f"6:20: routes.0.require.scopes.any.0: 'a b' {SCOPE}"),
     case("one", "scopes: {one: [a]}", "6:14: routes.0.require.scopes.one: unknown key; one of: all, any"),
     case("all as text", "scopes: {any: [a], all: a}", "6:29: routes.0.require.scopes.all: must be a list, not 'a'"),
-    case("no roles", "roles: {}", f"6:5: routes.0.require.roles: {IS_EMPTY} any, all"),
+    case("no roles", "roles: {}", f"6:5: routes.0.require.roles: {IS_EMPTY} all, any"),
     case("empty list of roles", "roles: []", f"6:5: routes.0.require.roles: {EMPTY}"),
     case("empty role", "roles: ['']", "6:13: routes.0.require.roles.0: is empty"),
     case("role as text", "roles: admin", f"6:12: routes.0.require.roles: {DEMAND} 'admin'"),

@@ -420,7 +420,7 @@ ROUTES = [
     case("unknown upstream", "{path: /a, upstream: x}",
          "4:24: routes.0.upstream: 'x' is not an upstream of this file; one of: default"),
     case("empty require", "{path: /a, require: {}}",
-         "4:14: routes.0.require: is empty, which could mean all or none; add at least one of: scopes, roles, claims"),
+         "4:14: routes.0.require: is empty, which could mean all or none; add at least one of: claims, roles, scopes"),
     case("no scopes", "{path: /a, require: {scopes: []}}", f"4:24: routes.0.require.scopes: {EMPTY}"),
     case("two scopes in one", "{path: /a, require: {scopes: [a b]}}",
          "4:33: routes.0.require.scopes.0: 'a b' is not a scope; "
