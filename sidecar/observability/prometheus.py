@@ -18,7 +18,6 @@ from sidecar.jwt.verifier import TokenCacheUse
 from sidecar.observability.metric_families import counter, encoded, gauge, histogram
 from sidecar.observability.record import NO_ROUTE
 from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
-from sidecar.observability.usage import Usage
 
 NEVER_ENDS_S = 10 * 365 * 86400.0  # of keys that need no fetch
 MAX_ROUTES = 100  # routes with their own label
@@ -30,7 +29,10 @@ BUILD = {"version": version("jwt-sidecar"), "python": platform.python_version()}
 
 
 class Shown(NamedTuple):
-    """The objects in use at one moment. `config_digest` is the configuration's SHA-256; `upstreams` and `routes` are names."""
+    """The objects in use at one moment. `config_digest` is the configuration's SHA-256; `upstreams` and `routes` are names.
+
+    `usage` are the metrics of what other modules use and limit.
+    """
 
     telemetry: Telemetry
     token_cache: TokenCacheUse
@@ -40,7 +42,7 @@ class Shown(NamedTuple):
     upstreams: Collection[str]
     routes: Collection[str]
     config_digest: str
-    usage: Usage
+    usage: Collection[Metric]
 
 
 class Collector(registry.Collector):
@@ -62,7 +64,7 @@ class Collector(registry.Collector):
         yield from self._keys()
         yield from self._denylist()
         yield from self._gateway()
-        yield from self._shown.usage.collect()
+        yield from self._shown.usage
         telemetry = self._shown.telemetry
         yield counter("config_reloads", "Reloads of the configuration, by result.", ("result",), telemetry.reloads)
         yield gauge(
