@@ -11,6 +11,7 @@ SHORTEST = 40  # characters of a token or a key
 SHORTEST_HEADER = 12  # of a token's header, which names at least its alg
 MOST_ESCAPED = 3  # times that a text is unescaped: each program on the way may escape once
 MOST_BEGINNINGS = 8  # of a JSON object in one part of a text; a part with more counts as a token
+MOST_PARTS = 32  # of a text with such beginnings; a text with more counts as a token, since each takes time
 
 # The characters of tokens and API keys. Each run is matched once, so a path of many `eyJ` costs no more than any other.
 _RUN = re.compile(r"[A-Za-z0-9_-]+(?:(?:=|%3[Dd]){0,2}(?:\.|%2[Ee])[A-Za-z0-9_-]*)*")
@@ -33,9 +34,10 @@ def holds_credential(text: str) -> bool:
     if _KEY.search(text) is not None:
         return True
     parts = text.split(".")[:-2]  # two parts follow a token's first part
-    return any(
-        len(part) >= SHORTEST_HEADER and _is_object(_NOT_BASE64URL.split(part.rstrip("="))[-1]) for part in parts
-    )
+    long = [part for part in parts if len(part) >= SHORTEST_HEADER]
+    if sum(_OBJECT.search(part) is not None for part in long) > MOST_PARTS:
+        return True
+    return any(_is_object(_NOT_BASE64URL.split(part.rstrip("="))[-1]) for part in long)
 
 
 def unescaped(text: str) -> str:

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sidecar.common.masking import without_tokens
+from sidecar.common.masking import MASK, MOST_PARTS, without_tokens
 from tests.peers.cpu import least_cpu_s
 from tests.peers.tokens import b64
 
@@ -98,6 +98,12 @@ def test_an_api_key_is_masked_in_any_spelling(spell: "type[str]") -> None:
 )
 def test_other_long_paths_are_shown_unchanged(text: str) -> None:
     assert without_tokens(text) == text
+
+
+def test_a_text_with_very_many_beginnings_of_tokens_counts_as_one() -> None:
+    few, many = (".".join(["e3" * 6] * parts) for parts in (MOST_PARTS + 2, MOST_PARTS + 3))
+    assert without_tokens(f"/{few}%2D") == f"/{few}%2D"
+    assert without_tokens(f"/{many}%2D") == f"/{MASK}"
 
 
 LONG = ["x" * 30_000 + "%41", "ew." * 10_000, "ewe3ey" * 5000 + ".a.b", "%25" * 10_000, "x." * 15_000 + "%41"]

@@ -19,6 +19,7 @@ from sidecar.jwt.compact_jws import (
     parse,
     strict_json_object,
 )
+from tests.peers.cpu import least_cpu_s
 from tests.peers.tokens import b64
 
 PADDED = "The token's parts are padded with =; a JWT has no padding."
@@ -309,6 +310,14 @@ def test_every_value_has_exactly_one_segment(segment: str) -> None:
     except ValueError:
         return
     assert b64(decoded) == segment
+
+
+def test_numbers_with_large_exponents_take_little_longer_than_others() -> None:
+    def least(number: str) -> float:
+        text = f'{{"a":[{",".join([number] * 2000)}]}}'.encode()
+        return least_cpu_s(lambda: strict_json_object(text), repeat=5)
+
+    assert least("1e308") < 20 * least("11.25")
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -29,7 +29,7 @@ def key_source(
     """The key source of one issuer, before its first fetch. Only keys from a server get a snapshot; secrets never do."""
     snapshot = None
     if snapshot_dir is not None and issuer.fetched:
-        snapshot = Snapshot(snapshot_dir / f"{issuer.name}.json", issuer.issuer, issuer.jwks_uri or "discovery")
+        snapshot = Snapshot(snapshot_dir / f"{issuer.name}.json", issuer.issuer, places(issuer))
     brings = fetch(issuer, clock, session)
     return JwksSource(
         issuer.name,
@@ -44,6 +44,11 @@ def key_source(
         want=brings.want if isinstance(brings, KeysByKid) else None,
         fixed=isinstance(brings, FixedKeySet),
     )
+
+
+def places(issuer: Issuer) -> str:
+    """All places of an issuer's keys: the keys of a place that the file no longer names are in no snapshot that counts."""
+    return " ".join(str(getattr(place, place.keys_from, "discovery")) for place in (issuer, *issuer.more_keys))
 
 
 def _files(issuer: Issuer) -> bool:

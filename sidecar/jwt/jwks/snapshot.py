@@ -26,7 +26,7 @@ class Snapshot:
     """One issuer's file in `jwks_snapshot_dir`.
 
     A user who can write the file can forge tokens, so a file that other users own or may write is not trusted. The file is
-    bound to the issuer and to the URL of its keys: after a change of either, its keys are not used.
+    bound to the issuer and to all places of its keys: after a change of one, its keys are not used.
     """
 
     def __init__(self, path: Path, issuer: str, keys_from: str) -> None:

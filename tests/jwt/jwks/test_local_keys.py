@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from sidecar.app.builder.key_sources import same_place
+from sidecar.app.builder.key_sources import places, same_place
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
@@ -190,6 +190,24 @@ async def test_a_secret_is_never_saved_in_a_snapshot(clock: HandClock, tmp_path:
     async with running(clock, tmp_path, settings, **issuers) as sidecar:
         assert await verdict(sidecar, signed(SECRET, clock)) == "accepted"
         assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+def test_a_snapshot_belongs_to_every_place_of_the_keys(tmp_path: Path) -> None:
+    url, key = "jwks_uri: https://k.test/", "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    settings = [
+        "", url, f"{url}a",
+        *(f"{url}, more_keys: [{{{more}}}]" for more in (
+            "jwks_uri: https://k.test/b", "jwks_file: c", "jwks_file: d", "secret_env: SECRET",
+            f"jwks_inline: {{keys: [{key}}}]}}", f"jwks_inline: {{keys: [{key}, kid: e}}]}}",
+        )),
+    ]  # fmt: skip
+    said = set()
+    for more in settings:
+        text = f"issuers: {{a: {{issuer: 'https://a.test', audiences: any, {more}}}}}\nupstream: http://127.0.0.1:1\n"
+        said.add(places(parse(text, environ={"SECRET": SECRET.decode()}, base=tmp_path).issuers["a"]))
+    assert len(said) == len(settings)
+    assert {"discovery", "https://k.test/"} < said
+    assert SECRET.decode() not in str(said)
 
 
 @in_its_time
