@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES
+from sidecar.proxy.response_relay import MOST_INTERIM_ANSWERS
 from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines, refuse
@@ -181,6 +182,20 @@ async def test_every_1xx_is_followed_by_the_answer(clock: HandClock) -> None:
         lines()[0].say(response(201, b"done"))
         assert status(client) == 201
         assert client.sent.endswith(b"done")
+
+
+@pytest.mark.parametrize(("number", "answered"), [(MOST_INTERIM_ANSWERS, 200), (MOST_INTERIM_ANSWERS + 1, 502)])
+@in_memory
+async def test_so_many_interim_answers_may_come_before_the_final_one(
+    clock: HandClock, number: int, answered: int
+) -> None:
+    async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(response(103) * number + ANSWER)
+        assert status(client) == answered
+        assert client.sent.count(b"HTTP/1.1 103") == MOST_INTERIM_ANSWERS
+        assert (b'"More than 100 interim answers came before a final one."' in client.sent) == (answered == 502)
 
 
 @in_memory
