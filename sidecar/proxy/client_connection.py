@@ -56,7 +56,6 @@ class ClientConnection(Connection):
         self.listener = listener
         self.exchange: Exchange | None = None
         self.forwarded: Forwarded
-        self._trusted = listener.limits.trusted
         self._turn_is_due = False
         self._head_by = NEVER  # deadline of a head that has begun
         self._due = self._taken_by = NEVER  # deadlines for the client to send something, and to read its answer
@@ -70,7 +69,7 @@ class ClientConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener = self.listener
         self.attach(transport)
-        self.forwarded = listener.forwarded(transport)
+        self._identify_peer()
         has_room = listener.opened(self)
         self._due = self.now() + listener.limits.keep_alive_s
         self._set_deadline()
@@ -266,10 +265,13 @@ class ClientConnection(Connection):
         if reader.buffer and reader.state == COMPLETE:
             self._head_by = self.now() + listener.limits.request_headers_s
         if self._trusted is not listener.limits.trusted:  # after a reload
-            self._trusted = listener.limits.trusted
-            self.forwarded = listener.forwarded(self.transport)
+            self._identify_peer()
         self.exchange = exchange = handler.exchange(head, self.forwarded, self, raw)
         handler.receive(exchange)
+
+    def _identify_peer(self) -> None:
+        self._trusted = self.listener.limits.trusted
+        self.forwarded = self.listener.forwarded(self.transport)
 
     def _refuse_unread(self, reason: Reason, cause: str = "") -> None:
         """Refuse bytes that are no valid request."""

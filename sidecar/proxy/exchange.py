@@ -213,7 +213,9 @@ class Exchange(Record):
     def await_answer(self) -> None:
         """Start the backend's deadline for an answer; it does not run while the client must send a piece of its body."""
         upstream, client = self.upstream, self.client
-        if upstream is not None and client is not None and self.response is None:
+        assert upstream is not None
+        assert client is not None
+        if self.response is None:
             owed_by_client = not self.body_sent and not upstream.write_paused
             upstream.deadline = NEVER if owed_by_client else client.now() + upstream.pool.answer_s
 

@@ -213,7 +213,7 @@ def _is_in_order(tls: ssl.SSLObject | None) -> bool:
     if tls is None:
         return True
     try:
-        return not tls.read(1)
+        return not tls.read()
     except ssl.SSLZeroReturnError:
         return True
     except ssl.SSLError:

@@ -252,6 +252,7 @@ async def test_reading_a_paused_client_resumes_after_an_early_answer(clock: Hand
         assert not client.is_reading()
         lines()[0].say(response(413))
         assert (status(client), client.is_reading()) == (413, True)
+        assert at.live.resources.held_bytes == 0
 
 
 @in_memory
@@ -385,7 +386,12 @@ async def test_a_tls_client_without_a_pending_body_is_closed_with_its_refusal(cl
         client.is_tls = True
         client.say(b"no HTTP\r\n\r\nmore")
         assert (b" 400 " in client.sent, client.closed, client.aborted) == (True, True, False)
-        assert at.live.resources.held_bytes == 0
+        clock.advance(299)  # of 300 by default, to read it
+        at.tick()
+        assert not client.aborted
+        clock.advance(1)
+        at.tick()
+        assert client.aborted
 
 
 @in_memory

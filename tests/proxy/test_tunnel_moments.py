@@ -101,3 +101,25 @@ async def test_a_tunnel_may_be_silent_longer_than_an_answer_may_take(clock: Hand
         clock.advance(1)
         at.tick()
         assert lines()[0].closed
+
+
+@in_memory
+async def test_early_bytes_are_held_only_until_the_backend_has_them(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request(headers=WEBSOCKET) + b"early")
+        await turns()
+        assert at.live.resources.held_bytes == len(b"early")
+        lines()[0].say(SWITCHING)
+        assert lines()[0].sent.endswith(b"early")
+        assert at.live.resources.held_bytes == 0
+
+
+@in_memory
+async def test_bytes_of_another_protocol_are_no_frames(clock: HandClock, tmp_path: Path) -> None:
+    routes = [{"path": "/*", "upgrades": ["x-proto"]}]
+    async with with_token(clock, tmp_path, 10, routes=routes) as (at, alice):
+        client = at.client(request(headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto")], token=alice))
+        await turns()
+        lines()[0].say(SWITCHING.replace(b"websocket", b"x-proto"))
+        client.say(bytes(8 * MAX_FRAMES))
+        assert lines()[0].sent.endswith(bytes(8 * MAX_FRAMES))

@@ -119,6 +119,24 @@ async def test_a_backend_owes_its_answer_again_when_the_client_has_read_the_inte
 
 
 @in_memory
+async def test_a_client_that_still_sends_its_body_gives_no_more_time_to_an_answer_that_has_begun(
+    clock: HandClock,
+) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", "9")]))
+        await turns()
+        lines()[0].say(ANSWER[:-1])
+        clock.advance(200)
+        client.say(b"x")
+        clock.advance(99)  # 300 by default for a piece
+        at.tick()
+        assert not client.reset
+        clock.advance(1)
+        at.tick()
+        assert client.reset
+
+
+@in_memory
 async def test_a_connection_of_a_retired_pool_has_time_to_close(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request())
@@ -171,6 +189,20 @@ async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(cl
 
 
 # What is an answer
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart"])
+@in_memory
+async def test_an_end_before_the_end_of_an_answer_counts_as_a_reset(clock: HandClock, begun: bytes) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(begun)
+        lines()[0].end()
+        assert (status(client), client.reset) == ((200, True) if begun else (502, False))
+        [kept] = at.live.telemetry.refusals
+        assert kept.cause == ("The connection ended before the answer was complete." if begun else "")
+        assert at.live.telemetry.upstream_errors["default", "reset"] == 1
 
 
 @in_memory
