@@ -110,7 +110,7 @@ class History:
         """Record ten seconds."""
         now = self.now()
         new = now.since(self._before[-1])
-        durations = list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *new.durations.values(), strict=True)))
+        durations = add_up(new.durations.values())
         at = (round(now.seconds / STEP_S) - 1) * STEP_S
         self.steps.append(Step(at, sum(new.requests.values()), _most(new.refused), durations))
         self._minute = None
@@ -212,6 +212,11 @@ def upstream_durations(name: str, counted: Counted, assembly: Assembly) -> Itera
     for route in {route.name for route in assembly.handler.routes.all if route.upstream == name}:
         if route in counted.upstream_durations:
             yield counted.upstream_durations[route]
+
+
+def add_up(histograms: Iterable[list[int]]) -> list[int]:
+    """The sum of the counts of several histograms of BUCKETS_S."""
+    return list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *histograms, strict=True)))
 
 
 def quantile(part: float, counts: Iterable[int]) -> float | None:

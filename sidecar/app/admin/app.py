@@ -1,6 +1,7 @@
 """The admin listener, on loopback by default. It has no password; `guard` protects it from browsers."""
 
 import re
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from math import ceil
 from typing import Any
@@ -30,6 +31,8 @@ MAX_BODY_BYTES = 64 * 1024  # of a request; the largest one is an entry of the d
 KEY_SET_CACHE_CONTROL = "public, max-age=60"  # short, since a restart may bring a new key that backends need
 REFRESH_STATUS = {"fetched": 200, "cooldown": 429, "failed": 502}
 
+View = Callable[[web.Request], Any]
+
 
 class Admin:
     """The admin listener's application. `host` is the address that it is bound to."""
@@ -45,18 +48,10 @@ class Admin:
         app = web.Application(middlewares=[guarded(self._host)], client_max_size=MAX_BODY_BYTES)
         for path in FILES:
             app.router.add_get(path, page)
-        app.router.add_get("/status", self._status)
-        app.router.add_get("/sidecar", self._sidecar)
-        app.router.add_get("/report", self._report)
-        app.router.add_get("/timeline", self._timeline)
-        app.router.add_get("/routes", self._routes)
-        app.router.add_get("/upstreams", self._upstreams)
-        app.router.add_get("/configuration", self._configuration)
-        app.router.add_get("/issuers", self._issuers)
+        for path, view in self._views().items():
+            app.router.add_get(path, _answer(view))
         app.router.add_post("/jwks/refresh", self._refresh)
         app.router.add_post("/jwks/refresh/{issuer}", self._refresh)
-        app.router.add_get("/rejections", self._rejections)
-        app.router.add_get("/rejections/{request_id}", self._rejection)
         app.router.add_post("/explain", self._explain)
         app.router.add_post("/denylist", self._deny)
         app.router.add_post("/drain", self._drain)
@@ -64,34 +59,26 @@ class Admin:
         app.router.add_get("/.well-known/jwks.json", self._jwks)
         return app
 
-    async def _status(self, request: web.Request) -> web.Response:
-        """State and problems. `after` and `most`: only the last `most` refusals after the first `after` of their total."""
-        after, most = _number(request, "after", 0), _number(request, "most", KEPT)
-        return web.json_response(self._overview.told(after, most))
+    def _views(self) -> dict[str, View]:
+        """Path -> the JSON of its answer to a GET.
 
-    async def _sidecar(self, _request: web.Request) -> web.Response:
-        return web.json_response(about(self._live, self._clock))
-
-    async def _report(self, _request: web.Request) -> web.Response:
-        """The refusals of rules in report mode, and the rules that are safe to enforce."""
-        return web.json_response(report(self._live, self._clock))
-
-    async def _timeline(self, request: web.Request) -> web.Response:
-        """The timeline after the Unix time `after`."""
-        return web.json_response(timeline(self._live.history, _number(request, "after", 0)))
-
-    async def _routes(self, _request: web.Request) -> web.Response:
-        return web.json_response({"routes": routes(self._live.assembly, self._live.history)})
-
-    async def _upstreams(self, _request: web.Request) -> web.Response:
-        live = self._live
-        return web.json_response({"upstreams": upstreams(live.assembly, live.telemetry, live.history)})
-
-    async def _configuration(self, _request: web.Request) -> web.Response:
-        return web.json_response(configuration(self._live.assembly.config, self._live.file))
-
-    async def _issuers(self, _request: web.Request) -> web.Response:
-        return web.json_response({"issuers": issuers(self._live.assembly, self._live.history, self._clock)})
+        `after` and `most` of /status: only the last `most` refusals after the first `after` of their total.
+        """
+        live, clock = self._live, self._clock
+        return {
+            "/status": lambda request: self._overview.told(
+                _number(request, "after", 0), _number(request, "most", KEPT)
+            ),
+            "/sidecar": lambda _: about(live, clock),
+            "/report": lambda _: report(live, clock),
+            "/timeline": lambda request: timeline(live.history, _number(request, "after", 0)),
+            "/routes": lambda _: {"routes": routes(live.assembly, live.history)},
+            "/upstreams": lambda _: {"upstreams": upstreams(live.assembly, live.telemetry, live.history)},
+            "/configuration": lambda _: configuration(live.assembly.config, live.file),
+            "/issuers": lambda _: {"issuers": issuers(live.assembly, live.history, clock)},
+            "/rejections": self._rejections,
+            "/rejections/{request_id}": self._rejection,
+        }
 
     async def _refresh(self, request: web.Request) -> web.Response:
         """Fetch the keys of one issuer or of all. The status is that of the worst result."""
@@ -106,24 +93,24 @@ class Admin:
         retry = {"Retry-After": str(ceil(cooldown_s))} if status == 429 else {}
         return web.json_response({"issuers": results}, status=status, headers=retry)
 
-    async def _rejections(self, request: web.Request) -> web.Response:
+    def _rejections(self, request: web.Request) -> Any:
         """The last refusals, or with `by` counts in groups; `code`, `issuer`, `route` and `mode` filter them."""
         wanted = {name: request.query[name] for name in (*GROUPED_BY, "mode") if name in request.query}
         telemetry = self._live.telemetry
         if "by" not in request.query:
             told = (one for one in map(refusal, telemetry.refusals) if fits(one, wanted))
             last = list(islice(told, _number(request, "most", KEPT)))
-            return web.json_response({"refusals": telemetry.refusals.total, "rejections": last})
+            return {"refusals": telemetry.refusals.total, "rejections": last}
         by = request.query["by"].split(",")
         if not set(by) <= set(GROUPED_BY):
             raise Refused(400, f"by must be a comma-separated list of: {', '.join(GROUPED_BY)}.")
-        return web.json_response({"groups": groups(telemetry, self._live.history.minute(), by, wanted)})
+        return {"groups": groups(telemetry, self._live.history.minute(), by, wanted)}
 
-    async def _rejection(self, request: web.Request) -> web.Response:
+    def _rejection(self, request: web.Request) -> Any:
         kept = self._live.telemetry.refusals.find(request.match_info["request_id"])
         if kept is None:
             raise Refused(404, "None of the last refusals has this request id.")
-        return web.json_response(refusal(kept))
+        return refusal(kept)
 
     async def _explain(self, request: web.Request) -> web.Response:
         """Explain a request with this token. The token is not kept, and no part of it is in the answer."""
@@ -169,6 +156,13 @@ class Admin:
         if not self._live.drain.take_back():
             raise Refused(409, "The sidecar is stopping, and that cannot be undone.")
         return web.json_response({"draining": False})
+
+
+def _answer(view: View) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(view(request))
+
+    return answer
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

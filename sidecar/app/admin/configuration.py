@@ -38,12 +38,7 @@ def configuration(config: Config, file: ConfigurationFile) -> dict[str, Any]:
         else {
             "at": iso_time(refused.at),
             "problems": [
-                {
-                    "line": problem.line or None,
-                    "column": problem.column or None,
-                    "path": problem.path or None,
-                    "text": problem.text,
-                }
+                {name: getattr(problem, name) or None for name in ("line", "column", "path", "text")}
                 for problem in refused.problems
             ],
             "lines": shown(refused.text, {problem.line for problem in refused.problems}),

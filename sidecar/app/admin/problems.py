@@ -45,13 +45,9 @@ def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, 
     found = [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately]
     found.sort(key=lambda problem: (-problem.refused, ("bad", "warn", "note").index(problem.level)))
     return [
-        {
-            "level": problem.level,
-            "what": problem.what,
-            "name": problem.name,
-            "text": problem.text,
+        problem._asdict()
+        | {
             "detail": problem.detail or None,
-            "refused": problem.refused,
             "since": None if problem.since is None else iso_time(problem.since),
             "until": None if problem.until is None else iso_time(problem.until),
             "before": _before(live, problem),

@@ -37,14 +37,7 @@ def routes(assembly: Assembly, history: History) -> list[dict[str, Any]]:
 
 
 def _rule(settings: Route | None) -> dict[str, Any]:
-    if settings is None:
-        return {"line": None, "methods": None, "hosts": None, "issuers": None}
-    return {
-        "line": settings.line,
-        "methods": settings.methods,
-        "hosts": settings.hosts,
-        "issuers": settings.issuers,
-    }
+    return {name: getattr(settings, name, None) for name in ("line", "methods", "hosts", "issuers")}
 
 
 def _counts(name: str, counted: Counted, refused: Counter[tuple[str, bool]]) -> dict[str, int]:

@@ -9,8 +9,7 @@ from typing import Any
 
 from sidecar.app.admin.problems import Problem, of_the_minute, problems
 from sidecar.app.admin.refusals import refusal
-from sidecar.app.admin.upstreams import add_up
-from sidecar.app.history import Counted, quantile
+from sidecar.app.history import Counted, add_up, quantile
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock, iso_time
 

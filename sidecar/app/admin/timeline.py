@@ -31,4 +31,4 @@ def _step(step: Step) -> dict[str, Any]:
 
 def event(one: Event) -> dict[str, Any]:
     """A change."""
-    return {"at": iso_time(one.at), "what": one.what, "name": one.name, "level": one.level, "text": one.text}
+    return one._asdict() | {"at": iso_time(one.at)}

@@ -3,9 +3,8 @@
 from typing import Any
 
 from sidecar.app.builder.assembly import Assembly
-from sidecar.app.history import Counted, History, quantile, upstream_durations, upstream_health
+from sidecar.app.history import Counted, History, add_up, quantile, upstream_durations, upstream_health
 from sidecar.common.clock import iso_time
-from sidecar.observability.counters import BUCKETS_S
 from sidecar.observability.telemetry import UPSTREAM_ERRORS, Telemetry
 
 
@@ -38,8 +37,3 @@ def _upstream(name: str, assembly: Assembly, telemetry: Telemetry, history: Hist
             if (settings.upstream or assembly.config.default_upstream) == name
         ],
     }
-
-
-def add_up(histograms: Any) -> list[int]:
-    """The sum of the counts of several histograms of BUCKETS_S."""
-    return list(map(sum, zip([0] * (len(BUCKETS_S) + 1), *histograms, strict=True)))
