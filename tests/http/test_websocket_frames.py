@@ -47,15 +47,14 @@ def test_the_stream_is_between_frames_only_at_the_end_of_a_frame(raw: bytes) -> 
         assert frames.between is (at == len(raw))
 
 
-def test_with_one_only_the_current_frame_is_counted() -> None:
-    frames = Frames()
-    raw = frame(b"hello") + frame(b"world")
-    assert frames.count(raw, one=True) == 0, "none is under way"
-    frames.count(raw[:3])
-    assert frames.count(raw[3:], one=True) == 4
-    assert frames.between
-    frames.count(frame(b"")[:1])
-    assert frames.count(frame(b"")[1:] + raw, one=True) == 1
+@pytest.mark.parametrize("raw", FRAMES, ids=range(len(FRAMES)))
+def test_with_one_only_the_current_frame_is_counted(raw: bytes) -> None:
+    for begun in {1, min(3, len(raw) - 1), len(raw) - 1}:
+        frames = Frames()
+        assert frames.count(raw + raw, one=True) == 0, "no frame has begun"
+        frames.count(frame(b"before") + raw[:begun])
+        assert frames.count(raw[begun:] + raw, one=True) == len(raw) - begun
+        assert frames.between
 
 
 def test_counting_pauses_after_a_limited_number_of_frames() -> None:
@@ -102,12 +101,14 @@ def test_a_close_frame_has_code_and_reason() -> None:
     )
 
 
-def test_a_masked_close_frame_has_a_new_mask_each_time() -> None:
-    one, other = (close_frame(1001, "gone", masked=True) for _ in range(2))
-    assert one[:2] == other[:2] == b"\x88\x86"
+@pytest.mark.parametrize("reason", ["gone", "at", "", "token expired"])
+def test_a_masked_close_frame_has_a_new_mask_each_time(reason: str) -> None:
+    one, other = (close_frame(1001, reason, masked=True) for _ in range(2))
+    payload = (1001).to_bytes(2, "big") + reason.encode()
+    assert one[:2] == other[:2] == bytes((0x88, 0x80 | len(payload)))
     assert one[2:6] != other[2:6]
     for raw in (one, other):
-        assert bytes(byte ^ raw[2 + at % 4] for at, byte in enumerate(raw[6:])) == (1001).to_bytes(2, "big") + b"gone"
+        assert bytes(byte ^ raw[2 + at % 4] for at, byte in enumerate(raw[6:])) == payload
 
 
 def test_a_close_frame_is_one_complete_frame() -> None:

@@ -77,7 +77,7 @@ async def ok(request: Request, writer: asyncio.StreamWriter) -> None:
 
 
 class AheadClock(Clock):
-    """The real time, and what a test puts it ahead."""
+    """The real time plus the seconds that a test adds."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -90,7 +90,7 @@ class AheadClock(Clock):
 
 
 class Client(RawClient):
-    """A client that notes all it was told, and the tokens that must not be in it."""
+    """A client that records every answer and checks it for tokens."""
 
     secrets: "Secrets"
 
@@ -122,7 +122,7 @@ class Client(RawClient):
 
 
 class Secrets(logging.Handler):
-    """The tokens of a test. No part of them may be told, and nothing may be logged that looks like a bug."""
+    """The tokens of a test. No answer or log line may hold a part of them, and no log line may report a bug."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Secrets(logging.Handler):
             self.errors.append(text)
 
     def told(self, text: str) -> None:
-        """Somebody has been told this."""
+        """Record a text that has left the sidecar."""
         self._told.append(text)
 
     def leaked(self) -> list[str]:
@@ -147,7 +147,7 @@ class Secrets(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear everything that is logged."""
+        """Record everything that is logged."""
         root = logging.getLogger()
         before = root.level
         root.addHandler(self)
@@ -171,7 +171,7 @@ class Stack:
         self.alice = self.token()
 
     def token(self, alg: str = "EdDSA", **over: Any) -> str:
-        """A token of the issuer, as `tokens.token`; it may not show up in an answer or a log."""
+        """A token of the issuer, as `tokens.token`. No answer or log line may hold it."""
         token = self.issuer.token(alg, **over)
         self.secrets.tokens.add(token)
         return token
@@ -223,7 +223,7 @@ class Stack:
 
 
 def _with(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings win; None takes a key out."""
+    """Add the settings; None removes a key."""
     return {name: value for name, value in (config | settings).items() if value is not None}
 
 
@@ -235,7 +235,7 @@ async def running(
     file: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stack]:
-    """Start everything with these settings; at the end check that nothing is left running and that nothing was told.
+    """Start everything with these settings. At the end check that nothing is left running and that no secret has left.
 
     With `file` the sidecar reads its configuration from there.
     """
@@ -264,7 +264,7 @@ async def running(
             finally:
                 async with patience("the sidecar to stop"):
                     await sidecar.stop()
-    for _ in range(10):  # turns in which what was cancelled ends
+    for _ in range(10):  # turns for the cancelled tasks to end
         await asyncio.sleep(0)
     assert asyncio.all_tasks() - tasks - {asyncio.current_task()} == set()
     assert stack.secrets.errors == []

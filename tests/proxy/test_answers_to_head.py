@@ -1,4 +1,4 @@
-"""A backend's connection behind an answer to HEAD."""
+"""A backend's connection after an answer to HEAD."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.proxy.conftest import running
 async def test_a_connection_is_reused_after_head_only_if_it_would_be_after_get(
     headers: bytes, connections: int
 ) -> None:
-    """A backend that ends a GET by closing may also close after a HEAD, and the next request would meet that."""
+    """A backend that ends a GET by closing may also close after a HEAD; the next request would fail."""
     async with (
         running(backend=RawBackend(send(b"HTTP/1.1 200 OK\r\n%b\r\n" % headers))) as stack,
         stack.client() as client,

@@ -12,7 +12,7 @@ ON_EVERY_LOOP = True
 
 
 class Held:
-    """A handler that answers when it is told to."""
+    """A handler that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -23,13 +23,13 @@ class Held:
 
 
 async def come_in(stack: Stack) -> None:
-    """Wait until earlier bytes have come."""
+    """Wait until the sidecar has read earlier bytes."""
     for _ in range(2):
         await stack.health("/livez")
 
 
 async def later(stack: Stack, seconds: float) -> None:
-    """So much time passes."""
+    """Move the clock by this time."""
     stack.clock.ahead_s += seconds
     stack.sidecar.live.deadlines.tick()
     await come_in(stack)
@@ -66,7 +66,7 @@ async def test_the_deadline_of_a_head_continues_while_the_request_before_it_is_s
         await come_in(stack)
         await later(stack, 5)
         held.release.set()
-        assert (await client.response()).status == 200  # which is answered all the same
+        assert (await client.response()).status == 200  # the first request is answered
         await later(stack, 0.1)
         assert has_ended(client)
 
@@ -123,7 +123,7 @@ async def test_waiting_requests_of_a_client_end_when_it_leaves() -> None:
         assert [seen.target for seen in stack.backend.requests] == ["/"]
 
 
-# Whose bytes are whose: both holes that the changelog tells
+# The owner of bytes: the two weaknesses in the changelog
 
 
 LINES = b"Host: a.test\r\nX-Kept: 1\r\n"
@@ -139,7 +139,7 @@ async def test_an_incomplete_head_is_never_served(stack: Stack, remembered: bool
                 assert (await client.request(head)).status == 200
     seen = len(stack.backend.requests)
     for cut in [*range(1, 60), len(head) - 3, len(head) - 2, len(head) - 1]:
-        for _ in range(3):  # as often as it takes to be remembered
+        for _ in range(3):  # often enough to be remembered
             async with stack.client() as client:
                 await client.send(head[:cut])
                 await come_in(stack)
@@ -204,4 +204,4 @@ async def test_bytes_of_a_late_body_are_not_read_as_a_request(stack: Stack) -> N
         assert (await client.request(stack.good("GET", "/next"))).status == 200
     assert [seen.target for seen in stack.backend.requests] == ["/", "/next"]
     assert stack.backend.requests[0].body == inner
-    stack.secrets.tokens.clear()  # the backend has seen one, in a body
+    stack.secrets.tokens.clear()  # the backend has received one, in a body

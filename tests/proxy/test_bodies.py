@@ -13,7 +13,7 @@ from tests.peers.backend import RawBackend, Request, echo, never, send
 from tests.peers.wire import Truncated, chunked, request, response
 from tests.proxy.conftest import Stack, ok, running
 
-ON_EVERY_LOOP = True  # how a transport pauses, closes and aborts is the loop's own
+ON_EVERY_LOOP = True  # transports pause, close and abort differently on each loop
 
 MIB = 1024 * 1024
 LARGE = bytes(range(256)) * (3 * MIB // 256) + b"end"
@@ -219,7 +219,7 @@ async def test_an_http_1_0_backend_may_keep_its_connection(stack: Stack) -> None
     assert stack.backend.connections == 1
 
 
-# As they come
+# Relaying without delay
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
@@ -245,7 +245,7 @@ async def test_an_upload_is_relayed_while_it_arrives(framing: str) -> None:
 
 
 class Held:
-    """A handler that answers when it is told to."""
+    """A handler that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -319,7 +319,7 @@ async def test_a_103_with_an_invalid_header_is_not_relayed(stack: Stack, header:
     assert answer.status == 502 or (answer.body, answer.interim) == (b"hello", [])
 
 
-# No faster than the other side
+# Pausing for the slower side
 
 
 async def test_a_backend_that_does_not_read_pauses_the_client(stack: Stack) -> None:

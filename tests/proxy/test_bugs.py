@@ -28,7 +28,7 @@ def within_its_answer(exchange: Exchange, _body: bytes) -> Reply:
 
 @asynccontextmanager
 async def with_a_bug() -> AsyncIterator[Stack]:
-    """A sidecar with pages that have one; that it was said is taken off the errors that no test may leave."""
+    """A sidecar with pages that have a bug; its log line is removed from the errors that fail a test."""
     async with running() as stack:
         for path, answer, body_bytes in (("/bug", at_once, 0), ("/late", within_its_answer, 0), ("/form", at_once, 10)):
             page = Page(Route(path, auth=Auth.NONE, name=path), answer, body_bytes=body_bytes, body_s=10.0)
@@ -46,7 +46,7 @@ async def test_a_bug_is_a_500_without_details(path: str) -> None:
     async with with_a_bug() as stack, stack.client() as client:
         raw = request("POST", path, body=b"hello")
         await client.send(raw[:-1])
-        await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         await client.send(raw[-1:])
         answer = await client.response("POST")
         kept = None if path == "/form" else "close"  # of a page that takes no body, none has been read

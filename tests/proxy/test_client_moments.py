@@ -1,4 +1,4 @@
-"""A client's connection at moments that no socket can be brought to: turns, deadlines and ends. The tests are both ends."""
+"""A client's connection in states that no real socket can be brought to: turns, deadlines and ends. The tests are both ends."""
 
 from pathlib import Path
 
@@ -306,7 +306,7 @@ async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_idle_t
         assert client.aborted
 
 
-# Whose body, whose request
+# The owner of a body and of a request
 
 
 @in_memory
@@ -482,7 +482,7 @@ async def test_new_bytes_of_a_body_wait_for_their_turn(clock: HandClock) -> None
         assert lines()[0].sent.endswith(b"0\r\n\r\n")
 
 
-# Questions of a front proxy
+# Forward-auth requests
 
 
 @in_memory

@@ -26,7 +26,7 @@ from tests.proxy.conftest import Client, Stack, ok, running
 from tests.proxy.test_bodies import Held
 from tests.proxy.test_tls import write
 
-ON_EVERY_LOOP = True  # how a transport pauses, closes and aborts is the loop's own
+ON_EVERY_LOOP = True  # transports pause, close and abort differently on each loop
 INVITED = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -41,7 +41,7 @@ def connections(stack: Stack) -> list[ClientConnection]:
 
 
 def come_to(stack: Stack, monotonic_s: float) -> None:
-    """Let the sidecar's clock show this, and the deadlines be looked at."""
+    """Set the sidecar's clock, and check the deadlines."""
     stack.clock.ahead_s += monotonic_s - stack.clock.monotonic()
     stack.sidecar.live.deadlines.tick()
 
@@ -56,14 +56,14 @@ async def turns() -> None:
 
 @pytest.mark.parametrize(("size", "is_here"), [(60_000, True), (70_000, False)])
 async def test_a_limited_part_of_a_body_is_read_before_its_request_is_sent(size: int, is_here: bool) -> None:
-    """Told by the backend: a body that is here already has a length."""
+    """The backend shows it: a body that has already arrived has a length."""
     async with running() as stack, stack.client() as client:
         stack.issuer.hang()
         stack.issuer.rotate()
         head = request("POST", "/x", token=stack.token())[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
         await client.send(head + chunked([b"x" * size]))
         for _ in range(3):
-            await stack.health("/livez")  # what was sent before has come in by then
+            await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         stack.issuer.release()
         assert (await client.response("POST")).status == 200
         [seen] = stack.backend.requests
@@ -108,7 +108,7 @@ async def test_a_head_in_pieces_may_be_twice_as_long_as_a_header(more: int, stat
         head = stack.good("GET", "/x").removesuffix(b"\r\n") + b"X-A: %b\r\n" % (b"x" * 900)
         head += b"X-B: " + b"x" * (2000 - len(head) - 9 + more)
         await client.send(head)
-        await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         await client.send(b"\r\n\r\n")
         answer = await client.response()
         assert answer.status == status
@@ -124,7 +124,7 @@ async def test_an_oversized_head_after_a_request_is_refused_in_its_turn_and_ends
         head = stack.good("GET", "/large").removesuffix(b"\r\n")
         for name in (b"A", b"B", b"C"):
             await client.send(head + b"X-%b: %b\r\n" % (name, b"x" * 900))
-            await stack.health("/livez")  # what was sent before has come in by then
+            await stack.health("/livez")  # by then the sidecar has read the earlier bytes
             head = b""
         sending = asyncio.create_task(client.send(b"\r\n" + stack.good() * (2**24 // len(stack.good()))))
         held.release.set()
@@ -140,7 +140,7 @@ async def test_bytes_after_invalid_http_are_dropped() -> None:
         await stack.backend.received()
         for sent in (stack.good(), b"no HTTP\r\n\r\n"):
             await client.send(sent)
-            await stack.health("/livez")  # what was sent before has come in by then
+            await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         sending = asyncio.create_task(client.send(b"x" * 2**24))
         held.release.set()
         assert [answer.status for answer in await client.answers()] == [200, 200, 400]
@@ -166,12 +166,6 @@ async def test_a_body_with_more_chunks_than_the_buffer_holds_reaches_its_end() -
         assert (await client.response("POST")).body == b"1"
 
 
-async def test_an_http_1_0_client_gets_no_100_continue() -> None:
-    async with running(backend=RawBackend(send(response(103), response(200, b"hello")))) as stack:
-        answer = await stack.fetch(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
-        assert (answer.status, answer.body, answer.interim) == (200, b"hello", [])
-
-
 @pytest.mark.parametrize(
     ("peername", "told", "trusted"),
     [
@@ -193,7 +187,7 @@ async def test_a_peer_is_trusted_by_its_address_in_every_family(peername: object
             assert forwarded.scheme == "http"
 
 
-# How long
+# Deadlines
 
 
 @pytest.fixture
@@ -216,7 +210,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_deadli
         head = stack.good()
         come_to(stack, begun_s + 99)
         await client.send(head[:20])
-        await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         come_to(stack, begun_s + 105)
         await turns()
         assert stack.sidecar.live.resources.connections == 1
@@ -258,7 +252,7 @@ async def test_the_deadline_of_a_head_begins_at_its_first_byte() -> None:
         head = stack.good()
         for at in (0, 20):
             await client.send(head[at : at + 20])
-            await stack.health("/livez")  # what was sent before has come in by then
+            await stack.health("/livez")  # by then the sidecar has read the earlier bytes
             come_to(stack, stack.clock.monotonic() + 4.5)  # of 10 by default
             await turns()
         await client.send(head[40:])
@@ -271,14 +265,14 @@ async def test_an_incomplete_request_does_not_end_the_request_before_it() -> Non
         await client.send(stack.good())
         await stack.backend.received()
         await client.send(b"GET / HTTP/1.1\r\n")
-        await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         come_to(stack, stack.clock.monotonic() + 50)  # of 10 by default for a head, 60 for an answer
         held.release.set()
         assert (await client.response()).status == 200
 
 
 async def unread(stack: Stack, client: Client, connection: ClientConnection) -> int:
-    """Ask and read nothing until the kernel takes no more of the answers; how many requests that took."""
+    """Send requests and read nothing until the kernel's buffers are full. Return the number of requests."""
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
     asked = 0
     while not connection.write_paused:
@@ -292,7 +286,7 @@ async def unread(stack: Stack, client: Client, connection: ClientConnection) -> 
 
 
 async def paused(connection: ClientConnection) -> None:
-    """Wait until the kernel takes no more of what this client was sent."""
+    """Wait until the kernel takes no more bytes for this client."""
     async with patience("the client to be waited for"):
         while not connection.write_paused:
             await asyncio.sleep(0)
@@ -372,7 +366,7 @@ async def test_no_further_request_is_answered_while_a_client_reads_nothing() -> 
         sending = asyncio.create_task(client.send(request() * 500_000))  # more than waits here and in the kernel
         refusals = stack.sidecar.live.telemetry.refusals
         for _ in range(3):
-            await stack.health("/livez")  # what was sent before has come in by then, or as much of it as is taken
+            await stack.health("/livez")  # by then the sidecar has read as much as it accepts
         assert not sending.done()
         assert (refusals.total, len(stack.backend.requests)) == (0, asked)
         come_to(stack, stack.clock.monotonic() + 301)  # of 300 by default
@@ -431,7 +425,7 @@ async def test_an_answer_cut_off_by_a_timeout_ends_with_a_reset(by: str) -> None
 async def unread_page(
     size: int, context: ssl.SSLContext | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Stack, RawClient]]:
-    """A client that has asked for a page of so many bytes, as its last request, and has not read any of it."""
+    """A client whose last request is for a page of this size, and that has read none of it."""
     page = Page(Route("/page", auth=Auth.NONE, name="/page"), lambda *_: Reply(200, {}, b"x" * size))
     async with running(**settings) as stack, RawClient.to(stack.sidecar.proxy_address, tls=context) as client:
         stack.sidecar.assembly.handler.pages |= {"/page": page}  # type: ignore[operator]
@@ -457,7 +451,7 @@ async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool
 
 
 async def test_the_last_answer_may_be_read_slowly_over_tls(tmp_path: Path) -> None:
-    """TLS's own transport holds what has not been taken, and does not say how much."""
+    """The TLS transport buffers unread bytes, and does not report their number."""
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     size = 32 * 2**20  # more than the kernel keeps
     async with unread_page(size, client_tls(), tls=tls) as (stack, client):
@@ -475,7 +469,7 @@ async def connected(stack: Stack) -> list[ClientConnection]:
     return connections(stack)
 
 
-# How it ends
+# The end of a connection
 
 
 async def test_the_rest_of_a_body_is_dropped_when_its_request_is_refused() -> None:
@@ -485,7 +479,7 @@ async def test_the_rest_of_a_body_is_dropped_when_its_request_is_refused() -> No
         size = 32 * 2**20  # more than waits here and in the kernel
         await client.send(request("POST", "/x", token=token, headers=[("Content-Length", str(size))]))
         sending = asyncio.create_task(client.send(b"x" * size))
-        await stack.health("/livez")  # what was sent before has come in by then, or as much of it as is taken
+        await stack.health("/livez")  # by then the sidecar has read as much as it accepts
         assert not sending.done()
         stack.issuer.release()
         assert (await client.response("POST")).status == 401

@@ -85,7 +85,7 @@ async def test_the_backends_answers_get_no_cors_headers() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/public/x", "/closed", "/strict", "/admin", "/%zz"])
 async def test_a_preflight_of_a_configured_origin_is_answered_under_every_rule(path: str) -> None:
-    """So that the page learns from the refusal of the request itself what is wrong."""
+    """The page then learns the reason from the refusal of its request."""
     async with running(routes=ROUTES, cors=CORS | {"credentials": True, "max_age": "60s"}) as stack:
         async with stack.client() as client:
             await client.send(stack.good())  # now a connection to the backend is free

@@ -75,7 +75,7 @@ async def test_bytes_after_an_answer_reach_no_client(pieces: int, chunks: bool, 
 
 
 async def test_a_103_after_the_answer_ends_the_connection_to_the_backend(stack: Stack) -> None:
-    """Also without a waiting request: bytes on an idle connection are no answer to the next request."""
+    """It holds without a waiting request too: bytes on an idle connection do not answer the next request."""
     read = asyncio.Event()
     stack.backend.handler = with_behind(response(200, b"hello"), HINT, read)
     async with stack.client() as client:
@@ -88,7 +88,7 @@ async def test_a_103_after_the_answer_ends_the_connection_to_the_backend(stack: 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["sized", "chunked"])
 async def test_clients_never_get_each_others_answers(chunks: bool) -> None:
-    """As Node does with `res.end('world'); res.writeProcessing()`, for 40 clients."""
+    """Node sends such bytes with `res.end('world'); res.writeProcessing()`. The test has 40 clients."""
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
         target = request.target.encode()
@@ -130,7 +130,7 @@ async def test_a_103_in_one_segment_with_its_answer_is_relayed(stack: Stack) -> 
 
 
 async def test_a_client_that_reads_nothing_pauses_a_flood_of_interim_answers() -> None:
-    """Or the flood is refused. What the sidecar holds is counted from outside."""
+    """The sidecar may also refuse the flood. The buffered bytes are counted from outside."""
     large = response(103, headers=[("Link", "x" * 1000)])
     wires: asyncio.Future[Wire] = asyncio.Future()
     given = 0

@@ -1,7 +1,7 @@
-"""A busy client does not keep others from their turn. Checked by the order of events, never by seconds.
+"""A busy client does not keep others from their turn. The tests check the order of events, never seconds.
 
-Everything lives in one loop, so that a bystander gets on only where the sidecar lets go: how often it is answered while
-a flood is served says how large the pieces are in which the sidecar serves the flood.
+Everything runs in one loop, so a bystander is served only when the sidecar yields. The number of its answers during a flood
+shows the size of the pieces in which the sidecar serves the flood.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ REFUSED = {
 
 
 class Sink(asyncio.Protocol):
-    """A client that sends what it is given at once, and counts how often a mark has come in the answers."""
+    """A client that sends at once, and counts a mark in the answers."""
 
     def __init__(self, mark: bytes) -> None:
         self.marks = 0
@@ -53,7 +53,7 @@ async def connected(stack: Stack, mark: bytes) -> tuple[asyncio.Transport, Sink]
 
 
 async def meanwhile(ask: Callable[[], Awaitable[object]], going_on: Callable[[], bool]) -> int:
-    """How often somebody is answered as long as a flood is going on."""
+    """The number of answers that a bystander gets during a flood."""
     answered = 0
     async with patience("the end of the flood"):
         while going_on():
@@ -63,7 +63,7 @@ async def meanwhile(ask: Callable[[], Awaitable[object]], going_on: Callable[[],
 
 
 def bystander(stack: Stack, client: Client, *, refused: bool = False) -> Callable[[], Awaitable[object]]:
-    """Asks the backend, or where that is busy itself something that the sidecar answers."""
+    """Sends requests to the backend, or, if that is busy, requests that the sidecar refuses."""
     raw = request("GET", "/bystander") if refused else stack.good("GET", "/bystander")
 
     async def ask() -> None:
@@ -101,7 +101,7 @@ async def test_others_are_answered_during_a_burst_of_good_requests(stack: Stack)
 
 @pytest.mark.parametrize("size", [0, 1, 125], ids=["empty", "1 byte", "125 bytes"])
 async def test_others_are_answered_during_a_flood_of_frames(size: int) -> None:
-    """Counted where the frames arrive: few come to the backend between two answers."""
+    """The backend counts: few frames arrive between two answers."""
     frame = bytes((0x82, 0x80 | size, 1, 2, 3, 4)) + b"x" * size
     flood = frame * (16 * BURST // len(frame))
     arrived = 0

@@ -37,7 +37,7 @@ async def asked_by(form: str, **settings: Any) -> AsyncIterator[Stack]:
         "trusted_proxies": ["127.0.0.0/8"],
         "routes": ROUTES,
         "identity_headers": {"X-JWT-Sub": "sub", "X-JWT-Scope": "scope"},
-        "claims_header": "off",  # it holds the token's payload, which no other answer may hold
+        "claims_header": "off",  # the answer holds the token's payload; no other answer may
     }
     async with running(**defaults | settings) as stack:
         yield stack
@@ -156,7 +156,7 @@ async def test_missing_or_duplicate_headers_of_the_front_proxy_are_refused(form:
     ],
 )
 async def test_headers_of_another_front_proxy_are_ignored(form: str, others: list[tuple[str, str]]) -> None:
-    """A client can send them, and the front proxy would pass them on."""
+    """A client can send them, and the front proxy would forward them."""
     async with asked_by(form) as stack:
         for target in ("/orders/1", "/hosted"):
             answer = await stack.fetch(question(form, "GET", target, headers=others))

@@ -68,7 +68,7 @@ async def test_an_invalid_answer_is_a_502_and_operators_see_the_broken_rule(stac
 
 
 def told(kept: dict[str, Any]) -> str:
-    """The part of a refusal that its code alone does not have."""
+    """The part of a refusal that its code does not determine."""
     common = {"time", "request_id", "method", "path", "route", "mode", "status", "code", "error", "issuer", "peer"}
     return str({name: value for name, value in kept.items() if name not in common})
 
@@ -84,7 +84,7 @@ async def test_full_detail_names_the_broken_rule_to_clients(raw: str, rule: str)
 
 @every
 async def test_other_details_do_not_name_the_broken_rule(stack: Stack, raw: str, rule: str) -> None:
-    """All refused answers look alike to a client that is told the code alone."""
+    """A client without full detail cannot distinguish refused answers."""
     stack.backend.handler = says(raw)
     answer = await stack.fetch(stack.good("GET", "/x"))
     assert answer.status == 502
@@ -149,7 +149,7 @@ async def test_an_answer_until_close_over_tls_needs_a_close_notify(
         if ends_well:
             writer.close()
         else:
-            await stack.health("/livez")  # what was written has gone out by then
+            await stack.health("/livez")  # by then the bytes have been sent
             writer.transport.abort()
 
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
@@ -160,7 +160,7 @@ async def test_an_answer_until_close_over_tls_needs_a_close_notify(
             await client.send(stack.good().replace(b"HTTP/1.1", version.encode()))
             if ends_well:
                 assert (await client.response()).body == b"hello"
-            elif version == "HTTP/1.0":  # nothing but a reset tells
+            elif version == "HTTP/1.0":  # only a reset shows it
                 with pytest.raises(ConnectionError):
                     await client.reader.read()
             else:

@@ -105,7 +105,7 @@ async def test_an_unrequested_101_is_an_invalid_answer(method: str, headers: Hea
 async def test_bytes_after_an_incomplete_handshake_are_the_next_request(
     stack: Stack, method: str, headers: Headers, body: bytes
 ) -> None:
-    """And never bytes of a tunnel, in which another request could hide."""
+    """They are never bytes of a tunnel, which could hide another request."""
     async with stack.client() as client:
         await client.send(stack.good(method, "/first", headers=headers) + body, tail=request("GET", "/next"))
         first = await client.response(method)
@@ -125,7 +125,7 @@ async def test_bytes_after_a_refused_handshake_are_dropped(status: int) -> None:
         answer = await client.response()
         assert (answer.status, answer.get("connection")) == (status, "close")
         assert await client.closed() == b""
-        await stack.health("/livez")  # what was sent has gone on by then
+        await stack.health("/livez")  # by then the sidecar has forwarded the earlier bytes
         assert [seen.target for seen in stack.backend.requests] == ["/ws"]
 
 

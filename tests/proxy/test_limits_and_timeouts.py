@@ -16,7 +16,7 @@ SHORT = "100ms"
 
 
 def refusal(answer: Response, status: int, code: str) -> None:
-    """The answer is one of the sidecar's own, with all that belongs to it."""
+    """Assert that the answer is a complete refusal of the sidecar."""
     assert (answer.status, answer.json()["code"]) == (status, code)
     assert answer.get("x-jwt-sidecar") == "rejected"
     assert answer.get("content-type") == "application/json"
@@ -275,7 +275,7 @@ async def test_a_valid_token_over_8190_bytes_is_accepted(stack: Stack) -> None:
     assert 8190 < len(token) < 16 * 1024
     stack.secrets.tokens.discard(token)  # its claims are the length of a body
     answer = await stack.fetch(request(token=token))
-    assert answer.status in (200, 403)  # 403: all of its claims do not fit into a header
+    assert answer.status in (200, 403)  # 403: its claims do not fit into a header
     if answer.status == 403:
         refusal(answer, 403, "claims_too_large")
 
@@ -303,7 +303,7 @@ async def test_the_last_piece_of_a_body_does_not_count_as_a_head() -> None:
 
 
 class Held:
-    """A handler that answers when it is told to."""
+    """A handler that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -522,7 +522,7 @@ async def test_idle_and_incomplete_connections_do_not_delay_a_request(stack: Sta
         await client.close()
 
 
-# Connections that are not used any more
+# Unused connections
 
 
 async def test_an_idle_connection_to_the_backend_is_closed_in_time(stack: Stack) -> None:
@@ -557,7 +557,7 @@ async def test_close_on_expiry_all_ends_an_answer_with_its_token(setting: str, e
             received += await client.read(1)
         stack.clock.ahead_s = 100 + 60 + 1
         more.set()
-        assert await client.read(2) == b"cd"  # for as long as nobody has looked at the deadlines
+        assert await client.read(2) == b"cd"  # until the deadlines are checked
         stack.sidecar.live.deadlines.tick()
         assert stack.sidecar.live.resources.requests_in_flight == (not ends)
         if ends:
@@ -570,7 +570,7 @@ async def test_close_on_expiry_all_ends_a_silent_answer_with_its_token() -> None
         exp = int(stack.clock.wall()) + 100
         await client.send(request("GET", "/", token=stack.token(exp=exp)))
         await client.reader.readuntil(b"\r\n\r\nab")
-        for late_s, in_flight in ((59, 1), (60, 0)):  # of the skew that is allowed
+        for late_s, in_flight in ((59, 1), (60, 0)):  # of the clock skew
             stack.clock.ahead_s += exp + late_s - stack.clock.wall()
             stack.sidecar.live.deadlines.tick()
             for _ in range(20):

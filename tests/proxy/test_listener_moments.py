@@ -1,4 +1,4 @@
-"""The listener at moments that no socket can be brought to: its limit of connections, a reload, and its end."""
+"""The listener in states that no real socket can be brought to: its limit of connections, a reload, and its end."""
 
 import asyncio
 from typing import Any

@@ -1,6 +1,6 @@
 """The sidecar holds a bounded number of bytes, however much is sent and however little is read; the sender must wait.
 
-What it holds is counted from outside: what was sent, less what the kernel holds (`tests/peers/kernel.py`).
+Its buffered bytes are counted from outside: the sent bytes, less those in the kernel (`tests/peers/kernel.py`).
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from tests.proxy.test_tls import write
 ON_EVERY_LOOP = True
 CHUNK = b"ea60\r\n" + bytes(60_000) + b"\r\n"
 HELD = 128 << 10  # bytes of one direction in the sidecar: its 64 KiB, and one more read on the way
-TLS_HELD = 128 << 10  # more: what is encrypted already
+TLS_HELD = 128 << 10  # in addition: bytes that are already encrypted
 KERNEL_HELD = 192 << 10  # for a client that does not read, and not the megabytes that it is ready to take
 HEAD = 2048  # more than the head that a backend gets
 LARGE = 32 << 20  # more than the kernel keeps for two sockets
 
 
 class Held:
-    """A handler that answers when it is told to."""
+    """A handler that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -60,8 +60,8 @@ async def test_a_limited_number_of_pipelined_requests_is_buffered(size: int) -> 
             await still(pour, lambda: stack.health("/livez"))
             assert client.up.taken(client.sent) - begun <= HELD
             held.release.set()
-            last = -(-(client.sent - begun) // len(head)) * len(head)  # the end of the one that is on its way
-            async with patience("every answer"):  # nothing is lost of what had to wait
+            last = -(-(client.sent - begun) // len(head)) * len(head)  # the end of the request in progress
+            async with patience("every answer"):  # no waiting byte is lost
                 while client.received.count(b"HTTP/1.1 401 ") < last // len(head):
                     client.send(waiting[client.sent - begun : last])
                     client.receive(1 << 20)
@@ -111,7 +111,7 @@ async def test_trailers_have_the_limit_of_headers(trailers: list[tuple[str, str]
         client.writer.write(head + chunked([b"hello"], trailers))
         for answer in await client.answers():
             assert answer.status in (400, 431)
-        assert stack.backend.requests == []  # what has begun there has been broken off
+        assert stack.backend.requests == []  # the begun request is aborted
 
 
 async def test_endless_trailers_are_not_buffered() -> None:
@@ -148,7 +148,7 @@ async def test_small_trailers_are_dropped(stack: Stack) -> None:
 
 
 class Source:
-    """A handler that sends a large answer as fast as it is taken; `given` of it went to the kernel."""
+    """A handler that sends a large answer as fast as it is read; `given` counts the bytes given to the kernel."""
 
     def __init__(self, *, chunks: bool = False) -> None:
         self.chunks = chunks
@@ -193,7 +193,7 @@ async def test_an_unread_answer_is_buffered_within_the_limit(trickle: int, chunk
 
 
 async def test_an_unread_answer_over_tls_is_buffered_within_the_limit(tmp_path: Path) -> None:
-    """The buffers of TLS are in the sum."""
+    """The sum includes the buffers of TLS."""
     source = Source()
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(backend=RawBackend(source), tls=tls) as stack:
@@ -240,7 +240,7 @@ async def test_an_unread_body_is_buffered_within_the_limit(chunks: bool) -> None
 
 @asynccontextmanager
 async def slow_readers(stack: Stack, number: int) -> AsyncIterator[None]:
-    """So many clients that do not read the large answers for which they have asked."""
+    """Clients that request large answers and do not read them."""
     with ExitStack() as clients:
         for _ in range(number):
             clients.enter_context(Narrow(stack.sidecar.proxy_address)).send(stack.good("GET", "/large"))

@@ -35,13 +35,13 @@ def clock() -> HandClock:
     return HandClock()
 
 
-# A client that finishes
+# A client that closes its side
 
 
 @pytest.mark.parametrize("minor", [0, 1])
 @in_memory
 async def test_a_client_that_closes_its_side_within_an_answer_is_reset(clock: HandClock, minor: int) -> None:
-    """To an HTTP/1.0 client any end but a reset completes it, and it may have unsent bytes that it never takes."""
+    """For an HTTP/1.0 client any end but a reset completes the answer, and it may never read the unsent bytes."""
     async with proxy(clock) as at:
         client = at.client(request().replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
         await turns()
@@ -105,7 +105,7 @@ async def test_a_tls_client_without_a_socket_is_aborted_without_an_error(clock: 
 
 
 async def test_a_client_that_leaves_as_its_tunnel_ends_causes_no_error() -> None:
-    """The kernel knows it before the loop, and the end of a connection that is reset cannot be written."""
+    """The kernel knows of it before the loop does, and a FIN cannot be sent on a reset connection."""
     ends: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
 
     async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -137,7 +137,7 @@ async def test_a_client_that_leaves_as_its_tunnel_ends_causes_no_error() -> None
     assert failed == []
 
 
-# A receiver that has enough
+# A receiver that pauses
 
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: <%d>\r\n\r\n"
@@ -169,7 +169,7 @@ async def test_a_body_with_an_oversized_content_length_is_refused_before_it_begi
         assert len(lines()) == 1
 
 
-# The next one's answer
+# The answer of the next client
 
 
 @in_memory
@@ -207,7 +207,7 @@ async def test_a_connection_with_paused_reading_serves_no_other_request(clock: H
         assert second.sent.endswith(b"hello")
 
 
-# Time that is not put off
+# Deadlines that no client can delay
 
 
 @in_memory
@@ -227,7 +227,7 @@ async def test_a_tunnel_delivers_its_bytes_after_the_backend_has_left(clock: Han
 async def with_token(
     clock: HandClock, folder: Path, lasts_s: float, **settings: Any
 ) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy of one connection, and a token that is good for so long."""
+    """A proxy with one connection, and a token with this lifetime."""
     (folder / "keys.json").write_text(json.dumps({"keys": [public_jwk("EdDSA")]}))
     issuers = {"main": {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": str(folder / "keys.json")}}
     wide = {"issuers": issuers, "routes": [], "timeouts": {"idle": "1000s"}}
@@ -270,7 +270,7 @@ async def test_a_client_cannot_delay_the_end_of_a_tunnel(clock: HandClock, tmp_p
 
 @in_memory
 async def test_the_current_frame_is_finished_when_the_token_expires(clock: HandClock, tmp_path: Path) -> None:
-    """It is the last of those that are followed in one go, and the rest of it is here."""
+    """It is the last frame that one turn counts, and the rest of it has arrived."""
     frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
     async with with_token(clock, tmp_path, 10) as (at, alice):
         client = at.client(request(headers=WEBSOCKET, token=alice))
@@ -295,7 +295,7 @@ PART = b"GET / HTTP/1.1\r\nX-A: " + b"x" * 30_000
 @in_memory
 async def test_incomplete_heads_count_toward_the_memory_budget(clock: HandClock) -> None:
     async with proxy(clock, limits={"buffered_bytes": 100_000}) as at:
-        held = [at.client(PART) for _ in range(5)]  # the fourth is beyond it
+        held = [at.client(PART) for _ in range(5)]  # the fourth exceeds the budget
         assert at.live.resources.held_bytes == 4 * len(PART)
         assert [b" 503 " in client.sent for client in held] == [False] * 4 + [True]
         assert b"Retry-After: 1\r\n" in held[4].sent
@@ -345,7 +345,7 @@ async def test_a_body_kept_for_a_retry_counts_toward_the_memory_budget(
         first, second = at.client(asking), at.client(asking)
         assert at.live.resources.held_bytes == 10_000  # both wait for a connection
         await turns()
-        assert at.live.resources.held_bytes == 5000  # a new connection: what it has been given is not sent again
+        assert at.live.resources.held_bytes == 5000  # on a new connection the sent bytes are not kept for a retry
         lines()[0].say(ANSWER)
         assert at.live.resources.held_bytes == kept
         lines()[0].say(ANSWER)

@@ -28,8 +28,8 @@ def old(method: str, path: str, *, keep: bool) -> bytes:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_keep_alive_request_of_http_1_0_is_answered_or_closed(kind: str, method: str) -> None:
-    """`ab -k` needs one of both, or it never ends."""
+async def test_an_http_1_0_keep_alive_request_gets_keep_alive_or_the_end(kind: str, method: str) -> None:
+    """`ab -k` never ends without one of them."""
     path, status = KINDS[kind]
     async with running(**SETTINGS) as stack, stack.client() as client:
         for _ in range(3):
@@ -42,7 +42,7 @@ async def test_a_keep_alive_request_of_http_1_0_is_answered_or_closed(kind: str,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_http_1_0_without_keep_alive_is_closed(kind: str) -> None:
+async def test_an_http_1_0_connection_without_keep_alive_is_closed(kind: str) -> None:
     path, status = KINDS[kind]
     async with running(**SETTINGS) as stack, stack.client() as client:
         answer = await client.request(old("GET", path, keep=False))
@@ -50,7 +50,7 @@ async def test_http_1_0_without_keep_alive_is_closed(kind: str) -> None:
         assert await client.closed() == b""
 
 
-async def test_a_refusal_that_ends_the_connection_says_so() -> None:
+async def test_a_refusal_that_ends_the_connection_has_connection_close() -> None:
     """After an unread body the connection never persists."""
     async with running(**SETTINGS) as stack, stack.client() as client:
         stack.backend.handler = ok

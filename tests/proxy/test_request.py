@@ -27,13 +27,13 @@ upstream: http://127.0.0.1:9
 
 
 def arrived(*lines: str, first: str = "POST / HTTP/1.1") -> Exchange:
-    """A request with these header lines, as it comes to the handler."""
+    """A request with these header lines, as the handler gets it."""
     clock = Clock()
     assembly = Assembly(parse(CONFIG), clock, Deadlines(clock), Resources(), Telemetry(clock))
     return assembly.handler.exchange(read(*lines, first=first), Forwarded("192.0.2.1", "https", False))
 
 
-def test_on_arrival_nothing_is_known_of_a_request_but_its_head() -> None:
+def test_a_new_request_has_only_the_values_of_its_head() -> None:
     request = arrived("X-Request-Id: of-alice", first="POST /a?b=c HTTP/1.0")
     assert (request.method, request.target, request.path, request.minor) == ("POST", "/a?b=c", "/a", 0)
     assert (request.id, request.host, request.peer, request.scheme) == (
@@ -51,14 +51,14 @@ def test_on_arrival_nothing_is_known_of_a_request_but_its_head() -> None:
 @pytest.mark.parametrize(
     "given", [[], ["X-Request-Id: a", "X-Request-Id: a"], ["X-Request-Id:"], ["X-Request-Id: a b"]]
 )
-def test_a_request_without_one_gets_an_id_that_no_other_has(given: list[str]) -> None:
+def test_a_request_without_a_valid_id_gets_a_unique_one(given: list[str]) -> None:
     one, other = arrived(*given).id, arrived(*given).id
     assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]+", one)
     assert len({one, other, new_id()}) == 3
 
 
 @pytest.mark.parametrize("reported", [False, True])
-def test_why_a_request_is_refused_is_kept(reported: bool) -> None:
+def test_a_request_keeps_the_reason_of_its_refusal(reported: bool) -> None:
     request = arrived()
     request.refused(Rejection(Reason.TOKEN_EXPIRED, "Long ago.", cause="Exp."), reported=reported)
     assert (request.rejected, request.details, request.reported) == (Reason.TOKEN_EXPIRED, "Long ago.", reported)
@@ -67,7 +67,7 @@ def test_why_a_request_is_refused_is_kept(reported: bool) -> None:
     assert (request.reported, request.cause) == (False, "")
 
 
-def test_the_decision_is_recorded() -> None:
+def test_a_request_has_the_result_of_its_decision() -> None:
     request = arrived()
     assert request.result == "left"
     request.status = 200
@@ -80,7 +80,7 @@ def test_the_decision_is_recorded() -> None:
     assert request.result == "report"
 
 
-def test_verified_claims_name_the_issuer_and_authorize_unless_they_are_refused() -> None:
+def test_verified_claims_authorize_a_request_unless_it_is_refused() -> None:
     request = arrived()
     request.claims = Claims("main", {})
     assert (request.issuer, request.authorized) == ("main", True)
@@ -111,7 +111,7 @@ def test_one_valid_traceparent_names_the_trace(said: list[str], trace_id: str | 
     assert arrived(*(f"Traceparent: {one}" for one in said)).trace_id == trace_id
 
 
-def test_our_own_trace_is_named_first() -> None:
+def test_the_trace_of_the_sidecar_takes_precedence() -> None:
     request = arrived(f"Traceparent: 00-{TRACE}-{SPAN}-01", "Tracestate: a=b")
     assert request.tracestate == b"a=b"
     request.span_trace_id = "ours"
@@ -129,9 +129,9 @@ def test_our_own_trace_is_named_first() -> None:
         ("/eyJhbGciOiJub25lIn0.e30.?x", "/***"),
     ],
 )
-def test_the_path_for_people_has_no_query_no_token_and_no_odd_bytes(target: str, path: str) -> None:
+def test_the_printed_path_has_no_query_token_or_control_character(target: str, path: str) -> None:
     request = arrived()
-    request.ask_about("GET", target, b"other.test")  # a question of a front proxy is not so strictly read
+    request.ask_about("GET", target, b"other.test")  # targets of forward-auth requests are read less strictly
     assert (request.path, request.method, request.host) == (path, "GET", b"other.test")
 
 
@@ -141,7 +141,7 @@ def asked(*protocols: str, route: Route | None = None) -> bytes | None:
     return requested(request)
 
 
-def test_a_protocol_is_asked_for_once_and_must_be_one_of_the_routes() -> None:
+def test_an_upgrade_needs_one_protocol_that_the_route_allows() -> None:
     assert asked("Other") == b"other"
     assert asked("other", route=Route("/")) is None
     assert asked("other", "other") is asked("other, other") is asked() is None

@@ -1,4 +1,4 @@
-"""Deferred work: every piece gets its turn, and a failing one does not stop the others. The budget: all of it may be used."""
+"""Deferred work: every piece gets its turn, and a failing one does not stop the others. The memory budget can be used up."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from sidecar.proxy.resources import MOST_IN_A_TURN, READ_BYTES, SMALL_READ_BYTES
 ON_EVERY_LOOP = True
 
 
-async def test_so_much_is_done_in_a_turn_and_the_rest_in_the_next() -> None:
+async def test_a_turn_has_a_limit_of_deferred_work() -> None:
     resources, done = Resources(), []
     for number in range(2 * MOST_IN_A_TURN + 1):
         resources.defer(lambda number=number: done.append(number))
@@ -19,7 +19,7 @@ async def test_so_much_is_done_in_a_turn_and_the_rest_in_the_next() -> None:
     assert done == sorted(done)
 
 
-async def test_work_that_fails_is_reported_to_the_loop_and_the_rest_is_done() -> None:
+async def test_failing_work_is_reported_and_the_rest_is_done() -> None:
     told: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     resources, done = Resources(), []
@@ -37,14 +37,14 @@ async def test_work_that_fails_is_reported_to_the_loop_and_the_rest_is_done() ->
     assert [type(error) for error in told] == [ValueError]
 
 
-def test_the_budget_is_used_up_beyond_its_last_byte() -> None:
+def test_the_memory_budget_is_exhausted_beyond_its_last_byte() -> None:
     resources = Resources(most_held_bytes=10)
     for held_bytes, unread_bytes in ((10, READ_BYTES), (1, SMALL_READ_BYTES), (-1, READ_BYTES)):
         resources.hold(held_bytes)
         assert resources.unread_bytes == unread_bytes
 
 
-def test_a_read_fills_what_is_left_and_at_least_one_byte_of_it() -> None:
+def test_a_read_is_limited_to_the_free_buffer_and_at_least_one_byte() -> None:
     resources = Resources()
     rooms = [(0, READ_BYTES + 1), (0, READ_BYTES), (1, READ_BYTES), (9, 10), (10, 10), (11, 10)]
     sizes = [len(resources.room(unread, most)) for unread, most in rooms]

@@ -26,7 +26,7 @@ async def connections(stack: Stack) -> int:
 
 
 async def served(stack: Stack) -> bool:
-    """Whether somebody who speaks TLS properly gets a 200; a 503 or the end instead of it is no."""
+    """Does a proper TLS client get a 200, and not a 503 or the end of its connection?"""
     try:
         answer = await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
     except (ssl.SSLError, ConnectionError, Truncated):
@@ -35,7 +35,7 @@ async def served(stack: Stack) -> bool:
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03"], ids=["nothing", "the beginning of a handshake"])
-async def test_a_handshake_is_a_connection(tmp_path: Path, said: bytes) -> None:
+async def test_a_client_in_a_handshake_counts_as_a_connection(tmp_path: Path, said: bytes) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls, limits={"connections": MOST}) as stack:
         assert await served(stack)
@@ -54,9 +54,12 @@ async def test_a_handshake_is_a_connection(tmp_path: Path, said: bytes) -> None:
                 pass
 
 
-async def test_beyond_the_limit_silent_clients_are_closed(tmp_path: Path) -> None:
+async def test_silent_clients_beyond_the_limit_are_closed(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
-    settings = {"limits": {"connections": MOST}, "timeouts": {"request_headers": "1000s"}}  # not for their silence
+    settings = {
+        "limits": {"connections": MOST},
+        "timeouts": {"request_headers": "1000s"},
+    }  # so that silence is not the reason
     async with running(tls=tls, **settings) as stack, AsyncExitStack() as silent:
         clients = [await silent.enter_async_context(stack.client()) for _ in range(4 * MOST)]
         async with patience("those above the limit to be closed"):
@@ -65,7 +68,7 @@ async def test_beyond_the_limit_silent_clients_are_closed(tmp_path: Path) -> Non
         assert await connections(stack) <= MOST
 
 
-async def test_a_silent_handshake_ends_in_time_and_gives_its_place_back(tmp_path: Path) -> None:
+async def test_a_silent_handshake_times_out_and_frees_its_place(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     settings = {"limits": {"connections": 1}, "timeouts": {"request_headers": "100ms"}}
     async with running(tls=tls, **settings) as stack, stack.client() as client:

@@ -17,7 +17,7 @@ PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method"
 
 
 @pytest.mark.parametrize("trailer", ["Set-Cookie: evil=1", "X-Request-Id: of-alice", "Transfer-Encoding: chunked"])
-async def test_a_trailer_of_one_answer_is_no_header_of_the_next(trailer: str) -> None:
+async def test_a_trailer_of_an_answer_is_not_a_header_of_the_next(trailer: str) -> None:
     chunked = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n{trailer}\r\n\r\n".encode()
     async with running(backend=RawBackend(send(chunked))) as stack:
         assert (await stack.fetch(stack.good())).body == b"ok"
@@ -67,7 +67,7 @@ async def test_bytes_after_the_end_of_an_answer_reach_no_client(framing: str, su
 
 @pytest.mark.parametrize("surplus", [HINTS, HINTS * 2, HINTS + response(200, b"of nobody")])
 @pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"]), response(204)])
-async def test_bytes_that_come_with_a_whole_answer_reach_no_client(answer: bytes, surplus: bytes) -> None:
+async def test_bytes_in_one_piece_with_an_answer_reach_no_client(answer: bytes, surplus: bytes) -> None:
     async with running(backend=RawBackend(send(answer + surplus))) as stack, stack.client() as client:
         for number in range(1, 4):
             got = await client.request(stack.good())
@@ -76,15 +76,15 @@ async def test_bytes_that_come_with_a_whole_answer_reach_no_client(answer: bytes
             await stack.backend.disconnected(number)
 
 
-async def test_clients_that_follow_each_other_get_their_own_answers() -> None:
-    """For any bytes of a backend after its answers, and for any framing."""
+async def test_successive_clients_get_their_own_answers() -> None:
+    """It holds for any bytes of a backend after its answers, and for every framing."""
     framings = ["length", "chunked"]
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
         body = request.target.encode() * 2
         first, rest = in_two_parts(body, framings[int(request.target[-1]) % 2])
         writer.write(first)
-        for _ in range(3):  # turns, in which the first half is on its way
+        for _ in range(3):  # turns in which the first half is relayed
             await asyncio.sleep(0)
         writer.write(rest + HINTS)
 
@@ -106,7 +106,7 @@ def chunked_request(stack: Stack, trailer: bytes) -> bytes:
     return head + b"2\r\nok\r\n0\r\n" + trailer + b"\r\n\r\n"
 
 
-async def test_a_trailer_of_one_request_is_no_header_of_the_next() -> None:
+async def test_a_trailer_of_a_request_is_not_a_header_of_the_next() -> None:
     async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
         assert (await client.request(chunked_request(stack, stack.credentials))).status == 200
         answer = await client.request(request("POST", "/transfer", body=b"10"))
@@ -114,7 +114,7 @@ async def test_a_trailer_of_one_request_is_no_header_of_the_next() -> None:
         assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
 
 
-async def test_a_request_that_comes_with_the_end_of_a_chunked_one_has_nothing_of_its_trailers() -> None:
+async def test_a_request_after_a_chunked_one_has_none_of_its_trailers() -> None:
     async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
         transfer = request("POST", "/transfer")
         await client.send(chunked_request(stack, stack.credentials) + transfer + stack.good("GET", "/second"))
@@ -122,7 +122,7 @@ async def test_a_request_that_comes_with_the_end_of_a_chunked_one_has_nothing_of
         assert [seen.target for seen in stack.backend.requests] == ["/public/x", "/second"]
 
 
-async def test_half_a_request_that_comes_with_the_end_of_a_chunked_one_goes_on_with_what_follows() -> None:
+async def test_an_incomplete_request_after_a_chunked_one_continues_with_the_next_bytes() -> None:
     async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack, stack.client() as client:
         await client.send(chunked_request(stack, b"X-A: b") + b"GET /public/y HTTP/1.1\r\nHost: a\r\nX-B: ")
         assert (await client.response("POST")).status == 200
@@ -132,7 +132,7 @@ async def test_half_a_request_that_comes_with_the_end_of_a_chunked_one_goes_on_w
         assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
 
 
-async def test_the_body_of_a_refused_request_is_dropped_as_it_comes() -> None:
+async def test_the_body_of_a_refused_request_is_not_buffered() -> None:
     async with running() as stack, stack.client() as client:
         await client.send(request("POST", "/x", headers=[("Content-Length", str(2**30))]))
         assert (await client.response("POST")).status == 401
@@ -155,21 +155,23 @@ async def test_the_body_of_a_refused_request_is_dropped_as_it_comes() -> None:
         pytest.param([("Connection", "origin")], b"", id="without its Origin"),
     ],
 )
-async def test_a_preflight_carries_nothing_else_past_the_token(headers: list[tuple[str, str]], body: bytes) -> None:
+async def test_a_preflight_with_more_than_its_headers_needs_a_token(
+    headers: list[tuple[str, str]], body: bytes
+) -> None:
     async with running() as stack:
         answer = await stack.fetch(request("OPTIONS", "/x", headers=[*PREFLIGHT, *headers], body=body))
         assert (answer.status, answer.json()["code"]) == (401, "token_missing")
         assert stack.backend.requests == []
 
 
-async def test_a_preflight_names_no_other_method_in_its_query() -> None:
+async def test_a_preflight_with_a_method_in_its_query_needs_a_token() -> None:
     async with running() as stack:
         answer = await stack.fetch(request("OPTIONS", "/x?_method=DELETE", headers=PREFLIGHT))
         assert (answer.status, answer.json()["code"]) == (401, "token_missing")
         assert stack.backend.requests == []
 
 
-async def test_a_broken_pipelined_body_is_answered_to_its_own_client() -> None:
+async def test_the_refusal_of_a_broken_pipelined_body_goes_to_its_own_client() -> None:
     release = asyncio.Event()
 
     async def wait(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -186,7 +188,7 @@ async def test_a_broken_pipelined_body_is_answered_to_its_own_client() -> None:
         assert [answer.status for answer in await client.answers()] == [200, 400]
 
 
-async def test_a_client_that_reads_nothing_is_not_answered_further() -> None:
+async def test_no_further_request_of_a_client_that_does_not_read_is_served() -> None:
     big = response(200, b"x" * 60_000)
     async with running(backend=RawBackend(send(big))) as stack:
         with socket.socket() as client:
@@ -201,7 +203,7 @@ async def test_a_client_that_reads_nothing_is_not_answered_further() -> None:
         assert 0 < before < 300
 
 
-async def test_the_headers_of_a_request_have_one_limit_together() -> None:
+async def test_all_headers_of_a_request_share_a_limit() -> None:
     async with running(limits={"header_bytes": 2000}) as stack, stack.client() as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
         for n in range(30):
@@ -210,7 +212,7 @@ async def test_the_headers_of_a_request_have_one_limit_together() -> None:
         assert (answer.status, answer.json()["code"]) == (431, "headers_too_large")
 
 
-async def test_a_client_that_leaves_while_the_backend_is_called_leaves_nothing_behind() -> None:
+async def test_clients_that_leave_early_leave_no_watched_object() -> None:
     async with running() as stack:
         for _ in range(30):
             async with stack.client() as client:
@@ -235,7 +237,7 @@ async def test_closed_connections_are_no_longer_watched() -> None:
 
 @pytest.mark.parametrize("clients", [1, 4])
 @pytest.mark.parametrize("target", ["/x", "/public/%2e%2e/x"])
-async def test_others_get_their_turn_after_each_request_that_waits_for_nothing(target: str, clients: int) -> None:
+async def test_the_loop_turns_after_each_refused_request(target: str, clients: int) -> None:
     most = 0
 
     async def watch_each_turn() -> None:

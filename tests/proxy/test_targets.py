@@ -18,11 +18,11 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize(("target", "origin"), ACCEPTED.values(), ids=ACCEPTED)
-async def test_the_absolute_form_of_the_own_host_reaches_the_backend_in_origin_form(
+async def test_the_absolute_form_with_the_host_reaches_the_backend_in_origin_form(
     stack: Stack, target: str, origin: str, feed: str
 ) -> None:
     answers = await stack.converse(stack.good("GET", target), feed)
-    if "//" in origin and answers[0].status == 400:  # a path of its own, which may be ambiguous
+    if "//" in origin and answers[0].status == 400:  # such a path may be ambiguous
         assert answers[0].json()["code"] == "path_ambiguous"
         return
     assert answers[0].status == 200
@@ -30,7 +30,7 @@ async def test_the_absolute_form_of_the_own_host_reaches_the_backend_in_origin_f
     assert (seen.target, seen.all("host")) == (origin, ["sidecar.test"])
 
 
-async def test_a_port_belongs_to_the_host(stack: Stack) -> None:
+async def test_the_port_is_part_of_the_host(stack: Stack) -> None:
     answer = await stack.fetch(stack.good("GET", "http://sidecar.test:8443/x", host="sidecar.test:8443"))
     assert answer.status == 200
     assert stack.backend.requests[0].target == "/x"
@@ -49,7 +49,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("target", OTHERS.values(), ids=OTHERS)
-async def test_the_absolute_form_of_another_host_is_refused_and_says_so(stack: Stack, target: str) -> None:
+async def test_the_absolute_form_with_another_host_is_refused_with_its_reason(stack: Stack, target: str) -> None:
     answer = await stack.fetch(stack.good("GET", target))
     assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
     if target.startswith("http://other") or ":8443" in target or "a.s" in target:
@@ -58,13 +58,13 @@ async def test_the_absolute_form_of_another_host_is_refused_and_says_so(stack: S
 
 
 @pytest.mark.parametrize("target", ["ftp://sidecar.test/x", "sidecar.test/x", "sidecar.test:80", "urn:x", "http:/x"])
-async def test_other_forms_are_refused(stack: Stack, target: str) -> None:
+async def test_other_forms_of_a_target_are_refused(stack: Stack, target: str) -> None:
     answer = await stack.fetch(stack.good("GET", target))
     assert answer.status == 400
     assert stack.backend.requests == []
 
 
-async def test_the_absolute_form_does_not_open_what_its_path_does_not() -> None:
+async def test_the_absolute_form_meets_the_rule_of_its_path() -> None:
     routes = [{"path": "/public/*", "auth": "none"}]
     async with running(routes=routes) as stack:
         for target, status in (
@@ -78,7 +78,7 @@ async def test_the_absolute_form_does_not_open_what_its_path_does_not() -> None:
         assert [seen.target for seen in stack.backend.requests] == ["/public/x"]
 
 
-async def test_rules_for_a_host_hold_for_the_absolute_form_too() -> None:
+async def test_rules_with_hosts_apply_to_the_absolute_form() -> None:
     routes = [{"path": "/*", "hosts": ["open.test"], "auth": "none"}]
     async with running(routes=routes) as stack:
         for host, status in (("open.test", 200), ("sidecar.test", 401)):
@@ -93,7 +93,7 @@ async def test_the_absolute_form_needs_a_host_header_in_http_1_1(stack: Stack) -
     assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
 
 
-async def test_options_for_the_whole_server_is_refused_and_says_so(stack: Stack) -> None:
+async def test_options_asterisk_is_refused_with_its_reason(stack: Stack) -> None:
     answer = await stack.fetch(stack.good("OPTIONS", "*"))
     assert (answer.status, answer.json()["code"]) == (400, "request_malformed")
     assert "*" in answer.json()["details"]
@@ -102,8 +102,8 @@ async def test_options_for_the_whole_server_is_refused_and_says_so(stack: Stack)
     assert stack.backend.requests == []
 
 
-async def test_the_same_request_in_both_forms_is_the_same(stack: Stack) -> None:
-    """Also when its lines are remembered."""
+async def test_both_forms_of_a_target_are_the_same_request(stack: Stack) -> None:
+    """The same holds when its lines are remembered."""
     async with stack.client() as client:
         for target in ("/x", "http://sidecar.test/x") * 4:
             assert (await client.request(stack.good("GET", target))).status == 200

@@ -26,7 +26,7 @@ def write(folder: Path, certificate: trustme.LeafCert) -> dict[str, str]:
     return {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
 
 
-async def test_clients_are_served_over_tls_and_the_backend_is_reported(tmp_path: Path) -> None:
+async def test_clients_are_served_over_tls_and_the_backend_gets_https_as_proto(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
         answer = await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())
@@ -34,7 +34,7 @@ async def test_clients_are_served_over_tls_and_the_backend_is_reported(tmp_path:
         assert (await stack.backend.received()).get("x-forwarded-proto") == "https"
 
 
-async def test_each_piece_of_an_answer_goes_to_a_silent_client_as_it_comes(tmp_path: Path) -> None:
+async def test_each_piece_of_an_answer_over_tls_is_sent_at_once(tmp_path: Path) -> None:
     taken = asyncio.Event()
 
     async def in_pieces(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -56,7 +56,7 @@ async def test_each_piece_of_an_answer_goes_to_a_silent_client_as_it_comes(tmp_p
             taken.set()
 
 
-async def test_much_goes_both_ways_over_tls_and_nothing_is_held_afterwards(tmp_path: Path) -> None:
+async def test_large_bodies_over_tls_leave_nothing_buffered(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     much = b"x" * (8 << 20)
@@ -70,7 +70,7 @@ async def test_much_goes_both_ways_over_tls_and_nothing_is_held_afterwards(tmp_p
             assert stack.sidecar.live.resources.held_bytes == 0
 
 
-async def test_bytes_after_an_answer_over_tls_harm_no_answer(tmp_path: Path) -> None:
+async def test_bytes_after_an_answer_over_tls_reach_no_client(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
     async with RawBackend(send(response(200, b"whole") + b"x" * 200_000), tls=server_tls()) as backend:
         url = f"https://127.0.0.1:{backend.address[1]}"
@@ -80,7 +80,7 @@ async def test_bytes_after_an_answer_over_tls_harm_no_answer(tmp_path: Path) -> 
                 assert (await client.request(stack.good())).body == b"whole"
 
 
-async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tmp_path: Path) -> None:
+async def test_plain_http_at_a_tls_listener_gets_no_answer(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
         async with stack.client() as client:
@@ -89,19 +89,19 @@ async def test_a_client_that_speaks_plain_http_to_a_tls_listener_gets_nothing(tm
         assert stack.backend.requests == []
 
 
-async def test_a_handshake_has_as_long_as_a_request_header(tmp_path: Path) -> None:
+async def test_the_timeout_of_a_handshake_is_that_of_a_head(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls, timeouts={"request_headers": "100ms"}) as stack, stack.client() as client:
-        await client.send(b"\x16\x03")  # so begins a handshake
+        await client.send(b"\x16\x03")  # the beginning of a handshake
         assert await client.closed() == b""
 
 
-async def test_the_end_of_the_sidecar_ends_handshakes_also_those_that_are_about_to_begin(tmp_path: Path) -> None:
+async def test_the_end_of_the_sidecar_ends_handshakes_at_every_stage(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
         listener = stack.sidecar.plane._listener
         assert listener is not None
-        for turns in range(6):  # in one of them it has been accepted, and not yet begun
+        for turns in range(6):  # in one of them the connection is accepted, and its handshake has not begun
             with socket.create_connection(stack.sidecar.proxy_address):
                 while not listener.connections:
                     await asyncio.sleep(0)
@@ -140,7 +140,7 @@ async def test_a_new_authority_of_clients_is_trusted_without_a_restart(tmp_path:
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=known)).status == 200
 
 
-async def test_an_authority_of_clients_that_is_removed_is_not_trusted_without_a_restart(tmp_path: Path) -> None:
+async def test_a_removed_authority_of_clients_is_distrusted_without_a_restart(tmp_path: Path) -> None:
     ca_file = tmp_path / "clients.crt"
     removed, kept = trustme.CA(), trustme.CA()
     ca_file.write_bytes(removed.cert_pem.bytes() + kept.cert_pem.bytes())
@@ -160,7 +160,7 @@ async def test_an_authority_of_clients_that_is_removed_is_not_trusted_without_a_
         assert len(stack.backend.requests) == 2
 
 
-async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path) -> None:
     other = trustme.CA()
     tls = write(tmp_path, other.issue_cert("127.0.0.1"))
     async with running(tls=tls) as stack:
@@ -171,14 +171,14 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
         stack.sidecar.plane.certificate.look()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
         other_certificate = trustme.CA().issue_cert("127.0.0.1").cert_chain_pems[0].bytes()
-        (tmp_path / "tls.crt").write_bytes(other_certificate)  # and not yet its key
+        (tmp_path / "tls.crt").write_bytes(other_certificate)  # before its key
         stack.sidecar.plane.certificate.look()
         assert len(stack.secrets.errors) == 1
         stack.secrets.errors.clear()
         assert (await fetch(stack.sidecar.proxy_address, stack.good(), tls=client_tls())).status == 200
 
 
-async def test_files_that_cannot_be_used_are_reported_at_the_start(tmp_path: Path) -> None:
+async def test_unusable_tls_files_are_reported_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"missing\.crt: cannot be read: No such file or directory"):
         async with running(tls={"cert_file": str(tmp_path / "missing.crt")}):
             pass
@@ -201,7 +201,7 @@ async def test_a_backend_is_reached_over_tls_when_its_certificate_is_trusted(tmp
         assert len(backend.requests) == 1
 
 
-async def test_a_backend_is_shown_a_certificate(tmp_path: Path) -> None:
+async def test_a_client_certificate_is_sent_to_a_backend(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_bytes(authority().cert_pem.bytes())
     asks = server_tls()
     asks.verify_mode = ssl.CERT_REQUIRED
@@ -215,7 +215,7 @@ async def test_a_backend_is_shown_a_certificate(tmp_path: Path) -> None:
                 assert ((await stack.fetch(stack.good())).status == 200) is reached
 
 
-async def test_renewed_files_of_a_backend_are_used_by_new_connections_and_probes(tmp_path: Path) -> None:
+async def test_renewed_tls_files_of_a_backend_apply_to_new_connections_and_probes(tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.crt"
     ca_file.write_bytes(trustme.CA().cert_pem.bytes())
     async with RawBackend(ok, tls=server_tls()) as backend:

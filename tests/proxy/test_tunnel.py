@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.websocket_frames import MAX_FRAMES, Frames, close_frame
+from sidecar.http.websocket_frames import MAX_FRAMES, close_frame
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
@@ -46,53 +46,12 @@ def clock() -> HandClock:
     return HandClock()
 
 
-SIZES = [0, 1, 125, 126, 127, 255, 256, 65_535, 65_536, 70_000]
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("size", SIZES)
-def test_a_frame_ends_where_its_length_says(size: int, masked: bool) -> None:
-    one = frame(size, masked=masked)
-    for step in (1, 3, 1 << 20):
-        if step == 1 and size > 300:
-            continue
-        frames = Frames()
-        assert frames.between
-        for at in range(0, len(one) - 1, step):
-            piece = one[at : min(at + step, len(one) - 1)]
-            assert frames.count(piece) == len(piece)
-            assert not frames.between
-        assert frames.count(one[-1:] + frame(2)) == 1 + len(frame(2))
-        assert frames.between
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_one_frame_alone_can_be_followed_to_its_end(size: int) -> None:
-    one = frame(size, masked=True)
-    for begun in (1, 2, 3, len(one) - 1):
-        frames = Frames()
-        frames.count(frame(3) + one[:begun])
-        assert frames.count(one[begun:] + frame(3), one=True) == len(one) - begun
-        assert frames.between
-        assert frames.count(frame(3), one=True) == 0
-
-
-def test_a_close_frame_says_why_and_is_masked_towards_the_backend() -> None:
-    assert close_frame(4401, "token expired", masked=False) == b"\x88\x0f\x11\x31token expired"
-    for reason in ("token expired", "expired", "four", "at"):
-        assert unmasked(close_frame(4401, reason, masked=True)) == (4401, reason.encode())
-    assert len({close_frame(4401, "x", masked=True)[2:6] for _ in range(8)}) > 1
-    assert TOKEN_EXPIRED == 4401
-
-
-# In the proxy
-
 TOLD = close_frame(TOKEN_EXPIRED, "token expired", masked=False)
 
 
 @dataclass
 class Joined:
-    """A tunnel: the client's end and the backend's."""
+    """The client's end and the backend's end of a tunnel."""
 
     stack: Stack
     client: Client
@@ -100,7 +59,7 @@ class Joined:
     writer: asyncio.StreamWriter
 
     async def come(self, n: int) -> bytes:
-        """So many bytes as they come to the backend."""
+        """The next bytes at the backend, this many."""
         async with patience(f"{n} bytes"):
             return await self.reader.readexactly(n)
 
@@ -119,7 +78,7 @@ async def joined(
     step: int = 10_000,
     **settings: Any,
 ) -> AsyncIterator[Joined]:
-    """A tunnel whose token is good for so long."""
+    """A tunnel whose token has this lifetime."""
     ends: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
 
     async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -148,7 +107,7 @@ async def joined(
         yield Joined(stack, client, *await ends)
 
 
-async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> None:
+async def test_a_tunnel_relays_bytes_unchanged_from_the_first_after_the_101() -> None:
     async with joined(early=b"first") as tunnel:
         assert await tunnel.client.read(5) == b"first"
         tunnel.writer.write(b"\x00\xff")
@@ -159,9 +118,7 @@ async def test_bytes_cross_as_they_are_beginning_with_those_behind_the_101() -> 
 
 @pytest.mark.parametrize("early", [b"AB", b"\n", b"\r\n", b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.parametrize("with_the_request", [True, False])
-async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
-    early: bytes, with_the_request: bool
-) -> None:
+async def test_bytes_of_another_protocol_wait_for_the_101(early: bytes, with_the_request: bool) -> None:
     agreed = asyncio.Event()
     came_before = b""
 
@@ -180,14 +137,14 @@ async def test_bytes_of_another_protocol_are_not_sent_before_it_is_agreed_on(
         await stack.backend.received()
         if not with_the_request:
             await client.send(early)
-        await stack.health("/livez")  # what was sent before has come in by then
+        await stack.health("/livez")  # by then the sidecar has read the earlier bytes
         agreed.set()
         assert (await client.response()).status == 101
         assert await client.read(len(early)) == early
         assert came_before == b""
 
 
-async def test_bytes_that_came_before_another_protocol_was_declined_are_no_request() -> None:
+async def test_bytes_sent_before_a_declined_upgrade_are_not_read_as_a_request() -> None:
     async with running(routes=[{"path": "/*", "upgrades": ["x-proto/1"]}]) as stack:
         head = stack.good("GET", "/", headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto/1")])
         answers = await stack.converse(head, tail=stack.good())
@@ -199,7 +156,7 @@ async def test_bytes_that_came_before_another_protocol_was_declined_are_no_reque
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "x-proto/1"])
-async def test_a_request_with_a_body_does_not_ask_for_another_protocol(protocol: str) -> None:
+async def test_a_request_with_a_body_is_not_an_upgrade(protocol: str) -> None:
     async with running(routes=[{"path": "/*", "upgrades": [protocol]}]) as stack, stack.client() as client:
         headers = [*WEBSOCKET[:1], ("Upgrade", protocol), *WEBSOCKET[2:]]
         assert (await client.request(stack.good("POST", "/", headers=headers, body=b"hello"))).status == 200
@@ -209,7 +166,7 @@ async def test_a_request_with_a_body_does_not_ask_for_another_protocol(protocol:
 
 @pytest.mark.parametrize("size", [5, 200_000])
 @pytest.mark.parametrize("with_the_request", [True, False])
-async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int, with_the_request: bool) -> None:
+async def test_frames_sent_before_the_101_are_relayed_after_it(size: int, with_the_request: bool) -> None:
     agreed = asyncio.Event()
 
     async def upgrade(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -224,7 +181,7 @@ async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int
         await client.send(head + early if with_the_request else head)
         await stack.backend.received()
         sending = None if with_the_request else asyncio.create_task(client.send(early))
-        await stack.health("/livez")  # what was sent before has come in by then, or as much of it as is taken
+        await stack.health("/livez")  # by then the sidecar has read as much as it accepts
         agreed.set()
         assert (await client.response()).status == 101
         assert await client.read(len(early)) == early
@@ -235,30 +192,30 @@ async def test_frames_that_come_before_the_101_are_passed_on_behind_it(size: int
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-async def test_another_protocol_may_be_asked_for_in_pieces(step: int) -> None:
+async def test_an_upgrade_may_arrive_in_pieces(step: int) -> None:
     async with joined("x-proto/1", step=step) as tunnel:
         await tunnel.client.send(b"hello")
         assert await tunnel.come(5) == b"hello"
 
 
-async def test_the_end_of_the_backend_ends_the_client() -> None:
+async def test_a_backend_that_closes_a_tunnel_closes_the_client() -> None:
     async with joined() as tunnel:
         tunnel.writer.write(b"last")
         tunnel.writer.close()
         assert await tunnel.client.closed() == b"last"
 
 
-async def test_frames_that_wait_for_their_turn_reach_the_client_when_the_backend_ends() -> None:
+async def test_waiting_frames_reach_the_client_after_the_backend_ends() -> None:
     async with joined() as tunnel:
         frames = frame(0) * 10 * MAX_FRAMES
         tunnel.writer.write(frames)
         reset(tunnel.writer)
         begun = await tunnel.client.read(2 * MAX_FRAMES)
-        await tunnel.client.send(frame(1, masked=True))  # nobody takes it: that is how the sidecar hears of the end
+        await tunnel.client.send(frame(1, masked=True))  # no one reads it: so the sidecar learns of the end
         assert begun + await tunnel.client.closed() == frames
 
 
-async def test_the_end_of_the_client_ends_the_backend() -> None:
+async def test_a_client_that_closes_a_tunnel_closes_the_backend() -> None:
     async with joined() as tunnel:
         tunnel.client.abort()
         assert await tunnel.rest() == b""
@@ -268,7 +225,7 @@ async def test_the_end_of_the_client_ends_the_backend() -> None:
         assert telemetry.requests == {("/*", "GET", 101): 1}
 
 
-async def test_more_frames_than_are_followed_in_one_go_cross_whole() -> None:
+async def test_more_frames_than_one_turn_counts_are_relayed_whole() -> None:
     async with joined() as tunnel:
         back, out = (b"".join(frame(at % 3, masked=masked) for at in range(8 * MAX_FRAMES)) for masked in (False, True))
         for _ in range(2):
@@ -278,7 +235,7 @@ async def test_more_frames_than_are_followed_in_one_go_cross_whole() -> None:
             assert await tunnel.client.read(len(back)) == back
 
 
-async def test_much_crosses_both_ways_to_readers_that_wait() -> None:
+async def test_large_frames_are_relayed_to_slow_readers_in_both_directions() -> None:
     much = frame(1 << 20) * 8
     async with joined() as tunnel:
         sending = asyncio.create_task(tunnel.client.send(much))
@@ -307,7 +264,7 @@ async def test_a_slow_receiver_pauses_its_sender(to_the_backend: bool) -> None:
             await sending
 
 
-async def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_a_tunnel_is_cut_off() -> None:
     async with joined() as tunnel:
         tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
         tunnel.writer.write(frame(48 << 20))  # more than the kernel keeps for four sockets
@@ -318,7 +275,7 @@ async def test_a_client_that_takes_nothing_of_a_tunnel_is_cut_off() -> None:
         assert tunnel.stack.sidecar.live.resources.held_bytes == 0
 
 
-async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> None:
+async def test_a_client_that_reads_a_tunnel_late_sees_its_end() -> None:
     async with joined("x-proto/1") as tunnel:
         tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
         tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
@@ -331,7 +288,7 @@ async def test_a_client_that_takes_the_rest_of_a_tunnel_late_sees_its_end() -> N
         assert (await tunnel.client.closed()).startswith(b"xxx")
 
 
-async def test_both_sides_are_reported_when_the_token_ends_between_frames() -> None:
+async def test_both_sides_get_a_close_frame_when_the_token_expires_between_frames() -> None:
     async with joined(lasts_s=0.2) as tunnel:
         tunnel.writer.write(frame(3))
         await tunnel.client.send(frame(3, masked=True))
@@ -341,13 +298,13 @@ async def test_both_sides_are_reported_when_the_token_ends_between_frames() -> N
         assert unmasked(rest[len(frame(3, masked=True)) :]) == (4401, b"token expired")
 
 
-async def test_a_frame_to_the_backend_is_finished_and_nothing_follows_it() -> None:
+async def test_a_frame_to_the_backend_is_finished_before_the_close_frame() -> None:
     one = frame(5, masked=True)
     async with joined(lasts_s=0.3) as tunnel:
         await tunnel.client.send(one[:8])
         assert await tunnel.come(8) == one[:8]
         assert await tunnel.client.read(len(TOLD)) == TOLD
-        tunnel.writer.write(frame(3))  # to somebody who has been told that it is over
+        tunnel.writer.write(frame(3))  # after the close frame
         await tunnel.client.send(one[8:] + frame(3, masked=True))
         assert await tunnel.client.closed() == b""
         rest = await tunnel.rest()
@@ -355,7 +312,7 @@ async def test_a_frame_to_the_backend_is_finished_and_nothing_follows_it() -> No
         assert unmasked(rest[len(one[8:]) :]) == (4401, b"token expired")
 
 
-async def test_a_frame_to_the_client_is_finished_and_nothing_follows_it() -> None:
+async def test_a_frame_to_the_client_is_finished_before_the_close_frame() -> None:
     one = frame(200)
     async with joined(lasts_s=0.3) as tunnel:
         tunnel.writer.write(one[:100])
@@ -368,14 +325,14 @@ async def test_a_frame_to_the_client_is_finished_and_nothing_follows_it() -> Non
         assert await tunnel.rest() == b""
 
 
-async def test_another_protocol_ends_with_the_token_without_a_word() -> None:
+async def test_a_tunnel_of_another_protocol_ends_with_the_token_without_more_bytes() -> None:
     async with joined("x-proto/1", lasts_s=0.2) as tunnel:
         assert await tunnel.client.closed() == b""
         assert await tunnel.rest() == b""
 
 
 @in_its_time_with_sockets
-async def test_a_tunnel_ends_as_soon_as_both_sides_are_reported(clock: HandClock) -> None:
+async def test_a_tunnel_ends_as_soon_as_both_sides_have_the_close_frame(clock: HandClock) -> None:
     async with joined(lasts_s=0.2) as tunnel:
         begun = clock.monotonic()
         assert await tunnel.client.closed() == TOLD
@@ -383,7 +340,7 @@ async def test_a_tunnel_ends_as_soon_as_both_sides_are_reported(clock: HandClock
 
 
 @in_its_time_with_sockets
-async def test_a_tunnel_of_another_protocol_does_not_wait_for_frames(clock: HandClock) -> None:
+async def test_a_tunnel_of_another_protocol_ends_at_once(clock: HandClock) -> None:
     async with joined("x-proto/1", lasts_s=0.2) as tunnel:
         begun = clock.monotonic()
         assert await tunnel.client.closed() == b""
@@ -391,7 +348,7 @@ async def test_a_tunnel_of_another_protocol_does_not_wait_for_frames(clock: Hand
 
 
 @in_its_time_with_sockets
-async def test_a_frame_that_does_not_end_is_cut_off(clock: HandClock) -> None:
+async def test_an_unfinished_frame_is_cut_off_after_the_token_expires(clock: HandClock) -> None:
     async with joined(lasts_s=0.2) as tunnel:
         begun = clock.monotonic()
         await tunnel.client.send(frame(5, masked=True)[:8])
@@ -401,7 +358,7 @@ async def test_a_frame_that_does_not_end_is_cut_off(clock: HandClock) -> None:
 
 
 @in_its_time_with_sockets
-async def test_a_tunnel_ends_as_soon_as_its_last_frame_has(clock: HandClock) -> None:
+async def test_a_tunnel_ends_with_its_last_frame(clock: HandClock) -> None:
     one = frame(5, masked=True)
     async with joined(lasts_s=0.2) as tunnel:
         begun = clock.monotonic()
@@ -419,7 +376,7 @@ async def test_an_idle_tunnel_is_closed() -> None:
         assert await tunnel.client.closed() == b""
 
 
-async def test_a_tunnel_outlives_the_token_where_that_is_configured() -> None:
+async def test_close_on_expiry_off_lets_a_tunnel_outlive_its_token() -> None:
     async with joined(lasts_s=0.1, close_on_expiry="off") as tunnel:
         tunnel.stack.clock.ahead_s += 1
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A tunnel at moments that no socket can be brought to: what waits for its turn, and how it ends. The tests are both ends."""
+"""A tunnel in states that no real socket can be brought to: waiting bytes, and its end. The tests are both ends."""
 
 import asyncio
 from pathlib import Path
@@ -32,7 +32,7 @@ async def joined(at: Proxy, alice: str) -> tuple[Line, Line]:
 
 @pytest.mark.parametrize(("size", "is_read_on"), [(READ_BYTES - 1, True), (READ_BYTES, False)])
 @in_memory
-async def test_a_full_read_of_frames_is_the_last_one_in_its_turn(
+async def test_reading_a_tunnel_pauses_after_a_full_read(
     clock: HandClock, tmp_path: Path, size: int, is_read_on: bool
 ) -> None:
     async with with_token(clock, tmp_path, 10) as (at, alice):
@@ -45,9 +45,7 @@ async def test_a_full_read_of_frames_is_the_last_one_in_its_turn(
 
 
 @in_memory
-async def test_frames_that_wait_for_their_turn_reach_the_backend_when_the_client_ends(
-    clock: HandClock, tmp_path: Path
-) -> None:
+async def test_waiting_frames_reach_the_backend_after_the_client_ends(clock: HandClock, tmp_path: Path) -> None:
     frames = frame(1, masked=True) * 2 * MAX_FRAMES
     async with with_token(clock, tmp_path, 10) as (at, alice):
         client, upstream = await joined(at, alice)
@@ -58,7 +56,7 @@ async def test_frames_that_wait_for_their_turn_reach_the_backend_when_the_client
 
 
 @in_memory
-async def test_a_frame_whose_part_waits_when_the_token_ends_is_finished_as_it_was_sent(
+async def test_a_partly_buffered_frame_is_finished_unchanged_after_the_token_expires(
     clock: HandClock, tmp_path: Path
 ) -> None:
     frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
@@ -75,7 +73,7 @@ async def test_a_frame_whose_part_waits_when_the_token_ends_is_finished_as_it_wa
 
 
 @in_memory
-async def test_a_backend_that_says_all_and_ends_is_heard_once_by_a_client_that_takes_it_late(
+async def test_a_client_that_reads_late_gets_all_bytes_of_an_ended_backend_once(
     clock: HandClock, tmp_path: Path
 ) -> None:
     frames = frame(0) * 2 * MAX_FRAMES
@@ -85,14 +83,14 @@ async def test_a_backend_that_says_all_and_ends_is_heard_once_by_a_client_that_t
         client.fill()
         upstream.finish()
         upstream.end()
-        await asyncio.sleep(10 + FRAME_ENDS_S)  # the token ends meanwhile
+        await asyncio.sleep(10 + FRAME_ENDS_S)  # in this time the token expires
         client.drain()
         assert client.sent == frames
         assert TOLD not in client.sent
 
 
 @in_memory
-async def test_a_tunnel_may_be_silent_longer_than_an_answer_may_take(clock: HandClock) -> None:
+async def test_the_idle_timeout_of_a_tunnel_exceeds_the_answer_timeout(clock: HandClock) -> None:
     async with proxy(clock, timeouts={"response_headers": "2s", "idle": "10s"}) as at:
         await joined(at, "")
         clock.advance(9)

@@ -1,4 +1,4 @@
-"""The pool and its connections at moments that no socket can be brought to: the tests are both ends, and have the clock."""
+"""The pool and its connections in states that no real socket can be brought to: the tests are both ends, and have the clock."""
 
 import asyncio
 import gc
@@ -31,7 +31,7 @@ def clock() -> HandClock:
 
 
 async def turns() -> None:
-    """Turns of this loop, in which everybody goes on as far as possible."""
+    """Turns of this loop, in which all tasks run as far as they can."""
     for _ in range(8):
         await asyncio.sleep(0)
 
@@ -49,7 +49,7 @@ class Proxy:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a connection."""
+        """The number of requests that wait for a connection."""
         return len(self.pool._waiting)
 
     def client(self, raw: bytes = b"") -> Line:
@@ -63,13 +63,13 @@ class Proxy:
         return [self.client(request("GET", f"/{one}")) for one in range(number)]
 
     def tick(self) -> None:
-        """Look at the deadlines."""
+        """Check the deadlines."""
         self.live.deadlines.tick()
 
 
 @asynccontextmanager
 async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> AsyncIterator[Proxy]:
-    """A proxy with so many connections to its backend."""
+    """A proxy with this limit of connections to its backend."""
     config = {
         "issuers": {"main": {"issuer": "https://issuer.test", "audiences": ["a"]}},
         "upstream": "http://backend.test",
@@ -94,12 +94,12 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
 
 
 def targets(line: Line) -> list[str]:
-    """Of the requests that came by a line of the backend."""
+    """The targets of the requests on a line of the backend."""
     return [part.split(b" ")[0].decode() for part in line.sent.split(b"GET ")[1:]]
 
 
 def status(line: Line) -> int:
-    """Of the last answer that a client has got, 0 when none has."""
+    """The status of the client's last answer, 0 without an answer."""
     return int((b" 0" + line.sent).rpartition(b"HTTP/1.1 ")[2].split()[0])
 
 
@@ -122,7 +122,7 @@ async def test_waiting_requests_are_served_in_order(clock: HandClock) -> None:
 
 
 @in_memory
-async def test_a_client_that_leaves_gives_its_place_in_the_queue_to_the_next(clock: HandClock) -> None:
+async def test_a_leaving_client_gives_its_place_in_the_queue_to_the_next(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, leaving, staying = at.clients(3)
         await turns()
@@ -153,7 +153,7 @@ async def test_no_request_waits_longer_than_the_connect_timeout(clock: HandClock
 
 
 @in_memory
-async def test_a_request_that_waited_still_has_the_whole_answer_timeout(clock: HandClock) -> None:
+async def test_a_request_from_the_queue_has_the_whole_answer_timeout(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
@@ -167,7 +167,7 @@ async def test_a_request_that_waited_still_has_the_whole_answer_timeout(clock: H
 
 
 @in_memory
-async def test_a_request_that_left_the_queue_is_forgotten(clock: HandClock) -> None:
+async def test_a_request_that_leaves_the_queue_is_released(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         clients = at.clients(100)
         await turns()
@@ -182,7 +182,7 @@ async def test_a_request_that_left_the_queue_is_forgotten(clock: HandClock) -> N
 
 
 @in_memory
-async def test_connections_that_are_being_opened_count(clock: HandClock) -> None:
+async def test_connections_count_while_they_are_being_opened(clock: HandClock) -> None:
     async with proxy(clock, connections=2) as at:
         at.clients(3)
         assert at.waiting == 1
@@ -195,7 +195,7 @@ async def test_connections_that_are_being_opened_count(clock: HandClock) -> None
 
 
 @in_memory
-async def test_a_connection_that_is_gone_as_soon_as_it_is_there_is_a_502_and_takes_no_place(clock: HandClock) -> None:
+async def test_a_connection_that_ends_at_once_is_a_502_and_frees_its_place(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         end_at_once(1)
         first, second = at.clients(2)
@@ -207,7 +207,7 @@ async def test_a_connection_that_is_gone_as_soon_as_it_is_there_is_a_502_and_tak
 
 
 @in_memory
-async def test_a_bug_while_a_connection_is_opened_is_reported_and_the_next_is_served(clock: HandClock) -> None:
+async def test_a_bug_in_opening_a_connection_is_logged_and_the_next_request_is_served(clock: HandClock) -> None:
     said: list[str] = []
     listener = logging.Handler()
     listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -237,7 +237,7 @@ async def test_a_connection_opened_for_a_client_that_left_serves_the_next_reques
 
 
 @in_memory
-async def test_a_connection_that_is_about_to_end_is_not_taken(clock: HandClock) -> None:
+async def test_an_ending_connection_is_not_reused(clock: HandClock) -> None:
     async with proxy(clock) as at:
         first = at.client(request())
         await turns()
@@ -250,7 +250,7 @@ async def test_a_connection_that_is_about_to_end_is_not_taken(clock: HandClock) 
 
 
 @in_memory
-async def test_an_idle_connection_is_ended_before_a_backend_would(clock: HandClock) -> None:
+async def test_an_idle_connection_is_closed_after_keep_idle_s(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request())
         await turns()
@@ -279,7 +279,7 @@ async def test_a_retired_pool_closes_idle_connections_and_serves_current_request
 
 
 @in_memory
-async def test_a_connection_of_a_retired_pool_gives_its_place_when_it_has_ended(clock: HandClock) -> None:
+async def test_a_closed_connection_of_a_retired_pool_frees_its_place(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
@@ -293,7 +293,7 @@ async def test_a_connection_of_a_retired_pool_gives_its_place_when_it_has_ended(
 
 
 @in_memory
-async def test_the_end_of_a_pool_ends_all_its_connections(clock: HandClock) -> None:
+async def test_closing_a_pool_closes_all_its_connections(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.clients(2)
         await turns()
@@ -313,7 +313,7 @@ async def test_a_backend_has_the_scheme_of_its_connections(clock: HandClock, tls
         assert pool.scheme == scheme
 
 
-# Once more
+# Retries
 
 
 async def used(at: Proxy) -> Line:
@@ -355,7 +355,7 @@ async def test_a_used_connection_that_ends_before_an_answer_is_closed_at_once(cl
 
 
 @in_memory
-async def test_nothing_is_sent_twice_on_a_connection_that_was_new_or_has_begun_to_answer(clock: HandClock) -> None:
+async def test_a_request_is_not_repeated_after_a_new_connection_or_a_begun_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         first = at.client(request())
         await turns()
@@ -373,7 +373,7 @@ async def test_nothing_is_sent_twice_on_a_connection_that_was_new_or_has_begun_t
 
 
 @in_memory
-async def test_a_connection_opened_for_a_client_that_left_may_have_closed(clock: HandClock) -> None:
+async def test_a_request_is_repeated_if_a_spare_connection_has_closed(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request()).end()
         await turns()
@@ -386,7 +386,7 @@ async def test_a_connection_opened_for_a_client_that_left_may_have_closed(clock:
 
 
 @in_memory
-async def test_a_body_that_was_passed_on_in_pieces_is_not_sent_twice(clock: HandClock) -> None:
+async def test_a_body_forwarded_in_pieces_is_not_sent_twice(clock: HandClock) -> None:
     async with proxy(clock) as at:
         line = await used(at)
         client = at.client(request("PUT", "/x", headers=[("Content-Length", "5")]))
@@ -397,7 +397,7 @@ async def test_a_body_that_was_passed_on_in_pieces_is_not_sent_twice(clock: Hand
 
 
 @in_memory
-async def test_a_request_goes_on_to_the_next_connection_as_often_as_one_had_ended(clock: HandClock) -> None:
+async def test_a_request_tries_every_stale_connection_in_turn(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.clients(3)
         await turns()
@@ -431,7 +431,7 @@ async def test_bytes_without_a_request_close_the_connection(clock: HandClock) ->
 
 @pytest.mark.parametrize("cut", [len(ANSWER), -2])
 @in_memory
-async def test_an_answer_behind_another_is_the_end_of_its_connection(clock: HandClock, cut: int) -> None:
+async def test_a_second_answer_ends_its_connection(clock: HandClock, cut: int) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -442,7 +442,7 @@ async def test_an_answer_behind_another_is_the_end_of_its_connection(clock: Hand
 
 
 @in_memory
-async def test_an_answer_for_a_client_that_left_closes_its_connection(clock: HandClock) -> None:
+async def test_an_answer_for_a_client_that_has_left_closes_its_connection(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -453,11 +453,11 @@ async def test_an_answer_for_a_client_that_left_closes_its_connection(clock: Han
 
 
 @in_memory
-async def test_only_an_answer_that_is_owed_can_be_late(clock: HandClock) -> None:
+async def test_the_answer_timeout_begins_with_the_complete_request(clock: HandClock) -> None:
     async with proxy(clock, timeouts={"idle": "900s"}) as at:
         client = at.client(request("POST", "/x", headers=[("Content-Length", "5")]))
         await turns()
-        clock.advance(800)  # of 60 by default for an answer: the client owes its body
+        clock.advance(800)  # of 60 by default for an answer: the body is incomplete
         at.tick()
         assert status(client) == 0
         client.say(b"hello")
@@ -470,7 +470,7 @@ async def test_only_an_answer_that_is_owed_can_be_late(clock: HandClock) -> None
 
 
 @in_memory
-async def test_a_backend_that_takes_no_body_can_be_late(clock: HandClock) -> None:
+async def test_a_backend_that_does_not_read_a_body_is_a_504(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", "/x", headers=[("Content-Length", "5")]))
         await turns()
@@ -482,7 +482,7 @@ async def test_a_backend_that_takes_no_body_can_be_late(clock: HandClock) -> Non
 
 
 @in_memory
-async def test_a_client_that_takes_nothing_makes_no_backend_late(clock: HandClock) -> None:
+async def test_a_client_that_does_not_read_does_not_time_out_the_backend(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -517,7 +517,7 @@ async def test_unread_bytes_of_a_closed_connection_are_dropped(clock: HandClock)
 
 
 @in_memory
-async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock) -> None:
+async def test_an_oversized_body_is_not_forwarded_beyond_the_limit(clock: HandClock) -> None:
     async with proxy(clock, routes=[OPEN | {"max_body_bytes": 4}]) as at:
         client = at.client(request("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n")
         await turns()
@@ -529,7 +529,7 @@ async def test_nothing_more_is_sent_of_a_body_that_is_too_large(clock: HandClock
 
 
 @in_memory
-async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: HandClock) -> None:
+async def test_a_100_continue_waits_for_a_connection_to_the_backend(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         at.client(request())
         headers = [("Content-Length", "5"), ("Expect", "100-continue")]
@@ -545,7 +545,7 @@ async def test_a_body_is_asked_for_when_there_is_a_connection_for_it(clock: Hand
 
 
 @in_memory
-async def test_a_request_that_its_client_did_not_finish_leaves_no_connection_to_the_next(clock: HandClock) -> None:
+async def test_the_connection_of_an_unfinished_request_is_not_reused(clock: HandClock) -> None:
     """The backend has answered: the next request must not be the rest of this one's body."""
     async with proxy(clock) as at:
         client = at.client(request("POST", "/x", headers=[("Content-Length", "10")]))
@@ -559,7 +559,7 @@ async def test_a_request_that_its_client_did_not_finish_leaves_no_connection_to_
 
 
 @in_memory
-async def test_a_malformed_body_of_a_request_that_waited_is_refused_and_takes_no_place(clock: HandClock) -> None:
+async def test_a_malformed_body_of_a_waiting_request_is_refused_and_frees_its_place(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         at.client(request())
         broken = at.client(request("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n")
@@ -577,7 +577,7 @@ async def test_a_malformed_body_of_a_request_that_waited_is_refused_and_takes_no
 
 
 @in_memory
-async def test_an_answer_is_complete_when_the_backend_has_said_so_and_takes_no_more(clock: HandClock) -> None:
+async def test_an_early_answer_until_close_is_complete_with_the_backends_fin(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("POST", "/x", headers=[("Content-Length", "10")]))
         await turns()
@@ -588,7 +588,7 @@ async def test_an_answer_is_complete_when_the_backend_has_said_so_and_takes_no_m
 
 
 @in_memory
-async def test_bytes_behind_a_101_are_the_tunnels_also_those_of_a_connection_that_has_ended(clock: HandClock) -> None:
+async def test_bytes_after_a_101_reach_the_client_even_if_the_backend_has_ended(clock: HandClock) -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with proxy(clock) as at:
         clients = [at.client(request(headers=WEBSOCKET)) for _ in range(2)]

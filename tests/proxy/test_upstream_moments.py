@@ -1,4 +1,4 @@
-"""A backend's connection at moments that no socket can be brought to. The tests are both ends."""
+"""A backend's connection in states that no real socket can be brought to. The tests are both ends."""
 
 import errno
 import ssl
@@ -49,7 +49,7 @@ def session_with(*, close_notify: bool, closed: bool = False) -> ssl.SSLObject:
     ],
 )
 @in_memory
-async def test_the_end_of_tls_ends_an_answer_and_the_end_of_tcp_does_not(
+async def test_only_a_close_notify_completes_an_answer_until_close(
     clock: HandClock, session: dict[str, bool], whole: bool
 ) -> None:
     async with proxy(clock) as at:
@@ -66,7 +66,7 @@ async def test_the_end_of_tls_ends_an_answer_and_the_end_of_tcp_does_not(
 
 
 @in_memory
-async def test_more_of_an_answer_is_read_at_once_while_its_client_keeps_up(clock: HandClock) -> None:
+async def test_reads_of_an_answer_grow_while_its_client_keeps_up(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -82,7 +82,7 @@ async def test_more_of_an_answer_is_read_at_once_while_its_client_keeps_up(clock
 
 
 @in_memory
-async def test_a_backend_is_read_no_further_while_its_client_reads_nothing(clock: HandClock) -> None:
+async def test_reading_a_backend_pauses_while_its_client_does_not_read(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -99,7 +99,7 @@ async def test_a_backend_is_read_no_further_while_its_client_reads_nothing(clock
 
 
 @in_memory
-async def test_a_backend_owes_its_answer_again_when_the_client_has_read_the_interim_ones(clock: HandClock) -> None:
+async def test_the_answer_timeout_resumes_after_the_client_has_read_interim_answers(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -155,7 +155,7 @@ async def test_a_connection_of_a_retired_pool_has_time_to_close(clock: HandClock
 
 
 @in_memory
-async def test_a_request_that_finds_every_connection_in_use_may_come_again_in_a_second(clock: HandClock) -> None:
+async def test_a_request_without_a_free_connection_may_retry_after_a_second(clock: HandClock) -> None:
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
@@ -166,7 +166,7 @@ async def test_a_request_that_finds_every_connection_in_use_may_come_again_in_a_
 
 
 @in_memory
-async def test_an_idle_connection_that_ends_is_counted_no_more(clock: HandClock) -> None:
+async def test_a_closed_idle_connection_is_not_counted(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request())
         await turns()
@@ -178,7 +178,7 @@ async def test_an_idle_connection_that_ends_is_counted_no_more(clock: HandClock)
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
 @in_memory
-async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(clock: HandClock, error: int) -> None:
+async def test_a_lack_of_file_descriptors_is_a_503(clock: HandClock, error: int) -> None:
     async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
         refuse(OSError(error, "too many open files"))
         client = at.client(request())
@@ -188,7 +188,7 @@ async def test_no_file_descriptor_for_a_connection_is_no_fault_of_the_backend(cl
         assert b"\r\nRetry-After: 1\r\n" in client.sent
 
 
-# What is an answer
+# Valid and invalid answers
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart"])
@@ -206,7 +206,7 @@ async def test_an_end_before_the_end_of_an_answer_counts_as_a_reset(clock: HandC
 
 
 @in_memory
-async def test_every_1xx_is_followed_by_the_answer(clock: HandClock) -> None:
+async def test_every_1xx_is_an_interim_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
         await turns()
@@ -231,7 +231,7 @@ async def test_so_many_interim_answers_may_come_before_the_final_one(
 
 
 @in_memory
-async def test_a_protocol_that_nobody_requested_is_no_answer(clock: HandClock) -> None:
+async def test_an_unrequested_101_is_a_502(clock: HandClock) -> None:
     async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
         client = at.client(request())
         await turns()

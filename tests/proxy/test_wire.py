@@ -117,7 +117,7 @@ LENGTH = len(BODY.replace("\n", "\r\n"))
 
 @feeds
 @rows(*OBFUSCATED.items())
-async def test_smuggling_with_an_obfuscated_transfer_encoding(stack: Stack, row: str, feed: str) -> None:
+async def test_an_obfuscated_transfer_encoding_is_refused(stack: Stack, row: str, feed: str) -> None:
     head = "POST /x HTTP/1.1\nHost: sidecar.test\nALICE"
     for framing in (row, f"Content-Length: {LENGTH}\n{row}", f"{row}\nContent-Length: {LENGTH}"):
         await refused(stack, f"{head}\n{framing}\n\n{BODY}", feed)
@@ -129,7 +129,9 @@ async def test_smuggling_with_an_obfuscated_transfer_encoding(stack: Stack, row:
     ("dot", "Transfer.Encoding: chunked"),
     ("prefix", "X-Transfer-Encoding: chunked"),
 )
-async def test_smuggling_with_another_header_that_folds_to_transfer_encoding(stack: Stack, row: str, feed: str) -> None:
+async def test_a_header_that_folds_to_transfer_encoding_does_not_frame_a_body(
+    stack: Stack, row: str, feed: str
+) -> None:
     text = f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\nContent-Length: {LENGTH}\n{row}\n\n{BODY}"
     seen = await forwarded(stack, text, feed)
     assert len(seen.body) == LENGTH
@@ -168,19 +170,19 @@ async def test_smuggling_with_another_header_that_folds_to_transfer_encoding(sta
     ("space before the colon", f"Content-Length : {LENGTH}\n\n{BODY}"),
     ("folded", f"Content-Length:\n {LENGTH}\n\n{BODY}"),
 )
-async def test_smuggling_with_a_content_length_that_is_not_one_number(stack: Stack, row: str, feed: str) -> None:
+async def test_a_content_length_that_is_not_one_number_is_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}", feed)
 
 
 @feeds
 @rows(("chunked", "Transfer-Encoding: chunked"), ("both", f"Content-Length: {LENGTH}\nTransfer-Encoding: chunked"))
-async def test_smuggling_with_chunks_in_http_1_0(stack: Stack, row: str, feed: str) -> None:
+async def test_chunks_in_http_1_0_are_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, f"POST /x HTTP/1.0\nHost: sidecar.test\nALICE\n{row}\n\n{BODY}", feed)
 
 
 @feeds
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
-async def test_smuggling_in_the_body_of_a_method_that_has_none(stack: Stack, method: str, feed: str) -> None:
+async def test_a_body_of_a_method_without_one_stays_a_body(stack: Stack, method: str, feed: str) -> None:
     seen = await forwarded(
         stack, f"{method} /x HTTP/1.1\nHost: sidecar.test\nALICE\nContent-Length: {LENGTH}\n\n{BODY}", feed
     )
@@ -188,7 +190,7 @@ async def test_smuggling_in_the_body_of_a_method_that_has_none(stack: Stack, met
 
 
 @feeds
-async def test_smuggling_behind_a_length_of_zero(stack: Stack, feed: str) -> None:
+async def test_bytes_after_a_length_of_zero_are_the_next_request(stack: Stack, feed: str) -> None:
     raw = bytes_of(stack, f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\nContent-Length: 0\n\n{SMUGGLED}")
     answers = await stack.converse(raw, feed)
     assert [answer.status for answer in answers] == [200, 401, 401]
@@ -202,14 +204,14 @@ async def test_smuggling_behind_a_length_of_zero(stack: Stack, feed: str) -> Non
     ("spaces before", "Transfer-Encoding:  \tchunked"),
     ("no space", "Transfer-Encoding:chunked"),
 )
-async def test_a_well_formed_transfer_encoding_is_made_anew(stack: Stack, row: str, feed: str) -> None:
+async def test_a_valid_transfer_encoding_is_written_anew(stack: Stack, row: str, feed: str) -> None:
     seen = await forwarded(stack, f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}\n\n5\nhello\n0\n\n", feed)
     assert seen.body == b"hello"
 
 
 @feeds
 @rows(("leading zeros", "Content-Length: 0005"), ("spaces around", "Content-Length:  5 \t"))
-async def test_a_well_formed_content_length_is_made_anew(stack: Stack, row: str, feed: str) -> None:
+async def test_a_valid_content_length_is_written_anew(stack: Stack, row: str, feed: str) -> None:
     seen = await forwarded(stack, f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}\n\nhello", feed)
     assert (seen.body, seen.all("content-length")) == (b"hello", ["5"])
 
@@ -250,7 +252,7 @@ CHUNKED = "POST /x HTTP/1.1\nHost: sidecar.test\nALICE\nTransfer-Encoding: chunk
     ("a trailer with a bare CR", "5\nhello\n0\nX-A: a\rb\n\n"),
     ("a folded trailer", "5\nhello\n0\nX-A: a\n b\n\n"),
 )
-async def test_chunk_syntax_that_is_wrong_never_completes_at_the_backend(stack: Stack, row: str, feed: str) -> None:
+async def test_invalid_chunk_syntax_never_completes_at_the_backend(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, CHUNKED + row, feed)
 
 
@@ -263,7 +265,7 @@ async def test_chunk_syntax_that_is_wrong_never_completes_at_the_backend(stack: 
     ("upper case", "0A\nhellohello\n0\n\n"),
     ("several", "2\nhe\n3\nllo\n0\n\n"),
 )
-async def test_chunk_syntax_that_is_right_is_made_anew(stack: Stack, row: str, feed: str) -> None:
+async def test_valid_chunk_syntax_is_written_anew(stack: Stack, row: str, feed: str) -> None:
     seen = await forwarded(stack, CHUNKED + row, feed)
     assert seen.body in (b"hello", b"hellohello")
     assert b"name" not in seen.body_raw
@@ -312,7 +314,7 @@ async def test_trailers_are_dropped(stack: Stack, row: str, feed: str) -> None:
     ("parenthesis in the name", "X(A: a"),
     ("at sign in the name", "X@A: a"),
 )
-async def test_header_syntax_that_is_wrong_is_refused(stack: Stack, row: str, feed: str) -> None:
+async def test_invalid_header_syntax_is_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}\n\n", feed)
     stack.backend.requests.clear()
     await refused(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\n{row}\nALICE\n\n", feed)
@@ -338,7 +340,7 @@ async def test_header_syntax_that_is_wrong_is_refused(stack: Stack, row: str, fe
     ("bare LF", f"GET /x HTTP/1.1{LF}Host: sidecar.test{LF}ALICE{LF}{LF}"),
     ("bare CR", "GET /x HTTP/1.1\rHost: sidecar.test\rALICE\r\r"),
 )
-async def test_versions_that_are_not_spoken_here_are_refused(stack: Stack, row: str, feed: str) -> None:
+async def test_unsupported_versions_are_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, row, feed, 400, 505)
 
 
@@ -360,18 +362,18 @@ async def test_versions_that_are_not_spoken_here_are_refused(stack: Stack, row: 
     ("percent", "Host: a%00b"),
     ("scheme", "Host: http://sidecar.test"),
 )
-async def test_host_that_is_not_one_valid_host_is_refused(stack: Stack, row: str, feed: str) -> None:
+async def test_a_missing_second_or_invalid_host_is_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, f"GET /x HTTP/1.1\n{row}\nALICE\n\n", feed)
 
 
 @feeds
 @pytest.mark.parametrize("host", ["a", "sidecar.test:8080", "127.0.0.1:1", "[::1]", "[::1]:80", "elsewhere.test"])
-async def test_host_is_kept_and_chooses_no_backend(stack: Stack, host: str, feed: str) -> None:
+async def test_the_host_is_forwarded_and_selects_no_backend(stack: Stack, host: str, feed: str) -> None:
     seen = await forwarded(stack, f"GET /x HTTP/1.1\nHost: {host}\nALICE\n\n", feed)
     assert (seen.get("host"), seen.get("x-forwarded-host")) == (host, host)
 
 
-# Headers that must not cross, or not as they came
+# Headers that are dropped or rewritten
 
 
 @feeds
@@ -392,7 +394,7 @@ async def test_host_is_kept_and_chooses_no_backend(stack: Stack, host: str, feed
     ("configured, without its claim", "X-Mail: mallory"),
     ("configured without its claim, folded", "X.Mail: mallory"),
 )
-async def test_claim_header_spoofing(row: str, feed: str) -> None:
+async def test_spoofed_identity_headers_are_removed_on_every_route(row: str, feed: str) -> None:
     names = {"X-JWT-Sub": "sub", "X-User": "sub", "X-Mail": "email"}
     routes = [{"path": "/public/*", "auth": "none"}, {"path": "/optional/*", "auth": "optional"}]
     async with running(identity_headers=names, routes=routes) as stack:
@@ -415,7 +417,7 @@ NOT_OF_IDENTITY = {
 
 @feeds
 @pytest.mark.parametrize("name", ["X_Custom", "X.Custom", "X~Custom", "_X", "X-Custom_", "Remote_User"])
-async def test_names_that_a_backend_could_take_for_others_are_dropped(stack: Stack, name: str, feed: str) -> None:
+async def test_names_that_a_backend_could_fold_are_dropped(stack: Stack, name: str, feed: str) -> None:
     seen = await forwarded(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{name}: 1\nX-Custom: 2\n\n", feed)
     assert (seen.get(name), seen.get("x-custom")) == (None, "2")
 
@@ -429,7 +431,7 @@ async def test_names_that_a_backend_could_take_for_others_are_dropped(stack: Sta
     ("forwarded headers", "Connection: X-Forwarded-For, X-Forwarded-Proto, X-Request-Id, Host"),
     ("framing", "Connection: Content-Length, Transfer-Encoding"),
 )
-async def test_connection_nomination_removes_nothing_that_the_proxy_says(stack: Stack, row: str, feed: str) -> None:
+async def test_connection_cannot_remove_headers_of_the_sidecar(stack: Stack, row: str, feed: str) -> None:
     text = f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}\nX-JWT-Sub: mallory\nContent-Length: 5\n\nhello"
     await said(stack, text, feed)
     seen = await stack.backend.received()
@@ -455,7 +457,7 @@ X-Also: 1
 
 
 @feeds
-async def test_hop_by_hop_headers_of_a_request_stay_here(stack: Stack, feed: str) -> None:
+async def test_hop_by_hop_headers_of_a_request_are_not_forwarded(stack: Stack, feed: str) -> None:
     answers = await stack.converse(
         stack.raw(f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{HOP_BY_HOP}X-Kept: 1\n\n"), feed
     )
@@ -471,7 +473,7 @@ UPGRADE = "GET /x HTTP/1.1\nHost: sidecar.test\n{}Connection: Upgrade\nUpgrade: 
 
 @feeds
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "foo/2", "h2c, websocket", "TLS/1.0"])
-async def test_upgrade_without_a_token_is_refused(stack: Stack, protocol: str, feed: str) -> None:
+async def test_an_upgrade_without_a_token_is_refused(stack: Stack, protocol: str, feed: str) -> None:
     answers = await said(stack, UPGRADE.format("", protocol), feed)
     assert {answer.status for answer in answers} == {401}
     assert stack.backend.requests == []
@@ -479,7 +481,7 @@ async def test_upgrade_without_a_token_is_refused(stack: Stack, protocol: str, f
 
 @feeds
 @pytest.mark.parametrize("protocol", ["h2c", "H2C", "h2c, websocket", "TLS/1.0"])
-async def test_upgrade_to_h2c_is_never_passed_on(stack: Stack, protocol: str, feed: str) -> None:
+async def test_an_upgrade_to_h2c_is_never_forwarded(stack: Stack, protocol: str, feed: str) -> None:
     settings = "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\n"
     await said(stack, UPGRADE.format(f"ALICE\n{settings}", protocol), feed)
     for seen in stack.backend.requests:
@@ -507,7 +509,7 @@ PUBLIC = [{"path": "/public/*", "auth": "none"}]
     ("Authorization_", "Authorization_: Bearer x"),
     ("cookie", "Cookie: access_token=x; Authorization=x"),
 )
-async def test_trust_headers_do_not_move_the_decision(row: str, feed: str) -> None:
+async def test_headers_of_front_proxies_do_not_affect_the_decision(row: str, feed: str) -> None:
     async with running(routes=PUBLIC) as stack:
         for token in ("x", stack.alice):
             text = f"GET /protected HTTP/1.1\nHost: sidecar.test\n{row}\n\n".replace("Bearer x", f"Bearer {token}")
@@ -534,7 +536,7 @@ Proxy: http://elsewhere.test
 
 
 @feeds
-async def test_x_forwarded_for_and_its_like_are_written_anew(stack: Stack, feed: str) -> None:
+async def test_forwarded_headers_are_written_anew(stack: Stack, feed: str) -> None:
     seen = await forwarded(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\n{FORGED}ALICE\n\n", feed)
     told = {name.lower(): value for name, value in seen.headers if not name.lower().startswith("x-jwt")}
     assert told.pop("x-request-id")
@@ -566,7 +568,7 @@ async def test_x_forwarded_for_of_a_trusted_proxy_is_extended(feed: str) -> None
     ("too long", f"X-Request-Id: {'a' * 129}"),
     ("empty", "X-Request-Id:"),
 )
-async def test_one_well_formed_request_id_is_kept_and_others_are_replaced(stack: Stack, row: str, feed: str) -> None:
+async def test_one_valid_request_id_is_kept_and_others_are_replaced(stack: Stack, row: str, feed: str) -> None:
     answers = await said(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\nALICE\n{row}\n\n", feed)
     seen = await stack.backend.received()
     if row == "X-Request-Id: a.b_c-1":
@@ -589,7 +591,7 @@ TRICKS = [
 
 
 @feeds
-async def test_request_target_that_could_be_read_twice_needs_a_token_and_crosses_byte_for_byte(feed: str) -> None:
+async def test_an_ambiguous_target_needs_a_token_and_is_forwarded_unchanged(feed: str) -> None:
     async with running(routes=PUBLIC) as stack:
         for target in TRICKS:
             stack.backend.requests.clear()
@@ -603,7 +605,7 @@ async def test_request_target_that_could_be_read_twice_needs_a_token_and_crosses
 
 @feeds
 @pytest.mark.parametrize("target", ["/public", "/public/", "/public/x", "/public/x?a=/../b#", "/public/x;a=1"])
-async def test_path_rules_let_canonical_public_paths_pass(target: str, feed: str) -> None:
+async def test_canonical_public_paths_pass_without_a_token(target: str, feed: str) -> None:
     async with running(routes=PUBLIC) as stack:
         answers = await stack.converse(stack.raw(f"GET {target} HTTP/1.1\nHost: sidecar.test\n\n"), feed)
         if answers[0].status == 400:
@@ -631,7 +633,7 @@ async def test_path_rules_let_canonical_public_paths_pass(target: str, feed: str
     ("CONNECT", "CONNECT elsewhere.test:443 HTTP/1.1\nHost: elsewhere.test:443\nALICE\n\n"),
     ("CONNECT with a path", "CONNECT /x HTTP/1.1\nHost: sidecar.test\nALICE\n\n"),
 )
-async def test_open_proxy(stack: Stack, row: str, feed: str) -> None:
+async def test_targets_of_an_open_proxy_are_refused(stack: Stack, row: str, feed: str) -> None:
     await refused(stack, row, feed, 400, 405)
 
 
@@ -641,7 +643,7 @@ async def test_open_proxy(stack: Stack, row: str, feed: str) -> None:
     ("rest", "target"),
     [("/x", "/x"), ("/x?a=http://b/", "/x?a=http://b/"), ("", "/"), ("?a", "/?a"), ("//b/x", "//b/x")],
 )
-async def test_the_absolute_form_of_the_host_is_the_origin_form(
+async def test_the_absolute_form_with_the_host_is_forwarded_in_origin_form(
     stack: Stack, host: str, rest: str, target: str, feed: str
 ) -> None:
     row = f"GET http://{host.lower()}{rest} HTTP/1.1\nHost: {host}\nALICE\n\n"
@@ -653,7 +655,7 @@ async def test_the_absolute_form_of_the_host_is_the_origin_form(
 @pytest.mark.parametrize(
     "method", ["GET", "OPTIONS", "FOO", "get", "Get", "TRACE", "CONNECT", "PURGE", "PROPFIND", "M-SEARCH", "PATCH"]
 )
-async def test_methods_without_a_token_reach_no_backend(stack: Stack, method: str, feed: str) -> None:
+async def test_no_method_without_a_token_reaches_the_backend(stack: Stack, method: str, feed: str) -> None:
     answers = await said(stack, f"{method} /x HTTP/1.1\nHost: sidecar.test\n\n", feed)
     assert answers[0].status in (400, 401, 405)
     assert stack.backend.requests == []
@@ -661,7 +663,7 @@ async def test_methods_without_a_token_reach_no_backend(stack: Stack, method: st
 
 @feeds
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
-async def test_methods_that_echo_or_tunnel_are_refused_with_a_token_too(stack: Stack, method: str, feed: str) -> None:
+async def test_connect_and_trace_are_refused_with_a_token(stack: Stack, method: str, feed: str) -> None:
     target = "sidecar.test:443" if method == "CONNECT" else "/x"
     answers = await said(stack, f"{method} {target} HTTP/1.1\nHost: sidecar.test\nALICE\n\n", feed)
     assert answers[0].status == 405
@@ -671,7 +673,7 @@ async def test_methods_that_echo_or_tunnel_are_refused_with_a_token_too(stack: S
 
 @feeds
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "QUERY"])
-async def test_methods_with_a_token_cross(stack: Stack, method: str, feed: str) -> None:
+async def test_other_methods_with_a_token_are_forwarded(stack: Stack, method: str, feed: str) -> None:
     assert (await forwarded(stack, f"{method} /x HTTP/1.1\nHost: sidecar.test\nALICE\n\n", feed)).method == method
 
 
@@ -679,13 +681,13 @@ async def test_methods_with_a_token_cross(stack: Stack, method: str, feed: str) 
 
 
 def hidden(stack: Stack, target: str = "/smuggled") -> bytes:
-    """A whole request of alice, to be sent where only a body may be."""
+    """A complete request of alice, to send in place of a body."""
     return stack.good("GET", target)
 
 
 @feeds
 @pytest.mark.parametrize("sized", [True, False])
-async def test_unread_body_after_a_401_is_never_a_request(stack: Stack, sized: bool, feed: str) -> None:
+async def test_the_unread_body_of_a_401_is_never_read_as_a_request(stack: Stack, sized: bool, feed: str) -> None:
     body: dict[str, Any] = {"body": hidden(stack)} if sized else {"chunks": [hidden(stack)]}
     answers = await stack.converse(request("POST", "/x", **body), feed)
     assert {answer.status for answer in answers} == {401}
@@ -693,7 +695,7 @@ async def test_unread_body_after_a_401_is_never_a_request(stack: Stack, sized: b
 
 
 @pytest.mark.parametrize("size", [5, 200_000])
-async def test_unread_body_after_a_401_may_come_late_and_be_large(stack: Stack, size: int) -> None:
+async def test_the_unread_body_of_a_401_may_be_late_and_large(stack: Stack, size: int) -> None:
     body = hidden(stack) * (size // 400 + 1)
     head = request("POST", "/x", headers=[("Content-Length", str(len(body) + 1))])
     async with stack.client() as client:
@@ -705,7 +707,7 @@ async def test_unread_body_after_a_401_may_come_late_and_be_large(stack: Stack, 
     assert stack.backend.connections == 0
 
 
-async def test_expect_without_a_token_is_refused_before_the_body(stack: Stack) -> None:
+async def test_an_expectation_without_a_token_is_refused_before_the_body(stack: Stack) -> None:
     async with stack.client() as client:
         await client.send(request("POST", "/x", headers=[("Expect", "100-continue"), ("Content-Length", "5")]))
         answer = await client.response("POST")
@@ -715,7 +717,7 @@ async def test_expect_without_a_token_is_refused_before_the_body(stack: Stack) -
     assert stack.backend.connections == 0
 
 
-async def test_expect_with_a_token_gets_100_then_200(stack: Stack) -> None:
+async def test_an_expectation_with_a_token_gets_100_then_200(stack: Stack) -> None:
     async with stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Expect", "100-continue"), ("Content-Length", "5")]))
         invited = await client.reader.readuntil(b"\r\n\r\n")
@@ -727,7 +729,7 @@ async def test_expect_with_a_token_gets_100_then_200(stack: Stack) -> None:
 
 
 @feeds
-async def test_expect_is_ignored_when_the_body_is_there_already(stack: Stack, feed: str) -> None:
+async def test_an_expectation_with_its_body_gets_200(stack: Stack, feed: str) -> None:
     raw = stack.good("POST", "/x", headers=[("Expect", "100-continue")], body=b"hello")
     answers = await stack.converse(raw, feed)
     assert [answer.status for answer in answers] == [200, 401]
@@ -735,7 +737,7 @@ async def test_expect_is_ignored_when_the_body_is_there_already(stack: Stack, fe
 
 
 @feeds
-async def test_expect_of_http_1_0_is_ignored(stack: Stack, feed: str) -> None:
+async def test_an_expectation_of_http_1_0_is_ignored(stack: Stack, feed: str) -> None:
     head = "POST /x HTTP/1.0\nHost: sidecar.test\nALICE\nConnection: keep-alive\nContent-Length: 5\n"
     answers = await said(stack, f"{head}Expect: 100-continue\n\nhello", feed)
     assert [(answer.status, answer.interim) for answer in answers] == [(200, []), (401, [])]
@@ -743,7 +745,7 @@ async def test_expect_of_http_1_0_is_ignored(stack: Stack, feed: str) -> None:
 
 @feeds
 @pytest.mark.parametrize("expectation", ["banana", "100-continue, banana", "200-ok"])
-async def test_expect_of_something_unknown_is_refused(stack: Stack, expectation: str, feed: str) -> None:
+async def test_an_unknown_expectation_is_refused(stack: Stack, expectation: str, feed: str) -> None:
     text = f"POST /x HTTP/1.1\nHost: sidecar.test\nALICE\nExpect: {expectation}\nContent-Length: 5\n\nhello"
     await refused(stack, text, feed, 400, 417)
 
@@ -753,7 +755,7 @@ def users(stack: Stack, names: Iterable[str]) -> list[bytes]:
 
 
 @feeds
-async def test_pipelining_judges_each_request_by_itself_and_keeps_the_order(stack: Stack, feed: str) -> None:
+async def test_pipelined_requests_are_decided_separately_and_answered_in_order(stack: Stack, feed: str) -> None:
     alice, bob, carol = users(stack, ["alice", "bob", "carol"])
     bad = request("GET", "/bad", token=stack.token(aud="elsewhere"))
     none = request("GET", "/none")
@@ -764,7 +766,7 @@ async def test_pipelining_judges_each_request_by_itself_and_keeps_the_order(stac
     ]  # fmt: skip
 
 
-async def test_pipelining_of_many_requests_answers_all_of_them(stack: Stack) -> None:
+async def test_all_of_many_pipelined_requests_are_answered(stack: Stack) -> None:
     many = [f"u{number}" for number in range(100)]
     async with stack.client() as client:
         await client.send(b"".join(users(stack, many)))
@@ -773,7 +775,7 @@ async def test_pipelining_of_many_requests_answers_all_of_them(stack: Stack) -> 
     assert [seen.get("x-jwt-sub") for seen in stack.backend.requests] == many
 
 
-async def test_keep_alive_keeps_no_identity(stack: Stack) -> None:
+async def test_a_persistent_connection_keeps_no_identity(stack: Stack) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         assert (await client.request(request())).status == 401
@@ -788,12 +790,12 @@ async def test_bytes_after_invalid_http_are_not_read(stack: Stack, feed: str) ->
     assert statuses in (
         [200, 400],
         [400],
-    )  # what came in one piece with them may be lost with them, and is not executed
+    )  # a request in one piece with them may be lost; it is not executed
     assert [seen.target for seen in stack.backend.requests] == ["/x"] * (len(statuses) - 1)
 
 
 @feeds
-async def test_a_request_that_asks_to_close_is_the_last(stack: Stack, feed: str) -> None:
+async def test_a_request_with_connection_close_is_the_last(stack: Stack, feed: str) -> None:
     raw = stack.good("GET", "/x", headers=[("Connection", "close")]) + hidden(stack)
     [answer] = await stack.converse(raw, feed)
     assert answer.status in (200, 400)  # the latter when both came in one piece
@@ -802,7 +804,7 @@ async def test_a_request_that_asks_to_close_is_the_last(stack: Stack, feed: str)
 
 @feeds
 async def test_a_refusal_never_holds_the_token(stack: Stack, feed: str) -> None:
-    """aiohttp's own answers quote the line that it could not parse."""
+    """aiohttp's own answers quote the line that does not parse."""
     for row in ("ALICE\x00", "ALICE\rx", "X-A: b\n ALICE", "ALICE\nAuthorization: x", "ALICE \x01"):
         answers = await said(stack, f"GET /x HTTP/1.1\nHost: sidecar.test\n{row}\n\n", feed)
         assert answers[0].status in (400, 401)
@@ -810,7 +812,7 @@ async def test_a_refusal_never_holds_the_token(stack: Stack, feed: str) -> None:
 
 
 @feeds
-async def test_chunks_of_any_size_cross(stack: Stack, feed: str) -> None:
+async def test_chunks_of_every_size_are_forwarded(stack: Stack, feed: str) -> None:
     body = [b"a", b"b" * 1000, b"c" * 17]
     raw = stack.good("POST", "/x")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body)
     answers = await stack.converse(raw, feed)

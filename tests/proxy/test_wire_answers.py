@@ -11,7 +11,7 @@ import pytest
 
 from tests.peers import patience
 from tests.peers.backend import Handler, Request, reset_instead, send
-from tests.peers.raw import RawClient, Response
+from tests.peers.raw import Response
 from tests.peers.wire import WEBSOCKET, Truncated, request, response
 from tests.proxy.conftest import FEEDS, Stack, ok, running
 
@@ -79,11 +79,11 @@ def invalid(answer: Response) -> bool:
     return answer.status == 502
 
 
-# Response queue
+# Bytes after an answer
 
 
 @feeds
-async def test_response_queue_two_answers_at_once(stack: Stack, feed: str) -> None:
+async def test_a_second_answer_in_one_piece_reaches_no_client(stack: Stack, feed: str) -> None:
     answer = await answered(
         stack, "HTTP/1.1 200 OK\nContent-Length: 5\n\nhelloHTTP/1.1 200 OK\nContent-Length: 1\n\n!", feed
     )
@@ -91,12 +91,12 @@ async def test_response_queue_two_answers_at_once(stack: Stack, feed: str) -> No
 
 
 @feeds
-async def test_response_queue_more_than_the_length_says(stack: Stack, feed: str) -> None:
+async def test_bytes_beyond_the_length_of_an_answer_reach_no_client(stack: Stack, feed: str) -> None:
     answer = await answered(stack, "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello!", feed)
     assert invalid(answer) or answer.body == b"hello"
 
 
-async def test_response_queue_a_late_answer_ends_the_idle_connection(stack: Stack) -> None:
+async def test_a_late_answer_ends_the_idle_connection(stack: Stack) -> None:
     late = asyncio.Event()
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +108,7 @@ async def test_response_queue_a_late_answer_ends_the_idle_connection(stack: Stac
     stack.backend.handler = handler
     assert (await stack.fetch(stack.good())).body == b'{"ok":true}'
     stack.backend.handler = ok
-    stack.clock.ahead_s -= 1000  # it does not end because it has been idle
+    stack.clock.ahead_s -= 1000  # the idle timeout is not the reason
     late.set()
     await stack.backend.disconnected()
     stack.clock.ahead_s += 1000
@@ -128,7 +128,9 @@ async def test_response_queue_a_late_answer_ends_the_idle_connection(stack: Stac
         ("GET", "HTTP/1.1 304 Not Modified\nTransfer-Encoding: chunked"),
     ],
 )
-async def test_response_queue_a_body_where_there_is_none(stack: Stack, method: str, head: str, feed: str) -> None:
+async def test_a_body_of_an_answer_without_one_reaches_no_client(
+    stack: Stack, method: str, head: str, feed: str
+) -> None:
     answer = await answered(stack, f"{head}\n\nhello", feed, method)
     assert invalid(answer) or answer.body == b""
 
@@ -149,11 +151,11 @@ async def test_response_queue_a_body_where_there_is_none(stack: Stack, method: s
     ("no transfer encoding", "Transfer-Encoding: cow\n\n5\nhello\n0\n\n"),
     ("chunk size", "Transfer-Encoding: chunked\n\n+5\nhello\n0\n\n"),
 )
-async def test_response_queue_a_length_that_could_be_read_twice(stack: Stack, row: str, feed: str) -> None:
+async def test_an_answer_with_an_ambiguous_length_is_a_502(stack: Stack, row: str, feed: str) -> None:
     try:
         answer = await answered(stack, f"HTTP/1.1 200 OK\n{row}", feed, close=True)
     except Truncated:
-        return  # the head had passed on before the body turned out to be wrong
+        return  # the head was relayed before the fault of the body
     assert invalid(answer)
 
 
@@ -164,13 +166,13 @@ async def test_response_queue_a_length_that_could_be_read_twice(stack: Stack, ro
     ("trailer", "Transfer-Encoding: chunked\nTrailer: X-A\n\n5\nhello\n0\nX-A: 1\n\n"),
     ("sized", "Content-Length: 5\n\nhello"),
 )
-async def test_response_framing_is_made_anew(stack: Stack, row: str, feed: str) -> None:
+async def test_the_framing_of_an_answer_is_written_anew(stack: Stack, row: str, feed: str) -> None:
     answer = await answered(stack, f"HTTP/1.1 200 OK\n{row}", feed)
     assert (answer.status, answer.body, answer.trailers) == (200, b"hello", [])
     assert answer.get("trailer") is None
 
 
-# Response splitting
+# Bytes that could add headers
 
 
 @feeds
@@ -194,7 +196,7 @@ async def test_response_framing_is_made_anew(stack: Stack, row: str, feed: str) 
     ("high byte in the name", "X\xe4A: a"),
     ("parenthesis in the name", "X(A: a"),
 )
-async def test_response_splitting_in_a_header(stack: Stack, row: str, feed: str) -> None:
+async def test_a_header_of_an_answer_cannot_add_another(stack: Stack, row: str, feed: str) -> None:
     answer = await answered(stack, f"HTTP/1.1 200 OK\n{row}\nContent-Length: 5\n\nhello", feed)
     assert invalid(answer) or answer.body == b"hello"
     assert answer.get("set-cookie") is None
@@ -209,7 +211,7 @@ async def test_response_splitting_in_a_header(stack: Stack, row: str, feed: str)
     ("high bytes", "HTTP/1.1 200 \xc3\xa9"),
     ("tab", "HTTP/1.1 200 O\tK"),
 )
-async def test_response_splitting_in_the_reason(stack: Stack, row: str, feed: str) -> None:
+async def test_an_invalid_reason_phrase_is_not_relayed(stack: Stack, row: str, feed: str) -> None:
     answer = await answered(stack, f"{row}\nContent-Length: 5\n\nhello", feed)
     assert invalid(answer) or (answer.status, answer.reason, answer.body) == (200, "", b"hello")
 
@@ -220,7 +222,7 @@ async def test_response_splitting_in_the_reason(stack: Stack, row: str, feed: st
     ("empty", "HTTP/1.1 200 \nContent-Length: 5\n\nhello"),
     ("many words", "HTTP/1.1 200 It is fine\nContent-Length: 5\n\nhello"),
 )
-async def test_any_plain_reason_crosses(stack: Stack, row: str, feed: str) -> None:
+async def test_a_plain_or_missing_reason_phrase_is_accepted(stack: Stack, row: str, feed: str) -> None:
     answer = await answered(stack, row, feed)
     assert (answer.status, answer.body) == (200, b"hello")
 
@@ -241,7 +243,7 @@ async def test_any_plain_reason_crosses(stack: Stack, row: str, feed: str) -> No
     ("TLS alert", "\x15\x03\x01\x00\x02\x02\x0a"),
     ("empty line first", "\n\nhello"),
 )
-async def test_origin_garbage_is_a_502(stack: Stack, row: str, feed: str) -> None:
+async def test_an_answer_that_is_not_http_is_a_502(stack: Stack, row: str, feed: str) -> None:
     answer = await answered(stack, row, feed, close=True)
     assert answer.status == 502
     assert answer.json()["code"] in ("upstream_invalid", "upstream_unreachable")
@@ -253,7 +255,7 @@ async def test_origin_garbage_is_a_502(stack: Stack, row: str, feed: str) -> Non
     ("DEL", "X-A: a\x7fb"),
     ("bare CR", "X-A: a\rb"),
 )
-async def test_response_splitting_in_a_101(stack: Stack, row: str) -> None:
+async def test_a_101_with_an_invalid_header_is_a_502(stack: Stack, row: str) -> None:
     head = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n"
     stack.backend.handler = Answering(f"{head}{row}\n\n", "whole")
     raw = stack.good("GET", "/x", headers=WEBSOCKET)
@@ -263,13 +265,13 @@ async def test_response_splitting_in_a_101(stack: Stack, row: str) -> None:
 
 
 @feeds
-async def test_response_splitting_an_unasked_101_is_a_502(stack: Stack, feed: str) -> None:
+async def test_an_unrequested_101_in_any_pieces_is_a_502(stack: Stack, feed: str) -> None:
     answer = await answered(stack, "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: foo\n\n", feed)
     assert invalid(answer)
 
 
 @pytest.mark.parametrize("head", ["Connection: Upgrade\nUpgrade: foo\n", "Upgrade: foo\n", ""])
-async def test_a_connection_that_has_left_http_unasked_is_not_used_again(stack: Stack, head: str) -> None:
+async def test_a_connection_with_an_unrequested_101_is_not_reused(stack: Stack, head: str) -> None:
     assert (await answered(stack, f"HTTP/1.1 101 Switching Protocols\n{head}\n", "whole")).status == 502
     assert stack.backend.connections == 2
 
@@ -294,7 +296,7 @@ async def test_a_line_of_an_answers_head_has_at_most_64_kib(stack: Stack, head: 
     assert invalid(answer) or answer.body == b"hello"
 
 
-async def test_a_line_of_an_answer_that_never_ends_is_a_502_before_it_is_complete(stack: Stack) -> None:
+async def test_an_endless_line_of_an_answer_is_a_502(stack: Stack) -> None:
     stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nX-A: " + b"x" * 150_000)
     assert invalid(await stack.fetch(stack.good()))
 
@@ -315,12 +317,12 @@ x-jwt-sidecar: accepted
 
 
 @feeds
-async def test_hop_by_hop_headers_of_an_answer_stay_here(stack: Stack, feed: str) -> None:
+async def test_hop_by_hop_headers_of_an_answer_are_not_relayed(stack: Stack, feed: str) -> None:
     answer = await answered(stack, f"HTTP/1.1 200 OK\n{HOP_BY_HOP}Content-Length: 5\nX-Kept: 1\n\nhello", feed)
     assert {name.lower() for name, _ in answer.headers} == {"content-length", "x-kept", "x-request-id"}
 
 
-# Truncated responses
+# Incomplete answers
 
 
 @feeds
@@ -332,7 +334,7 @@ async def test_hop_by_hop_headers_of_an_answer_stay_here(stack: Stack, feed: str
     ("no end of the trailers", "Transfer-Encoding: chunked\n\n5\nhello\n0\n"),
     ("no chunk", "Transfer-Encoding: chunked\n\n"),
 )
-async def test_truncated_response_is_never_a_complete_one(stack: Stack, row: str, feed: str) -> None:
+async def test_an_incomplete_answer_is_never_relayed_as_complete(stack: Stack, row: str, feed: str) -> None:
     raw = f"HTTP/1.1 200 OK\n{row}"
     stack.backend.handler = Answering(raw, "byte by byte" if feed == "byte by byte" else "whole", close=True)
     async with stack.client() as client:
@@ -346,14 +348,14 @@ async def test_truncated_response_is_never_a_complete_one(stack: Stack, row: str
 
 
 @feeds
-async def test_an_answer_may_end_with_its_connection(stack: Stack, feed: str) -> None:
+async def test_an_answer_until_close_is_relayed(stack: Stack, feed: str) -> None:
     stack.backend.handler = Answering("HTTP/1.1 200 OK\n\nhello", feed, close=True)
     answer = await stack.fetch(stack.good())
     assert (answer.status, answer.delimited) == (200, "chunked")
     assert answer.body == b"hello" + NOBODYS * (feed == "with a tail")
 
 
-async def test_a_reset_within_an_answer_that_ends_with_its_connection_is_seen(stack: Stack) -> None:
+async def test_a_reset_within_an_answer_until_close_resets_the_client(stack: Stack) -> None:
     sent = asyncio.Event()
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -370,11 +372,11 @@ async def test_a_reset_within_an_answer_that_ends_with_its_connection_is_seen(st
         assert b"0\r\n\r\n" not in await client.closed()
 
 
-# Origin down, and retries
+# Unreachable backends, and retries
 
 
 @pytest.mark.parametrize("warm", [False, True])
-async def test_origin_down_is_a_502_and_a_401_comes_first(stack: Stack, warm: bool) -> None:
+async def test_a_backend_that_is_down_is_a_502_and_a_missing_token_a_401(stack: Stack, warm: bool) -> None:
     if warm:
         assert (await stack.fetch(stack.good())).status == 200
     await stack.backend.go_down()
@@ -393,8 +395,8 @@ async def test_an_unresolvable_backend_is_a_502() -> None:
         assert (await stack.fetch(stack.good())).json()["code"] == "upstream_unreachable"
 
 
-async def test_origin_that_accepts_nothing_is_a_504() -> None:
-    """A listener whose queue is full answers no connection at all."""
+async def test_a_backend_that_accepts_no_connection_is_a_504() -> None:
+    """A listener with a full queue does not answer connections."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -418,7 +420,7 @@ async def closes(_request: Request, writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize("ends", [closes, reset_instead], ids=["by closing", "by a reset"])
 @pytest.mark.parametrize("body", [None, b"", b"hello"])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_retries_send_a_post_at_most_once(stack: Stack, method: str, body: bytes | None, ends: Handler) -> None:
+async def test_a_post_is_sent_at_most_once(stack: Stack, method: str, body: bytes | None, ends: Handler) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         stack.backend.handler = ends
@@ -440,7 +442,7 @@ async def test_retries_send_a_post_at_most_once(stack: Stack, method: str, body:
         ("PUT", b"hello"),
     ],
 )
-async def test_retries_repeat_an_idempotent_request_whose_idle_connection_had_ended(
+async def test_an_idempotent_request_on_a_closed_idle_connection_is_repeated(
     stack: Stack, method: str, body: bytes | None
 ) -> None:
     async def once(_request: Request, writer: asyncio.StreamWriter) -> None:
@@ -455,13 +457,13 @@ async def test_retries_repeat_an_idempotent_request_whose_idle_connection_had_en
     assert [seen.body for seen in stack.backend.requests] == [b"", body or b"", body or b""]
 
 
-async def test_retries_are_not_made_on_a_fresh_connection(stack: Stack) -> None:
+async def test_a_request_on_a_new_connection_is_not_repeated(stack: Stack) -> None:
     stack.backend.handler = closes
     assert (await stack.fetch(stack.good())).status == 502
     assert len(stack.backend.requests) == 1
 
 
-async def test_retries_are_not_made_once_a_byte_of_an_answer_has_come(stack: Stack) -> None:
+async def test_a_request_is_not_repeated_after_a_byte_of_its_answer(stack: Stack) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         stack.backend.handler = send(b"HTTP/1.1 200", close=True)
@@ -469,7 +471,7 @@ async def test_retries_are_not_made_once_a_byte_of_an_answer_has_come(stack: Sta
     assert len(stack.backend.requests) == 2
 
 
-async def test_retries_are_not_made_while_a_body_is_on_its_way(stack: Stack) -> None:
+async def test_a_request_is_not_repeated_during_its_upload(stack: Stack) -> None:
     async with stack.client() as client:
         assert (await client.request(stack.good())).status == 200
         stack.backend.read_bodies = False
@@ -479,24 +481,15 @@ async def test_retries_are_not_made_while_a_body_is_on_its_way(stack: Stack) -> 
     assert [seen.target for seen in stack.backend.requests] == ["/", "/once"]
 
 
-async def test_an_idle_connection_that_the_origin_closed_is_not_used(stack: Stack) -> None:
+async def test_a_closed_idle_connection_is_not_used(stack: Stack) -> None:
     assert (await stack.fetch(stack.good())).status == 200
     await stack.backend.drop_connections()
     assert (await stack.fetch(stack.good("POST", "/x", body=b"hello"))).status == 200
     assert [seen.target for seen in stack.backend.requests] == ["/", "/x"]
 
 
-async def test_a_client_may_half_close_and_still_be_answered_or_be_cut_off(stack: Stack) -> None:
-    client: RawClient
-    async with stack.client() as client:
-        await client.send(stack.good())
-        client.finish()
-        for answer in await client.answers():  # type: ignore[attr-defined]
-            assert answer.status == 200
-
-
-async def test_a_length_that_the_parser_does_not_know_as_one_is_no_answer(stack: Stack) -> None:
-    """Remembered, it would give its connection to the next request within the body of this one."""
+async def test_a_content_length_of_2_to_the_64_is_a_502_each_time(stack: Stack) -> None:
+    """If it were remembered, the next request would get the connection within this body."""
     stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n")
     for number in (1, 2, 3, 4):
         answer = await stack.fetch(stack.good())
@@ -505,7 +498,7 @@ async def test_a_length_that_the_parser_does_not_know_as_one_is_no_answer(stack:
 
 
 @pytest.mark.parametrize("name", ["Content-Length ", "Transfer-Encoding\t", "X-A ", "Connection "])
-async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: str) -> None:
+async def test_a_header_with_a_space_before_its_colon_is_a_502(stack: Stack, name: str) -> None:
     stack.backend.handler = send(f"HTTP/1.1 200 OK\r\n{name}: 0\r\nContent-Length: 2\r\n\r\nok".encode())
     answer = await stack.fetch(stack.good())
     assert (answer.status, answer.json()["code"]) == (502, "upstream_invalid")
@@ -524,9 +517,7 @@ async def test_a_name_with_a_space_behind_it_is_no_header(stack: Stack, name: st
     ],
 )
 @pytest.mark.parametrize("answer", [response(200, b"hello"), response(200, chunks=[b"hello"])])
-async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(
-    stack: Stack, answer: bytes, begun: bytes
-) -> None:
+async def test_a_begun_second_answer_does_not_reach_the_next_client(stack: Stack, answer: bytes, begun: bytes) -> None:
     stack.backend.handler = send(answer + begun)
     assert (await stack.fetch(stack.good())).status == 200
     stack.backend.handler = ok
@@ -535,9 +526,9 @@ async def test_an_answer_that_has_begun_behind_another_is_not_the_next_clients(
     assert stack.backend.connections == 2
 
 
-async def test_an_answers_request_id_is_passed_on(stack: Stack) -> None:
+async def test_the_request_id_of_an_answer_is_relayed(stack: Stack) -> None:
     stack.backend.handler = send(b"HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nContent-Length: 2\r\n\r\nok")
-    for _ in range(4):  # its head is remembered by then
+    for _ in range(4):  # by then its head is remembered
         answer = await stack.fetch(stack.good(headers=[("X-Request-Id", "ours")]))
         assert answer.all("x-request-id") == ["theirs"]
 

@@ -1,4 +1,4 @@
-"""The memories of heads and of their lines make no difference: the wire tests pass without them too."""
+"""Remembered heads and lines make no difference: the wire tests pass without them."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ WIRE = ("test_wire.py", "test_wire_answers.py", "test_equal_heads.py", "test_beh
 
 
 @pytest.mark.parametrize("file", WIRE)
-def test_every_answer_is_the_same_without_the_memories(file: str) -> None:
+def test_the_wire_tests_pass_without_remembered_heads(file: str) -> None:
     path = str(Path(__file__).with_name(file))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", path]
     run = subprocess.run(command, env={**os.environ, "JWT_SIDECAR_FORGETFUL": "1"}, capture_output=True, text=True)
