@@ -212,15 +212,33 @@ def check_issuers(section: Section, issuers: Mapping[str, Issuer]) -> None:
                 "issuers",
                 name,
             )
+        if issuer.assume_issuer and any("{" in iss for iss in (issuer.issuer or "", *(issuer.issuer_aliases or ()))):
+            text = "has assume_issuer, and a token without iss is of no tenant of its template; remove one of the two"
+            section.report(text, "issuers", name)
         places: dict[tuple[str | int, ...], str] = {}
         if issuer.could_read("issuer"):
             places["issuer",] = issuer.issuer
         if issuer.could_read("issuer_aliases"):
             places |= {("issuer_aliases", number): alias for number, alias in enumerate(issuer.issuer_aliases)}
         for place, iss in places.items():
-            if iss in seen:
-                other, *where = seen[iss]
-                text = f"is also an iss of {other} (line {section.line('issuers', str(other), *where)})"
-                section.report(f"{text}; remove one of the two", "issuers", name, *place)
-            else:
+            same = next(
+                (known for known in seen if known == iss or (seen[known][0] != name and _overlap(known, iss))), None
+            )
+            if same is None:
                 seen[iss] = (name, *place)
+                continue
+            other, *where = seen[same]
+            text = "is also an iss of" if same == iss else "may be the same iss as a template of"
+            text = f"{text} {other} (line {section.line('issuers', str(other), *where)})"
+            section.report(f"{text}; remove one of the two", "issuers", name, *place)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """May two templates be filled to one `iss`? Each placeholder is a whole segment of the path."""
+    both = zip(one.split("/"), other.split("/"), strict=False)
+    return (
+        "{" in one
+        and "{" in other
+        and one.count("/") == other.count("/")
+        and all(mine == theirs or "{" in mine + theirs for mine, theirs in both)
+    )

@@ -516,6 +516,37 @@ def test_an_issuer_with_a_template_needs_a_source_of_keys() -> None:
     ]
 
 
+def test_assume_issuer_needs_an_issuer_without_template() -> None:
+    text = f"""issuers:
+  a: {{issuer: "https://a/{{tid}}/", audiences: any, jwks_file: f, assume_issuer: true}}
+{UPSTREAM}"""
+    said = "has assume_issuer, and a token without iss is of no tenant of its template; remove one of the two"
+    assert problems(text) == [f"2:3: issuers.a: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        ("https://a/{tid}/v2", "https://a/{org}/v2", True),
+        ("https://a/{tid}/v2", "https://a/v1/{org}", True),
+        ("https://a/{tid}/v2", "https://a/{org}/v1", False),
+        ("https://a/{tid}/v2", "https://a/{org}", False),
+        ("https://a/{tid}/v2", "https://b/{org}/v2", False),
+        ("https://a/{tid}/v2", "https://a/b/v2", False),
+    ],
+)
+def test_templates_of_two_issuers_have_no_iss_in_common(one: str, other: str, common: bool) -> None:
+    text = f"""issuers:
+  a: {{issuer: "{one}", audiences: any, jwks_file: f}}
+  b: {{issuer: "{other}", audiences: any, jwks_file: f}}
+{UPSTREAM}"""
+    said = "may be the same iss as a template of a (line 2); remove one of the two"
+    if common:
+        assert problems(text) == [f"3:15: issuers.b.issuer: {said}"]
+    else:
+        assert parse(text)
+
+
 def test_assume_issuer_needs_a_file_with_one_issuer() -> None:
     text = f"""issuers:
   a: {{issuer: https://a/, audiences: any, assume_issuer: true}}
