@@ -285,6 +285,7 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
             "entry 1: has a name twice; write two entries",
         ),
         ("a.json", f'[{{"iss": "{ISS}", "sub": "a", "sub": "b"}}]', "entry 0: has a name twice; write two entries"),
+        ("a.yaml", f"- {{iss: {ISS}, jti: a}}\n---\n- x", "is not YAML"),
     ],
 )
 async def test_a_file_with_any_invalid_entry_is_not_used(
@@ -411,6 +412,13 @@ async def test_a_long_list_is_read_completely(tmp_path: Path, clock: HandClock, 
     assert not denied(denylist, jti="6000-é")
 
 
+async def test_a_json_list_needs_no_blanks(tmp_path: Path, clock: HandClock) -> None:
+    documents = [{"iss": ISS, "jti": "t1"}, {"iss": ISS, "sub": "bob"}]
+    denylist = await loaded(tmp_path / "a.json", clock, json.dumps(documents, separators=(",", ":")))
+    assert denied(denylist)
+    assert len(denylist) == 2
+
+
 async def test_a_yaml_file_may_use_aliases(tmp_path: Path, clock: HandClock) -> None:
     denylist = await loaded(
         tmp_path / "a.yaml", clock, f"- &one {{iss: &iss {ISS}, jti: a}}\n- {{iss: *iss, jti: t1}}\n- *one"
@@ -421,7 +429,21 @@ async def test_a_yaml_file_may_use_aliases(tmp_path: Path, clock: HandClock) -> 
 
 @pytest.mark.parametrize(
     "content",
-    ["[1", "[E", "[E E]", "[E,", "[E}", "[E][E]", "[,E]", "[E,]", "[,]", '[E,{"iss": "' + "a" * 200_000, "[E] x"],
+    [
+        "[1",
+        "[E",
+        "[E E]",
+        "[E,",
+        "[E}",
+        "[E][E]",
+        "[,E]",
+        "[E,]",
+        "[,]",
+        '[E,{"iss": "' + "a" * 200_000,
+        "[E] x",
+        "[E]x",
+        "[]x",
+    ],
 )
 async def test_an_incomplete_or_invalid_json_list_is_not_used(tmp_path: Path, clock: HandClock, content: str) -> None:
     entry = json.dumps({"iss": ISS, "jti": "t1"})
