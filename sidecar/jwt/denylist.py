@@ -221,7 +221,7 @@ class DenyList:
             self._looked()
 
     def _read(self, _before: Filed | None, cancelled: threading.Event) -> Filed:
-        return _filed(self.file.path, self._clock.wall(), cancelled)
+        return read_entries(self.file.path, self._clock.wall(), cancelled)
 
     def _looked(self) -> None:
         if self._reads != self.file.reads:
@@ -234,8 +234,8 @@ class DenyList:
             self.found_good_at = self._clock.monotonic()
 
 
-def _filed(path: Path, now: float, cancelled: threading.Event) -> Filed:
-    """The entries of a file, all or none: half a list refuses too little.
+def read_entries(path: Path, now: float, cancelled: threading.Event) -> Filed:
+    """The entries of a file, all or none: half a list refuses too little. Stops when `cancelled` is set.
 
     Two entries about the same tokens get the later times.
     """

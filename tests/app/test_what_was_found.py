@@ -169,6 +169,7 @@ async def test_the_tenant_of_a_refused_token_is_reported(claims: dict[str, Any],
     [
         ("0123456789abcdef", "an opaque token, which only its issuer can read"),
         ("ya29.a0Af_opaque", "an opaque token, which only its issuer can read"),
+        ("a.b.c", None),
         ("a.b.c.d", None),
     ],
 )

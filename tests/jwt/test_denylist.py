@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import struct
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 
 from sidecar.app.server import CannotStart
 from sidecar.common.errors import Unusable
+from sidecar.jwt.claims import LATEST_DATE
 from sidecar.jwt.denied_table import Table, key_of
-from sidecar.jwt.denylist import ALWAYS, ENTRIES_AT_A_TIME, MAX_ADDED, DenyList, Entry
+from sidecar.jwt.denylist import ALWAYS, ENTRIES_AT_A_TIME, MAX_ADDED, PAUSE_S, DenyList, Entry, read_entries
 from tests.peers import patience
-from tests.peers.clock import EPOCH, HandClock
+from tests.peers.clock import EPOCH, HandClock, in_its_time
 from tests.peers.raw import Response, fetch
 from tests.peers.tokens import ABSENT, claims, public_jwk
 from tests.peers.wire import request
@@ -55,6 +57,7 @@ def denied(denylist: DenyList, issuer: str = "main", **over: Any) -> bool:
         ({"iss": ISS, "sub": "a"}, Entry(ISS, "sub", "a", ALWAYS, ALWAYS)),
         ({"iss": ISS, "sub": "a", "issued_before": 5}, Entry(ISS, "sub", "a", 5.0, ALWAYS)),
         ({"iss": ISS, "issued_before": 5.5, "until": 9}, Entry(ISS, "", "", 5.5, 9.0)),
+        ({"iss": ISS, "issued_before": 0, "until": LATEST_DATE}, Entry(ISS, "", "", 0.0, float(LATEST_DATE))),
         ({"iss": ISS, "jti": "a", "until": "1800000000"}, Entry(ISS, "jti", "a", ALWAYS, 1_800_000_000.0)),
         ({"iss": ISS, "jti": "a", "until": "2027-01-15T08:00:00Z"}, Entry(ISS, "jti", "a", ALWAYS, 1_800_000_000.0)),
         ({"iss": ISS, "jti": "a", "until": "2027-01-15T10:00:00.5+02:00"}, Entry(ISS, "jti", "a", ALWAYS, 1_800_000_000.5)),
@@ -206,8 +209,9 @@ def test_an_operators_entry_with_an_unknown_issuer_is_refused(denylist: DenyList
 def test_the_number_of_operators_entries_is_limited(denylist: DenyList) -> None:
     for number in range(MAX_ADDED):
         denylist.add({"iss": ISS, "jti": str(number)})
-    with pytest.raises(Unusable, match="put further entries into the file"):
+    with pytest.raises(Unusable) as caught:
         denylist.add({"iss": ISS, "jti": "more"})
+    assert str(caught.value) == "100000 entries were added, which is the limit; put further entries into the file"
 
 
 def test_every_change_is_counted(denylist: DenyList) -> None:
@@ -225,7 +229,7 @@ YAML_LIST = f"""
   sub: bob
 - iss: {ISS}
   issued_before: {NOW - 100}
-- {{iss: {ISS}, jti: old, until: {NOW - 1}}}
+- {{iss: {ISS}, jti: old, until: {NOW}}}
 - {{iss: https://unknown.test/, jti: t1}}
 """
 
@@ -365,6 +369,7 @@ async def test_a_bad_file_is_noticed_in_the_background_and_logged_once(tmp_path:
     path = tmp_path / "denied.json"
     denylist = await loaded(path, clock, json.dumps([{"iss": ISS, "jti": "t1"}]))
     denylist.add({"iss": ISS, "jti": "t3", "until": NOW + 1})
+    good_at = clock.monotonic()
     clock.advance(1)
     errors = Errors()
     logging.getLogger("sidecar.files").addHandler(errors)
@@ -377,14 +382,70 @@ async def test_a_bad_file_is_noticed_in_the_background_and_logged_once(tmp_path:
             assert denied(denylist)
             while len(denylist) > 1:  # the expired entry
                 await asyncio.sleep(0.001)
+            assert (denylist.changes, denylist.found_good_at) == (2, good_at)
+            clock.advance(1)
             written(path, json.dumps([{"iss": ISS, "jti": "t2"}]))
-            while not denied(denylist, jti="t2"):
+            while denylist.changes == 2:
                 await asyncio.sleep(0.001)
+            assert denied(denylist, jti="t2")
+            assert (denylist.changes, denylist.found_good_at) == (3, clock.monotonic())
     finally:
         task.cancel()
         logging.getLogger("sidecar.files").removeHandler(errors)
     [text] = errors.texts
     assert text.startswith(f"event=file_kept_as_it_was why='{path}: is not JSON' do=")
+
+
+class Asked(threading.Event):
+    """Is set after so many waits, and records how long each of them may take."""
+
+    def __init__(self, waits: int) -> None:
+        super().__init__()
+        self.left = waits
+        self.timeouts: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.timeouts.append(timeout)
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_long_list_is_read_with_pauses_until_nobody_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "denied.json"
+    path.write_text(json.dumps([{"iss": ISS, "jti": str(number)} for number in range(2 * ENTRIES_AT_A_TIME + 1)]))
+    patient, impatient = Asked(waits=9), Asked(waits=1)
+    assert len(read_entries(path, NOW, patient).table) == 2 * ENTRIES_AT_A_TIME + 1
+    assert patient.timeouts == [PAUSE_S] * 3
+    with pytest.raises(asyncio.CancelledError):
+        read_entries(path, NOW, impatient)
+    assert len(impatient.timeouts) == 2
+
+
+@in_its_time
+async def test_expired_entries_of_operators_are_dropped_at_the_next_check(clock: HandClock) -> None:
+    denylist = DenyList(clock, NAMES)
+    denylist.add({"iss": ISS, "jti": "t1", "until": NOW + 1})
+    task = asyncio.create_task(denylist.keep_fresh(poll_s=5))
+    await asyncio.sleep(4)
+    assert len(denylist) == 1
+    await asyncio.sleep(2)
+    assert len(denylist) == 0
+    assert denylist.found_good_at is None, "there is no file"
+    task.cancel()
+
+
+def test_entries_that_wait_for_their_issuer_are_logged(
+    denylist: DenyList, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    denylist.add({"iss": "https://other.test/", "jti": "t1"})
+    denylist.add({"iss": ISS, "jti": "t1"})
+    denylist.tell_waiting()
+    assert caplog.messages == []
+    renamed = DenyList(clock, {"https://other.test/": "other"}, None, denylist)
+    renamed.have_added(denylist.added())
+    renamed.tell_waiting()
+    do = "Configure an issuer with their iss, or remove the entries; they have no effect until then."
+    assert caplog.messages == [f"event=denylist_waiting issuers=['{ISS}'] do='{do}'"]
 
 
 async def test_a_file_changed_in_place_is_read_again(tmp_path: Path, clock: HandClock) -> None:
@@ -538,6 +599,7 @@ async def test_a_new_list_takes_over_the_entries_of_an_unchanged_file(tmp_path: 
     names = NAMES | {"https://new.test/": "new"}
     after = DenyList(clock, names, path, before)
     await after.load()
+    assert after.changes == 0
     assert denied(after)
     assert denied(after, "new"), "it waited for its issuer"
     assert (len(before), len(after)) == (1, 2)
@@ -549,7 +611,7 @@ def test_entries_of_a_removed_issuer_wait_for_its_return(denylist: DenyList, clo
     denylist.add({"iss": ISS, "jti": "t1"})
     mistyped = DenyList(clock, {"https://isuer.test/": "main"}, None, denylist)
     mistyped.have_added(denylist.added())
-    assert mistyped.counts["posted", "waiting"] == 1
+    assert (mistyped.counts["posted", "waiting"], mistyped.changes) == (1, 1)
     assert (len(mistyped), denied(mistyped)) == (0, False)
     mended = DenyList(clock, NAMES, None, mistyped)
     mended.have_added(mistyped.added())
