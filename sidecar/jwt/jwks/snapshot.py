@@ -61,7 +61,6 @@ class Snapshot:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 raise SnapshotUnusable(f"{self._path}: not a file that only this user may write")
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise SnapshotUnusable(f"{self._path}: larger than {MAX_BYTES // 1024} KiB")
-        return content
+            if status.st_size > MAX_BYTES:
+                raise SnapshotUnusable(f"{self._path}: larger than {MAX_BYTES // 1024} KiB")
+            return file.read()

@@ -505,6 +505,7 @@ def unusable(directory: Path) -> str:
         pytest.param(json.dumps(GOOD).encode()[:-1], "not JSON", id="cut"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
         pytest.param(b"[" * 100_000, "not JSON", id="deep"),
+        pytest.param(b" " * MAX_BYTES, "not JSON", id="as large as can be"),
         pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
         *(
             pytest.param(json.dumps(value).encode(), "belongs to another issuer or another jwks_uri", id=name)
@@ -527,6 +528,14 @@ def test_a_corrupt_or_foreign_snapshot_is_reported_with_its_fault(tmp_path: Path
     file.touch(0o600)
     file.write_bytes(content)
     assert unusable(tmp_path) == why
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
+def test_a_snapshot_names_its_issuer_and_only_its_owner_may_write_it(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "main.json"
+    file.write_text(json.dumps(GOOD))
+    file.chmod(mode)
+    assert snapshot(tmp_path).read() == ({"keys": GOOD["keys"]}, 5.0)
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
