@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The suite tries the same inputs each time: what it finds, it finds in each run. `make explore` tries others.
+# The suite tries the same inputs in each run, so its results repeat. `make explore` tries others.
 settings.register_profile(
     "suite",
     max_examples=60,

@@ -15,13 +15,13 @@ SERVED = Path(__file__).parent.parent / "sidecar" / "app" / "admin" / "static" /
 KEYS = set(re.findall(r'"([a-z_]+)": \{', json.dumps(json_schema())))
 
 
-def test_every_code_has_a_section_and_every_section_is_of_a_code() -> None:
+def test_every_code_has_exactly_one_section() -> None:
     headings = re.findall(r"^### (.*)$", PAGE, re.MULTILINE)
     assert sorted(headings) == sorted(f"`{reason.code}`" for reason in Reason)
 
 
 @pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.code)
-def test_a_section_says_status_sentence_cause_and_cures(reason: Reason) -> None:
+def test_a_section_has_status_sentence_cause_and_remedies(reason: Reason) -> None:
     first, *points = re.split(r"^- ", SECTIONS[reason.code].strip(), flags=re.MULTILINE)
     sentence = f": {reason.details}" if reason.details else ""
     assert first.strip() == f"{reason.status} {reason.error}{sentence}"
@@ -29,7 +29,7 @@ def test_a_section_says_status_sentence_cause_and_cures(reason: Reason) -> None:
     assert [match and match[1] for match in words] == ["Cause", "Client", "Operator"]
 
 
-def test_the_keys_that_it_names_exist() -> None:
+def test_the_configuration_keys_on_the_page_exist() -> None:
     named = {word for key in re.findall(r"`([a-z_.]+_[a-z_.]+)(?:: [^`]*)?`", PAGE) for word in key.split(".")}
     others = {reason.code for reason in Reason} | {"request_id", "client_id", "large_client_header_buffers"}
     assert {word for word in named - others if not word.startswith("jwt_sidecar_")} <= KEYS
@@ -48,7 +48,7 @@ def for_the_admin_page() -> str:
     return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 
-def test_the_admin_page_says_the_same() -> None:
+def test_the_admin_page_has_the_same_texts() -> None:
     assert SERVED.read_text() == for_the_admin_page(), "write it anew: python -m tests.test_codes_page"
 
 

@@ -49,19 +49,21 @@ def test_every_kind_of_request_has_a_budget(budget: dict[str, cost.Cost]) -> Non
 
 
 @pytest.mark.parametrize("kind", cost.KINDS)
-def test_no_request_makes_more_calls(kind: str, counted: dict[str, cost.Cost], budget: dict[str, cost.Cost]) -> None:
+def test_no_request_makes_more_calls_than_its_budget(
+    kind: str, counted: dict[str, cost.Cost], budget: dict[str, cost.Cost]
+) -> None:
     if found := over(kind, counted[kind], budget, MORE_CALLS):
         pytest.fail("; ".join([*found, UPDATE]))
 
 
 def compared() -> dict[str, cost.Cost]:
-    """The ratios, measured in a process of their own: the heap of a whole suite makes some requests dearer than others."""
+    """The ratios, measured in a separate process: the heap of the whole suite slows some requests more than others."""
     command = [sys.executable, "-m", "tests.cost", "--compare"]
     ratios: dict[str, cost.Cost] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return ratios
 
 
-def test_no_request_takes_much_more_time_beside_a_constant_answer(budget: dict[str, cost.Cost]) -> None:
+def test_no_request_exceeds_its_ratio_to_a_constant_answer(budget: dict[str, cost.Cost]) -> None:
     least: dict[str, float] = {}
     for _ in range(TRIES):
         for kind, ratio in compared().items():

@@ -1,4 +1,4 @@
-"""The configurations of docs/how/gateway.md load, and with keys made by the commands that it names nothing is missing."""
+"""The configurations of docs/how/gateway.md load, and need nothing but the keys that its commands make."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ EXAMPLES = {text.splitlines()[0].removeprefix("# "): text for text in re.findall
 
 
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES)
-async def test_the_configurations_of_the_page_can_be_used(text: str, tmp_path: Path) -> None:
+async def test_the_configurations_of_the_page_load_without_problems(text: str, tmp_path: Path) -> None:
     assert main(["keys", "rotate", str(tmp_path / "signing-keys.json")]) == 0
     assert main(["keys", "new", str(tmp_path / "api-keys.json"), "alice", "--scope", "read"]) == 0
     assert await problems_of(parse(text, base=tmp_path, environ={}), online=False) == []

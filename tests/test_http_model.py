@@ -13,7 +13,7 @@ GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
 
 
 def read(steps: Steps[Got], reader: Reader, data: bytes, end: str = "", step: int = 10_000) -> Got | None:
-    """The parsed messages of these bytes, fed in pieces of a size, and of this end."""
+    """The parsed messages of these bytes, fed in pieces of this size, with this end."""
     for at in range(0, len(data), step):
         reader.feed(data[at : at + step])
         if (got := finish(steps)) is not None:
@@ -24,7 +24,7 @@ def read(steps: Steps[Got], reader: Reader, data: bytes, end: str = "", step: in
 
 
 def answer(data: bytes, method: str = "GET", end: str = "", step: int = 10_000) -> tuple[Answer | None, bytes]:
-    """The answer, and what is left behind it."""
+    """The answer, and the bytes after it."""
     reader = Reader()
     return read(reader.answer(method, []), reader, data, end, step), bytes(reader.buffer)
 
@@ -49,20 +49,22 @@ def test_the_model_shares_no_code_with_the_sidecar() -> None:
         (b"\r\nhello", "GET", b"hello", "close", b""),
     ],
 )
-def test_answers(rest: bytes, method: str, body: bytes, ends_with: str, left: bytes, step: int) -> None:
+def test_valid_answers_are_read_with_their_framing(
+    rest: bytes, method: str, body: bytes, ends_with: str, left: bytes, step: int
+) -> None:
     got, behind = answer(OK + rest, method, "fin", step)
     assert got is not None
     assert (got.status, got.body, got.ends_with, behind) == (200, body, ends_with, left)
 
 
 @pytest.mark.parametrize("first", ["204 No Content", "304 Not Modified", "101 Switching Protocols"])
-def test_answers_that_have_no_body(first: str) -> None:
+def test_answers_204_304_and_101_have_no_body(first: str) -> None:
     got, behind = answer(f"HTTP/1.1 {first}\r\n\r\nnext".encode())
     assert got is not None
     assert (got.body, behind) == (b"", b"next")
 
 
-def test_interim_answers_come_before_the_final_one() -> None:
+def test_interim_answers_are_read_before_the_final_one() -> None:
     reader, interim = Reader(), list[Head]()
     steps = reader.answer("GET", interim)
     reader.feed(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
@@ -74,7 +76,7 @@ def test_interim_answers_come_before_the_final_one() -> None:
     assert got.body == b"a"
 
 
-def test_nothing_came_before_the_end() -> None:
+def test_an_end_without_bytes_is_no_answer() -> None:
     assert answer(b"", end="fin") == (None, b"")
 
 
@@ -89,7 +91,7 @@ def test_nothing_came_before_the_end() -> None:
         (OK + b"\r\nhell", "reset", b"hell"),
     ],
 )
-def test_a_part_is_not_taken_for_the_whole(data: bytes, end: str, body: bytes) -> None:
+def test_an_incomplete_answer_is_truncated(data: bytes, end: str, body: bytes) -> None:
     with pytest.raises(Truncated) as raised:
         answer(data, end=end)
     assert raised.value.body == body
@@ -123,12 +125,12 @@ def test_a_part_is_not_taken_for_the_whole(data: bytes, end: str, body: bytes) -
         OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nHTTP/1.1 200 OK\r\n\r\n",
     ],
 )
-def test_invalid_answers(raw: bytes) -> None:
+def test_invalid_answers_are_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed):
         answer(raw)
 
 
-def test_requests() -> None:
+def test_a_valid_request_is_read_with_its_framing() -> None:
     reader = Reader()
     got = read(reader.request(), reader, GET + b"X-A:  b c \r\nContent-Length: 2\r\n\r\nhi")
     assert got is not None
@@ -148,7 +150,7 @@ def test_requests() -> None:
         OK + b"\r\n",
     ],
 )
-def test_invalid_requests(raw: bytes) -> None:
+def test_invalid_requests_are_malformed(raw: bytes) -> None:
     reader = Reader()
     with pytest.raises(Malformed):
         read(reader.request(), reader, raw)
@@ -163,5 +165,5 @@ def test_invalid_requests(raw: bytes) -> None:
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )
-def test_whether_a_connection_lasts(raw: bytes, lasts: bool) -> None:
+def test_a_connection_persists_by_version_and_connection_header(raw: bytes, lasts: bool) -> None:
     assert head(raw).lasts is lasts

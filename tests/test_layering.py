@@ -32,7 +32,7 @@ SOURCES = {
 
 
 def imported(source: str) -> set[str]:
-    """The full names of all that a source imports, wherever in it: of `from a import b` both `a` and `a.b`."""
+    """The full names of all imports anywhere in a source; of `from a import b` both `a` and `a.b`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -44,7 +44,7 @@ def imported(source: str) -> set[str]:
 
 
 def ours(names: set[str]) -> set[str]:
-    """Those that are modules of ours. A folder is none where something in it is imported."""
+    """The names that are modules of the sidecar. A folder is left out if one of its modules is imported."""
     found = {name.removeprefix("sidecar.") for name in names if name.startswith("sidecar.")} & SOURCES.keys()
     return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
 
@@ -114,7 +114,7 @@ def test_every_form_of_import_is_read(source: str, expected: set[str]) -> None:
         ("app", "cli"),
     ],
 )
-def test_a_wrong_arrow_is_found(near: str, far: str) -> None:
+def test_an_import_against_the_arrows_is_found(near: str, far: str) -> None:
     assert wrong_arrows({near: {far}}) == [f"{near} imports {far}"]
 
 

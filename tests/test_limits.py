@@ -1,4 +1,4 @@
-"""The limits that no configuration changes, written out: other tests take them from the code, whatever they are."""
+"""The limits that no configuration changes, written out. Other tests take their values from the code."""
 
 import pytest
 

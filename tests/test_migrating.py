@@ -1,4 +1,4 @@
-"""docs/how/migrate: its pages show what the command prints, and the lines that they name are those that they mean."""
+"""docs/how/migrate: its pages show the output of the command, and their tables name the right lines."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("program", ["envoy", "istio"])
-def test_import_prints_the_output_on_the_page(program: str, tmp_path: Path) -> None:
+def test_import_prints_exactly_the_output_on_the_page(program: str, tmp_path: Path) -> None:
     theirs, ours = blocks(f"{program}.md", "yaml")
     name, _, text = theirs.removeprefix("# ").partition("\n")
     (tmp_path / name).write_text(text)
@@ -33,7 +33,7 @@ def test_the_page_shows_the_comment_about_an_open_rule(tmp_path: Path) -> None:
     assert said in result.text("envoy.yaml")
 
 
-def test_the_lines_of_ruby_are_those_that_the_table_is_about() -> None:
+def test_the_table_names_the_lines_of_the_ruby_code() -> None:
     lines = blocks("ruby.md", "ruby")[0].splitlines()
     rows = re.findall(r"^\| (\d+) \| `(.*?)` \|", (PAGES / "ruby.md").read_text(), re.MULTILINE)
     assert len(rows) == 14

@@ -45,14 +45,14 @@ def protected(token: str | None = None, target: str = "/protected", *headers: tu
 
 
 def identity(seen: Request) -> dict[str, str]:
-    """The identity headers as the backend got them, each at most once."""
+    """The identity headers at the backend, each at most once."""
     names = [name.lower() for name, _ in seen.headers if name.lower().startswith("x-jwt")]
     assert len(names) == len(set(names))
     return {name: seen.get(name) or "" for name in names}
 
 
 def refusal(answer: Response, status: int, code: str) -> dict[str, Any]:
-    """The answer is the sidecar's own, complete and not to be cached; its JSON."""
+    """Assert that the answer is a complete, uncacheable refusal of the sidecar. Return its JSON."""
     told: dict[str, Any] = answer.json()
     assert (answer.status, told["code"]) == (status, code)
     assert answer.get("x-jwt-sidecar") == "rejected"
@@ -87,14 +87,14 @@ async def test_a_valid_token_reaches_the_backend_as_claims(alg: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "BeArEr "])
-async def test_the_scheme_may_be_in_any_case(scheme: str) -> None:
+async def test_the_scheme_of_a_token_is_case_insensitive(scheme: str) -> None:
     async with model() as stack:
         assert (
             await stack.fetch(protected(None, "/protected", ("authorization", f"{scheme} {stack.alice}")))
         ).status == 200
 
 
-async def test_the_token_is_not_in_what_the_backend_receives() -> None:
+async def test_the_backend_does_not_receive_the_token() -> None:
     async with model() as stack:
         for target in ("/protected", "/public/x", "/optional/x"):
             assert (await stack.fetch(protected(stack.alice, target))).status == 200
@@ -104,7 +104,7 @@ async def test_the_token_is_not_in_what_the_backend_receives() -> None:
             assert b"uthorization" not in seen.head
 
 
-async def test_forward_token_lets_the_token_cross() -> None:
+async def test_a_route_with_forward_token_forwards_the_token() -> None:
     async with model() as stack:
         await stack.fetch(protected(stack.alice, "/legacy/x"))
         seen = await stack.backend.received()
@@ -112,7 +112,7 @@ async def test_forward_token_lets_the_token_cross() -> None:
         assert identity(seen)["x-jwt-sub"] == "alice"
 
 
-async def test_forward_token_may_be_the_rule() -> None:
+async def test_forward_token_can_be_set_for_all_routes() -> None:
     async with model(forward_token=True) as stack:
         await stack.fetch(protected(stack.alice))
         assert (await stack.backend.received()).get("authorization") == f"Bearer {stack.alice}"
@@ -153,7 +153,7 @@ async def test_claims_are_encoded_without_loss_and_absent_ones_add_no_header() -
 # Refusals, byte for byte
 
 
-async def test_no_token_is_a_401_with_a_bare_challenge() -> None:
+async def test_a_missing_token_is_a_401_with_a_bare_challenge() -> None:
     async with model() as stack:
         answer = await stack.fetch(protected())
         told = refusal(answer, 401, "token_missing")
@@ -163,7 +163,7 @@ async def test_no_token_is_a_401_with_a_bare_challenge() -> None:
 
 
 @pytest.mark.parametrize("credentials", ["Basic YTpi", "Token x", "", "x.y.z"])
-async def test_other_credentials_are_no_token(credentials: str) -> None:
+async def test_other_credentials_count_as_no_token(credentials: str) -> None:
     async with model() as stack:
         refusal(await stack.fetch(protected(None, "/protected", ("Authorization", credentials))), 401, "token_missing")
 
@@ -180,7 +180,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("status", "code", "claims"), BAD.values(), ids=BAD)
-async def test_an_invalid_token_is_a_401_that_says_why(status: int, code: str, claims: dict[str, Any]) -> None:
+async def test_an_invalid_token_is_a_401_with_its_reason(status: int, code: str, claims: dict[str, Any]) -> None:
     async with model() as stack:
         answer = await stack.fetch(protected(stack.token(**claims)))
         if code == "claim_missing":
@@ -194,7 +194,7 @@ async def test_an_invalid_token_is_a_401_that_says_why(status: int, code: str, c
         assert stack.backend.requests == []
 
 
-async def test_a_token_that_was_tampered_with_is_refused() -> None:
+async def test_a_changed_token_is_refused() -> None:
     async with model() as stack:
         for part, code in ((1, None), (2, "signature_invalid")):
             bad = flip(stack.alice, part, 20)
@@ -206,7 +206,7 @@ async def test_a_token_that_was_tampered_with_is_refused() -> None:
         assert stack.backend.requests == []
 
 
-async def test_details_tell_for_how_long_a_token_has_expired() -> None:
+async def test_details_say_how_long_ago_a_token_expired() -> None:
     async with model() as stack:
         token = stack.token()
         assert (await stack.fetch(protected(token))).status == 200
@@ -215,7 +215,7 @@ async def test_details_tell_for_how_long_a_token_has_expired() -> None:
         assert told["details"] == "The token expired 60 min ago."
 
 
-async def test_two_tokens_are_a_400() -> None:
+async def test_two_different_tokens_are_a_400() -> None:
     async with model() as stack:
         bob = stack.token(sub="bob")
         answer = await stack.fetch(protected(stack.alice, "/protected", ("authorization", f"Bearer {bob}")))
@@ -232,7 +232,7 @@ async def test_a_bearer_header_without_exactly_one_token_is_malformed(value: str
         assert told["error"] == "Invalid token"
 
 
-async def test_the_realm_is_configured() -> None:
+async def test_the_realm_is_configurable() -> None:
     async with model(realm="my api") as stack:
         assert (await stack.fetch(protected())).get("www-authenticate") == 'Bearer realm="my api"'
 
@@ -259,7 +259,7 @@ SPOOFED = [
 
 
 @pytest.mark.parametrize("target", ["/public/x", "/optional/x", "/trial/x"])
-async def test_spoofed_headers_are_stripped_where_no_token_is_needed(target: str) -> None:
+async def test_spoofed_headers_are_removed_on_public_routes(target: str) -> None:
     async with model() as stack:
         answer = await stack.fetch(protected(None, target, *SPOOFED))
         assert (answer.status, answer.json()) == (200, GRANTED)
@@ -272,14 +272,14 @@ async def test_spoofed_headers_are_stripped_where_no_token_is_needed(target: str
         assert b"mallory" not in seen.head
 
 
-async def test_a_public_route_looks_at_no_token() -> None:
+async def test_a_public_route_does_not_check_a_token() -> None:
     async with model() as stack:
         for token in ("nonsense", stack.alice, stack.token(exp=1)):
             assert (await stack.fetch(protected(token, "/public/x"))).status == 200
         assert [identity(seen) for seen in stack.backend.requests] == [{"x-jwt-status": "anonymous"}] * 3
 
 
-async def test_an_optional_route_takes_a_good_token_or_none_and_no_bad_one() -> None:
+async def test_an_optional_route_accepts_a_good_token_or_none() -> None:
     async with model() as stack:
         assert (await stack.fetch(protected(None, "/optional/x"))).status == 200
         assert (await stack.fetch(protected(stack.alice, "/optional/x"))).status == 200
@@ -289,7 +289,7 @@ async def test_an_optional_route_takes_a_good_token_or_none_and_no_bad_one() -> 
         assert len(stack.backend.requests) == 2
 
 
-async def test_a_denied_route_is_closed_to_everybody() -> None:
+async def test_a_denied_route_refuses_every_request() -> None:
     async with model() as stack:
         for token in (None, stack.alice):
             answer = await stack.fetch(protected(token, "/internal/x"))
@@ -327,13 +327,13 @@ async def test_missing_scopes_are_a_403_with_a_challenge() -> None:
             assert (await stack.fetch(protected(stack.token(**claims), "/admin/x"))).status == 200
 
 
-async def test_a_rule_for_some_methods_is_for_these_alone() -> None:
+async def test_a_rule_with_methods_applies_only_to_them() -> None:
     async with model() as stack:
         assert (await stack.fetch(request("POST", "/submit"))).status == 200
         refusal(await stack.fetch(request("GET", "/submit")), 401, "token_missing")
 
 
-async def test_a_route_for_one_issuer_is_closed_to_another() -> None:
+async def test_a_route_for_one_issuer_refuses_tokens_of_another() -> None:
     async with gateway("EdDSA") as other:
         issuers = {"other": {"issuer": other.issuer, "audiences": ["my-api"]}}
         async with model() as first:
@@ -349,10 +349,10 @@ async def test_a_route_for_one_issuer_is_closed_to_another() -> None:
                 await other.drop_connections()
 
 
-# The issuer's days, good and bad
+# Rotations and outages of the issuer
 
 
-async def test_a_rotated_key_is_fetched_when_its_first_token_comes() -> None:
+async def test_a_new_key_is_fetched_with_its_first_token() -> None:
     async with model() as stack:
         old = stack.alice
         assert (await stack.fetch(protected(old))).status == 200
@@ -363,13 +363,13 @@ async def test_a_rotated_key_is_fetched_when_its_first_token_comes() -> None:
         assert stack.issuer.jwks_fetches == 2
 
 
-async def test_unneeded_keys_are_fetched_once() -> None:
+async def test_tokens_with_unknown_keys_cause_one_fetch() -> None:
     async with model() as stack:
         for token in ("a.b.c", stack.token(header={"alg": "none"}), stack.token(iss="https://elsewhere.test"), None):
             await stack.fetch(protected(token))
         first, *others = [stack.token(header={"kid": f"unknown-{number}"}) for number in range(20)]
         refusal(await stack.fetch(protected(first)), 401, "key_unknown")
-        for token in others:  # the issuer is not asked again so soon, so nobody can say that it has no such key
+        for token in others:  # within the cooldown the sidecar cannot know whether the issuer has the key
             refusal(await stack.fetch(protected(token)), 503, "jwks_unavailable")
         assert stack.issuer.jwks_fetches == 2
 
@@ -394,7 +394,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_an_issuer_that_answers_wrong_is_a_503_while_cold(fault: Answer) -> None:
+async def test_a_bad_answer_of_the_issuer_is_a_503_without_keys(fault: Answer) -> None:
     issuer = gateway()
     issuer.on_jwks = fault
     async with running(issuer=issuer, backend=backend(), routes=ROUTES) as stack:
@@ -410,7 +410,7 @@ async def test_an_issuer_that_answers_wrong_is_a_503_while_cold(fault: Answer) -
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_an_issuer_that_answers_wrong_costs_nothing_while_warm(fault: Answer) -> None:
+async def test_a_bad_answer_of_the_issuer_does_not_affect_known_keys(fault: Answer) -> None:
     async with model() as stack:
         assert (await stack.fetch(protected(stack.alice))).status == 200
         stack.issuer.on_jwks = fault
@@ -420,7 +420,7 @@ async def test_an_issuer_that_answers_wrong_costs_nothing_while_warm(fault: Answ
             assert (await stack.fetch(protected(token))).status == 200
 
 
-async def test_an_issuer_that_is_down_is_a_503_while_cold_and_nothing_while_warm() -> None:
+async def test_an_issuer_that_is_down_is_a_503_only_without_keys() -> None:
     async with gateway() as issuer:
         await issuer.go_down()
         settings = {"issuers": {"main": {"issuer": issuer.issuer, "audiences": ["my-api"]}}}
@@ -435,7 +435,7 @@ async def test_an_issuer_that_is_down_is_a_503_while_cold_and_nothing_while_warm
             assert (await stack.fetch(protected(issuer.token("EdDSA", sub="bob")))).status == 200
 
 
-async def test_good_keys_serve_for_max_stale_and_then_it_is_a_503() -> None:
+async def test_known_keys_are_used_for_max_stale_and_then_503() -> None:
     async with model() as stack:
         assert (await stack.fetch(protected(stack.alice))).status == 200
         stack.issuer.on_jwks = Answer(500)
@@ -458,7 +458,7 @@ async def test_a_hanging_issuer_delays_only_requests_that_need_its_keys() -> Non
             assert (await waiting.response()).status == 200
 
 
-async def test_many_that_wait_for_keys_share_one_fetch_and_survive_the_first_that_leaves() -> None:
+async def test_waiting_requests_share_one_fetch_that_survives_the_first_client() -> None:
     async with model() as stack:
         stack.issuer.hang()
         async with stack.client() as leaving:
@@ -473,7 +473,7 @@ async def test_many_that_wait_for_keys_share_one_fetch_and_survive_the_first_tha
         assert (stack.issuer.discovery_fetches, stack.issuer.jwks_fetches) == (1, 1)
 
 
-async def test_the_issuer_never_learns_of_a_client() -> None:
+async def test_the_issuer_gets_no_credentials_or_cookies_of_a_client() -> None:
     async with model() as stack:
         await stack.fetch(protected(stack.alice, "/protected", ("Cookie", "a=b")))
         for asked in stack.issuer.requests:

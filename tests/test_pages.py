@@ -52,7 +52,7 @@ def test_every_link_to_a_section_leads_to_one(page: Path) -> None:
 
 
 def sections(page: Path) -> set[str]:
-    """The names of a page's sections, for links."""
+    """The anchors of a page's sections."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
     )
@@ -140,7 +140,7 @@ CONFIGURED = ("config.yaml", "config.minimal.yaml", "my.yaml")  # all hold confi
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """The commands of a block, continued lines joined, and what a session shows that each prints."""
+    """The commands of a block with continued lines joined, and the output that a session shows for each."""
     if text.startswith(SESSION):
         found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
     else:
@@ -208,7 +208,7 @@ async def test_every_command_runs(
     async with serving(directory / "config.yaml") if served else nullcontext(("", "")) as (proxy, admin):
         for line, printed in lines:
             if line.startswith(SERVE):
-                continue  # it is running
+                continue  # the process is running
             there = re.sub(r"(?:localhost|127\.0\.0\.1):9901", admin, line.replace("127.0.0.1:8080", proxy))
             if HELD in there:
                 refused, _ = await output(f"curl -s http://{proxy}/protected", directory, environ)
@@ -220,7 +220,7 @@ async def test_every_command_runs(
 
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[tuple[str, str]]:
-    """`jwt-sidecar run`: where it serves clients, and operators."""
+    """`jwt-sidecar run`: its addresses for clients and operators."""
     command = str(Path(sys.executable).with_name("jwt-sidecar"))
     async with run(command, "run", "-c", str(config), announces=r"(listening proxy .*listening admin \S+\n)") as said:
         proxy, _, admin = re.findall(r"listening \w+ http://(\S+)", said)
@@ -238,7 +238,7 @@ async def output(line: str, directory: Path, environ: dict[str, str]) -> tuple[s
 
 
 def shows(printed: str, said: str) -> bool:
-    """Is this what a page shows? Of JSON the names count, in other texts ... stands for anything."""
+    """Does the page show this? Of JSON only the names count; in other texts ... stands for anything."""
     try:
         expected = json.loads(printed)
     except ValueError:
@@ -253,14 +253,14 @@ def shape(value: Any) -> set[str]:
     return set(value).union(*map(shape, value.values())) if isinstance(value, dict) else set()
 
 
-def test_the_code_of_the_page_about_backends_is_that_of_the_examples() -> None:
+def test_the_code_on_the_page_about_backends_equals_the_examples() -> None:
     page = (ROOT / "docs" / "how" / "backend.md").read_text()
     for kind, name in (("ruby", "rails/identity.rb"), ("js", "express/server.mjs")):
         code, *_ = [text for _, language, text in BLOCK.findall(page) if language == kind]
         assert code in (ROOT / "deploy" / "examples" / name).read_text()
 
 
-def test_the_pod_of_the_page_about_kubernetes_starts_and_ends_as_the_shipped_one() -> None:
+def test_the_pod_on_the_page_about_kubernetes_has_the_shipped_probes_and_hooks() -> None:
     [page] = [
         yaml.safe_load(text)
         for _, kind, text in BLOCK.findall((ROOT / "docs" / "start" / "kubernetes.md").read_text())
@@ -284,7 +284,7 @@ GENERATED = {
     "codes.md",
     "decoders.md",
     "cli.md",
-}  # or held to a table by a test
+}  # or checked by another test
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))

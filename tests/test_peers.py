@@ -1,4 +1,4 @@
-"""The peers do what they say, so that no other test passes because a peer did nothing."""
+"""The peers work, so that no other test passes because a peer does nothing."""
 
 import asyncio
 import gzip
@@ -38,13 +38,13 @@ def test_a_token_verifies_with_its_published_key_and_no_other(alg: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [512, 1024])
-def test_weak_rsa_keys_sign_too(bits: int) -> None:
+def test_weak_rsa_keys_can_sign(bits: int) -> None:
     key = tokens.rsa_key(bits)
     assert key.key_size == bits
     tokens.verify(tokens.sign(key, "RS256", {}, {}), tokens.jwk(key), "RS256")
 
 
-def test_an_hmac_may_be_keyed_with_anything() -> None:
+def test_an_hmac_can_have_any_key() -> None:
     token = tokens.sign(b"the public key as text, 32 bytes+", "HS256", {"kid": "x"}, {"sub": "alice"})
     assert jwt.decode(token, "the public key as text, 32 bytes+", algorithms=["HS256"]) == {"sub": "alice"}
 
@@ -53,7 +53,7 @@ def test_none_has_an_empty_signature() -> None:
     assert tokens.sign(None, "none", {}, {}).endswith(".")
 
 
-def test_raw_bytes_are_signed_as_they_are() -> None:
+def test_raw_bytes_are_signed_unchanged() -> None:
     header, payload = b'{"alg":"none","alg":"RS256"}', b'{"exp":NaN,"exp":1} '
     token = tokens.sign(tokens.key(), "RS256", header, payload)
     assert tokens.parts(token)[:2] == (header, payload)
@@ -118,7 +118,7 @@ async def test_bytes_arrive_whole_or_one_by_one_and_the_tail_is_the_next_request
         assert [came.target for came in backend.requests] == ["/1", "/2"]
 
 
-async def test_sending_byte_by_byte_is_more_than_one_read_for_the_server() -> None:
+async def test_bytes_sent_one_by_one_are_read_in_several_pieces() -> None:
     pieces: list[bytes] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +135,7 @@ async def test_sending_byte_by_byte_is_more_than_one_read_for_the_server() -> No
     assert len(pieces) > 5
 
 
-async def test_a_unix_socket_and_tls_serve_alike(tmp_path: Path) -> None:
+async def test_the_peers_serve_on_a_unix_socket_and_over_tls(tmp_path: Path) -> None:
     async with RawBackend(unix=tmp_path / "s") as backend:
         assert backend.url == f"unix://{tmp_path}/s"
         async with RawClient(*await asyncio.open_unix_connection(tmp_path / "s")) as client:
@@ -182,7 +182,7 @@ async def test_an_answer_to_head_has_no_body() -> None:
         b"",
     ],
 )
-async def test_a_truncated_answer_is_noticed(answer: bytes) -> None:
+async def test_a_truncated_answer_raises_an_error(answer: bytes) -> None:
     async with RawBackend(send(answer, close=True)) as backend, RawClient.to(backend.address) as client:
         with pytest.raises(Truncated) as truncated:
             await client.request(request())
@@ -200,7 +200,7 @@ async def test_a_truncated_answer_is_noticed(answer: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n0\r\n\r\n",
     ],
 )
-async def test_a_malformed_answer_is_noticed(answer: bytes) -> None:
+async def test_a_malformed_answer_raises_an_error(answer: bytes) -> None:
     async with RawBackend(send(answer, close=True)) as backend, RawClient.to(backend.address) as client:
         with pytest.raises(Malformed):
             await client.request(request())
@@ -231,7 +231,7 @@ async def test_a_bug_in_a_handler_fails_the_test_at_the_end() -> None:
         await receive()
 
 
-async def test_a_request_broken_off_in_its_body_never_counts_as_received() -> None:
+async def test_a_request_with_an_incomplete_body_does_not_count_as_received() -> None:
     async with RawBackend() as backend, RawClient.to(backend.address) as client:
         await client.send(request("POST", "/", body=b"12345")[:-1])
         client.finish()
@@ -239,7 +239,7 @@ async def test_a_request_broken_off_in_its_body_never_counts_as_received() -> No
         assert (came.body_raw, came.complete, backend.requests) == (b"1234", False, [])
 
 
-async def test_an_answer_may_come_before_the_body() -> None:
+async def test_the_backend_can_answer_before_the_body() -> None:
     async with RawBackend(send(response(413)), read_bodies=False) as backend, RawClient.to(backend.address) as client:
         whole = request("POST", "/", body=b"12345")
         await client.send(whole[:-5])
@@ -250,7 +250,7 @@ async def test_an_answer_may_come_before_the_body() -> None:
         assert backend.requests[0].body == b"12345"
 
 
-async def test_a_backend_that_never_answers_notices_that_the_client_left() -> None:
+async def test_a_silent_backend_notices_that_its_client_has_left() -> None:
     async with RawBackend(never) as backend, RawClient.to(backend.address) as client:
         await client.send(request())
         await backend.received()
@@ -258,7 +258,7 @@ async def test_a_backend_that_never_answers_notices_that_the_client_left() -> No
         await backend.disconnected()
 
 
-async def test_a_reset_is_a_reset() -> None:
+async def test_a_reset_arrives_as_a_reset() -> None:
     async with RawBackend(reset_instead) as backend, RawClient.to(backend.address) as client:
         await client.send(request())
         with pytest.raises(ConnectionResetError):
@@ -274,7 +274,7 @@ async def test_an_idle_connection_can_be_dropped(by_reset: bool) -> None:
         assert backend.open_connections == 0
 
 
-async def test_a_server_that_is_down_refuses_and_comes_back_at_its_address() -> None:
+async def test_a_server_that_is_down_refuses_connections_and_returns_at_its_address() -> None:
     async with RawBackend() as backend:
         address = backend.address
         for _ in range(2):
@@ -384,7 +384,7 @@ async def test_unread_bytes_in_the_kernel_are_distinguished_from_read_ones() -> 
                 assert (client.down.held(), client.down.given(200)) == (300, 500)
 
 
-async def test_a_client_with_small_buffers_sends_what_fits_and_sees_the_end() -> None:
+async def test_a_client_with_small_buffers_sends_only_the_bytes_that_fit() -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -401,7 +401,7 @@ async def test_a_client_with_small_buffers_sends_what_fits_and_sees_the_end() ->
             assert client.ended
 
 
-async def test_still_waits_for_as_long_as_something_moves() -> None:
+async def test_still_waits_until_a_figure_stops_changing() -> None:
     moved = iter([*range(100), *[100] * 1000])
     asked = 0
 

@@ -11,7 +11,7 @@ import sidecar
 PACKAGE = Path(sidecar.__file__).parent
 SOURCES = {file.relative_to(PACKAGE).as_posix(): file.read_text() for file in sorted(PACKAGE.rglob("*.py"))}
 PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}
-"""Documented for everybody: the first three of named tuples, the last of `os`."""
+"""Public in spite of the `_`: the first three of named tuples, the last of `os`."""
 Classes = dict[str, ast.ClassDef]
 
 
@@ -20,7 +20,7 @@ def private(name: str) -> bool:
 
 
 def attributes(node: ast.AST) -> Iterator[ast.Attribute]:
-    """The private attributes that are used anywhere in a piece of source."""
+    """The private attributes used anywhere in a source."""
     return (one for one in ast.walk(node) if isinstance(one, ast.Attribute) and private(one.attr))
 
 
@@ -33,7 +33,7 @@ def of_super(attribute: ast.Attribute) -> bool:
 
 
 def made_by(one: ast.ClassDef) -> set[str]:
-    """The attributes that a class makes itself: methods, what its body names, and what is assigned on self."""
+    """The attributes that a class defines: methods, names in its body, and assignments to self."""
     names = {node.name for node in one.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     names |= {
         node.id for line in one.body for node in ast.walk(line) if isinstance(line, ast.Assign | ast.AnnAssign)
@@ -52,13 +52,13 @@ def classes_of(sources: dict[str, str]) -> Classes:
 
 
 def inherited_by(one: ast.ClassDef, classes: Classes) -> set[str]:
-    """The attributes that the classes of ours make from which one inherits."""
+    """The attributes that base classes of the sidecar define."""
     bases = [classes[name] for base in one.bases if (name := ast.unparse(base).partition("[")[0]) in classes]
     return set().union(*(made_by(base) | inherited_by(base, classes) for base in bases))
 
 
 def strange(sources: dict[str, str]) -> set[str]:
-    """The uses of private attributes and names that nobody of ours has made."""
+    """The uses of private attributes and names that the sidecar does not define."""
     classes = classes_of(sources)
     ours = set().union(*map(made_by, classes.values()))
     found: set[str] = set()
@@ -100,7 +100,7 @@ def strange(sources: dict[str, str]) -> set[str]:
         pytest.param("def f(point): point._replace(x=1).__class__", set(), id="public all the same"),
     ],
 )
-def test_private_attributes_of_others_are_found(source: str, expected: set[str]) -> None:
+def test_private_attributes_of_libraries_are_found(source: str, expected: set[str]) -> None:
     assert strange({"a": source}) == expected
 
 

@@ -9,18 +9,18 @@ PAGE = (TESTS.parent / "docs" / "project" / "proofs.md").read_text()
 RULES = list(csv.DictReader((TESTS / "proofs" / "refusing_rules.csv").read_text().splitlines()))
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_named_test_exists() -> None:
     there = {name for file in TESTS.rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
     named = {name for rule in RULES for name in rule["tests"].split()}
     assert named - there == set()
 
 
-def test_every_module_that_is_named_is_there() -> None:
+def test_every_named_module_exists() -> None:
     modules = {rule["module"] for rule in RULES}
     assert {name for name in modules if not (TESTS.parent / "sidecar" / f"{name}.py").exists()} == set()
 
 
-def test_every_command_on_the_page_of_proofs_is_there() -> None:
+def test_every_command_on_the_page_exists() -> None:
     makefile = (TESTS.parent / "Makefile").read_text()
     targets = {word for line in re.findall(r"^([\w -]+):", makefile, re.MULTILINE) for word in line.split()}
     assert set(re.findall(r"`make ([\w-]+)", PAGE)) <= targets
@@ -28,7 +28,7 @@ def test_every_command_on_the_page_of_proofs_is_there() -> None:
     assert [name for name in programs if not (TESTS / "proofs" / f"{name}.py").exists()] == []
 
 
-def test_every_mutated_module_on_the_page_of_proofs_is_there() -> None:
+def test_every_mutated_module_on_the_page_exists() -> None:
     modules = re.findall(r"^\| `([\w/]+)` \|", PAGE, re.MULTILINE)
     assert modules
     assert [name for name in modules if not (TESTS.parent / "sidecar" / f"{name}.py").exists()] == []

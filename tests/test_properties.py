@@ -39,7 +39,7 @@ def text(value: Any) -> bytes:
 
 
 @given(st.binary() | st.text(f"{string.ascii_letters}{string.digits}-_....", max_size=300).map(str.encode))
-def test_any_bytes_are_a_rejection(token: bytes) -> None:
+def test_random_bytes_are_rejected(token: bytes) -> None:
     assert judge().judge(Odd("noise", token)) != "accepted"
 
 
@@ -61,7 +61,7 @@ def test_a_valid_token_with_other_bytes_is_accepted_only_if_its_signed_part_is_u
 
 
 @given(OBJECTS, OBJECTS, SIGNERS)
-def test_signed_claims_may_hold_anything(header: dict[str, Any], claims: dict[str, Any], signer: Any) -> None:
+def test_signed_claims_of_any_content_are_judged(header: dict[str, Any], claims: dict[str, Any], signer: Any) -> None:
     for said in (claims, tokens.claims(now=NOW, iss=signer.iss) | claims):
         for named in (header, {**header, "alg": signer.alg, "kid": signer.kid}):
             token = tokens.sign(signer.key, signer.alg, text(named), text(said)).encode()
@@ -77,7 +77,7 @@ def test_an_unsigned_token_is_never_accepted(claims: dict[str, Any], token: byte
 
 
 @given(OBJECTS, OBJECTS, st.binary())
-def test_a_token_that_can_be_read_has_one_spelling(
+def test_every_readable_token_has_one_spelling(
     header: dict[str, Any], claims: dict[str, Any], signature: bytes
 ) -> None:
     token = tokens.join(text(header), text(claims), signature).encode()

@@ -23,7 +23,7 @@ ELSEWHERE = {
 
 
 def files(directory: Path = ROOT, ignored: tuple[str, ...] = (".git",)) -> Iterator[Path]:
-    """All files but those that a .gitignore names, by a name or by a path below its own directory."""
+    """All files except those that a .gitignore excludes."""
     own = directory / ".gitignore"
     for pattern in own.read_text().splitlines() if own.exists() else []:
         pattern = pattern.rstrip("/")
@@ -41,7 +41,7 @@ def pinned(lock: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
 
-def test_the_top_level_stays_small() -> None:
+def test_the_top_level_has_only_the_listed_names() -> None:
     assert {file.relative_to(ROOT).parts[0] for file in files()} <= TOP
 
 
@@ -69,6 +69,6 @@ def test_every_requirement_is_pinned_and_hashed(lock: Path) -> None:
     ] == []
 
 
-def test_the_tests_run_on_the_versions_that_are_shipped() -> None:
+def test_the_tests_run_with_the_shipped_versions() -> None:
     runtime, tests = (pinned(lock) for lock in LOCKS)
     assert runtime.items() <= tests.items()

@@ -33,7 +33,7 @@ async def test_the_deny_list_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_entry_of_a_command_is_one(command: str) -> None:
+def test_the_entry_in_each_command_is_valid(command: str) -> None:
     [body] = re.findall(r"-d '(.*)'", command)
     assert Entry.read(json.loads(body)).value == "mallory"
 

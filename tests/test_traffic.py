@@ -19,13 +19,13 @@ def author(without: frozenset[str] = frozenset()) -> Author:
     return Author(TOKENS, lambda user: f"{user}-new".encode(), without)
 
 
-def test_a_scene_is_that_of_its_seed_and_number() -> None:
+def test_a_scene_follows_from_seed_and_number() -> None:
     assert author().scene("1", 7) == author().scene("1", 7)
     assert author().scene("1", 7) != author().scene("1", 8)
     assert author().scene("1", 7) != author().scene("2", 7)
 
 
-def test_scenes_are_of_every_kind() -> None:
+def test_scenes_include_every_kind() -> None:
     connections = [one for number in range(300) for one in author().scene("1", number).connections]
     cases = [case for one in connections for case in one.cases]
     assert {case.kind for case in cases} == {"good", "anonymous", "refused", "broken", "unserved"}
@@ -44,14 +44,14 @@ def test_scenes_are_of_every_kind() -> None:
         assert some
 
 
-def test_kinds_can_be_left_out() -> None:
+def test_kinds_of_scenes_can_be_excluded() -> None:
     scenes = [author(frozenset({"dead", "bad ends"})).scene("1", number) for number in range(100)]
     cases = [case for scene in scenes for one in scene.connections for case in one.cases]
     assert not any(case.script.deaths or case.kind in ("broken", "unserved") for case in cases)
 
 
 def case(number: int, **more: object) -> Case:
-    """A request of alice, as the backend has seen it."""
+    """A request of alice, as received by the backend."""
     made = Case(f"1-{number}", "GET", f"/t/1-{number}", "good", "alice", owner="alice", sent=1)
     made.head = f"GET {made.target} HTTP/1.1\r\nHost: sidecar.test\r\n\r\n".encode()
     made.script = Script(body=b"body %d" % number)
@@ -98,7 +98,7 @@ async def played(said: bytes, *cases: Case, end: bool = False) -> None:
         (answer(1)[:-1], [case(1, script=Script(body=b"body 1", whole=False, may_fail=True))], True),
     ],
 )
-async def test_answers_that_a_client_may_get(said: bytes, cases: list[Case], end: bool) -> None:
+async def test_the_judge_accepts_correct_answers(said: bytes, cases: list[Case], end: bool) -> None:
     await played(said, *cases, end=end)
 
 
@@ -121,7 +121,7 @@ async def test_answers_that_a_client_may_get(said: bytes, cases: list[Case], end
         pytest.param(b"HTTP/1.1 200 OK\n\n", [case(1)], True, id="no HTTP"),
     ],
 )
-async def test_answers_that_a_client_must_not_get(said: bytes, cases: list[Case], end: bool) -> None:
+async def test_the_judge_detects_wrong_answers(said: bytes, cases: list[Case], end: bool) -> None:
     with pytest.raises((Wrong, Malformed)):
         await played(said, *cases, end=end)
 
@@ -134,7 +134,7 @@ STATUS, SUB = ("X-JWT-Status", "verified"), ("X-JWT-Sub", "alice")
 CLAIMS = ("X-JWT-Claims", "eyJzdWIiOiJhbGljZSJ9")
 
 
-def test_the_identity_is_that_of_the_token() -> None:
+def test_the_judge_accepts_the_identity_of_the_token() -> None:
     check_identity(case(1), seen(STATUS, SUB, CLAIMS))
     check_identity(case(1), seen(STATUS, SUB, CLAIMS, ("X-JWT-Who", "alice")))
     check_identity(case(1, user=""), seen(("X-JWT-Status", "anonymous")))
@@ -155,7 +155,7 @@ def test_the_identity_is_that_of_the_token() -> None:
         seen(("X-JWT-Status", "anonymous"), SUB, CLAIMS),
     ],
 )
-def test_an_identity_that_is_not(head: Head) -> None:
+def test_the_judge_detects_a_wrong_identity(head: Head) -> None:
     with pytest.raises(Wrong):
         check_identity(case(1), head)
 
@@ -182,7 +182,7 @@ def at_the_backend(made: Case, more: str = "", target: str = "") -> bytes:
         (lambda made: at_the_backend(made, " folded\r\n"), "not a header"),
     ],
 )
-async def test_requests_that_the_backend_may_get(sent: Callable[[Case], bytes], wrong: str) -> None:
+async def test_the_judge_detects_wrong_requests_at_the_backend(sent: Callable[[Case], bytes], wrong: str) -> None:
     made = case(1, arrivals=0, seen_ids=[])
     made.script = Script([(0.0, b"HTTP/1.1 204 No Content\r\n\r\n")], 204, ending="keep")
     backend = Backend()
@@ -198,7 +198,7 @@ async def test_requests_that_the_backend_may_get(sent: Callable[[Case], bytes], 
     assert len(backend.failures) == bool(wrong)
 
 
-async def test_a_short_run_finds_nothing() -> None:
+async def test_a_short_run_finds_no_error() -> None:
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.proofs.traffic", "--seed", "1", "--scenes", "60"),
         cwd=SOURCES,

@@ -23,7 +23,7 @@ SOURCES = sorted(path for end in ("py", "js", "html", "yaml") for path in ROOT.g
 
 
 def found(paths: list[Path], patterns: dict[str, str]) -> list[str]:
-    """Each place that one of the patterns matches, with the words to write in its place."""
+    """Each match of a pattern, with the words to write instead."""
     return [
         f"{path.relative_to(ROOT)}:{number}: {match[0]!r}: {instead}"
         for path in paths

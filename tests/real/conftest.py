@@ -1,4 +1,4 @@
-"""`jwt-sidecar run` as a process of its own, an issuer that it trusts, and a client."""
+"""`jwt-sidecar run` as a separate process, an issuer that it trusts, and a client."""
 
 import json
 import sys
@@ -64,6 +64,6 @@ def behind(sidecar: StartSidecar, issuer: Issuer, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that sends what it is given and decodes what it gets."""
+    """A client that sends paths unchanged and decodes bodies."""
     async with aiohttp.ClientSession() as session:
         yield session

@@ -52,7 +52,7 @@ class Scene:
         return request(method, path, host="orders.example", token=issuer.token("EdDSA", **claims))
 
     async def go_on(self, steps: int = 1) -> None:
-        """So many times ten seconds of traffic, with a little that is always refused."""
+        """Steps of ten seconds of traffic, with a few refused requests in each."""
         history, clock = self.stack.sidecar.live.history, self.stack.clock
         for number in range(steps):
             async with self.stack.client() as client:
@@ -72,12 +72,12 @@ class Scene:
         await self.stack.sidecar.reload.reload()
 
     async def partner_goes_down(self) -> None:
-        """It gives no keys any more."""
+        """The partner issuer no longer serves keys."""
         await self.partner.go_down()
         await self.stack.sidecar.assembly.sources["partner"].fetch_now()
 
     async def backend_goes_down(self) -> None:
-        """The one behind most routes listens no more."""
+        """The backend of most routes no longer listens."""
         await self.stack.backend.go_down()
 
 

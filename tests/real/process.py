@@ -1,4 +1,4 @@
-"""Programs as processes of their own."""
+"""Programs as separate processes."""
 
 import asyncio
 import re

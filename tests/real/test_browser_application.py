@@ -56,7 +56,7 @@ async def browser(need: Need) -> "AsyncIterator[Browser]":
 
 @asynccontextmanager
 async def application(browser: "Browser") -> "AsyncIterator[tuple[str, Page]]":
-    """(origin, page) of an application that is open in the browser."""
+    """(origin, page) of an application in the browser."""
     html = b"<!doctype html><title>app</title>"
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
         len(html),
@@ -85,7 +85,7 @@ ROUTES: list[dict[str, Any]] = [{"path": "/admin", "require": {"scopes": ["admin
 
 
 async def marked_by_itself(request: Request, writer: asyncio.StreamWriter) -> None:
-    """A backend that knows CORS itself."""
+    """A backend that implements CORS."""
     origin = request.get("origin") or "null"
     writer.write(f"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: {origin}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
 
@@ -120,12 +120,12 @@ async def test_an_application_reads_status_code_challenge_and_retry_after(browse
 @pytest.mark.parametrize(
     "settings", [{}, {"cors": {"origins": ["https://another.example"]}}], ids=["without cors", "another origin"]
 )
-async def test_it_reads_nothing_where_it_is_not_named(browser: "Browser", settings: dict[str, Any]) -> None:
+async def test_an_application_of_another_origin_reads_nothing(browser: "Browser", settings: dict[str, Any]) -> None:
     async with application(browser) as (_, page), running(**settings) as stack:
         assert await ask(page, stack) == BLOCKED
 
 
-async def test_cookies_go_along_only_where_the_configuration_says_so(browser: "Browser") -> None:
+async def test_an_application_may_send_cookies_only_with_cors_credentials(browser: "Browser") -> None:
     async with application(browser) as (origin, page):
         for credentials, expected in ((True, "token_missing"), (False, None)):
             async with running(cors={"origins": [origin], "credentials": credentials}) as stack:
@@ -142,7 +142,7 @@ async def test_a_page_opens_a_websocket_with_a_token(browser: "Browser") -> None
     async def echo(connection: ServerConnection) -> None:
         assert connection.request is not None
         seen.append(connection.request.headers.get("Sec-WebSocket-Protocol"))
-        with suppress(ConnectionClosedError):  # the page goes away without a word
+        with suppress(ConnectionClosedError):  # the page leaves without a close frame
             async for message in connection:
                 await connection.send(message)
 

@@ -30,13 +30,13 @@ def configuration(name: str, **places: str) -> dict[str, Any]:
 
 
 def free_address() -> str:
-    """A port of loopback that nobody listens on just now; configurations name each other, so they must be known before."""
+    """A free port of loopback. The configurations name each other, so the ports must be known first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-async def test_an_api_key_goes_in_and_verified_claims_come_out(
+async def test_an_api_key_becomes_verified_claims_at_the_backend(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [JWT_SIDECAR, "keys"]

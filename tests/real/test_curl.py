@@ -49,7 +49,7 @@ async def url(shared_backend: RawBackend, behind: StartSidecar) -> AsyncIterator
 
 @pytest.fixture
 def backend(shared_backend: RawBackend) -> RawBackend:
-    """The backend, with nothing received; it answers how many bytes it got and their hash."""
+    """The backend. It answers with the number of received bytes and their hash."""
     shared_backend.requests.clear()
     shared_backend.handler = counted
     return shared_backend
@@ -83,7 +83,7 @@ def curl(need: Need, issuer: Issuer) -> Curl:
     return run
 
 
-async def test_a_get_is_alices(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_a_get_reaches_the_backend_with_alices_identity(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl(f"{url}/x?a=b")
     assert (result.code, result.output) == (0, digest(b""))
     [seen] = backend.requests
@@ -95,13 +95,13 @@ async def test_a_get_is_alices(curl: Curl, url: str, backend: RawBackend) -> Non
     )
 
 
-async def test_without_a_token_the_refusal_says_so(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_a_get_without_a_token_gets_the_refusal(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl("--fail-with-body", f"{url}/x", token=False)
     assert (result.code, json.loads(result.output)["code"]) == (22, "token_missing")
     assert backend.requests == []
 
 
-async def test_a_large_post_is_invited_and_comes_whole(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_a_large_post_gets_100_continue_and_arrives_whole(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl("--data-binary", "@-", f"{url}/x", stdin=TWO_MB)
     assert "> Expect: 100-continue" in result.told
     assert "< HTTP/1.1 100 Continue" in result.told
@@ -111,9 +111,7 @@ async def test_a_large_post_is_invited_and_comes_whole(curl: Curl, url: str, bac
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["waits to be invited", "sends at once"])
-async def test_a_large_post_that_is_refused_reads_its_refusal(
-    curl: Curl, url: str, backend: RawBackend, waits: bool
-) -> None:
+async def test_curl_reads_the_refusal_of_a_large_post(curl: Curl, url: str, backend: RawBackend, waits: bool) -> None:
     expect = [] if waits else ["-H", "Expect:"]
     result = await curl(*expect, "--data-binary", "@-", f"{url}/x", stdin=TWO_MB * 5, token=False)
     assert (result.code, json.loads(result.output)["code"]) == (0, "token_missing")
@@ -121,14 +119,14 @@ async def test_a_large_post_that_is_refused_reads_its_refusal(
     assert backend.requests == []
 
 
-async def test_an_upload_of_unknown_length_comes_in_chunks(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_an_upload_of_unknown_length_is_chunked(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl("-T", "-", f"{url}/x", stdin=TWO_MB)
     assert (result.code, result.output) == (0, digest(TWO_MB))
     [seen] = backend.requests
     assert (seen.method, seen.get("transfer-encoding"), seen.get("content-length")) == ("PUT", "chunked", None)
 
 
-async def test_head_has_the_length_of_the_body_that_it_lacks(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_an_answer_to_head_has_the_length_of_the_body(curl: Curl, url: str, backend: RawBackend) -> None:
     backend.handler = send(response(200, headers=[("Content-Length", "1234")], sized=False))
     result = await curl("-I", f"{url}/x", f"{url}/x")
     assert (result.code, result.output.count(b"Content-Length: 1234\r\n")) == (0, 2)
@@ -136,9 +134,7 @@ async def test_head_has_the_length_of_the_body_that_it_lacks(curl: Curl, url: st
     assert [seen.method for seen in backend.requests] == ["HEAD", "HEAD"]
 
 
-async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_its_connection(
-    curl: Curl, url: str, backend: RawBackend
-) -> None:
+async def test_curl_with_http_1_0_gets_a_body_until_close(curl: Curl, url: str, backend: RawBackend) -> None:
     backend.handler = send(response(200, chunks=[b"hello ", b"world"]))
     result = await curl("--http1.0", f"{url}/x")
     assert (result.code, result.output) == (0, b"hello world")
@@ -146,7 +142,7 @@ async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_its_connection(
     assert backend.requests[0].version == "HTTP/1.1"
 
 
-async def test_http_2_is_declined_and_the_request_is_served(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_a_request_for_http_2_is_served_as_http_1_1(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl("--http2", f"{url}/x")
     assert "> Upgrade: h2c" in result.told
     assert (result.code, result.output) == (0, digest(b""))
@@ -155,13 +151,15 @@ async def test_http_2_is_declined_and_the_request_is_served(curl: Curl, url: str
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "/a//b", "/%7Ea", "/a/./b?c=%2F"])
-async def test_a_path_as_it_is_crosses_byte_for_byte(curl: Curl, url: str, backend: RawBackend, path: str) -> None:
+async def test_a_path_with_path_as_is_is_forwarded_unchanged(
+    curl: Curl, url: str, backend: RawBackend, path: str
+) -> None:
     result = await curl("--path-as-is", f"{url}{path}")
     assert (result.code, [seen.target for seen in backend.requests]) == (0, [path])
 
 
 @pytest.mark.parametrize("path", ["/public/../x", "/public/%2e%2e/x", "/public/..%2fx", "/public/..;/x"])
-async def test_a_path_as_it_is_does_not_lead_out_of_what_is_public(
+async def test_a_path_with_path_as_is_does_not_leave_the_public_rule(
     curl: Curl, url: str, backend: RawBackend, path: str
 ) -> None:
     result = await curl("--path-as-is", f"{url}{path}", token=False)
@@ -169,7 +167,7 @@ async def test_a_path_as_it_is_does_not_lead_out_of_what_is_public(
     assert backend.requests == []
 
 
-async def test_compressed_bodies_cross_untouched(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_compressed_bodies_are_relayed_unchanged(curl: Curl, url: str, backend: RawBackend) -> None:
     packed = gzip.compress(b"hello " * 1000)
     backend.handler = send(response(200, packed, [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]))
     decoded = await curl("--compressed", f"{url}/x")
@@ -179,7 +177,7 @@ async def test_compressed_bodies_cross_untouched(curl: Curl, url: str, backend: 
     assert "gzip" in (backend.requests[0].get("accept-encoding") or "")
 
 
-async def test_a_range_is_the_backends_to_answer(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_the_backend_answers_a_range(curl: Curl, url: str, backend: RawBackend) -> None:
     backend.handler = send(response(206, b"cde", [("Content-Range", "bytes 2-4/26")]))
     result = await curl("-r", "2-4", f"{url}/x")
     assert (result.code, result.output) == (0, b"cde")
@@ -187,7 +185,7 @@ async def test_a_range_is_the_backends_to_answer(curl: Curl, url: str, backend: 
     assert backend.requests[0].get("range") == "bytes=2-4"
 
 
-async def test_connections_are_kept_over_requests_and_refusals(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_connections_persist_over_requests_and_refusals(curl: Curl, url: str, backend: RawBackend) -> None:
     result = await curl(f"{url}/x", f"{url}/public/x", f"{url}/x")
     assert result.told.count("Re-using existing connection") == 2
     refused = await curl(f"{url}/x", f"{url}/public/x", token=False)
@@ -195,13 +193,13 @@ async def test_connections_are_kept_over_requests_and_refusals(curl: Curl, url: 
     assert [seen.get("x-jwt-sub") for seen in backend.requests] == ["alice", None, "alice", None]
 
 
-async def test_a_slow_upload_at_a_limited_rate_comes_whole(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_a_slow_upload_arrives_whole(curl: Curl, url: str, backend: RawBackend) -> None:
     body = TWO_MB[:300_000]
     result = await curl("--limit-rate", "300k", "--data-binary", "@-", f"{url}/x", stdin=body)
     assert (result.code, result.output) == (0, digest(body))
 
 
-async def test_an_answer_that_breaks_off_is_an_error_to_curl(curl: Curl, url: str, backend: RawBackend) -> None:
+async def test_an_incomplete_answer_is_an_error_in_curl(curl: Curl, url: str, backend: RawBackend) -> None:
     backend.handler = send(response(200, headers=[("Content-Length", "1000")], sized=False), b"short", close=True)
     sized = await curl(f"{url}/x")
     backend.handler = send(response(200, chunks=[b"short"])[:-5], close=True)

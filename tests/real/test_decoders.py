@@ -27,13 +27,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 ASK = Path(__file__).with_name("decoders")
 LANGUAGES = {"ruby": "rb", "node": "mjs", "python": "py", "php": "php"}
 NAMES = {"rb": "ruby", "mjs": "js", "py": "python", "php": "php", "go": "go"}
-"""How a file's language is called in a document."""
+"""File ending -> the name of the language on the page."""
 
 KEY = SigningKey.generate("EdDSA")
 KEYS = key_set([KEY, SigningKey.generate("EdDSA"), SigningKey.generate("ES256")])
 SECRET = b"0123456789abcdef0123456789abcdef"
 SIGNATURE = "x-jwt-signature"
-WINDOW_S = 30  # a signature may be off by so much, as docs/headers.md says
+WINDOW_S = 30  # the window for a signature's time, as on the page of headers
 
 
 class Refused(Exception):
@@ -78,7 +78,7 @@ def decoder(request: pytest.FixtureRequest, need: Need) -> Iterator[Decoder]:
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = st.text(CHARACTERS) | st.text("a %,+\r\n\0\x7f\u0085\u2028é\U0001f600")
-WHOLE = st.integers(-(2**53), 2**53)  # what JavaScript keeps exactly
+WHOLE = st.integers(-(2**53), 2**53)  # integers that JavaScript keeps exactly
 NAME = TEXT.map("n{}".format)
 JSON = st.recursive(
     st.none() | st.booleans() | WHOLE | TEXT,
@@ -98,31 +98,31 @@ def sent(value: Any, encoding: str) -> bytes:
 
 @pytest.mark.parametrize("encoding", ["percent", "raw_utf8"])
 @given(value=TEXT.filter(bool))
-def test_every_string_comes_back(decoder: Decoder, encoding: str, value: str) -> None:
+def test_the_decoder_restores_every_string(decoder: Decoder, encoding: str, value: str) -> None:
     assert decoder.ask("text", sent(value, encoding)) == value
 
 
 @pytest.mark.parametrize("encoding", ["percent", "raw_utf8"])
 @given(value=st.lists(TEXT, min_size=1))
-def test_every_list_of_strings_comes_back(decoder: Decoder, encoding: str, value: list[str]) -> None:
+def test_the_decoder_restores_every_list_of_strings(decoder: Decoder, encoding: str, value: list[str]) -> None:
     assert decoder.ask("items", sent(value, encoding)) == value
 
 
 @given(value=OBJECT)
-def test_every_object_and_nested_list_comes_back(decoder: Decoder, value: dict[str, Any]) -> None:
+def test_the_decoder_restores_every_object_and_nested_list(decoder: Decoder, value: dict[str, Any]) -> None:
     assert decoder.ask("claims", sent(value, "percent")) == value
     assert decoder.ask("claims", sent([value], "percent")) == [value]
 
 
 @given(value=OBJECT)
-def test_the_claims_header_comes_back(decoder: Decoder, value: dict[str, Any]) -> None:
+def test_the_decoder_restores_the_claims_header(decoder: Decoder, value: dict[str, Any]) -> None:
     payload = tokens.b64(json.dumps(value, ensure_ascii=False).encode()).encode()
     line = identity_headers({}, "X-JWT-Claims").lines(Claims("idp", value, payload)).split(b"\r\n")[1]
     assert decoder.ask("claims", line.removeprefix(b"X-JWT-Claims: ")) == value
 
 
 @given(value=TEXT.filter(bool))
-def test_every_text_around_a_claim_comes_back(decoder: Decoder, value: str) -> None:
+def test_the_decoder_restores_a_template_with_a_claim(decoder: Decoder, value: str) -> None:
     identity = identity_headers({"X-User": IdentityHeader(template=("user: ", ("sub",)))}, None)
     line = identity.lines(Claims("idp", {"sub": value})).split(b"\r\n")[1]
     assert decoder.ask("text", line.removeprefix(b"X-User: ")) == f"user: {value}"
@@ -160,7 +160,7 @@ GOOD = minted({"iss": "https://idp.example/", "sub": "alice"})
 
 
 def forged(**header: Any) -> str:
-    """With the valid payload, and a signature without the key."""
+    """A token with the valid payload and a signature of another key."""
     other = tokens.key("EdDSA")
     return tokens.sign(other, "EdDSA", {"kid": KEY.kid, **header}, tokens.parts(GOOD)[1])
 
@@ -201,7 +201,7 @@ def test_every_other_assertion_is_refused(decoder: Decoder, token: str, over: di
 def received(
     method: str, target: bytes, claims: dict[str, Any], encoding: str = "percent", clock: HandClock | None = None
 ) -> dict[str, str]:
-    """The signed identity headers as a backend has them: names in lower case, values in hexadecimal."""
+    """The signed identity headers at a backend: names in lower case, values in hexadecimal."""
     names = {f"X-JWT-{name.upper()}": (name,) for name in claims}
     identity = identity_headers(names, None, encoding).lines(Claims("idp", claims))
     lines = identity + Signature("X-JWT-Signature", SECRET, clock or HandClock()).line(method, target, identity)

@@ -34,7 +34,7 @@ ROWS = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
 SHOWN = 40  # characters of a header's value
 
 Outcome = dict[str, str]
-"""The status and, if the request was accepted, the headers as the backend saw them. No answer is a status too: `closed`."""
+"""The status and, if the request was accepted, the headers at the backend. The status `closed` means no answer."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -45,7 +45,7 @@ async def outcomes(
     need(str(envoy.BINARY), "python -c 'from benchmarks.peers import envoy; envoy.version()' installs it")
     async with ScriptedIssuer() as publisher, RawBackend() as backend:
         publisher.keys = KEYS
-        issuer = Issuer("main", "ES256", "")  # whose own key is not used
+        issuer = Issuer("main", "ES256", "")  # its own key is not used
         issuer.iss, issuer.jwks_uri = tokens.ISSUER, publisher.jwks_uri
         setting = Setting(tmp_path_factory.mktemp("envoy"), backend.address[1], (issuer,), claims_header=True)
         same = sidecar(
@@ -74,7 +74,7 @@ async def outcome(port: int, request: bytes, backend: RawBackend) -> Outcome:
     assert len(backend.requests) == (answer is not None and answer.status == 200), "only what is accepted reaches it"
     found = {"status": "closed" if answer is None else str(answer.status)}
     if answer is not None and answer.status == 503 and b"does not know the token's key yet" in answer.body:
-        found = {"status": "401"}  # it was not asked for that kid yet
+        found = {"status": "401"}  # a kid that the sidecar has not requested yet
     for seen in backend.requests:
         found |= {name: ", ".join(seen.all(name)) for name in (*CLAIM_HEADERS, CLAIMS_HEADER) if seen.all(name)}
     return found
@@ -107,7 +107,7 @@ async def test_both_accept_valid_tokens(outcomes: dict[str, tuple[Outcome, Outco
             assert (ours["status"], ours) == ("200", theirs), name
 
 
-async def test_the_page_has_every_difference_and_no_other(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+async def test_the_pages_list_exactly_the_differences_from_envoy(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
     found = {row(name, *both) for name, both in outcomes.items() if both[0] != both[1]}
     told = set(ROWS)
     print("\n".join(["Differences that the page does not tell:", *sorted(found - told)]))
@@ -115,7 +115,7 @@ async def test_the_page_has_every_difference_and_no_other(outcomes: dict[str, tu
     assert found == told
 
 
-async def test_the_page_tells_each_difference_once() -> None:
+async def test_the_pages_list_each_difference_once() -> None:
     assert len(set(ROWS)) == len(ROWS)
     assert sorted(row for reason in REASONS for row in ROWS if row in reason) == sorted(ROWS)
 
@@ -124,6 +124,6 @@ async def test_every_reason_names_its_rule() -> None:
     assert [reason for reason in REASONS if not re.search(r"RFC \d+ section \d", reason.partition("| ---")[0])] == []
 
 
-async def test_the_page_counts_right() -> None:
+async def test_the_pages_have_the_number_of_requests_and_differences() -> None:
     assert f"{len(corpus())} requests; {len(ROWS)} of them differ" in PAGE
     assert f"Envoy {envoy.VERSION}" in PAGE

@@ -36,11 +36,11 @@ ROWS_TOLD = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
 
 Json = dict[str, Any]
 Outcomes = dict[str, tuple[Outcome, Outcome]]
-"""By the request: what became of it with the sidecar, and with Envoy."""
+"""Request -> its outcome with the sidecar, and with Envoy."""
 
 
 def requests(row: Row) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """(what is tried, the headers that bring it), where the preset looks first."""
+    """(name, headers) of each request, with the token in the first place of the preset."""
     (issuer,) = configured(row).issuers.values()
     token = token_of(row, Clock())
     place = issuer.token_from[0]
@@ -125,12 +125,12 @@ async def outcomes(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 
 def told_of(name: str, ours: Outcome, theirs: Outcome) -> str | None:
-    """The row that the page has for this request: its own or, where the two differ, that of all providers (`*`)."""
+    """The row of the page for this request: its own or, if the two differ, that of all providers (`*`)."""
     lines = [name] if ours == theirs else [name, f"*: {name.rpartition(': ')[2]}"]
     return next((told for line in lines for told in ROWS_TOLD if told.startswith(f"| `{line}` |")), None)
 
 
-async def test_the_page_has_every_difference_and_no_other(outcomes: Outcomes) -> None:
+async def test_the_page_lists_exactly_the_differences_for_each_provider(outcomes: Outcomes) -> None:
     wrong, used = [], set()
     for name, (ours, theirs) in outcomes.items():
         told = told_of(name, ours, theirs)

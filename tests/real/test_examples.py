@@ -36,7 +36,7 @@ ANNOUNCES = r"(?:[Ll]istening on|Development Server) \(?((?:http|unix)://[^\s)]+
 
 
 def need_library(name: str, need: Need) -> None:
-    """Skips, or fails, where a program is there but not what the example uses with it."""
+    """Skip or fail the test if a program exists without the library that the example uses."""
     if name == "express":
         need(str(EXAMPLES / "express/node_modules/express"), "npm ci --prefix deploy/examples/express")
     if name == "java":
@@ -80,7 +80,7 @@ async def get(url: str, socket_path: str | None = None, **headers: str) -> tuple
         return response.status, await response.json()
 
 
-async def test_it_reads_verified_identities_and_refuses_everything_else(
+async def test_an_example_backend_accepts_only_verified_identities(
     backend: str, behind: StartSidecar, issuer: Issuer
 ) -> None:
     public = {"path": "/*", "hosts": ["public.test"], "auth": "none"}
@@ -102,9 +102,9 @@ async def test_it_reads_verified_identities_and_refuses_everything_else(
     assert forged == past_the_sidecar == (403, {"error": "Not verified"})
 
 
-async def test_only_the_pod_reaches_it(backend: str) -> None:
+async def test_an_example_backend_listens_only_on_loopback(backend: str) -> None:
     if backend.startswith("unix:"):
-        return  # there is no port
+        return  # it has no port
     port = int(backend.rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
-        pass  # another address of this machine: what listens on 0.0.0.0 answers there, too
+        pass  # another address of this machine: a listener on 0.0.0.0 answers there too

@@ -74,7 +74,7 @@ class Front:
         token: str | None = None,
         headers: Seen | None = None,
     ) -> tuple[Response, Seen]:
-        """Its answer, and what the backend saw, if it did."""
+        """The answer, and the headers at the backend, if any."""
         answer = await fetch(
             ("127.0.0.1", self.port), request(method, path, host=host, token=token, headers=headers or [])
         )
@@ -83,7 +83,7 @@ class Front:
 
 
 def identity(seen: Seen) -> dict[str, str]:
-    """Every header that a backend could take for one of ours, by the name that it would have."""
+    """Every header that a backend could read as an identity header, by its folded name."""
     folded = [("".join(c if c.isalnum() else "-" for c in name.lower()), value) for name, value in seen]
     ours = [(name, value) for name, value in folded if name.startswith("x-jwt-")]
     assert len(dict(ours)) == len(ours), f"twice: {ours}"
@@ -91,7 +91,7 @@ def identity(seen: Seen) -> dict[str, str]:
 
 
 async def tell(request: Request, writer: asyncio.StreamWriter) -> None:
-    """Answer with the headers that came; a WebSocket gets its bytes back, too."""
+    """Answer with the received headers; a WebSocket also gets its bytes back."""
     await request.read()
     told = [(":method", request.method), (":path", request.target), *request.headers]
     if request.get("upgrade") is not None:
@@ -136,7 +136,7 @@ def program(name: str, need: Need) -> Callable[[Path], list[str]]:
 async def at_work(
     name: str, command: Callable[[Path], list[str]], directory: Path, sidecar: str, backend: str
 ) -> AsyncIterator[Front]:
-    """The front proxy with its files as they are in deploy/, but for the addresses."""
+    """The front proxy with its files of deploy/ and other addresses."""
     front = Front(name, free_port())
     ports = {"8080": sidecar.rpartition(":")[2], "9292": backend.rpartition(":")[2], "8000": str(front.port)}
     for file in FILES[name]:
@@ -178,7 +178,7 @@ async def front(
     behind: StartSidecar,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Front]:
-    """The front proxy, and a sidecar whose own upstream nobody can reach."""
+    """The front proxy, and a sidecar with an unreachable upstream."""
     settings = {"forward_auth": {"original": FORM[name]}, "trusted_proxies": ["127.0.0.1/32"], "routes": ROUTES}
     async with (
         behind(upstream="http://127.0.0.1:9", **settings) as sidecar,
@@ -205,19 +205,19 @@ async def test_a_good_request_reaches_the_backend_with_the_identity(front: Front
 async def test_without_a_token_the_client_gets_the_challenge(front: Front) -> None:
     answer, _ = await front.ask("/orders/1")
     assert (answer.status, answer.get("www-authenticate")) == (401, 'Bearer realm="jwt-sidecar"')
-    if front.name != "nginx":  # which has a page of its own
+    if front.name != "nginx":  # nginx sends its own page
         assert answer.json()["code"] == "token_missing"
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_identity_headers_of_clients_never_arrive(front: Front, known: bool, alice: str) -> None:
-    """Neither where the sidecar gives the header nor where it gives none, and in no spelling."""
+async def test_identity_headers_of_clients_never_reach_the_backend(front: Front, known: bool, alice: str) -> None:
+    """It holds for headers that the sidecar sets and for others, and in every spelling."""
     forged = [
         ("X-JWT-Sub", "mallory"), ("x-jwt-scope", "admin"), ("X_JWT_Sub", "mallory"), ("X.JWT.Sub", "mallory"),
         ("X-JWT_Scope", "admin"), ("X.JWT-Scope", "admin"), ("X-JWT-Status", "verified"), ("X-JWT-Claims", "e30"),
         ("X-JWT-Report", "token_missing"),
     ]  # fmt: skip
-    if front.name != "nginx":  # which can only remove the headers that it is told of
+    if front.name != "nginx":  # Traefik removes only the configured headers
         forged.append(("X-JWT-Email", "admin@api.test"))
     answer, seen = await front.ask("/public/x", token=alice if known else None, headers=forged)
     assert answer.status == 200
@@ -229,7 +229,7 @@ async def test_identity_headers_of_clients_never_arrive(front: Front, known: boo
 
 
 @pytest.mark.parametrize("between", "!#$%&'*+-.^_`|~")
-async def test_no_character_of_a_name_hides_it_from_a_backend_that_folds(
+async def test_no_folded_spelling_of_an_identity_header_reaches_the_backend(
     front: Front, alice: str, between: str
 ) -> None:
     """CGI and many others read every character but letters and digits as `_`; these are all that a name may have."""
@@ -261,24 +261,24 @@ async def test_no_character_of_a_name_hides_it_from_a_backend_that_folds(
         [("X-Envoy-Original-Path", "/public/x"), ("X-Original-URL", "/public/x"), ("X-Rewrite-URL", "/public/x")],
     ],
 )
-async def test_a_client_cannot_change_the_question(front: Front, said: Seen) -> None:
+async def test_a_client_cannot_change_the_forward_auth_request(front: Front, said: Seen) -> None:
     assert (await front.ask("/orders/1", headers=said))[0].status == 401
 
 
-async def test_a_client_cannot_change_the_host_of_the_question(front: Front) -> None:
+async def test_a_client_cannot_change_the_host_of_the_forward_auth_request(front: Front) -> None:
     forged = [("X-Forwarded-Host", "open.test"), ("X-Original-Host", "open.test")]
     assert (await front.ask("/hosted/x", headers=forged))[0].status == 401
     assert (await front.ask("/hosted/x", host="open.test"))[0].status == 200
 
 
-async def test_the_method_of_the_client_counts(front: Front, alice: str) -> None:
+async def test_the_rules_apply_to_the_method_of_the_client(front: Front, alice: str) -> None:
     assert (await front.ask("/written/x", token=alice))[0].status == 200
     assert (await front.ask("/written/x", "DELETE", token=alice))[0].status == 403
     forged = [("X-Original-Method", "GET"), ("X-Forwarded-Method", "GET"), ("X-HTTP-Method-Override", "GET")]
     assert (await front.ask("/written/x", "DELETE", token=alice, headers=forged))[0].status == 403
 
 
-async def test_rights_that_are_missing_are_403_and_the_challenge_says_which(front: Front, alice: str) -> None:
+async def test_missing_scopes_are_a_403_whose_challenge_names_them(front: Front, alice: str) -> None:
     answer, _ = await front.ask("/admin/x", token=alice)
     assert answer.status == 403
     assert len(answer.all("www-authenticate")) == 1
@@ -304,8 +304,8 @@ async def test_a_websocket_without_a_token_is_refused(front: Front) -> None:
     assert (await front.ask("/live", headers=WEBSOCKET))[0].status == 401
 
 
-async def test_the_forwarded_request_is_the_one_in_the_question(front: Front, alice: str) -> None:
-    """Traefik resolves dots first; the others send the bytes of the client, which the sidecar judges."""
+async def test_the_front_proxy_forwards_the_request_that_the_sidecar_checked(front: Front, alice: str) -> None:
+    """Traefik resolves dots first; the others send the bytes of the client for the sidecar to check."""
     answer, seen = await front.ask("/public/../orders/1", token=alice)
     if front.name == "traefik":
         assert (answer.status, dict(seen)[":path"]) == (200, "/orders/1")
@@ -316,8 +316,8 @@ async def test_the_forwarded_request_is_the_one_in_the_question(front: Front, al
 @pytest.mark.parametrize(
     "path", ["/public/../admin/x", "/public/%2e%2e/admin/x", "/public/..%2fadmin/x", "/public//../admin/x"]
 )
-async def test_a_path_that_could_be_another_one_does_not_pass(front: Front, path: str) -> None:
-    """The front proxy may refuse it, or ask about what it makes of it; what it sends on is what was asked about."""
+async def test_an_ambiguous_path_does_not_pass_the_front_proxy(front: Front, path: str) -> None:
+    """The front proxy may refuse the path or normalize it first; it forwards the path that the sidecar checked."""
     answer, _ = await front.ask(path)
     assert answer.status in (400, 401, 403, 404, 500)
 
@@ -328,13 +328,13 @@ async def test_a_body_reaches_the_backend_and_not_the_sidecar(front: Front, alic
     assert (await fetch(("127.0.0.1", front.port), raw)).status == 200
 
 
-async def test_a_token_that_is_not_good_is_no_way_in(front: Front, issuer: Issuer) -> None:
+async def test_expired_and_ambiguous_tokens_are_refused(front: Front, issuer: Issuer) -> None:
     assert (await front.ask("/orders/1", token=issuer.mint("EdDSA", -3600)))[0].status == 401
     two = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
     assert (await front.ask("/orders/1", headers=two))[0].status in (400, 401, 500)
 
 
-async def test_without_the_sidecar_nothing_passes(
+async def test_no_request_passes_while_the_sidecar_is_down(
     name: str, program: Callable[[Path], list[str]], backend: str, alice: str, tmp_path: Path
 ) -> None:
     async with at_work(name, program, tmp_path, f"http://127.0.0.1:{free_port()}", backend) as front:
@@ -344,7 +344,7 @@ async def test_without_the_sidecar_nothing_passes(
 
 
 @pytest.mark.parametrize("name", ["envoy"], indirect=True)
-async def test_grpc_passes_with_the_identity_and_its_trailers(front: Front, alice: str, need: Need) -> None:
+async def test_a_grpc_call_passes_with_its_identity_and_trailers(front: Front, alice: str, need: Need) -> None:
     message = "\x00\x00\x00\x00\x05hello"
     url = f"http://127.0.0.1:{front.port}/shop.Orders/Get"
     common = {":method": "POST", "content-type": "application/grpc", "te": "trailers", "x-jwt-sub": "mallory"}
@@ -364,7 +364,7 @@ async def test_grpc_passes_with_the_identity_and_its_trailers(front: Front, alic
             seen = [(name, value) for name, value in json.loads(told["headers"]["x-seen"])]
             assert identity(seen)["x-jwt-sub"] == "alice"
             assert dict(seen)[":path"] == "/shop.Orders/Get"
-        else:  # as gRPC says it: UNAUTHENTICATED
+        else:  # UNAUTHENTICATED in gRPC
             assert (told["body"], told["headers"]["grpc-status"]) == ("", "16")
             sentence = "No token provided (token_missing, request "
             assert unquote(told["headers"]["grpc-message"]).startswith(sentence)

@@ -43,7 +43,7 @@ class Scenario(NamedTuple):
 
 @pytest.fixture
 async def scenario(need: Need, sidecar: StartSidecar, tmp_path: Path) -> AsyncIterator[Scenario]:
-    """Puma with Rack, a sidecar before it and a gateway before that, each a process of its own."""
+    """Puma with Rack, a sidecar before it and a gateway before that, each a separate process."""
     puma = [need("puma"), "--bind", "tcp://127.0.0.1:0", "--threads", "1:2", str(HERE / "ruby" / "config.ru")]
     keys = Keys(tmp_path)
     async with AsyncExitStack() as running:
@@ -85,7 +85,7 @@ async def output(*command: str, stdin: str = "") -> str:
     return out.decode()
 
 
-async def test_the_model_scenario(scenario: Scenario, need: Need) -> None:
+async def test_the_model_scenario_works_from_api_key_to_ruby_backend(scenario: Scenario, need: Need) -> None:
     alice = scenario.alice
     told = await output(need("curl"), "-s", "-H", f"Authorization: Bearer {alice}", f"{scenario.url}/protected")
     answer = json.loads(told)
@@ -120,7 +120,7 @@ async def test_a_client_without_a_key_gets_the_refusal_of_the_replaced_backend(s
 
 
 class Issued(NamedTuple):
-    """A token of the gateway, and what is needed to verify it."""
+    """A token of the gateway, and the values to verify it."""
 
     token: str
     issuer: str
@@ -161,7 +161,7 @@ async def test_pyjwt_accepts_the_tokens(sidecar: StartSidecar, tmp_path: Path, a
         check(jwt.decode(it.token, key, algorithms=[alg], audience=AUDIENCE, issuer=it.issuer), it)
 
 
-@pytest.mark.parametrize("alg", ["RS256", "ES256"])  # for EdDSA it needs another gem
+@pytest.mark.parametrize("alg", ["RS256", "ES256"])  # EdDSA needs another gem
 async def test_rubys_jwt_accepts_the_tokens(sidecar: StartSidecar, tmp_path: Path, need: Need, alg: str) -> None:
     ruby = need("ruby")
     found = await output(ruby, "-e", "puts Gem::Specification.find_all_by_name('jwt').map(&:full_gem_path)")
@@ -186,7 +186,7 @@ async def test_nodes_jose_accepts_the_tokens(sidecar: StartSidecar, tmp_path: Pa
 async def test_envoy_accepts_the_tokens(sidecar: StartSidecar, tmp_path: Path, need: Need, alg: str) -> None:
     need(str(envoy.BINARY), "python -c 'from benchmarks.peers import envoy; envoy.version()' installs it")
     async with issued(sidecar, tmp_path, alg) as it, RawBackend() as backend:
-        issuer = Issuer("main", "ES256", "")  # whose own key is not used
+        issuer = Issuer("main", "ES256", "")  # its own key is not used
         issuer.iss, issuer.jwks_uri = it.issuer, it.jwks_uri
         setting = Setting(tmp_path, backend.address[1], (issuer,))
         with started(envoy.PEER, setting) as proxy:

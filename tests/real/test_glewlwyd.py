@@ -50,7 +50,7 @@ database={{ type="sqlite3"; path="{database}"; }};
 
 
 class Glewlwyd:
-    """The server, as its administrator and its clients see it."""
+    """The server, for its administrator and its clients."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -104,7 +104,7 @@ class Glewlwyd:
 
 
 async def listening(port: int) -> None:
-    """It says that it has started just before it listens."""
+    """It announces its start shortly before it listens."""
     async with patience("Glewlwyd to listen"):
         while True:
             try:
@@ -130,7 +130,7 @@ async def glewlwyd(need: Need, tmp_path: Path) -> AsyncIterator[Glewlwyd]:
         yield server
 
 
-async def test_its_access_tokens_are_accepted_and_no_others(
+async def test_only_valid_access_tokens_of_glewlwyd_are_accepted(
     glewlwyd: Glewlwyd, sidecar: StartSidecar, client: aiohttp.ClientSession
 ) -> None:
     issuers = {alg.lower(): {"issuer": glewlwyd.issuer(alg), "audiences": ["orders"]} for alg in KINDS}

@@ -58,7 +58,7 @@ def provider(name: str, **more: Any) -> Callable[[Json], None]:
 
 
 def named_alike(theirs: Json) -> None:
-    """Providers whose names are the same word here."""
+    """Providers with names that become the same word."""
     found = jwt_authn(theirs)["providers"]
     found["a b"], found["a/b"] = found.pop("a"), found.pop("b")
     either = [{"provider_name": "a b"}, {"provider_name": "a/b"}]
@@ -128,7 +128,7 @@ def tls_to_the_backend(theirs: Json) -> None:
 
 
 def ext_authz(theirs: Json) -> None:
-    """Asks a service that is not there, and refuses then."""
+    """A filter that asks a missing service, and therefore refuses."""
     server = {"uri": "http://127.0.0.1:1", "cluster": "nowhere", "timeout": "1s"}
     filter_before_the_router("ext_authz.v3.ExtAuthz", {"http_service": {"server_uri": server}})(theirs)
     theirs["static_resources"]["clusters"].append(envoy._cluster("nowhere", 1))
@@ -183,7 +183,7 @@ CLOSED: dict[str, Callable[[Json], None]] = {
 
 
 class Shape(NamedTuple):
-    """One configuration, imported. `asked` has for each request whether it got in: here, and there if that was asked."""
+    """One imported configuration. `asked` has for each request whether the sidecar and, if tried, Envoy accept it."""
 
     equivalent: bool
     config: Json
@@ -220,7 +220,7 @@ async def shapes(need: Need, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 
 
 def together(all_of_theirs: dict[str, Json], directory: Path) -> Json:
-    """One configuration with the listeners of all, each with clusters of its own."""
+    """One configuration with all listeners, each with its own clusters."""
     listeners, clusters = [], []
     for number, theirs in enumerate(all_of_theirs.values()):
         text = json.dumps(theirs["static_resources"])
@@ -256,7 +256,7 @@ def requests(a: ScriptedIssuer, b: ScriptedIssuer) -> Iterator[tuple[str, bytes]
 async def both(
     config: Json, socket: str, backend: RawBackend, a: ScriptedIssuer, b: ScriptedIssuer, *, every: bool
 ) -> dict[str, tuple[bool, bool | None]]:
-    """Whether each request gets in: here, and there if it does here, or if `every` one is asked."""
+    """Whether each request is accepted by the sidecar, and by Envoy (tried if the sidecar accepts it, or with `every`)."""
     ours = config | SETTINGS | {"upstream": backend.url, "access_log": "off"}  # a made-up upstream is replaced by hand
     sidecar = build(parse(json.dumps(ours)))
     try:
@@ -279,7 +279,9 @@ async def gets_in(socket: str, wire: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", EQUIVALENT)
-async def test_the_same_requests_get_in(name: str, shapes: dict[str, Shape]) -> None:
+async def test_the_sidecar_accepts_the_same_requests_as_an_equivalent_envoy(
+    name: str, shapes: dict[str, Shape]
+) -> None:
     shape = shapes[name]
     assert shape.equivalent
     assert shape.config["listen"] == "127.0.0.1:8080"
@@ -288,9 +290,7 @@ async def test_the_same_requests_get_in(name: str, shapes: dict[str, Shape]) -> 
 
 
 @pytest.mark.parametrize("name", CLOSED)
-async def test_every_request_that_the_sidecar_accepts_is_accepted_by_the_original(
-    name: str, shapes: dict[str, Shape]
-) -> None:
+async def test_the_sidecar_accepts_no_request_that_envoy_refuses(name: str, shapes: dict[str, Shape]) -> None:
     shape = shapes[name]
     assert not shape.equivalent
     assert {what for what, (here, there) in shape.asked.items() if here and not there} == set()
@@ -310,7 +310,7 @@ async def listening(proxy: Proxy, socket: str) -> None:
 
 
 def configuration(port: int, backend: RawBackend, issuers: dict[str, ScriptedIssuer]) -> Json:
-    """Envoy's, with these issuers as providers, and a token of either for everything."""
+    """Envoy's configuration with these issuers as providers, and a rule for a token of either."""
     clusters = {"backend": backend.address[1]} | {name: issuer.address[1] for name, issuer in issuers.items()}
     providers = {
         name: {

@@ -27,7 +27,7 @@ async def browser(need: Need) -> "AsyncIterator[Browser]":
         yield browser
 
 
-async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_page_explains_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Path) -> None:
     async with scene(tmp_path) as told:
         await told.deploy("orders-v2")
         await told.go_on(9)
@@ -49,7 +49,7 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             why = await shown(page, "#refusal-list li:first-child", "Request id")
             assert re.search(rf"Expected .*orders-v2.* Found .*{AUDIENCE}", why)
             assert re.search(r"Host orders\.example .*Issuer zuplo .*Key id \(kid\) ed25519-a", why)
-            for place in ("#traffic", "#refusals"):  # the filter stands beside both that it filters
+            for place in ("#traffic", "#refusals"):  # the filter is shown beside both lists
                 assert await shown(page, f"{place} .chosen", "Code") == "Code: audience_mismatch ✕"
             await sees(page, "Issuers")
             await shown(page, "#issuer-list > li:first-child", r"^zuplo keys fresh \d+ refused per minute")
@@ -63,7 +63,7 @@ async def test_a_wrong_audience_after_a_deploy(browser: "Browser", tmp_path: Pat
             assert "orders-v2" in await shown(page, "#lines", "audiences")
 
 
-async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_page_explains_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> None:
     async with scene(tmp_path) as told:
         await told.partner_goes_down()
         await told.go_on(6)
@@ -77,7 +77,7 @@ async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> Non
                 only,
             )
             assert await page.locator("#problem-list li").count() == 1
-            # Is it the issuer alone? Its card stands first, with the error.
+            # Is it only the issuer? Its card comes first, with the error.
             await shown(page, "#issuers-count", "^1 of 2 issuers with a problem$")
             assert (await shown(page, "#issuer-list > li:first-child", "keys stale")).startswith("partner")
             sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
@@ -94,7 +94,7 @@ async def test_an_issuer_that_is_down(browser: "Browser", tmp_path: Path) -> Non
             told.stack.secrets.errors.clear()
 
 
-async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_page_explains_a_failing_backend_of_one_pod(browser: "Browser", tmp_path: Path) -> None:
     async with scene(tmp_path) as told:
         await told.backend_goes_down()
         await told.go_on(6)
@@ -111,7 +111,7 @@ async def test_one_bad_pod(browser: "Browser", tmp_path: Path) -> None:
             assert await page.locator("#problem-list li").count() == 1
             # Which pod is this, and what does it run?
             assert re.search(r"version \S+, up .*configuration [0-9a-f]{16}", await shown(page, ".who", "version"))
-            # Do the other backend and the issuers do well?
+            # Do the other backend and the issuers work?
             await sees(page, "Upstreams")
             assert "failing" in await shown(page, "#upstream-list li", "^default")
             assert "answers" in await shown(page, "#upstream-list li", "^billing")

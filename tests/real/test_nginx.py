@@ -1,4 +1,4 @@
-"""nginx as the backend: its files by sendfile, its conditional and compressed answers, its habit of closing connections."""
+"""nginx as the backend: its files by sendfile, its conditional and compressed answers, and its closing of connections."""
 
 import asyncio
 import gzip
@@ -98,20 +98,20 @@ async def get(url: str, issuer: Issuer) -> AsyncIterator[Get]:
         yield get
 
 
-async def test_a_file_comes_whole_with_its_length(get: Get) -> None:
+async def test_a_file_is_relayed_whole_with_its_length(get: Get) -> None:
     response, body = await get("/file.bin")
     assert hashlib.sha256(body).digest() == hashlib.sha256(FILE).digest()
     assert (response.headers["Content-Length"], response.headers["Accept-Ranges"]) == (str(len(FILE)), "bytes")
 
 
-async def test_head_of_a_file_has_its_length(get: Get) -> None:
+async def test_an_answer_to_head_has_the_length_of_the_file(get: Get) -> None:
     for _ in range(3):
         response, body = await get("/file.bin", "HEAD")
         assert (response.status, response.headers["Content-Length"], body) == (200, str(len(FILE)), b"")
     assert (await get("/text.txt"))[1] == TEXT
 
 
-async def test_ranges_are_parts_of_the_file(get: Get) -> None:
+async def test_ranges_of_a_file_are_relayed(get: Get) -> None:
     response, body = await get("/file.bin", Range="bytes=1000000-1999999")
     assert (response.status, body) == (206, FILE[1_000_000:2_000_000])
     assert response.headers["Content-Range"] == f"bytes 1000000-1999999/{len(FILE)}"
@@ -133,7 +133,7 @@ async def test_an_unchanged_resource_is_a_304_without_a_body(get: Get) -> None:
     assert (await get("/text.txt"))[1] == TEXT
 
 
-async def test_compressed_answers_cross_as_they_are(get: Get) -> None:
+async def test_compressed_answers_of_nginx_are_relayed_unchanged(get: Get) -> None:
     response, body = await get("/packed/text.txt", Accept_Encoding="gzip")
     assert (response.headers["Content-Encoding"], gzip.decompress(body)) == ("gzip", TEXT)
     assert len(body) < len(TEXT) / 10
@@ -146,12 +146,12 @@ async def test_connections_that_nginx_closes_after_an_answer_are_replaced(get: G
     for _ in range(6):
         response, body = await get(f"{path}text.txt")
         assert (response.status, body) == (200, TEXT)
-        assert response.headers.get("Connection") != "close"  # that was between nginx and the sidecar
+        assert response.headers.get("Connection") != "close"  # that header concerns only nginx and the sidecar
 
 
 async def test_connections_that_nginx_closes_while_idle_are_replaced(get: Get) -> None:
     connections = set()
-    for pause_s in (0, 0.09, 0.095, 0.1, 0.105, 0.11, 0.15):  # around the time when nginx closes, whatever comes first
+    for pause_s in (0, 0.09, 0.095, 0.1, 0.105, 0.11, 0.15):  # around the time when nginx closes
         await asyncio.sleep(pause_s)
         response, body = await get("/hasty")
         assert (response.status, body) == (200, b"hasty")
@@ -159,7 +159,7 @@ async def test_connections_that_nginx_closes_while_idle_are_replaced(get: Get) -
     assert len(connections) > 1
 
 
-async def test_connections_are_kept_otherwise(get: Get) -> None:
+async def test_other_connections_to_nginx_are_reused(get: Get) -> None:
     connections = {(await get("/who"))[0].headers["X-Connection"] for _ in range(10)}
     assert len(connections) == 1
 
@@ -169,24 +169,24 @@ async def test_nginx_reads_the_identity(get: Get) -> None:
     assert body.split()[0] == b"alice"
 
 
-async def test_an_upload_that_nginx_refuses_early_reads_the_refusal(get: Get) -> None:
+async def test_the_client_reads_an_early_refusal_of_nginx(get: Get) -> None:
     response, body = await get("/small", "POST", b"a" * 5_000_000)
     assert (response.status, b"413 Request Entity Too Large" in body) == (413, True)
     assert (await get("/who"))[0].status == 200
 
 
-async def test_redirects_are_the_clients_to_follow(get: Get, url: str) -> None:
+async def test_redirects_of_nginx_reach_the_client(get: Get, url: str) -> None:
     response, _ = await get("/elsewhere")
     assert (response.status, response.headers["Location"]) == (301, f"{url}/who")
 
 
-async def test_errors_of_nginx_are_not_the_sidecars(get: Get) -> None:
+async def test_errors_of_nginx_are_relayed_without_the_sidecars_mark(get: Get) -> None:
     response, body = await get("/nothing/here")
     assert (response.status, response.headers["Server"].partition("/")[0]) == (404, "nginx")
     assert (b"404 Not Found" in body, "X-JWT-Sidecar" in response.headers) == (True, False)
 
 
-async def test_many_at_once_get_their_own_file(get: Get, url: str, issuer: Issuer) -> None:
+async def test_simultaneous_requests_get_their_own_ranges(get: Get, url: str, issuer: Issuer) -> None:
     credentials = {"Authorization": f"Bearer {issuer.mint()}"}
     async with aiohttp.ClientSession(headers=credentials) as session:
 

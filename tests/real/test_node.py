@@ -1,4 +1,4 @@
-"""Node's http server as the backend and its client in front: the most common pair that this stands between."""
+"""Node's http server as the backend and its client in front: the most common pair around a sidecar."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def test_node_reads_the_identity_and_nothing_that_the_client_made_up(alice: aiohttp.ClientSession) -> None:
+async def test_node_reads_only_the_verified_identity(alice: aiohttp.ClientSession) -> None:
     async with alice.get("/who", headers={"X-JWT-Sub": "mallory", "x_jwt_sub": "mallory"}) as response:
         seen = await response.json()
     assert (seen["sub"], seen["status"]) == ("alice", "verified")
@@ -73,16 +73,16 @@ async def test_parallel_requests_of_many_users_each_get_their_own_identity(
         output, _ = await process.communicate(json.dumps({"url": url, "tokens": tokens}).encode())
     result = json.loads(output)
     assert (result["answers"], result["wrong"]) == (600, [])
-    assert result["connections"] < 200  # kept, but for those of refused requests whose body was still on its way
+    assert result["connections"] < 200  # connections persist, except after refused requests with an unread body
 
 
-async def test_trailers_are_dropped(url: str, issuer: Issuer) -> None:
+async def test_trailers_of_node_are_dropped(url: str, issuer: Issuer) -> None:
     async with RawClient.to(address(url)) as client:
         answer = await client.request(request(target="/trailers", token=issuer.mint(), headers=[("TE", "trailers")]))
     assert (answer.body, answer.trailers, answer.get("trailer")) == (b"hello world", [], None)
 
 
-async def test_early_hints_come_before_the_answer(url: str, issuer: Issuer) -> None:
+async def test_early_hints_of_node_precede_the_answer(url: str, issuer: Issuer) -> None:
     async with RawClient.to(address(url)) as client:
         answer = await client.request(request(target="/hints", token=issuer.mint()))
     [hint] = answer.interim
@@ -90,8 +90,8 @@ async def test_early_hints_come_before_the_answer(url: str, issuer: Issuer) -> N
     assert (answer.status, answer.body) == (200, b"hinted")
 
 
-async def test_server_sent_events_come_one_by_one(alice: aiohttp.ClientSession) -> None:
-    """The backend sends the next event when this client has read the last one: what is held back anywhere would never come."""
+async def test_server_sent_events_are_relayed_one_by_one(alice: aiohttp.ClientSession) -> None:
+    """The backend sends the next event after this client has read the last one, so no event may be buffered."""
     async with alice.get("/events") as events, patience("an event"):
         for number in range(20):
             event = await events.content.readuntil(b"\n\n")
@@ -100,7 +100,7 @@ async def test_server_sent_events_come_one_by_one(alice: aiohttp.ClientSession) 
                 assert response.status == 200
 
 
-async def test_a_listener_that_goes_away_is_noticed_by_the_backend(alice: aiohttp.ClientSession) -> None:
+async def test_the_backend_notices_that_its_client_has_left(alice: aiohttp.ClientSession) -> None:
     async with alice.get("/events") as events:
         await events.content.readuntil(b"\n\n")
     async with patience("the backend to see its listener go"):
@@ -110,8 +110,8 @@ async def test_a_listener_that_goes_away_is_noticed_by_the_backend(alice: aiohtt
                     break
 
 
-async def test_both_bodies_flow_at_once(alice: aiohttp.ClientSession) -> None:
-    """Each piece is sent when the answer to the one before has come."""
+async def test_both_bodies_are_relayed_at_the_same_time(alice: aiohttp.ClientSession) -> None:
+    """Each piece is sent after the answer to the previous one."""
     answered: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -125,14 +125,14 @@ async def test_both_bodies_flow_at_once(alice: aiohttp.ClientSession) -> None:
         assert await response.content.read() == b"end"
 
 
-async def test_an_answer_before_the_body_has_come_reaches_the_client(url: str, issuer: Issuer) -> None:
+async def test_an_answer_before_the_end_of_the_body_reaches_the_client(url: str, issuer: Issuer) -> None:
     async with RawClient.to(address(url)) as client:
         await client.send(request("POST", "/early", token=issuer.mint(), headers=[("Content-Length", "1000000")]))
         answer = await client.response("POST")
         assert (answer.status, answer.body, answer.get("connection")) == (403, b"no", "close")
 
 
-async def test_a_backend_that_crashes_is_502_and_the_next_request_is_served(alice: aiohttp.ClientSession) -> None:
+async def test_a_crash_of_the_backend_is_a_502_and_the_next_request_is_served(alice: aiohttp.ClientSession) -> None:
     async with alice.post("/crash") as response:
         assert (response.status, (await response.json())["code"]) == (502, "upstream_unreachable")
     async with alice.get("/who") as response:
@@ -140,18 +140,18 @@ async def test_a_backend_that_crashes_is_502_and_the_next_request_is_served(alic
 
 
 async def test_connections_that_node_closes_while_idle_are_replaced(alice: aiohttp.ClientSession) -> None:
-    for pause_s in (0.27, 0.29, 0.3, 0.305, 0.31, 0.33):  # around its keepAliveTimeout, whatever comes first
+    for pause_s in (0.27, 0.29, 0.3, 0.305, 0.31, 0.33):  # around its keepAliveTimeout
         await asyncio.sleep(pause_s)
         async with alice.get("/who") as response:
             assert response.status == 200
 
 
-async def test_cookies_stay_apart(alice: aiohttp.ClientSession) -> None:
+async def test_several_set_cookie_headers_are_relayed_separately(alice: aiohttp.ClientSession) -> None:
     async with alice.get("/cookies") as response:
         assert response.headers.getall("Set-Cookie") == ["a=1; HttpOnly", "b=2, with a comma"]
 
 
-async def test_a_slow_body_comes_whole(alice: aiohttp.ClientSession) -> None:
+async def test_a_slow_body_arrives_whole(alice: aiohttp.ClientSession) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b"a" * 1000

@@ -20,7 +20,7 @@ ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"]
 
 
 class Idp:
-    """The authorization server, as its clients see it."""
+    """The authorization server, for its clients."""
 
     def __init__(self, issuer: str, client: aiohttp.ClientSession) -> None:
         self.issuer = issuer
@@ -64,7 +64,7 @@ async def get(client: aiohttp.ClientSession, url: str, token: str) -> tuple[int,
         return response.status, await response.json()
 
 
-async def test_access_tokens_of_every_algorithm_are_accepted_from_one_key_set_of_mixed_types(
+async def test_access_tokens_of_every_algorithm_verify_with_one_mixed_key_set(
     idp: Idp, protected: str, client: aiohttp.ClientSession
 ) -> None:
     for alg in ALGORITHMS:
@@ -80,7 +80,7 @@ async def test_access_tokens_of_every_algorithm_are_accepted_from_one_key_set_of
         assert (claims["name"], claims["tenant"]) == ("Jörg", {"id": 7})
 
 
-async def test_after_a_rotation_new_tokens_are_accepted_and_old_ones_refused_although_remembered(
+async def test_a_rotation_accepts_new_tokens_and_refuses_remembered_old_ones(
     idp: Idp, protected: str, client: aiohttp.ClientSession
 ) -> None:
     old = await idp.token("EdDSA")

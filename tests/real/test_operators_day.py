@@ -145,7 +145,7 @@ async def sidecar(file: Path, log: Path, issuer: ScriptedIssuer, backend: RawBac
 
 
 async def many(it: Sidecar, raw: bytes, number: int) -> list[int]:
-    """The statuses of so many requests on one connection."""
+    """The statuses of several requests on one connection."""
     async with RawClient.to(it.addresses["proxy"]) as client:
         return [(await client.request(raw)).status for _ in range(number)]
 
@@ -155,7 +155,9 @@ async def ask(it: Sidecar, token: str | None, target: str = "/orders/7") -> Resp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the commands find a process by Linux's sockets")
-async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_operators_day_works_with_the_products_own_output(
+    tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[str]
+) -> None:
     binary = need("prometheus")
     file = tmp_path / "config.yaml"
     seen: list[Request] = []
@@ -180,7 +182,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
             it.process.send_signal(signal.SIGHUP)
             await it.says("event=config_reloaded", number + 1)
 
-        # Morning: report mode in front of clients that are there already.
+        # Morning: report mode in front of existing clients.
         edit(mode="report")
         it = await enter(sidecar(file, tmp_path / "access.log", main_issuer, backend))
         monitor = await enter(prometheus(tmp_path, binary))
@@ -206,7 +208,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         groups = (await it.admin("GET", "/rejections?by=code,issuer,route")).json()
         assert "audience_mismatch" in json.dumps(groups)
 
-        # The audience is mended, and it is safe to enforce.
+        # The audience is corrected, and it is safe to enforce.
         config["issuers"]["partner"]["audiences"] = ["partner-api"]
         edit(mode="report")
         await reload(it)
@@ -214,7 +216,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         code, said = await it.said(capsys, "report")
         assert (code, said.splitlines()[-1]) == (0, "safe to enforce")
 
-        # Enforced: what is refused now can be looked up by the id that the client has.
+        # Enforced: each refusal can be found by the request id that the client has.
         edit()
         await reload(it)
         refused = await ask(it, main_issuer.token("EdDSA", exp=1))
@@ -224,14 +226,14 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         assert re.search(r"^code +token_expired$", said, re.MULTILINE)
         assert re.search(r"^issuer +main$", said, re.MULTILINE)
 
-        # An issuer rotates its keys without a word.
+        # An issuer rotates its keys without notice.
         main_issuer.rotate()
         assert (await ask(it, main_issuer.token("EdDSA"))).status == 200
         await monitor.until('jwt_sidecar_jwks_fetches_total{issuer="main", trigger="forced", result="success"} > 0')
         [about_main] = [one for one in (await it.admin("GET", "/issuers")).json()["issuers"] if one["name"] == "main"]
         assert [one["kid"] for one in about_main["keys"] if one["grace_s"] is None] == ["ed25519-b"]
 
-        # An issuer goes down: nobody notices but the operator.
+        # An issuer goes down: only the operator notices.
         await partner.go_down()
         told_so = (await it.admin("POST", "/jwks/refresh/partner", {"force": True})).json()
         assert told_so["issuers"][0]["result"] == "failed"
@@ -244,7 +246,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         await partner.come_back()
         assert (await it.admin("POST", "/jwks/refresh/partner", {"force": True})).status == 200
 
-        # A bad edit changes nothing, and is told in four places.
+        # A bad edit changes nothing, and four places report it.
         good_text = file.read_text()
         file.write_text(good_text.replace('"audiences"', '"audience"', 1))
         it.process.send_signal(signal.SIGHUP)
@@ -259,7 +261,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         file.write_text(good_text)
         await reload(it)
 
-        # A drain by hand, whatever the file says, and back.
+        # A drain by hand, and its end.
         file.write_text("{")
         code, said = await it.said(capsys, "drain")
         assert code == 0
@@ -270,7 +272,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
         assert (await it.said(capsys, "probe")) == (0, "ok\n")
         file.write_text(good_text)
 
-        # An upgrade: the next one is ready before the last one is told to go.
+        # An upgrade: the next process is ready before the last one has to end.
         following = await enter(sidecar(file, tmp_path / "access-2.log", main_issuer, backend))
         monitor.scrape(it, following)
         async with patience("the next one to be ready"):
@@ -278,7 +280,7 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
                 await asyncio.sleep(0.05)
         assert (await it.said(capsys, "drain"))[0] == 0
         assert (await ask(it, theirs)).status == 200
-        monitor.scrape(following)  # as a cluster does with a pod that is told to go
+        monitor.scrape(following)  # a cluster ends a pod so
         async with patience("prometheus to look away"):
             while await monitor.ask(f'up{{instance="{":".join(map(str, it.addresses["health"]))}"}}'):
                 await asyncio.sleep(0.2)
@@ -299,6 +301,6 @@ async def test_a_day(tmp_path: Path, need: Need, capsys: pytest.CaptureFixture[s
             ]
             if panel["title"] in NOTHING_TO_SHOW:
                 for query in queries:
-                    await monitor.ask(query)  # which fails if Prometheus cannot read it
+                    await monitor.ask(query)  # it fails if Prometheus cannot parse the query
             else:
                 await monitor.until(" or ".join(f"({query})" for query in queries))

@@ -135,17 +135,17 @@ async def refused(page: "Page") -> list[str]:
 
 
 async def sees(page: "Page", section: str) -> None:
-    """Go to a section: what it shows is asked for then."""
+    """Scroll to a section, so that the page loads it."""
     await page.get_by_role("navigation").get_by_role("link", name=section, exact=True).click()
 
 
 def step(stack: Stack) -> None:
-    """Ten seconds are over."""
+    """Let a step of ten seconds end."""
     stack.clock.ahead_s += STEP_S
     stack.sidecar.live.history.step(stack.sidecar.assembly)
 
 
-async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser") -> None:
+async def test_the_page_shows_issuers_with_their_keys_and_problems(browser: "Browser") -> None:
     async with ScriptedIssuer(algs=["EdDSA", "ES256"], date_offset_s=-45) as issuer:
         issuer.keys[1]["kid"] = "p\u202e256"
         trusted = {
@@ -186,7 +186,7 @@ async def test_issuers_are_shown_with_their_keys_and_problems(browser: "Browser"
                 await shown(page, "#issuer-list [data-is=state]", "^keys fresh$")
 
 
-async def test_the_head_says_which_process_this_is(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_head_of_the_page_names_the_process(browser: "Browser", tmp_path: Path) -> None:
     async with running(file=tmp_path / "config.yaml") as stack, looking(browser, stack) as page:
         head = await page.locator(".who").inner_text()
         assert socket.gethostname() in head
@@ -194,7 +194,7 @@ async def test_the_head_says_which_process_this_is(browser: "Browser", tmp_path:
         assert stack.sidecar.assembly.config.digest in head
 
 
-async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> None:
+async def test_rates_latencies_and_the_time_axis_are_updated(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         assert await page.locator("#p50").inner_text() == "\u2013"
         assert await page.locator("#refusals-chart rect").count() == 0
@@ -222,7 +222,7 @@ async def test_rates_latencies_and_the_time_axis_move(browser: "Browser") -> Non
         assert await page.get_by_role("heading", name="Time axis, last hour").is_visible()
 
 
-async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_text(browser: "Browser") -> None:
+async def test_a_new_refusal_appears_with_client_text_escaped(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         await sees(page, "Refusals")
         await page.get_by_text("No request has been refused since the start.").wait_for()
@@ -251,7 +251,7 @@ async def test_a_refusal_appears_while_one_looks_and_what_clients_chose_is_only_
         await page.get_by_text("None of the last refusals matches your choice.").wait_for()
 
 
-async def test_nothing_moves_while_it_is_read(browser: "Browser") -> None:
+async def test_the_list_does_not_move_while_you_read_it(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         await sees(page, "Refusals")
         for path in ("/1", "/2"):
@@ -281,7 +281,7 @@ async def test_nothing_moves_while_it_is_read(browser: "Browser") -> None:
         await shown(page, "#refusal-list li:first-child", "/7")
 
 
-async def test_a_paused_page_changes_nothing_and_asks_nothing(browser: "Browser") -> None:
+async def test_a_paused_page_neither_changes_nor_sends_requests(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         await stack.fetch(request("GET", "/1"))
         await sees(page, "Refusals")
@@ -295,14 +295,14 @@ async def test_a_paused_page_changes_nothing_and_asks_nothing(browser: "Browser"
         page.on("request", lambda request: asked.append(request.url))
         text = await page.locator("main").inner_text()
         await stack.fetch(request("GET", "/2"))
-        await page.wait_for_timeout(4500)  # two looks
+        await page.wait_for_timeout(4500)  # two updates
         assert await page.locator("main").inner_text() == text
         assert asked == []
         await page.get_by_role("button", name="Resume").click()
         await shown(page, "#refusal-list", "/2")
 
 
-async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None:
+async def test_a_click_filters_the_refusals(browser: "Browser") -> None:
     async with running(routes=ROUTES) as stack, looking(browser, stack) as page:
         for raw in (
             request("GET", "/x"),
@@ -338,7 +338,7 @@ async def test_a_click_shows_only_refusals_like_that(browser: "Browser") -> None
         assert await refused(page) == ["token_missing GET /x 401"]
 
 
-async def test_a_code_opens_its_cause_and_its_cure(browser: "Browser") -> None:
+async def test_a_click_on_a_code_shows_its_cause_and_cure(browser: "Browser") -> None:
     async with running() as stack, looking(browser, stack) as page:
         await stack.fetch(request("GET", "/x"))
         await sees(page, "Refusals")
@@ -426,7 +426,7 @@ async def test_a_pasted_token_is_explained_and_not_kept(browser: "Browser") -> N
         assert await page.get_by_label("Token or API key").input_value() == ""
 
 
-async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_seen(browser: "Browser") -> None:
+async def test_the_keyboard_reaches_everything_in_order_with_a_visible_focus(browser: "Browser") -> None:
     focused = """() => {
       const { tagName, id, textContent, ariaLabel, labels, value } = document.activeElement;
       const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
@@ -466,12 +466,12 @@ async def test_everything_is_reached_by_keyboard_in_order_with_a_focus_that_is_s
         assert await page.get_by_label("Path").input_value() == "/admin/x"
         assert await page.locator("#request-host").input_value() == "orders.test"
         await page.keyboard.type("a.b.c")
-        for key in ("Tab", "Tab", "Enter"):  # Enter in a field asks
+        for key in ("Tab", "Tab", "Enter"):  # Enter in a field sends the form
             await page.keyboard.press(key)
         await shown(page, "#verdict", "^Refused: 401 token_malformed")
 
 
-async def test_a_link_leads_to_its_section_although_those_above_it_fill_then(browser: "Browser") -> None:
+async def test_a_link_leads_to_its_section_while_the_sections_above_load(browser: "Browser") -> None:
     async with running(routes=ROUTES, upstreams={"down": {"url": "http://127.0.0.1:9"}}) as stack:
         for path in range(20):
             await stack.fetch(request("GET", f"/{path}"))
@@ -486,7 +486,7 @@ async def test_a_link_leads_to_its_section_although_those_above_it_fill_then(bro
             assert 0 <= top < 100
 
 
-async def test_the_path_of_the_file_has_a_line_of_its_own(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_path_of_the_file_has_its_own_line(browser: "Browser", tmp_path: Path) -> None:
     async with running(file=tmp_path / "config.yaml") as stack, looking(browser, stack) as page:
         await sees(page, "Configuration")
         await shown(page, "#file", "config.yaml$")
@@ -495,7 +495,7 @@ async def test_the_path_of_the_file_has_a_line_of_its_own(browser: "Browser", tm
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1440])
-async def test_it_fits_the_screen_and_everybody_can_use_it(
+async def test_the_page_fits_the_screen_and_is_accessible(
     browser: "Browser", scheme: Any, width: int, need: Need, tmp_path: Path
 ) -> None:
     axe = Path(need(str(AXE), "npm ci --prefix tests/real/browser")).read_text()
@@ -565,7 +565,7 @@ async def test_fifty_issuers_and_five_hundred_rules_stay_legible(browser: "Brows
             await page.locator("#route-table tbody tr").nth(501).wait_for()
 
 
-async def test_a_stopped_sidecar_is_shown_and_the_next_one_is_followed(browser: "Browser") -> None:
+async def test_the_page_shows_a_stopped_sidecar_and_follows_the_next_one(browser: "Browser") -> None:
     async with running() as stack:
         port = stack.sidecar.admin_address[1]
         async with looking(browser, stack, ending="net::ERR_CONNECTION_REFUSED") as page:
@@ -583,7 +583,7 @@ async def test_a_stopped_sidecar_is_shown_and_the_next_one_is_followed(browser: 
                 assert await page.locator("#refusal-list li").count() == 1
 
 
-async def test_a_reload_is_shown_and_a_failed_one_with_its_lines(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_page_shows_a_reload_and_the_lines_of_a_failed_one(browser: "Browser", tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     async with running(file=file) as stack, looking(browser, stack) as page:
         assert stack.sidecar.reload is not None
@@ -608,7 +608,7 @@ async def test_a_reload_is_shown_and_a_failed_one_with_its_lines(browser: "Brows
         assert await page.locator("#issuer-list > li").count() == 1
 
 
-async def test_the_policy_is_in_force(browser: "Browser") -> None:
+async def test_the_browser_enforces_the_content_security_policy(browser: "Browser") -> None:
     violated = """() => new Promise((resolve) => {
       document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true });
       try { ACT; } catch { /* the event tells */ }
@@ -627,9 +627,9 @@ async def test_the_policy_is_in_force(browser: "Browser") -> None:
                 assert await page.evaluate(violated.replace("ACT", act)) == directive
 
 
-async def test_of_several_workers_it_shows_one(browser: "Browser", tmp_path: Path) -> None:
+async def test_the_page_shows_several_workers_as_one_process(browser: "Browser", tmp_path: Path) -> None:
     async with program(tmp_path, workers=2) as it:
-        for _ in range(40):  # each on a connection of its own, so both workers have some
+        for _ in range(40):  # each on its own connection, so both workers serve some
             await fetch(it.addresses["proxy"], request("GET", "/x"))
         async with await browser.new_page() as page:
             host, port = it.addresses["admin"]

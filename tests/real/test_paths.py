@@ -121,7 +121,7 @@ RULES = (
 
 
 def some_paths(number: int) -> list[str]:
-    """Odd paths that are read at all, always the same ones."""
+    """Unusual readable paths, the same ones in each run."""
     chance = random.Random(18)
     found = [
         f"/{part}"
@@ -162,7 +162,7 @@ def spring_jars() -> str:
 def program(
     request: pytest.FixtureRequest, need: Need, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Running]:
-    """Starts one of the programs; its address comes out."""
+    """Start one of the programs; yield its address."""
     name = str(request.param)
     match name:
         case "nginx":
@@ -227,7 +227,7 @@ class Asked:
         self._known: dict[str, list[str]] = {}
 
     async def about(self, path: str) -> list[str]:
-        """As text; nothing where it refuses the path."""
+        """The readings as text; none if the program refuses the path."""
         if path not in self._known:
             try:
                 answer = await fetch(("127.0.0.1", self._port), request("GET", path, host="api.test"))
@@ -245,7 +245,7 @@ async def asked(program: Callable[[], Running]) -> AsyncIterator[Asked]:
         yield Asked(int(url.rpartition(":")[2]))
 
 
-async def test_a_program_takes_a_path_for_one_of_its_readings(asked: Asked) -> None:
+async def test_every_program_reads_a_path_as_one_of_its_readings(asked: Asked) -> None:
     answered = 0
     for path in some_paths(800):
         known = {IGNORED.form(reading) for reading in readings(path)}
@@ -255,8 +255,8 @@ async def test_a_program_takes_a_path_for_one_of_its_readings(asked: Asked) -> N
     assert answered > 400
 
 
-async def test_no_path_reaches_a_closed_resource_of_a_program(asked: Asked) -> None:
-    """With random rules and prefixes: an accepted path reaches only resources that a plain request may reach."""
+async def test_no_accepted_path_reaches_a_closed_resource_of_a_program(asked: Asked) -> None:
+    """Rules and prefixes are random. An accepted path reaches only resources that a plain request may reach."""
     chance = random.Random(18)
     otherwise = Route("/*", auth=Auth.DENY)
     let_in = 0

@@ -28,7 +28,7 @@ async def backend(need: Need) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    """An issuer at a path of its own, its keys at `{issuer}/.well-known/jwks.json`, like Zuplo's."""
+    """An issuer with a path, and its keys at `{issuer}/.well-known/jwks.json`, like Zuplo's."""
     async with RawTestServer(lambda request: answer(request)) as server:
         issuer = Issuer(f"http://127.0.0.1:{server.port}/__zuplo/issuer", audience="my-api")
         answer = answer_for([issuer])
@@ -82,7 +82,9 @@ async def test_rack_never_sees_a_spoofed_identity_header(
 ) -> None:
     evil = {"Status": "verified", "Sub": "evil", "Name": "evil", "Claims": base64url(b'{"sub":"evil"}')}
     spoofed = {f"X{dash}JWT{dash}{name}": value for name, value in evil.items()}
-    token = issuer.mint("EdDSA", sub="user-1")  # no name: no header of the sidecar's is in the way of the spoofed one
+    token = issuer.mint(
+        "EdDSA", sub="user-1"
+    )  # without a name the sidecar sets no header that could replace the spoofed one
 
     _, past_the_sidecar = await get(client, f"{backend}/protected", **spoofed)
     _, through_the_sidecar = await get(client, f"{url}/protected", Authorization=f"Bearer {token}", **spoofed)

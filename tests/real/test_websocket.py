@@ -27,7 +27,7 @@ Connect = Callable[..., AbstractAsyncContextManager[ClientConnection]]
 
 
 class Backend:
-    """A WebSocket server whose side of a conversation is `speak`; it keeps the connections that it had."""
+    """A WebSocket server; `speak` is its side of a conversation. It records its connections."""
 
     def __init__(self) -> None:
         self.speak: Callable[[ServerConnection], Any] = echo
@@ -100,7 +100,7 @@ def join(url: str, issuer: Issuer) -> Connect:
 
 
 async def closed(connection: ClientConnection | ServerConnection) -> tuple[int | None, str | None]:
-    """The code and reason that the other side closed with."""
+    """The code and reason of the other side's close frame."""
     async with patience("the connection to close"):
         await connection.wait_closed()
     return connection.close_code, connection.close_reason
@@ -119,10 +119,10 @@ async def test_the_handshake_carries_the_identity_and_not_the_token(join: Connec
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_ten_thousand_messages_each_way_come_in_order(
+async def test_ten_thousand_messages_each_way_arrive_in_order(
     join: Connect, backend: Backend, compression: str | None
 ) -> None:
-    """Both sides send theirs without waiting for the other's."""
+    """Both sides send without waiting for each other."""
 
     async def send_all(connection: ClientConnection | ServerConnection, name: str) -> None:
         for number in range(MESSAGES):
@@ -143,7 +143,7 @@ async def test_ten_thousand_messages_each_way_come_in_order(
         assert await client.recv() == "all is well"
 
 
-async def test_frames_of_every_size_come_back_whole(join: Connect, backend: Backend) -> None:
+async def test_frames_of_every_size_are_relayed_whole(join: Connect, backend: Backend) -> None:
     async with patience("the frames"), join(compression=None) as client:
         for size in SIZES:
             message = os.urandom(size)
@@ -151,7 +151,7 @@ async def test_frames_of_every_size_come_back_whole(join: Connect, backend: Back
             assert await client.recv() == message
 
 
-async def test_large_frames_at_once_both_ways_do_not_wait_for_each_other(join: Connect, backend: Backend) -> None:
+async def test_large_frames_in_both_directions_do_not_block_each_other(join: Connect, backend: Backend) -> None:
     messages = [os.urandom(1 << 20) for _ in range(10)]
     async with patience("the frames"), join(compression=None) as client:
 
@@ -178,7 +178,7 @@ async def test_fragments_stay_fragments(join: Connect, backend: Backend) -> None
     assert [fragment for fragment in received if fragment] == fragments[::-1]
 
 
-async def test_pings_are_answered_by_the_other_side_and_not_in_between(join: Connect, backend: Backend) -> None:
+async def test_pings_are_answered_by_the_other_side_and_not_by_the_sidecar(join: Connect, backend: Backend) -> None:
     backend.speak = idle
     async with join() as client:
         connection = await backend.connections.get()
@@ -190,7 +190,7 @@ async def test_pings_are_answered_by_the_other_side_and_not_in_between(join: Con
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (1001, "going away"), (1011, "x" * 123), (4000, "app"), (4999, "Ä")]
 )
-async def test_close_codes_cross_intact(join: Connect, backend: Backend, code: int, reason: str) -> None:
+async def test_close_codes_are_relayed_unchanged(join: Connect, backend: Backend, code: int, reason: str) -> None:
     backend.speak = idle
     async with join() as client:
         await client.close(code, reason)
@@ -205,7 +205,7 @@ async def test_close_codes_cross_intact(join: Connect, backend: Backend, code: i
 
 
 @pytest.mark.parametrize("kind", ["none", "expired", "another's"])
-async def test_without_a_good_token_the_backend_is_never_reached(
+async def test_a_handshake_without_a_good_token_does_not_reach_the_backend(
     join: Connect, backend: Backend, issuer: Issuer, kind: str
 ) -> None:
     another = Issuer(issuer.issuer, audience=issuer.audience)
@@ -218,7 +218,7 @@ async def test_without_a_good_token_the_backend_is_never_reached(
     assert backend.handshakes == []
 
 
-async def test_when_the_token_expires_both_sides_are_reported_4401(
+async def test_both_sides_get_the_close_code_4401_when_the_token_expires(
     join: Connect, backend: Backend, issuer: Issuer
 ) -> None:
     backend.speak = idle
@@ -228,10 +228,10 @@ async def test_when_the_token_expires_both_sides_are_reported_4401(
         assert (await closed(connection))[0] == 4401
 
 
-async def test_when_the_token_expires_within_a_frame_it_is_finished_first(
+async def test_a_frame_is_finished_before_the_close_frame_when_the_token_expires(
     join: Connect, backend: Backend, issuer: Issuer
 ) -> None:
-    """A large frame is on its way all the time, and what the client gets is whole messages and then the code."""
+    """A large frame is always in transit. The client gets whole messages, and then the close code."""
     message = os.urandom(4 << 20)
 
     async def speak(connection: ServerConnection) -> None:
@@ -251,7 +251,7 @@ async def test_when_the_token_expires_within_a_frame_it_is_finished_first(
     assert ended.value.rcvd.code == 4401
 
 
-async def test_a_handshake_that_the_backend_refuses_is_refused_in_its_words(join: Connect, backend: Backend) -> None:
+async def test_the_backends_refusal_of_a_handshake_is_relayed(join: Connect, backend: Backend) -> None:
     backend.refusal = (403, "not for alice\n")
     with pytest.raises(InvalidStatus) as refusal:
         async with join():
@@ -260,17 +260,15 @@ async def test_a_handshake_that_the_backend_refuses_is_refused_in_its_words(join
     assert (answer.status_code, answer.body, "X-JWT-Sidecar" in answer.headers) == (403, b"not for alice\n", False)
 
 
-async def test_a_client_that_vanishes_takes_its_connection_to_the_backend_along(
-    join: Connect, backend: Backend
-) -> None:
+async def test_a_client_that_vanishes_ends_the_tunnel_to_the_backend(join: Connect, backend: Backend) -> None:
     backend.speak = idle
     async with join() as client:
         connection = await backend.connections.get()
         client.transport.abort()
-        assert (await closed(connection))[0] == 1006  # no close frame came: nobody sent one
+        assert (await closed(connection))[0] == 1006  # no close frame was sent
 
 
-async def test_a_backend_that_vanishes_takes_the_client_along(join: Connect, backend: Backend) -> None:
+async def test_a_backend_that_vanishes_ends_the_tunnel_to_the_client(join: Connect, backend: Backend) -> None:
     async def vanish(connection: ServerConnection) -> None:
         connection.transport.abort()
 
@@ -279,8 +277,8 @@ async def test_a_backend_that_vanishes_takes_the_client_along(join: Connect, bac
         assert (await closed(client))[0] == 1006
 
 
-async def test_a_reader_that_stalls_stops_the_writer(join: Connect, backend: Backend) -> None:
-    """And is not buffered for without end: the backend cannot get rid of more than the buffers between them hold."""
+async def test_a_stalled_reader_pauses_the_writer(join: Connect, backend: Backend) -> None:
+    """The backend cannot send more bytes than the buffers in between hold."""
     sent = 0
     stalled = asyncio.Event()
 
@@ -303,7 +301,7 @@ async def test_a_reader_that_stalls_stops_the_writer(join: Connect, backend: Bac
     assert sent < 64  # MiB; the kernel's buffers on loopback take a few
 
 
-async def test_many_tunnels_keep_their_messages_apart(join: Connect, backend: Backend, issuer: Issuer) -> None:
+async def test_messages_of_many_tunnels_stay_separate(join: Connect, backend: Backend, issuer: Issuer) -> None:
     async def speak(connection: ServerConnection) -> None:
         assert connection.request is not None
         name = connection.request.headers["X-JWT-Sub"]
@@ -322,7 +320,7 @@ async def test_many_tunnels_keep_their_messages_apart(join: Connect, backend: Ba
         await asyncio.gather(*(one(f"user-{number}") for number in range(50)))
 
 
-async def test_bytes_behind_the_handshake_are_the_backends_and_never_a_request(
+async def test_bytes_after_a_handshake_reach_the_backend_and_are_not_read_as_a_request(
     url: str, backend: Backend, issuer: Issuer
 ) -> None:
     host, _, port = url.removeprefix("http://").partition(":")
