@@ -107,6 +107,7 @@ class RequestRelay:
         """Take a piece of the body. Raises Rejection."""
         client, route = exchange.client, exchange.route
         assert client is not None
+        assert route is not None
         try:
             piece = client.reader.body()
         except ProtocolError as error:
@@ -115,6 +116,6 @@ class RequestRelay:
             ) from None
         client.unread_changed()
         exchange.body_bytes += len(piece)
-        if route is not None and route.max_body is not None:
+        if route.max_body is not None:
             check_received(exchange.body_bytes, route)
         return piece

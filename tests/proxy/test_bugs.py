@@ -9,10 +9,19 @@ import pytest
 from sidecar.gateway.local_endpoints import Page, Reply
 from sidecar.policy.routes import Auth, Route
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.upstream_pool import UpstreamPool
+from tests.peers.clock import HandClock
+from tests.peers.memory import in_memory, lines
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
+from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 ON_EVERY_LOOP = True
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
 
 
 def at_once(exchange: Exchange, _body: bytes) -> Reply:
@@ -58,6 +67,51 @@ async def test_a_bug_is_a_500_without_details(path: str) -> None:
         telemetry = stack.sidecar.live.telemetry
         assert telemetry.decisions["none", "error", "internal_error"] == 1
         assert telemetry.requests[path, "POST", 500] == 1
+
+
+class NoUpstreams(dict[str, UpstreamPool]):
+    """The upstreams, with a bug where one is looked up."""
+
+    def get(self, *_: object) -> UpstreamPool:
+        raise ValueError("eyJ.secret.text")
+
+
+async def test_a_bug_after_a_wait_for_keys_is_answered_too() -> None:
+    async with with_a_bug() as stack:
+        handler = stack.sidecar.assembly.handler
+        handler.upstreams = NoUpstreams(handler.upstreams)
+        stack.issuer.rotate()
+        answer = await stack.fetch(request(token=stack.token()))
+        assert (answer.status, answer.json()["code"]) == (500, "internal_error")
+
+
+class FailsOnce(HandClock):
+    """A clock with a bug, once it is told to."""
+
+    fails = False
+
+    def monotonic(self) -> float:
+        if self.fails:
+            self.fails = False
+            raise ValueError("eyJ.secret.text")
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("step", ["it is sent", "its body is sent", "its answer is relayed"])
+@in_memory
+async def test_a_bug_at_any_step_of_a_request_is_answered(clock: HandClock, step: str) -> None:
+    failing = FailsOnce()
+    async with proxy(failing) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", "2")]))
+        failing.fails = step == "it is sent"
+        await turns()
+        if step == "its body is sent":
+            failing.fails = True
+            client.say(b"x")
+        elif step == "its answer is relayed":
+            failing.fails = True
+            lines()[0].say(ANSWER)
+        assert (status(client), b"internal_error" in client.sent) == (500, True)
 
 
 class NoLog:

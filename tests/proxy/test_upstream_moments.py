@@ -227,7 +227,9 @@ async def test_so_many_interim_answers_may_come_before_the_final_one(
         lines()[0].say(response(103) * number + ANSWER)
         assert status(client) == answered
         assert client.sent.count(b"HTTP/1.1 103") == MOST_INTERIM_ANSWERS
-        assert (b'"More than 100 interim answers came before a final one."' in client.sent) == (answered == 502)
+        assert (b'"cause": "More than 100 interim answers came before a final one."' in client.sent) == (
+            answered == 502
+        )
 
 
 @in_memory
