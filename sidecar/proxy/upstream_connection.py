@@ -9,7 +9,6 @@ import ssl
 from typing import Protocol
 
 from sidecar.common.clock import Clock
-from sidecar.common.deadlines import NEVER
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.response_head import ResponseHead, parse_response_head
@@ -166,7 +165,6 @@ class UpstreamConnection(Connection):
     def abandon(self) -> None:
         """The exchange has ended before its answer: close the connection at once."""
         self.asker = None
-        self.deadline = NEVER
         self._forget_unread()
         self.abort()
 

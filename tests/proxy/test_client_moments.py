@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.gateway.token_endpoint import MAX_FORM_BYTES
 from sidecar.http.chunked import MAX_CHUNKS
 from sidecar.proxy.client_connection import LINGER_S
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
@@ -298,12 +299,51 @@ async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_idle_t
         client.is_full = True
         client.say(b"x")
         assert status(client) == 401
+        assert b"100 Continue" not in client.sent
         clock.advance(299)  # a form may take 10, a reader 300
         at.tick()
         assert not client.aborted
         clock.advance(1)
         at.tick()
         assert client.aborted
+
+
+@pytest.mark.parametrize(("size", "answered"), [(MAX_FORM_BYTES, 401), (MAX_FORM_BYTES + 1, 413)])
+@in_memory
+async def test_a_form_of_the_largest_size_is_read(clock: HandClock, tmp_path: Path, size: int, answered: int) -> None:
+    keys = Keys(tmp_path)
+    signing = {"issuer": ISSUER, "keys_file": str(keys.signing), "token_endpoint": {"audience": AUDIENCE}}
+    async with proxy(clock, **keys.settings(signing=signing)) as at:
+        client = at.client(request("POST", "/__gw/issuer/token", body=b"x" * size))
+        assert status(client) == answered
+
+
+@in_memory
+async def test_a_client_whose_body_is_sent_owes_nothing_during_a_slow_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", "2")]))
+        await turns()
+        client.say(b"x")
+        client.say(b"y")
+        lines()[0].say(ANSWER[:-2])
+        clock.advance(200)
+        lines()[0].say(ANSWER[-2:-1])
+        clock.advance(150)  # of 300 by default for a piece
+        at.tick()
+        lines()[0].say(ANSWER[-1:])
+        assert client.sent.endswith(b"hello")
+
+
+@pytest.mark.parametrize(("more", "answered"), [(0, 0), (1, 431)])
+@in_memory
+async def test_all_headers_together_may_be_twice_as_long_as_one(clock: HandClock, more: int, answered: int) -> None:
+    async with proxy(clock) as at:
+        most = 2 * at.listener.limits.header_bytes
+        head = request(headers=[("X-A", "x" * 1000)] * (most // 1007 - 1))
+        last = b"X-B: " + b"x" * (most - len(head) - 7 + more)
+        client = at.client(head[:-2] + last + b"\r\n\r\n")
+        await turns()
+        assert status(client) == answered
 
 
 # The owner of a body and of a request

@@ -8,7 +8,9 @@ import pytest
 from sidecar.proxy.listener import IDLE_S, MOST_REFUSED
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines
-from tests.peers.wire import request, response
+from tests.peers.wire import WEBSOCKET, request, response
+from tests.proxy.test_client_moments import DENY
+from tests.proxy.test_moments import SWITCHING
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 
@@ -55,6 +57,31 @@ async def test_an_idle_connection_with_a_new_request_is_kept(clock: HandClock) -
         lines()[1].say(ANSWER)
         assert status(at.client()) == 503
         assert not second.aborted
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"GET /", id="a part of a head"),
+        pytest.param(request("PUT", headers=[("Content-Length", "9")]), id="a part of a request"),
+        pytest.param(request(headers=WEBSOCKET), id="a tunnel"),
+        pytest.param(request("PUT", "/denied", headers=[("Content-Length", "9")]), id="a body of a refused request"),
+        pytest.param(request("GET", "/denied"), id="an answer that is not read"),
+    ],
+)
+@in_memory
+async def test_a_connection_that_waits_for_anything_but_a_request_is_kept(clock: HandClock, raw: bytes) -> None:
+    async with proxy(clock, limits={"connections": 1}, routes=DENY) as at:
+        client = at.client()
+        client.is_tls = True  # so that it cannot be half closed
+        client.is_full = raw.startswith(b"GET /denied")
+        client.say(raw)
+        await turns()
+        for line in lines():
+            line.say(SWITCHING)
+        clock.advance(2 * IDLE_S)
+        assert status(at.client()) == 503
+        assert not client.aborted
 
 
 @in_memory

@@ -51,6 +51,11 @@ async def test_waiting_frames_reach_the_backend_after_the_client_ends(clock: Han
         client, upstream = await joined(at, alice)
         client.say(frames)
         assert len(upstream.sent) < len(frames)
+        await turns()
+        assert upstream.sent == frames
+        upstream.sent = b""
+        client.say(frames)
+        assert len(upstream.sent) < len(frames)
         client.end()
         assert (upstream.sent, upstream.closed) == (frames, True)
 
@@ -110,6 +115,19 @@ async def test_early_bytes_are_held_only_until_the_backend_has_them(clock: HandC
         lines()[0].say(SWITCHING)
         assert lines()[0].sent.endswith(b"early")
         assert at.live.resources.held_bytes == 0
+        lines()[0].end()
+        assert [answered for _, _, answered in at.live.telemetry.requests] == [101]
+
+
+@in_memory
+async def test_a_frame_that_does_not_end_keeps_no_tunnel_open(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        client.say(frame(200, masked=True)[:-1])
+        await asyncio.sleep(10 + FRAME_ENDS_S - 0.1)
+        assert not upstream.closed
+        await asyncio.sleep(0.2)
+        assert upstream.closed
 
 
 @in_memory

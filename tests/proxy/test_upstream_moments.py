@@ -206,6 +206,15 @@ async def test_an_end_before_the_end_of_an_answer_counts_as_a_reset(clock: HandC
 
 
 @in_memory
+async def test_the_backends_100_does_not_reach_the_client(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER)
+        assert client.sent.startswith(b"HTTP/1.1 200 ")
+
+
+@in_memory
 async def test_every_1xx_is_an_interim_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
