@@ -19,17 +19,21 @@ _OF_THAT_TOKEN_ALONE = frozenset({"nbf", "jti", "cnf", "original_iss"})
 
 
 class Minted(NamedTuple):
-    """A minted token as text and as a header line. It may be sent from `since` until `reused_until` (Unix times).
+    """A minted token as a header line. It may be sent from `since` until `reused_until` (Unix times).
 
     `kid` is the key id of its signing key.
     """
 
-    token: str
     line: bytes
     kid: str
     expires: int
     since: float
     reused_until: float
+
+    @property
+    def token(self) -> str:
+        """The token, which ends the line."""
+        return self.line.rpartition(b" ")[2].decode().rstrip()
 
 
 class Mint:
@@ -91,7 +95,7 @@ class Mint:
         # A token that ends with the original credential is reused to its end: a new one would end no later.
         reused_until = inf if original <= longest else now + REUSED * (expires - now)
         line = f"{self._before}{token}\r\n".encode()
-        return Minted(token, line, signer.key.kid, expires, now, reused_until)
+        return Minted(line, signer.key.kid, expires, now, reused_until)
 
     def _carried(self, verified: Mapping[str, object]) -> dict[str, object]:
         original = {} if verified.get("iss") is None else {"original_iss": verified["iss"]}

@@ -12,6 +12,7 @@ from sidecar.jwt.compact_jws import Jws
 _ENTRY_BYTES = 900
 _PAYLOAD_TIMES = 2.8
 _VALUE_BYTES = 64
+_MINTED_BYTES = 900  # of each token that the sidecar mints for it, besides the payload once more
 
 
 class Entry(Protocol):
@@ -28,9 +29,11 @@ def digest(token: bytes) -> bytes:
     return sha256(token).digest()
 
 
-def entry_bytes(jws: Jws) -> int:
-    """The approximate size of a token's entry in bytes."""
-    return int(_ENTRY_BYTES + _PAYLOAD_TIMES * len(jws.payload_segment) + _VALUE_BYTES * jws.values)
+def entry_bytes(jws: Jws, minted: int = 0) -> int:
+    """The approximate size of a token's entry in bytes; `minted` tokens may be minted for it."""
+    payload = len(jws.payload_segment)
+    minted_bytes = minted * (_MINTED_BYTES + payload)
+    return int(_ENTRY_BYTES + _PAYLOAD_TIMES * payload + _VALUE_BYTES * jws.values) + minted_bytes
 
 
 class TokenCache(LRUCache[bytes, Remembered]):

@@ -60,7 +60,7 @@ class TokenCacheUse(NamedTuple):
 class Verifier:
     """Verifies tokens of the configured issuers. `hits` counts remembered tokens, `misses` the others.
 
-    `entries` and `most_bytes` limit the cache.
+    `entries` and `most_bytes` limit the cache. `minted` is how many tokens the sidecar may mint for each.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class Verifier:
         denylist: DenyList,
         entries: int,
         most_bytes: int,
+        minted: int = 0,
     ) -> None:
         self.denylist = denylist
         self._shape = Shape(allow_padding=any(issuer.allow_padding for issuer in issuers))
         self._header = HeaderForm()
         self.issuers = TrustedIssuers(issuers)
         self.clock = clock
+        self._minted = minted
         self._remembered: TokenCache[_Remembered] = TokenCache(entries, most_bytes)
         self.hits = 0
         self.misses = 0
@@ -209,6 +211,8 @@ class Verifier:
         ):  # another request with this token has waited for the same keys
             claims = known.claims
         until = min(valid_until, now + REMEMBERED_S)
-        remembered = _Remembered(claims, issuer, jwks, key, until, self.denylist.changes, entry_bytes(jws))
+        remembered = _Remembered(
+            claims, issuer, jwks, key, until, self.denylist.changes, entry_bytes(jws, self._minted)
+        )
         self._remembered.keep(remembered_by, remembered)
         return claims

@@ -101,7 +101,14 @@ class Assembly:
         self.gateway = gateway(config, clock, telemetry.minted)
         self.handler = Handler(
             routes(config),
-            Verifier(issuers, clock, self.denylist, config.token_cache.entries, config.token_cache.most_bytes),
+            Verifier(
+                issuers,
+                clock,
+                self.denylist,
+                config.token_cache.entries,
+                config.token_cache.most_bytes,
+                minted=len(self.gateway.mints) + (config.assertion is not None),
+            ),
             identity(config, self.signing_keys, clock, telemetry.minted),
             self.upstreams,
             telemetry,
