@@ -55,9 +55,19 @@ async def problems_of(config: Config, *, online: bool) -> list[str]:
 
 def unseen(config: Config) -> list[str]:
     """The missing files, each with its place in the configuration. They were not checked."""
+    return [f"{key}: {file}" for key, file in _named(config) if not _is_here(file)]
+
+
+def seen_as_root(config: Config) -> bool:
+    """Were files read as root, who can read more than the user of the sidecar?"""
+    return os.name == "posix" and os.geteuid() == 0 and any(_is_here(file) for _, file in _named(config))
+
+
+def _named(config: Config) -> Iterator[tuple[str, Path]]:
+    """The files that the configuration names, each with its place in it."""
     clock = Clock()
-    parts = [*_files(config, clock), *_keys(config, clock, Session(), online=False)]
-    return [f"{part.key}: {file}" for part in parts for file in part.files if not _is_here(file)]
+    for part in (*_files(config, clock), *_keys(config, clock, Session(), online=False)):
+        yield from ((part.key, file) for file in part.files if file is not None)
 
 
 def _is_here(file: Path | None) -> bool:

@@ -79,13 +79,15 @@ def dev(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> int:
     """`check`: print every problem; exit 2 with problems, 0 without. Problems of `--online` count too."""
     config = _load(options.config)
-    from sidecar.cli.check import preset_lines, problems_of, unseen
+    from sidecar.cli.check import preset_lines, problems_of, seen_as_root, unseen
 
     if problems := _value_in_loop(problems_of(config, online=options.online)):
         raise Stop("\n".join(f"{options.config}: {problem}" for problem in problems))
     print(f"{options.config}: no problems found")
     for file in unseen(config):
         print(f"missing here, so not checked: {file}")
+    if seen_as_root(config):
+        print("checked as root: run it as the user of the sidecar to find files that this user cannot read")
     for line in preset_lines(config):
         print(line)
     return 0

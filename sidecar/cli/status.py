@@ -28,15 +28,22 @@ def status(
         if one["until"] is not None:
             yield f"     until {one['until']}"
         if one["since"] is not None:
-            yield f"     since {one['since']}"
-        if one["before"] is not None:
-            yield f"     changed before: {one['before']['at']} {one['before']['text']}"
+            first = one.get("first")
+            yield (
+                f"     since {one['since']}"
+                if first is None
+                else f"     first at {first}, frequent since {one['since']}"
+            )
         if one["what"] == "configuration" and refused is not None and one["level"] == "bad":
             for each in refused["problems"]:
                 place = f"line {each['line']}: " if each["line"] else ""
                 yield f"     {place}{each['path'] + ': ' if each['path'] else ''}{each['text']}"
     if not problems:
         yield "Nothing is wrong."
+    changes = [one["before"] for one in problems if one["before"] is not None]
+    if changes:
+        last = max(changes, key=lambda change: str(change["at"]))
+        yield f"last change: {last['at']} {last['text']}"
     yield ""
     minute = traffic["minute"]
     yield (

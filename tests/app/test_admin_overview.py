@@ -104,7 +104,9 @@ async def test_a_problem_begins_when_refusals_exceed_their_usual_number() -> Non
                 await stack.fetch(request("GET", "/x"))
             step(stack)
         [problem] = [one for one in await problems(stack) if one["what"] == "refusals"]
+        [group] = (await told(stack, "/rejections?by=code"))["groups"]
     assert iso_time(began - STEP_S) <= problem["since"] <= iso_time(began + STEP_S)
+    assert problem["first"] == group["since"] < problem["since"]
 
 
 async def test_a_problem_within_a_step_begins_at_its_first_refusal() -> None:
@@ -116,7 +118,7 @@ async def test_a_problem_within_a_step_begins_at_its_first_refusal() -> None:
             await stack.fetch(request("GET", "/x"))
         [problem] = await problems(stack)
         [group] = (await told(stack, "/rejections?by=code"))["groups"]
-    assert problem["since"] == group["since"]
+    assert (problem["since"], problem["first"]) == (group["since"], None)
 
 
 async def test_a_change_in_the_step_where_refusals_rise_is_named_as_before_them() -> None:
@@ -203,11 +205,24 @@ async def test_refusals_for_lack_of_keys_name_the_issuers_that_cannot_be_reached
     async with running(issuers={"customers": down, "good": good}) as stack:
         for _ in range(6):
             assert (await stack.fetch(request("GET", "/x", token=stack.token(iss=down["issuer"])))).status == 503
-        [text] = [one["text"] for one in await problems(stack) if one["what"] == "refusals"]
-    assert text == (
-        "6 requests in the last minute refused: jwks_unavailable, on (default). "
-        "Issuers whose keys cannot be fetched: customers."
+        [problem] = await problems(stack)
+    assert (problem["what"], problem["name"], problem["refused"]) == ("issuer", "customers", 6)
+    assert problem["detail"] == "6 requests in the last minute refused: jwks_unavailable, on (default)."
+
+
+async def test_refusals_for_lack_of_keys_of_several_issuers_have_a_line_of_their_own() -> None:
+    down = {"issuer": "http://127.0.0.1:1/", "audiences": ["a"]}
+    other = {"issuer": "http://127.0.0.1:2/", "audiences": ["a"]}
+    async with running(issuers={"customers": down, "staff": other}) as stack:
+        for iss in (down["issuer"], other["issuer"]):
+            for _ in range(6):
+                assert (await stack.fetch(request("GET", "/x", token=stack.token(iss=iss)))).status == 503
+        [problem] = [one for one in await problems(stack) if one["what"] == "refusals"]
+    assert problem["text"] == (
+        "12 requests in the last minute refused: jwks_unavailable, on (default). "
+        "Issuers whose keys cannot be fetched: customers, staff."
     )
+    assert problem["detail"].startswith("http://127.0.0.1:")
 
 
 async def test_a_failing_backend_is_reported_without_the_refusals_that_it_causes() -> None:
@@ -260,8 +275,8 @@ async def test_an_issuer_without_keys_is_sorted_by_its_refused_requests() -> Non
             await stack.fetch(stack.good())
         found = await problems(stack)
     assert [(one["what"], one["name"], one["refused"]) for one in found] == [
-        ("issuer", "main", 8), ("refusals", "jwks_unavailable", 8),
-    ]  # fmt: skip
+        ("issuer", "main", 8),
+    ]
 
 
 async def test_refusals_of_report_mode_are_a_note() -> None:
@@ -271,6 +286,19 @@ async def test_refusals_of_report_mode_are_a_note() -> None:
         [problem] = await problems(stack)
     assert (problem["level"], problem["name"]) == ("note", "token_missing")
     assert problem["text"] == "6 requests in the last minute would be refused: token_missing, on /trial/*."
+
+
+async def test_a_deny_list_that_cannot_be_used_is_reported_with_its_consequence(tmp_path: Path) -> None:
+    (tmp_path / "denied.json").write_text("[]")
+    async with running(denylist_file=str(tmp_path / "denied.json")) as stack:
+        (tmp_path / "denied.json").write_text("[")
+        assert stack.sidecar.assembly.denylist.file is not None
+        stack.sidecar.assembly.denylist.file.look()
+        [problem] = [one for one in await problems(stack) if one["what"] == "file"]
+        stack.secrets.errors.clear()  # the file was refused on purpose
+    assert problem["text"].endswith(
+        "; the previous content stays in use. New revocations have no effect until the file can be used."
+    )
 
 
 async def test_a_drain_is_reported() -> None:

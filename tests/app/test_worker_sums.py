@@ -110,13 +110,13 @@ async def test_every_gauge_has_a_rule_for_several_workers() -> None:
                 [{"level": "note", "what": "x", "name": "a", "refused": 0, "text": "4 requests refused: c, on /d/2."}],
                 [
                     {"level": "warn", "what": "x", "name": "a", "refused": 1200, "text": "1,200 requests refused: c, on /d/2."},
-                    {"level": "bad", "what": "upstream", "name": "u", "refused": 4, "text": "3 connections failed, 1 timeout."},
+                    {"level": "bad", "what": "upstream", "name": "u", "refused": 4, "text": "1 connection failed, 1 timeout."},
                 ],
-                [{"level": "bad", "what": "upstream", "name": "u", "refused": 12, "text": "5 connections failed, 7 timeouts."}],
+                [{"level": "bad", "what": "upstream", "name": "u", "refused": 12, "text": "1 connection failed, 7 timeouts."}],
             ],
             [
                 {"level": "warn", "what": "x", "name": "a", "refused": 1200, "text": "1,204 requests refused: c, on /d/2."},
-                {"level": "bad", "what": "upstream", "name": "u", "refused": 16, "text": "8 connections failed, 8 timeouts."},
+                {"level": "bad", "what": "upstream", "name": "u", "refused": 16, "text": "2 connections failed, 8 timeouts."},
             ],
         ),
         (

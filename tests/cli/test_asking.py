@@ -46,7 +46,7 @@ async def test_status_prints_the_process_its_problems_and_its_traffic(capsys: Sa
         assert "BAD  25 requests in the last minute refused: token_missing, on (default)." in said
 
 
-def test_status_prints_the_beginning_of_a_problem_and_the_change_before_it() -> None:
+def test_status_prints_the_beginning_of_each_problem_and_once_the_last_change() -> None:
     change = {"at": "2026-01-01T12:00:00.000Z", "text": "the configuration 1a2b is now in use"}
     problem = {"level": "bad", "what": "refusals", "text": "5 requests refused.", "detail": None, "until": None}
     about = dict.fromkeys(("version", "pid", "listens", "health", "admin"), "")
@@ -55,6 +55,7 @@ def test_status_prints_the_beginning_of_a_problem_and_the_change_before_it() -> 
         "sidecar": {**about, "uptime_s": 1, "draining": False, "configuration": file},
         "problems": [
             {**problem, "since": "2026-01-01T12:00:05.000Z", "before": change, "detail": "Expected a; found b."},
+            {**problem, "since": "2026-01-01T12:00:06.000Z", "before": change, "first": "2026-01-01T11:59:00.000Z"},
             {**problem, "since": None, "before": None},
         ],
         "traffic": {**dict.fromkeys(("in_flight", "connections"), 0), "refused": {}, "reported": {}}
@@ -62,12 +63,14 @@ def test_status_prints_the_beginning_of_a_problem_and_the_change_before_it() -> 
     }
     lines = list(status_lines(told, [], [], []))
     at = lines.index("BAD  5 requests refused.")
-    assert lines[at : at + 6] == [
+    assert lines[at : at + 8] == [
         "BAD  5 requests refused.",
         "     Expected a; found b.",
         "     since 2026-01-01T12:00:05.000Z",
-        "     changed before: 2026-01-01T12:00:00.000Z the configuration 1a2b is now in use",
         "BAD  5 requests refused.",
+        "     first at 2026-01-01T11:59:00.000Z, frequent since 2026-01-01T12:00:06.000Z",
+        "BAD  5 requests refused.",
+        "last change: 2026-01-01T12:00:00.000Z the configuration 1a2b is now in use",
         "",
     ]
 

@@ -1,5 +1,6 @@
 """`check`: names in the configuration that this machine or the other side cannot serve."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from sidecar.app.server import CannotStart, build
 from sidecar.cli.check import problems_of, unseen
+from sidecar.cli.main import main
 from sidecar.config import Config, parse
 from tests.peers.backend import RawBackend
 from tests.peers.issuer import ScriptedIssuer
@@ -83,6 +85,14 @@ def test_check_lists_missing_files_as_not_read(name: str, tmp_path: Path) -> Non
     assert missing in unseen(config(tmp_path, issuers, rest))
     (tmp_path / "here").write_text("nothing of use")
     assert missing not in unseen(config(tmp_path, issuers, rest))
+
+
+def test_check_as_root_says_that_another_user_may_read_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "denied.json").write_text("[]")
+    for lines, expected in (((ISSUERS, UPSTREAM), False), ((ISSUERS, UPSTREAM, "denylist_file: denied.json"), True)):
+        (tmp_path / "config.yaml").write_text("\n".join(lines))
+        assert main(["check", "-c", str(tmp_path / "config.yaml")]) == 0
+        assert ("checked as root" in capsys.readouterr().out) == (expected and os.geteuid() == 0)
 
 
 async def test_a_file_with_an_impossible_name_counts_as_missing(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def test_the_page_explains_a_wrong_audience_after_a_deploy(browser: "Brows
             # What would fix it?
             await page.get_by_role("button", name="Cause and cure of audience_mismatch").first.click()
             cure = await shown(page, "#groups .cure", "The operator")
-            assert "`audiences` must hold what the issuer writes".replace("`", "") in cure
+            assert "Write in audiences the value that the issuer puts into aud" in cure
             # What does the configuration say now?
             await sees(page, "Configuration")
             await page.get_by_text("The file in use, without").click()

@@ -346,9 +346,9 @@ async def test_a_click_on_a_code_shows_its_cause_and_cure(browser: "Browser") ->
         await why.click()
         assert await why.get_attribute("aria-expanded") == "true"
         text = await page.locator("#groups .cure").inner_text()
-        assert text.startswith("Cause\nThe route needs a token and none came where one is looked for")
+        assert text.startswith("Cause\nThe route needs a token, and the request has none in the places of token_from")
         assert "The operator\nIf tokens come in another header" in text
-        assert await page.locator("#groups .cure code").first.inner_text() == "Authorization"
+        assert await page.locator("#groups .cure code").first.inner_text() == "token_from"
         await why.click()
         assert await page.locator("#groups .cure").count() == 0
         await page.locator("#refusal-list summary").click()

@@ -27,7 +27,7 @@ class Problem(NamedTuple):
     """A problem: level (bad, warn or note), kind and name of the object, sentence, and Unix time of its begin if known.
 
     `refused` is how many requests it refused in the last minute. `detail` says what was found. `until` is the Unix time until
-    which it refuses no request.
+    which it refuses no request. `first` is that of the first refusal, if refusals became frequent later, at `since`.
     """
 
     level: str
@@ -38,22 +38,34 @@ class Problem(NamedTuple):
     refused: int = 0
     detail: str = ""
     until: float | None = None
+    first: float | None = None
 
 
 def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, Any]]:
     """All problems, each with a change shortly before it began. That with the most refused requests comes first."""
-    found = [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately]
+    found = _grouped([*_of_the_sidecar(live), *_of_issuers(live, clock), *lately])
     found.sort(key=lambda problem: (-problem.refused, ("bad", "warn", "note").index(problem.level)))
     return [
         problem._asdict()
         | {
             "detail": problem.detail or None,
             "since": None if problem.since is None else iso_time(problem.since),
+            "first": None if problem.first is None else iso_time(problem.first),
             "until": None if problem.until is None else iso_time(problem.until),
             "before": _before(live, problem),
         }
         for problem in found
     ]
+
+
+def _grouped(found: list[Problem]) -> list[Problem]:
+    """If one issuer alone has no keys, the refusals for lack of keys are the detail of its problem."""
+    without = [problem for problem in found if problem.what == "issuer" and problem.level == "bad"]
+    refusals = [one for one in found if one.name == Reason.JWKS_UNAVAILABLE.code and one.level != "note"]
+    if len(without) != 1 or len(refusals) != 1:
+        return found
+    told = without[0]._replace(detail=refusals[0].text.partition(" Issuers ")[0])
+    return [told if problem is without[0] else problem for problem in found if problem is not refusals[0]]
 
 
 def of_the_minute(live: Live, minute: Counted) -> list[Problem]:
@@ -110,7 +122,10 @@ def _of_the_sidecar(live: Live) -> Iterator[Problem]:
         yield Problem("note", "configuration", key, f"{key} has changed in the file; restart the sidecar to apply it.")
     for file in (*live.files, *live.assembly.files):
         if file.problem is not None:
-            yield Problem("bad", "file", file.path.name, f"{file.problem}; the previous content stays in use.")
+            text = f"{file.problem}; the previous content stays in use."
+            if file is live.assembly.denylist.file:
+                text += " New revocations have no effect until the file can be used."
+            yield Problem("bad", "file", file.path.name, text)
 
 
 def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
@@ -125,10 +140,11 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
             yield Problem("bad", "issuer", name, text, since, _without_keys(live.history.minute()))
         elif source.state == "stale":
             left_s = source.trusted_until - clock.monotonic()
-            text = (
-                f"The keys of {name} could not be fetched{why}. "
-                f"No request is refused yet: the present keys stay trusted for {_duration(left_s)}."
+            refused = (
+                "Tokens of new keys get 503" if _without_keys(live.history.minute()) else "No request is refused yet"
             )
+            text = f"The keys of {name} could not be fetched{why}. {refused}: the present keys stay trusted"
+            text += f" for {_duration(left_s)}."
             yield Problem("warn", "issuer", name, text, since, until=clock.wall() + left_s)
     yield from _of_clocks(live)
 
@@ -186,10 +202,13 @@ def _last_cause(live: Live, upstream: str) -> str:
 
 
 def _last_found(live: Live, wanted: tuple[str, str, bool]) -> str:
-    """Compare the last of these tokens with the rule that refused it."""
+    """Compare the last of these tokens with the rule that refused it. Without keys, `found` is no part of a token."""
     for one in live.telemetry.refusals:
-        if (one.expected or one.found) and (one.issuer, one.reason.code, one.reported) == wanted:
-            return f"Expected {one.expected or 'nothing'}; found {one.found or 'nothing'} in the last refused token."
+        if one.found and (one.issuer, one.reason.code, one.reported) == wanted:
+            if one.reason is Reason.JWKS_UNAVAILABLE:
+                return f"{one.found}."
+            expected = f"Expected {one.expected}; found" if one.expected else "Found"
+            return f"{expected} {one.found} in the last refused token."
     return ""
 
 
@@ -226,13 +245,15 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         if code == Reason.JWKS_UNAVAILABLE.code:
             text += _keys_missing(live)
         level = "note" if reported else "bad" if code in OURS or number >= BAD * requests else "warn"
-        began = _jump(live.history, (issuer, code, reported), number, since[issuer, code, reported])
+        first = since[issuer, code, reported]
+        began = _jump(live.history, (issuer, code, reported), number, first)
         found = _last_found(live, (issuer, code, reported))
-        yield Problem(level, "refusals", code, text, began, 0 if reported else number, found)
+        earlier = first if first < began else None
+        yield Problem(level, "refusals", code, text, began, 0 if reported else number, found, first=earlier)
 
 
 def _keys_missing(live: Live) -> str:
-    """The issuers whose last fetch failed. A refusal for want of keys has no issuer: no signature was verified."""
+    """The issuers whose last fetch failed. A refusal for lack of keys has no issuer: no signature was verified."""
     names = [name for name, source in live.assembly.sources.items() if source.last_error is not None]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f" Issuers whose keys cannot be fetched: {', '.join(names[:NAMED])}{more}." if names else ""

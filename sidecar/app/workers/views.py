@@ -9,12 +9,12 @@ from typing import Any
 NAMES = ("at", "time", "request_id", "name", "line", "kid", "what", "path", "route", "issuer", "code", "mode")
 SAME = {"line", "column", "status", "seconds"}  # numbers that are not summed; durations (`_s`) are not either
 ALL = {"usable", "last_reload_successful"}  # true only if true in all workers
-FIRST = {"since", "until", "started_at", "fetched_at", "loaded_at"}
+FIRST = {"since", "first", "until", "started_at", "fetched_at", "loaded_at"}
 LAST = {"last", "time"}
 WORST_LAST = ("idle", "good", "fresh", "errors", "stale", "failing", "absent", "note", "warn", "bad")
 COUNT = re.compile(
-    r"[0-9][0-9,]*(?= (?:requests?|connections?|timeouts?|invalid answers?)\b)"
-)  # in the sentence of a problem
+    r"([0-9][0-9,]*) (request|connection|timeout|invalid answer)s?\b"
+)  # in the sentence of a problem: a number, and what it counts
 ONE_CHANGE_S = 5.0  # within which all workers notice it
 
 
@@ -42,11 +42,16 @@ def together(answers: Sequence[Any], name: str = "") -> Any:
 
 def _sentence(told: list[str]) -> str:
     """One of the sentences, with the sum of what each counts."""
-    numbers = [[int(count.replace(",", "")) for count in COUNT.findall(text)] for text in told]
+    numbers = [[int(count.replace(",", "")) for count, _ in COUNT.findall(text)] for text in told]
     if len({len(each) for each in numbers}) > 1:
         return told[0]
     sums = iter([sum(column) for column in zip(*numbers, strict=True)])
-    return COUNT.sub(lambda _: f"{next(sums):,}", max(told, key=len))
+
+    def total(match: "re.Match[str]") -> str:
+        number = next(sums)
+        return f"{number:,} {match[2]}" + ("" if number == 1 else "s")
+
+    return COUNT.sub(total, max(told, key=len))
 
 
 def _lists(lists: list[list[Any]], name: str) -> list[Any]:

@@ -29,7 +29,8 @@ function show(row, problem) {
   row.detail.hidden = !problem.detail;
   say(row.until, problem.until ? `That is until ${minuteAndDay(problem.until)}.` : "");
   row.when.hidden = !problem.since;
-  if (problem.since) sayTime(row.since, problem.since, `Since ${time(problem.since)}, ${ago(problem.since, now)}.`);
+  const begin = problem.first ? `The first was at ${time(problem.first)}. Frequent since` : "Since";
+  if (problem.since) sayTime(row.since, problem.since, `${begin} ${time(problem.since)}, ${ago(problem.since, now)}.`);
   row.before.hidden = !problem.before;
   if (problem.before) {
     const seconds = (new Date(problem.since) - new Date(problem.before.at)) / 1000;
