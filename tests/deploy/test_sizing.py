@@ -17,8 +17,8 @@ PARTS = {
     "the process": 1,
     "bodies and heads that wait for a slow peer": "buffered_bytes",
     "a connection of a client": "connections",
-    "a request at work or a WebSocket, with its connection to the backend": "in_flight",
-    "verified tokens that are remembered": "most_bytes",
+    "a request in flight or a WebSocket, with its connection to the backend": "in_flight",
+    "remembered tokens": "most_bytes",
 }
 
 
