@@ -141,5 +141,5 @@ def test_the_rules_are_pure(name: str) -> None:
     assert [node.name for node in ast.walk(ast.parse(SOURCES[name])) if isinstance(node, ast.AsyncFunctionDef)] == []
 
 
-def test_no_file_is_too_long_to_read_at_once() -> None:
+def test_no_file_exceeds_the_limit_of_lines() -> None:
     assert {name: lines for name, source in SOURCES.items() if (lines := source.count("\n")) > MOST_LINES} == {}

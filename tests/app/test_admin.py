@@ -84,7 +84,7 @@ async def test_the_configured_name_of_the_listener_is_an_accepted_host() -> None
     ("host", "status"),
     [("192.0.2.7", 200), ("192.0.2.7:9901", 200), ("192.0.2.1", 403), ("evil.test", 403)],
 )
-async def test_a_listener_on_all_addresses_accepts_the_one_that_a_client_reached(host: str, status: int) -> None:
+async def test_a_listener_on_all_addresses_accepts_the_reached_address_as_host(host: str, status: int) -> None:
     reached = asyncio.Transport({"sockname": ("192.0.2.7", 9901)})  # a machine may have no address but loopback
     asked = make_mocked_request("GET", "/", headers={"Host": host}, transport=reached)
 

@@ -205,7 +205,7 @@ async def test_checks_of_an_issuer_are_reported_in_the_words_of_their_answer(ove
         ),
     ],
 )
-async def test_a_token_that_is_no_jws_is_explained(token: str | None, check: str) -> None:
+async def test_a_token_that_is_not_a_jws_is_explained(token: str | None, check: str) -> None:
     async with explained() as stack:
         answer, explanation = await both(stack, "/x", token)
         assert explanation.lines[-2:] == [f"FAIL  {check}", answer_line(answer)]

@@ -551,7 +551,7 @@ async def in_flight(here: World, number: int) -> None:
 
 
 @in_its_time
-async def test_a_storm_of_unknown_keys_is_one_fetch_a_cooldown_and_bounded_memory(clock: HandClock) -> None:
+async def test_many_unknown_keys_cause_one_fetch_per_cooldown_and_use_limited_memory(clock: HandClock) -> None:
     """100,000 distinct kids in ten cooldowns."""
     fetched_at: list[float] = []
     reasons: Counter[Reason] = Counter()

@@ -40,7 +40,7 @@ async def test_a_probe_answers_with_the_backends_status_and_no_header_or_body(st
 
 
 @pytest.mark.parametrize("socket", [False, True])
-async def test_nothing_of_the_callers_request_reaches_the_backend(socket: bool, tmp_path: Path) -> None:
+async def test_no_part_of_the_callers_request_reaches_the_backend(socket: bool, tmp_path: Path) -> None:
     backend = RawBackend(ok, unix=tmp_path / "app.sock" if socket else None)
     async with running(backend=backend, health=HEALTH) as stack:
         asked = request(

@@ -199,7 +199,7 @@ async def test_a_configuration_that_names_a_missing_file_changes_nothing(file: P
         stack.secrets.errors.clear()
 
 
-async def test_a_fifo_in_place_of_the_file_is_a_refused_reload(file: Path) -> None:
+async def test_a_fifo_in_place_of_the_file_refuses_the_reload(file: Path) -> None:
     async with running(file=file) as stack:
         text = file.read_text()
         file.unlink()

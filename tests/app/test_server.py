@@ -260,7 +260,7 @@ async def metric(stack: Stack, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
 
 
-async def test_it_starts_when_nobody_reads_its_output(tmp_path: Path) -> None:
+async def test_the_program_starts_when_no_one_reads_its_output(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -130,7 +130,7 @@ SCOPES = "all of: orders:read, and one of: a, b"
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("of_the_issuer", [False, True])
-async def test_a_rule_that_refuses_a_verified_token_says_what_it_needs_and_found(
+async def test_a_rule_that_refuses_a_verified_token_reports_the_required_and_the_found_value(
     path: str, over: dict[str, Any], expected: str, found: str, of_the_issuer: bool
 ) -> None:
     rule = next(rule for rule in RULES if rule["path"] == path)

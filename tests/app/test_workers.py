@@ -204,7 +204,7 @@ async def test_a_drain_reaches_present_and_later_workers(tmp_path: Path) -> None
         assert await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}') == 5
 
 
-async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: Path) -> None:
+async def test_a_killed_worker_ends_only_its_own_connections(tmp_path: Path) -> None:
     async with workers(tmp_path, 3) as it, each(it, 3) as clients:
         raw = it.good()
         before = await it.metric('jwt_sidecar_requests_total{code="200",method="GET",route="(default)"}')
@@ -346,7 +346,7 @@ async def test_a_worker_refuses_commands_of_other_processes(tmp_path: Path) -> N
         assert (await it.health("/readyz/../livez")).status == 404
 
 
-async def test_of_two_entries_about_the_same_tokens_the_last_one_counts_in_a_later_worker() -> None:
+async def test_the_last_of_two_entries_about_the_same_tokens_applies_in_a_later_worker() -> None:
     config = parse("issuers: {a: {issuer: 'https://a.example', audiences: any}}\nupstream: http://a", "c")
     clock, supervisor = HandClock(), Supervisor(config, cast(ForkServer, None), [])
     names = {"https://a.example": "a", "https://also.example": "a"}

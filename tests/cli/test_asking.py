@@ -188,7 +188,7 @@ def test_a_url_becomes_a_get_request() -> None:
     assert of_url("api.example").path == "/"
 
 
-async def test_explain_takes_a_url_and_a_curl_line(tmp_path: Path, capsys: Said) -> None:
+async def test_explain_accepts_a_url_and_a_curl_line(tmp_path: Path, capsys: Said) -> None:
     file = tmp_path / "config.yaml"
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         routes = [{"path": "/admin/*", "hosts": ["api.example"], "require": {"scopes": ["admin"]}}]

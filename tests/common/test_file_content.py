@@ -44,7 +44,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 
 
 @of_each_kind
-def test_what_is_no_regular_file_is_refused_at_once(kind: str, why: str, tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_refused_at_once(kind: str, why: str, tmp_path: Path) -> None:
     path = odd(kind, tmp_path)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match=why):

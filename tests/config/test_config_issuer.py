@@ -314,7 +314,7 @@ KEY = "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
         "jwks_file: f\n  more_keys: [{jwks_uri: 'https://keys.example/{kid}'}]",
     ],
 )
-def test_keys_with_a_url_each_are_the_only_ones_of_their_issuer(keys: str) -> None:
+def test_a_jwks_uri_with_kid_cannot_be_combined_with_more_keys(keys: str) -> None:
     said = problems(text_of(keys))
     assert said == ["6:3: issuers.a.more_keys: cannot be combined with a jwks_uri with {kid}; keep one of the two"]
 

@@ -129,7 +129,7 @@ def test_the_probes_of_the_container_have_their_endpoints(rendering: Rendering) 
     }
 
 
-def test_the_ports_of_the_container_are_those_of_the_configuration(rendering: Rendering) -> None:
+def test_the_container_has_the_ports_of_the_configuration(rendering: Rendering) -> None:
     assert rendering.sidecar["ports"] == [
         {"name": "jwt-sidecar", "containerPort": rendering.config.listen[0].port},
         {"name": "jwt-health", "containerPort": rendering.config.health.listen.port},

@@ -15,7 +15,7 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 
 @pytest.mark.parametrize(("place", "pattern", "value"), PLACES)
-def test_version_and_addresses_are_those_of_the_package(place: str, pattern: str, value: str) -> None:
+def test_every_place_has_the_version_and_addresses_of_the_package(place: str, pattern: str, value: str) -> None:
     assert set(re.findall(pattern, (ROOT / place).read_text())) == {value}, "python -m tests.deploy.version"
 
 
@@ -52,7 +52,7 @@ RELEASE = {
         ),
     ],
 )
-def test_a_release_says_what_it_lacks(changed: dict[str, str], problem: str) -> None:
+def test_an_incomplete_release_is_reported(changed: dict[str, str], problem: str) -> None:
     assert missing(**RELEASE) == []
     assert missing(**RELEASE | changed) == [problem]
 

@@ -301,7 +301,7 @@ async def test_a_broken_body_of_a_form_is_refused(keys: Keys) -> None:
         assert told["error_description"] == "The request's body is not well-formed."
 
 
-async def test_a_gateway_without_token_endpoint_serves_none(keys: Keys) -> None:
+async def test_a_gateway_without_token_endpoint_refuses_its_path(keys: Keys) -> None:
     alice = keys.new("alice")
     settings = keys.settings("http://127.0.0.1:9", routes=[{"path": "/*", "auth": "deny"}])
     async with running(issuers=None, **settings) as stack:

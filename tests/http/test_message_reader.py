@@ -219,7 +219,7 @@ def test_the_next_message_begins_only_after_the_end_of_the_current_one() -> None
 # Bodies
 
 
-def test_a_sized_body_takes_exactly_its_bytes() -> None:
+def test_a_sized_body_has_exactly_its_bytes() -> None:
     reader = reader_of(POST + GET)
     reader.head()
     reader.begin_body(5)

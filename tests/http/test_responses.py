@@ -198,7 +198,7 @@ def test_retry_after_is_only_sent_if_known() -> None:
     assert the("Retry-After", parse(refusal(Rejection(Reason.JWKS_UNAVAILABLE), "id-1", API))[1]) is None
 
 
-def test_an_overloaded_sidecar_always_asks_for_another_try_in_a_second() -> None:
+def test_every_overloaded_answer_has_retry_after_1() -> None:
     assert the("Retry-After", parse(refusal(Rejection(Reason.OVERLOADED), "id-1", API))[1]) == "1"
 
 

@@ -82,7 +82,7 @@ TWENTY = [f"a{number:02}" for number in range(20)]
         ("cnf", {"cnf": {"jkt": "x"}}, "no key that the token is bound to", '{"jkt": "x"}'),
     ],
 )  # fmt: skip
-def test_each_check_says_what_it_expects_and_found(
+def test_each_check_reports_what_it_expects_and_found(
     name: str, payload: dict[str, Any], expected: str, found: str
 ) -> None:
     seen = Examination()

@@ -158,7 +158,7 @@ def test_an_entry_with_an_alias_applies_to_every_name_of_the_issuer(denylist: De
     assert denied(denylist, iss=ALIAS)
 
 
-def test_a_token_without_an_iss_is_of_no_tenant(clock: HandClock) -> None:
+def test_a_token_without_iss_matches_no_tenant(clock: HandClock) -> None:
     denylist = DenyList(clock, {"https://login.test/{tid}/": "main", ISS: "main"})
     denylist.add({"iss": "https://login.test/a/", "sub": "alice"})
     for iss in (ABSENT, None, ["https://login.test/a/"]):
@@ -410,7 +410,7 @@ class Asked(threading.Event):
         return self.left < 0
 
 
-def test_a_long_list_is_read_with_pauses_until_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_reading_a_long_list_pauses_and_ends_when_cancelled(tmp_path: Path) -> None:
     path = tmp_path / "denied.json"
     path.write_text(json.dumps([{"iss": ISS, "jti": str(number)} for number in range(2 * ENTRIES_AT_A_TIME + 1)]))
     patient, impatient = Asked(waits=9), Asked(waits=1)
@@ -537,7 +537,7 @@ def test_a_key_is_not_found_across_two_entries() -> None:
     assert table[keys[1]] == (1.0, 2.0)
 
 
-def test_a_key_is_found_behind_times_that_end_like_it() -> None:
+def test_a_key_is_found_after_times_with_the_same_ending() -> None:
     table = Table()
     table.raise_to(b"\0\0" + b"\1" * 14, 1.0, 5e-324)  # seven bytes of zero
     table.raise_to(bytes(16), 3.0, 4.0)

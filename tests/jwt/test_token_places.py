@@ -103,7 +103,7 @@ def test_pieces_are_joined_in_the_order_of_their_numbers() -> None:
     )
 
 
-def test_an_announcement_of_no_pieces_brings_no_token() -> None:
+def test_zero_announced_pieces_hold_no_token() -> None:
     for cookies in (b"session=chunks-0", b"session=chunks-0; sessionC1=a"):
         assert IN_PIECES.take([cookies]) is None
 

@@ -161,7 +161,7 @@ def test_only_in_headers_is_true_for_places_in_headers_alone() -> None:
     assert TokenSources([ACCESS_TOKEN]).only_in_headers is False
 
 
-def test_a_place_names_its_header_and_a_header_is_removed_as_a_whole() -> None:
+def test_a_place_has_the_name_and_role_of_its_header() -> None:
     assert [(place.name, place.role) for place in (X_TOKEN, SESSION, ACCESS_TOKEN)] == [
         ("X-Token", "x-token"),
         ("Cookie", "cookie"),
@@ -273,7 +273,7 @@ async def test_a_token_in_an_unconfigured_place_does_not_count(elsewhere: dict[s
         assert stack.backend.requests == []
 
 
-async def test_a_token_in_an_unconfigured_query_is_forwarded_as_it_is() -> None:
+async def test_a_token_in_an_unconfigured_query_is_forwarded_unchanged() -> None:
     async with running() as stack:
         bob = stack.token(sub="bob")
         assert (await stack.fetch(stack.good(target=f"/?access_token={bob}"))).status == 200

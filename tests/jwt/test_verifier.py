@@ -572,7 +572,7 @@ async def test_a_remembered_token_is_refused_before_its_nbf_when_the_clock_is_se
 
 
 @in_its_time
-async def test_a_token_is_remembered_for_a_while_and_then_verified_again(issuers: Issuers, clock: HandClock) -> None:
+async def test_a_token_is_remembered_for_a_limited_time(issuers: Issuers, clock: HandClock) -> None:
     token = good(exp=NOW + 9999)
     await issuers.verify(token)
     clock.advance(REMEMBERED_S - 0.5)

@@ -187,7 +187,7 @@ async def test_the_key_is_reported_only_after_it_has_verified() -> None:
     ],
     ids=["no fetch", "a failure", "keys that are too old"],
 )
-async def test_without_trusted_keys_the_failure_of_their_fetch_is_reported(
+async def test_the_failure_of_a_fetch_is_reported_without_trusted_keys(
     kept: bool, error: str | None, found: str
 ) -> None:
     judge, seen = verifier(), Examination()

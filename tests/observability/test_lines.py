@@ -29,7 +29,7 @@ async def leave(stack: Stack) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_behind_a_trusted_proxy_the_client_is_named(capfd: Said) -> None:
+async def test_a_line_names_the_client_of_a_trusted_proxy(capfd: Said) -> None:
     async with running(access_log="json", trusted_proxies=["127.0.0.1/32"]) as stack:
         said = [("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https")]
         await stack.fetch(stack.good(headers=said))

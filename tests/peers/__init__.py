@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-PATIENCE_S = 60.0  # also on a busy machine no wait should come near it: a longer one has hung, and the test says where
+PATIENCE_S = 60.0  # longer than any wait on a busy machine: a longer wait hangs, and the test says where
 
 
 class Impatient(AssertionError):
-    """Something that a test waited for did not come."""
+    """A test has waited for something in vain."""
 
 
 @asynccontextmanager
 async def patience(what: str) -> AsyncIterator[None]:
-    """Raises Impatient, naming `what` was waited for, when the block takes longer than PATIENCE_S."""
+    """Raise Impatient, with the name `what`, if the block takes longer than PATIENCE_S."""
     try:
         async with asyncio.timeout(PATIENCE_S) as limit:
             yield
@@ -24,7 +24,7 @@ async def patience(what: str) -> AsyncIterator[None]:
 
 
 class Tally:
-    """A number that only grows, and that can be waited for."""
+    """A number that only grows; a test can wait for a value."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -32,13 +32,13 @@ class Tally:
         self._grown = asyncio.Event()
 
     def add(self) -> None:
-        """One more."""
+        """Count one more."""
         self.count += 1
         self._grown.set()
         self._grown = asyncio.Event()
 
     async def reach(self, n: int) -> None:
-        """Return as soon as there have been `n`."""
+        """Return as soon as the number is `n`."""
         async with patience(f"{n} {self.what}, had {self.count}"):
             while self.count < n:
                 await self._grown.wait()

@@ -34,7 +34,7 @@ from tests.peers.wire import (
 
 @dataclass
 class Request(Message):
-    """One request as it came."""
+    """One request as received."""
 
     method: str
     target: str
@@ -43,7 +43,7 @@ class Request(Message):
     head: bytes
     """The exact bytes up to and with the empty line."""
     connection: int
-    """Which connection brought it, from 1."""
+    """The number of its connection, from 1."""
     reader: asyncio.StreamReader = field(repr=False)
     """The stream with the rest of the connection (a tunnel; a body read piece by piece)."""
     body: bytes = b""
@@ -172,16 +172,16 @@ class RawBackend:
 
     @property
     def connections(self) -> int:
-        """How many connections have been accepted so far."""
+        """The number of accepted connections."""
         return self._connections.count
 
     @property
     def open_connections(self) -> int:
-        """How many of them have not ended."""
+        """The number of them that are open."""
         return self._connections.count - self._disconnections.count
 
     async def received(self, n: int = 1) -> Request:
-        """The n-th request, from 1, as soon as it has come."""
+        """The n-th request, from 1, as soon as it has arrived."""
         await self._requests.reach(n)
         return self.requests[n - 1]
 
@@ -226,7 +226,7 @@ class RawBackend:
             task, writer = self._open.popitem()
             if by_reset:
                 reset(writer)
-            writer.transport.abort()  # not close: a client that does not read would be waited for
+            writer.transport.abort()  # not close: it would wait for a client that does not read
             task.cancel()
             await asyncio.wait([task])
 
@@ -261,7 +261,7 @@ class RawBackend:
                 await self.handler(request, writer)
                 await writer.drain()
                 if not writer.is_closing():
-                    await request.read()  # what a handler left unread is not the next request
+                    await request.read()  # the bytes that a handler leaves unread are not the next request
                 if "close" in (request.get("connection") or "").lower() or request.version == "HTTP/1.0":
                     break
         except (Truncated, ConnectionError):
@@ -273,7 +273,7 @@ class RawBackend:
 
 
 async def _next_request(connection: int, reader: asyncio.StreamReader) -> Request:
-    """Raises Truncated when there is none, Malformed for half a one."""
+    """Raise Truncated if there is none, Malformed for an incomplete one."""
     try:
         head, first, headers = await read_head(reader)
     except Truncated as error:
@@ -287,7 +287,7 @@ async def _next_request(connection: int, reader: asyncio.StreamReader) -> Reques
 
 
 class _Reader(asyncio.StreamReader):
-    """Says once that the connection has ended, also when nobody reads."""
+    """Reports the end of the connection once, even if no handler reads."""
 
     def __init__(self, ended: Callable[[], None]) -> None:
         super().__init__(READ_LIMIT)

@@ -18,7 +18,7 @@ EPOCH = 1_800_000_000.0
 
 
 class HandClock(Clock):
-    """Stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, wall: float = EPOCH) -> None:
         self._wall = wall
@@ -31,13 +31,13 @@ class HandClock(Clock):
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass on both clocks."""
+        """Move both clocks by this many seconds."""
         self._wall += seconds
         self._monotonic += seconds
 
 
 class HandLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is a HandClock's: when nobody can go on, it moves the clock to the next timer."""
+    """An event loop with the time of a HandClock: when no task can run, it moves the clock to the next timer."""
 
     def __init__(self, clock: HandClock, quiet_s: float) -> None:
         super().__init__(_Selector(clock, quiet_s))
@@ -56,7 +56,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout != 0:
-            # Without a timer there is only the real world to wait for: a thread that ends, say.
+            # Without a timer the loop waits for the real world, such as the end of a thread.
             ready = super().select(self._quiet_s if timeout else PATIENCE_S)
         if not ready and timeout is None:
             raise AssertionError("everything waits, and nothing will ever happen")

@@ -1,4 +1,4 @@
-"""CPU time of a call, for tests that compare two inputs and never say how long one may take."""
+"""CPU time of a call, for tests that compare two inputs and assert no seconds."""
 
 import time
 import timeit

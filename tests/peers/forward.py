@@ -1,4 +1,4 @@
-"""A forward proxy (RFC 9110 section 3.7) that a test can send to anywhere.
+"""A forward proxy (RFC 9110 section 3.7) whose destinations a test chooses.
 
 async with ForwardProxy({"idp.test:443": issuer.address}) as proxy:
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)

@@ -28,7 +28,7 @@ class Keys:
         self.sign_with(TimedKey(SigningKey.generate("EdDSA")))
 
     def new(self, name: str, scopes: str = "", expires: float = NEVER, enabled: bool = True, **claims: Any) -> str:
-        """Add an API key; the key itself comes out."""
+        """Add an API key; return the key itself."""
         entry, key = ApiKey.new(name, tuple(scopes.split()), claims, expires)
         self.entries.append(entry._replace(enabled=enabled))
         self.write()

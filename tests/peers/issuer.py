@@ -31,13 +31,13 @@ class Answer:
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     times: int = 1
-    """Send the body so many times over: a huge one that nobody has to hold."""
+    """Send the body this many times: a huge body that is never in memory."""
     cut: int | None = None
-    """Send so many bytes of the body, then close the connection."""
+    """Send this many bytes of the body, then close the connection."""
     by_reset: bool = False
-    """End with a TCP reset; of what was sent before, the client may see a part or nothing."""
+    """End with a TCP reset; the client may see a part of the sent bytes or none."""
     drip_s: float | None = None
-    """Send the body byte by byte with a pause of so many seconds."""
+    """Send the body byte by byte with pauses of this many seconds."""
 
     @classmethod
     def json(cls, value: Any, status: int = 200) -> Self:
@@ -46,7 +46,7 @@ class Answer:
 
     @classmethod
     def html(cls, status: int = 200) -> Self:
-        """The page of a proxy or of a login on the way."""
+        """The page of a proxy or of a login portal."""
         return cls(status, b"<!doctype html><title>Sign in</title>", (("Content-Type", "text/html"),))
 
     @classmethod
@@ -116,7 +116,7 @@ class ScriptedIssuer(RawBackend):
         return tokens.token(alg, name=name or self.name, **{"iss": self.issuer, **over})
 
     def rotate(self, *, overlap: bool = False) -> None:
-        """Sign with new keys from now on and publish them; the old ones go, or with `overlap` stay published."""
+        """Sign with new keys from now on and publish them; `overlap` keeps the old ones published."""
         self.name = chr(ord(self.name) + 1)
         new = [tokens.public_jwk(alg, self.name) for alg in self.algs]
         self.keys = [*new, *self.keys] if overlap else new
@@ -126,21 +126,21 @@ class ScriptedIssuer(RawBackend):
         self._answering.clear()
 
     def release(self) -> None:
-        """Answer what hangs, and what comes."""
+        """Answer the hanging requests and all later ones."""
         self._answering.set()
 
     @property
     def jwks_fetches(self) -> int:
-        """How often the key set has been asked for."""
+        """The number of requests for the key set."""
         return self.fetches[self.jwks_path]
 
     @property
     def discovery_fetches(self) -> int:
-        """How often the discovery document has been asked for."""
+        """The number of requests for the discovery document."""
         return self.fetches[self.discovery_path]
 
     async def fetched(self, n: int = 1, path: str | None = None) -> None:
-        """Return when the n-th fetch of the key set, or of another path, has come; its answer may be under way."""
+        """Return when the n-th fetch of the key set, or of another path, has arrived; its answer may be incomplete."""
         await self._fetches[path or self.jwks_path].reach(n)
 
     async def _handle(self, request: Request, writer: asyncio.StreamWriter) -> None:

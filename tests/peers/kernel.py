@@ -23,7 +23,7 @@ class Wire:
     receiver: Address
 
     def held(self) -> int:
-        """The bytes that the sender has given to the kernel and the receiver has not read.
+        """The bytes that the sender has given to the kernel and that the receiver has not read.
 
         For up to 40 ms what has come and is not acknowledged counts twice: ask when nothing moves any more.
         """
@@ -32,16 +32,16 @@ class Wire:
         return unsent + unread
 
     def taken(self, given: int) -> int:
-        """Of so many bytes that the sender has given to the kernel, those that the receiver has read."""
+        """The bytes that the receiver has read, when the sender has given this many to the kernel."""
         return given - self.held()
 
     def given(self, read: int) -> int:
-        """When the receiver has read so many bytes: how many the sender has given to the kernel."""
+        """The bytes that the sender has given to the kernel, when the receiver has read this many."""
         return read + self.held()
 
 
 def _queues(local: Address, remote: Address) -> tuple[int, int]:
-    """(not acknowledged, not read) of the end at `local`; nothing where there is none any more."""
+    """(not acknowledged, not read) of the end at `local`; nothing if it has closed."""
     wanted = [_hexadecimal(local), _hexadecimal(remote)]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
@@ -89,7 +89,7 @@ class Narrow:
                 await asyncio.sleep(0)
 
     def send(self, data: bytes) -> int:
-        """Send what fits now; how much that was. Nothing more when the connection has ended."""
+        """Send the bytes that fit now. Return their number; nothing after the end of the connection."""
         count = 0
         try:
             while not self.ended and count < len(data):
@@ -102,7 +102,7 @@ class Narrow:
         return count
 
     def receive(self, most: int) -> int:
-        """Read at most so much of what has come; how much that was."""
+        """Read at most this many of the arrived bytes. Return their number."""
         try:
             piece = self.socket.recv(most)
         except NOT_NOW:
@@ -115,7 +115,7 @@ class Narrow:
 
 
 def narrow(writer: asyncio.StreamWriter, buffer: int = 4096) -> None:
-    """The same for the sending end of a server's connection: nothing waits in its transport, little in its kernel."""
+    """The same for the sending end of a server's connection: no bytes wait in its transport, few in its kernel."""
     writer.transport.set_write_buffer_limits(0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
 

@@ -1,4 +1,4 @@
-"""Clients that ask without a pause, as long as a block lasts, and count every answer that was not the right one."""
+"""Clients that send requests without a pause during a block, and count every wrong answer."""
 
 import asyncio
 from collections import Counter
@@ -24,19 +24,19 @@ class Load:
 
     @property
     def lost(self) -> dict[str, object]:
-        """All that is not a 200; empty when all is well."""
+        """Every answer but 200; empty if there is none."""
         wrong = {str(status): number for status, number in self.answers.items() if status != 200}
         return wrong | ({"failed": self.failed} if self.failed else {})
 
     async def more(self, number: int) -> None:
-        """Return when so many further requests have been answered."""
+        """Return after this many further answers."""
         goal = self.answers.total() + number
         async with patience(f"{number} further answers; lost so far: {self.lost}"):
             while self.answers.total() < goal:
                 await asyncio.sleep(0.001)
 
     async def client(self) -> None:
-        """One client: keeps its connection as long as it may, then opens another where it is told to."""
+        """One client: it keeps its connection as long as the sidecar does, then opens another at `where()`."""
         while not self._ending:
             address = self._where()
             try:
@@ -56,7 +56,7 @@ class Load:
 
 @asynccontextmanager
 async def load(where: Callable[[], Address], raw: bytes, clients: int = 20) -> AsyncIterator[Load]:
-    """So many clients that send `raw` to `where()`, until the end of the block."""
+    """Clients that send `raw` to `where()` until the end of the block."""
     seen = Load(where, raw)
     tasks = [asyncio.create_task(seen.client()) for _ in range(clients)]
     try:

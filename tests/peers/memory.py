@@ -50,21 +50,21 @@ class Line(asyncio.Transport):
             self._protocol.buffer_updated(size)
 
     def finish(self) -> None:
-        """The other side sends no more."""
+        """The other side sends a FIN."""
         self._protocol.eof_received()
         self.closed = True
 
     def end(self, error: Exception | None = None) -> None:
-        """It has ended: the other side closed it, or with an error broke it off."""
+        """The other side has closed the connection, or reset it with an error."""
         self.closed = self.lost = True
         self._protocol.connection_lost(error)
 
     def fill(self) -> None:
-        """The other side takes no more."""
+        """The other side stops reading."""
         self._protocol.pause_writing()
 
     def drain(self) -> None:
-        """The other side has taken all of it."""
+        """The other side has read everything."""
         self._unsent = 0
         self._protocol.resume_writing()
 
@@ -137,17 +137,17 @@ in_memory = functools.partial(in_its_time, loop=_Loop)
 
 
 def lines() -> list[Line]:
-    """All connections that were opened, in their order."""
+    """All opened connections, in order."""
     return _loop().lines
 
 
 def end_at_once(number: int) -> None:
-    """So many connections that are still to be opened have ended when they are there."""
+    """Let the next connections, this many, end as soon as they open."""
     _loop().ended = number
 
 
 def refuse(error: Exception | None) -> None:
-    """No connection can be opened from now on, for this reason; or again, with None."""
+    """Let every new connection fail for this reason; None ends that."""
     _loop().refused = error
 
 

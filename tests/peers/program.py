@@ -1,4 +1,4 @@
-"""The program as a process of its own, between a real issuer and a real backend."""
+"""The program as a separate process, between a real issuer and a real backend."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class Program:
                 self._grown.notify_all()
 
     async def says(self, pattern: str, times: int = 1) -> re.Match[str]:
-        """Wait until so many lines have matched; the last of them."""
+        """Wait until this many lines have matched. Return the last one."""
         async with patience(f"{times} lines like {pattern}"), self._grown:
             while len(found := [match for line in self.lines if (match := re.search(pattern, line))]) < times:
                 assert not self._reading.done(), f"it ended before it said {pattern}"
@@ -47,7 +47,7 @@ class Program:
         return found[times - 1]
 
     async def announced(self) -> None:
-        """Read the three lines that say where it listens."""
+        """Read the three lines with its addresses."""
         for name in LISTENERS:
             found = await self.says(rf"^listening {name} http://(127\.0\.0\.1):(\d+)$")
             self.addresses[name] = (found[1], int(found[2]))
@@ -73,13 +73,13 @@ class Program:
         return await fetch(address, request(method, path, host="localhost", headers=headers, body=raw))
 
     async def until_unready(self) -> None:
-        """Wait until it says that it drains."""
+        """Wait until its readiness reports the drain."""
         async with patience("/readyz to say 503"):
             while (await self.health("/readyz")).status != 503:
                 await asyncio.sleep(0.01)
 
     async def ended(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for its end. Return the exit code."""
         async with patience("the program to end"):
             await self._reading
             return await self.process.wait()
@@ -94,7 +94,7 @@ class Program:
 async def program(
     tmp_path: Path, *, issuer: ScriptedIssuer | None = None, backend: RawBackend | None = None, **settings: Any
 ) -> AsyncIterator[Program]:
-    """Run it with these settings in `config.yaml`; it has served a first request."""
+    """Run it with these settings in `config.yaml`, up to a first served request."""
     async with issuer or ScriptedIssuer(algs=["EdDSA"]) as issuer, backend or RawBackend() as backend:
         file = tmp_path / "config.yaml"
         file.write_text(json.dumps(configuration(issuer, backend) | settings))  # JSON is YAML
@@ -104,7 +104,7 @@ async def program(
 
 @asynccontextmanager
 async def started(file: Path, issuer: ScriptedIssuer, backend: RawBackend) -> AsyncIterator[Program]:
-    """Run it with this file; it has served a first request. What is left of it at the end is killed."""
+    """Run it with this file, up to a first served request. Remaining processes are killed at the end."""
     process = await start(file)
     it = Program(process, issuer, backend)
     try:
@@ -139,7 +139,7 @@ async def start(file: Path) -> asyncio.subprocess.Process:
 
 
 async def limited(file: Path, limits: str, issuer: ScriptedIssuer, backend: RawBackend) -> Program:
-    """The same, once it listens, after a line of Python that takes something away from its process."""
+    """The same, after a line of Python that limits a resource of its process."""
     code = f"{limits}import sys; from sidecar.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, "run", "-c", str(file)),

@@ -1,4 +1,4 @@
-"""The shapes of real providers: what their users write, what their tokens hold, and which of their tokens must be refused."""
+"""The shapes of real providers: their configuration, the content of their tokens, and tokens that must be refused."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -383,4 +383,4 @@ ROWS = {
         header={"typ": "at+jwt"}, roles=frozenset({"admin"}), scope="read write",
     ),
 }  # fmt: skip
-"""By name: a provider, and the shape where it has several."""
+"""Name -> shape: the provider, and the kind of token if it has several."""

@@ -104,12 +104,12 @@ class RawClient:
         return await self.response(data.partition(b" ")[0].decode("latin-1"))
 
     async def read(self, n: int) -> bytes:
-        """Exactly `n` bytes, for what is not an answer (a tunnel). Raises Truncated."""
+        """Exactly `n` bytes, for a tunnel. Raises Truncated."""
         async with patience(f"{n} bytes"):
             return await whole(self.reader.readexactly(n))
 
     async def closed(self) -> bytes:
-        """Wait until the other side closes or resets; what it sent before that and nobody has read."""
+        """Wait until the other side closes or resets. Return its unread bytes."""
         received = b""
         async with patience("the peer to close the connection"):
             try:

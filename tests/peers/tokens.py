@@ -1,4 +1,4 @@
-"""Keys, JWKs and tokens for the tests, right ones and every wrong one.
+"""Keys, JWKs and tokens for the tests, valid and invalid.
 
 token(sub="alice")                                         a good RS256 token of key "a"
 token("EdDSA", name="b", exp=0)                            an expired one of another key
@@ -223,7 +223,7 @@ def verify(token: str, jwk: dict[str, Any], alg: str) -> None:
             point.verify(encode_dss_signature(r, s), message, ec.ECDSA(digest))
 
 
-# Taking tokens apart, to put them together wrong
+# Splitting tokens, to join them in other ways
 
 
 def join(header: bytes, payload: bytes, signature: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The verifier and its key sets for tests: a caller that waits for keys, as the proxy does."""
+"""The verifier and its key sets for tests; the caller waits for keys like the proxy."""
 
 from collections.abc import Collection
 
@@ -21,12 +21,12 @@ def verifier_of(
     entries: int = 10_000,
     most_bytes: int = 32 << 20,
 ) -> Verifier:
-    """A verifier as the configuration makes it when it says nothing of deny lists and of the cache."""
+    """A verifier with the configuration's defaults for deny list and cache."""
     return Verifier(issuers, clock, DenyList(clock) if denylist is None else denylist, entries, most_bytes)
 
 
 def cached(verifier: Verifier, token: bytes) -> Claims | None:
-    """The claims of a token that was verified before; None where it has to be verified, or has expired."""
+    """The claims of a remembered token; None if it must be verified, or has expired."""
     try:
         return verifier.known(digest(token))
     except Rejection:

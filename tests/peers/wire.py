@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages as bytes: building good ones, and reading them with nothing forgiven."""
+"""HTTP/1.1 messages as bytes: building valid ones, and reading them strictly."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterable
 
 from tests.peers import patience
 
-READ_LIMIT = 16 * 1024 * 1024  # bytes of one head; large enough that a peer never is the first to complain
+READ_LIMIT = 16 * 1024 * 1024  # bytes of one head; more than the sidecar accepts, so that a peer never refuses first
 Headers = list[tuple[str, str]]
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -25,11 +25,11 @@ REASONS = {200: "OK", 204: "No Content", 304: "Not Modified", 404: "Not Found", 
 
 
 class Malformed(AssertionError):
-    """The other side sent what is not HTTP/1.1 (RFC 9112)."""
+    """The other side has sent something other than HTTP/1.1 (RFC 9112)."""
 
 
 class Truncated(Exception):
-    """The other side closed in the middle of a message; `part` is what had come of it, as on the wire."""
+    """The other side closed within a message; `part` is the received part, as on the wire."""
 
     def __init__(self, part: bytes) -> None:
         super().__init__(f"closed after {len(part)} bytes: {part[-200:]!r}")
@@ -110,7 +110,7 @@ def response(
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection and wait until it is; how the other side ended it does not matter."""
+    """Close a connection and wait for its end, however the other side ends it."""
     writer.close()
     try:
         async with patience("a connection to close"):
@@ -120,7 +120,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Reset the connection: the client gets ECONNRESET, and nothing that is still on the way."""
+    """Reset the connection: the client gets ECONNRESET, and no byte that is in transit."""
     transport_socket = writer.get_extra_info("socket")
     transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -190,7 +190,7 @@ async def whole(reading: Awaitable[bytes], before: Iterable[bytes] = ()) -> byte
         return await reading
     except asyncio.IncompleteReadError as error:
         raise Truncated(b"".join(before) + error.partial) from None
-    except ConnectionError:  # asyncio drops what was buffered before a reset
+    except ConnectionError:  # asyncio drops the bytes that it buffered before a reset
         raise Truncated(b"".join(before)) from None
 
 

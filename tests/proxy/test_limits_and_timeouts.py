@@ -73,7 +73,7 @@ async def test_a_slow_head_on_a_used_connection_is_cut_off() -> None:
         await quietly_closed(client)
 
 
-async def test_a_slow_head_behind_another_request_is_cut_off_like_an_idle_connection() -> None:
+async def test_a_slow_head_after_a_request_is_cut_off() -> None:
     async with running(timeouts={"request_headers": SHORT, "keep_alive": SHORT}) as stack, stack.client() as client:
         await client.send(stack.good(), tail=b"GET / HTTP/1.1\r\n")
         assert (await client.response()).status == 200

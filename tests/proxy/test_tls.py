@@ -89,7 +89,7 @@ async def test_plain_http_at_a_tls_listener_gets_no_answer(tmp_path: Path) -> No
         assert stack.backend.requests == []
 
 
-async def test_the_timeout_of_a_handshake_is_that_of_a_head(tmp_path: Path) -> None:
+async def test_a_handshake_has_the_timeout_of_a_head(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
     async with running(tls=tls, timeouts={"request_headers": "100ms"}) as stack, stack.client() as client:
         await client.send(b"\x16\x03")  # the beginning of a handshake

@@ -107,7 +107,7 @@ async def test_the_idle_timeout_of_a_tunnel_exceeds_the_answer_timeout(clock: Ha
 
 
 @in_memory
-async def test_early_bytes_are_held_only_until_the_backend_has_them(clock: HandClock) -> None:
+async def test_early_bytes_are_buffered_only_until_the_backend_has_them(clock: HandClock) -> None:
     async with proxy(clock) as at:
         at.client(request(headers=WEBSOCKET) + b"early")
         await turns()
@@ -131,7 +131,7 @@ async def test_a_frame_that_does_not_end_keeps_no_tunnel_open(clock: HandClock, 
 
 
 @in_memory
-async def test_bytes_of_another_protocol_are_no_frames(clock: HandClock, tmp_path: Path) -> None:
+async def test_bytes_of_another_protocol_are_not_read_as_frames(clock: HandClock, tmp_path: Path) -> None:
     routes = [{"path": "/*", "upgrades": ["x-proto"]}]
     async with with_token(clock, tmp_path, 10, routes=routes) as (at, alice):
         client = at.client(request(headers=[("Connection", "Upgrade"), ("Upgrade", "x-proto")], token=alice))

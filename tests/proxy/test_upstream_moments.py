@@ -119,9 +119,7 @@ async def test_the_answer_timeout_resumes_after_the_client_has_read_interim_answ
 
 
 @in_memory
-async def test_a_client_that_still_sends_its_body_gives_no_more_time_to_an_answer_that_has_begun(
-    clock: HandClock,
-) -> None:
+async def test_a_continuing_upload_does_not_extend_the_timeout_of_a_begun_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", "9")]))
         await turns()
@@ -227,9 +225,7 @@ async def test_every_1xx_is_an_interim_answer(clock: HandClock) -> None:
 
 @pytest.mark.parametrize(("number", "answered"), [(MOST_INTERIM_ANSWERS, 200), (MOST_INTERIM_ANSWERS + 1, 502)])
 @in_memory
-async def test_so_many_interim_answers_may_come_before_the_final_one(
-    clock: HandClock, number: int, answered: int
-) -> None:
+async def test_the_number_of_interim_answers_is_limited(clock: HandClock, number: int, answered: int) -> None:
     async with proxy(clock, error_detail="full", listen="127.0.0.1:8080") as at:
         client = at.client(request())
         await turns()

@@ -441,7 +441,7 @@ async def test_a_successful_forced_fetch_delays_the_scheduled_one(clock: HandClo
 
 
 @in_its_time
-async def test_an_unknown_kid_is_remembered_for_a_while(clock: HandClock) -> None:
+async def test_an_unknown_kid_is_remembered_for_a_limited_time(clock: HandClock) -> None:
     async with Kept(clock, key_set("a")) as (source, issuer):
         await refusal(source, "x")
         await until(clock, COOLDOWN_S + 1)
@@ -734,7 +734,7 @@ async def test_keys_that_a_new_source_takes_over_have_its_max_stale(clock: HandC
 
 
 @in_its_time
-async def test_a_source_with_keys_takes_none_over(clock: HandClock) -> None:
+async def test_a_source_with_keys_keeps_them_at_a_takeover(clock: HandClock) -> None:
     old, new = sources(clock, 600, 60)
     await old.fetch_now()
     clock.advance(30)

@@ -498,7 +498,7 @@ async def test_an_invalid_url_is_reported(
         ("https://127.0.0.1:1/" + "a" * 900_000, "https://127.0.0.1:1/" + "a" * 280 + "..."),
     ],
 )
-def test_a_url_is_told_in_one_short_line_without_its_user(named: str, told: str) -> None:
+def test_a_url_is_reported_in_one_short_line_without_its_user(named: str, told: str) -> None:
     assert shown(named) == told
 
 
