@@ -283,7 +283,7 @@ class ClientConnection(Connection):
         if self.sink is not None:
             self.sink.ended()
         elif self.exchange is not None:
-            self.exchange.finish(keep=False)  # there is no client to answer
+            self.exchange.finish()  # there is no client to answer
 
     def _linger(self) -> None:
         """Close the sending side, and drop further bytes of the client."""

@@ -47,7 +47,7 @@ class BodySender(Protocol):
     """Relays a request to its backend (proxy/request_relay.py)."""
 
     def start(self, exchange: "Exchange", upstream: UpstreamConnection) -> None:
-        """Send the head, and the received part of the body."""
+        """Send the head, and the received part of the body. Raises Rejection."""
 
     def go_on(self, exchange: "Exchange") -> None:
         """Pass on the received part of the body. Raises Rejection."""
@@ -186,6 +186,8 @@ class Exchange(Record):
         """Send the request over this connection to the backend, with the received part of its body."""
         try:
             self.handler.request_relay.start(self, upstream)
+        except Rejection as rejection:
+            self.fail(rejection)
         except Exception as error:  # noqa: BLE001
             self.handler.bug(self, error)
 
@@ -270,9 +272,9 @@ class Exchange(Record):
         self.refused(rejection)
         if self.client is not None:
             self.client.abort()
-        self.finish(keep=False)
+        self.finish()
 
-    def finish(self, *, keep: bool, now: float | None = None) -> None:
+    def finish(self, *, keep: bool = False, now: float | None = None) -> None:
         """End the exchange, once. `keep`: the client's connection stays open. `now`: monotonic seconds, if known."""
         if self.is_over:
             return

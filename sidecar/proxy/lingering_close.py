@@ -45,11 +45,9 @@ class LingeringClose:
             return
         connection.wait_for(LINGER_S)
         if connection.transport.can_write_eof():
-            connection.is_open = False
             with suppress(OSError):  # the client has reset the connection, and the loop does not know yet
                 connection.transport.write_eof()
         elif not self._owes_body:  # TLS cannot close one direction only, and still holds bytes to send
-            connection.is_open = False
             connection.wait_for(self._idle_s)
             connection.transport.close()
 

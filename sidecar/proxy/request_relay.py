@@ -20,7 +20,7 @@ class RequestRelay:
     """Relays requests, no faster than the backend reads. The state of a request is in its exchange."""
 
     def start(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
-        """Send the request over this connection, with the received part of its body."""
+        """Send the request over this connection, with the received part of its body. Raises Rejection."""
         exchange.upstream = upstream
         now = exchange.sent = exchange.handler.now()
         client = exchange.client
@@ -28,11 +28,7 @@ class RequestRelay:
         head, reader = exchange.head, client.reader
         head_only = exchange.method == "HEAD"
         if not exchange.body_sent and reader.state == BODY:
-            try:
-                self.keep(exchange, self._piece(exchange))
-            except Rejection as rejection:
-                exchange.fail(rejection)
-                return
+            self.keep(exchange, self._piece(exchange))
         body = exchange.kept_body
         if reader.state == COMPLETE:
             exchange.body_sent = exchange.is_whole = True

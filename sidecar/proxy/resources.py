@@ -1,6 +1,7 @@
 """Resources that all connections of the process share: memory for reads, a budget of held bytes, deferred work."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -23,7 +24,7 @@ class Resources:
     `connections` counts clients, those in a handshake included. `draining`: each answer is the last one of its connection.
     """
 
-    def __init__(self, most_held_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, most_held_bytes: int = sys.maxsize) -> None:
         self.large_memory = memoryview(bytearray(LARGE_READ_BYTES))
         self.memory = self.large_memory[:READ_BYTES]
         self.most_held_bytes = most_held_bytes

@@ -45,7 +45,7 @@ class Joining(Protocol):
 
     upstream: UpstreamConnection | None
 
-    def finish(self, *, keep: bool) -> None:
+    def finish(self) -> None:
         """End the exchange."""
 
 
@@ -181,7 +181,7 @@ class Tunnel:
         self._back.flush()
         self._upstream.close()
         self._exchange.upstream = None  # it closes itself after it has sent the rest
-        self._exchange.finish(keep=False)
+        self._exchange.finish()
 
     def _passed(self) -> None:
         if not self._upstream.is_open:

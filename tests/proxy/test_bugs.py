@@ -111,6 +111,7 @@ async def test_a_bug_at_any_step_of_a_request_is_answered(clock: HandClock, step
         elif step == "its answer is relayed":
             failing.fails = True
             lines()[0].say(ANSWER)
+        at.tick()
         assert (status(client), b"internal_error" in client.sent) == (500, True)
 
 

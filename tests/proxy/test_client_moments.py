@@ -319,6 +319,16 @@ async def test_a_form_of_the_largest_size_is_read(clock: HandClock, tmp_path: Pa
 
 
 @in_memory
+async def test_a_limited_number_of_requests_is_in_flight(clock: HandClock) -> None:
+    async with proxy(clock, limits={"in_flight": 1}) as at:
+        first = at.client(request())
+        await turns()
+        assert status(at.client(request())) == 503
+        lines()[0].say(ANSWER)
+        assert status(first) == 200
+
+
+@in_memory
 async def test_a_client_whose_body_is_sent_owes_nothing_during_a_slow_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", "2")]))

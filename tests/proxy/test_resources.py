@@ -39,6 +39,7 @@ async def test_failing_work_is_reported_and_the_rest_is_done() -> None:
 
 def test_the_memory_budget_is_exhausted_beyond_its_last_byte() -> None:
     resources = Resources(most_held_bytes=10)
+    assert resources.unread_bytes == READ_BYTES
     for held_bytes, unread_bytes in ((10, READ_BYTES), (1, SMALL_READ_BYTES), (-1, READ_BYTES)):
         resources.hold(held_bytes)
         assert resources.unread_bytes == unread_bytes

@@ -107,6 +107,7 @@ async def test_the_end_of_the_sidecar_ends_handshakes_at_every_stage(tmp_path: P
                     await asyncio.sleep(0)
                 for _ in range(turns):
                     await asyncio.sleep(0)
+                listener.pre_shutdown()
                 await listener.shutdown()
                 assert stack.sidecar.live.resources.connections == 0
 

@@ -204,6 +204,15 @@ async def test_an_end_before_the_end_of_an_answer_counts_as_a_reset(clock: HandC
 
 
 @in_memory
+async def test_no_empty_line_comes_before_an_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"\r\n" + ANSWER)
+        assert status(client) == 502
+
+
+@in_memory
 async def test_the_backends_100_does_not_reach_the_client(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
