@@ -359,6 +359,7 @@ async def test_a_bug_in_a_fetch_is_logged_and_does_not_shorten_the_pause(
         assert issuer.asked_at == pytest.approx([0, 1, 3, 7])
         assert source.last_error == "the sidecar has a bug in its fetch of keys"
     assert f"event=bug type=ValueError at={__file__}:" in caplog.text
+    assert " do='Please report this line; the last good keys stay in use.'\n" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -525,6 +526,25 @@ async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock)
         issuer.answer = key_set("a", "b", "c")
         assert UNKNOWN_KID_S > 41
         assert await found(source, "c")
+
+
+@in_its_time
+async def test_a_kid_that_a_changed_set_lacks_stays_key_unknown(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.answer = key_set("a", "b")
+        for _ in range(2):
+            assert (await refusal(source, "x")).reason is Reason.KEY_UNKNOWN
+        assert issuer.asked == 2
+
+
+@in_its_time
+async def test_a_key_that_stays_in_a_changed_set_is_not_absent(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a"), middle) as (source, issuer):
+        issuer.answer = key_set("a", "b")
+        await until(clock, REFRESH_S + 1)
+        issuer.answer = {"keys": [{**tokens.public_jwk("RS256"), "kid": "ed25519-a"}]}
+        assert await keys_for(source, "ed25519-a", "RS256")
+        assert issuer.asked == 3
 
 
 @in_its_time
