@@ -18,6 +18,6 @@ def subject(package: Path = Path(sidecar.__file__).parent) -> str:
 
 
 def verdict(failures: int) -> int:
-    """Say how it ended; the exit code."""
+    """Print the result. Return the exit code."""
     print("FAIL" if failures else "PASS", flush=True)
     return 1 if failures else 0

@@ -65,7 +65,7 @@ async def backend() -> AsyncIterator[str]:
 
 
 async def slow_reader(address: Address) -> None:
-    """Takes 1 KiB a second."""
+    """Reads 1 KiB a second."""
     reader, writer = await asyncio.open_connection(*address, limit=1024)
     writer.write(request("GET", "/public/large"))
     while await reader.read(1024):
@@ -82,7 +82,7 @@ async def slow_writer(address: Address) -> None:
 
 
 async def idle(address: Address) -> None:
-    """Has had an answer, and says nothing more."""
+    """Has received one answer, and stays silent."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(request("GET", "/public/x"))
     await reader.readuntil(b"\r\n\r\n")
@@ -99,7 +99,7 @@ async def flood(address: Address) -> None:
 
 
 async def good(address: Address, token: str, answers: Counter[str], latencies: list[float]) -> None:
-    """For ever: a request with a token, over a connection that is kept while it can be."""
+    """Sends requests with a token without end, over a persistent connection."""
     writer = None
     while True:
         began = time.perf_counter()
@@ -121,7 +121,7 @@ async def good(address: Address, token: str, answers: Counter[str], latencies: l
 
 
 async def attack(proxy: Sidecar, token: str, seconds: float) -> int:
-    """All of it at once; how many things were not as they should be."""
+    """Run all of it at once. Return the number of faults."""
     answers: Counter[str] = Counter()
     latencies: list[float] = []
     tasks = [asyncio.create_task(good(proxy.proxy, token, answers, latencies)) for _ in range(GOOD)]
@@ -144,7 +144,7 @@ async def attack(proxy: Sidecar, token: str, seconds: float) -> int:
 
 
 def main() -> int:
-    """Run it; 0 when all was as it should be."""
+    """Run it; 0 without a fault."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=30.0)
     seconds = parser.parse_args().seconds

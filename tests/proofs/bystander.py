@@ -29,15 +29,15 @@ from tests.proofs import subject, verdict
 from tests.proofs.idle import Address, Client, idle_clients
 from tests.proofs.running import AUDIENCE, Sidecar, running
 
-MOST_MS = 100.0  # of /livez: a tenth of what a kubelet waits by default
+MOST_MS = 100.0  # for /livez: a tenth of a kubelet's default timeout
 BURST = 256 << 10
-SETTLE_S = 1.0  # for a load to begin, and for what it leaves behind to end
+SETTLE_S = 1.0  # for a load to begin, and for its remains to end
 CONNECTIONS = 4  # of a flood
-BYTEWISE = 200  # connections whose heads come byte by byte
-READERS = 40  # each fills 5 to 15 MiB of the kernel; when that has no more for TCP, nobody here gets on
+BYTEWISE = 200  # connections that send their heads byte by byte
+READERS = 40  # each fills 5 to 15 MiB of the kernel; without memory for TCP no program here can continue
 LARGE = 64 << 20
 NICE = 10
-TOKEN, FORGED = b"TOKEN", b"FORGED"  # stand for the tokens
+TOKEN, FORGED = b"TOKEN", b"FORGED"  # placeholders for the tokens
 HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 TINY = b"1\r\nx\r\n" * 10_000
 
@@ -147,7 +147,7 @@ async def _read_slowly(proxy: Address, raw: bytes) -> None:
 
 
 def put_under(name: str, proxy: Address, token: bytes, forged: bytes) -> None:
-    """The process of a load, until it is killed."""
+    """The process of a load; it runs until it is killed."""
     os.nice(NICE)
 
     def filled(raw: bytes) -> bytes:
@@ -205,7 +205,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 def answer_all(where: Connection) -> None:
-    """The process of the backend, until it is killed."""
+    """The process of the backend; it runs until it is killed."""
     os.nice(NICE)
 
     async def run() -> None:
@@ -221,7 +221,7 @@ def answer_all(where: Connection) -> None:
 
 @dataclass
 class Seen:
-    """How long answers took, and how often there was none, or another one."""
+    """The durations of answers, and the number of missing and of wrong ones."""
 
     seconds: list[float] = field(default_factory=list)
     failed: int = 0
@@ -235,7 +235,7 @@ class Seen:
 
 
 async def every(interval_s: float, until: float, ask: Callable[[], Coroutine[None, None, bool]]) -> Seen:
-    """Ask at each multiple of the interval at which nobody waits for an answer; who is waited for at the end counts too."""
+    """Send a request at each multiple of the interval at which none waits for an answer; one that waits at the end counts too."""
     seen = Seen()
     while (began := time.perf_counter()) < until:
         if await ask():
@@ -248,7 +248,7 @@ async def every(interval_s: float, until: float, ask: Callable[[], Coroutine[Non
 
 
 async def look_on(proxy: Sidecar, clients: list[Client], raw: bytes, seconds: float) -> tuple[Seen, Seen]:
-    """The bystander, who has a connection, and the kubelet, for so long."""
+    """The bystander with its connection, and the kubelet, for this many seconds."""
     probe = request("GET", "/livez")
 
     async def bystander() -> bool:
@@ -260,7 +260,7 @@ async def look_on(proxy: Sidecar, clients: list[Client], raw: bytes, seconds: fl
     async def kubelet() -> bool:
         try:
             return (await fetch(proxy.health, probe)).status == 200
-        except (OSError, AssertionError):  # nobody answered within the patience of the tests
+        except (OSError, AssertionError):  # no answer within the patience of the tests
             return False
 
     until = time.perf_counter() + seconds
@@ -271,14 +271,14 @@ async def look_on(proxy: Sidecar, clients: list[Client], raw: bytes, seconds: fl
 
 @asynccontextmanager
 async def under(name: str, proxy: Sidecar, token: str, forged: str) -> AsyncIterator[None]:
-    """A load, as long as the block lasts."""
+    """A load during the block."""
     process = None
     if name != IDLE:
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=put_under, args=(name, proxy.proxy, token.encode(), forged.encode()))
         process.start()
     try:
-        await asyncio.sleep(2 * SETTLE_S)  # a process takes a part of it to begin
+        await asyncio.sleep(2 * SETTLE_S)  # the start of a process takes a part of it
         yield
     finally:
         if process is not None:
@@ -287,7 +287,7 @@ async def under(name: str, proxy: Sidecar, token: str, forged: str) -> AsyncIter
 
 
 async def show(names: list[str], backend: str, seconds: float) -> int:
-    """Print a row for each load, each with a sidecar of its own; how many were noticed too much."""
+    """Print a row for each load, each with its own sidecar. Return the number of loads that slow others too much."""
     issuer = Issuer("https://issuer.test", audience=AUDIENCE)
     token = issuer.mint("EdDSA", 86_400)
     raw = request("GET", "/", token=token)
@@ -314,7 +314,7 @@ async def show(names: list[str], backend: str, seconds: float) -> int:
 
 
 def main() -> int:
-    """0: everybody was answered, /livez within MOST_MS."""
+    """0: every request was answered, /livez within MOST_MS."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load (default: %(default)s)")
     parser.add_argument("--only", choices=LOADS, action="append", help="this load, beside none (default: all)")

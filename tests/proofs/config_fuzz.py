@@ -1,4 +1,4 @@
-"""Configuration files that are nearly right, on `check`, at a start, and in a reload of a sidecar that runs.
+"""Nearly valid configuration files in `check`, at a start, and in a reload of a running sidecar.
 
     python -m tests.proofs.config_fuzz --cases 100000 --seed 1
     python -m tests.proofs.config_fuzz --seed 1 --replay 4711     # the case of that number again
@@ -131,7 +131,7 @@ def mutant(chance: Random, valid: list[str]) -> str:
 
 
 class Fuzz:
-    """A sidecar that runs, and a directory in which its file changes."""
+    """A running sidecar, and a directory in which its file changes."""
 
     def __init__(self, directory: Path) -> None:
         issuer = Issuer("https://idp.test/", audience="api")
@@ -152,7 +152,7 @@ class Fuzz:
         self.live.begin()
 
     async def one(self, text: str) -> None:
-        """Check, start and reload a file. Raises what nobody may raise."""
+        """Check, start and reload a file. Raises every forbidden exception."""
         self.file.write_bytes(text.encode("utf-8", "surrogateescape"))
         try:
             config = load(self.file)
@@ -182,14 +182,14 @@ class Fuzz:
         assert not self.live.failed.done(), f"it would have ended: {self.live.failed.exception()!r}"
 
     async def end(self) -> None:
-        """It still takes a good file."""
+        """Assert that it still accepts a good file."""
         self.file.write_text(self.good)
         assert await self.reload.reload()
         await self.live.stop(at_once=True)
 
 
 async def run(cases: range, seed: str) -> int:
-    """The cases of a seed; how many went wrong."""
+    """Run the cases of a seed. Return the number of failures."""
     valid = seeds()
     failures = 0
     began = time.monotonic()
@@ -228,7 +228,7 @@ async def run(cases: range, seed: str) -> int:
 
 
 def main() -> int:
-    """0: nothing went wrong."""
+    """0: no case failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", default="1")

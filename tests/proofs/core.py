@@ -121,7 +121,7 @@ def _chunks(random: Random, body: bytes) -> bytes:
 
 
 def turned(random: Random, raw: bytes) -> bytes:
-    """With a few bytes changed, put in, taken out or repeated."""
+    """The bytes with a few changed, added, removed or repeated."""
     for _ in range(random.choice((1, 1, 2, 4))):
         at = random.randrange(len(raw) + 1)
         to = at + random.choice((1, 1, 2, 4, 16, 64))
@@ -140,7 +140,7 @@ def turned(random: Random, raw: bytes) -> bytes:
 
 
 class Judge:
-    """Reads streams in several ways and compares. What it remembers of lines lasts from case to case."""
+    """Reads streams in several ways and compares. Its remembered lines last from case to case."""
 
     def __init__(self) -> None:
         self.warm = {False: policy(), True: header_policy.ResponseHeaderPolicy()}
@@ -149,7 +149,7 @@ class Judge:
         self.what = b""
 
     def one(self, random: Random) -> None:
-        """One case. Raises AssertionError, or whatever the core raises."""
+        """One case. Raises AssertionError, or any exception of the core."""
         is_answer = random.random() < 0.4
         make = answer if is_answer else request
         if random.random() < 0.0005:
@@ -192,7 +192,7 @@ class Judge:
 
 
 def compare(found: Outcome, expected: reference.Stream) -> None:
-    """Both say the same of a stream."""
+    """Assert that both read a stream alike."""
     assert bool(found.refused) == bool(expected.refused), f"{found.refused!r}, and not {expected.refused!r}"
     assert len(found.messages) == len(expected.messages), "another number of messages"
     for one, other in zip(found.messages, expected.messages, strict=True):
@@ -207,7 +207,7 @@ def compare(found: Outcome, expected: reference.Stream) -> None:
 
 
 def compare_message(found: Message, expected: reference.Message) -> None:
-    """Both read the same of a head, and the same of it goes on."""
+    """Assert that both read a head alike, and forward the same lines of it."""
     head, (one, other, minor) = found.head, expected.start
     assert head.minor == minor, "another version"
     lines = found.raw[:-4].split(b"\r\n")[1:]
@@ -225,12 +225,12 @@ def compare_message(found: Message, expected: reference.Message) -> None:
 
 
 def heads_alike(one: Message, other: Message) -> bool:
-    """Was the same read of two heads?"""
+    """Are the two heads read alike?"""
     return all(getattr(one.head, name) == getattr(other.head, name) for name in attributes(one.head))
 
 
 def run(seconds: float, seed: str, first: int, last: float) -> int:
-    """Cases of a seed, from a number on; how many broke a rule."""
+    """Run cases of a seed, from a number on. Return the number of broken rules."""
     judge = Judge()
     failures, number = 0, first
     began = told = now = time.monotonic()

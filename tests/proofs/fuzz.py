@@ -1,4 +1,4 @@
-"""Bytes that are nearly HTTP, from a client and from a backend, against a whole sidecar; the rules are those of `hostile.Stack`.
+"""Nearly valid HTTP from a client and from a backend, against a whole sidecar; the rules are those of `hostile.Stack`.
 
     python -m tests.proofs.fuzz --seconds 1800
     python -m tests.proofs.fuzz --seed 1 --replay 4711     # the case of that number again
@@ -25,7 +25,7 @@ TELL_S = 60.0
 
 
 async def run(seconds: float, seed: str, first: int, last: float) -> int:
-    """Cases of a seed, from a number on; how many broke a rule."""
+    """Run cases of a seed, from a number on. Return the number of broken rules."""
     failures, number = 0, first
     began = told = time.monotonic()
     async with Stack() as stack:

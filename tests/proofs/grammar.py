@@ -13,12 +13,14 @@ from tests.peers.wire import chunked
 from tests.proxy import test_wire
 
 TOKEN = b"{token}"
-"""Stands in the bytes for a good token; {forged}, {expired} and {elsewhere} for some that are not."""
+"""The placeholder for a good token; {forged}, {expired} and {elsewhere} are those for bad ones."""
 CUT = b"{cut}"
-"""Stands where a piece ends and the client waits for what it brings."""
+"""The mark where a piece ends and the client waits for answers."""
 UNSEEN = (b"/tail", b"/smuggled")
-"""Targets of requests that never bring a token."""
-_SEEN = re.compile(rb"/(?:tail|smuggled)(?:(?!\r?\n\r?\n).)*\{token\}", re.DOTALL)  # but if turning gives them one
+"""Targets of requests that never have a token."""
+_SEEN = re.compile(
+    rb"/(?:tail|smuggled)(?:(?!\r?\n\r?\n).)*\{token\}", re.DOTALL
+)  # unless a changed byte gives them one
 
 _METHODS = [
     "GET",
@@ -174,12 +176,12 @@ def answers(random: Random) -> bytes:
     first = f"{version} {random.choice(_STATUS) if random.random() < 0.5 else '200 OK'}".encode()
     raw = interim + b"\r\n".join([first, *framing, *lines, b"", b""]) + body
     if random.random() < 0.1:
-        raw += b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"[: random.randrange(1, 44)]  # that nobody asked for
+        raw += b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"[: random.randrange(1, 44)]  # an unrequested one
     return turned(random, raw) if random.random() < 0.6 else raw
 
 
 def turned(random: Random, raw: bytes) -> bytes:
-    """With a few bytes changed, put in, taken out, repeated or cut off."""
+    """The bytes with a few changed, added, removed, repeated or cut off."""
     for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
         at = random.randrange(len(raw) + 1)
         to = min(len(raw), at + random.choice((1, 1, 2, 4, 16, 64)))
@@ -201,13 +203,13 @@ def turned(random: Random, raw: bytes) -> bytes:
 
 
 def pieces(random: Random, raw: bytes) -> list[bytes]:
-    """The same bytes in the pieces that a network might deliver."""
+    """The same bytes in pieces, as a network may deliver them."""
     if CUT in raw:
         return raw.split(CUT)
     match random.randrange(5):
         case 0 | 1:
             return [raw]
-        case 4:  # head by head, as clients send them that wait for each answer
+        case 4:  # head by head, as clients send that wait for each answer
             cuts = [end.end() for end in re.finditer(b"\r\n\r\n", raw)]
         case 2:
             cuts = sorted(random.randrange(len(raw) + 1) for _ in range(random.choice((1, 2, 5))))

@@ -19,7 +19,7 @@ from tests.proofs import grammar, subject
 
 SEED_BYTES = 4  # how the rest is cut into pieces, who sends it, and what the backend does
 MOST_BYTES = 16_384
-TOLD_EVERY = 10_000  # cases; libFuzzer ends the process without a last word
+TOLD_EVERY = 10_000  # cases; libFuzzer ends the process without a message
 
 
 def mutated(data: bytes, most: int, seed: int) -> bytes:
@@ -34,7 +34,7 @@ def mutated(data: bytes, most: int, seed: int) -> bytes:
 
 
 def main() -> None:
-    """Runs until libFuzzer has had enough."""
+    """Run until libFuzzer ends."""
     print(subject(), flush=True)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -24,8 +24,8 @@ from tests.proofs import grammar
 from tests.proofs.rules import Answer, Broken, check_seen, meaning, read_answers
 
 NAMES = ("alice", "bob")
-QUIET_TURNS = 40  # turns of the loop without a byte after which nothing more will come
-LATE_TURNS = 8  # in which the backend reads what was on its way
+QUIET_TURNS = 40  # turns of the loop without a byte, after which no more bytes will come
+LATE_TURNS = 8  # turns in which the backend reads the bytes in transit
 SMALLEST_LEAK = 12  # characters of a signature in a row
 SCRIPTS = ("sized", "sized", "chunked", "until closed", "early", "early", "scripted 500", "204", "304", "103")
 ROUTES = [
@@ -36,7 +36,7 @@ ROUTES = [
 
 
 class Tap(asyncio.Protocol):
-    """A client that keeps what it gets."""
+    """A client that keeps its received bytes."""
 
     def __init__(self) -> None:
         self.received = bytearray()
@@ -56,7 +56,7 @@ class Tap(asyncio.Protocol):
         self.closed = True
 
     async def quiet(self) -> None:
-        """Wait until the sidecar has nothing more to say."""
+        """Wait until the sidecar sends no more bytes."""
         turns, seen = 0, -1
         while not self.closed and turns < QUIET_TURNS:
             turns = turns + 1 if len(self.received) == seen else 0
@@ -171,7 +171,7 @@ class Stack:
             await self.requests(random, grammar.requests(random))
 
     async def requests(self, random: Random, raw: bytes) -> None:
-        """Send these bytes, TOKEN replaced, to a backend that behaves. Raises Broken."""
+        """Send these bytes, with TOKEN replaced, to a well-behaved backend. Raises Broken."""
         name = random.choice(NAMES)
         self.script, self.scripted = random.choice(SCRIPTS), raw
         self.what = f"{name}, {self.script}: {raw!r}"
@@ -190,13 +190,13 @@ class Stack:
                 if whole:
                     raise Broken(f"an answer broke off: {received[-500:]!r}")
             elif answer.get("x-jwt-sidecar") is not None:
-                # A token whose bytes were turned may name a key that nobody knows: the issuer is asked once in a cooldown.
+                # A token with changed bytes may name an unknown key, which causes one fetch in a cooldown.
                 if answer.status >= 500 and b'"jwks_unavailable"' not in answer.body:
                     raise Broken(f"refused: {answer}")
             elif answer.status >= 200 and answer.get("x-seen-sub") not in (name, "nobody"):
                 raise Broken(f"an answer for another: {answer}")
         await self._check_rest(name, sent.count(self.tokens[name]), received)
-        # Nothing comes in time where the keys are asked for a kid that nobody knows, once in a cooldown.
+        # A fetch for an unknown kid, once in a cooldown, delays the answer.
         if sent_in == [sent] and received and not reset and self.script != "early":
             await self._again(name, sent, received)
 
@@ -225,10 +225,10 @@ class Stack:
                     raise Broken(f"refused: {answer}")
             elif answer.status >= 200 and answer.body is not None and meant is not None and answer.body != meant.body:
                 raise Broken(f"not what the backend said: {answer}")
-        await self._check_rest(name, 2, received)  # one that broke off at once may be sent again
+        await self._check_rest(name, 2, received)  # a request whose connection ended at once may be sent again
 
     async def probe(self) -> None:
-        """An ordinary request, which gets its own answer whatever happened before. Raises Broken."""
+        """An ordinary request, which gets its own answer after any earlier event. Raises Broken."""
         self.probes += 1
         target = f"/probe/{self.probes}"
         raw = request("GET", target, token=self.tokens["prober"].decode())
@@ -256,7 +256,7 @@ class Stack:
                 if in_turns:
                     await tap.quiet()
             await tap.quiet()
-            if expect and expect not in tap.received:  # the first verification, or keys that are fetched just now
+            if expect and expect not in tap.received:  # the first verification, or a running fetch of keys
                 async with patience(f"{expect!r}, and got {bytes(tap.received)!r}"):
                     while expect not in tap.received and not tap.closed:
                         await asyncio.sleep(0.01)
@@ -268,7 +268,7 @@ class Stack:
                 tap.transport.close()
 
     async def _check_rest(self, name: str, tokens: int, received: bytes) -> None:
-        """Nothing is left, the backend saw what it may, nothing failed or was told, and the next one is served."""
+        """Assert that nothing is left, leaked or failed, the backend got only allowed requests, and the next one is served."""
         async with patience("what the case left behind to end"):
             while self._own_tasks() != self.tasks or self.sidecar.live.resources.requests_in_flight:
                 await asyncio.sleep(0)
@@ -294,7 +294,7 @@ class Stack:
         self.log.errors.clear()
 
     def _own_tasks(self) -> Counter[str]:
-        """The sidecar's tasks, by what they do. Its backend's and issuer's are not counted."""
+        """The sidecar's tasks, by their coroutine. Those of the backend and the issuer do not count."""
         running = [task.get_coro() for task in asyncio.all_tasks()]
         return Counter(name for one in running if (name := _name(one)))
 
@@ -308,7 +308,7 @@ def _name(coroutine: Any) -> str:
 
 
 def _told(answer: Answer) -> tuple[object, ...]:
-    """An answer without what differs each time: the request's id, and the seconds of a sentence."""
+    """An answer without its changing parts: the request id, and the seconds in a sentence."""
     own = answer.get("x-jwt-sidecar") is not None and answer.body
     body = json.loads(answer.body)["code"] if own and answer.body else answer.body
     differing = ("x-request-id", "content-length", "www-authenticate") if own else ("x-request-id",)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 read a second time, for the judge of `traffic`: small, strict, and without a line of the sidecar or of aiohttp.
+"""A second HTTP/1.1 reader, for the judge of `traffic`: small, strict, and without code of the sidecar or of aiohttp.
 
 It reads what a well-behaved program may send (RFC 9112) and nothing else: what other readers forgive is Malformed here.
 
@@ -29,7 +29,7 @@ Steps = Generator[None, None, Got]
 
 
 class Malformed(Exception):
-    """These bytes are no HTTP/1.1, or HTTP/1.1 that can be read in two ways."""
+    """These bytes are not HTTP/1.1, or can be read in two ways."""
 
 
 class Truncated(Exception):
@@ -69,7 +69,7 @@ class Head:
 
     @property
     def lasts(self) -> bool:
-        """May the connection be used again behind this message (RFC 9112 section 9.3)?"""
+        """Does the connection persist after this message (RFC 9112 section 9.3)?"""
         return "close" not in self.options and (self.version == "HTTP/1.1" or "keep-alive" in self.options)
 
 
@@ -138,7 +138,7 @@ class Reader:
         self.end = ""
 
     def feed(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Receive bytes."""
         self.buffer += data
 
     def request(self) -> Steps[Head | None]:
@@ -206,7 +206,7 @@ class Reader:
         return self._cut(at + 4)
 
     def _take(self, size: int, of: Head, body: bytearray) -> Steps[None]:
-        """So many bytes of a body."""
+        """This many bytes of a body."""
         while size:
             piece = self._cut(min(size, len(self.buffer)))
             body += piece

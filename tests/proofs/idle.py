@@ -26,7 +26,7 @@ Address = tuple[str, int]
 
 
 class Client(asyncio.Protocol):
-    """A keep-alive connection that sends one request when it is told to; the answer must be a 200."""
+    """A keep-alive connection that sends one request on command; the answer must be a 200."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -65,7 +65,7 @@ class Client(asyncio.Protocol):
 
 
 async def idle_clients(address: Address, raw: bytes, number: int) -> list[Client]:
-    """So many connections, each after one request."""
+    """This many connections, each after one request."""
     loop = asyncio.get_running_loop()
     clients: list[Client] = []
     for at in range(0, number, AT_ONCE):
@@ -78,7 +78,7 @@ async def idle_clients(address: Address, raw: bytes, number: int) -> list[Client
 
 
 async def unanswered(clients: list[Client]) -> int:
-    """How many of them were not answered 200."""
+    """The number of them without a 200."""
     failed = 0
     for at in range(0, len(clients), AT_ONCE):
         failed += (await asyncio.gather(*(client.ask() for client in clients[at : at + AT_ONCE]))).count(False)
@@ -87,7 +87,7 @@ async def unanswered(clients: list[Client]) -> int:
 
 async def cost_kib(pid: int, address: Address, raw: bytes) -> tuple[float, float]:
     """(KiB of memory for an idle connection, MiB of the process without them)."""
-    for client in await idle_clients(address, raw, 50):  # what the first requests leave behind is not theirs
+    for client in await idle_clients(address, raw, 50):  # the remains of the first requests do not count
         for _ in range(40):
             await client.ask()
         client.transport.close()
@@ -105,7 +105,7 @@ async def cost_kib(pid: int, address: Address, raw: bytes) -> tuple[float, float
 
 
 def compare() -> int:
-    """Print the table; how many proxies could not be measured."""
+    """Print the table. Return the number of proxies that could not be measured."""
     failures = 0
     print("\n|             | KiB for an idle connection | MiB without them |\n| ----------- | ----: | ----: |")
     with tempfile.TemporaryDirectory(prefix="soak-") as directory, serving_issuers() as issuers:

@@ -64,7 +64,7 @@ class Judge:
         return Issuer(name, ISS[name], algorithms, rules, source, ACCEPTED_TYP)
 
     async def _ask_in_vain(self) -> None:
-        """The one fetch that unknown kids are worth; the next would come after a cooldown, which never ends here."""
+        """The one fetch for unknown kids; the next would come after a cooldown, which never ends here."""
         for source in self._sources:
             source.refresh()
             await source.fetch_now()
@@ -106,7 +106,7 @@ class Judge:
 
 
 def read(text: bytes) -> dict[str, Any]:
-    """A JSON object that everybody reads alike; AssertionError: it is none."""
+    """A JSON object that every reader reads alike; AssertionError otherwise."""
     value: dict[str, Any] = json.loads(
         text.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
     )
@@ -126,14 +126,14 @@ def _finite(text: str) -> float:
 
 
 def depth(value: Any) -> int:
-    """How many objects and lists are around the innermost value."""
+    """The number of objects and lists around the innermost value."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def acceptable(claims: dict[str, Any], *, relaxed: bool = False) -> bool:
-    """Are these claims good at NOW? Told a second time, in other words than sidecar/jwt/claims.py."""
+    """Are these claims good at NOW? A second implementation of sidecar/jwt/claims.py."""
     dates = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
     if not all(type(date) in (int, float) and abs(date) < LATEST + 1 for date in dates.values()):
         return False

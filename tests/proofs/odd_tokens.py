@@ -44,11 +44,11 @@ SIGNERS = [
     Signer(None, MAIN, "HS256", "rsa-a", tokens.public_pem("RS256")),
 ]
 QUICK = [signer for signer in SIGNERS if signer.alg in ("HS256", "EdDSA")]
-"""Those whose signatures cost little."""
+"""The signers with quick signatures."""
 
 
 def good(signer: Signer) -> str:
-    """A token that its issuer would be proud of."""
+    """A valid token."""
     header = {"alg": signer.alg, "kid": signer.kid}
     return tokens.sign(signer.key, signer.alg, header, tokens.claims(now=NOW, iss=signer.iss))
 
@@ -112,7 +112,7 @@ def _mixed(random: Random) -> Odd:
 
 
 def _rewritten(random: Random) -> Odd:
-    """A good token whose header, payload or signature was changed below its base64url."""
+    """A good token with decoded bytes of its header, payload or signature changed."""
     segments = random.choice(GOOD).decode().split(".")
     part = random.randrange(3)
     segments[part] = b64(odd_bytes(random, unb64(segments[part])))
@@ -120,7 +120,7 @@ def _rewritten(random: Random) -> Odd:
 
 
 def _resigned(random: Random) -> Odd:
-    """Truly signed, with nearly good claims and now and then an odd header."""
+    """A signed token with nearly good claims and sometimes an odd header."""
     signer = _signer(random)
     header: dict[str, Any] = {"alg": signer.alg, "kid": signer.kid}
     if random.random() < 0.3:
@@ -136,13 +136,13 @@ def _resigned(random: Random) -> Odd:
 
 
 def _said(random: Random) -> Odd:
-    """Truly signed, whatever it says."""
+    """A signed token with any content."""
     signer = _signer(random)
     return _sign(random, "signed", signer, {"alg": signer.alg} | odd_members(random, 4), odd_members(random, 8))
 
 
 def _respelt(random: Random) -> Odd:
-    """Good but for the spelling of a part, which is signed as it is spelt."""
+    """A good token with another spelling of a part, which is signed in this spelling."""
     signer = random.choice(QUICK)
     header, claims = (
         {"alg": signer.alg, "kid": signer.kid},
@@ -160,7 +160,7 @@ def _respelt(random: Random) -> Odd:
 
 
 def _other_spelling(random: Random, segment: str) -> str:
-    """The same bytes for a reader who forgives."""
+    """The same bytes for a lenient reader."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     match random.randrange(4):
         case 0 if len(segment) % 4:  # bits that belong to no byte
@@ -174,7 +174,7 @@ def _other_spelling(random: Random, segment: str) -> str:
 
 
 def _unsigned(random: Random) -> Odd:
-    """Nearly good, but for its signature."""
+    """A nearly good token without a valid signature."""
     signer = random.choice(SIGNERS)
     header = odd_text(random, {"alg": signer.alg, "kid": signer.kid} | odd_members(random, 3))
     claims = odd_text(random, tokens.claims(now=NOW, iss=signer.iss) | odd_members(random, 2))
@@ -182,7 +182,7 @@ def _unsigned(random: Random) -> Odd:
 
 
 def _letters(random: Random) -> Odd:
-    """Only what a token is written in."""
+    """Only characters of tokens."""
     alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_...."
     return Odd("letters", bytes(random.choices(alphabet, k=random.randrange(80))))
 
@@ -209,7 +209,7 @@ def _sign(random: Random, kind: str, signer: Signer, header: dict[str, Any], cla
 
 
 def odd_text(random: Random, value: Any) -> bytes:
-    """JSON of an object; now and then with a member too many, or JSON that is none any more."""
+    """JSON of an object; sometimes with a surplus member, or no longer valid."""
     text = json.dumps(value, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
     roll = random.random()
     if roll < 0.03:
@@ -218,12 +218,12 @@ def odd_text(random: Random, value: Any) -> bytes:
 
 
 def odd_members(random: Random, most: int) -> dict[str, Any]:
-    """Up to so many members of a JSON object."""
+    """Up to this many members of a JSON object."""
     return {random.choice(NAMES): odd_value(random) for _ in range(random.randrange(most + 1))}
 
 
 def odd_value(random: Random, depth: int = 0) -> Any:
-    """Any JSON value, and what Python takes for one."""
+    """Any JSON value, and values that Python accepts as JSON."""
     roll = random.randrange(20)
     if roll < 12 or depth > 3:
         return random.choice(VALUES if random.random() < 0.96 else NO_VALUES)

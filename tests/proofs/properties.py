@@ -26,7 +26,7 @@ MOST_FAILURES = 20
 
 
 def bulk(seed: str, first: int, last: int) -> int:
-    """The tokens of these numbers; how many broke a rule."""
+    """Judge the tokens of these numbers. Return the number of broken rules."""
     judge = test_properties.judge().judge
     outcomes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
@@ -53,7 +53,7 @@ def bulk(seed: str, first: int, last: int) -> int:
 
 
 def inputs(seed: str, examples: int) -> int:
-    """So many inputs for each property; how many broke a rule."""
+    """Try this many inputs for each property. Return the number of broken rules."""
     failures = 0
     for name, test in PROPERTIES.items():
         began = time.monotonic()

@@ -45,7 +45,7 @@ class Message(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """The complete messages, the one whose body has not all come, and why the rest is refused."""
+    """The complete messages, the incomplete one, and the reason for refusing the rest."""
 
     messages: list[Message]
     begun: Message | None
@@ -57,7 +57,7 @@ class _Refused(Exception):
 
 
 class _Unfinished(Exception):
-    """More has to come; with the part of a body that has."""
+    """More bytes must arrive; with the received part of a body."""
 
     def __init__(self, body: bytes = b"") -> None:
         super().__init__()

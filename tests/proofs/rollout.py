@@ -48,7 +48,7 @@ Manifest = dict[str, Any]
 
 
 def sidecar_of(pod: Manifest) -> Manifest:
-    """The container of ours."""
+    """The sidecar's container."""
     [found] = [one for one in [*pod.get("initContainers", []), *pod["containers"]] if one["name"] == "jwt-sidecar"]
     return found
 
@@ -79,7 +79,7 @@ async def connect(namespace: str, port: int) -> tuple[asyncio.StreamReader, asyn
 
 
 class Pod:
-    """One pod, run as a kubelet would. `faults` has what a kubelet would complain of."""
+    """One pod, run like a kubelet does. `faults` has the events that a kubelet would report."""
 
     number = 0
 
@@ -101,7 +101,7 @@ class Pod:
         return int(sidecar_of(self._spec)["ports"][0]["containerPort"])
 
     async def start(self) -> None:
-        """Begin; it is ready when its probes say so."""
+        """Start it; it is ready when its probes succeed."""
         await said("ip", "netns", "add", self.name)
         await said("ip", "netns", "exec", self.name, "ip", "link", "set", "lo", "up")
         for container in self._spec.get("initContainers", []):
@@ -204,7 +204,7 @@ class Pod:
             self.faults.append(f"{name}: ended with {code}")
 
     async def away(self) -> None:
-        """Nothing is left of it."""
+        """Remove it completely."""
         for task in self._tasks:
             task.cancel()
         for process in self._running.values():
@@ -215,7 +215,7 @@ class Pod:
 
 
 async def said(*command: str) -> None:
-    """Run it; it has to succeed."""
+    """Run a command, which must succeed."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -224,7 +224,7 @@ async def said(*command: str) -> None:
 
 
 class Service:
-    """The pods that get new connections, as everybody in the cluster knows it `LATE_S` later."""
+    """The pods that get new connections; the cluster learns of changes `LATE_S` later."""
 
     def __init__(self) -> None:
         self.pods: list[Pod] = []
@@ -250,7 +250,7 @@ class Load:
         self._raw = request("GET", "/", token=token)
 
     async def client(self, keeps: bool) -> None:
-        """For ever: a request, a moment, the next."""
+        """Sends requests with pauses, without end."""
         writer: asyncio.StreamWriter | None = None
         while True:
             try:
@@ -327,7 +327,7 @@ async def rendered(example: str) -> Manifest:
 
 
 async def main() -> None:
-    """Every example and kind of backend, or one of them with something taken away, to see what it is there for."""
+    """Run every example and kind of backend, or one of them without a part, to show the part's purpose."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--without", choices=BROKEN)
     parser.add_argument("--example", choices=("native", "plain"))

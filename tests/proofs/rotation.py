@@ -32,7 +32,7 @@ PAUSE_S = 0.05  # between two requests of a connection
 
 
 async def proof(connections: int, directory: Path) -> bool:
-    """Run everything; whether no request failed, and the key has changed everywhere."""
+    """Run everything. Did no request fail, and has the key changed everywhere?"""
     paths = [directory / name for name in ("a", "b")]
     for path in paths:
         path.mkdir()
@@ -97,7 +97,7 @@ async def client(address: tuple[str, int], key: str, told: Counter[int], ends: a
 
 
 async def forget(backend: RawBackend, ends: asyncio.Event) -> None:
-    """The backend keeps all that it got."""
+    """Clear the requests that the backend has recorded."""
     while not ends.is_set():
         await asyncio.sleep(1)
         backend.requests.clear()

@@ -23,7 +23,7 @@ class Broken(AssertionError):
 
 @dataclass
 class Answer(Message):
-    """One answer as a client read it; `body` is None when it did not come to its end."""
+    """One answer as a client reads it; `body` is None if it is incomplete."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -51,7 +51,7 @@ def check_seen(requests: Iterable[Request], name: str, tokens: int) -> None:
 
 
 def _is_public(target: str) -> bool:
-    """Is this below /public to every program that might stand behind?"""
+    """Is this below /public for every possible backend?"""
     path = target.partition("?")[0]
     plain = "/".join(segment.partition(";")[0] for segment in path.split("/"))
     readings = [path, unquote(path), unquote(unquote(path)), plain, unquote(plain), path.replace("\\", "/")]

@@ -1,4 +1,4 @@
-"""`jwt-sidecar run` as a process to be measured, and what /proc says of a process."""
+"""`jwt-sidecar run` as a process to measure, and the figures of /proc for a process."""
 
 import json
 import os
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 class Sidecar:
-    """The process: where it listens, and what it costs."""
+    """The process: its addresses and its costs."""
 
     def __init__(self, pid: int, proxy: tuple[str, int], health: tuple[str, int], log: Path) -> None:
         self.pid = pid
@@ -30,7 +30,7 @@ class Sidecar:
         self.log = log
 
     def bugs(self) -> list[str]:
-        """The lines of its log that must not be there."""
+        """The lines of its log that report a bug."""
         return [line for line in self.log.read_text().splitlines() if "event=bug" in line or "Traceback" in line]
 
 
@@ -81,10 +81,10 @@ def memory_mib(pid: int | str, which: str) -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Begin VmHWM anew from what is held now."""
+    """Reset VmHWM to the present memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def descriptors(pid: int) -> int:
-    """How many files and sockets are open."""
+    """The number of open files and sockets."""
     return len(os.listdir(f"/proc/{pid}/fd"))

@@ -58,7 +58,7 @@ async def silent() -> AsyncIterator[str]:
 
 
 async def opened(proxy: Sidecar, raw: bytes, number: int, answered: bool) -> list[asyncio.StreamWriter]:
-    """So many connections, each with one request sent; `answered` waits for its answer's head."""
+    """This many connections, each with one sent request; `answered` waits for the head of its answer."""
     writers: list[asyncio.StreamWriter] = []
 
     async def one() -> None:
@@ -74,7 +74,7 @@ async def opened(proxy: Sidecar, raw: bytes, number: int, answered: bool) -> lis
 
 
 async def of_connections(url: str, issuer: Issuer, name: str) -> float:
-    """KiB of each connection of a kind, in a process that has had none before."""
+    """KiB of each connection of a kind, in a new process."""
     token = issuer.mint("EdDSA", sub="alice")
     raw = {
         "connection": request(token=token),
@@ -95,7 +95,7 @@ async def of_connections(url: str, issuer: Issuer, name: str) -> float:
 
 
 async def of_tokens(proxy: Sidecar, issuer: Issuer, number: int) -> float:
-    """KiB of a token that is remembered."""
+    """KiB of a remembered token."""
     raws = [request(token=issuer.mint("EdDSA", sub=f"user-{at}")) for at in range(number)]
     for _ in range(300):
         await fetch(proxy.proxy, raws[0])

@@ -34,13 +34,13 @@ BIG_BYTES = 8 << 20
 ORDINARY = 8  # clients that send one request after the other
 CONNECTIONS = {"upstream_connections": 1000}
 """Slow bodies and slow readers each keep a connection to the backend: there must be more than of them."""
-ROUNDS = 2  # the second shows whether the first has left anything behind in memory
-LEFT_S = 30.0  # for everything to be gone; idle connections to the backend are kept for a few seconds
+ROUNDS = 2  # the second shows whether the first has left memory in use
+LEFT_S = 30.0  # for all connections to end; idle ones to the backend stay for a few seconds
 
 
 @contextlib.asynccontextmanager
 async def backend() -> AsyncIterator[str]:
-    """Answers /big with BIG_BYTES and all else with a few, when the request's body has come."""
+    """Answers /big with BIG_BYTES and other targets with a few, after the request's body."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -72,12 +72,12 @@ class Slow:
         self.taken = 0
 
     async def head(self) -> None:
-        """A head that comes byte by byte; its sender must be cut off, and connects again."""
+        """Sends a head byte by byte; it must be cut off, and connects again."""
         raw = request("GET", "/", token=self._token)
         await self._again_and_again("heads cut off", lambda writer: self._drip(writer, raw, 1, 0.5))
 
     async def body(self) -> None:
-        """A body of which ten bytes come at a time."""
+        """Sends a body ten bytes at a time."""
         raw = request("POST", "/", token=self._token, body=bytes(1_000_000))
         at = raw.index(b"\r\n\r\n") + 4
 
@@ -88,7 +88,7 @@ class Slow:
         await self._again_and_again("bodies cut off", send)
 
     async def reader(self) -> None:
-        """Takes a kilobyte at a time of an answer that is much larger than all buffers."""
+        """Reads an answer that is much larger than all buffers, a kilobyte at a time."""
         loop = asyncio.get_running_loop()
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -136,7 +136,7 @@ async def ordinary(address: Address, raw: bytes, latencies: list[float], failed:
 
 
 async def soak(proxy: Sidecar, token: str, seconds: float, before: int) -> int:
-    """How many things were not as they should be; `before` is how many descriptors were open without any client."""
+    """The number of faults; `before` is the number of open descriptors without clients."""
     raw = request(token=token)
     before_mib = memory_mib(proxy.pid, "VmRSS")
     idle = await idle_clients(proxy.proxy, raw, IDLE)
@@ -178,7 +178,7 @@ async def soak(proxy: Sidecar, token: str, seconds: float, before: int) -> int:
 
 
 async def settled(proxy: Sidecar, most: int) -> int:
-    """How many descriptors are open as soon as there are no more than `most`, or after LEFT_S."""
+    """The number of open descriptors, once there are at most `most`, or after LEFT_S."""
     deadline = time.monotonic() + LEFT_S
     while (now := descriptors(proxy.pid)) > most and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
@@ -186,7 +186,7 @@ async def settled(proxy: Sidecar, most: int) -> int:
 
 
 async def gauge(proxy: Sidecar) -> float:
-    """The requests in flight that /metrics tells."""
+    """The requests in flight on /metrics."""
     metrics = (await fetch(proxy.health, request(target="/metrics"))).body.decode()
     return float(metrics.partition("\njwt_sidecar_requests_in_flight ")[2].split("\n")[0])
 
@@ -199,7 +199,7 @@ def main() -> int:
     )
     seconds: float = parser.parse_args().seconds
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # its children, the proxies, have it too
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the proxies, its children, inherit it
     print(f"{subject()}; {hard} descriptors (were {soft})", flush=True)
     failures = compare()
     issuer = Issuer("https://issuer.test", audience=AUDIENCE)

@@ -50,7 +50,7 @@ MIB = 1 << 20
 
 
 class Sidecar:
-    """The process: where it listens, what it logs, and what it holds."""
+    """The process: its address, its log and its memory."""
 
     def __init__(self, process: asyncio.subprocess.Process, directory: Path, config: dict[str, Any]) -> None:
         self.process = process
@@ -73,7 +73,7 @@ class Sidecar:
         self.address = ("127.0.0.1", int(found[1]))
 
     def reload(self) -> None:
-        """Change what matters little: the realm, and one more header with the subject. Not too often."""
+        """Change the realm, and add or remove a header with the subject. Not too often."""
         if time.monotonic() - self._reloaded < RELOAD_EVERY_S:
             return
         self._reloaded = time.monotonic()
@@ -85,7 +85,7 @@ class Sidecar:
         self.process.send_signal(signal.SIGHUP)
 
     def complaints(self) -> list[str]:
-        """The lines that its log must not have."""
+        """The lines of its log that report a fault."""
         pattern = "event=bug|Traceback|config_kept|never retrieved|CRITICAL"
         return [line for line in self._log.read_text(errors="replace").splitlines() if re.search(pattern, line)]
 
@@ -102,7 +102,7 @@ class Sidecar:
 
     @property
     def descriptors(self) -> int:
-        """How many are open."""
+        """The number of open descriptors."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
 
@@ -144,7 +144,7 @@ async def running(backend: str, python: str, sources: Path) -> AsyncIterator[Sid
 
 @dataclass
 class Run:
-    """Scenes, several at a time, until the time is over or too much went wrong."""
+    """Scenes, several at a time, until the time is over or too many have failed."""
 
     sidecar: Sidecar
     backend: Backend
@@ -217,7 +217,7 @@ class Run:
             self.sidecar.reload()
 
     def _fail(self, number: int, wrong: str, began: float, connection: int = 0) -> None:
-        """Tell what was wrong, and what was sent and seen: on one connection of the scene, or on all of them (0)."""
+        """Print the fault, and the sent and received bytes of one connection of the scene, or of all (0)."""
         after = f"after {self.figures['scenes']} scenes and {time.monotonic() - began:.1f} s"
         self.failures.append(wrong)
         print(f"scene {number} of seed {self.options.seed}, {after}: {wrong[:3000]}", flush=True)
@@ -249,7 +249,7 @@ class Memory:
     last: float = 0.0
 
     async def follow(self, run: Run, warm_s: float) -> None:
-        """Look at it every second, and say every minute how far the run is."""
+        """Measure it every second, and print the progress every minute."""
         began = told_at = time.monotonic()
         while run.sidecar.process.returncode is None:
             self.last = run.sidecar.memory_mib
@@ -263,7 +263,7 @@ class Memory:
 
 
 async def settled(sidecar: Sidecar, backend: Backend, most: int = 0) -> int:
-    """How many descriptors are open when the backend has ended all connections: `most`, or what it stays at."""
+    """The number of open descriptors after the backend has ended all connections: `most`, or where it stays."""
     backend.drop()
     found, since = sidecar.descriptors, time.monotonic()
     while found > most and time.monotonic() - since < SETTLED_S:
@@ -274,7 +274,7 @@ async def settled(sidecar: Sidecar, backend: Backend, most: int = 0) -> int:
 
 
 async def prove(options: argparse.Namespace) -> int:
-    """Run it; how many failures there were."""
+    """Run it. Return the number of failures."""
     backend = Backend()
     async with running(await backend.start(), options.python, options.sources) as sidecar:
         run = Run(sidecar, backend, options)

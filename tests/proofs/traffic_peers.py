@@ -1,4 +1,4 @@
-"""The clients and the backend of `traffic`, who are also its judges: each notes as a failure what must not be."""
+"""The clients and the backend of `traffic`. They are also its judges: each records a broken rule as a failure."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ QUIET_S = 0.06
 LINGER_S = 0.03
 SPENT_S = 0.5
 KEPT_SCENES = 400
-"""So many scenes back a request may still come: whose client left is not waited for."""
+"""A request may still arrive this many scenes later: the run does not wait for requests of clients that have left."""
 KEPT_IDS = 200_000
 FRAMES = (b"\x81\x85\x00\x00\x00\x00hello", b"\x81\x05hello")
-"""A text frame as a client masks it, and as a server sends it."""
+"""A text frame, masked by a client and unmasked by a server."""
 _CASE = re.compile(r"/(?:t|public|maybe)/([0-9a-f]+-[0-9a-f]+)(?![0-9a-f-])")
 _IDENTITY = {"x-jwt-status", "x-jwt-sub", "x-jwt-iss", "x-jwt-claims", "x-jwt-who"}
 
@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
         self._news.clear()
 
     async def read(self, steps: Steps[Got]) -> Got:
-        """Read what the model reads. Raises Malformed and Truncated."""
+        """Read a message with the model. Raises Malformed and Truncated."""
         while True:
             try:
                 next(steps)
@@ -90,7 +90,7 @@ class Wire(asyncio.Protocol):
 
 
 class Backend:
-    """Answers by the script of each request, once it has looked at who is said to ask. `failures`: (scene, what was wrong)."""
+    """Answers by the script of each request, after checking its identity. `failures`: (scene, what was wrong)."""
 
     def __init__(self) -> None:
         self.failures: list[tuple[int, str]] = []
@@ -104,13 +104,13 @@ class Backend:
         self._server: asyncio.Server
 
     async def start(self) -> str:
-        """Listen; the URL."""
+        """Listen. Return the URL."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Wire(made=self._connected), "127.0.0.1", 0, backlog=1000)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
-        """Listen no more, and end every connection."""
+        """Stop listening, and end every connection."""
         self._server.close()
         self.drop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,7 +121,7 @@ class Backend:
             wire.transport.abort()
 
     def expect(self, scene: Scene) -> None:
-        """The requests of this scene may come from now on; those of long ago may not any more."""
+        """Accept the requests of this scene from now on, and those of old scenes no longer."""
         cases = {case.id: case for connection in scene.connections for case in connection.cases}
         self._cases |= cases
         self._scenes.append((scene.number, list(cases)))
@@ -154,7 +154,7 @@ class Backend:
                 if before is not None:
                     asyncio.get_running_loop().call_later(SPENT_S, wire.transport.close)
         except Truncated:
-            pass  # its client left, or the sidecar wants no more of the answer
+            pass  # its client has left, or the sidecar has stopped reading the answer
         except (Wrong, Malformed) as error:
             scene = int(case.id.partition("-")[0], 16) if case else -1
             self.failures.append((scene, f"at the backend: {error}"))
@@ -169,7 +169,7 @@ class Backend:
         return case
 
     def _look_at(self, case: Case, head: Head) -> None:
-        """Is this what its client sent, once, and is the client said to be who its own bytes say? Raises Wrong."""
+        """Is this the request of its client, sent once, with the identity of its own token? Raises Wrong."""
         again = case.arrivals - case.sent + 1
         if again > (case.deaths if case.safe else 0):
             raise Wrong(f"{case.id} came {case.arrivals + 1} times, and was sent {case.sent} times: {head}")
@@ -195,7 +195,7 @@ class Backend:
         case.seen_ids.append(own_id)
 
     async def _perform(self, wire: Wire, case: Case, head: Head) -> bool:
-        """Answer; returns whether the connection goes on. Raises Wrong, Malformed and Truncated."""
+        """Answer. Return whether the connection persists. Raises Wrong, Malformed and Truncated."""
         script = case.script
         if case.deaths < script.deaths:
             case.deaths += 1
@@ -213,7 +213,7 @@ class Backend:
         if script.early and script.ending == "keep":
             await self._read_body(wire, case, head)
         if script.ending == "reset":
-            case.deaths += 1  # it may destroy what was said before
+            case.deaths += 1  # it may destroy the bytes before it
             wire.reset()
         return script.ending == "keep"
 
@@ -241,7 +241,7 @@ class Backend:
 
 
 def check_identity(case: Case, head: Head) -> None:
-    """Say the headers of identity what the request's own token says? Raises Wrong."""
+    """Do the identity headers match the request's own token? Raises Wrong."""
     said: dict[str, list[str]] = {}
     for name, value in head.headers:
         folded = re.sub("[^a-z0-9]", "-", name.lower())
@@ -334,7 +334,7 @@ class Client:
             case "invited":
                 await self._until(lambda: self._answered > step.after or bool(self._interim))
                 if self._answered > step.after:
-                    self._left = True  # its body is not wanted any more, and without it nothing can follow
+                    self._left = True  # its body is refused, and without it no request can follow
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Wait for it, or for silence."""
@@ -398,7 +398,7 @@ class Client:
             raise Wrong(f"nothing more came in {self._patience_s:g} s; {self._answered} answers before") from None
 
     async def _rest(self, closes: str) -> None:
-        """Nothing comes behind the last answer, but the end where it was announced."""
+        """Assert that only the announced end follows the last answer."""
         if self._connection.lingers and not closes:
             await asyncio.sleep(LINGER_S)
         while closes and not self.wire.reader.end and not self._left:
@@ -407,7 +407,7 @@ class Client:
             raise Wrong(f"bytes behind the last answer: {bytes(self.wire.reader.buffer[:300])!r}")
 
     def _ended_before(self, at: int, closes: bool) -> None:
-        """The connection ended between two answers: who may have wanted that? Raises Wrong."""
+        """The connection ended between two answers: which side may have ended it? Raises Wrong."""
         rest = self._connection.cases[at:]
         if not (self._left or closes or any(case.script.may_fail or case.late for case in rest)):
             self._figures["unannounced ends"] += 1
@@ -445,7 +445,7 @@ class Client:
         if not case.script.whole:
             raise Wrong(f"an answer of which the backend sent a part was passed off as whole: {answer}")
         if self._left and answer.ends_with == "close":
-            return  # after its own FIN a client cannot tell where the body ended
+            return  # after its own FIN a client cannot know the end of the body
         if answer.ends_with != "none" and answer.body != case.script.body:
             raise Wrong(f"another body than {case.script.body[:100]!r}: {str(answer)[:1000]}")
 
@@ -502,7 +502,7 @@ class Client:
 
 
 def told(connection: Connection, client: Client, tokens: dict[str, bytes]) -> str:
-    """A connection in words: what was sent on it, what the backend was to do, and what came."""
+    """A connection as text: its sent bytes, the backend's script, and the received bytes."""
     stalls = f", stalls {connection.stalls}" if connection.stalls else ""
     lines = [f"{len(connection.cases)} requests, then {connection.ending}{stalls}"]
     for step in connection.steps:

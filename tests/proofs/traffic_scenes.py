@@ -8,11 +8,11 @@ from random import Random
 
 USERS = ("alice", "bob", "carol", "dave")
 VARIANTS = 2
-"""How many good tokens each user has that never change: the same bytes again and again."""
+"""The number of good tokens of each user that never change."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """May be sent twice (RFC 9110 section 9.2.2)."""
 SMALL = 24
-"""Bytes of the body of an answer whose head says nothing of its request: they are its id."""
+"""Bytes of a body that identifies its request when the head does not: its id."""
 STRAY = (
     b"HTTP/1.1 103 Early Hints\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\nLink: </stray>\r\n\r\n",
@@ -22,7 +22,7 @@ STRAY = (
 )
 """Bytes of a backend after its answer, without a request."""
 PIPELINES = (0, 0, 0, 0, 16, 31, 32, 33, 34, 64, 65)
-"""How many requests are pipelined: 0 for any number from 20 to 80, or around those at which readers like to stop."""
+"""The number of pipelined requests: 0 for 20 to 80, or a number near common limits of readers."""
 STYLES: dict[str, float] = {"named": 30, "same": 25, "traced": 10, "marked": 35}
 """How alike the heads on a connection are. named: those of a user differ in the first line at most. same: those of all users
 differ in their tokens at most, too. traced: in the request's ids, too. marked: no two are alike."""
@@ -33,7 +33,7 @@ ANSWERS: dict[str, float] = {
     "plain": 30, "sized": 16, "chunked": 10, "until_close": 4, "bare": 6, "interim": 6, "stray": 10, "early": 4, "broken": 5,
     "dead": 3, "junk": 2, "close": 4, "old": 2,
 }  # fmt: skip
-"""The kinds of answers, and how often each comes."""
+"""The kinds of answers, with their frequencies."""
 _REASONS = {200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 404: "Not Found", 500: "Oops"}
 
 
@@ -49,14 +49,14 @@ class Script:
     interim: int = 0
     ending: str = "keep"
     spent: bool = False
-    """Whether nobody may use the connection behind this answer, though it stays open for a while."""
+    """Must no request use the connection after this answer, though it stays open for some time?"""
     early: bool = False
     """It answers before it has read the body."""
     deaths: int = 0
-    """So many times it resets the connection instead of an answer."""
+    """The number of times that it resets the connection instead of answering."""
     whole: bool = True
     may_fail: bool = False
-    """Whether the client may be told 502, or see its answer break off."""
+    """May the client get a 502, or an incomplete answer?"""
     slow: bool = False
     """It waits before it reads the body."""
     tunnel: bool = False
@@ -84,7 +84,7 @@ class Case:
     head: bytes = b""
     body: bytes = b""
     wire: bytes = b""
-    """The body as it is sent."""
+    """The body as sent."""
     script: Script = field(default_factory=Script)
     sent: int = 0
     arrivals: int = 0
@@ -93,7 +93,7 @@ class Case:
 
     @property
     def safe(self) -> bool:
-        """May be sent again if its connection ends before a byte of an answer."""
+        """May it be sent again if its connection ends before a byte of an answer?"""
         return self.method in SAFE
 
 
@@ -105,7 +105,7 @@ class Step:
     wait: str = "now"
     pause_s: float = 0.0
     after: int = 0
-    """How many requests have been sent whole before it."""
+    """The number of requests that were sent completely before it."""
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Connection:
     stalls: list[tuple[float, float]] = field(default_factory=list)
     """(after so long, read nothing for so long)."""
     lingers: bool = False
-    """It looks whether something more comes behind the last answer."""
+    """It checks whether more bytes follow the last answer."""
 
 
 @dataclass
@@ -193,7 +193,7 @@ class _Writer:
         connection = Connection()
         user = random.choice(users)
         style = self._pick(**STYLES)
-        crowd = users if self._chance(0.3) else [user]  # as behind another proxy, a connection may bring several users
+        crowd = users if self._chance(0.3) else [user]  # as after another proxy, a connection may have several users
         for number in range(random.choice((1, 1, 2, 3, 4))):
             self._burst(connection, crowd, style, number)
             if connection.cases[-1].closes or connection.cases[-1].kind == "broken":
@@ -214,9 +214,9 @@ class _Writer:
         return connection
 
     def _burst(self, connection: Connection, crowd: list[str], style: str, number: int) -> None:
-        """Requests that are written together, behind those that came before."""
+        """Requests that are written together, after the earlier ones."""
         random = self._random
-        behind = len(connection.cases) > 5  # what comes alone behind a pipeline has its own way in many programs
+        behind = len(connection.cases) > 5  # many programs handle a single request after a pipeline differently
         form = self._pick(one=60 if behind else 30, upload=20, few=20, pipeline=30)
         size = {"few": random.choice((2, 3, 5)), "pipeline": random.choice(PIPELINES)}.get(form, 1)
         size = size or random.randint(20, 80)
@@ -277,7 +277,7 @@ class _Writer:
         return [data[a:b] for a, b in pairwise(places)]
 
     def _kill(self, connection: Connection) -> None:
-        """Let the client end before it has all answers, often before it has sent everything."""
+        """Let the client leave before it has all answers, often before it has sent everything."""
         random = self._random
         connection.ending = self._pick(fin=30, close=35, reset=35)
         connection.ends_after_s = random.choice((0.0, random.uniform(0, 0.03)))
@@ -329,7 +329,7 @@ class _Writer:
         return case
 
     def _stand(self, case: Case, user: str, standing: str, style: str) -> list[bytes]:
-        """The line with the token, if any, and what the request is worth with it."""
+        """The line with the token, if any, and the resulting kind of the request."""
         random = self._random
         token: bytes | None = self._tokens[f"{user}.{random.randrange(VARIANTS) if style == 'marked' else 0}"]
         match standing:
@@ -389,7 +389,7 @@ class _Writer:
             lines.append(b"Connection: close")
 
     def _unserved(self, user: str) -> Case:
-        """A good request that nobody may look at."""
+        """A good request that must not be served."""
         case = Case(self._id(), "GET", "", "unserved", user, owner=user, closes=True)
         case.target = f"/t/{case.id}"
         lines = [
@@ -401,7 +401,7 @@ class _Writer:
         return case
 
     def _broken(self, user: str) -> Case:
-        """A request that is none, with a good token."""
+        """An invalid request with a good token."""
         case = Case(self._id(), "POST", "", "broken", user, owner=user, closes=True)
         case.target = f"/t/{case.id}"
         lines = [
@@ -462,7 +462,7 @@ class _Writer:
             script.pieces = [(self._delay(), _answer(200, [], script.body, case.method))]
             script.slow = self._chance(0.1)
             if self._chance(0.01):
-                script.ending = "close"  # without a word before
+                script.ending = "close"  # without a byte before
             return script
         script.status = random.choice((200, 200, 200, 201, 404, 500))
         size = random.choice((0, 5, 60, 900, 4000) if kind in ("stray", "broken") else (0, 5, 100, 3000, 70_000))

@@ -1,4 +1,4 @@
-"""Bodies of 2 GiB through the sidecar: they come intact, and the process does not grow with them.
+"""Bodies of 2 GiB through the sidecar: they arrive intact, and the process does not grow.
 
     python -m tests.proofs.transfer [--mib 2048]
 
@@ -28,7 +28,7 @@ BLOCK = hashlib.shake_256(b"jwt-sidecar").digest(MIB)
 
 
 def blocks(mib: int) -> Iterator[memoryview]:
-    """A body of so many MiB."""
+    """The blocks of a body of this many MiB."""
     twice = memoryview(BLOCK + BLOCK)
     for number in range(mib):
         at = number * 4099 % MIB
@@ -66,7 +66,7 @@ class Wire:
         return line
 
     def take(self, length: int, whole: "hashlib._Hash") -> None:
-        """Hash so many bytes."""
+        """Hash this many bytes."""
         while length:
             if not self._buffer:
                 self._more()
@@ -88,7 +88,7 @@ class Wire:
         return whole.hexdigest()
 
     def send(self, mib: int, chunked: bool) -> None:
-        """A body of so many MiB."""
+        """Send a body of this many MiB."""
         for block in blocks(mib):
             if chunked:
                 self.connection.sendall(b"%x\r\n" % len(block))
@@ -149,7 +149,7 @@ def backend() -> Iterator[str]:
 
 
 def up(sidecar: Sidecar, token: str, mib: int, chunked: bool) -> str:
-    """Send a body; the digest of what the backend got."""
+    """Send a body. Return the digest of the backend."""
     framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(mib * MIB))
     with socket.create_connection(sidecar.proxy) as connection:
         wire = Wire(connection)
@@ -187,7 +187,7 @@ def tunnelled(sidecar: Sidecar, token: str, mib: int, stall_s: float) -> str:
 
 
 def main() -> int:
-    """0: every body came intact and the process did not grow."""
+    """0: every body arrived intact and the process did not grow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=2048, help="of each body (default: %(default)s)")
     mib: int = parser.parse_args().mib

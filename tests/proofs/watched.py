@@ -86,7 +86,7 @@ async def meet(it: Program) -> None:
 
 @asynccontextmanager
 async def refused(it: Program) -> AsyncIterator[None]:
-    """Refusals, as long as the block lasts."""
+    """Refusals during the block."""
     bad = [
         request("GET", f"/r{one}", token=token(one % ISSUERS, aud="another")) if one % 2 else request("GET", f"/r{one}")
         for one in range(ROUTES)
@@ -109,14 +109,14 @@ async def refused(it: Program) -> AsyncIterator[None]:
 
 
 async def spent_ms(it: Program, seconds: float) -> float:
-    """CPU time of a second, as the mean of so many."""
+    """CPU time of a second, as the mean of several."""
     before = cpu_ms(it.process.pid)
     await asyncio.sleep(seconds)
     return (cpu_ms(it.process.pid) - before) / seconds
 
 
 async def page(browser: "Browser", it: Program, seconds: float) -> int:
-    """Print what each section costs; how many cost too much."""
+    """Print the cost of each section. Return the number of too expensive ones."""
     host, port = it.addresses["admin"]
     alone = await spent_ms(it, seconds)
     print(f"{REFUSALS_A_SECOND} refusals a second, the page closed: {alone:.0f} ms of CPU a second", flush=True)
@@ -134,7 +134,7 @@ async def page(browser: "Browser", it: Program, seconds: float) -> int:
 
 
 async def scrapes(it: Program) -> None:
-    """Print what a scrape costs, and how long a client that asks meanwhile waits at most."""
+    """Print the cost of a scrape, and the longest wait of another client during it."""
     good = request("GET", "/r1", token=token(1))
     for name, headers in (("text", []), ("OpenMetrics", [OPENMETRICS]), ("OpenMetrics, gzip", [OPENMETRICS, GZIP])):
         worst, size = [], 0
@@ -158,7 +158,7 @@ async def scrapes(it: Program) -> None:
 
 
 async def show(seconds: float) -> int:
-    """Print everything; how many failures there were."""
+    """Print everything. Return the number of failures."""
     from playwright.async_api import async_playwright
 
     with tempfile.TemporaryDirectory() as folder:
