@@ -51,7 +51,7 @@ cost: $(VENV)/installed-dev
 mutation: $(VENV)/installed-dev
 	$(BIN)/python -m tests.proofs.mutation $(MODULES)
 
-# The properties of the suite with random inputs, 5,000 for each: make explore SEED=7
+# The properties of the suite with random inputs, 1,000 for each: make explore SEED=7
 explore: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m hypothesis --hypothesis-profile explore --hypothesis-seed $(SEED) tests
 

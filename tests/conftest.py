@@ -18,7 +18,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "explore", max_examples=5000, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    "explore", max_examples=1000, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 settings.load_profile("suite")
 

@@ -381,4 +381,5 @@ async def test_the_content_security_policy_allows_only_the_pages_own_files() -> 
             directives = dict(part.split(" ", 1) for part in policy.split("; "))
             assert directives["default-src"] == directives["form-action"] == directives["frame-ancestors"] == "'none'"
             assert {directives[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
-            assert "://" not in re.sub("http://www.w3.org/2000/svg", "", answer.body.decode())
+            if content_type != "application/json":  # texts to be read, which may name a URL
+                assert "://" not in re.sub("http://www.w3.org/2000/svg", "", answer.body.decode())
