@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sidecar.cli.status import table
 from sidecar.common.errors import Unusable
 from sidecar.common.replaced_file import replace
 from sidecar.gateway.api_keys import NEVER, ApiKey, Entries
@@ -102,10 +103,7 @@ def show(options: argparse.Namespace) -> None:
         rows = _signing_rows(KeyRing.read(content), now) if signing else _api_rows(Entries.read(content), now)
     except ValueError as error:
         raise Unusable(f"{options.file}: {error}") from None
-    table = [tuple(map(str, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table(next(rows), list(rows))))
 
 
 def _api_rows(entries: Entries, now: float) -> Iterator[tuple[str, ...]]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sidecar.common.clock import ago
+
 MARKS = {"bad": "BAD ", "warn": "WARN", "note": "note"}
 
 
@@ -62,7 +64,7 @@ def status(
                 one["name"],
                 len(one["keys"]),
                 one["state"],
-                ago(one["age_s"]),
+                "-" if one["age_s"] is None else ago(one["age_s"]),
                 ago(one["next_refresh_s"]),
                 one["last_error"] or "",
             )
@@ -126,13 +128,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
     widths = [max(map(len, column)) for column in zip(*told, strict=True)]
     for row in told:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def ago(seconds: float | None) -> str:
-    """A duration for people; a dash for None."""
-    if seconds is None:
-        return "-"
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s"

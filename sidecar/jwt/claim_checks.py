@@ -6,6 +6,7 @@ Each check decides by the claims and the time, and tells operators what it expec
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from sidecar.common.clock import ago
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claims import LATEST_DATE, Path, find, named
 from sidecar.jwt.examination import Examination, several, shown
@@ -248,14 +249,6 @@ def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
 def expired(ago_s: float) -> Rejection:
     """The refusal of a token that expired `ago_s` seconds ago."""
     return Rejection(Reason.TOKEN_EXPIRED, f"The token expired {ago(ago_s)} ago.")
-
-
-def ago(seconds: float) -> str:
-    """A duration for people: `12 s`, `5 min`, `3 h`, `2 d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def _date(claims: Mapping[str, Any], name: str, now: float) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.common.clock import ago
 from sidecar.common.errors import Reason, Rejection
-from sidecar.jwt.claim_checks import ago
 from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.claims import LATEST_DATE, Claims
 from tests.peers.tokens import ABSENT, claims

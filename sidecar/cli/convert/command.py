@@ -11,10 +11,9 @@ from sidecar.cli.convert.envoy import envoy
 from sidecar.cli.convert.istio import istio
 from sidecar.cli.convert.reading import Imported, NotUnderstood
 from sidecar.config import ConfigError, parse
+from sidecar.config.yaml_source import NULLS, WORDS
 
 MAX_VALUES = 1_000_000  # aliases of aliases are written out, so a short file can stand for too many values
-_NULLS = ("", "~", "null", "Null", "NULL")
-_WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _TAG_NAMES = ("map", "seq", "str", "null", "bool", "int", "float", "timestamp", "merge", "value")
 _TAGS = {f"tag:yaml.org,2002:{tag}" for tag in _TAG_NAMES}
 
@@ -86,4 +85,4 @@ def _value(node: yaml.Node, budget: Iterator[int]) -> object:
     assert isinstance(node, yaml.ScalarNode)
     if node.style is not None:
         return node.value
-    return None if node.value in _NULLS else _WORDS.get(node.value, node.value)
+    return None if node.value in NULLS else WORDS.get(node.value, node.value)
