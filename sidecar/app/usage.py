@@ -1,16 +1,11 @@
-"""Collects the objects for a scrape, and the metrics of the use of each limit, of files and of handshakes."""
+"""Collects the objects for a scrape, and the values of the use of each limit, of files and of handshakes."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client.core import Metric
-
 from sidecar.app.descriptors import client_connections
 from sidecar.app.state import Live
-from sidecar.observability.metric_families import counter, gauge
-from sidecar.observability.prometheus import Shown
-
-UPSTREAM = ("upstream",)
+from sidecar.observability.prometheus import Shown, Values
 
 
 def shown(live: Live) -> Shown:
@@ -30,40 +25,24 @@ def shown(live: Live) -> Shown:
     )
 
 
-def _usage(live: Live) -> Iterator[Metric]:
+def _usage(live: Live) -> Iterator[Values]:
     resources, telemetry, limits = live.resources, live.telemetry, live.assembly.config.limits
-    for name, text, value in (
-        ("connections", "Connections of clients.", resources.connections),
-        ("connections_limit", "The most connections of clients.", client_connections(live.assembly.config)),
-        ("requests_in_flight", "Requests being served.", resources.requests_in_flight),
-        ("requests_in_flight_limit", "The most requests that are served at once.", limits.in_flight),
-        ("buffered_bytes", "Bytes that wait for a slow peer or for the end of a head.", resources.held_bytes),
-        (
-            "buffered_bytes_limit",
-            "The limit of buffered bytes; new requests are refused beyond it.",
-            limits.buffered_bytes,
-        ),
-        ("draining", "1 while the sidecar drains: it is not ready and still serves.", resources.draining),
-        (
-            "config_loaded_timestamp_seconds",
-            "Unix time at which the configuration in use was read.",
-            live.file.loaded_at,
-        ),
-    ):
-        yield gauge(name, text, (), {(): float(value)})
+    yield "connections", {(): resources.connections}
+    yield "connections_limit", {(): client_connections(live.assembly.config)}
+    yield "requests_in_flight", {(): resources.requests_in_flight}
+    yield "requests_in_flight_limit", {(): limits.in_flight}
+    yield "buffered_bytes", {(): resources.held_bytes}
+    yield "buffered_bytes_limit", {(): limits.buffered_bytes}
+    yield "draining", {(): resources.draining}
+    yield "config_loaded_timestamp_seconds", {(): live.file.loaded_at}
     pools = {name: upstream.use for name, upstream in live.assembly.upstreams.items()}
-    states = {(name, "active"): use.open - use.idle for name, use in pools.items()}
-    states |= {(name, "idle"): use.idle for name, use in pools.items()}
-    most, waiting = ({name: getattr(use, of) for name, use in pools.items()} for of in ("most", "waiting"))
-    yield gauge("upstream_connections", "Connections to a backend, by state.", ("upstream", "state"), states)
-    yield gauge("upstream_connections_limit", "The most connections to a backend.", UPSTREAM, most)
-    yield gauge("upstream_waiting_requests", "Requests that wait for a connection to a backend.", UPSTREAM, waiting)
-    text = "0 while a file cannot be used and its previous content stays in use."
-    yield gauge("file_good", text, ("file",), _files(live))
-    text = "Failed TLS handshakes of clients, by cause."
-    yield counter("tls_handshakes_failed", text, ("cause",), telemetry.handshakes)
-    text = "Lines of the access log that could not be written."
-    yield counter("access_log_lost_lines", text, (), {(): telemetry.lost_lines})
+    active = {(name, "active"): use.open - use.idle for name, use in pools.items()}
+    yield "upstream_connections", active | {(name, "idle"): use.idle for name, use in pools.items()}
+    yield "upstream_connections_limit", {name: use.most for name, use in pools.items()}
+    yield "upstream_waiting_requests", {name: use.waiting for name, use in pools.items()}
+    yield "file_good", _files(live)
+    yield "tls_handshakes_failed", telemetry.handshakes
+    yield "access_log_lost_lines", {(): telemetry.lost_lines}
 
 
 def _files(live: Live) -> dict[str, bool]:

@@ -5,11 +5,10 @@ from typing import Any
 
 from sidecar.app.history import Counted
 from sidecar.common.clock import iso_time
-from sidecar.observability.counters import Counts, Spell
+from sidecar.observability.counters import MODES, Counts, Spell
 from sidecar.observability.rejection_log import Refusal
 
 GROUPED_BY = ("code", "issuer", "route")
-MODES = {False: "enforce", True: "report"}
 
 
 def refusal(kept: Refusal) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from sidecar.app.admin.refusals import MODES
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.history import Counted, History, Kind, quantile
 from sidecar.config import Route
+from sidecar.observability.counters import MODES
 from sidecar.observability.record import NO_ROUTE
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sidecar.app.admin.refusals import MODES
 from sidecar.app.history import STEP_S, Event, History, Step, quantile
 from sidecar.common.clock import iso_time
+from sidecar.observability.counters import MODES
 
 
 def timeline(history: History, after: float) -> dict[str, Any]:
