@@ -5,7 +5,7 @@ from os import urandom
 
 # The random half is unique across replicas, the number within one: cheaper than a random number for each request.
 _prefix = urandom(8).hex()
-_numbers = count(1)
+_numbers = count()
 
 
 def new_id() -> str:

@@ -57,6 +57,12 @@ def test_a_request_without_a_valid_id_gets_a_unique_one(given: list[str]) -> Non
     assert len({one, other, new_id()}) == 3
 
 
+def test_an_id_is_a_random_number_of_the_process_and_a_count() -> None:
+    prefix, number = new_id().split("-")
+    assert re.fullmatch(r"[0-9a-f]{16}", prefix)
+    assert new_id() == f"{prefix}-{int(number, 16) + 1:x}"
+
+
 @pytest.mark.parametrize("reported", [False, True])
 def test_a_request_keeps_the_reason_of_its_refusal(reported: bool) -> None:
     request = arrived()
