@@ -147,6 +147,7 @@ class ResponseRelay:
 
     def _lasts_s(self, exchange: Exchange) -> float:
         """Seconds until the request's token expires; NEVER without a token, without exp, or in report mode."""
-        if exchange.route is not None and exchange.route.report:
+        assert exchange.route is not None
+        if exchange.route.report or exchange.claims is None:
             return NEVER
-        return NEVER if exchange.claims is None else exchange.claims.valid_until - self._clock.wall()
+        return exchange.claims.valid_until - self._clock.wall()

@@ -10,12 +10,8 @@ from sidecar.proxy.upstream_connection import UpstreamConnection
 
 def requested(exchange: Exchange) -> bytes | None:
     """The protocol that the client requests and its route allows. Never h2c: it would carry requests that nobody verifies."""
-    protocol = exchange.head.upgrade
-    return (
-        protocol
-        if protocol is not None and exchange.route is not None and protocol in exchange.route.upgrades
-        else None
-    )
+    protocol, route = exchange.head.upgrade, exchange.route
+    return protocol if route is not None and protocol in route.upgrades else None
 
 
 def accept(exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, lasts_s: float) -> None:

@@ -318,6 +318,24 @@ async def test_a_form_of_the_largest_size_is_read(clock: HandClock, tmp_path: Pa
         assert status(client) == answered
 
 
+@pytest.mark.parametrize(
+    ("framing", "body", "passed_on"),
+    [
+        (("Content-Length", "0"), b"", b"\r\nContent-Length: 0\r\n\r\n"),
+        (("Transfer-Encoding", "chunked"), b"", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (("Transfer-Encoding", "chunked"), b"5\r\nhello\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
+    ],
+)
+@in_memory
+async def test_what_came_of_a_body_before_its_connection_goes_with_the_head(
+    clock: HandClock, framing: tuple[str, str], body: bytes, passed_on: bytes
+) -> None:
+    async with proxy(clock) as at:
+        at.client(request("PUT", headers=[framing]) + body)
+        await turns()
+        assert lines()[0].sent.endswith(passed_on)
+
+
 @in_memory
 async def test_a_limited_number_of_requests_is_in_flight(clock: HandClock) -> None:
     async with proxy(clock, limits={"in_flight": 1}) as at:
@@ -342,18 +360,6 @@ async def test_a_client_whose_body_is_sent_owes_nothing_during_a_slow_answer(clo
         at.tick()
         lines()[0].say(ANSWER[-1:])
         assert client.sent.endswith(b"hello")
-
-
-@pytest.mark.parametrize(("more", "answered"), [(0, 0), (1, 431)])
-@in_memory
-async def test_all_headers_together_may_be_twice_as_long_as_one(clock: HandClock, more: int, answered: int) -> None:
-    async with proxy(clock) as at:
-        most = 2 * at.listener.limits.header_bytes
-        head = request(headers=[("X-A", "x" * 1000)] * (most // 1007 - 1))
-        last = b"X-B: " + b"x" * (most - len(head) - 7 + more)
-        client = at.client(head[:-2] + last + b"\r\n\r\n")
-        await turns()
-        assert status(client) == answered
 
 
 # The owner of a body and of a request

@@ -541,3 +541,20 @@ async def ended(client: Client) -> bool:
         return await client.closed() == b""
     except ConnectionError:
         return True
+
+
+async def test_a_client_that_leaves_during_a_fetch_of_keys_sends_no_request_to_the_backend() -> None:
+    async with running() as stack:
+        assert (await stack.fetch(stack.good())).status == 200  # now a connection to the backend is ready
+        stack.issuer.hang()
+        stack.issuer.rotate()
+        fetches = stack.issuer.discovery_fetches
+        async with stack.client() as client:
+            await client.send(request("GET", "/left", token=stack.token()))
+            await stack.issuer.fetched(fetches + 1, stack.issuer.discovery_path)
+        async with patience("the end of the request"):
+            while stack.sidecar.live.resources.requests_in_flight:
+                await asyncio.sleep(0)
+        stack.issuer.release()
+        assert (await stack.fetch(request("GET", "/", token=stack.token()))).status == 200
+        assert [seen.target for seen in stack.backend.requests] == ["/", "/"]

@@ -139,3 +139,24 @@ async def test_bytes_of_another_protocol_are_not_read_as_frames(clock: HandClock
         lines()[0].say(SWITCHING.replace(b"websocket", b"x-proto"))
         client.say(bytes(8 * MAX_FRAMES))
         assert lines()[0].sent.endswith(bytes(8 * MAX_FRAMES))
+
+
+@in_memory
+async def test_frames_for_a_slow_backend_are_read_no_further_after_their_turn(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        upstream.is_full = True
+        client.say(frame(1, masked=True) * 2 * MAX_FRAMES)
+        await turns()
+        assert not client.is_reading()
+        upstream.drain()
+        assert client.is_reading()
+
+
+@in_memory
+async def test_only_the_close_frame_for_the_backend_is_masked(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client, upstream = await joined(at, alice)
+        await asyncio.sleep(11)
+        assert client.sent == TOLD
+        assert unmasked(upstream.sent) == (TOKEN_EXPIRED, b"token expired")
