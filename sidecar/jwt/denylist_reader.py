@@ -42,7 +42,7 @@ class _Json:
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
-        self._held, self._place = "", 0
+        self._held, self._place = text.read(READ_CHARACTERS), 0
         self._decode = json.JSONDecoder(object_pairs_hook=_once).raw_decode
 
     def documents(self) -> Iterator[object]:

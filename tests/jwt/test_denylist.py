@@ -180,6 +180,12 @@ def test_tokens_that_were_issued_before_a_time_are_denied(denylist: DenyList, ep
     assert not denied(denylist, "other", iat=NOW - 1)
 
 
+def test_a_token_without_iat_counts_as_issued_in_1970(denylist: DenyList) -> None:
+    for issued_before, expected in ((0, False), (1, True)):
+        denylist.add({"iss": ISS, "issued_before": issued_before})
+        assert denied(denylist, iat=ABSENT) is expected
+
+
 def test_an_entry_ends_at_its_until(denylist: DenyList, clock: HandClock) -> None:
     denylist.add({"iss": ISS, "jti": "t1", "until": NOW + 10})
     clock.advance(9.9)
@@ -282,7 +288,7 @@ async def test_a_json_file_is_read(tmp_path: Path, clock: HandClock) -> None:
         ("a.yaml", f"- {{iss: {ISS}, jti: a}}\n- {{iss: {ISS}}}", "entry 1: jti, sub or issued_before is missing"),
         ("a.yaml", f"- {{iss: {ISS}, jti: }}", "entry 0: jti must be text, and not empty"),
         ("a.json", '["t1"]', "entry 0: an entry is an object"),
-        ("a.yaml", "- {iss: [a, b], jti: t1}", "entry 0: iss must be text, and not empty"),
+        ("a.yaml", "- {iss: [[a], b], jti: t1}", "entry 0: iss must be text, and not empty"),
         (
             "a.yaml",
             f"- {{iss: {ISS}, jti: a}}\n- {{iss: {ISS}, jti: a, jti: b}}",

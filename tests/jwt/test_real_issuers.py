@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from sidecar.app.explain.explanation import explain
@@ -17,7 +18,9 @@ from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Rejection, Unusable
 from sidecar.config import parse
 from sidecar.jwt.examination import Examination, shown
-from sidecar.jwt.jwks.fetcher import MOST_KIDS, MOST_WANTED
+from sidecar.jwt.jwks.fetcher import MOST_KIDS, MOST_WANTED, KeysByKid
+from sidecar.jwt.jwks.key_server import KeyServer
+from sidecar.jwt.jwks.key_set import FetchFailed
 from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.backend import Request
@@ -472,6 +475,46 @@ async def test_made_up_kids_delay_the_fetch_of_a_real_key_only_for_a_cooldown(cl
             assert (await refusal(verifier, own)).reason.code == "jwks_unavailable"
             clock.advance(31)
             await verified(verifier, own.encode())
+
+
+@in_its_time_with_sockets
+async def test_of_more_wanted_kids_than_one_fetch_tries_the_last_one_replaces_another(clock: HandClock) -> None:
+    async with Files() as issuer, aiohttp.ClientSession() as session:
+        issuer.files = {}
+        uri = f"{issuer.url}/{{kid}}"
+        keys = KeysByKid(KeyServer(lambda: session, uri), uri, ["ES256"], choose=lambda number: number - 1)
+        names = [f"made-up-{number}" for number in range(MOST_WANTED + 1)]
+        for name in (*names, names[-1], names[0]):
+            keys.want(name)
+        assert (await keys()).looked_up == [*names[:-2], names[-1]]
+
+
+@in_its_time_with_sockets
+async def test_without_any_key_every_failed_url_is_reported(clock: HandClock) -> None:
+    async with Files() as issuer, aiohttp.ClientSession() as session:
+        issuer.files = {"/a": Answer(500), "/b": Answer(503)}
+        uri = f"{issuer.url}/{{kid}}"
+        keys = KeysByKid(KeyServer(lambda: session, uri), uri, ["ES256"])
+        for name in ("a", "b"):
+            keys.want(name)
+        with pytest.raises(FetchFailed) as caught:
+            await keys()
+        assert str(caught.value) == f"{issuer.url}/a: status 500; {issuer.url}/b: status 503"
+
+
+@in_its_time_with_sockets
+async def test_a_key_whose_url_becomes_a_page_fails_the_fetch(clock: HandClock) -> None:
+    async with Files() as issuer:
+        own = f"/{tokens.kid('ES256')}"
+        issuer.files = {own: Answer(200, tokens.public_pem("ES256"))}
+        async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
+            await verified(sidecar.assembly.handler.verifier, shaped(clock, "ES256")().encode())
+            issuer.files[own] = Answer(200, b"<html>")
+            source = sidecar.assembly.sources["main"]
+            await source.fetch_now()
+            assert source.last_error == (
+                f"{issuer.url}{own}: it holds no PEM public key or certificate; write one with openssl pkey -pubout"
+            )
 
 
 @pytest.mark.parametrize("status", [401, 408, 425, 429, 500])

@@ -130,7 +130,7 @@ TESTS_OF = {
     **{
         f"jwt/jwks/{name}": (
             "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py jwt/jwks/test_local_keys.py app/test_admin_answers.py "
-            "app/test_reload.py app/test_outages.py"
+            "app/test_reload.py app/test_outages.py jwt/test_real_issuers.py"
         )
         for name in ("cache", "issuer_clock", "refresh_schedule", "shared_fetch", "unknown_kids", "retired_keys")
     },

@@ -19,11 +19,13 @@ class RefreshSchedule:
         self.max_stale_s = max_stale_s
         self.failures = 0
         self.fresh_s = 0.0
+        self._backoff_s = RETRY_FIRST_S
         self._spread = spread
 
     def after_success(self, now: float, max_age_s: float | None) -> tuple[float, float]:
         """Return (time of the next fetch, time until which the keys are trusted). `max_age_s` is the max-age of the key set."""
         self.failures = 0
+        self._backoff_s = RETRY_FIRST_S
         self.fresh_s = self.interval_s if max_age_s is None else min(max(max_age_s, MIN_REFRESH_S), MAX_REFRESH_S)
         trusted_until = now + self.fresh_s + self.max_stale_s
         return min(now + self.fresh_s * self._spread(1 - JITTER, 1 + JITTER), trusted_until), trusted_until
@@ -31,8 +33,9 @@ class RefreshSchedule:
     def after_failure(self, now: float, *, usable: bool) -> tuple[float, float]:
         """Return (time of the next try, the longest pause before it). `usable`: keys of an earlier fetch are in use."""
         most_s = min(RETRY_MOST_S if usable else RETRY_MOST_EMPTY_S, self.interval_s)
-        pause_s = min(RETRY_FIRST_S * 2.0 ** min(self.failures, 10), most_s)
+        pause_s = min(self._backoff_s, most_s)
         self.failures += 1
+        self._backoff_s *= 2
         return now + self._spread(0.0, pause_s), pause_s
 
     def trusted_as_of(self, fetched_at: float, fresh_s: float) -> float:

@@ -478,6 +478,8 @@ async def test_an_unknown_kid_within_the_cooldown_is_jwks_unavailable(clock: Han
         assert said.details == (
             "The sidecar does not know the token's key yet, and fetched the issuer's keys a moment ago. Try again."
         )
+        source.next_fetch_at = clock.monotonic() + 5
+        assert (await refusal(source, "ed25519-b")).retry_after_s == pytest.approx(5.0)
         await until(clock, COOLDOWN_S + 1)
         assert await found(source, "b")
 

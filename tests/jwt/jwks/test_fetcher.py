@@ -18,9 +18,9 @@ from sidecar.app.server import build
 from sidecar.common.loopback import is_loopback
 from sidecar.common.tls import system_context
 from sidecar.config import parse
-from sidecar.jwt.jwks.fetcher import FileKeySet, RemoteKeySet
+from sidecar.jwt.jwks.fetcher import FileKeySet, RemoteKeySet, SeveralKeySets, refresh_hint
 from sidecar.jwt.jwks.key_server import TOTAL_S, KeyServer, max_age, shown
-from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
+from sidecar.jwt.jwks.key_set import Fetch, FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
 from tests.peers.issuer import Answer, ScriptedIssuer
@@ -578,6 +578,44 @@ async def test_the_max_age_of_the_key_set_is_used_and_not_that_of_discovery(sess
             (("Cache-Control", "max-age=120"),),
         )
         assert (await fetch(session, issuer.issuer))[:2] == (KEYS, None)
+
+
+@pytest.mark.parametrize(
+    ("document", "seconds"),
+    [
+        ({"spiffe_refresh_hint": 0}, 0.0),
+        ({"spiffe_refresh_hint": 2**31 - 1}, 2.0**31 - 1),
+        ({"spiffe_refresh_hint": 2**31}, None),
+        ({"spiffe_refresh_hint": -1}, None),
+        ({"spiffe_refresh_hint": 5.0}, None),
+        ({"spiffe_refresh_hint": True}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_spiffe_refresh_hint_is_a_number_of_seconds(document: object, seconds: float | None) -> None:
+    assert refresh_hint(document) == seconds
+
+
+@pytest.mark.parametrize(
+    ("answers", "max_age_s", "offset_s"),
+    [
+        (((None, None), (None, None)), None, None),
+        (((None, None), (90.0, 5.0)), 90.0, 5.0),
+        (((90.0, 0.0), (60.0, 5.0)), 60.0, 0.0),
+    ],
+)
+async def test_several_places_are_as_fresh_as_the_least_fresh_and_have_the_first_known_clock(
+    answers: tuple[tuple[float | None, float | None], ...], max_age_s: float | None, offset_s: float | None
+) -> None:
+    def place(age_s: float | None, ahead_s: float | None) -> Fetch:
+        async def fetch() -> KeySet:
+            return KeySet(KEYS, age_s, ahead_s)
+
+        return fetch
+
+    found = await SeveralKeySets([(place(*answer), ["EdDSA"]) for answer in answers])()
+    assert found[1:3] == (max_age_s, offset_s)
 
 
 # Files

@@ -530,6 +530,18 @@ def test_a_corrupt_or_foreign_snapshot_is_reported_with_its_fault(tmp_path: Path
     assert unusable(tmp_path) == why
 
 
+@in_its_time
+async def test_keys_of_a_snapshot_that_another_source_takes_over_keep_their_age(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    snapshot(tmp_path).write([tokens.public_jwk("EdDSA")], clock.wall() - 100)
+    async with kept(clock, DOWN, snapshot=snapshot(tmp_path), max_stale_s=3600.0) as (old, _):
+        assert old.trusted_until == 1000 + 3500
+        new = JwksSource("main", Issuer(DOWN), ALGORITHMS, clock, max_stale_s=3600.0)
+        new.begin_with(old)
+        assert new.trusted_until == 1000 + 3500
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
 def test_a_snapshot_names_its_issuer_and_only_its_owner_may_write_it(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "main.json"

@@ -15,7 +15,7 @@ import trustme
 
 from sidecar.app.server import Sidecar, build
 from sidecar.config import parse
-from sidecar.jwt.jwks.key_server import clock_offset_s, egress_proxy
+from sidecar.jwt.jwks.key_server import KeyServer, Session, clock_offset_s, egress_proxy
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
@@ -298,6 +298,7 @@ async def test_a_proxy_that_is_down_is_reported_and_not_bypassed(
     [
         ("http://proxy.test:port", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
         ("http://", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
+        ("http://proxy.test:0", "HTTPS_PROXY is not the URL of a proxy, such as http://proxy.example:3128"),
         (
             "socks5://proxy.test:1080",
             "HTTPS_PROXY names a proxy of socks5; only http and https proxies are supported",
@@ -309,6 +310,38 @@ async def test_an_invalid_proxy_is_reported_with_its_variable(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", value)
     assert await failure(tmp_path, "x", jwks_uri="https://idp.test/keys") == said
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.test:1", "https://proxy.test:3128"])
+def test_a_proxy_may_have_any_port_and_use_tls(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert egress_proxy("https://idp.test/keys") == proxy
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "encrypted"),
+    [
+        ("http://idp.test/keys", "http", False),
+        ("https://idp.test/keys", "http", True),
+        ("http://idp.test/keys", "https", True),
+    ],
+)
+async def test_a_tls_context_is_made_only_for_a_server_or_a_proxy_with_tls(
+    url: str, proxy: str, encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[ssl.SSLContext] = []
+
+    def tls() -> ssl.SSLContext:
+        contexts.append(ssl.create_default_context())
+        return contexts[-1]
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"{proxy}://127.0.0.1:1")
+    session = Session()
+    with pytest.raises(FetchFailed, match="the egress proxy cannot be reached"):
+        await KeyServer(session, url, tls=tls).get(url)
+    await session.close()
+    assert bool(contexts) is encrypted
 
 
 def test_a_proxy_without_a_scheme_uses_http(monkeypatch: pytest.MonkeyPatch) -> None:
