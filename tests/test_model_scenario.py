@@ -172,10 +172,10 @@ BAD = {
     "expired": (401, "token_expired", {"exp": 1}),
     "not yet valid": (401, "token_not_yet_valid", {"nbf": 9_999_999_999}),
     "issued in the future": (401, "token_issued_in_future", {"iat": 9_999_999_999}),
-    "for others": (401, "audience_mismatch", {"aud": "other-api"}),
-    "of others": (401, "issuer_unknown", {"iss": "https://elsewhere.test"}),
-    "without an end": (401, "claim_missing", {"exp": None}),
-    "with a word for a time": (401, "claim_invalid", {"exp": "9999999999"}),
+    "for another audience": (401, "audience_mismatch", {"aud": "other-api"}),
+    "of another issuer": (401, "issuer_unknown", {"iss": "https://elsewhere.test"}),
+    "without exp": (401, "claim_missing", {"exp": None}),
+    "exp as text": (401, "claim_invalid", {"exp": "9999999999"}),
 }
 
 
@@ -389,7 +389,7 @@ FAULTS = {
     "no keys": Answer.json({"keys": []}),
     "an error": Answer.json({"error": "not found"}),
     "half a body": Answer(200, b'{"keys":[', cut=5),
-    "a redirect elsewhere": Answer.redirect("http://elsewhere.test/"),
+    "a redirect to another host": Answer.redirect("http://elsewhere.test/"),
 }
 
 

@@ -87,17 +87,21 @@ def strange(sources: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        pytest.param("class A(web.Server):\n def f(self): return self._loop", {"a: self._loop"}, id="of its base"),
-        pytest.param("class A(web.Server):\n def f(self): self._a = 1; self._a", set(), id="its own"),
         pytest.param(
-            "class A(B):\n def f(self): self._a\nclass B:\n def _a(self): pass", set(), id="of a base of ours"
+            "class A(web.Server):\n def f(self): return self._loop",
+            {"a: self._loop"},
+            id="from a base class of a library",
         ),
-        pytest.param("class A:\n _a = 1\n def f(self): self._a", set(), id="of its body"),
-        pytest.param("class A(B):\n def _f(self): super()._f()", {"a: super()._f"}, id="of its base, overridden"),
-        pytest.param("def f(thing): thing._kwargs", {"a: thing._kwargs"}, id="of another object"),
+        pytest.param("class A(web.Server):\n def f(self): self._a = 1; self._a", set(), id="its own attribute"),
+        pytest.param(
+            "class A(B):\n def f(self): self._a\nclass B:\n def _a(self): pass", set(), id="from a base class of ours"
+        ),
+        pytest.param("class A:\n _a = 1\n def f(self): self._a", set(), id="from the class body"),
+        pytest.param("class A(B):\n def _f(self): super()._f()", {"a: super()._f"}, id="overridden, through super()"),
+        pytest.param("def f(thing): thing._kwargs", {"a: thing._kwargs"}, id="of an object of a library"),
         pytest.param("class A:\n def f(self): self._a = 1\ndef f(a): a._a", set(), id="of another object of ours"),
         pytest.param("from aiohttp.connector import _SSL", {"a: aiohttp.connector._SSL"}, id="imported"),
-        pytest.param("def f(point): point._replace(x=1).__class__", set(), id="public all the same"),
+        pytest.param("def f(point): point._replace(x=1).__class__", set(), id="documented despite the underscore"),
     ],
 )
 def test_private_attributes_of_libraries_are_found(source: str, expected: set[str]) -> None:

@@ -156,7 +156,7 @@ BAD = {
     "not YAML": "{",
     "a problem": json.dumps({"issuers": {}, "upstream": "http://127.0.0.1:1", "routs": []}),
     "empty": "",
-    "a pattern that no engine takes": json.dumps(
+    "a pattern that is no regular expression": json.dumps(
         {
             "issuers": {"a": {"issuer": "https://a.test/", "audiences": "any"}},
             "upstream": "http://127.0.0.1:1",

@@ -45,7 +45,7 @@ async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
     [
         pytest.param(
             {"iss": "https://idp.test"}, "issuer_unknown", f"one of: {IDP}",
-            "https://idp.test, which has a slash too few at its end", "none", None, id="iss: no slash"
+            "https://idp.test, which has a slash too few at its end", "none", None, id="iss without its trailing slash"
         ),
         pytest.param({"iss": ["a"]}, "issuer_unknown", f"one of: {IDP}", '["a"]', "none", None, id="iss that is a list"),
         pytest.param(
@@ -74,7 +74,7 @@ async def kept_of(stack: Stack, token: str) -> tuple[Response, dict[str, Any]]:
         ),
         pytest.param({"exp": 1}, "token_expired", None, None, "main", KEY, id="expired"),
         pytest.param({"nbf": 4_000_000_000}, "token_not_yet_valid", None, None, "main", KEY, id="not yet valid"),
-        pytest.param({"sub": 5}, "claim_invalid", None, None, "main", KEY, id="a claim of a wrong form"),
+        pytest.param({"sub": 5}, "claim_invalid", None, None, "main", KEY, id="a sub that is a number"),
     ],
 )  # fmt: skip
 async def test_a_refusal_holds_the_expected_and_the_found_value(
@@ -117,16 +117,16 @@ SCOPES = "all of: orders:read, and one of: a, b"
 @pytest.mark.parametrize(
     ("path", "over", "expected", "found"),
     [
-        pytest.param("/scopes", {"scope": "Orders:read b"}, SCOPES, "Orders:read, b", id="a scope spelt otherwise"),
+        pytest.param("/scopes", {"scope": "Orders:read b"}, SCOPES, "Orders:read, b", id="a scope in another letter case"),
         pytest.param("/scopes", {"scope": ""}, SCOPES, "none", id="no scope"),
         pytest.param("/scopes", {"scp": ["a\n\x1b"]}, SCOPES, '"a\\n\\u001b"', id="a scope with escapes"),
         pytest.param(
             "/scopes", {"scp": [f"s{n:02}" for n in range(30)]}, SCOPES,
             ", ".join(f"s{n:02}" for n in range(20)) + ", and 10 more", id="many scopes"
         ),
-        pytest.param("/roles", {"roles": ["Editor"]}, "all of: editor", "Editor", id="a role"),
+        pytest.param("/roles", {"roles": ["Editor"]}, "all of: editor", "Editor", id="a role in another letter case"),
         pytest.param("/claims", {}, '{"equals": "acme"}', "absent", id="no claim"),
-        pytest.param("/claims", {"tenant": "their own"}, '{"equals": "acme"}', "another value", id="a private claim"),
+        pytest.param("/claims", {"tenant": "their own"}, '{"equals": "acme"}', "another value", id="another value of the claim"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("of_the_issuer", [False, True])

@@ -436,38 +436,38 @@ ROUTES = [
 # fmt: on
 
 HIDDEN = [
-    pytest.param([("/a", "GET"), ("/a/*", "PUT"), ("/a", "PUT")], "routes.1 (line 5)", id="the methods of one"),
+    pytest.param([("/a", "GET"), ("/a/*", "PUT"), ("/a", "PUT")], "routes.1 (line 5)", id="same path and method"),
     pytest.param([("/a",), ("/a",)], "routes.0 (line 4)", id="same path"),
-    pytest.param([("/a/*",), ("/a",)], "routes.0 (line 4)", id="the directory itself"),
-    pytest.param([("/a/*",), ("/a/b/*",)], "routes.0 (line 4)", id="directory below"),
+    pytest.param([("/a/*",), ("/a",)], "routes.0 (line 4)", id="the prefix without its last slash"),
+    pytest.param([("/a/*",), ("/a/b/*",)], "routes.0 (line 4)", id="a prefix below the prefix"),
     pytest.param([("/*",), ("/",)], "routes.0 (line 4)", id="everything"),
     pytest.param([("/*",), ("/*",)], "routes.0 (line 4)", id="everything twice"),
-    pytest.param([("/a", "GET", "PUT"), ("/a", "GET")], "routes.0 (line 4)", id="one of its methods"),
-    pytest.param([("/a",), ("/a", "GET")], "routes.0 (line 4)", id="all methods"),
-    pytest.param([("/a", "GET"), ("/a", "HEAD")], "routes.0 (line 4)", id="HEAD goes with GET"),
+    pytest.param([("/a", "GET", "PUT"), ("/a", "GET")], "routes.0 (line 4)", id="one of the earlier methods"),
+    pytest.param([("/a",), ("/a", "GET")], "routes.0 (line 4)", id="a rule for all methods before one method"),
+    pytest.param([("/a", "GET"), ("/a", "HEAD")], "routes.0 (line 4)", id="GET covers HEAD"),
     pytest.param(
         [("/a", "HEAD"), ("/a", "POST"), ("/a", "GET", "POST"), ("/a", "GET")],
         "routes.0 (line 4) or routes.2 (line 6)",
-        id="GET is left",
+        id="HEAD and POST covered, then GET by a later rule",
     ),
-    pytest.param([("/b*",), ("/b*",)], "routes.0 (line 4)", id="one pattern"),
-    pytest.param([("/a/*",), ("/a/b*/c",)], "routes.0 (line 4)", id="a pattern below"),
+    pytest.param([("/b*",), ("/b*",)], "routes.0 (line 4)", id="the same pattern twice"),
+    pytest.param([("/a/*",), ("/a/b*/c",)], "routes.0 (line 4)", id="a pattern below the prefix"),
     pytest.param(
         [("/a/*", "GET"), ("/a", "PUT"), ("/a", "PUT", "GET")],
         "routes.0 (line 4) or routes.1 (line 5)",
-        id="two together",
+        id="two rules cover it together",
     ),
 ]
 
 SEEN = [
-    pytest.param([("/a",), ("/a/*",)], id="more than the earlier one"),
-    pytest.param([("/a/*",), ("/ab",)], id="same letters"),
-    pytest.param([("/a/*",), ("/*",)], id="wider"),
-    pytest.param([("/a", "GET"), ("/a",)], id="other methods"),
-    pytest.param([("/a", "HEAD"), ("/a", "GET")], id="GET does not go with HEAD"),
-    pytest.param([("/a*/*",), ("/ab/c",)], id="a pattern is not looked into"),
-    pytest.param([("/a", "GET"), ("/a", "GET", "PUT")], id="one method more"),
-    pytest.param([("/a", "GET"), ("/b", "PUT"), ("/a", "GET", "PUT")], id="method of another path"),
+    pytest.param([("/a",), ("/a/*",)], id="a prefix after one of its paths"),
+    pytest.param([("/a/*",), ("/ab",)], id="another path with the same beginning"),
+    pytest.param([("/a/*",), ("/*",)], id="a wider prefix"),
+    pytest.param([("/a", "GET"), ("/a",)], id="all methods after one"),
+    pytest.param([("/a", "HEAD"), ("/a", "GET")], id="HEAD does not cover GET"),
+    pytest.param([("/a*/*",), ("/ab/c",)], id="a path that an earlier pattern covers: patterns are not compared"),
+    pytest.param([("/a", "GET"), ("/a", "GET", "PUT")], id="a further method"),
+    pytest.param([("/a", "GET"), ("/b", "PUT"), ("/a", "GET", "PUT")], id="the further method was of another path"),
 ]
 
 

@@ -103,9 +103,9 @@ def test_only_the_configured_claims_are_copied() -> None:
     [
         pytest.param(keyed(EPOCH + 100.5), 100, id="key"),
         pytest.param(outer(exp=EPOCH + 200), 200, id="token"),
-        pytest.param(outer(exp=EPOCH + 200.9), 200, id="token with a part of a second"),
-        pytest.param(outer(exp=EPOCH - 10), -10, id="token that is good by clock skew only"),
-        pytest.param(keyed(), 300, id="nothing that ends"),
+        pytest.param(outer(exp=EPOCH + 200.9), 200, id="token whose exp has a fraction"),
+        pytest.param(outer(exp=EPOCH - 10), -10, id="token that is accepted by clock skew only"),
+        pytest.param(keyed(), 300, id="key without an end"),
     ],
 )
 def test_a_minted_token_never_outlives_the_original_credential(of: Claims, lasts_s: int) -> None:

@@ -116,11 +116,11 @@ CLIENT = ClaimRules(["my-api"], audience_claims=["aud", "client_id", "azp"])
 @pytest.mark.parametrize(
     "over",
     [
-        pytest.param({"aud": "my-api", "azp": "other"}, id="the first one"),
-        pytest.param({"aud": ABSENT, "client_id": "my-api"}, id="the second one"),
-        pytest.param({"aud": None, "azp": "my-api"}, id="null is not there"),
-        pytest.param({"aud": [], "azp": "my-api"}, id="nor is an empty list, as Ory Hydra has it"),
-        pytest.param({"aud": "", "client_id": [], "azp": "my-api"}, id="nor an empty text"),
+        pytest.param({"aud": "my-api", "azp": "other"}, id="the first claim matches"),
+        pytest.param({"aud": ABSENT, "client_id": "my-api"}, id="the first is absent, the second matches"),
+        pytest.param({"aud": None, "azp": "my-api"}, id="null counts as absent"),
+        pytest.param({"aud": [], "azp": "my-api"}, id="an empty list counts as absent (Ory Hydra sends it)"),
+        pytest.param({"aud": "", "client_id": [], "azp": "my-api"}, id="an empty string counts as absent"),
         pytest.param({"aud": ABSENT, "azp": ["other", "my-api"]}, id="a list"),
     ],
 )
@@ -131,8 +131,14 @@ def test_the_audience_is_read_from_the_first_claim_with_a_value(over: dict[str, 
 @pytest.mark.parametrize(
     ("over", "details"),
     [
-        pytest.param({"aud": "other", "azp": "my-api"}, Reason.AUDIENCE_MISMATCH.details, id="a later one"),
-        pytest.param({"aud": [], "azp": "other"}, Reason.AUDIENCE_MISMATCH.details, id="a wrong one, the first empty"),
+        pytest.param(
+            {"aud": "other", "azp": "my-api"}, Reason.AUDIENCE_MISMATCH.details, id="only a later claim matches"
+        ),
+        pytest.param(
+            {"aud": [], "azp": "other"},
+            Reason.AUDIENCE_MISMATCH.details,
+            id="the first is empty, a later one does not match",
+        ),
         pytest.param({"aud": [], "azp": []}, "The token has no aud or client_id or azp claim.", id="all empty"),
         pytest.param({"aud": ABSENT}, "The token has no aud or client_id or azp claim.", id="none"),
         pytest.param(
@@ -157,9 +163,9 @@ TOO_LONG = (Reason.CLAIM_INVALID, "The token's lifetime is longer than accepted.
 @pytest.mark.parametrize(
     "over",
     [
-        pytest.param({"iat": NOW, "exp": NOW + 3600}, id="exactly"),
-        pytest.param({"iat": NOW - 3000, "exp": NOW + 600}, id="most of it past"),
-        pytest.param({"iat": ABSENT, "exp": NOW + 3660}, id="without iat, from now, with the skew"),
+        pytest.param({"iat": NOW, "exp": NOW + 3600}, id="exactly the maximum"),
+        pytest.param({"iat": NOW - 3000, "exp": NOW + 600}, id="exactly the maximum, most of it past"),
+        pytest.param({"iat": ABSENT, "exp": NOW + 3660}, id="without iat: counted from now, plus the clock skew"),
     ],
 )
 def test_a_token_of_at_most_this_lifetime_is_accepted(over: dict[str, Any]) -> None:
@@ -169,11 +175,13 @@ def test_a_token_of_at_most_this_lifetime_is_accepted(over: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     "over",
     [
-        pytest.param({"iat": NOW, "exp": NOW + 3601}, id="a second longer"),
-        pytest.param({"iat": NOW - 9000, "exp": NOW + 600}, id="though most of it is past"),
+        pytest.param({"iat": NOW, "exp": NOW + 3601}, id="one second longer"),
+        pytest.param({"iat": NOW - 9000, "exp": NOW + 600}, id="too long, though most of it is past"),
         pytest.param({"iat": 0, "exp": NOW + 60}, id="issued in 1970"),
-        pytest.param({"iat": ABSENT, "exp": NOW + 3661}, id="without iat, from now"),
-        pytest.param({"iat": ABSENT, "exp": NOW + 10**9}, id="without iat, for decades"),
+        pytest.param(
+            {"iat": ABSENT, "exp": NOW + 3661}, id="without iat: one second more than from now plus the clock skew"
+        ),
+        pytest.param({"iat": ABSENT, "exp": NOW + 10**9}, id="without iat: decades"),
     ],
 )
 def test_a_token_with_a_longer_lifetime_is_refused(over: dict[str, Any]) -> None:

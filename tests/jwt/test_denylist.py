@@ -167,7 +167,7 @@ def test_a_token_without_iss_matches_no_tenant(clock: HandClock) -> None:
     assert denied(denylist, iss=ABSENT)
 
 
-@pytest.mark.parametrize("epoch", [{"sub": "alice"}, {}], ids=["of a subject", "of an issuer"])
+@pytest.mark.parametrize("epoch", [{"sub": "alice"}, {}], ids=["an entry for a subject", "an entry for an issuer"])
 def test_tokens_that_were_issued_before_a_time_are_denied(denylist: DenyList, epoch: dict[str, str]) -> None:
     denylist.add({"iss": ISS, "issued_before": NOW, **epoch})
     assert denied(denylist, iat=NOW - 1)

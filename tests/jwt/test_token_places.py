@@ -33,14 +33,16 @@ def refusal(cookie: TokenCookie, *values: bytes) -> tuple[Reason, str]:
 @pytest.mark.parametrize(
     ("cookie", "token"),
     [
-        pytest.param(b"CognitoIdentityServiceProvider.4abc.alice.idToken=a.b.c", b"a.b.c", id="of a user"),
+        pytest.param(b"CognitoIdentityServiceProvider.4abc.alice.idToken=a.b.c", b"a.b.c", id="a user's cookie"),
         pytest.param(
-            b"CognitoIdentityServiceProvider.4abc.a.b%40c.idToken=a", b"a", id="whose name has dots and escapes"
+            b"CognitoIdentityServiceProvider.4abc.a.b%40c.idToken=a", b"a", id="a user's name with dots and escapes"
         ),
         pytest.param(b"CognitoIdentityServiceProvider.4abc.alice.accessToken=a", None, id="another token of the user"),
-        pytest.param(b"CognitoIdentityServiceProvider.9xyz.alice.idToken=a", None, id="of another application"),
+        pytest.param(
+            b"CognitoIdentityServiceProvider.9xyz.alice.idToken=a", None, id="the cookie of another application"
+        ),
         pytest.param(b"xCognitoIdentityServiceProvider.4abc.alice.idToken=a", None, id="within another name"),
-        pytest.param(b"CognitoIdentityServiceProvider.4abc.idToken=a", None, id="nothing in between"),
+        pytest.param(b"CognitoIdentityServiceProvider.4abc.idToken=a", None, id="the varying part is empty"),
         pytest.param(b"CognitoIdentityServiceProvider.4abc.alice.idToken=", None, id="empty"),
     ],
 )
@@ -84,9 +86,13 @@ async def test_more_cookies_than_a_browser_keeps_are_refused_on_every_route(path
         pytest.param(b"session=chunks-3; sessionC1=aa; sessionC2=bb; sessionC3=cc", id="ASP.NET Core"),
         pytest.param(b"session=chunks:3; sessionC1=aa; sessionC2=bb; sessionC3=cc", id="ASP.NET of Microsoft.Owin"),
         pytest.param(b"session.2=cc; other=1; session.0=aa; session.1=bb", id="in any order"),
-        pytest.param(b"session.0=aa; session.1=bb; session.2=cc; session.1=bb", id="one of them twice"),
-        pytest.param(b"session.0=aa; session.1=bb; session.2=cc; session=", id="beside an empty one"),
-        pytest.param(b"session.0=aa; session.1=bb; session.2=cc; session=aabbcc", id="beside the whole of it"),
+        pytest.param(b"session.0=aa; session.1=bb; session.2=cc; session.1=bb", id="one piece twice"),
+        pytest.param(
+            b"session.0=aa; session.1=bb; session.2=cc; session=", id="beside an empty cookie of the whole name"
+        ),
+        pytest.param(
+            b"session.0=aa; session.1=bb; session.2=cc; session=aabbcc", id="beside a cookie with the whole token"
+        ),
         pytest.param(b"session=aabbcc", id="not in pieces"),
     ],
 )
@@ -114,18 +120,23 @@ MISSING = "A piece of the cookie that brings the token is missing."
 @pytest.mark.parametrize(
     ("cookies", "reason", "details"),
     [
-        pytest.param(b"session.0=a; session.2=c", Reason.TOKEN_MALFORMED, MISSING, id="one in the middle"),
-        pytest.param(b"session.2=a", Reason.TOKEN_MALFORMED, MISSING, id="the first ones"),
-        pytest.param(b"session=chunks-2; sessionC1=a", Reason.TOKEN_MALFORMED, MISSING, id="the last one"),
+        pytest.param(
+            b"session.0=a; session.2=c", Reason.TOKEN_MALFORMED, MISSING, id="a piece in the middle is missing"
+        ),
+        pytest.param(b"session.2=a", Reason.TOKEN_MALFORMED, MISSING, id="the first pieces are missing"),
+        pytest.param(b"session=chunks-2; sessionC1=a", Reason.TOKEN_MALFORMED, MISSING, id="the last piece is missing"),
         pytest.param(b"session=chunks-2", Reason.TOKEN_MALFORMED, MISSING, id="all"),
         pytest.param(
             b"session.0=a; session.1=b; session.1=c",
             Reason.TOKEN_AMBIGUOUS,
             Reason.TOKEN_AMBIGUOUS.details,
-            id="two of one number",
+            id="two pieces with the same number",
         ),
         pytest.param(
-            b"session.0=a; session=b", Reason.TOKEN_AMBIGUOUS, Reason.TOKEN_AMBIGUOUS.details, id="another whole one"
+            b"session.0=a; session=b",
+            Reason.TOKEN_AMBIGUOUS,
+            Reason.TOKEN_AMBIGUOUS.details,
+            id="beside a cookie with another whole token",
         ),
     ],
 )
@@ -256,13 +267,15 @@ BEARER = TokenSubprotocol("bearer")
     ("values", "token", "left"),
     [
         pytest.param([b"bearer, a.b.c"], b"a.b.c", b"", id="only the token"),
-        pytest.param([b"graphql-ws, bearer, a.b.c, chat"], b"a.b.c", b"graphql-ws, chat", id="beside others"),
+        pytest.param(
+            [b"graphql-ws, bearer, a.b.c, chat"], b"a.b.c", b"graphql-ws, chat", id="beside other subprotocols"
+        ),
         pytest.param([b"bearer,a.b.c,chat"], b"a.b.c", b"chat", id="without blanks"),
         pytest.param([b"bearer", b"a.b.c, chat"], b"a.b.c", b"chat", id="in two lines"),
-        pytest.param([b"bearer, a, bearer, a"], b"a", b"", id="twice the same"),
-        pytest.param([b"chat"], None, b"chat", id="without the marker"),
-        pytest.param([b"Bearer, a"], None, b"Bearer, a", id="another word"),
-        pytest.param([b"chat, bearer"], None, b"chat", id="nothing behind the marker"),
+        pytest.param([b"bearer, a, bearer, a"], b"a", b"", id="the same token twice"),
+        pytest.param([b"chat"], None, b"chat", id="no marker offered"),
+        pytest.param([b"Bearer, a"], None, b"Bearer, a", id="the marker in another letter case"),
+        pytest.param([b"chat, bearer"], None, b"chat", id="nothing after the marker"),
         pytest.param([b"bearer, "], None, b"", id="empty"),
         pytest.param([b""], None, b"", id="an empty header"),
     ],
@@ -277,7 +290,7 @@ def test_the_subprotocol_after_the_marker_is_the_token(values: list[bytes], toke
 @pytest.mark.parametrize(
     ("value", "left"),
     [
-        pytest.param(b"bearer, bearer, a.b.c", b"", id="a marker behind the marker"),
+        pytest.param(b"bearer, bearer, a.b.c", b"", id="a marker after the marker"),
         pytest.param(b"bearer, a.b.c, bearer, bearer, d.e.f, chat", b"chat", id="several"),
     ],
 )
@@ -337,16 +350,16 @@ OPEN = [{"path": "/*", "auth": "none"}]
 @pytest.mark.parametrize(
     ("offered", "chosen", "settings", "expected"),
     [
-        pytest.param("bearer, ALICE", None, {}, (None, "bearer", 101), id="the marker is answered"),
-        pytest.param("bearer, ALICE, chat", None, {}, ("chat", "bearer", 101), id="or where none of the others is chosen"),
-        pytest.param("chat, bearer, ALICE", "chat", {}, ("chat", "chat", 101), id="what the backend chooses wins"),
+        pytest.param("bearer, ALICE", None, {}, (None, "bearer", 101), id="the marker alone"),
+        pytest.param("bearer, ALICE, chat", None, {}, ("chat", "bearer", 101), id="the marker, as the backend chooses none"),
+        pytest.param("chat, bearer, ALICE", "chat", {}, ("chat", "chat", 101), id="the backend chooses"),
         pytest.param("bearer, x", None, {}, (None, None, 401), id="a bad token"),
         pytest.param("chat", None, {}, (None, None, 401), id="no token"),
-        pytest.param("bearer, ALICE", None, {"routes": OPEN}, (None, "bearer", 101), id="on a public route too"),
-        pytest.param("chat", "chat", {"routes": OPEN}, ("chat", "chat", 101), id="without the marker"),
-        pytest.param(None, None, {"routes": OPEN}, (None, None, 101), id="nothing offered, nothing answered"),
+        pytest.param("bearer, ALICE", None, {"routes": OPEN}, (None, "bearer", 101), id="the marker on a public route"),
+        pytest.param("chat", "chat", {"routes": OPEN}, ("chat", "chat", 101), id="no marker offered"),
+        pytest.param(None, None, {"routes": OPEN}, (None, None, 101), id="no subprotocol offered, none answered"),
         pytest.param(
-            "bearer, ALICE", "bearer", {"forward_token": True}, ("bearer, ALICE", "bearer", 101), id="sent on where asked for"
+            "bearer, ALICE", "bearer", {"forward_token": True}, ("bearer, ALICE", "bearer", 101), id="forward_token"
         ),
     ],
 )  # fmt: skip

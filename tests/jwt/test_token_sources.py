@@ -74,7 +74,7 @@ def test_a_header_without_prefix_is_the_token() -> None:
         pytest.param("/", {"cookie": [b"x=y;session = a ;z"]}, b"a", id="cookie with odd spaces"),
         pytest.param("/", {"cookie": [b"x=1", b"session=a"]}, b"a", id="cookie in a second header"),
         pytest.param("/", {"cookie": [b"Session=a; sessions=b; xsession=c"]}, None, id="cookies of other names"),
-        pytest.param("/", {"cookie": [b"x=session=a"]}, None, id="cookie whose value looks like it"),
+        pytest.param("/", {"cookie": [b"x=session=a"]}, None, id="cookie whose value looks like another cookie"),
         pytest.param("/", {"cookie": [b"session=a=b"]}, b"a=b", id="cookie with = in its value"),
         pytest.param("/", {"cookie": [b"session="]}, None, id="empty cookie"),
         pytest.param("/", {"cookie": [b"session"]}, None, id="cookie without ="),
@@ -89,7 +89,7 @@ def test_a_header_without_prefix_is_the_token() -> None:
         pytest.param("/", {"authorization": [b"", b"Bearer a"]}, b"a", id="an empty Authorization first"),
         pytest.param("/", {"x_token": [b"", b""]}, None, id="two empty headers"),
         pytest.param("/", {"cookie": [b"session=a; session=a"]}, b"a", id="the same cookie twice"),
-        pytest.param("/", {"cookie": [b"session=a; session="]}, b"a", id="an empty cookie beside it"),
+        pytest.param("/", {"cookie": [b"session=a; session="]}, b"a", id="an empty cookie beside the cookie"),
         pytest.param("/", {"cookie": [b"session=a", b"session=a"]}, b"a", id="the same cookie in two headers"),
         pytest.param("/?access_token=a&access_token=a", {}, b"a", id="the same parameter twice"),
         pytest.param("/?access_token=&access_token=a", {}, b"a", id="an empty parameter first"),
@@ -104,7 +104,7 @@ def test_a_header_without_prefix_is_the_token() -> None:
         ),
         pytest.param("/access_token=a", {}, None, id="in the path"),
         pytest.param("/?Access_Token=a&access_tokens=b&x=access_token=c", {}, None, id="parameters of other names"),
-        pytest.param("/?access_token=\udcff", {}, b"\xff", id="query with a byte that is no text"),
+        pytest.param("/?access_token=\udcff", {}, b"\xff", id="query with a byte that is not UTF-8"),
         pytest.param("/?", {"cookie": [b""]}, None, id="empty query and cookie"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_place_has_the_name_and_role_of_its_header() -> None:
         pytest.param(b"/x?access_token=a&y&access%5Ftoken=b", [], b"/x?y", [], id="parameter twice"),
         pytest.param(b"/x?", [], b"/x?", [], id="empty query"),
         pytest.param(b"/x?y=1&z=\xff\xc3\xa9", [], b"/x?y=1&z=\xff\xc3\xa9", [], id="other parameters"),
-        pytest.param(b"/x?y=\xff&access_token=a", [], b"/x?y=\xff", [], id="bytes that are no text"),
+        pytest.param(b"/x?y=\xff&access_token=a", [], b"/x?y=\xff", [], id="bytes that are not UTF-8"),
     ],
 )
 def test_only_tokens_are_removed(

@@ -186,7 +186,7 @@ async def test_a_valid_token_is_accepted_and_names_its_issuer(issuers: Issuers, 
         pytest.param(headed(kid=ABSENT), id="kid missing"),
         pytest.param(headed(typ="JWT"), id="typ: JWT"),
         pytest.param(headed(typ="at+jwt"), id="typ: at+jwt"),
-        pytest.param(headed(zip="DEF"), id="zip, which says nothing about a JWS"),
+        pytest.param(headed(zip="DEF"), id="zip, which means nothing in a JWS"),
         pytest.param(headed(cty="x"), id="cty"),
         pytest.param(headed(x="y", nonce=5), id="unknown header parameters"),
         pytest.param(headed(jku="https://evil.example/", x5u="https://evil.example/", x5c=["MII"]), id="jku, x5u, x5c"),
@@ -393,7 +393,7 @@ async def test_an_unusual_but_valid_token_is_accepted(issuers: Issuers, token: s
         ),
         *(
             pytest.param(
-                signed({"kid": kid}, key=tokens.key("RS256", "b")), "key_unknown", id=f"a key that is not for it: {kid}"
+                signed({"kid": kid}, key=tokens.key("RS256", "b")), "key_unknown", id=f"a key for another use: {kid}"
             )
             for kid in ("enc", "wrap", "pss")
         ),
@@ -617,10 +617,12 @@ async def test_a_remembered_token_is_forgotten_when_its_key_is_withdrawn(issuers
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(tokens.jwk(tokens.key("RS256", "b"), kid="rsa-a"), id="another key under its kid"),
-        pytest.param(tokens.jwk(tokens.key("RS256"), kid="renamed"), id="its key under another kid"),
-        pytest.param(tokens.jwk(tokens.key("RS256"), kid="rsa-a", alg="PS256"), id="its key for another algorithm"),
-        pytest.param(tokens.jwk(tokens.key("EdDSA"), kid="rsa-a"), id="a key of another kind under its kid"),
+        pytest.param(tokens.jwk(tokens.key("RS256", "b"), kid="rsa-a"), id="another key under the same kid"),
+        pytest.param(tokens.jwk(tokens.key("RS256"), kid="renamed"), id="the same key under another kid"),
+        pytest.param(
+            tokens.jwk(tokens.key("RS256"), kid="rsa-a", alg="PS256"), id="the same key for another algorithm"
+        ),
+        pytest.param(tokens.jwk(tokens.key("EdDSA"), kid="rsa-a"), id="a key of another kind under the same kid"),
     ],
 )
 @in_its_time

@@ -55,7 +55,7 @@ def test_a_route_with_issuers_and_scopes_requires_both() -> None:
         pytest.param({"scope": "read admin"}, id="a string of words"),
         pytest.param({"scope": "admin  other read"}, id="a string with two spaces"),
         pytest.param({"scope": ["read", "admin"]}, id="a list"),
-        pytest.param({"scope": ["read", "admin", 5, None, {}]}, id="a list with other things"),
+        pytest.param({"scope": ["read", "admin", 5, None, {}]}, id="a list with items that are no strings"),
         pytest.param({"scp": "read admin"}, id="scp as a string"),
         pytest.param({"scp": ["read", "admin"]}, id="scp as a list"),
         pytest.param({"scopes": ["read", "admin"]}, id="scopes"),
@@ -76,7 +76,7 @@ def test_a_token_with_all_required_scopes_is_accepted(claims: dict[str, Any]) ->
         pytest.param({"scope": {"admin": True}}, id="object"),
         pytest.param({"scope": []}, id="empty list"),
         pytest.param({"scope": [["admin"]]}, id="nested list"),
-        pytest.param({"scope": ["admin read"]}, id="words in an item"),
+        pytest.param({"scope": ["admin read"]}, id="two words in one item"),
         pytest.param({"scope": "administrator"}, id="longer word"),
         pytest.param({"scope": "adm"}, id="substring"),
         pytest.param({"scope": "ADMIN"}, id="case"),
@@ -84,7 +84,9 @@ def test_a_token_with_all_required_scopes_is_accepted(claims: dict[str, Any]) ->
         pytest.param({"scope": "read\tadmin"}, id="tab"),
         pytest.param({"scope": "read\u00a0admin"}, id="NBSP"),
         pytest.param({"scope": "read", "scp": "admin"}, id="only the first claim counts"),
-        pytest.param({"scope": "", "scp": "read", "scopes": "admin"}, id="only the first that is not empty"),
+        pytest.param(
+            {"scope": "", "scp": "read", "scopes": "admin"}, id="only the first claim that is not empty counts"
+        ),
         pytest.param({"roles": ["admin"], "permissions": ["admin"]}, id="other claims"),
     ],
 )

@@ -178,8 +178,8 @@ def test_a_number_or_boolean_is_decoded_exactly(value: float) -> None:
         pytest.param({"a": None}, ("a", "b"), None, id="inside null"),
         pytest.param({"a.b": "top", "a": {"b": "nested"}}, ("a", "b"), "top", id="the top-level name wins"),
         pytest.param({"kubernetes.io": {"namespace": "x"}}, ("kubernetes.io", "namespace"), "x", id="a dot in a name"),
-        pytest.param({"a": False}, ("a",), False, id="false is there"),
-        pytest.param({"a.b": 0, "a": {"b": 1}}, ("a", "b"), 0, id="zero is there"),
+        pytest.param({"a": False}, ("a",), False, id="false is a value"),
+        pytest.param({"a.b": 0, "a": {"b": 1}}, ("a", "b"), 0, id="zero is a value"),
         pytest.param({"SUB": "alice"}, ("sub",), None, id="another case"),
     ],
 )

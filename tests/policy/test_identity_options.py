@@ -129,7 +129,7 @@ def test_the_limit_of_raw_utf8_counts_bytes() -> None:
         pytest.param("{{sub}} {sub} }}{{", {"sub": "a"}, "{sub} a }{", id="braces"),
         pytest.param("{sub}{sub}", {"sub": "a"}, "aa", id="twice"),
         pytest.param("admin: {admin}", {"admin": False}, "admin: false", id="bool"),
-        pytest.param("100% {sub}", {"sub": "é\r\n"}, "100%25 %C3%A9%0D%0A", id="encoded as one"),
+        pytest.param("100% {sub}", {"sub": "é\r\n"}, "100%25 %C3%A9%0D%0A", id="encoded as a whole"),
         pytest.param(" {sub} ", {"sub": "a"}, "%20a%20", id="spaces at the ends"),
         pytest.param("{sub}", {"sub": "{email}", "email": "x"}, "{email}", id="plain substitution only"),
         pytest.param("user:{sub}", {}, None, id="missing"),

@@ -11,7 +11,7 @@ from tests.proxy.conftest import running
     [
         pytest.param(b"Content-Length: 5\r\n", 1, id="a length"),
         pytest.param(b"Transfer-Encoding: chunked\r\n", 1, id="chunks"),
-        pytest.param(b"", 2, id="until it closes"),
+        pytest.param(b"", 2, id="until the connection closes"),
     ],
 )
 async def test_a_connection_is_reused_after_head_only_if_it_would_be_after_get(

@@ -43,7 +43,11 @@ def has_ended(client: Client) -> bool:
 # A part of a head, then silence
 
 TIMES = {"request_headers": "2s", "keep_alive": "800s"}
-PARTS = {"one byte": b"G", "a line": b"GET / HTTP/1.1\r\n", "all but its end": b"GET / HTTP/1.1\r\nHost: a\r\n"}
+PARTS = {
+    "one byte": b"G",
+    "a line": b"GET / HTTP/1.1\r\n",
+    "all but the end of the head": b"GET / HTTP/1.1\r\nHost: a\r\n",
+}
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
@@ -129,7 +133,7 @@ async def test_waiting_requests_of_a_client_end_when_it_leaves() -> None:
 LINES = b"Host: a.test\r\nX-Kept: 1\r\n"
 
 
-@pytest.mark.parametrize("remembered", [False, True], ids=["fresh", "after the same many times"])
+@pytest.mark.parametrize("remembered", [False, True], ids=["a new head", "a remembered head"])
 async def test_an_incomplete_head_is_never_served(stack: Stack, remembered: bool) -> None:
     """A client that sends only the beginning of another client's head has sent no request, and gets no answer of that one."""
     head = b"GET /x HTTP/1.1\r\n" + LINES + stack.credentials + b"\r\n\r\n"

@@ -111,11 +111,13 @@ async def test_a_preflight_of_a_configured_origin_is_answered_under_every_rule(p
 @pytest.mark.parametrize(
     ("headers", "path", "status"),
     [
-        pytest.param([("Origin", EVIL), *PREFLIGHT], "/", 200, id="of another origin: the backend's"),
-        pytest.param([("Origin", EVIL), *PREFLIGHT], "/strict", 401, id="of another origin, where that needs a token"),
-        pytest.param([("Origin", EVIL), *PREFLIGHT], "/closed", 403, id="of another origin, where nobody gets in"),
-        pytest.param([("Origin", APP)], "/", 401, id="an OPTIONS that is no preflight"),
-        pytest.param([("Origin", APP), *PREFLIGHT, ("Content-Length", "0")], "/", 204, id="with an empty body"),
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/", 200, id="another origin: the backend answers"),
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/strict", 401, id="another origin, the route needs a token"),
+        pytest.param([("Origin", EVIL), *PREFLIGHT], "/closed", 403, id="another origin, the route is denied"),
+        pytest.param([("Origin", APP)], "/", 401, id="OPTIONS without Access-Control-Request-Method"),
+        pytest.param(
+            [("Origin", APP), *PREFLIGHT, ("Content-Length", "0")], "/", 204, id="the own origin, Content-Length: 0"
+        ),
     ],
 )
 async def test_other_options_requests_meet_their_rule(headers: list[tuple[str, str]], path: str, status: int) -> None:

@@ -404,18 +404,18 @@ async def relayed(stack: Stack, handler: Handler, method: str, times: int) -> li
 @pytest.mark.parametrize(
     "handler",
     [
-        pytest.param(send(ANSWER), id="the same"),
+        pytest.param(send(ANSWER), id="the same answer"),
         pytest.param(send(HEAD + b"world"), id="another body"),
-        pytest.param(pieces(HEAD, b"hello"), id="the body later"),
-        pytest.param(pieces(HEAD[:30], HEAD[30:] + b"hello"), id="the head in two pieces"),
+        pytest.param(pieces(HEAD, b"hello"), id="the body in a later write"),
+        pytest.param(pieces(HEAD[:30], HEAD[30:] + b"hello"), id="the head in two writes"),
         pytest.param(pieces(b"HTTP/1.1 200 OK\r\nX-Before: ", ANSWER), id="within another head"),
-        pytest.param(send(HEAD + b"hel", close=True), id="a part of the body"),
+        pytest.param(send(HEAD + b"hel", close=True), id="a truncated body"),
         pytest.param(send(HEAD, close=True), id="no body"),
-        pytest.param(send(ANSWER, close=True), id="the last"),
+        pytest.param(send(ANSWER, close=True), id="the answer closes the connection without saying so"),
         pytest.param(send(ANSWER.replace(b" 200 OK", b" 304 Not Modified").removesuffix(b"hello")), id="304"),
-        pytest.param(send(ANSWER.replace(b"X-Kept", b"X Kept")), id="a name that is none"),
-        pytest.param(send(EARLY + ANSWER), id="behind an interim one"),
-        pytest.param(send(ANSWER.replace(b"X-Kept: 1", b"Connection: close"), close=True), id="that says so"),
+        pytest.param(send(ANSWER.replace(b"X-Kept", b"X Kept")), id="a header name with a space"),
+        pytest.param(send(EARLY + ANSWER), id="after an interim answer"),
+        pytest.param(send(ANSWER.replace(b"X-Kept: 1", b"Connection: close"), close=True), id="Connection: close"),
     ],
 )
 async def test_remembered_heads_of_answers_change_no_outcome(stack: Stack, handler: Handler, method: str) -> None:

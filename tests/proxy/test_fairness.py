@@ -21,8 +21,8 @@ DEAR = 300
 READ = 200 << 10  # bytes of frames or chunks for which nobody has to wait more than once
 REFUSED = {
     "no token": b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a token that is none": b"GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n",
-    "a path that could be read in two ways": b"GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a malformed token": b"GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n",
+    "an ambiguous path": b"GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n",
     "a thousand slashes": b"GET " + b"/" * 1000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     "HEAD": b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
     "OPTIONS": b"OPTIONS /x HTTP/1.1\r\nHost: a\r\n\r\n",

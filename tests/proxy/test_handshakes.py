@@ -37,8 +37,8 @@ NONE: dict[str, tuple[str, Headers, bytes]] = {
     "a chunked body": ("GET", [*WEBSOCKET, ("Transfer-Encoding", "chunked")], b"5\r\nhello\r\n0\r\n\r\n"),
     "two protocols": ("GET", with_value("Upgrade", "websocket, foo"), b""),
     "Upgrade twice": ("GET", [*WEBSOCKET, ("Upgrade", "websocket")], b""),
-    "a key for this connection only": ("GET", with_value("Connection", f"Upgrade, {KEY}"), b""),
-    "not in Connection": ("GET", with_value("Connection", "keep-alive"), b""),
+    "the key named in Connection": ("GET", with_value("Connection", f"Upgrade, {KEY}"), b""),
+    "Upgrade not named in Connection": ("GET", with_value("Connection", "keep-alive"), b""),
 }
 every = pytest.mark.parametrize(("method", "headers", "body"), NONE.values(), ids=NONE)
 

@@ -16,7 +16,7 @@ ON_EVERY_LOOP = True
 # Requests as (path, token?, status): a refusal, an answer to a front proxy, one of the sidecar's pages, a backend's answer.
 OWN = {"refusal": ("/x", False, 401), "question": ("/auth/public/x", False, 200), "page": ("/page", False, 404)}
 KINDS = {**OWN, "backend": ("/x", True, 200)}
-LAST = {"asks for the end": [("Connection", "close")], "would go on in another protocol": WEBSOCKET}
+LAST = {"Connection: close": [("Connection", "close")], "an upgrade to WebSocket": WEBSOCKET}
 
 
 def page(*_: object) -> Reply:

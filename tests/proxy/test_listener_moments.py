@@ -66,7 +66,7 @@ async def test_an_idle_connection_with_a_new_request_is_kept(clock: HandClock) -
         pytest.param(request("PUT", headers=[("Content-Length", "9")]), id="a part of a request"),
         pytest.param(request(headers=WEBSOCKET), id="a tunnel"),
         pytest.param(request("PUT", "/denied", headers=[("Content-Length", "9")]), id="a body of a refused request"),
-        pytest.param(request("GET", "/denied"), id="an answer that is not read"),
+        pytest.param(request("GET", "/denied"), id="an answer that the client does not read"),
     ],
 )
 @in_memory
@@ -124,7 +124,7 @@ async def test_a_changed_budget_applies_to_the_next_request(clock: HandClock) ->
         pytest.param("", b"", id="a unix socket"),
     ],
 )
-@pytest.mark.parametrize("trusted", [[], ["198.51.100.0/24"]], ids=["nobody is trusted", "others are trusted"])
+@pytest.mark.parametrize("trusted", [[], ["198.51.100.0/24"]], ids=["no trusted proxy", "other addresses are trusted"])
 @in_memory
 async def test_x_forwarded_for_has_the_clients_address(
     clock: HandClock, trusted: list[str], peer: Any, said: bytes

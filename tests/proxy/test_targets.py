@@ -40,9 +40,9 @@ async def test_the_port_is_part_of_the_host(stack: Stack) -> None:
 OTHERS = {
     "another host": "http://other.test/x",
     "another port": "http://sidecar.test:8443/x",
-    "a name below": "http://a.sidecar.test/x",
+    "a subdomain": "http://a.sidecar.test/x",
     "a user": "http://user@sidecar.test/x",
-    "the host as a user": "http://sidecar.test@other.test/x",
+    "the host in the place of a user name": "http://sidecar.test@other.test/x",
     "no host": "http:///x",
     "a backslash": "http://sidecar.test\\@other.test/x",
 }

@@ -417,7 +417,7 @@ async def closes(_request: Request, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("ends", [closes, reset_instead], ids=["by closing", "by a reset"])
+@pytest.mark.parametrize("ends", [closes, reset_instead], ids=["by closing", "connection reset"])
 @pytest.mark.parametrize("body", [None, b"", b"hello"])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_a_post_is_sent_at_most_once(stack: Stack, method: str, body: bytes | None, ends: Handler) -> None:

@@ -110,7 +110,7 @@ async def test_a_large_post_gets_100_continue_and_arrives_whole(curl: Curl, url:
     assert (seen.get("expect"), seen.get("content-length")) == (None, "2000000")
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["waits to be invited", "sends at once"])
+@pytest.mark.parametrize("waits", [True, False], ids=["the body after 100 Continue", "the body at once"])
 async def test_curl_reads_the_refusal_of_a_large_post(curl: Curl, url: str, backend: RawBackend, waits: bool) -> None:
     expect = [] if waits else ["-H", "Expect:"]
     result = await curl(*expect, "--data-binary", "@-", f"{url}/x", stdin=TWO_MB * 5, token=False)

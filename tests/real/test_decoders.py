@@ -169,8 +169,8 @@ def forged(**header: Any) -> str:
     ("token", "over"),
     [
         pytest.param(GOOD, {"now": int(EPOCH) + 30}, id="expired"),
-        pytest.param(GOOD, {"audience": "other"}, id="for another backend"),
-        pytest.param(GOOD, {"issuer": "other"}, id="of another sidecar"),
+        pytest.param(GOOD, {"audience": "other"}, id="another audience"),
+        pytest.param(GOOD, {"issuer": "other"}, id="from another sidecar"),
         pytest.param(GOOD, {"keys": {"keys": KEYS["keys"][1:]}}, id="unknown key"),
         pytest.param(tokens.flip(GOOD, part=2), {}, id="signature changed"),
         pytest.param(tokens.flip(GOOD, part=1, byte=20), {}, id="payload changed"),
@@ -251,7 +251,7 @@ OTHER = b"evil".hex()
                      id="time changed"),
         pytest.param("GET", b"/x?a=1", SIGNED, {"secret": b"1" * 32}, id="another secret"),
         pytest.param("GET", b"/x?a=1", SIGNED, {"now": int(EPOCH) + WINDOW_S + 1}, id="too old"),
-        pytest.param("GET", b"/x?a=1", SIGNED, {"now": int(EPOCH) - WINDOW_S - 1}, id="of the future"),
+        pytest.param("GET", b"/x?a=1", SIGNED, {"now": int(EPOCH) - WINDOW_S - 1}, id="time in the future"),
     ],
 )  # fmt: skip
 def test_every_other_request_is_not_trusted(

@@ -140,8 +140,8 @@ LUA = "function envoy_on_request(handle) handle:respond({[':status'] = '403'}, '
 EQUIVALENT: dict[str, Callable[[Json], None]] = {
     "a token of either for everything": rules(HOME),
     "one provider": only_a,
-    "one provider, and preflights": lambda theirs: only_a(theirs, bypass_cors_preflight=True),
-    "names that are one word here": named_alike,
+    "one provider, preflights let through": lambda theirs: only_a(theirs, bypass_cors_preflight=True),
+    "names that become the same word": named_alike,
     "rules that add nothing": rules({"match": {"path": "/open"}, "requires": EITHER}, HOME),
     "tokens elsewhere": lambda theirs: (
         [provider(name, from_headers=[{"name": "x-token"}], from_cookies=["c"])(theirs) for name in ("a", "b")] and None

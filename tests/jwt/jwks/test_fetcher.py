@@ -218,8 +218,8 @@ async def test_no_other_url_is_tried_when_the_documents_jwks_uri_fails(
     "named",
     [
         pytest.param("https://evil.example", id="another"),
-        pytest.param("{issuer}/", id="a trailing slash more"),
-        pytest.param("{issuer}x", id="a letter more"),
+        pytest.param("{issuer}/", id="with a trailing slash"),
+        pytest.param("{issuer}x", id="with one more letter"),
         pytest.param(None, id="null"),
         pytest.param(["{issuer}"], id="a list"),
     ],
@@ -251,7 +251,7 @@ async def test_a_discovery_document_must_be_an_object(
         pytest.param(["https://127.0.0.1/"], id="list"),
         pytest.param("", id="empty"),
         pytest.param("/jwks", id="relative"),
-        pytest.param("file:///etc/passwd", id="no file://"),
+        pytest.param("file:///etc/passwd", id="file://"),
         pytest.param("ftp://127.0.0.1/jwks", id="ftp"),
         pytest.param("data:application/json,{}", id="data"),
         pytest.param("http://idp.example/jwks", id="plain http"),
@@ -369,8 +369,8 @@ async def test_a_redirect_to_another_origin_is_not_followed(
         pytest.param("https://{authority}/jwks", id="another scheme"),
         pytest.param("http://localhost:{port}/jwks", id="another name for the host"),
         pytest.param("http://user:secret@{authority}/jwks", id="with credentials"),
-        pytest.param("//evil.example/jwks", id="without a scheme"),
-        pytest.param("file:///etc/passwd", id="no file://"),
+        pytest.param("//evil.example/jwks", id="another host without a scheme"),
+        pytest.param("file:///etc/passwd", id="file://"),
     ],
 )
 async def test_another_scheme_host_or_port_is_another_origin(
@@ -413,12 +413,14 @@ async def test_a_redirect_without_a_valid_url_fails(session: aiohttp.ClientSessi
         pytest.param(Answer(200, b" " * 1024, times=30 * 1024), "larger than 1 MiB", id="30 MB"),
         pytest.param(Answer.gzipped(b" " * 30_000_000), "larger than 1 MiB", id="gzip bomb"),
         pytest.param(
-            Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD) + 1)), "larger than 1 MiB", id="a byte more"
+            Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD) + 1)),
+            "larger than 1 MiB",
+            id="one byte over the limit",
         ),
         pytest.param(
             Answer(200, b"not gzip", (("Content-Encoding", "gzip"),)),
             "the connection broke off",
-            id="not the gzip it says",
+            id="Content-Encoding: gzip, but no gzip",
         ),
     ],
 )
@@ -457,7 +459,7 @@ async def test_an_answer_that_is_not_http_is_reported(session: aiohttp.ClientSes
         pytest.param(Answer(200, GOOD, ()), id="no Content-Type"),
         pytest.param(Answer(200, GOOD, (("Content-Type", "application/jwk-set+json"),)), id="application/jwk-set+json"),
         pytest.param(Answer.gzipped(GOOD), id="gzip"),
-        pytest.param(Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD))), id="as large as can be"),
+        pytest.param(Answer(200, GOOD + b" " * (MAX_BODY_BYTES - len(GOOD))), id="exactly at the size limit"),
     ],
 )
 async def test_a_key_set_is_read_with_every_content_type_and_gzip(

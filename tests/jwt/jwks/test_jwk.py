@@ -209,7 +209,7 @@ def padded(info: bytes, block_type: bytes = b"\x01", fill: bytes = b"\xff", size
 @pytest.mark.parametrize(
     ("encoded", "expected"),
     [
-        pytest.param(padded(DIGEST_INFO), True, id="as it should be"),
+        pytest.param(padded(DIGEST_INFO), True, id="well formed"),
         pytest.param(padded(DIGEST_INFO, size=200) + bytes(56), False, id="garbage after hash"),
         pytest.param(
             padded(bytes.fromhex("302f300b0609608648016503040201") + b"\x04\x20" + DIGEST_INFO[-32:]),
@@ -230,11 +230,11 @@ def test_pkcs_1_v1_5_forgeries_do_not_verify(encoded: bytes, expected: bool) -> 
 @pytest.mark.parametrize(
     ("mask", "salt", "expected"),
     [
-        pytest.param(hashes.SHA256(), 32, True, id="as RFC 7518 section 3.5 has it"),
+        pytest.param(hashes.SHA256(), 32, True, id="as RFC 7518 section 3.5 requires"),
         pytest.param(hashes.SHA256(), 0, False, id="no salt"),
         pytest.param(hashes.SHA256(), 20, False, id="short salt"),
         pytest.param(hashes.SHA256(), padding.PSS.MAX_LENGTH, False, id="longest salt"),
-        pytest.param(hashes.SHA1(), 32, False, id="mask from another hash"),
+        pytest.param(hashes.SHA1(), 32, False, id="mask by another hash"),
     ],
 )
 def test_a_pss_signature_needs_the_right_salt_length_and_hash(
@@ -283,7 +283,7 @@ def test_an_ed25519_signature_is_one_number_below_the_order() -> None:
         pytest.param(published("ES384"), ["ES384"], id="P-384"),
         pytest.param(published("ES512"), ["ES512"], id="P-521"),
         pytest.param(published("EdDSA"), ["EdDSA"], id="Ed25519"),
-        pytest.param(rsa_jwk(alg="PS256"), ["PS256"], id="its own alg"),
+        pytest.param(rsa_jwk(alg="PS256"), ["PS256"], id="the alg of the JWK"),
         pytest.param(published("EdDSA", alg="EdDSA"), ["EdDSA"], id="Ed25519 as EdDSA"),
         pytest.param(published("EdDSA", alg="Ed25519"), ["EdDSA"], id="Ed25519 by its name of RFC 9864"),
     ],
@@ -426,7 +426,7 @@ def test_a_key_without_an_allowed_algorithm_is_skipped() -> None:
         pytest.param(rsa_jwk(key_ops=["sign", "verify"]), id="key_ops sign and verify"),
         pytest.param(rsa_jwk(x5c=["MII"], x5t="x", ext=True, iat=5), id="extra members"),
         pytest.param(rsa_jwk(kid=ABSENT), id="kid missing"),
-        pytest.param(rsa_jwk(kid="x" * 256), id="kid as long as can be"),
+        pytest.param(rsa_jwk(kid="x" * 256), id="kid of the maximum length"),
         pytest.param(rsa_jwk(kid="Schlüssel 🔑\n"), id="kid of any characters"),
         pytest.param(rsa_jwk(n=rsa_jwk()["n"] + "=="), id="padded n"),
         pytest.param(rsa_jwk(n=b64(b"\0" + MODULUS.to_bytes(256))), id="n with a leading zero"),
@@ -436,7 +436,7 @@ def test_a_key_without_an_allowed_algorithm_is_skipped() -> None:
         pytest.param(rsa_jwk(n=bits(MAX_RSA_BITS)), id="RSA 8192"),
         pytest.param(rsa_jwk(e=b64uint(3)), id="e=3"),
         pytest.param(rsa_jwk(e=b64uint(3) + "=="), id="padded e"),
-        pytest.param(rsa_jwk(e=b64uint(2**32 - 1)), id="e as large as can be"),
+        pytest.param(rsa_jwk(e=b64uint(2**32 - 1)), id="e of the maximum size"),
     ],
 )
 def test_an_unusual_but_valid_key_is_used(member: dict[str, Any]) -> None:

@@ -505,7 +505,7 @@ def unusable(directory: Path) -> str:
         pytest.param(json.dumps(GOOD).encode()[:-1], "not JSON", id="cut"),
         pytest.param(b"\xff", "not JSON", id="bad UTF-8"),
         pytest.param(b"[" * 100_000, "not JSON", id="deep"),
-        pytest.param(b" " * MAX_BYTES, "not JSON", id="as large as can be"),
+        pytest.param(b" " * MAX_BYTES, "not JSON", id="exactly at the size limit"),
         pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
         *(
             pytest.param(json.dumps(value).encode(), "belongs to another issuer or another jwks_uri", id=name)
@@ -513,10 +513,10 @@ def unusable(directory: Path) -> str:
                 "list": [],
                 "null": None,
                 "another issuer": {**GOOD, "issuer": "https://evil.test/"},
-                "another place of keys": {**GOOD, "keys_from": "discovery"},
+                "another source of keys": {**GOOD, "keys_from": "discovery"},
                 "no time": {name: GOOD[name] for name in GOOD if name != "fetched_at"},
                 "time as text": {**GOOD, "fetched_at": "5"},
-                "time as truth": {**GOOD, "fetched_at": True},
+                "time as boolean": {**GOOD, "fetched_at": True},
                 "keys as object": {**GOOD, "keys": {}},
                 "a bare key set": key_set("a"),
             }.items()

@@ -296,11 +296,11 @@ def test_a_secret_is_refused_for_other_algorithms_and_as_pem() -> None:
 @pytest.mark.parametrize(
     ("kid", "named", "expected"),
     [
-        pytest.param(None, ABSENT, "accepted", id="no kid, none named"),
-        pytest.param(None, "anything", "accepted", id="no kid, any named"),
-        pytest.param("a", "a", "accepted", id="its kid"),
-        pytest.param("a", ABSENT, "accepted", id="a kid, none named"),
-        pytest.param("a", "b", "key_unknown", id="another kid"),
+        pytest.param(None, ABSENT, "accepted", id="key without kid, token without kid"),
+        pytest.param(None, "anything", "accepted", id="key without kid, token with any kid"),
+        pytest.param("a", "a", "accepted", id="the token names the kid of the key"),
+        pytest.param("a", ABSENT, "accepted", id="key with kid, token without kid"),
+        pytest.param("a", "b", "key_unknown", id="the token names another kid"),
     ],
 )
 @in_its_time
