@@ -89,9 +89,13 @@ def _link(path: Path) -> str:
 async def test_all_workers_serve_and_their_counts_are_summed(tmp_path: Path) -> None:
     async with workers(tmp_path, 3) as it, each(it, 3) as clients:
         assert sorted([await owner(it, client) for client in clients]) == sorted(processes(it))
+        ids = set()
         for client in clients:
             for raw, status in ((it.good(), 200), (it.good(), 200), (request(), 401)):
-                assert (await client.request(raw)).status == status
+                answer = await client.request(raw)
+                assert answer.status == status
+                ids.add(answer.get("x-request-id"))
+        assert len(ids) == 9
         page = (await it.health("/metrics")).body.decode()
         assert 'jwt_sidecar_requests_total{code="200",method="GET",route="(default)"} 7.0' in page
         assert 'jwt_sidecar_requests_total{code="401",method="GET",route="(default)"} 3.0' in page
@@ -310,6 +314,14 @@ async def test_a_silent_worker_is_replaced_and_its_waiting_clients_are_served(tm
         assert not alive(stopped)
         assert await it.metric('jwt_sidecar_worker_replacements_total{why="silent"}') == 1
         assert (await clients[1].request(it.good())).status == 200
+
+
+async def test_a_drain_does_not_wait_for_a_silent_worker(tmp_path: Path) -> None:
+    async with workers(tmp_path) as it, each(it) as clients:
+        os.kill(await owner(it, clients[0]), signal.SIGSTOP)
+        assert (await it.health("/readyz")).status == 200
+        assert (await it.admin("POST", "/drain", {})).json()["draining"]
+        assert (await it.health("/readyz")).body == b"draining\n"
 
 
 async def test_a_change_that_a_worker_missed_fails_and_reaches_the_next_worker(tmp_path: Path) -> None:

@@ -13,13 +13,16 @@ from aiohttp import web
 from sidecar.app.admin.app import MAX_BODY_BYTES
 from sidecar.app.admin.guard import Refused, guarded
 from sidecar.app.admin.report import judged
-from sidecar.app.workers.supervisor import Answer, Silent, Supervisor
+from sidecar.app.workers.supervisor import ANSWER_S, Answer, Silent, Supervisor
 from sidecar.app.workers.views import together
 from sidecar.app.workers.worker import PRIVATE
 from sidecar.jwt.compact_jws import strict_json_object
 from sidecar.jwt.denylist import Entry
 
-KEPT_BY_THE_SUPERVISOR = ("/denylist", "/drain", "/undrain")
+READY_S = 0.8  # for a worker to say whether it is ready: a kubelet waits for 1 s
+LOOK_S = 1.0  # for a worker to answer operators who look; the commands wait for 5 s
+CHANGE_S = 4.0
+KEPT_BY_THE_SUPERVISOR = ("/denylist", "/undrain")
 OF_ONE_HOP = {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 
 
@@ -59,7 +62,9 @@ class Operators:
         supervisor = self._supervisor
         if supervisor.draining_since is not None:
             return web.Response(status=503, text="draining\n")
-        answers = [answer for answer in (await supervisor.ask_all("GET", request.path_qs)).values() if answer]
+        answers = [
+            answer for answer in (await supervisor.ask_all("GET", request.path_qs, within_s=READY_S)).values() if answer
+        ]
         ready = sum(answer.status == 200 for answer in answers)
         self._has_been_ready |= ready == supervisor.places
         if ready and self._has_been_ready:
@@ -71,7 +76,7 @@ class Operators:
     async def _metrics(self, request: web.Request) -> web.Response:
         supervisor = self._supervisor
         pids = {worker.place: worker.process.pid for worker in supervisor.workers}
-        for place, answer in (await supervisor.ask_all("GET", "/metrics")).items():
+        for place, answer in (await supervisor.ask_all("GET", "/metrics", within_s=CHANGE_S)).items():
             if answer is not None:
                 supervisor.counted.add(pids[place], answer.body.decode())
         text, content_type = supervisor.counted.text(request.headers.get("Accept", ""))
@@ -92,7 +97,7 @@ class Operators:
         after = request.query.get("after", "")
         if request.path == "/status":  # the refusals of all workers are numbered together
             url = url.without_query_params("after") if re.fullmatch("[0-9]{1,18}", after) else url
-        answers = _of_all(await self._supervisor.ask_all("GET", str(url)))
+        answers = _of_all(await self._supervisor.ask_all("GET", str(url), within_s=LOOK_S))
         told = [json.loads(answer.body) for answer in answers if answer.status == 200 and _is_json(answer)]
         if not told:
             return _passed_on(answers[0])
@@ -112,8 +117,12 @@ class Operators:
     async def _change(self, request: web.Request) -> web.Response:
         supervisor, path = self._supervisor, request.path
         body = await request.read()
-        async with supervisor.changing if path in KEPT_BY_THE_SUPERVISOR else nullcontext():
-            by_place = await supervisor.ask_all(request.method, request.path_qs, body)
+        if path == "/drain" and request.method == "POST":
+            return await self._drain()
+        kept = path in KEPT_BY_THE_SUPERVISOR
+        async with supervisor.changing if kept else nullcontext():
+            within_s = CHANGE_S if kept else ANSWER_S
+            by_place = await supervisor.ask_all(request.method, request.path_qs, body, within_s)
             if any(answer is not None and answer.status == 200 for answer in by_place.values()):
                 self._keep(path, body)
         answers = _of_all(by_place)
@@ -126,12 +135,17 @@ class Operators:
         retry = {name: value for name, value in worst.headers.items() if name == "Retry-After"}
         return web.json_response(told, status=worst.status, headers=retry)
 
+    async def _drain(self) -> web.Response:
+        """Drain at once, without waiting for a worker that starts or is silent: it drains when it serves."""
+        self._supervisor.begin_to_drain()
+        by_place = await self._supervisor.ask_all("POST", "/drain", b"", LOOK_S)
+        told = [json.loads(answer.body) for answer in by_place.values() if answer is not None and _is_json(answer)]
+        return web.json_response(together(told) if told else {"draining": True, "in_flight": 0})
+
     def _keep(self, path: str, body: bytes) -> None:
         supervisor = self._supervisor
         if path == "/denylist":
             supervisor.keep_denied(Entry.read(strict_json_object(body)))
-        elif path == "/drain":
-            supervisor.begin_to_drain()
         elif path == "/undrain":
             supervisor.draining_since = None
 

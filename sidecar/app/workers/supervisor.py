@@ -82,8 +82,8 @@ class Worker:
 class Supervisor:
     """Keeps a worker in each place. `controls` are the names of their sockets. `failed` ends when no worker can be replaced.
 
-    `workers` are the serving ones. `denied` and `draining_since` are the operators' changes; they change only while no worker
-    starts (`changing`).
+    `workers` are the serving ones. `denied` and `draining_since` are the operators' changes; `denied` changes only while no
+    worker starts (`changing`).
     """
 
     def __init__(self, config: Config, fork_server: ForkServer, controls: list[str]) -> None:
@@ -124,11 +124,14 @@ class Supervisor:
     async def _begin(self, place: int) -> Worker | None:
         """Start a worker; None if it failed, which it has logged. Raises Gone."""
         denied = [entry for entry in self.denied.values() if entry.until > self._clock.wall()]
-        process = await self._fork_server.fork(Begin(place, self._text, denied, self.draining_since))
+        since = self.draining_since
+        process = await self._fork_server.fork(Begin(place, self._text, denied, since))
         worker = Worker(place, process, self._controls[place])
         with suppress(Silent):
             if await worker.answer("/livez", BEGIN_S) is not None:
                 self.workers.append(worker)
+                if since is None and self.draining_since is not None:
+                    await worker.ask("POST", "/drain", within_s=ALIVE_S)
                 self.counted.workers = len(self.workers)
                 return worker
         await self._end(worker)
@@ -195,12 +198,14 @@ class Supervisor:
         self.denied.pop(entry.about, None)  # the later of two entries counts in a later worker too, so it comes last
         self.denied[entry.about] = entry
 
-    async def ask_all(self, method: str, path: str, body: bytes | None = None) -> dict[int, Answer | None]:
+    async def ask_all(
+        self, method: str, path: str, body: bytes | None = None, within_s: float = ANSWER_S
+    ) -> dict[int, Answer | None]:
         """Place -> the worker's answer; None if it does not answer."""
 
         async def ask(worker: Worker) -> tuple[int, Answer | None]:
             try:
-                return worker.place, await worker.ask(method, path, body)
+                return worker.place, await worker.ask(method, path, body, within_s)
             except Silent:
                 return worker.place, None
 
