@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from sidecar.common.loopback import from_here
+
 NAME = "jwt-sidecar"
 DEFAULT = "http://127.0.0.1:9901"  # where the admin listener is unless the configuration says otherwise
 ANSWER_S = 5.0
@@ -84,7 +86,7 @@ def running() -> list[Running]:
     for name in sorted(set(_names())):
         try:
             with _connected(name) as connection:
-                pid, uid = _owner(connection)
+                pid, uid = owner(connection)
         except OSError:
             continue  # it has just ended
         if pid and (os.geteuid() in (0, uid) or uid == 0):  # pid 0: it is in another container of this pod
@@ -114,7 +116,7 @@ def _connected(name: str) -> socket.socket:
     return connection
 
 
-def _owner(connection: socket.socket) -> tuple[int, int]:
+def owner(connection: socket.socket) -> tuple[int, int]:
     """The process and user id of the other end, from the kernel."""
     pid, uid, _ = struct.unpack(
         "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -127,8 +129,7 @@ def health(listener: str, path: str) -> tuple[bool, str]:
     parts = urlsplit(listener)
     if parts.scheme != "http" or parts.hostname is None:
         raise ValueError(f"{listener} is not the URL of a health listener, such as http://127.0.0.1:8081")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname, parts.hostname)  # noqa: S104
-    connection = http.client.HTTPConnection(host, parts.port or 80, timeout=ANSWER_S)
+    connection = http.client.HTTPConnection(from_here(parts.hostname), parts.port or 80, timeout=ANSWER_S)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

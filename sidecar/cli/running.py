@@ -6,6 +6,7 @@ from typing import Any
 
 from sidecar.app.local_socket import DEFAULT, CannotAsk, Running, at, running
 from sidecar.common.encoding import host_and_port
+from sidecar.common.loopback import from_here
 
 NONE_HERE = (
     f"no sidecar of yours runs here, and none answers at {DEFAULT}; start one, or name its listener with --admin URL"
@@ -76,5 +77,4 @@ def _admin_url(file: str) -> str:
             f"no sidecar runs with {file} here, and its admin.listen has port 0, so the port is printed only at the start; "
             "name it with --admin"
         )
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://{host_and_port(host, port)}"
+    return f"http://{host_and_port(from_here(host), port)}"

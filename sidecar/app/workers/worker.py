@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from sidecar.app.http_runner import QuietRunner
+from sidecar.app.local_socket import owner
 from sidecar.app.reload import with_fixed
 from sidecar.app.server import CannotStart, Sidecar
 from sidecar.common.clock import Clock
@@ -97,8 +97,7 @@ def _only_for(pid: int) -> Middleware:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         peer = None if request.transport is None else request.transport.get_extra_info("socket")
-        size = struct.calcsize("3i")
-        if peer is None or struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0] != pid:
+        if peer is None or owner(peer)[0] != pid:
             raise web.HTTPForbidden
         return await handler(request)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from sidecar.app.server import CannotStart, Sidecar, build, serve
 from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.issuer import Handler, Issuer, answer_for
-from sidecar.common.loopback import is_loopback
+from sidecar.common.loopback import from_here, is_loopback
 from sidecar.config import Address, Config
 from sidecar.gateway.signing_key import ALGORITHMS, SigningKey
 
@@ -125,8 +125,7 @@ async def _listens(host: str, port: int) -> bool:
 
 def _url(address: Address) -> str:
     """The URL of a listener; loopback for one on all interfaces."""
-    everywhere = address.host in ("0.0.0.0", "::")  # noqa: S104
-    return f"http://{address._replace(host='127.0.0.1') if everywhere else address}"
+    return f"http://{address._replace(host=from_here(address.host))}"
 
 
 def _overview(config: Config, config_path: str, embedded: Embedded, sidecar: Sidecar) -> str:
