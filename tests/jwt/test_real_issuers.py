@@ -5,7 +5,7 @@ import json
 import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +487,20 @@ async def test_of_more_wanted_kids_than_one_fetch_tries_the_last_one_replaces_an
         for name in (*names, names[-1], names[0]):
             keys.want(name)
         assert (await keys()).looked_up == [*names[:-2], names[-1]]
+
+
+@in_its_time_with_sockets
+async def test_only_some_answers_say_that_a_key_does_not_exist(clock: HandClock) -> None:
+    async with Files() as issuer, aiohttp.ClientSession() as session:
+        uri = f"{issuer.url}/{{kid}}"
+        absent: list[int] = []
+        for status in (204, 400, 401, 402, 403, 404, 405, 408, 409, 410, 411, 425, 429, 500):
+            issuer.files = {"/a": Answer(status)}
+            keys = KeysByKid(KeyServer(lambda: session, uri), uri, ["ES256"])
+            keys.want("a")
+            with suppress(FetchFailed):
+                absent += [status] * ((await keys()).looked_up == ["a"])
+        assert absent == [400, 403, 404, 410]
 
 
 @in_its_time_with_sockets

@@ -41,7 +41,7 @@ class RemoteKeySet:
         """Fetch the key set. Raises FetchFailed, with each URL and its failure."""
         if self._jwks_uri is not None:
             return await self._get(self._jwks_uri)
-        base, tried = self._issuer.rstrip("/"), ""
+        base = self._issuer.rstrip("/")
         try:
             return await self._discovered(f"{base}/.well-known/openid-configuration")
         except NotFound as error:

@@ -15,7 +15,7 @@ import trustme
 
 from sidecar.app.server import Sidecar, build
 from sidecar.config import parse
-from sidecar.jwt.jwks.key_server import KeyServer, Session, clock_offset_s, egress_proxy
+from sidecar.jwt.jwks.key_server import KeyServer, Session, clock_offset_s, egress_proxy, shown
 from sidecar.jwt.jwks.key_set import FetchFailed, KeySet
 from tests.peers import tokens
 from tests.peers.backend import RawBackend, send
@@ -370,6 +370,12 @@ def test_no_proxy_and_loopback_bypass_the_proxy(
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert egress_proxy(url) == ("http://proxy.test:3128" if proxied else None)
+
+
+def test_a_long_url_is_cut_in_a_message() -> None:
+    whole = f"https://idp.test/{'a' * 283}"
+    assert (len(whole), shown(whole)) == (300, whole)
+    assert shown(whole + "a") == whole + "..."
 
 
 # The server's clock
