@@ -465,7 +465,7 @@ async def test_waiting_requests_share_one_fetch_that_survives_the_first_client()
             await leaving.send(protected(stack.alice))
             fetches = [asyncio.create_task(stack.fetch(protected(stack.alice))) for _ in range(20)]
             await stack.issuer.fetched(1, stack.issuer.discovery_path)
-            async with patience("all to wait"):
+            async with patience("all requests to wait"):
                 while stack.sidecar.live.resources.requests_in_flight < 21:
                     await asyncio.sleep(0)
         stack.issuer.release()

@@ -293,4 +293,4 @@ def test_a_page_has_at_most_250_lines_and_begins_with_a_title_and_an_answer(page
     assert title.startswith("# ")
     assert blank == ""
     assert len(rest) <= 250 or page.name in GENERATED
-    assert not rest[0].startswith("#"), "say the answer first"
+    assert not rest[0].startswith("#"), "give the answer first"

@@ -59,7 +59,7 @@ async def test_silent_connections_do_not_block_a_probe() -> None:
         silent = [await open_ones.enter_async_context(RawClient.to(address)) for _ in range(4 * MOST_CONNECTIONS)]
         assert (await stack.health("/livez")).status == 200
         for client in silent[: 3 * MOST_CONNECTIONS]:
-            async with patience("the oldest to end"):
+            async with patience("the oldest connection to close"):
                 assert await client.closed() == b""
         await silent[-1].send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await silent[-1].response()).status == 200

@@ -109,7 +109,7 @@ async def test_concurrent_probes_share_one_answer() -> None:
         answering.set()
         assert await asyncio.gather(*asked) == [200] * 5
         assert stack.backend.connections < 5
-        assert await probe(stack) == 200, "and the next one is asked again"
+        assert await probe(stack) == 200, "the next question goes to the server again"
 
 
 async def test_a_shared_answer_survives_the_first_caller_leaving() -> None:

@@ -232,7 +232,7 @@ async def test_a_failed_background_task_is_restarted(caplog: pytest.LogCaptureFi
             await asyncio.Event().wait()
 
         live.background(work, "a task")
-        async with patience("the second time"):
+        async with patience("the task to start again"):
             await again.wait()
         assert await metric(stack, "jwt_sidecar_task_failures_total") == 1
         assert not stack.sidecar.failed.done()
@@ -271,7 +271,7 @@ async def test_the_program_starts_when_no_one_reads_its_output(tmp_path: Path) -
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "sidecar", "run", "-c", str(file)), stdout=full, stderr=full
             )
-            async with patience("it to serve"):
+            async with patience("the sidecar to serve"):
                 while not await accepts(address):
                     assert process.returncode is None
                     await asyncio.sleep(0.01)

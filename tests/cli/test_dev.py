@@ -218,7 +218,7 @@ async def test_the_printed_commands_do_what_their_titles_say(tmp_path: Path) -> 
         async with patience("the printed lines"):
             while "Public:" not in said:
                 line = (await process.stdout.readline()).decode()
-                assert line, "it ended"
+                assert line, "the program ended"
                 if line.endswith(":\n"):
                     said[line.strip()] = (await process.stdout.readline()).decode()
 
@@ -265,5 +265,5 @@ async def test_a_port_in_use_by_another_program_is_the_printed_reason_for_no_tok
     ):
         assert process.stdout is not None
         while not (line := (await process.stdout.readline()).decode()).startswith("No token:"):
-            assert line, "it ended"
+            assert line, "the program ended"
     assert line == f"No token: another program listens at {other.url}. Stop it, or give the issuer another port.\n"

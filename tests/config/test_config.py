@@ -406,7 +406,7 @@ def only_config_errors(text: str) -> None:
         config = parse(text, environ={"A": "x"})
     except ConfigError as error:
         if not str(error).encode("utf-8"):
-            pytest.fail("no problem is told")
+            pytest.fail("no problem was reported")
     else:
         assert config.default_upstream in config.upstreams
 

@@ -186,7 +186,7 @@ def main() -> None:
         said(*within(running["network"], "ask", issuer.mint("RS256", sub="user-1")), cwd=ROOT)
         after = restricted(process)["VmRSS"]
         authorities = int(said(*PODMAN, "exec", "jwt-sidecar", "/opt/jwt-sidecar/bin/python", "-c", AUTHORITIES_INSIDE))
-        assert authorities > 100, f"https issuers are vouched for by {authorities} authorities"
+        assert authorities > 100, f"{authorities} certificate authorities"
         version = said(*PODMAN, "exec", "jwt-sidecar", "jwt-sidecar", "--version")
         assert re.fullmatch(rf"jwt-sidecar {re.escape(VERSION)} \(Python 3[.]13[.]\d+, compiled\)", version), version
         said(*PODMAN, "exec", "jwt-sidecar", "jwt-sidecar", "drain", "-c", "/etc/jwt-sidecar/config.yaml")

@@ -90,7 +90,7 @@ async def test_a_verified_token_is_exchanged_for_a_short_one(keys: Keys) -> None
         claims = minted(await backend.received(), keys)
         assert (claims["sub"], claims["aud"], claims["iss"]) == ("alice", AUDIENCE, ISSUER)
         assert claims["original_iss"] == stack.issuer.issuer
-        assert stack.sidecar.assembly.handler.verifier.cache.bytes > 1800, "the minted token counts too"
+        assert stack.sidecar.assembly.handler.verifier.cache.bytes > 1800, "the size of the minted token is counted too"
         assert claims["exp"] <= tokens.payload_of(stack.alice)["exp"]
         short = stack.token(sub="bob", exp=int(stack.clock.wall()) + 20)
         await stack.fetch(request("GET", "/", token=short))
@@ -102,7 +102,7 @@ async def test_a_burst_that_waits_for_the_issuers_keys_mints_one_token(keys: Key
     issuer.hang()
     async with RawBackend(ok) as backend, exchange(keys, backend, issuer=issuer) as stack:
         burst = [asyncio.create_task(stack.fetch(stack.good())) for _ in range(20)]
-        async with patience("all of them to wait"):
+        async with patience("all requests to wait"):
             while stack.sidecar.assembly.handler.resources.requests_in_flight < len(burst):
                 await asyncio.sleep(0)
         issuer.release()

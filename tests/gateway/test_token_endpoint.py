@@ -291,7 +291,7 @@ async def test_a_broken_body_of_a_form_is_refused(keys: Keys) -> None:
         head = request("POST", TOKEN, token=alice, headers=[("Transfer-Encoding", "chunked")])
         async with stack.client() as client:
             await client.send(head + b"5\r\ngrant\r\n")
-            async with patience("the form to be waited for"):
+            async with patience("the sidecar to wait for the form"):
                 while not stack.sidecar.live.resources.requests_in_flight:
                     await asyncio.sleep(0)
             await client.send(b"nonsense\r\n")

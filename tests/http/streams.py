@@ -69,7 +69,9 @@ class Reading:
             except ProtocolError as error:
                 self.refused, self.too_large = error.rule, error.too_large
                 break
-            assert len(self.reader.buffer) < max(self.head_bytes, MAX_SIZE_LINE), "more waits than may"
+            assert len(self.reader.buffer) < max(self.head_bytes, MAX_SIZE_LINE), (
+                "more bytes wait than the limit allows"
+            )
         else:
             if self.head is not None and self.reader.state == BODY and self.reader.end():
                 self._complete()

@@ -124,7 +124,7 @@ def test_all_trailers_share_one_limit() -> None:
         b"The trailers of a chunked body are larger than accepted.",
         True,
     )
-    assert every_way(b"0\r\nX: " + b"a" * 200)[1] is True, "an unfinished one"
+    assert every_way(b"0\r\nX: " + b"a" * 200)[1] is True, "an unfinished trailer"
     assert every_way(b"0\r\nX: " + b"a" * 97)[:2] == (b"", False)
 
 
@@ -145,7 +145,7 @@ def test_decoding_pauses_after_a_limited_number_of_trailers() -> None:
     raw = b"0\r\n" + b"X: y\r\n" * (MAX_CHUNKS + 5) + b"\r\n"
     _, used = decoder.decode(raw)
     assert (decoder.more, decoder.done) == (True, False)
-    assert used == 3 + 6 * (MAX_CHUNKS - 1), "each of them counts for one"
+    assert used == 3 + 6 * (MAX_CHUNKS - 1), "each trailer counts as one chunk"
     assert decoded([raw], 10**6) == (b"", True, b"")
 
 

@@ -15,7 +15,7 @@ OURS = b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Ho
 def test_headers_of_untrusted_peers_about_the_origin_are_dropped() -> None:
     said = read(*SAID)
     assert Forwarded("192.0.2.1", "http", False).lines(b"h", said) == OURS
-    assert said.forwarded == b"", "nor do its lines go on with the others"
+    assert said.forwarded == b"", "its lines are not sent on"
 
 
 def test_a_trusted_proxy_without_headers_counts_as_the_client() -> None:

@@ -37,10 +37,10 @@ def test_the_record_of_seen_heads_is_cleared_when_full() -> None:
     for number in range(MAX_SEEN):
         heads.offer(raw(number), number)
     heads.offer(raw(0), 0)
-    assert heads.get(raw(0)) == 0, "as many as may be are known to have come"
+    assert heads.get(raw(0)) == 0, "the record of seen heads is full"
     heads.offer(raw(MAX_SEEN), MAX_SEEN)
     heads.offer(raw(1), 1)
-    assert heads.get(raw(1)) is None, "it makes a new beginning behind one more"
+    assert heads.get(raw(1)) is None, "the record starts anew after one more head"
 
 
 def test_a_cache_of_size_0_remembers_nothing() -> None:

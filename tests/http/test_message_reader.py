@@ -297,7 +297,7 @@ def test_a_body_is_read_in_bounded_steps() -> None:
         steps.append(reader.body())
     assert b"".join(steps) == b"a" * 3 * MAX_CHUNKS
     assert max(map(len, steps)) <= MAX_CHUNKS
-    assert (len(reader.buffer), reader.ready) == (1, False), "a part of a line waits for its rest"
+    assert (len(reader.buffer), reader.ready) == (1, False), "a part of a line is kept until its rest comes"
     reader.feed(b"\r\nhello")
     assert reader.ready
     assert reader.body() == b"hello"

@@ -62,7 +62,7 @@ def test_counting_pauses_after_a_limited_number_of_frames() -> None:
     assert MAX_FRAMES == 1024
     raw = frame(b"", masked=True) * (MAX_FRAMES + 5)
     taken = frames.count(raw)
-    assert taken == 6 * MAX_FRAMES - 4, "the mask of the last one is to come"
+    assert taken == 6 * MAX_FRAMES - 4, "the mask of the last frame is missing"
     while taken < len(raw):
         before, taken = taken, taken + frames.count(raw[taken:])
         assert taken > before

@@ -173,7 +173,7 @@ def test_tokens_that_were_issued_before_a_time_are_denied(denylist: DenyList, ep
     assert denied(denylist, iat=NOW - 1)
     assert denied(denylist, iat=0)
     assert denied(denylist, iat=NOW - 0.5)
-    assert denied(denylist, iat=ABSENT), "nothing says that it was issued later"
+    assert denied(denylist, iat=ABSENT), "a token without iat is denied"
     assert not denied(denylist, iat=NOW)
     assert not denied(denylist, iat=NOW + 1)
     assert denied(denylist, iat=NOW - 1, sub="bob") is (not epoch)
@@ -259,7 +259,7 @@ async def test_a_yaml_file_is_read(tmp_path: Path, clock: HandClock) -> None:
     assert denied(denylist, sub="bob")
     assert denied(denylist, iat=NOW - 101)
     assert not denied(denylist)
-    assert len(denylist) == 3, "what has expired, and what is of nobody, is not kept"
+    assert len(denylist) == 3, "expired entries and those of unknown issuers are not kept"
     clock.advance(10)
     assert not denied(denylist, jti="12345")
 
@@ -577,8 +577,8 @@ async def test_an_entry_of_a_file_takes_less_than_150_bytes(tmp_path: Path, cloc
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held < 150 * 50_000, "of which a part is the parts of the table, however full they are"
-    assert peak < held + 2**20, "the file never stands in memory as a whole"
+    assert held < 150 * 50_000, "this includes the table's own parts, however full they are"
+    assert peak < held + 2**20, "the whole file is never in memory"
     assert len(denylist) == 50_000
 
 
@@ -607,7 +607,7 @@ async def test_a_new_list_takes_over_the_entries_of_an_unchanged_file(tmp_path: 
     await after.load()
     assert after.changes == 0
     assert denied(after)
-    assert denied(after, "new"), "it waited for its issuer"
+    assert denied(after, "new"), "the entry waits until its issuer is configured"
     assert (len(before), len(after)) == (1, 2)
     elsewhere = DenyList(clock, names, tmp_path / "other.json", before)
     assert len(elsewhere) == 0
@@ -734,7 +734,7 @@ async def test_remembered_tokens_are_not_verified_again_after_another_revocation
         for _ in range(3):
             assert not revoked(await client.request(stack.good()))
         verifier = stack.sidecar.assembly.handler.verifier
-        assert (verifier.misses, verifier.hits) == (1, 5), "it was verified once"
+        assert (verifier.misses, verifier.hits) == (1, 5), "the token is verified only once"
 
 
 async def test_of_two_entries_about_the_same_tokens_the_stricter_one_applies(tmp_path: Path, clock: HandClock) -> None:

@@ -112,7 +112,7 @@ async def test_a_blocking_pipe_delays_no_request_and_stays_blocking_for_other_wr
     log.close()
     log.close()  # a second signal closes it again
     os.close(writing)
-    assert os.read(reading, 1) == b"", "nobody else can write any more"
+    assert os.read(reading, 1) == b"", "the pipe has no further writer"
     os.close(reading)
 
 
@@ -190,7 +190,7 @@ async def test_lines_beyond_the_buffer_are_counted_as_lost(
     log = lines_to(pipe[1])
     count = fill(log, MAX_WAITING_BYTES + 500_000)
     lines = b""
-    async with patience("what waited"):
+    async with patience("the waiting lines"):
         while not caplog.records:
             lines += taken(pipe[0])
             log.flush()

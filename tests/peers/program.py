@@ -42,7 +42,7 @@ class Program:
         """Wait until this many lines have matched. Return the last one."""
         async with patience(f"{times} lines like {pattern}"), self._grown:
             while len(found := [match for line in self.lines if (match := re.search(pattern, line))]) < times:
-                assert not self._reading.done(), f"it ended before it said {pattern}"
+                assert not self._reading.done(), f"the program ended before it printed {pattern}"
                 await self._grown.wait()
         return found[times - 1]
 

@@ -110,7 +110,7 @@ def test_a_negation_of_several_operators_matches_if_one_of_them_fails() -> None:
     assert answers(both, ["b"]) is True
     assert answers(both, ["a", "b"]) is False
     assert answers(both, ["c", 5]) is None
-    assert answers({"not": {"prefix": "a", "in": [5]}}, "x") is True, "it does not begin so, whatever else"
+    assert answers({"not": {"prefix": "a", "in": [5]}}, "x") is True, "the value does not begin with the prefix"
     assert answers({"not": {"in": [5], "prefix": "a"}}, "x") is True
 
 

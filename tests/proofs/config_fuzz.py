@@ -179,7 +179,7 @@ class Fuzz:
             said = " ".join(map(str, self.live.file.refused.problems))
             assert "the sidecar has a bug" not in said, said
         assert self.live.failed is not None
-        assert not self.live.failed.done(), f"it would have ended: {self.live.failed.exception()!r}"
+        assert not self.live.failed.done(), f"the sidecar would have ended: {self.live.failed.exception()!r}"
 
     async def end(self) -> None:
         """Assert that it still accepts a good file."""

@@ -101,7 +101,7 @@ class Judge:
         assert (claims.claims, payload["iss"]) == (payload, ISS[claims.issuer]), "other claims than were signed"
         assert not {"crit", "b64"} & header.keys(), "an extension was overlooked"
         assert acceptable(payload, relaxed=claims.issuer == "relaxed"), "claims that are not good"
-        assert payload.get("sub") != DENIED, "somebody who is on the deny list"
+        assert payload.get("sub") != DENIED, "a token that the deny list denies"
         return "accepted"
 
 
@@ -121,7 +121,7 @@ def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    assert math.isfinite(float(text)), "a number that is none"
+    assert math.isfinite(float(text)), "not a number"
     return float(text)
 
 

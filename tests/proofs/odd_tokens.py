@@ -56,7 +56,7 @@ def good(signer: Signer) -> str:
 GOOD = [good(signer).encode() for signer in SIGNERS if signer.owner is not None]
 SIGNED = {token.rpartition(b".")[0]: signer.owner for token, signer in zip(GOOD, SIGNERS, strict=False)}
 """Signed part -> signer, for the tokens of GOOD."""
-assert all(signer.owner for signer in SIGNERS[: len(GOOD)]), "those of nobody come last"
+assert all(signer.owner for signer in SIGNERS[: len(GOOD)]), "tokens without an owner must come last"
 
 NAMES = (
     "alg", "kid", "typ", "crit", "b64", "zip", "cty", "jwk", "jku", "x5c", "iss", "aud", "sub", "exp", "nbf", "iat", "jti", "cnf",

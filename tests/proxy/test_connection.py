@@ -287,7 +287,7 @@ async def unread(stack: Stack, client: Client, connection: ClientConnection) -> 
 
 async def paused(connection: ClientConnection) -> None:
     """Wait until the kernel takes no more bytes for this client."""
-    async with patience("the client to be waited for"):
+    async with patience("the sidecar to wait for the client"):
         while not connection.write_paused:
             await asyncio.sleep(0)
 

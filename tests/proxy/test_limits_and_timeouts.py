@@ -447,7 +447,7 @@ async def test_a_waiting_client_that_leaves_frees_its_place() -> None:
         async with stack.client() as leaving, stack.client() as staying:
             await leaving.send(stack.good("GET", "/left"))
             await staying.send(stack.good("GET", "/stayed"))
-            async with patience("both to wait"):
+            async with patience("both requests to wait"):
                 while stack.sidecar.live.resources.requests_in_flight < 3:
                     await asyncio.sleep(0)
             await leaving.close()
@@ -477,7 +477,7 @@ async def test_connections_beyond_the_limit_are_overloaded() -> None:
             held.release.set()
             for client in (first, second):
                 assert (await client.response()).status == 200
-        async with patience("a place to come free"):
+        async with patience("a connection to become free"):
             while (await try_fetch(stack)) != 200:
                 await asyncio.sleep(0)
 

@@ -49,7 +49,7 @@ async def test_a_client_in_a_handshake_counts_as_a_connection(tmp_path: Path, sa
                 await stack.health("/livez")
                 assert await connections(stack) == number + 1
             assert not await served(stack)
-        async with patience("a place to come free"):
+        async with patience("a connection to become free"):
             while not await served(stack):
                 pass
 
@@ -62,7 +62,7 @@ async def test_silent_clients_beyond_the_limit_are_closed(tmp_path: Path) -> Non
     }  # so that silence is not the reason
     async with running(tls=tls, **settings) as stack, AsyncExitStack() as silent:
         clients = [await silent.enter_async_context(stack.client()) for _ in range(4 * MOST)]
-        async with patience("those above the limit to be closed"):
+        async with patience("the connections above the limit to be closed"):
             while sum(not client.reader.at_eof() and client.reader.exception() is None for client in clients) > MOST:
                 await stack.health("/livez")
         assert await connections(stack) <= MOST
@@ -74,6 +74,6 @@ async def test_a_silent_handshake_times_out_and_frees_its_place(tmp_path: Path) 
     async with running(tls=tls, **settings) as stack, stack.client() as client:
         await client.send(b"\x16\x03")
         assert await client.closed() == b""
-        async with patience("a place to come free"):
+        async with patience("a connection to become free"):
             while not await served(stack):
                 pass

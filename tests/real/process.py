@@ -43,4 +43,4 @@ async def _announced(process: asyncio.subprocess.Process, pattern: str) -> str:
         output += line.decode()
         if match := re.search(pattern, output, re.DOTALL):
             return match[1]
-    pytest.fail("it ended before it listened")
+    pytest.fail("the process ended before it listened")

@@ -71,7 +71,9 @@ async def outcome(port: int, request: bytes, backend: RawBackend) -> Outcome:
         answer = await fetch(("127.0.0.1", port), request)
     except (Truncated, ConnectionError):
         answer = None
-    assert len(backend.requests) == (answer is not None and answer.status == 200), "only what is accepted reaches it"
+    assert len(backend.requests) == (answer is not None and answer.status == 200), (
+        "only accepted requests reach the backend"
+    )
     found = {"status": "closed" if answer is None else str(answer.status)}
     if answer is not None and answer.status == 503 and b"does not know the token's key yet" in answer.body:
         found = {"status": "401"}  # a kid that the sidecar has not requested yet

@@ -150,7 +150,7 @@ async def at_work(
     try:
         async with patience(f"{name} to serve"):
             while not await front.answers():
-                assert process.returncode is None, "it ended"
+                assert process.returncode is None, "the process ended"
                 await asyncio.sleep(0.02)
         yield front
     finally:

@@ -119,5 +119,5 @@ async def test_the_page_explains_a_failing_backend_of_one_pod(browser: "Browser"
             # Which routes suffer?
             await sees(page, "Routes")
             first = await shown(page, "#route-table tbody tr:first-child", r"\(default\)")
-            assert re.search(r"a token (\d+) \1 ", first), "all that come are refused"
+            assert re.search(r"a token (\d+) \1 ", first), "all requests of this route are refused"
             told.stack.secrets.errors.clear()

@@ -103,7 +103,7 @@ async def test_server_sent_events_are_relayed_one_by_one(alice: aiohttp.ClientSe
 async def test_the_backend_notices_that_its_client_has_left(alice: aiohttp.ClientSession) -> None:
     async with alice.get("/events") as events:
         await events.content.readuntil(b"\n\n")
-    async with patience("the backend to see its listener go"):
+    async with patience("the backend to see that its listener is gone"):
         while True:
             async with alice.get("/next") as response:
                 if await response.text() == "0":

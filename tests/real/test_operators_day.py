@@ -275,13 +275,13 @@ async def test_an_operators_day_works_with_the_products_own_output(
         # An upgrade: the next process is ready before the last one has to end.
         following = await enter(sidecar(file, tmp_path / "access-2.log", main_issuer, backend))
         monitor.scrape(it, following)
-        async with patience("the next one to be ready"):
+        async with patience("the next replica to be ready"):
             while (await following.said(capsys, "probe"))[0] != 0:
                 await asyncio.sleep(0.05)
         assert (await it.said(capsys, "drain"))[0] == 0
         assert (await ask(it, theirs)).status == 200
         monitor.scrape(following)  # a cluster ends a pod so
-        async with patience("prometheus to look away"):
+        async with patience("Prometheus to stop scraping the old one"):
             while await monitor.ask(f'up{{instance="{":".join(map(str, it.addresses["health"]))}"}}'):
                 await asyncio.sleep(0.2)
         it.process.terminate()

@@ -161,7 +161,9 @@ async def test_the_page_shows_issuers_with_their_keys_and_problems(browser: "Bro
                 error = "Last fetch failed: http://127.0.0.1:9/.well-known/openid-configuration: no connection"
                 assert await down.locator(".error").inner_text() == error
                 sections = await page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
-                assert sections.index("issuers") < sections.index("traffic"), "something is wrong with one of them"
+                assert sections.index("issuers") < sections.index("traffic"), (
+                    "the issuers come first when one has a problem"
+                )
 
                 await main.locator("summary").click()
                 text = re.sub(r"\s+", " ", await main.inner_text())
@@ -208,7 +210,9 @@ async def test_rates_latencies_and_the_time_axis_are_updated(browser: "Browser")
 
         step(stack)
         await page.locator("#refusals-chart rect").first.wait_for()
-        assert await page.locator("#refusals-chart rect").count() == 1, "what only would be refused is no refusal"
+        assert await page.locator("#refusals-chart rect").count() == 1, (
+            "requests refused in report mode are not in the chart"
+        )
         name = await page.locator("#refusals-chart").get_attribute("aria-label") or ""
         assert re.match(
             r"Refusals in the last 15 minutes: at most 1\.0 per second at \S+, now [\d.]+\. token_missing\.$", name

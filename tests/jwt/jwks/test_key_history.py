@@ -587,7 +587,7 @@ async def test_an_untrusted_snapshot_is_logged_and_ignored(
     assert said.startswith("issuer=main event=snapshot_ignored why=")
     assert said.endswith(' do="Delete the file, and let only the sidecar\'s user write it."')
     saved = snapshot(tmp_path).read()
-    assert saved is not None, "and it is replaced"
+    assert saved is not None, "the file is replaced"
 
 
 @in_its_time
