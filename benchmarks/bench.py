@@ -19,6 +19,8 @@ RATE = "requests/s"
 OURS = "jwt-sidecar"
 VERIFYING = (OURS, "envoy", "envoy-cache", "haproxy", "fastify")
 JWT_AUTHN = (OURS, "envoy", "envoy-cache")
+FLOOR = "relay"
+"""What any proxy on this event loop costs."""
 
 
 class NotServed(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import gateway as legs
 from benchmarks import websocket as sockets
-from benchmarks.bench import CPU, JWT_AUTHN, OURS, RATE, VERIFYING, Bench, Figures, NotServed, Result, cpu
+from benchmarks.bench import CPU, FLOOR, JWT_AUTHN, OURS, RATE, VERIFYING, Bench, Figures, NotServed, Result, cpu
 from benchmarks.origin import bulk_origin
 from benchmarks.peers.sidecar import TWO_WORKERS
 from benchmarks.process import TWO_CORES
@@ -49,7 +49,7 @@ def mix_users(bench: Bench) -> Works:
 def _users(bench: Bench, name: str, *numbers: int, tls: bool = False) -> Works:
     setting = bench.setting(name, access_log=True, tls=tls)
     tokens = setting.issuers[0].tokens(max(numbers))
-    with serving(bench.only(*JWT_AUTHN), setting) as proxies:
+    with serving(bench.only(*JWT_AUTHN, FLOOR), setting) as proxies:
         for number in numbers:
             title = f"The mix: {number:,} users by Zipf, path and trace id new in each request, JSON access log"
             result = Result(name if len(numbers) == 1 else f"{name}-{number}", title + (", over TLS" if tls else ""))
@@ -178,7 +178,7 @@ def websocket(bench: Bench) -> Works:
     with sockets.echo_origin() as origin:
         setting = replace(setting, origin=origin)
         token = setting.issuers[0].token()
-        with serving(bench.only(OURS, "envoy"), setting) as proxies:
+        with serving(bench.only(OURS, "envoy", FLOOR), setting) as proxies:
 
             def measure(_: int, proxy: Proxy) -> Figures:
                 before, began = proxy.process.cpu_s(), time.monotonic()

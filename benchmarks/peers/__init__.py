@@ -31,6 +31,6 @@ class Peer:
 def peers() -> list[Peer]:
     """All of them, jwt-sidecar first; the others are in the order of their name in the tables."""
     # Imported here: each of these modules needs Peer.
-    from benchmarks.peers import envoy, fastify, haproxy, nginx, sidecar
+    from benchmarks.peers import envoy, fastify, haproxy, nginx, relay, sidecar
 
-    return [sidecar.PEER, envoy.PEER, envoy.CACHED, haproxy.PEER, nginx.PEER, fastify.PEER]
+    return [sidecar.PEER, envoy.PEER, envoy.CACHED, haproxy.PEER, nginx.PEER, fastify.PEER, relay.PEER]
