@@ -20,6 +20,9 @@ from benchmarks.peers.sidecar import TWO_WORKERS
 
 RESULTS = Path(__file__).parent / "results"
 STORED = RESULTS / "latest.json"
+PAGE = Path(__file__).parents[1] / "docs" / "understand" / "performance.md"
+BEGIN, END = "<!-- the goals, written by --record -->\n\n", "\n\n<!-- end of the goals -->"
+"""The place of the goals on PAGE."""
 SUMMARY = ("mix", "warm")
 """The panels of the chart in the README."""
 USERS = "users-"
@@ -151,6 +154,8 @@ def draw(results: Sequence[Result]) -> None:
             table(result),
         ]
     (RESULTS / "latest.md").write_text("\n".join(text) + "\n")
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + goals(results) + END + rest.partition(END)[2])
     summary = [result for result in results if result.name in SUMMARY]
     if summary:
         panels = {result.title: _spreads(result) for result in summary}
