@@ -20,7 +20,9 @@ MAX_READ_TOGETHER = 8 * MAX_READ  # characters of all readings: long paths may h
 # pchar of RFC 3986 without escapes and `;`: such a path has one reading, unless a segment is empty, `.` or `..`.
 _PLAIN = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,=:@/]*")
 _FOLDED = re.compile(r"//|/\.\.?(?:/|$)")
-_READABLE = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*+")
+_READABLE = re.compile(
+    r"/(?>(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]++|%[0-9A-Fa-f]{2})*)"
+)  # `(...)*+` ends too late in Python 3.11.2
 # Characters that RFC 3986 forbids in a path and many clients send. Some programs encode them: all, all but those of IPv6
 # addresses (Node's url.parse), or those that HTML needs (Node's URL).
 _RAW = tuple(map(re.compile, (r'[\[\]{}^"<>|]', r'[{}^"<>|]', r'[{}"<>]')))
