@@ -1,7 +1,6 @@
 """The counters, as plain data."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 
 from sidecar.common.histogram import Histogram
 from sidecar.policy.routes import Auth
@@ -15,16 +14,16 @@ MODES = {False: "enforce", True: "report"}  # was a refusal only reported?
 PAUSE_S = 300.0  # a pause without refusals of a kind; the next refusal begins a new spell
 
 
-@dataclass(slots=True)
 class Spell:
     """Refusals of one kind: their `count`, the time of the last, and since when they come without a pause of PAUSE_S.
 
     Times are Unix times.
     """
 
-    count: int = 0
-    since: float = 0.0
-    last: float = 0.0
+    def __init__(self, count: int = 0, since: float = 0.0, last: float = 0.0) -> None:
+        self.count = count
+        self.since = since
+        self.last = last
 
     def add(self, at: float) -> None:
         """Count a refusal at a Unix time."""
@@ -39,7 +38,6 @@ class Spell:
         return Spell(self.count + other.count, since, later.last)
 
 
-@dataclass(eq=False)
 class Counts:
     """Counters by names from the configuration and closed sets, never from a client.
 
@@ -51,17 +49,18 @@ class Counts:
     `overhead` is the time from a request's head to the request to the backend, `loop_lag` how late the event loop runs due work.
     """
 
-    requests: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    decisions: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SKIPPED.values(), 0))
-    headers_stripped: dict[str, int] = field(default_factory=lambda: Counter(claim=0, underscore=0, forwarded=0))
-    upstream_errors: dict[tuple[str, str], int] = field(default_factory=Counter)
-    minted: dict[str, int] = field(default_factory=dict)
-    spells: dict[tuple[str, str, str, bool], Spell] = field(default_factory=dict)
-    durations: dict[str, Histogram] = field(default_factory=dict)
-    upstream_durations: dict[str, Histogram] = field(default_factory=dict)
-    overhead: Histogram = field(default_factory=lambda: Histogram(OVERHEAD_S))
-    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_S))
-    handshakes: dict[str, int] = field(default_factory=dict)
-    lost_lines: int = 0
-    task_failures: int = 0
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str, int], int] = {}
+        self.decisions: dict[tuple[str, str, str], int] = {}
+        self.skipped = dict.fromkeys(SKIPPED.values(), 0)
+        self.headers_stripped = dict.fromkeys(("claim", "underscore", "forwarded"), 0)
+        self.upstream_errors: dict[tuple[str, str], int] = Counter()
+        self.minted: dict[str, int] = {}
+        self.spells: dict[tuple[str, str, str, bool], Spell] = {}
+        self.durations: dict[str, Histogram] = {}
+        self.upstream_durations: dict[str, Histogram] = {}
+        self.overhead = Histogram(OVERHEAD_S)
+        self.loop_lag = Histogram(LAG_S)
+        self.handshakes: dict[str, int] = {}
+        self.lost_lines = 0
+        self.task_failures = 0

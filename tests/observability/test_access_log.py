@@ -43,8 +43,9 @@ def lines_to(descriptor: int) -> AccessLog:
 
 def fill(log: AccessLog, size: int) -> int:
     """Add lines of 100 bytes up to `size` bytes; return their number."""
+    request = Record("id-1", "GET", "/", b"sidecar.test", 1, "127.0.0.1", "http", 0.0)
     for _ in range(size // 100):
-        log.write(None, 0.0)  # type: ignore[arg-type]
+        log.write(request, 0.0)
     return size // 100
 
 
