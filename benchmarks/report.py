@@ -21,8 +21,7 @@ from benchmarks.peers.sidecar import TWO_WORKERS
 RESULTS = Path(__file__).parent / "results"
 STORED = RESULTS / "latest.json"
 PAGE = Path(__file__).parents[1] / "docs" / "understand" / "performance.md"
-BEGIN, END = "<!-- the goals, written by --record -->\n\n", "\n\n<!-- end of the goals -->"
-"""The place of the goals on PAGE."""
+"""It has the goals and the table of the mix."""
 SUMMARY = ("mix", "warm")
 """The panels of the chart in the README."""
 USERS = "users-"
@@ -154,8 +153,8 @@ def draw(results: Sequence[Result]) -> None:
             table(result),
         ]
     (RESULTS / "latest.md").write_text("\n".join(text) + "\n")
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + goals(results) + END + rest.partition(END)[2])
+    _fill_in("goals", goals(results))
+    _fill_in("mix", "\n".join(table(result) for result in results if result.name == "mix"))
     summary = [result for result in results if result.name in SUMMARY]
     if summary:
         panels = {result.title: _spreads(result) for result in summary}
@@ -174,6 +173,13 @@ def draw(results: Sequence[Result]) -> None:
                 {"users": series},
             )
         )
+
+
+def _fill_in(name: str, text: str) -> None:
+    """Puts a table between two comments of PAGE."""
+    begin, end = f"<!-- {name}, by --record -->\n\n", f"\n\n<!-- end of {name} -->"
+    before, _, rest = PAGE.read_text().partition(begin)
+    PAGE.write_text(before + begin + text + end + rest.partition(end)[2])
 
 
 def _place(name: str) -> int:

@@ -142,7 +142,7 @@ def post(bench: Bench) -> Works:
 def gateway(bench: Bench) -> Works:
     """Both ends of our own pair: an API key in and a minted token out, and that token in."""
     for algorithm in ("EdDSA", "RS256"):
-        title = f"The gateway leg (API key in, minted {algorithm} token out) beside the sidecar leg, both warm"
+        title = f"The gateway (API key in, minted {algorithm} token out) beside the sidecar, both warm"
         result = Result(f"gateway-{algorithm.lower()}", title, mine="gateway")
         with tempfile.TemporaryDirectory() as directory:
             costs = legs.measure(Path(directory, algorithm), algorithm, bench.rounds, bench.seconds)

@@ -23,6 +23,8 @@ from tests.proofs.running import AUDIENCE, Sidecar, memory_mib, running
 
 SETTLE_S = 2.0
 MANY = {"connection": 4000, "WebSocket": 1000, "request in flight": 900}
+TOKENS = {0: 4000, 140: 800, 640: 250}
+"""The number of groups in a token -> the number of such tokens. All of them are remembered."""
 HANDSHAKE = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -94,15 +96,22 @@ async def of_connections(url: str, issuer: Issuer, name: str) -> float:
         return found
 
 
-async def of_tokens(proxy: Sidecar, issuer: Issuer, number: int) -> float:
-    """KiB of a remembered token."""
-    raws = [request(token=issuer.mint("EdDSA", sub=f"user-{at}")) for at in range(number)]
-    for _ in range(300):
-        await fetch(proxy.proxy, raws[0])
-    without = memory_mib(proxy.pid, "VmRSS")
-    for raw in raws:
-        assert (await fetch(proxy.proxy, raw)).status == 200
-    return (memory_mib(proxy.pid, "VmRSS") - without) * 1024 / number
+async def of_tokens(url: str, issuer: Issuer, groups: int, number: int) -> tuple[int, float]:
+    """(bytes of a token with this number of groups, bytes of one more remembered token). All claims go into a header."""
+    names = [f"department-{at:04}" for at in range(groups)]
+    limits = {"claims_header_bytes": 32768, "identity_headers_bytes": 65536}
+    with running(url, issuer, limits=limits) as proxy:
+
+        async def served(first: int, last: int) -> str:
+            for at in range(first, last):
+                token = issuer.mint("RS256", sub=f"user-{at}", groups=names, jti=f"{at:032x}")
+                assert (await fetch(proxy.proxy, request(token=token))).status == 200
+            return token
+
+        await served(0, 50)
+        without = memory_mib(proxy.pid, "VmRSS")
+        token = await served(50, 50 + number)
+        return len(token), (memory_mib(proxy.pid, "VmRSS") - without) * 2**20 / number
 
 
 async def at_rest(url: str, issuer: Issuer, **settings: Any) -> float:
@@ -121,8 +130,9 @@ async def measure() -> None:
         print(f"the process: {base:.0f} MiB", flush=True)
         for kind in MANY:
             print(f"{kind}: {await of_connections(url, issuer, kind):.1f} KiB", flush=True)
-        with running(url, issuer) as proxy:
-            print(f"token: {await of_tokens(proxy, issuer, 1000):.1f} KiB", flush=True)
+        for groups, number in TOKENS.items():
+            size, taken = await of_tokens(url, issuer, groups, number)
+            print(f"token of {size:,} bytes: {taken:,.0f} bytes", flush=True)
         routes = [{"path": f"/team-{at}/*", "require": {"scopes": [f"team-{at}"]}} for at in range(2000)]
         print(f"route: {(await at_rest(url, issuer, routes=routes) - base) * 1024 / 2000:.1f} KiB", flush=True)
         with tempfile.TemporaryDirectory() as name:
