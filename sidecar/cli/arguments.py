@@ -7,7 +7,7 @@ from sidecar.cli.running import add_options
 
 Command = Callable[[argparse.Namespace], int | None]
 _IMPORT = "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent"
-_EXPLAIN = "explain check by check what would happen to a request; the token comes from a file or stdin"
+_EXPLAIN = "say check by check whether a request would be accepted; the token comes from a file or stdin"
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -28,7 +28,10 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     for name, words in (
         ("run", "run the proxy"),
         ("check", "list every problem of a configuration"),
-        ("dev", "run the proxy with an issuer and a backend of its own; print a token and curl lines"),
+        (
+            "dev",
+            "run the proxy with an issuer, and with a backend if none listens at upstream; print a token and curl lines",
+        ),
     ):
         command = add(name, words)
         command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
@@ -40,7 +43,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     add_options(
         add(
             "status",
-            "print the state and problems of a running sidecar, as its page does (exit code 0 also with problems)",
+            "print the state and the problems of a running sidecar (exit code 0 also with problems)",
         )
     )
     add_options(
@@ -50,7 +53,7 @@ def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
     )
     command = add("probe", "exit with 0 if a running sidecar is ready: for health checks of Compose and podman")
-    command.add_argument("--live", action="store_true", help="if it answers, ready or not")
+    command.add_argument("--live", action="store_true", help="exit with 0 if it answers, ready or not")
     command.add_argument("--health", metavar="URL", help="ask this health listener, such as http://127.0.0.1:8081")
     add_options(command)
     words = "let a running sidecar drain, for a preStop hook: it is no longer ready, and still serves"
@@ -74,9 +77,13 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
     add_options(command, "the configuration that decides; with --id the sidecar that runs with it")
     which = command.add_mutually_exclusive_group(required=True)
     which.add_argument("--path", help="the path, with the query")
-    which.add_argument("--url", help="or the URL that the client asks for")
-    which.add_argument("--curl", metavar="LINE", help="or a whole curl line in quotes; - reads it from stdin")
-    which.add_argument("--id", metavar="REQUEST_ID", help="or one of the last refusals of a running sidecar")
+    which.add_argument("--url", help="instead of --path: the URL that the client asks for")
+    which.add_argument(
+        "--curl", metavar="LINE", help="instead of --path: a whole curl line in quotes; - reads it from stdin"
+    )
+    which.add_argument(
+        "--id", metavar="REQUEST_ID", help="instead of --path: one of the last refusals of a running sidecar"
+    )
     command.add_argument("--method", help="the method (default: GET)")
     command.add_argument("--host", help="the Host that the client names (default: localhost)")
     command.add_argument(
@@ -87,7 +94,7 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
 def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys: Command) -> None:
     for name, words in (
         ("new", "add an API key, and print it; it is shown only now"),
-        ("list", "list what a file of either kind holds, without its secrets"),
+        ("list", "list the keys of a file of API keys or of signing keys, without secrets"),
         ("disable", "disable an API key"),
         ("rotate", "add a signing key: it is published now, and signs later (the first key signs now)"),
         ("withdraw", "remove a signing key now; a verifier refuses its tokens once it has read the key set again"),
@@ -115,15 +122,18 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
                 command.add_argument("id", metavar="ID", help="the key's id, as list shows it")
             case "rotate":
                 command.add_argument(
-                    "--algorithm", choices=("EdDSA", "RS256", "ES256"), default="EdDSA", help="(default: EdDSA)"
+                    "--algorithm",
+                    choices=("EdDSA", "RS256", "ES256"),
+                    default="EdDSA",
+                    help="the algorithm of its signatures (default: EdDSA)",
                 )
                 command.add_argument(
                     "--ahead",
                     default="15m",
-                    help="how long verifiers have to learn of it before it signs (default: 15m)",
+                    help="the time before it signs, in which verifiers fetch the key set (default: 15m)",
                 )
                 command.add_argument(
-                    "--keep", default="1h", help="how long the key before it stays published after that (default: 1h)"
+                    "--keep", default="1h", help="how long the previous key stays published after that (default: 1h)"
                 )
             case "withdraw":
                 command.add_argument("kid", metavar="KID", help="the key's kid, as list shows it")

@@ -145,7 +145,7 @@ class TokenRules(Struct):
         "any: one of the audiences is enough. all: the token must name every one.", "any"
     )
     audience_claims: NonEmpty[ClaimName] = key(
-        "The claims with the audience; the first one that a token has counts.", ("aud",)
+        "The claims with the audience; the first one with a value counts.", ("aud",)
     )
     clock_skew_s: Seconds = key("The tolerance for exp, nbf and iat, as clocks differ.", 60.0, "clock_skew")
     require_exp: StrictBool = key("Refuse tokens without exp.", True)
@@ -168,7 +168,7 @@ class TokenRules(Struct):
     )
     require: Require | None = key("The rules for all of its tokens, as on a route.", None)
     lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
-        "Those of sub and jti that may be a whole number, which becomes text.", ()
+        "The claims, sub or jti, that may be a whole number. The number becomes text.", ()
     )
     allow_padding: StrictBool = key(
         "Accept tokens whose parts are padded with =, which AWS load balancers write.", False

@@ -54,7 +54,7 @@ class Config(Struct):
         (Address("0.0.0.0", 8080),),  # noqa: S104
     )
     tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind a program that ends TLS.", None)
-    health: Health = key("What a cluster may ask, on a separate port.", Health())
+    health: Health = key("The listener for probes and metrics, on a separate port.", Health())
     admin: Admin = key("The listener for operators, on loopback, since it has no password.", Admin())
     issuers: AtLeastOne[Issuer] = key(
         "The issuers whose tokens are accepted, each with a name for routes and logs.", {}
@@ -78,7 +78,7 @@ class Config(Struct):
         "reject",
     )
     underscore_headers: Literal["drop", "reject", "allow"] = key(
-        "For headers with _, which many backends read as -. reject: a 400. allow: forwarded, unless they fold to another header.",
+        "Clients' headers with _ or the like, which many backends read as -. allow: sent on, unless one reads as another.",
         "drop",
     )
     identity_headers: dict[HeaderName, HeaderContent] = key(
@@ -101,7 +101,7 @@ class Config(Struct):
     )
     access_log: Literal["json", "ecs", "combined", "off"] = key("The format of the line for each request.", "json")
     access_log_sample: Annotated[StrictInt, Field(ge=0)] = key(
-        "Log one of this number of accepted requests; 0: none. Every refused request is logged.", 1
+        "N: log one of N accepted requests. 0: none. Every refusal is logged.", 1
     )
     tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("The number of processes; auto: one for each processor. One is enough for most.", 1)
@@ -121,7 +121,8 @@ class Config(Struct):
     )
     realm: Realm = key("The realm in WWW-Authenticate.", "jwt-sidecar")
     close_on_expiry: Literal["websocket", "all", "off"] = key(
-        "What ends when its token expires: WebSockets (code 4401), or all: long answers too.", "websocket"
+        "websocket: a WebSocket ends when its token expires (code 4401). all: long answers too. off: nothing ends.",
+        "websocket",
     )
     error_format: Literal["json", "problem"] = key("The format of refusals; problem is RFC 9457.", "json")
     error_detail: Literal["minimal", "code", "full"] = key(
@@ -130,11 +131,12 @@ class Config(Struct):
     timeouts: Timeouts = key("The time limits for clients and backends.", Timeouts())
     limits: Limits = key("The limits against overload.", Limits())
     backend_ignores: tuple[Literal["letter_case", "final_slash", "final_dot", "format"], ...] = key(
-        "Differences in paths that backends may ignore. A path that differs from a closed rule's only so is a 400. []: none.",
+        "Parts of a path that backends may ignore. A path that differs from a closed one only in these is a 400. []: none.",
         ("letter_case", "final_slash", "final_dot", "format"),
     )
     method_override: Literal["drop", "pass"] = key(
-        "For X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods.", "drop"
+        "X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override of clients, if a rule names methods. drop: removed.",
+        "drop",
     )
     token_cache: TokenCache = key("The cache of verified tokens.", TokenCache())
     routes: tuple[Route, ...] = key("The first matching route decides; a request without one needs a valid token.", ())

@@ -92,7 +92,8 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         "How long a key stays trusted after the issuer removed it.", 0.0, "removed_key_grace"
     )
     required: StrictBool | None = key(
-        "true: not ready before its first keys came. Left out: for 30s at most, if another issuer has keys.", None
+        "true: not ready before it has keys. false: ready without. Left out: 30s at most, if another issuer has keys.",
+        None,
     )
 
     @property

@@ -23,7 +23,7 @@ class Timeouts(Struct):
         "For the next request on a connection; load balancers wait 60s.", 75.0, "keep_alive"
     )
     drain_delay_s: Seconds = key(
-        "How long connections are accepted after SIGTERM, until routers know.", 5.0, "drain_delay"
+        "How long connections are accepted after SIGTERM, while load balancers learn of it.", 5.0, "drain_delay"
     )
     shutdown_s: Seconds = key("For requests in flight after that.", 30.0, "shutdown")
 
@@ -31,7 +31,7 @@ class Timeouts(Struct):
 class TokenCache(Struct):
     """The limits of the cache of verified tokens. docs/understand/performance.md has the size of an entry."""
 
-    entries: Count = key("The most tokens: the number of users at the same time.", 10000)
+    entries: Count = key("The number of tokens: as many as there are users at the same time.", 10000)
     most_bytes: Bytes = key(
         "The approximate memory for them. The limit that is reached first counts.", Size(32 << 20), "bytes"
     )

@@ -65,12 +65,12 @@ class PresetKeys(Struct):
     client: Word | None = key("For presets keycloak (its client roles count too) and workos: the client's ID.", None)
     domain: Domain | None = key("For preset google: the Workspace domain (hd) whose users are accepted.", None)
     policies: NonEmpty[Word] | None = key("For preset entra_b2c: the policies (user flows).", None)
-    project: Project | None = key("For presets firebase, firebase_session, gitlab and supabase.", None)
+    project: Project | None = key("For presets firebase, firebase_session, gitlab and supabase: the project.", None)
     region: Word | None = key(
         "For presets aws_alb and cognito: the AWS region. Left out: the region in the ARN or the user pool's ID.", None
     )
     repository: Repository | None = key("For preset github_actions: OWNER/NAME, or OWNER/* for all of an owner.", None)
     tenant: Tenants | None = key("For preset entra: the tenant's ID, a list of them, or any.", None)
-    token_use: Literal["access", "id"] | None = key("For preset cognito: which tokens. Left out: access.", None)
-    trust_domain: TrustDomain | None = key("For preset spiffe.", None)
+    token_use: Literal["access", "id"] | None = key("For preset cognito: the kind of tokens. Left out: access.", None)
+    trust_domain: TrustDomain | None = key("For preset spiffe: the trust domain.", None)
     user_pool: UserPool | None = key("For preset cognito: the user pool's ID, such as eu-west-1_AbCdEfGhI.", None)

@@ -87,7 +87,7 @@ class Route(Struct):
 
     line: SkipJsonSchema[int] = 0
     path: RoutePath | None = key(
-        "The exact path, or with a final /* everything at and below; a * elsewhere is a part of one segment.",
+        "The exact path, or with a final /* everything at and below it; a * elsewhere stands for a part of one segment.",
         None,
     )
     path_regex: Annotated[str, AfterValidator(_regex)] | None = key(
