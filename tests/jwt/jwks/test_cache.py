@@ -425,7 +425,8 @@ async def test_a_failed_forced_fetch_is_repeated_in_the_background(clock: HandCl
     async with Kept(clock, key_set("a")) as (source, issuer):
         await until(clock, 100)
         issuer.answer = DOWN
-        assert (await refusal(source, "ed25519-b")).reason is Reason.JWKS_UNAVAILABLE
+        said = await refusal(source, "ed25519-b")
+        assert (said.reason, said.details) == (Reason.JWKS_UNAVAILABLE, Reason.JWKS_UNAVAILABLE.details)
         issuer.answer = key_set("b")
         await until(clock, 102)
         assert issuer.asked_at == pytest.approx([0, 100, 101])
@@ -478,8 +479,9 @@ async def test_an_unknown_kid_within_the_cooldown_is_jwks_unavailable(clock: Han
         assert said.details == (
             "The sidecar does not know the token's key yet, and fetched the issuer's keys a moment ago. Try again."
         )
-        source.next_fetch_at = clock.monotonic() + 5
-        assert (await refusal(source, "ed25519-b")).retry_after_s == pytest.approx(5.0)
+        for next_s, retry_s in ((5.0, 5.0), (0.5, 1.0)):
+            source.next_fetch_at = clock.monotonic() + next_s
+            assert (await refusal(source, "ed25519-b")).retry_after_s == pytest.approx(retry_s)
         await until(clock, COOLDOWN_S + 1)
         assert await found(source, "b")
 
