@@ -46,6 +46,10 @@ class HandLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._hand_clock.monotonic()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Threads end in real time: `timeout`, which asyncio gives from Python 3.12 on, would be over at once."""
+        await super().shutdown_default_executor()
+
 
 class _Selector(selectors.DefaultSelector):
     def __init__(self, clock: HandClock, quiet_s: float) -> None:
