@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,7 @@ from sidecar.app.state import Live
 from sidecar.common.errors import Unusable, unforeseen
 from sidecar.common.file_content import check_regular
 from sidecar.common.loopback import is_loopback
-from sidecar.common.watched_file import stamp
+from sidecar.common.watched_file import Watch
 from sidecar.config import Config, ConfigError, Problem, load
 from sidecar.config.changes import changed_keys
 
@@ -28,24 +28,6 @@ FIXED = (
 )  # keys that need a restart: their sockets and processes stay open
 
 log = logging.getLogger("sidecar.reload")
-
-
-class Watch:
-    """Detects changes of files. It follows symbolic links: a ConfigMap changes by a new link above its files."""
-
-    def __init__(self, files: Iterable[Path]) -> None:
-        self._seen = {file: stamp(file) for file in files}
-        self._last = dict(self._seen)
-
-    def add(self, files: Iterable[Path]) -> None:
-        """Watch these files too."""
-        for file in files:
-            self._last[file] = self._seen.setdefault(file, stamp(file))
-
-    def changed(self) -> bool:
-        """Has a file changed? Not before two checks find the same content: a half-written file does not count."""
-        last, self._last = self._last, {file: stamp(file) for file in self._seen}
-        return self._seen != self._last == last
 
 
 class Reload:

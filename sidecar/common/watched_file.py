@@ -22,6 +22,26 @@ Content = TypeVar("Content")
 Stamp = tuple[int, int, int]
 
 
+class Watch:
+    """Detects changes of files since it was made. It follows links: a ConfigMap changes by a new link above its files."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._seen = self._last = _stamps(files)
+
+    def add(self, files: Iterable[Path]) -> None:
+        """Watch these files too."""
+        self._last = self._seen = _stamps(files) | self._seen
+
+    def differs(self) -> bool:
+        """Has a file changed?"""
+        return self._seen != _stamps(self._seen)
+
+    def changed(self) -> bool:
+        """The same, but not before two checks find the same content: a half-written file does not count."""
+        last, self._last = self._last, _stamps(self._seen)
+        return self._seen != self._last == last
+
+
 class WatchedFile(Generic[Content]):
     """One file, or several that belong together. `value` is the last good content; `problem` says why the files cannot be used
     now, or is None. `reads` counts successful reads.
@@ -47,7 +67,7 @@ class WatchedFile(Generic[Content]):
         self._secret = secret
         self._one_at_a_time = asyncio.Lock()
         self._cancelled = threading.Event()
-        self._seen: list[Stamp | None] = []
+        self._watch: Watch | None = None
         self.value = self._content(None) if value is None else value
 
     @classmethod
@@ -60,7 +80,7 @@ class WatchedFile(Generic[Content]):
 
     def load(self) -> bool:
         """Read the files if one has changed, and return whether one had. Raises Unusable."""
-        if changed := self._seen != list(map(stamp, self.files)):
+        if changed := bool(self.files) and (self._watch is None or self._watch.differs()):
             self.value = self._content(self.value)
             if self.reads > 1:
                 log.info("event=file_read_again path=%s", self.path)
@@ -94,7 +114,7 @@ class WatchedFile(Generic[Content]):
             await self.in_thread(self.look)
 
     def _content(self, before: Content | None) -> Content:
-        seen = list(map(stamp, self.files))  # before the content: a change in between is read at the next check
+        watch = Watch(self.files)  # before the content: a change in between is read at the next check
         try:
             for file in self.files:
                 check_regular(file)
@@ -109,12 +129,16 @@ class WatchedFile(Generic[Content]):
             raise Unusable(f"{self.path}: {error}") from None
         except Exception as error:  # a bug; it must not end a process that serves requests
             raise Unusable(f"{self.path}: {unforeseen(error)}") from error
-        self._seen = seen
+        self._watch = watch
         self.reads += 1
         return value
 
 
-def stamp(path: Path) -> Stamp | None:
+def _stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
+    return {file: _stamp(file) for file in files}
+
+
+def _stamp(path: Path) -> Stamp | None:
     """A stamp that changes with the file, also when a mount replaces it; None if the file cannot be read."""
     try:
         found = path.stat()

@@ -13,10 +13,11 @@ import pytest
 
 from sidecar.app.builder.assembly import Assembly
 from sidecar.app.builder.key_sources import key_source
-from sidecar.app.reload import Reload, Watch, with_fixed
+from sidecar.app.reload import Reload, with_fixed
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
+from sidecar.common.watched_file import Watch
 from sidecar.config import Issuer, load, parse
 from sidecar.jwt.jwks.cache import JwksSource
 from tests.peers import patience

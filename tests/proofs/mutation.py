@@ -144,7 +144,7 @@ TESTS_OF = {
     "gateway/token_minter": "gateway/test_token_minter.py gateway/test_assertion.py",
     "gateway/token_endpoint": "gateway/test_token_endpoint.py",
     "gateway/issuer_metadata": "gateway/test_token_endpoint.py",
-    "common/watched_file": "gateway/test_api_keys.py gateway/test_rotation.py",
+    "common/watched_file": "common/test_watched_file.py app/test_reload.py gateway/test_api_keys.py gateway/test_rotation.py",
     "policy/path_normalization": "policy/test_routes.py policy/test_path_normalization.py",
     "policy/routes": "policy/test_routes.py proxy/test_routing.py",
     **{
