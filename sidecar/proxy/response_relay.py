@@ -32,9 +32,10 @@ class ResponseRelay:
         Raises Rejection, also if the backend's connection closed within the answer, and ConnectionEnded if it closed before.
         """
         client, upstream = exchange.client, exchange.upstream
-        if client is None or upstream is None or client.write_paused:
-            if upstream is not None:
-                upstream.deadline = exchange.ends  # waiting for the client now
+        assert client is not None
+        assert upstream is not None
+        if client.write_paused:
+            upstream.deadline = exchange.ends  # waiting for the client now
             return
         reader = upstream.reader
         head = exchange.response

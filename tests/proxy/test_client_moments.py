@@ -12,6 +12,7 @@ from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import in_memory, lines
 from tests.peers.wire import chunked, request, response
+from tests.proxy.test_moments import with_token
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 REFUSED = request("GET", "/denied")
@@ -547,3 +548,48 @@ async def test_a_forward_auth_request_opens_no_connection_to_the_backend(clock: 
         asker = at.client(request("GET", "/auth/x"))
         await turns()
         assert (status(asker), lines()) == (200, [])
+
+
+# Heads that recur
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@in_memory
+async def test_a_head_that_recurs_is_parsed_once(clock: HandClock, tmp_path: Path, parts: int) -> None:
+    async with with_token(clock, tmp_path, 100) as (at, alice):
+        asking = request(token=alice)
+        client = at.client()
+        [connection] = at.listener.connections
+        seen = []
+        for _ in range(5):
+            client.say(asking[: len(asking) // parts])
+            client.say(asking[len(asking) // parts :])
+            await turns()
+            lines()[0].say(ANSWER[:-1])
+            assert connection.exchange is not None
+            seen.append(connection.exchange)
+            lines()[0].say(ANSWER[-1:])
+            await turns()
+        assert client.sent.count(b"hello") == 5
+        assert seen[3].head is seen[4].head
+        assert seen[3].response is seen[4].response
+        assert seen[3].claims is seen[4].claims
+        assert seen[4].head.token_digest is not None
+        assert bool(seen[4].raw) == (parts == 2)
+
+
+@in_memory
+async def test_a_body_that_equals_a_head_that_recurs_is_a_body(clock: HandClock) -> None:
+    asking = request()
+    async with proxy(clock) as at:
+        client = at.client()
+        for _ in range(3):
+            client.say(asking)
+            await turns()
+            lines()[0].say(ANSWER)
+            await turns()
+        client.say(request("POST", headers=[("Content-Length", str(len(asking)))]))
+        client.say(asking)
+        assert lines()[0].sent.endswith(b"\r\n\r\n" + asking)
+        lines()[0].say(ANSWER)
+        assert client.sent.count(b"hello") == 4

@@ -94,6 +94,7 @@ async def test_a_limited_number_of_connections_beyond_the_limit_get_an_answer(cl
         further = at.client()
         assert (further.sent, further.aborted) == (b"", True)
         assert at.live.telemetry.decisions == {("none", "error", "overloaded"): MOST_REFUSED}
+        assert {kept.cause for kept in at.live.telemetry.refusals} == {""}
 
 
 # A reload

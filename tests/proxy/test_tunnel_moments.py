@@ -139,18 +139,35 @@ async def test_bytes_of_another_protocol_are_not_read_as_frames(clock: HandClock
         lines()[0].say(SWITCHING.replace(b"websocket", b"x-proto"))
         client.say(bytes(8 * MAX_FRAMES))
         assert lines()[0].sent.endswith(bytes(8 * MAX_FRAMES))
+        assert at.live.resources.held_bytes == 0
 
 
+@pytest.mark.parametrize("slow", ["the backend", "the client"])
 @in_memory
-async def test_frames_for_a_slow_backend_are_read_no_further_after_their_turn(clock: HandClock, tmp_path: Path) -> None:
+async def test_frames_for_a_slow_receiver_are_read_no_further_after_their_turn(
+    clock: HandClock, tmp_path: Path, slow: str
+) -> None:
     async with with_token(clock, tmp_path, 10) as (at, alice):
         client, upstream = await joined(at, alice)
-        upstream.is_full = True
-        client.say(frame(1, masked=True) * 2 * MAX_FRAMES)
+        sender, receiver = (client, upstream) if slow == "the backend" else (upstream, client)
+        receiver.is_full = True
+        sender.say(frame(1, masked=sender is client) * 2 * MAX_FRAMES)
         await turns()
-        assert not client.is_reading()
-        upstream.drain()
-        assert client.is_reading()
+        assert not sender.is_reading()
+        receiver.drain()
+        assert sender.is_reading()
+
+
+@pytest.mark.parametrize("sender", ["the backend", "the client"])
+@in_memory
+async def test_a_tunnel_in_which_one_side_sends_is_not_idle(clock: HandClock, sender: str) -> None:
+    async with proxy(clock) as at:
+        client, upstream = await joined(at, "")
+        for _ in range(3):
+            clock.advance(200)  # of 300 by default
+            at.tick()
+            (client if sender == "the client" else upstream).say(frame(1))
+        assert not upstream.closed
 
 
 @in_memory
@@ -160,3 +177,12 @@ async def test_only_the_close_frame_for_the_backend_is_masked(clock: HandClock, 
         await asyncio.sleep(11)
         assert client.sent == TOLD
         assert unmasked(upstream.sent) == (TOKEN_EXPIRED, b"token expired")
+        assert upstream.closed
+
+
+@in_memory
+async def test_a_tunnel_outlives_its_token_where_that_is_off(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10, close_on_expiry="off") as (at, alice):
+        _, upstream = await joined(at, alice)
+        await asyncio.sleep(20)
+        assert not upstream.closed

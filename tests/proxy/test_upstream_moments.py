@@ -1,5 +1,6 @@
 """A backend's connection in states that no real socket can be brought to. The tests are both ends."""
 
+import asyncio
 import errno
 import ssl
 from contextlib import suppress
@@ -161,6 +162,7 @@ async def test_a_request_without_a_free_connection_may_retry_after_a_second(cloc
         at.tick()
         assert status(waiting) == 503
         assert b"\r\nRetry-After: 1\r\n" in waiting.sent
+        assert b'"All connections to the service behind this proxy are in use."' in waiting.sent
 
 
 @in_memory
@@ -255,3 +257,110 @@ async def test_an_unrequested_101_is_a_502(clock: HandClock) -> None:
         assert status(client) == 502
         assert b'"A 101 must switch to the requested protocol."' in client.sent
         assert lines()[0].aborted
+
+
+# The framing of an answer (RFC 9112 section 6.3)
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "framing"),
+    [
+        ("GET", CHUNKED, b"Content-Length: 5"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"Content-Length: 5"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\n", None),
+    ],
+)
+@in_memory
+async def test_a_complete_answer_has_one_framing_and_frees_its_connection(
+    clock: HandClock, method: str, answer: bytes, framing: bytes | None
+) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(method))
+        await turns()
+        lines()[0].say(answer)
+        head, _, body = client.sent.partition(b"\r\n\r\n")
+        found = [line for line in head.split(b"\r\n") if line.startswith((b"Content-Length", b"Transfer-Encoding"))]
+        assert (found, body) == ([framing] if framing else [], b"hello" if answer is CHUNKED else b"")
+        assert at.pool.use[:2] == (1, 1)
+        assert not client.finished
+
+
+@in_memory
+async def test_a_client_of_http_1_0_reads_an_answer_without_a_length_to_the_end(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        asking = request(headers=[("Connection", "keep-alive")]).replace(b"HTTP/1.1", b"HTTP/1.0")
+        client = at.client(asking)
+        await turns()
+        lines()[0].say(CHUNKED[:-5])
+        lines()[0].say(CHUNKED[-5:])
+        assert client.sent.endswith(b"\r\nConnection: close\r\n\r\nhello")
+        assert client.finished
+
+
+@in_memory
+async def test_a_client_that_asks_for_it_gets_a_last_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=[("Connection", "close")]))
+        await turns()
+        lines()[0].say(ANSWER)
+        assert (b"\r\nConnection: close\r\n" in client.sent, client.finished) == (True, True)
+
+
+@in_memory
+async def test_the_head_of_a_part_of_an_answer_reaches_its_client(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.fill()
+        lines()[0].say(ANSWER[:-1])
+        lines()[0].end()
+        client.drain()
+        await turns()
+        assert (status(client), client.reset) == (200, True)
+
+
+# No connection
+
+
+@pytest.mark.parametrize(
+    ("error", "answered", "details"),
+    [
+        (TimeoutError(), 504, b"The service behind this proxy did not accept a connection in time."),
+        (OSError(errno.ECONNREFUSED, "refused"), 502, b"The service behind this proxy cannot be reached."),
+    ],
+)
+@in_memory
+async def test_why_a_backend_has_no_connection(
+    clock: HandClock, error: Exception, answered: int, details: bytes
+) -> None:
+    async with proxy(clock) as at:
+        refuse(error)
+        client = at.client(request())
+        await turns()
+        assert (status(client), b'"%b"' % details in client.sent) == (answered, True)
+
+
+@in_memory
+async def test_a_pool_that_ends_opens_no_further_connection(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await asyncio.sleep(0)
+        at.pool.close()
+        await turns()
+        assert lines() == []
+        client.end()
+
+
+@in_memory
+async def test_bytes_that_a_backend_did_not_take_are_released_with_its_connection(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("PUT", headers=[("Content-Length", "9")]))
+        await turns()
+        lines()[0].is_full = True
+        client.say(b"hello")
+        assert at.live.resources.held_bytes == 5
+        lines()[0].end()
+        assert at.live.resources.held_bytes == 0
