@@ -27,7 +27,7 @@ class RequestRelay:
         assert client is not None
         head, reader = exchange.head, client.reader
         head_only = exchange.method == "HEAD"
-        if not exchange.body_sent and reader.state == BODY:
+        if reader.state == BODY:
             self.keep(exchange, self._piece(exchange))
         body = exchange.kept_body
         if reader.state == COMPLETE:

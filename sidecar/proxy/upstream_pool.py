@@ -58,8 +58,8 @@ class UpstreamPool:
         connect_s: float,
         answer_s: float,
         idle_s: float,
-        head_bytes: int = 64 * 1024,
-        headers: int = 128,
+        head_bytes: int,
+        headers: int,
     ) -> None:
         self.name = name
         self.authority = authority.encode()

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.gateway.token_endpoint import MAX_FORM_BYTES
+from sidecar.gateway.token_endpoint import FORM_S, MAX_FORM_BYTES
 from sidecar.http.chunked import MAX_CHUNKS
+from sidecar.http.responses import CONTINUE
 from sidecar.proxy.client_connection import LINGER_S
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
 from tests.peers.clock import HandClock
@@ -323,6 +324,7 @@ async def test_a_form_of_the_largest_size_is_read(clock: HandClock, tmp_path: Pa
     ("framing", "body", "passed_on"),
     [
         (("Content-Length", "0"), b"", b"\r\nContent-Length: 0\r\n\r\n"),
+        (("Content-Length", "5"), b"hello", b"\r\nContent-Length: 5\r\n\r\nhello"),
         (("Transfer-Encoding", "chunked"), b"", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (("Transfer-Encoding", "chunked"), b"5\r\nhello\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"),
     ],
@@ -519,6 +521,7 @@ async def test_new_bytes_of_an_answer_wait_for_their_turn(clock: HandClock) -> N
         assert client.sent == before
         await turns()
         assert client.sent.count(b"x") == 2 * MAX_CHUNKS
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in client.sent
         lines()[0].say(b"0\r\n\r\n")
         await turns()
         assert client.sent.endswith(b"0\r\n\r\n")
@@ -574,6 +577,7 @@ async def test_a_head_that_recurs_is_parsed_once(clock: HandClock, tmp_path: Pat
         assert seen[3].head is seen[4].head
         assert seen[3].response is seen[4].response
         assert seen[3].claims is seen[4].claims
+        assert seen[3].forwarded is seen[4].forwarded
         assert seen[4].head.token_digest is not None
         assert bool(seen[4].raw) == (parts == 2)
 
@@ -593,3 +597,25 @@ async def test_a_body_that_equals_a_head_that_recurs_is_a_body(clock: HandClock)
         assert lines()[0].sent.endswith(b"\r\n\r\n" + asking)
         lines()[0].say(ANSWER)
         assert client.sent.count(b"hello") == 4
+
+
+# Forms
+
+
+@in_memory
+async def test_a_client_that_expects_it_is_asked_for_its_form_and_has_a_while_to_send_it(
+    clock: HandClock, tmp_path: Path
+) -> None:
+    keys = Keys(tmp_path)
+    signing = {"issuer": ISSUER, "keys_file": str(keys.signing), "token_endpoint": {"audience": AUDIENCE}}
+    async with proxy(clock, **keys.settings(signing=signing)) as at:
+        headers = [("Content-Length", "2"), ("Expect", "100-continue")]
+        client = at.client(request("POST", "/__gw/issuer/token", headers=headers))
+        assert client.sent == CONTINUE
+        client.say(b"x")
+        clock.advance(FORM_S - 0.1)
+        at.tick()
+        assert not client.aborted
+        clock.advance(0.1)
+        at.tick()
+        assert client.aborted

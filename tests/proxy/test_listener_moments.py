@@ -1,6 +1,7 @@
 """The listener in states that no real socket can be brought to: its limit of connections, a reload, and its end."""
 
 import asyncio
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -112,6 +113,18 @@ async def test_a_changed_budget_applies_to_the_next_request(clock: HandClock) ->
         assert status(other) == 503
 
 
+@in_memory
+async def test_other_trusted_proxies_count_from_the_next_request_on(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        for networks, said in (((), b"127.0.0.1"), ((ip_network("127.0.0.0/8"),), b"203.0.113.9, 127.0.0.1")):
+            at.listener.use(at.live.assembly.handler, at.listener.limits._replace(trusted=networks))
+            client.say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
+            await turns()
+            lines()[0].say(ANSWER)
+            assert b"\r\nX-Forwarded-For: %b\r\n" % said in lines()[0].sent
+
+
 # Who the client is
 
 
@@ -133,7 +146,7 @@ async def test_x_forwarded_for_has_the_clients_address(
     async with proxy(clock, trusted_proxies=trusted) as at:
         Line(at.listener(), peer).say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
         await turns()
-        assert b"\r\nX-Forwarded-For: %b\r\n" % said in lines()[0].sent
+        assert b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % said in lines()[0].sent
 
 
 @in_memory

@@ -306,10 +306,8 @@ async def test_closing_a_pool_closes_all_its_connections(clock: HandClock) -> No
 @in_memory
 async def test_a_backend_has_the_scheme_of_its_connections(clock: HandClock, tls: Any, scheme: str) -> None:
     async with proxy(clock) as at:
-        times = dict.fromkeys(("connect_s", "answer_s", "idle_s"), 1.0)
-        pool = UpstreamPool(
-            "a", ("a", 1), clock, at.live.deadlines, at.live.resources, authority="a", tls=tls, connections=1, **times
-        )
+        sizes = {"connections": 1, "head_bytes": 1, "headers": 1, "connect_s": 1, "answer_s": 1, "idle_s": 1}
+        pool = UpstreamPool("a", ("a", 1), clock, at.live.deadlines, at.live.resources, authority="a", tls=tls, **sizes)
         assert pool.scheme == scheme
 
 
