@@ -14,7 +14,7 @@ def shown(live: Live) -> Shown:
     pages = assembly.handler.pages.values()
     return Shown(
         live.telemetry,
-        assembly.handler.verifier.cache,
+        assembly.handler.authentication.verifier.cache,
         list(assembly.sources.values()),
         assembly.denylist,
         assembly.gateway,

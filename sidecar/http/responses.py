@@ -87,7 +87,7 @@ def body(
     return json.dumps(fields).encode()
 
 
-def connection_line(keep: bool, minor: int) -> bytes:
+def connection_line(keep: bool, minor: int = 1) -> bytes:
     """The Connection header line of an answer to a client of HTTP/1.`minor` (RFC 9112 section 9.3), or empty."""
     if not keep:
         return b"Connection: close\r\n"

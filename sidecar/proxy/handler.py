@@ -72,7 +72,6 @@ class Handler:
         tracing: "Tracing | None" = None,
     ) -> None:
         self.routes = routes
-        self.verifier = verifier
         self.authentication = Authentication(tokens, verifier, gateway.api_keys, identity)
         self.upstreams = upstreams
         self.telemetry = telemetry

@@ -49,7 +49,8 @@ class LocalAnswers:
         The connection stays open unless more of the request's body may come, or its end is unknown.
         """
         client = exchange.client
-        if client is None or exchange.is_over:
+        assert client is not None
+        if exchange.is_over:
             return
         reason = rejection.reason
         exchange.refused(rejection)
@@ -79,8 +80,8 @@ class LocalAnswers:
         request_id = new_id()
         self._telemetry.unread(reason, request_id, peer, cause)
         rejection = Rejection(reason, cause=cause)
-        where = {"cause": cause} if cause and self._form.detail == "full" else None
-        lines = connection_line(False, 1)
+        where = {"cause": cause} if cause else None
+        lines = connection_line(False)
         if self._cors is not None:
             lines += self._cors.refusal([])
         return refusal(rejection, request_id, self._form, lines, where=where)

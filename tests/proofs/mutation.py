@@ -79,7 +79,9 @@ CALLS = (
 )
 LIMITS = "test_limits.py"
 ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
-IN_MEMORY = "proxy/test_upstream.py proxy/test_client_moments.py proxy/test_upstream_moments.py"
+IN_MEMORY = (
+    "proxy/test_upstream.py proxy/test_client_moments.py proxy/test_upstream_moments.py proxy/test_handler_moments.py"
+)
 WIRE = (
     f"{IN_MEMORY} proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "

@@ -200,6 +200,7 @@ async def test_an_end_before_the_end_of_an_answer_counts_as_a_reset(clock: HandC
         lines()[0].say(begun)
         lines()[0].end()
         assert (status(client), client.reset) == ((200, True) if begun else (502, False))
+        assert (b'"The service behind this proxy closed the connection."' in client.sent) is not bool(begun)
         [kept] = at.live.telemetry.refusals
         assert kept.cause == ("The connection ended before the answer was complete." if begun else "")
         assert at.live.telemetry.upstream_errors["default", "reset"] == 1

@@ -153,7 +153,7 @@ class Assembly:
                 self.sources[name].begin_with(old.sources[name])
         self.denylist.have_added(old.denylist.added())
         self.denylist.tell_waiting()
-        own, before = self.handler.verifier, old.handler.verifier
+        own, before = self.handler.authentication.verifier, old.handler.authentication.verifier
         # The old verifier still serves requests that wait for a key, so later revocations must reach it too.
         before.denylist = self.denylist
         own.count_from(before)
