@@ -9,6 +9,8 @@ PRIVATE = {  # a pattern -> what to write
     r"believe[ds]?|believing": "trusted, accepted",
     r"forkers?": "the process that makes workers",
     r"taken for": "read as, counts as",
+    r"for want of|that which|nor do|mend(?:s|ed|ing)?|serves? on": "for lack of, the one that, repair, stay in use",
+    r"(?<!there )(?<!that )(?:is|are) no (?:RFC|HTTP|JSON|text|list|number|claim|token|CORS|whole)": "is not a",
     r"whoever|whomever|anybody": "the person or program that is meant",
     r"elegantly|seamlessly|utili[sz]e[ds]?": "nothing, or: use",
     r"(?:what|who) (?:is|was|has|comes?|came)\b[^.:;,()|]{0,50} (?:is|are|was|were)": "the subject first",

@@ -49,8 +49,8 @@ groups:
           summary: '{{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }} cannot be scraped.'
           runbook_url: docs/how/runbooks.md#sidecardown
           description: >
-            They answered within the last hour and do not any more. Either they are down, and their pods with them, or Prometheus does
-            not reach port 8081: look at the pods first, then at network policies.
+            They answered within the last hour, and do not answer now. Either their pods are down, or Prometheus cannot reach port 8081.
+            Look at the pods first, then at network policies.
 
       - alert: SidecarsDown
         expr: >
@@ -63,8 +63,8 @@ groups:
           summary: '{{"{{"}} $value | humanizePercentage }} of the sidecars of {{"{{"}} $labels.job }} cannot be scraped.'
           runbook_url: docs/how/runbooks.md#sidecarsdown
           description: >
-            Half of them or more answered within the last hour and do not any more. Clients may get nothing at all. Look at the pods: an
-            image that does not start, a configuration that is refused at the start, a node that has gone.
+            Half of them or more answered within the last hour, and do not answer now. Clients may get no answers. Look at the pods: an
+            image that does not start, a configuration that is refused at the start, a node that is down.
 
       - alert: SidecarUnlikeOthers
         expr: >
@@ -79,9 +79,8 @@ groups:
           summary: '{{"{{"}} $labels.instance }} fails {{"{{"}} $value | humanizePercentage }} of its requests, the others do not.'
           runbook_url: docs/how/runbooks.md#sidecarunlikeothers
           description: >
-            In the sum of all pods nothing may be seen of it. What this pod has that others have not: its clock, its node's network to the
-            issuer, a backend that is ill, an old configuration. `jwt-sidecar status` in this pod says which; to be rid of it at once
-            delete the pod.
+            The sum of all pods may not show it. This pod differs from the others in its clock, its node's network to the issuer, its backend
+            or its configuration. `jwt-sidecar status` in this pod says which. If you cannot wait, delete the pod.
 
       - alert: SidecarSaturated
         expr: jwt_sidecar:saturation:ratio > 0.8
@@ -92,8 +91,8 @@ groups:
           summary: '{{"{{"}} $value | humanizePercentage }} of the {{"{{"}} $labels.resource }} of a sidecar of {{"{{"}} $labels.job }} are in use.'
           runbook_url: docs/how/runbooks.md#sidecarsaturated
           description: >
-            At 100 % requests are answered 503 overloaded, and connections are refused. Mostly the backend has become slow, and requests pile
-            up; else there is more traffic than there are pods for. More pods help against both; a higher limit only if memory allows.
+            At 100 % requests get 503 overloaded, and connections are refused. Usually the backend has become slow. Otherwise there is too
+            much traffic for these pods. Add pods. Raise a limit only if the pods have the memory.
 
       - alert: JwksFetchFailing
         expr: max by (job, issuer) (jwt_sidecar_jwks_state{state="stale"}) == 1
@@ -104,9 +103,8 @@ groups:
           summary: The keys of {{"{{"}} $labels.issuer }} have not been fetched for ten minutes.
           runbook_url: docs/how/runbooks.md#jwksfetchfailing
           description: >
-            Nobody notices yet: the last good keys serve on. Find out why with `jwt-sidecar check --online`, or in the
-            log (event=keys_not_fetched); `jwt-sidecar status` says it too. Look at DNS, egress rules and
-            certificates first, then at the issuer's status page.
+            Clients notice nothing yet: the last good keys stay in use. `jwt-sidecar status`, `jwt-sidecar check --online` and the
+            log (event=keys_not_fetched) say why. Look at DNS, egress rules and certificates first, then at the issuer's status page.
 
       - alert: JwksStale
         expr: >
@@ -120,8 +118,8 @@ groups:
           summary: The keys of {{"{{"}} $labels.issuer }} are gone, or will be within a quarter of an hour.
           runbook_url: docs/how/runbooks.md#jwksstale
           description: >
-            Without keys every request with a token of this issuer is answered 503 jwks_unavailable. Mend the way to the issuer (see
-            JwksFetchFailing). To gain time, raise the issuer's max_stale, or give the sidecar the key set in a file
+            Without keys every request with a token of this issuer gets 503 jwks_unavailable. Repair the connection to the issuer (see
+            JwksFetchFailing). To gain time, raise the issuer's max_stale, or write the key set into a file
             (jwks_file in place of jwks_uri).
 
       - alert: AuthErrorRatioHigh
@@ -135,8 +133,8 @@ groups:
           summary: '{{"{{"}} $value | humanizePercentage }} of the requests fail in the sidecar.'
           runbook_url: docs/how/runbooks.md#autherrorratiohigh
           description: >
-            Clients with good tokens get a 5xx. By reason in jwt_sidecar_auth_total: jwks_unavailable, see JwksStale; overloaded, see
-            SidecarSaturated; internal_error, a bug: the log has a line with event=bug, please report it.
+            Clients with good tokens get a 5xx. jwt_sidecar_auth_total has the reason. jwks_unavailable: see JwksStale. overloaded: see
+            SidecarSaturated. internal_error is a bug: the log has a line with event=bug. Please report it.
 
       - alert: AuthDenyRatioJump
         expr: >
@@ -150,10 +148,10 @@ groups:
           summary: '{{"{{"}} $value | humanizePercentage }} of the requests are refused, three times as many as before.'
           runbook_url: docs/how/runbooks.md#authdenyratiojump
           description: >
-            See jwt_sidecar_refused_total by issuer, route and reason, and docs/reference/codes.md for each. key_unknown or signature_invalid everywhere:
-            the issuer changed its keys. audience_mismatch or issuer_unknown: somebody changed a configuration, here or there.
-            token_expired or token_not_yet_valid: a clock is wrong (jwt_sidecar_jwks_clock_offset_seconds). Otherwise look for
-            one client that is broken or tries things out: `jwt-sidecar status`, or GET /rejections of the admin listener.
+            See jwt_sidecar_refused_total by issuer, route and reason, and docs/reference/codes.md for each reason. key_unknown or signature_invalid
+            everywhere: the issuer changed its keys. audience_mismatch or issuer_unknown: somebody changed a configuration, of the sidecar or of
+            the issuer. token_expired or token_not_yet_valid: a clock is wrong (jwt_sidecar_jwks_clock_offset_seconds). Otherwise one client is
+            broken, or tries tokens: `jwt-sidecar status`, or GET /rejections of the admin listener, names it.
 
       - alert: UpstreamErrors
         expr: >
@@ -166,9 +164,9 @@ groups:
           summary: '{{"{{"}} $value | humanizePercentage }} of the requests fail at the backend {{"{{"}} $labels.upstream }} ({{"{{"}} $labels.kind }}).'
           runbook_url: docs/how/runbooks.md#upstreamerrors
           description: >
-            connect: it does not listen where `upstream` says, or has too few connections. timeout: it is slow, or needs a longer
-            timeouts.response_headers. reset: it hangs up before it has answered; look into its log for crashes, and give it
-            preStop sleep if it happens in rollouts. protocol: it does not speak HTTP/1.1 there.
+            connect: the backend does not listen where `upstream` says, or accepts too few connections. timeout: it is slow, or needs a longer
+            timeouts.response_headers. reset: it ends connections before it has answered. Look for crashes in its log, and give it a
+            preStop sleep if this happens in rollouts. protocol: it does not use HTTP/1.1 on this port.
 
       - alert: ConfigReloadFailed
         expr: count by (job) (jwt_sidecar_config_last_reload_successful == 0)
@@ -179,8 +177,8 @@ groups:
           summary: A changed configuration was not taken over by {{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }}.
           runbook_url: docs/how/runbooks.md#configreloadfailed
           description: >
-            The previous configuration stays active. `jwt-sidecar check -c config.yaml` lists what is wrong with the new one, and so does the
-            log. Mend it before a restart: the sidecar does not start with a wrong file.
+            The previous configuration stays in use. `jwt-sidecar check -c config.yaml` and the log list every problem of the new one. Correct
+            it before a restart: the sidecar does not start with a wrong file.
 
       - alert: FileNotUsable
         expr: count by (job, file) (jwt_sidecar_file_good == 0)
@@ -191,8 +189,8 @@ groups:
           summary: '{{"{{"}} $labels.file }} cannot be used by {{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }}.'
           runbook_url: docs/how/runbooks.md#filenotusable
           description: >
-            Its previous content stays in use: a deny list does not grow, keys do not change, a certificate expires. The log says
-            why (event=file_kept_as_it_was, keys_not_fetched, config_kept), with the file and what is wrong with it.
+            Its previous content stays in use: new revocations have no effect, keys do not change, a certificate may expire. The log names the
+            file and what is wrong with it (event=file_kept_as_it_was, keys_not_fetched, config_kept).
 
       - alert: TlsHandshakesFailing
         expr: sum by (job, cause) (rate(jwt_sidecar_tls_handshakes_failed_total{cause!~"client_left|timeout|no_tls"}[10m])) > 0.1
@@ -203,8 +201,8 @@ groups:
           summary: Clients of {{"{{"}} $labels.job }} cannot connect by TLS ({{"{{"}} $labels.cause }}).
           runbook_url: docs/how/runbooks.md#tlshandshakesfailing
           description: >
-            More than one in ten seconds. The cause says who is to be mended: refused_by_client is this certificate or its chain;
-            no_certificate, certificate_untrusted and certificate_expired are the clients'. The log has one client of each cause
+            More than one handshake in ten seconds fails. refused_by_client: repair the sidecar's certificate or its chain. no_certificate,
+            certificate_untrusted and certificate_expired: repair the clients' certificates. The log has one client of each cause
             (event=handshake_failed).
 
       - alert: SidecarStillDraining
@@ -216,8 +214,8 @@ groups:
           summary: '{{"{{"}} $value }} sidecars of {{"{{"}} $labels.job }} were told to drain and still run.'
           runbook_url: docs/how/runbooks.md#sidecarstilldraining
           description: >
-            They get no new clients, and nobody ends them. If somebody drained them by hand, `jwt-sidecar drain --undrain` in the pod takes
-            it back; if their pods are on the way out, something holds them up.
+            They get no new clients, and do not end. If somebody drained them by hand, `jwt-sidecar drain --undrain` in the pod ends the drain.
+            If their pods are terminating, find out why that takes so long.
 
       - alert: AccessLogLost
         expr: sum by (job) (increase(jwt_sidecar_access_log_lost_lines_total[10m])) > 0
@@ -228,6 +226,6 @@ groups:
           summary: '{{"{{"}} $value | humanize }} lines of the access log of {{"{{"}} $labels.job }} are lost.'
           runbook_url: docs/how/runbooks.md#accessloglost
           description: >
-            Whatever reads standard output is slower than lines come, or the disk is full. Requests go on. Look at the log collector; or write
-            less with access_log_sample.
+            The program that reads standard output is too slow, or the disk is full. No request is affected. Look at the log collector, or write
+            fewer lines with access_log_sample.
 {{- end }}
