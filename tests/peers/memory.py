@@ -119,6 +119,19 @@ class _Loop(HandLoop):
         self.lines: list[Line] = []
         self.ended: int = 0
         self.refused: Exception | None = None
+        self.accepted: list[Exception | Any] = []
+
+    async def sock_accept(self, _listening: Any) -> tuple[Any, Any]:
+        while not self.accepted:
+            await asyncio.sleep(3600)
+        one = self.accepted.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return None, one
+
+    async def connect_accepted_socket(self, factory: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:  # type: ignore[override]
+        protocol = factory()
+        return Line(protocol), protocol
 
     async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:
         await asyncio.sleep(0)
@@ -149,6 +162,11 @@ def end_at_once(number: int) -> None:
 def refuse(error: Exception | None) -> None:
     """Let every new connection fail for this reason; None ends that."""
     _loop().refused = error
+
+
+def accept(*clients: Any) -> None:
+    """These clients connect to a TLS listener, each the address of one; or an exception for one that cannot be accepted."""
+    _loop().accepted += clients
 
 
 def _loop() -> _Loop:

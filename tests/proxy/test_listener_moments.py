@@ -1,14 +1,15 @@
 """The listener in states that no real socket can be brought to: its limit of connections, a reload, and its end."""
 
 import asyncio
+import errno
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from sidecar.proxy.listener import IDLE_S, MOST_REFUSED
+from sidecar.proxy.listener import IDLE_S, MOST_REFUSED, NOT_ACCEPTED_S
 from tests.peers.clock import HandClock
-from tests.peers.memory import Line, in_memory, lines
+from tests.peers.memory import Line, accept, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request, response
 from tests.proxy.test_client_moments import DENY
 from tests.proxy.test_moments import SWITCHING
@@ -96,6 +97,26 @@ async def test_a_limited_number_of_connections_beyond_the_limit_get_an_answer(cl
         assert (further.sent, further.aborted) == (b"", True)
         assert at.live.telemetry.decisions == {("none", "error", "overloaded"): MOST_REFUSED}
         assert {kept.cause for kept in at.live.telemetry.refusals} == {""}
+
+
+class Certificate:
+    """The files of a listener, which nobody reads here."""
+
+    value = None
+
+
+@in_memory
+async def test_a_client_that_cannot_be_accepted_keeps_no_other_one_out(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        accept(OSError(errno.EMFILE, "too many open files"), ("127.0.0.1", 1))
+        accepting = asyncio.create_task(at.listener.accept_tls(None, Certificate()))  # type: ignore[arg-type]
+        await turns()
+        assert at.listener.connections == []
+        await asyncio.sleep(NOT_ACCEPTED_S)
+        await turns()
+        assert len(at.listener.connections) == 1
+        assert at.listener._handshakes == set()
+        accepting.cancel()
 
 
 # A reload

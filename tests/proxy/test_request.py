@@ -1,5 +1,6 @@
 """The record of a request for logs and metrics; tests/http has the parsing of its head."""
 
+import os
 import re
 
 import pytest
@@ -61,6 +62,22 @@ def test_an_id_is_a_random_number_of_the_process_and_a_count() -> None:
     prefix, number = new_id().split("-")
     assert re.fullmatch(r"[0-9a-f]{16}", prefix)
     assert new_id() == f"{prefix}-{int(number, 16) + 1:x}"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_ids_of_its_own() -> None:
+    told, tell = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            os.write(tell, new_id().encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.waitpid(pid, 0)
+    with open(told) as answer:
+        prefix = answer.read().partition("-")[0]
+    assert re.fullmatch(r"[0-9a-f]{16}", prefix)
+    assert not new_id().startswith(prefix)
 
 
 @pytest.mark.parametrize("reported", [False, True])
