@@ -140,7 +140,7 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, int]:
     if len(words) != 3 or not all(words):
         raise _Refused("request line")
     method, target, version = words
-    if not _only(method, TCHAR) or not _only(target, VISIBLE):
+    if not _only(method, TCHAR) or len(method) > 64 or not _only(target, VISIBLE):
         raise _Refused("method or target")
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
         raise _Refused("version")

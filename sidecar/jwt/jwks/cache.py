@@ -126,8 +126,8 @@ class JwksSource:
         outage or the sidecar's cooldown never causes a 401.
         """
         if not self.usable:
-            if awaited is None and self._fetching.under_way is not None:
-                raise KeysAwaited(self._fetching.under_way)
+            if awaited is None and (fetch := self._fetching.awaited()) is not None:
+                raise fetch
             raise self._unavailable()
         assert self.jwks is not None
         try:
@@ -163,9 +163,8 @@ class JwksSource:
 
         Raises KeysAwaited for that fetch, unless a fetch on demand began within the cooldown.
         """
-        fetch = None if self._fixed else self._fetching.force()
-        if fetch is not None:
-            raise KeysAwaited(fetch)
+        if not self._fixed and self._fetching.force() is not None:
+            raise self._fetching.awaited() or self._unavailable()
 
     def begin_with(self, old: "JwksSource") -> None:
         """Replace another source of the same issuer: take over its grace periods, and its keys if there are none yet."""

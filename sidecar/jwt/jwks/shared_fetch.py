@@ -10,31 +10,47 @@ from sidecar.common.histogram import Histogram
 from sidecar.jwt.jwks.unknown_kids import Cooldown
 
 WAIT_S = 2.0  # the longest that one request waits for keys
+MOST_WAITING = 500  # requests: a client without a valid token can send them, and `limits.in_flight` counts them
 FETCH_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets; a fetch gives up after 5 s
 
 
 class KeysAwaited(Exception):
     """A fetch may bring the key: ask again, with this, when it has `landed`."""
 
-    def __init__(self, flight: "asyncio.Task[None]") -> None:
+    def __init__(self, fetching: "SharedFetch", flight: "asyncio.Task[None]") -> None:
         super().__init__()
+        self._fetching = fetching
         self._flight = flight
 
     async def landed(self) -> None:
         """Wait until the fetch has ended, but no longer than WAIT_S."""
-        await asyncio.wait({self._flight}, timeout=WAIT_S)  # the fetch goes on when the waiting client disconnects
+        self._fetching.waiting += 1
+        try:
+            await asyncio.wait({self._flight}, timeout=WAIT_S)  # the fetch goes on when the waiting client disconnects
+        finally:
+            self._fetching.waiting -= 1
 
 
 class SharedFetch:
-    """Runs `fetch`, with its trigger as the argument. `under_way` is the current fetch, or None."""
+    """Runs `fetch`, with its trigger as the argument. `under_way` is the current fetch, or None.
+
+    `waiting` is the number of requests that wait for it.
+    """
 
     def __init__(self, fetch: Callable[[str], Coroutine[Any, Any, None]], clock: Clock) -> None:
         self.under_way: asyncio.Task[None] | None = None
+        self.waiting = 0
         self.cooldown = Cooldown(clock)
         self.durations = Histogram(FETCH_S)
         self._fetch = fetch
         self._clock = clock
         self._landed = asyncio.Event()
+
+    def awaited(self) -> KeysAwaited | None:
+        """The exception with which a request waits for the current fetch; None without one, or if MOST_WAITING wait already."""
+        if self.under_way is None or self.waiting >= MOST_WAITING:
+            return None
+        return KeysAwaited(self, self.under_way)
 
     def begin(self, trigger: str) -> "asyncio.Task[None]":
         """Begin a fetch, or return the current one."""

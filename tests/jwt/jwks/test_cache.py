@@ -14,7 +14,7 @@ from sidecar.jwt.jwks.fetcher import FixedKeySet
 from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
 from sidecar.jwt.jwks.refresh_schedule import MAX_REFRESH_S, MIN_REFRESH_S, RETRY_MOST_EMPTY_S, RETRY_MOST_S
-from sidecar.jwt.jwks.shared_fetch import WAIT_S, KeysAwaited
+from sidecar.jwt.jwks.shared_fetch import MOST_WAITING, WAIT_S, KeysAwaited
 from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S, UNKNOWN_KID_S, UNKNOWN_KIDS
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
@@ -519,6 +519,22 @@ async def test_a_failed_signature_forces_one_fetch_per_cooldown(clock: HandClock
         await until(clock, COOLDOWN_S + 1)
         with pytest.raises(KeysAwaited):
             source.reconsider()
+
+
+@in_its_time
+async def test_no_more_than_so_many_requests_wait_for_a_fetch(clock: HandClock) -> None:
+    async with Kept(clock, key_set("a")) as (source, issuer):
+        issuer.hang()
+        waiting = [asyncio.create_task(refusal(source)) for _ in range(MOST_WAITING)]
+        await soon()
+        assert (await refusal(source, "another")).reason is Reason.JWKS_UNAVAILABLE
+        with pytest.raises(Rejection) as forged:
+            source.reconsider()
+        assert forged.value.reason is Reason.JWKS_UNAVAILABLE
+        assert not any(task.done() for task in waiting)
+        assert await found(source, "a")
+        await until(clock, WAIT_S + 1)
+        assert {(await task).reason for task in waiting} == {Reason.JWKS_UNAVAILABLE}
 
 
 @in_its_time
