@@ -468,7 +468,7 @@ STORIES: dict[str, Story] = {
     "rotating, the old key stays published": with_overlap,
     "rotating, the old key goes": without_overlap,
     "rotating, and no token of the new key comes": unnoticed,
-    "rotating within 30 s of a forced fetch": within_the_cooldown,
+    "rotating less than 30 s after a forced fetch": within_the_cooldown,
     "rotating while the endpoint is down": during_an_outage,
     "rotating, with `removed_key_grace: 90s`": with_grace,
     "a key is withdrawn and the keys are refreshed": stolen,
