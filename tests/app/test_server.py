@@ -263,9 +263,9 @@ async def metric(stack: Stack, name: str) -> float:
 async def test_the_program_starts_when_no_one_reads_its_output(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server(("127.0.0.9", 0)) as free:  # where nothing else takes the port meanwhile
             address = free.getsockname()
-        settings = configuration(issuer, backend) | {"listen": f"127.0.0.1:{address[1]}"}
+        settings = configuration(issuer, backend) | {"listen": f"127.0.0.9:{address[1]}"}
         file.write_text(json.dumps(settings))
         with open("/dev/full", "wb") as full:
             process = await asyncio.create_subprocess_exec(
