@@ -10,14 +10,16 @@ from mypyc.build import mypycify
 from setuptools import setup
 
 COMPILED = (
-    "common/deadlines", "common/histogram",
+    "common/deadlines", "common/histogram", "common/masking",
     "http/chunked", "http/forwarded", "http/framing", "http/grammar", "http/head_cache", "http/header_policy",
     "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket_frames",
-    "jwt/claim_checks", "jwt/claim_rules", "jwt/claims", "jwt/compact_jws", "jwt/issuer", "jwt/subjects", "jwt/token_checks",
+    "jwt/claim_checks", "jwt/claim_rules", "jwt/claims", "jwt/compact_jws", "jwt/examination", "jwt/issuer", "jwt/subjects",
+    "jwt/token_checks",
     "jwt/token_extractor", "jwt/token_places", "jwt/verifier",
-    "policy/access_policy", "policy/identity_headers", "policy/routes",
-    "gateway/assertion",
-    "observability/access_lines", "observability/record", "observability/rejection_log",
+    "policy/access_policy", "policy/granted", "policy/identity_headers", "policy/routes",
+    "gateway/api_keys", "gateway/assertion", "gateway/token_minter",
+    "observability/access_lines", "observability/access_log", "observability/counters", "observability/record",
+    "observability/rejection_log", "observability/telemetry",
     "proxy/authentication", "proxy/body_limit", "proxy/client_connection", "proxy/client_limits", "proxy/connection",
     "proxy/exchange", "proxy/forward_auth", "proxy/handler", "proxy/lingering_close", "proxy/local_answers",
     "proxy/request_id", "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/tunnel",
