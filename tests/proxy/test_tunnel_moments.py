@@ -109,11 +109,13 @@ async def test_the_idle_timeout_of_a_tunnel_exceeds_the_answer_timeout(clock: Ha
 @in_memory
 async def test_early_bytes_are_buffered_only_until_the_backend_has_them(clock: HandClock) -> None:
     async with proxy(clock) as at:
-        at.client(request(headers=WEBSOCKET) + b"early")
+        client = at.client(request(headers=WEBSOCKET) + b"early")
         await turns()
         assert at.live.resources.held_bytes == len(b"early")
         lines()[0].say(SWITCHING)
         assert lines()[0].sent.endswith(b"early")
+        assert client.sent.startswith(b"HTTP/1.1 101 ")
+        assert b"Sec-WebSocket-Protocol" not in client.sent
         assert at.live.resources.held_bytes == 0
         lines()[0].end()
         assert [answered for _, _, answered in at.live.telemetry.requests] == [101]
