@@ -75,6 +75,7 @@ async def test_a_partly_buffered_frame_is_finished_unchanged_after_the_token_exp
         assert upstream.sent == frames[:-100]
         client.say(frames[-100:])
         assert unmasked(upstream.sent.removeprefix(frames)) == (TOKEN_EXPIRED, b"token expired")
+        assert upstream.closed
 
 
 @in_memory
@@ -142,6 +143,8 @@ async def test_bytes_of_another_protocol_are_not_read_as_frames(clock: HandClock
         client.say(bytes(8 * MAX_FRAMES))
         assert lines()[0].sent.endswith(bytes(8 * MAX_FRAMES))
         assert at.live.resources.held_bytes == 0
+        await asyncio.sleep(10)
+        assert lines()[0].closed
 
 
 @pytest.mark.parametrize("slow", ["the backend", "the client"])
