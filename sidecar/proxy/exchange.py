@@ -127,8 +127,8 @@ class Exchange(Record):
     is_question = False
     is_whole = False
     kept_body = b""
-    keeps_client = False
-    raw = b""
+    keeps_client: bool
+    raw: bytes
     response: ResponseHead | None = None
     subprotocol = b""
     _answer_is_deferred = False

@@ -478,6 +478,7 @@ async def test_a_refused_body_gets_no_100_continue(clock: HandClock) -> None:
         await turns()
         assert status(client) == 400
         assert b"100 Continue" not in client.sent
+        assert b'"The request\'s body is not well-formed."' in client.sent
 
 
 # Bytes that are no request
@@ -578,7 +579,8 @@ async def test_a_head_that_recurs_is_parsed_once(clock: HandClock, tmp_path: Pat
         assert seen[3].response is seen[4].response
         assert seen[3].claims is seen[4].claims
         assert seen[3].forwarded is seen[4].forwarded
-        assert seen[4].head.token_digest is not None
+        cache = at.live.assembly.handler.authentication.verifier.cache
+        assert (cache.hits, cache.misses) == (4, 1)
         assert bool(seen[4].raw) == (parts == 2)
 
 
@@ -619,3 +621,17 @@ async def test_a_client_that_expects_it_is_asked_for_its_form_and_has_a_while_to
         clock.advance(0.1)
         at.tick()
         assert client.aborted
+
+
+@in_memory
+async def test_a_token_in_the_query_is_verified_once(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 100, token_from=[{"query": "t"}]) as (at, alice):
+        client = at.client()
+        for number in range(1, 4):
+            client.say(request("GET", f"/?t={alice}"))
+            await turns()
+            lines()[0].say(ANSWER)
+            await turns()
+            assert client.sent.count(b"hello") == number
+        cache = at.live.assembly.handler.authentication.verifier.cache
+        assert (cache.hits, cache.misses) == (2, 1)
