@@ -128,7 +128,7 @@ TESTS_OF = {
         "jwt/test_real_issuers.py"
     ),
     "jwt/jwks/fetcher": "jwt/jwks/test_fetcher.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py",
-    "jwt/jwks/key_server": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py",
+    "jwt/jwks/key_server": "jwt/jwks/test_fetcher.py jwt/jwks/test_key_server.py jwt/test_real_issuers.py",
     **{
         f"jwt/jwks/{name}": (
             "jwt/jwks/test_cache.py jwt/jwks/test_key_history.py jwt/jwks/test_local_keys.py app/test_admin_answers.py "
