@@ -79,6 +79,7 @@ from sidecar.proxy import (
         pytest.param(unknown_kids.UNKNOWN_KIDS, 256, id="unknown_kids.UNKNOWN_KIDS"),
         pytest.param(unknown_kids.UNKNOWN_KID_S, 60.0, id="unknown_kids.UNKNOWN_KID_S"),
         pytest.param(unknown_kids.COOLDOWN_S, 30.0, id="unknown_kids.COOLDOWN_S"),
+        pytest.param(shared_fetch.MOST_WAITING, 500, id="shared_fetch.MOST_WAITING"),
         pytest.param(shared_fetch.WAIT_S, 2.0, id="shared_fetch.WAIT_S"),
         pytest.param(refresh_schedule.RETRY_FIRST_S, 1.0, id="refresh_schedule.RETRY_FIRST_S"),
         pytest.param(refresh_schedule.RETRY_MOST_S, 60.0, id="refresh_schedule.RETRY_MOST_S"),

@@ -535,6 +535,9 @@ async def test_no_more_than_so_many_requests_wait_for_a_fetch(clock: HandClock) 
         assert await found(source, "a")
         await until(clock, WAIT_S + 1)
         assert {(await task).reason for task in waiting} == {Reason.JWKS_UNAVAILABLE}
+        before = clock.monotonic()
+        await refusal(source)
+        assert clock.monotonic() - before == pytest.approx(WAIT_S), "there is room again"
 
 
 @in_its_time
