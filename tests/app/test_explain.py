@@ -357,7 +357,7 @@ async def test_explaining_does_not_change_a_running_proxy() -> None:
         explanation = await explain(stack.sidecar.assembly, question, stack.clock)
         assert explanation.rejection is None
         assert "ok    signature   matches" in explanation.lines, "a remembered token is explained too"
-        verifier = stack.sidecar.assembly.handler.verifier
+        verifier = stack.sidecar.assembly.handler.authentication.verifier
         assert (type(verifier), verifier.hits, verifier.misses) == (Verifier, 0, 1)
         assert (stack.sidecar.assembly.handler.telemetry.requests, stack.issuer.jwks_fetches) == (before, 1)
 

@@ -395,7 +395,7 @@ async def test_counters_continue_over_a_reload(file: Path) -> None:
             assert await status(stack, token=stack.alice) == 200
         assert await reload(stack, file, routes=PUBLIC)
         await status(stack)
-        verifier = stack.sidecar.assembly.handler.verifier
+        verifier = stack.sidecar.assembly.handler.authentication.verifier
         assert (verifier.hits, verifier.misses) == (2, 1)
         assert sum(stack.sidecar.live.telemetry.requests.values()) == 4
         assert "jwt_sidecar_requests_in_flight 0.0" in await samples(stack)

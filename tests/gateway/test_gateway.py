@@ -90,7 +90,9 @@ async def test_a_verified_token_is_exchanged_for_a_short_one(keys: Keys) -> None
         claims = minted(await backend.received(), keys)
         assert (claims["sub"], claims["aud"], claims["iss"]) == ("alice", AUDIENCE, ISSUER)
         assert claims["original_iss"] == stack.issuer.issuer
-        assert stack.sidecar.assembly.handler.verifier.cache.bytes > 1800, "the size of the minted token is counted too"
+        assert stack.sidecar.assembly.handler.authentication.verifier.cache.bytes > 1800, (
+            "the size of the minted token is counted too"
+        )
         assert claims["exp"] <= tokens.payload_of(stack.alice)["exp"]
         short = stack.token(sub="bob", exp=int(stack.clock.wall()) + 20)
         await stack.fetch(request("GET", "/", token=short))

@@ -658,7 +658,7 @@ async def test_a_revoked_token_is_refused_at_once() -> None:
         good = request("GET", "/", token=token)
         for _ in range(2):  # first verified, then remembered
             assert not revoked(await client.request(good))
-        assert stack.sidecar.assembly.handler.verifier.hits == 1
+        assert stack.sidecar.assembly.handler.authentication.verifier.hits == 1
         answer = await post(stack, {"iss": stack.issuer.issuer, "jti": "t1"})
         assert (answer.status, answer.json()) == (200, {"entries": 1})
         for _ in range(2):
@@ -733,7 +733,7 @@ async def test_remembered_tokens_are_not_verified_again_after_another_revocation
         await post(stack, {"iss": stack.issuer.issuer, "jti": "of another token"})
         for _ in range(3):
             assert not revoked(await client.request(stack.good()))
-        verifier = stack.sidecar.assembly.handler.verifier
+        verifier = stack.sidecar.assembly.handler.authentication.verifier
         assert (verifier.misses, verifier.hits) == (1, 5), "the token is verified only once"
 
 

@@ -87,7 +87,7 @@ async def test_only_valid_tokens_of_a_provider_are_accepted(name: str, clock: Ha
     row = ROWS[name]
     token = token_of(row, clock)
     async with sidecar_of(row, clock) as sidecar:
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         (issuer,) = sidecar.assembly.config.issuers.values()
         claims = await verified(verifier, token().encode())
         assert granted_roles(claims.claims, issuer.role_claims) == row.roles
@@ -146,7 +146,7 @@ async def test_a_missing_or_surplus_slash_of_the_issuer_is_accepted_and_reported
     assert said not in preset_lines(right)
     assert said in preset_lines(configured(row))
     async with sidecar_of(row, clock) as sidecar:
-        await verified(sidecar.assembly.handler.verifier, token_of(row, clock)().encode())
+        await verified(sidecar.assembly.handler.authentication.verifier, token_of(row, clock)().encode())
 
 
 def test_every_preset_has_a_row() -> None:

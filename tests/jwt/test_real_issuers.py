@@ -66,7 +66,7 @@ async def refusal(verifier: Verifier, token: str, seen: Examination | None = Non
 
 async def only_the_right_one(sidecar: Sidecar, token: Token) -> None:
     """Accept a good token of the shape. Refuse one of another issuer, for another audience or by another key."""
-    verifier = sidecar.assembly.handler.verifier
+    verifier = sidecar.assembly.handler.authentication.verifier
     good = token().encode()
     claims = await verified(verifier, good)
     assert cached(verifier, good) is claims
@@ -129,14 +129,14 @@ async def test_padded_tokens_are_refused_as_such_and_accepted_if_allowed(clock: 
     token = padded(shaped(clock, "ES256", sub="padded"))
     assert all(part.endswith("=") for part in token().split(".")[::2])
     async with sidecar_of(clock, tokens.public_jwk("ES256")) as sidecar:
-        said = await refusal(sidecar.assembly.handler.verifier, token())
+        said = await refusal(sidecar.assembly.handler.authentication.verifier, token())
         assert (said.reason.code, said.details) == (
             "token_malformed", "The token's parts are padded with =; a JWT has no padding."
         )  # fmt: skip
     async with sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as sidecar:
         await only_the_right_one(sidecar, token)
         await only_the_right_one(sidecar, shaped(clock, "ES256", sub="padded"))
-        claims = await verified(sidecar.assembly.handler.verifier, token().encode())
+        claims = await verified(sidecar.assembly.handler.authentication.verifier, token().encode())
         assert json.loads(tokens.unb64(claims.payload_segment.decode()))["sub"] == "padded"
         assert b"=" not in claims.payload_segment
 
@@ -147,7 +147,10 @@ async def test_padding_is_allowed_only_for_its_configured_issuer(clock: HandCloc
         sidecar_of(clock, tokens.public_jwk("ES256"), allow_padding=True) as lax,
         sidecar_of(clock, tokens.public_jwk("ES256"), issuer="https://strict.test/") as strict,
     ):
-        issuers = [*lax.assembly.handler.verifier.issuers.all, *strict.assembly.handler.verifier.issuers.all]
+        issuers = [
+            *lax.assembly.handler.authentication.verifier.issuers.all,
+            *strict.assembly.handler.authentication.verifier.issuers.all,
+        ]
         both = verifier_of(issuers, clock)
         await verified(both, padded(shaped(clock, "ES256"))().encode())
         said = await refusal(both, padded(shaped(clock, "ES256", iss="https://strict.test/"))())
@@ -159,11 +162,11 @@ async def test_padding_is_allowed_only_for_its_configured_issuer(clock: HandCloc
 async def test_numeric_users_are_accepted_with_lenient_claims(name: str, clock: HandClock) -> None:
     token = shaped(clock, **{name: 12})
     async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
-        said = await refusal(sidecar.assembly.handler.verifier, token())
+        said = await refusal(sidecar.assembly.handler.authentication.verifier, token())
         assert said.details == f"The token's {name} claim is not a string."
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), lenient_claims=[name]) as sidecar:
         await only_the_right_one(sidecar, token)
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         assert (await verified(verifier, token().encode())).claims[name] == "12"
         verifier.denylist.add({"iss": ISS, name: "12"})
         assert (await refusal(verifier, token())).reason.code == "token_revoked"
@@ -174,7 +177,9 @@ async def test_an_empty_aud_leaves_the_audience_to_the_next_claim(clock: HandClo
     """Ory Hydra writes `aud: []` for a client that requests no audience."""
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), audience_claims=["aud", "client_id"]) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, aud=[], client_id=AUDIENCE))
-        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, aud=[], client_id="another")())
+        said = await refusal(
+            sidecar.assembly.handler.authentication.verifier, shaped(clock, aud=[], client_id="another")()
+        )
         assert said.reason.code == "audience_mismatch"
 
 
@@ -186,7 +191,7 @@ async def test_requirements_of_an_issuer_apply_to_its_tokens(clock: HandClock) -
     key = tokens.public_jwk("EdDSA")
     async with sidecar_of(clock, key, require=require, role_claims=["resource_access.api.roles"]) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, **good))
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         for wrong, code in (({"token_use": "id"}, "claim_mismatch"), ({"scp": []}, "scope_insufficient")):
             assert (await refusal(verifier, shaped(clock, **{**good, **wrong})())).reason.code == code
         said = await refusal(verifier, shaped(clock, **{**good, "resource_access": {}, "roles": ["admin"]})())
@@ -217,7 +222,7 @@ async def test_a_templated_issuer_must_match_the_tenant_of_the_token(iss: str, c
             {"iss": iss.format(TENANT) + "/"}, {"iss": iss.format(TENANT).replace("://", "://evil.")},
         ]  # fmt: skip
         for over in wrong:
-            said = await refusal(sidecar.assembly.handler.verifier, token(**over))
+            said = await refusal(sidecar.assembly.handler.authentication.verifier, token(**over))
             assert said.reason.code == "issuer_unknown", over
 
 
@@ -239,7 +244,7 @@ async def test_a_key_of_one_tenant_verifies_no_token_of_another(
         if good:
             await only_the_right_one(sidecar, of_tenant(clock, iss))
             return
-        said = await refusal(sidecar.assembly.handler.verifier, of_tenant(clock, iss)())
+        said = await refusal(sidecar.assembly.handler.authentication.verifier, of_tenant(clock, iss)())
         assert said.details == "The issuer publishes this key for the tokens of another tenant."
 
 
@@ -249,13 +254,15 @@ async def test_a_key_of_an_alias_verifies_only_tokens_of_that_alias(clock: HandC
         clock, {**tokens.public_jwk("EdDSA"), "issuer": f"https://sts.test/{TENANT}/"}, **MANY
     ) as sidecar:
         await only_the_right_one(sidecar, of_tenant(clock, "https://sts.test/{}/"))
-        assert (await refusal(sidecar.assembly.handler.verifier, of_tenant(clock)())).reason.code == "key_unknown"
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, of_tenant(clock)())
+        ).reason.code == "key_unknown"
 
 
 @in_its_time
 async def test_a_revocation_for_one_tenant_does_not_affect_another(clock: HandClock) -> None:
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), **MANY) as sidecar:
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         with pytest.raises(Unusable, match=r"one of: https://login.test/\{tid\}/v2.0, https://sts.test/\{tid\}/"):
             verifier.denylist.add({"iss": "https://other.test/", "sub": "alice"})
         verifier.denylist.add({"iss": f"https://sts.test/{TENANT}/", "sub": "alice"})
@@ -269,11 +276,15 @@ async def test_assume_issuer_accepts_tokens_without_iss(clock: HandClock) -> Non
     """Tokens of PingFederate and SPIFFE have no iss."""
     token = shaped(clock, iss=tokens.ABSENT)
     async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
-        assert (await refusal(sidecar.assembly.handler.verifier, token())).details == "The token has no iss claim."
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, token())
+        ).details == "The token has no iss claim."
     async with sidecar_of(clock, tokens.public_jwk("EdDSA"), assume_issuer=True) as sidecar:
         await only_the_right_one(sidecar, token)
         for odd in ("", None, [ISS], 5, ISS.rstrip("/")):
-            assert (await refusal(sidecar.assembly.handler.verifier, token(iss=odd))).reason.code == "issuer_unknown"
+            assert (
+                await refusal(sidecar.assembly.handler.authentication.verifier, token(iss=odd))
+            ).reason.code == "issuer_unknown"
 
 
 @in_its_time
@@ -283,7 +294,9 @@ async def test_a_load_balancers_token_must_name_the_configured_signer(clock: Han
         await only_the_right_one(sidecar, shaped(clock, header=header))
         for wrong in ({"signer": "arn:theirs"}, {"signer": ["arn:ours"]}, {"signer": None}):
             seen = Examination()
-            said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={**header, **wrong})(), seen)
+            said = await refusal(
+                sidecar.assembly.handler.authentication.verifier, shaped(clock, header={**header, **wrong})(), seen
+            )
             assert said.details == "The token's header names a signer that is not trusted here."
             assert seen.begun[-1].name == "signer"
             assert (said.expected, said.found) == ("arn:ours", shown(wrong["signer"]))
@@ -303,7 +316,9 @@ async def test_ed25519_and_eddsa_name_the_same_algorithm(of_key: str | None, of_
             await only_the_right_one(sidecar, shaped(clock, header=header))
     async with sidecar_of(clock, tokens.public_jwk("RS256"), algorithms=["RS256"]) as sidecar:
         token = shaped(clock, header={"alg": of_token})()
-        assert (await refusal(sidecar.assembly.handler.verifier, token)).reason.code == "algorithm_not_allowed"
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, token)
+        ).reason.code == "algorithm_not_allowed"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +352,7 @@ async def test_tokens_without_kid_are_accepted_with_six_keys(clock: HandClock) -
 async def test_a_token_without_kid_is_refused_if_too_many_keys_fit(clock: HandClock) -> None:
     async with sidecar_of(clock, *signers(11)) as sidecar:
         await only_the_right_one(sidecar, shaped(clock))
-        said = await refusal(sidecar.assembly.handler.verifier, shaped(clock, header={})())
+        said = await refusal(sidecar.assembly.handler.authentication.verifier, shaped(clock, header={})())
         assert said.reason.code == "key_unknown"
         assert said.details == "The token names no key (kid), and more than 10 keys of its issuer could have signed it."
 
@@ -347,7 +362,7 @@ async def test_a_token_without_kid_is_refused_if_too_many_keys_fit(clock: HandCl
 async def test_a_certificate_thumbprint_selects_the_key_without_kid(name: str, clock: HandClock) -> None:
     async with sidecar_of(clock, *signers(11, **{name: "thumb of"})) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, header={name: "thumb of a"}))
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         said = await refusal(verifier, shaped(clock, header={name: "thumb of other-3"})())
         assert said.reason.code == "signature_invalid"
         for odd in (5, None, ["thumb of a"], "", "thumb of nobody"):
@@ -361,7 +376,9 @@ async def test_a_token_may_have_a_kid_if_the_key_has_none(clock: HandClock) -> N
         await only_the_right_one(sidecar, shaped(clock, header={"kid": "of today"}))
         await only_the_right_one(sidecar, shaped(clock, header={}))
         named = shaped(clock, header={"kid": tokens.kid("EdDSA", "b")})
-        assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, named())
+        ).reason.code == "signature_invalid"
 
 
 async def test_the_first_1000_keys_of_an_issuer_are_used(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -370,7 +387,7 @@ async def test_the_first_1000_keys_of_an_issuer_are_used(clock: HandClock, caplo
         async with sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
             await only_the_right_one(sidecar, shaped(clock))
             last = shaped(clock, header={"kid": "more-599"})
-            await verified(sidecar.assembly.handler.verifier, last(name="b").encode())
+            await verified(sidecar.assembly.handler.authentication.verifier, last(name="b").encode())
             assert '100 keys after the first 1000, which is the limit ("more-600", ' in caplog.text
 
 
@@ -378,7 +395,7 @@ async def test_the_first_1000_keys_of_an_issuer_are_used(clock: HandClock, caplo
 async def test_a_new_key_may_have_the_kid_of_an_old_one(clock: HandClock) -> None:
     """Zuplo and others reuse the kid when they replace their only key. From then on the old key is refused."""
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, sidecar_of(clock, jwks_uri=issuer.jwks_uri) as sidecar:
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         token = shaped(clock)
         await verified(verifier, token().encode())
         issuer.keys = [{**tokens.public_jwk("EdDSA", "b"), "kid": tokens.kid("EdDSA")}]
@@ -406,10 +423,12 @@ async def test_a_key_set_may_hold_pem_texts_by_kid(alg: str, written: Callable[.
     async with sidecar_of(clock, jwks_inline=document) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, alg))
         named = shaped(clock, alg, header={"kid": "another"})
-        assert (await refusal(sidecar.assembly.handler.verifier, named())).reason.code == "signature_invalid"
-        await verified(sidecar.assembly.handler.verifier, named(name="b").encode())
         assert (
-            await refusal(sidecar.assembly.handler.verifier, shaped(clock, alg, header={"kid": "c"})())
+            await refusal(sidecar.assembly.handler.authentication.verifier, named())
+        ).reason.code == "signature_invalid"
+        await verified(sidecar.assembly.handler.authentication.verifier, named(name="b").encode())
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, shaped(clock, alg, header={"kid": "c"})())
         ).reason.code == ("key_unknown")
 
 
@@ -420,7 +439,7 @@ async def test_a_jwks_uri_with_kid_fetches_each_key_by_its_url(clock: HandClock)
         pem = Answer(200, tokens.public_pem("ES256"))
         issuer.files = {f"/{tokens.kid('ES256')}": pem, "/forbidden": Answer(403), "/broken": Answer(500)}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            verifier, source = sidecar.assembly.handler.authentication.verifier, sidecar.assembly.sources["main"]
             assert len(issuer.requests) == 0
             await only_the_right_one(sidecar, shaped(clock, "ES256"))
             assert len(issuer.requests) == 1
@@ -451,7 +470,7 @@ async def test_made_up_kids_do_not_displace_a_real_key(clock: HandClock) -> None
         own = f"/{tokens.kid('ES256')}"
         issuer.files = {**others, own: Answer(200, tokens.public_pem("ES256")), "/page": Answer(200, b"<html>")}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            verifier = sidecar.assembly.handler.verifier
+            verifier = sidecar.assembly.handler.authentication.verifier
 
             async def named(kid: str) -> str:
                 clock.advance(31)
@@ -469,7 +488,7 @@ async def test_made_up_kids_delay_the_fetch_of_a_real_key_only_for_a_cooldown(cl
         own = shaped(clock, "ES256")()
         issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256"))}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            verifier = sidecar.assembly.handler.verifier
+            verifier = sidecar.assembly.handler.authentication.verifier
             for number in range(MOST_WANTED + 2):
                 await refusal(verifier, shaped(clock, "ES256", header={"kid": f"made-up-{number}"})())
             assert (await refusal(verifier, own)).reason.code == "jwks_unavailable"
@@ -522,7 +541,7 @@ async def test_a_key_whose_url_becomes_a_page_fails_the_fetch(clock: HandClock) 
         own = f"/{tokens.kid('ES256')}"
         issuer.files = {own: Answer(200, tokens.public_pem("ES256"))}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            await verified(sidecar.assembly.handler.verifier, shaped(clock, "ES256")().encode())
+            await verified(sidecar.assembly.handler.authentication.verifier, shaped(clock, "ES256")().encode())
             issuer.files[own] = Answer(200, b"<html>")
             source = sidecar.assembly.sources["main"]
             await source.fetch_now()
@@ -538,7 +557,7 @@ async def test_a_failing_url_of_a_key_keeps_the_key(status: int, clock: HandCloc
         own = f"/{tokens.kid('ES256')}"
         issuer.files = {own: Answer(200, tokens.public_pem("ES256"))}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            verifier, source = sidecar.assembly.handler.authentication.verifier, sidecar.assembly.sources["main"]
             await verified(verifier, shaped(clock, "ES256")().encode())
             issuer.files[own] = Answer(status)
             await source.fetch_now()
@@ -551,7 +570,7 @@ async def test_a_failing_made_up_kid_does_not_affect_other_keys(clock: HandClock
     async with Files() as issuer:
         issuer.files = {f"/{tokens.kid('ES256')}": Answer(200, tokens.public_pem("ES256")), "/broken": Answer(500)}
         async with sidecar_of(clock, jwks_uri=f"{issuer.url}/{{kid}}", algorithms=["ES256"]) as sidecar:
-            verifier, source = sidecar.assembly.handler.verifier, sidecar.assembly.sources["main"]
+            verifier, source = sidecar.assembly.handler.authentication.verifier, sidecar.assembly.sources["main"]
             await verified(verifier, shaped(clock, "ES256")().encode())
             clock.advance(31)
             broken = shaped(clock, "ES256", header={"kid": "broken"})()
@@ -567,7 +586,9 @@ async def test_a_spiffe_bundle_is_read_as_a_key_set(clock: HandClock) -> None:
     async with sidecar_of(clock, jwks_inline=bundle) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, "ES256"))
         other = shaped(clock, "ES256", header={"kid": tokens.kid("ES256", "b")})
-        assert (await refusal(sidecar.assembly.handler.verifier, other(name="b"))).reason.code == "key_unknown"
+        assert (
+            await refusal(sidecar.assembly.handler.authentication.verifier, other(name="b"))
+        ).reason.code == "key_unknown"
         assert sidecar.assembly.sources["main"].skipped == ()
 
 
@@ -603,7 +624,7 @@ async def test_an_issuer_may_have_several_sources_of_keys(tmp_path: Path, clock:
             await only_the_right_one(sidecar, by_secret(clock, header=header))
         await only_the_right_one(sidecar, shaped(clock, "ES256"))
         await only_the_right_one(sidecar, shaped(clock, "RS256"))
-        verifier = sidecar.assembly.handler.verifier
+        verifier = sidecar.assembly.handler.authentication.verifier
         for alg, name in (("ES256", "p-256-a"), ("RS256", "rsa-a")):  # a public key never counts as a secret
             forged = tokens.sign(tokens.public_pem(alg), "HS256", {"kid": name}, tokens.claims(iss=ISS, exp=2**33))
             assert (await refusal(verifier, forged)).reason.code == "signature_invalid"

@@ -60,7 +60,7 @@ async def running(
 
 async def verdict(sidecar: Sidecar, token: str) -> str:
     """`accepted`, or the code of the refusal. A remembered token gets the same verdict."""
-    verifier = sidecar.assembly.handler.verifier
+    verifier = sidecar.assembly.handler.authentication.verifier
     try:
         cached(verifier, token.encode()) or await verified(verifier, token.encode())
     except Rejection as rejection:
@@ -415,7 +415,8 @@ async def test_an_alias_is_accepted_as_the_issuer(clock: HandClock, tmp_path: Pa
             token = tokens.token("EdDSA", now=clock.wall(), iss=iss)
             assert await verdict(sidecar, token) == Reason.ISSUER_UNKNOWN.code
         claims = await verified(
-            sidecar.assembly.handler.verifier, tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode()
+            sidecar.assembly.handler.authentication.verifier,
+            tokens.token("EdDSA", now=clock.wall(), iss="https://old.test").encode(),
         )
         assert (claims.issuer, claims.claims["iss"]) == ("a", "https://old.test")
 
