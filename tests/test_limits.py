@@ -108,6 +108,7 @@ from sidecar.proxy import (
         pytest.param(path_normalization.MAX_READ_TOGETHER, 16_384, id="path_normalization.MAX_READ_TOGETHER"),
         pytest.param(path_normalization.MAX_READINGS, 64, id="path_normalization.MAX_READINGS"),
         pytest.param(request_signature.REMEMBERED, 1024, id="request_signature.REMEMBERED"),
+        pytest.param(tunnel.TOKEN_EXPIRED, 4401, id="tunnel.TOKEN_EXPIRED"),
         pytest.param(tunnel.FRAME_ENDS_S, 5.0, id="tunnel.FRAME_ENDS_S"),
         pytest.param(upstream_pool.KEEP_IDLE_S, 3.0, id="upstream_pool.KEEP_IDLE_S"),
         pytest.param(token_checks.MOST_LEFT_OUT, 3, id="token_checks.MOST_LEFT_OUT"),

@@ -13,7 +13,7 @@ from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request
 from tests.proxy.test_moments import SWITCHING, with_token
 from tests.proxy.test_tunnel import TOLD, frame, unmasked
-from tests.proxy.test_upstream import Proxy, proxy, turns
+from tests.proxy.test_upstream import Proxy, proxy, status, turns
 
 
 @pytest.fixture
@@ -191,3 +191,13 @@ async def test_a_tunnel_outlives_its_token_where_that_is_off(clock: HandClock, t
         _, upstream = await joined(at, alice)
         await asyncio.sleep(20)
         assert not upstream.closed
+
+
+@in_memory
+async def test_a_101_to_another_protocol_is_no_answer(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        lines()[0].say(SWITCHING.replace(b"websocket", b"x-proto"))
+        assert status(client) == 502
+        assert lines()[0].aborted
