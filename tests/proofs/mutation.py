@@ -174,11 +174,14 @@ TESTS_OF = {
     "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
     "proxy/retry": WIRE,
     "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
-    "proxy/upgrade": "proxy/test_request.py proxy/test_tunnel.py proxy/test_wire.py proxy/test_upstream_moments.py",
+    "proxy/upgrade": (
+        "proxy/test_request.py proxy/test_tunnel_moments.py proxy/test_upstream_moments.py proxy/test_tunnel.py "
+        "proxy/test_wire.py"
+    ),
     "proxy/request_id": "proxy/test_request.py",
     "proxy/client_limits": f"{IN_MEMORY} proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
-    "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py",
+    "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_tls.py",
     "proxy/resources": (
         f"proxy/test_resources.py {IN_MEMORY} proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py "
         "proxy/test_bodies.py app/test_admin_answers.py"
