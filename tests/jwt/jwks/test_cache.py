@@ -15,7 +15,7 @@ from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
 from sidecar.jwt.jwks.refresh_schedule import MAX_REFRESH_S, MIN_REFRESH_S, RETRY_MOST_EMPTY_S, RETRY_MOST_S
 from sidecar.jwt.jwks.shared_fetch import MOST_WAITING, WAIT_S, KeysAwaited
-from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S, UNKNOWN_KID_S, UNKNOWN_KIDS
+from sidecar.jwt.jwks.unknown_kids import COOLDOWN_S, UNKNOWN_KID_S, UNKNOWN_KIDS, UnknownKids
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
 from tests.peers.waiting import keys_for
@@ -213,6 +213,7 @@ async def test_a_source_without_keys_fetches_again_within_seconds(clock: HandClo
     async with Kept(clock, DOWN) as (source, issuer):
         await until(clock, 20)
         assert issuer.asked_at == pytest.approx([0, 1, 3, 7, 12, 17])
+        assert repr(source) == "<JwksSource zuplo: None, 6 failures since the last success>"
         assert RETRY_MOST_EMPTY_S == 5
         assert (await refusal(source)).retry_after_s == pytest.approx(2.0)
         issuer.answer = key_set("a")
@@ -549,6 +550,12 @@ async def test_unknown_kids_are_forgotten_when_the_set_changes(clock: HandClock)
         issuer.answer = key_set("a", "b", "c")
         assert UNKNOWN_KID_S > 41
         assert await found(source, "c")
+
+
+def test_a_kid_that_was_never_missed_is_neither_open_nor_absent(clock: HandClock) -> None:
+    kids = UnknownKids(clock)
+    assert not kids.is_open("x")
+    assert not kids.is_absent("x")
 
 
 @in_its_time
