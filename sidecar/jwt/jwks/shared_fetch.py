@@ -18,7 +18,6 @@ class KeysAwaited(Exception):
     """A fetch may bring the key: ask again, with this, when it has `landed`."""
 
     def __init__(self, fetching: "SharedFetch", flight: "asyncio.Task[None]") -> None:
-        super().__init__()
         self._fetching = fetching
         self._flight = flight
 

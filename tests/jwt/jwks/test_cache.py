@@ -539,6 +539,12 @@ async def test_no_more_than_so_many_requests_wait_for_a_fetch(clock: HandClock) 
         before = clock.monotonic()
         await refusal(source)
         assert clock.monotonic() - before == pytest.approx(WAIT_S), "there is room again"
+        waiting = [asyncio.create_task(refusal(source)) for _ in range(MOST_WAITING)]
+        await soon()
+        before = clock.monotonic()
+        await refusal(source, "another")
+        assert clock.monotonic() == before, "and for no more than before"
+        await asyncio.wait(waiting)
 
 
 @in_its_time
