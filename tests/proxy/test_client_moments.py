@@ -579,6 +579,7 @@ async def test_a_head_that_recurs_is_parsed_once(clock: HandClock, tmp_path: Pat
         assert seen[3].response is seen[4].response
         assert seen[3].claims is seen[4].claims
         assert seen[3].forwarded is seen[4].forwarded
+        assert seen[4].head.token_digest is not None
         cache = at.live.assembly.handler.authentication.verifier.cache
         assert (cache.hits, cache.misses) == (4, 1)
         assert bool(seen[4].raw) == (parts == 2)
