@@ -127,7 +127,10 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoRetu
 
     def reap(*_: object) -> None:
         for pid in list(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # one of both signals interrupted the handler of the other, which has its end
             if ended:
                 running.discard(pid)
                 tell(pid, os.waitstatus_to_exitcode(status))
