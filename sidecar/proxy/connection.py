@@ -32,7 +32,7 @@ class Joined(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """Reads into the shared memory within its limits, and reports when its peer reads too slowly.
 
-    - `deadline`: monotonic time at which the connection expires. `is_open`: bytes can be sent.
+    - `deadline`: monotonic time at which the connection expires. `is_open`: neither side has closed it whole.
     - `write_paused`: the peer has not read all sent bytes.
     - `reader`: holds received bytes. `unread`: how many of them the budget counts. `sink`: gets all bytes, once there is one.
     - `room`: the most bytes of the current read. `is_read_up`: the last read left nothing in the socket.
@@ -132,4 +132,4 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     """Make the close of this transport a reset, so that the peer does not take a part of an answer for the whole."""
     raw = transport.get_extra_info("socket")
     if raw is not None:  # TLS drops the socket one turn before `connection_lost`
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", True, False))  # struct linger: on, 0 s
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, 0 s

@@ -80,8 +80,7 @@ async def test_a_head_that_begins_during_a_request_has_the_deadline_of_a_head(cl
         await turns()
         at.tick()
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 
@@ -92,11 +91,9 @@ async def test_a_client_with_only_an_empty_line_is_idle(clock: HandClock) -> Non
         await turns()
         lines()[0].say(ANSWER)
         await turns()
-        clock.advance(74.9)  # of 75 by default
-        at.tick()
+        at.wait(74.9)  # of 75 by default
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 
@@ -104,11 +101,9 @@ async def test_a_client_with_only_an_empty_line_is_idle(clock: HandClock) -> Non
 async def test_a_new_client_is_idle(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client()
-        clock.advance(74.9)  # of 75 by default
-        at.tick()
+        at.wait(74.9)  # of 75 by default
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 
@@ -121,11 +116,9 @@ async def test_an_idle_connection_is_closed_without_a_reset(clock: HandClock) ->
         client = at.client(request())
         await turns()
         lines()[0].say(ANSWER)
-        clock.advance(74.9)  # of 75 by default
-        at.tick()
+        at.wait(74.9)  # of 75 by default
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert (client.aborted, client.reset) == (True, False)
 
 
@@ -139,11 +132,9 @@ async def test_a_closed_connection_has_time_to_receive_its_answer(clock: HandClo
         client.drain()
         [connection] = at.listener.connections
         connection.close()
-        clock.advance(LINGER_S - 0.1)
-        at.tick()
+        at.wait(LINGER_S - 0.1)
         assert (client.closed, client.aborted) == (True, False)
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 
@@ -165,11 +156,9 @@ async def test_a_client_that_does_not_read_its_refusal_has_the_idle_timeout(cloc
         client.is_full = True
         client.say(b"no HTTP\r\n\r\n")
         assert b" 400 " in client.sent
-        clock.advance(299)  # a head may take 10, a reader 300
-        at.tick()
+        at.wait(299)  # a head may take 10, a reader 300
         assert not client.aborted
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert client.aborted
 
 
@@ -178,8 +167,7 @@ async def test_a_request_after_its_connections_deadline_reaches_no_backend(clock
     async with proxy(clock) as at:
         client = at.client()
         client.is_tls = True
-        clock.advance(75)
-        at.tick()
+        at.wait(75)
         assert client.aborted
         client.say(request())
         await turns()
@@ -282,11 +270,9 @@ async def test_a_client_that_reads_nothing_is_reset_after_the_idle_timeout(clock
         await turns()
         client.is_full = True
         lines()[0].say(ANSWER[:-1])
-        clock.advance(299)  # of 300 by default
-        at.tick()
+        at.wait(299)  # of 300 by default
         assert not client.aborted
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert (client.reset, client.aborted) == (True, True)
 
 
@@ -302,11 +288,9 @@ async def test_a_client_that_does_not_read_the_answer_to_its_form_has_the_idle_t
         client.say(b"x")
         assert status(client) == 401
         assert b"100 Continue" not in client.sent
-        clock.advance(299)  # a form may take 10, a reader 300
-        at.tick()
+        at.wait(299)  # a form may take 10, a reader 300
         assert not client.aborted
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert client.aborted
 
 
@@ -359,8 +343,7 @@ async def test_a_client_whose_body_is_sent_owes_nothing_during_a_slow_answer(clo
         lines()[0].say(ANSWER[:-2])
         clock.advance(200)
         lines()[0].say(ANSWER[-2:-1])
-        clock.advance(150)  # of 300 by default for a piece
-        at.tick()
+        at.wait(150)  # of 300 by default for a piece
         lines()[0].say(ANSWER[-1:])
         assert client.sent.endswith(b"hello")
 
@@ -445,11 +428,9 @@ async def test_a_tls_client_without_a_pending_body_is_closed_with_its_refusal(cl
         client.is_tls = True
         client.say(b"no HTTP\r\n\r\nmore")
         assert (b" 400 " in client.sent, client.closed, client.aborted) == (True, True, False)
-        clock.advance(299)  # of 300 by default, to read it
-        at.tick()
+        at.wait(299)  # of 300 by default, to read it
         assert not client.aborted
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert client.aborted
 
 
@@ -460,11 +441,9 @@ async def test_a_tls_client_with_a_pending_body_has_time_to_read_its_refusal(clo
         client.is_tls = True
         client.say(request("POST", "/denied", headers=[("Content-Length", "9")]))
         assert (b" 403 " in client.sent, client.closed) == (True, False)
-        clock.advance(LINGER_S - 0.1)
-        at.tick()
+        at.wait(LINGER_S - 0.1)
         assert not client.closed
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 
@@ -616,11 +595,9 @@ async def test_a_client_that_expects_it_is_asked_for_its_form_and_has_a_while_to
         client = at.client(request("POST", "/__gw/issuer/token", headers=headers))
         assert client.sent == CONTINUE
         client.say(b"x")
-        clock.advance(FORM_S - 0.1)
-        at.tick()
+        at.wait(FORM_S - 0.1)
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert client.aborted
 
 

@@ -57,11 +57,9 @@ async def test_a_client_that_closes_a_tunnel_without_reading_is_cut_off(clock: H
         await turns()
         lines()[0].say(SWITCHING)
         client.finish()
-        clock.advance(299)  # of 300 by default
-        at.tick()
+        at.wait(299)  # of 300 by default
         assert not client.aborted
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert client.aborted
 
 
@@ -99,8 +97,7 @@ async def test_a_tls_client_without_a_socket_is_aborted_without_an_error(clock: 
         client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
         await turns()
         del client._extra["socket"]  # type: ignore[attr-defined]  # so do the TLS transports of both loops
-        clock.advance(300)
-        at.tick()
+        at.wait(300)
         assert client.aborted
 
 
@@ -244,11 +241,9 @@ async def test_a_slow_reader_gets_no_bytes_after_the_token_expired(clock: HandCl
         lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nfirst")
         client.fill()
         lines()[0].say(b"second")
-        clock.advance(9.9)
-        at.tick()
+        at.wait(9.9)
         assert not client.aborted
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
         assert at.live.telemetry.decisions == {("main", "deny", "token_expired"): 1}
 
@@ -263,8 +258,7 @@ async def test_a_client_cannot_delay_the_end_of_a_tunnel(clock: HandClock, tmp_p
         assert lines()[0].closed
         clock.advance(CLOSE_S - 1)
         client.say(frame(3, masked=True))
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert lines()[0].aborted
 
 

@@ -99,11 +99,9 @@ async def test_a_client_that_reads_late_gets_all_bytes_of_an_ended_backend_once(
 async def test_the_idle_timeout_of_a_tunnel_exceeds_the_answer_timeout(clock: HandClock) -> None:
     async with proxy(clock, timeouts={"response_headers": "2s", "idle": "10s"}) as at:
         await joined(at, "")
-        clock.advance(9)
-        at.tick()
+        at.wait(9)
         assert not lines()[0].closed
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert lines()[0].closed
 
 
@@ -169,8 +167,7 @@ async def test_a_tunnel_in_which_one_side_sends_is_not_idle(clock: HandClock, se
     async with proxy(clock) as at:
         client, upstream = await joined(at, "")
         for _ in range(3):
-            clock.advance(200)  # of 300 by default
-            at.tick()
+            at.wait(200)  # of 300 by default
             (client if sender == "the client" else upstream).say(frame(1))
         assert not upstream.closed
 

@@ -39,9 +39,10 @@ async def turns() -> None:
 class Proxy:
     """A whole sidecar without its sockets."""
 
-    def __init__(self, live: Live, listener: Listener) -> None:
+    def __init__(self, live: Live, listener: Listener, clock: HandClock) -> None:
         self.live = live
         self.listener = listener
+        self._clock = clock
 
     @property
     def pool(self) -> UpstreamPool:
@@ -66,6 +67,11 @@ class Proxy:
         """Check the deadlines."""
         self.live.deadlines.tick()
 
+    def wait(self, seconds: float) -> None:
+        """Let this time pass, and check the deadlines."""
+        self._clock.advance(seconds)
+        self.tick()
+
 
 @asynccontextmanager
 async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> AsyncIterator[Proxy]:
@@ -80,7 +86,8 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
     }
     config = parse(json.dumps(config | settings))
     live = Live(config, clock)
-    made = Proxy(live, Listener(live.assembly.handler, client_limits(config), clock, live.deadlines, live.resources))
+    listener = Listener(live.assembly.handler, client_limits(config), clock, live.deadlines, live.resources)
+    made = Proxy(live, listener, clock)
     yield made
     for connection in made.listener.connections:
         connection.transport.end()  # type: ignore[attr-defined]
@@ -138,12 +145,10 @@ async def test_no_request_waits_longer_than_the_connect_timeout(clock: HandClock
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
-        clock.advance(1.9)
-        at.tick()
+        at.wait(1.9)
         later = at.client(request())
         assert (status(waiting), at.waiting) == (0, 2)
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert (status(waiting), b"overloaded" in waiting.sent, b"Retry-After: 1\r\n" in waiting.sent) == (
             503,
             True,
@@ -159,8 +164,7 @@ async def test_a_request_from_the_queue_has_the_whole_answer_timeout(clock: Hand
         await turns()
         clock.advance(1.9)
         lines()[0].say(ANSWER)
-        clock.advance(59)  # of 60 by default
-        at.tick()
+        at.wait(59)  # of 60 by default
         assert status(waiting) == 0
         lines()[0].say(ANSWER)
         assert status(waiting) == 200
@@ -171,8 +175,7 @@ async def test_a_request_that_leaves_the_queue_is_released(clock: HandClock) -> 
     async with proxy(clock, connections=1) as at:
         clients = at.clients(100)
         await turns()
-        clock.advance(2)
-        at.tick()
+        at.wait(2)
         for client in clients[1:]:
             assert status(client) == 503
             client.end()
@@ -255,11 +258,9 @@ async def test_an_idle_connection_is_closed_after_keep_idle_s(clock: HandClock) 
         at.client(request())
         await turns()
         lines()[0].say(ANSWER)
-        clock.advance(KEEP_IDLE_S - 0.1)
-        at.tick()
+        at.wait(KEEP_IDLE_S - 0.1)
         assert not lines()[0].closed
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert lines()[0].closed
 
 
@@ -455,15 +456,12 @@ async def test_the_answer_timeout_begins_with_the_complete_request(clock: HandCl
     async with proxy(clock, timeouts={"idle": "900s"}) as at:
         client = at.client(request("POST", "/x", headers=[("Content-Length", "5")]))
         await turns()
-        clock.advance(800)  # of 60 by default for an answer: the body is incomplete
-        at.tick()
+        at.wait(800)  # of 60 by default for an answer: the body is incomplete
         assert status(client) == 0
         client.say(b"hello")
-        clock.advance(59)
-        at.tick()
+        at.wait(59)
         assert status(client) == 0
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert (status(client), b"upstream_timeout" in client.sent, lines()[0].aborted) == (504, True, True)
 
 
@@ -474,8 +472,7 @@ async def test_a_backend_that_does_not_read_a_body_is_a_504(clock: HandClock) ->
         await turns()
         lines()[0].fill()
         client.say(b"he")
-        clock.advance(60)
-        at.tick()
+        at.wait(60)
         assert (status(client), lines()[0].aborted) == (504, True)
 
 
@@ -487,11 +484,9 @@ async def test_a_client_that_does_not_read_does_not_time_out_the_backend(clock: 
         lines()[0].say(ANSWER[:-2])
         client.fill()
         lines()[0].say(ANSWER[-2:-1])
-        clock.advance(299)  # of 300 by default
-        at.tick()
+        at.wait(299)  # of 300 by default
         client.drain()
-        clock.advance(299)
-        at.tick()
+        at.wait(299)
         lines()[0].say(ANSWER[-1:])
         assert client.sent.endswith(b"hello")
         assert not client.reset
@@ -505,11 +500,9 @@ async def test_unread_bytes_of_a_closed_connection_are_dropped(clock: HandClock)
         lines()[0].fill()
         lines()[0].say(response(200, b"hello", [("Connection", "close")]))
         assert lines()[0].closed
-        clock.advance(4.5)
-        at.tick()
+        at.wait(4.5)
         assert not lines()[0].aborted
-        clock.advance(0.5)
-        at.tick()
+        at.wait(0.5)
         assert lines()[0].aborted
         lines()[0].drain()
 

@@ -106,16 +106,13 @@ async def test_the_answer_timeout_resumes_after_the_client_has_read_interim_answ
         await turns()
         client.is_full = True
         lines()[0].say(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-        clock.advance(100)  # an answer may take 60
-        at.tick()
+        at.wait(100)  # an answer may take 60
         assert not lines()[0].aborted
         client.is_full = False
         client.drain()
-        clock.advance(59)
-        at.tick()
+        at.wait(59)
         assert status(client) == 103
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert status(client) == 504
 
 
@@ -127,11 +124,9 @@ async def test_a_continuing_upload_does_not_extend_the_timeout_of_a_begun_answer
         lines()[0].say(ANSWER[:-1])
         clock.advance(200)
         client.say(b"x")
-        clock.advance(99)  # 300 by default for a piece
-        at.tick()
+        at.wait(99)  # 300 by default for a piece
         assert not client.reset
-        clock.advance(1)
-        at.tick()
+        at.wait(1)
         assert client.reset
 
 
@@ -142,11 +137,9 @@ async def test_a_connection_of_a_retired_pool_has_time_to_close(clock: HandClock
         await turns()
         at.pool.retire()
         lines()[0].say(ANSWER)
-        clock.advance(CLOSE_S - 0.1)
-        at.tick()
+        at.wait(CLOSE_S - 0.1)
         assert (lines()[0].closed, lines()[0].aborted) == (True, False)
-        clock.advance(0.1)
-        at.tick()
+        at.wait(0.1)
         assert lines()[0].aborted
 
 
@@ -158,8 +151,7 @@ async def test_a_request_without_a_free_connection_may_retry_after_a_second(cloc
     async with proxy(clock, connections=1) as at:
         _, waiting = at.clients(2)
         await turns()
-        clock.advance(2)
-        at.tick()
+        at.wait(2)
         assert status(waiting) == 503
         assert b"\r\nRetry-After: 1\r\n" in waiting.sent
         assert b'"All connections to the service behind this proxy are in use."' in waiting.sent

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sidecar.app.admin.timeline import event
 from sidecar.app.history import RECENT, STEP_S, Counted, History, upstream_health
 from sidecar.app.state import Live
-from sidecar.common.clock import Clock, iso_time
+from sidecar.common.clock import Clock, ago, iso_time
 from sidecar.common.errors import Reason
 from sidecar.common.tls import NOTHING_LISTENS
 from sidecar.observability.counters import Spell
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 
 def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, Any]]:
     """All problems, each with a change shortly before it began. That with the most refused requests comes first."""
-    found = _grouped([*_of_the_sidecar(live), *_of_issuers(live, clock), *lately])
+    found = _grouped(live, [*_of_the_sidecar(live), *_of_issuers(live, clock), *lately])
     found.sort(key=lambda problem: (-problem.refused, ("bad", "warn", "note").index(problem.level)))
     return [
         problem._asdict()
@@ -58,19 +58,26 @@ def problems(live: Live, lately: list[Problem], clock: Clock) -> list[dict[str, 
     ]
 
 
-def _grouped(found: list[Problem]) -> list[Problem]:
-    """If one issuer alone has no keys, the refusals for lack of keys are the detail of its problem."""
-    without = [problem for problem in found if problem.what == "issuer" and problem.level == "bad"]
-    refusals = [one for one in found if one.name == Reason.JWKS_UNAVAILABLE.code and one.level != "note"]
-    if len(without) != 1 or len(refusals) != 1:
-        return found
-    told = without[0]._replace(detail=refusals[0].text.partition(" Issuers ")[0])
-    return [told if problem is without[0] else problem for problem in found if problem is not refusals[0]]
+def _grouped(live: Live, found: list[Problem]) -> list[Problem]:
+    """Refusals for lack of keys name the issuers. If one issuer alone has no keys, they are the detail of its problem."""
+    lacking = [one for one in found if (one.what, one.name) == ("refusals", Reason.JWKS_UNAVAILABLE.code)]
+    without = [one for one in found if one.what == "issuer" and one.level == "bad"]
+    enforced = [one for one in lacking if one.level != "note"]
+    if len(without) == len(enforced) == 1:
+        told = without[0]._replace(detail=enforced[0].text)
+        return [told if one is without[0] else one for one in found if one is not enforced[0]]
+    missing = _keys_missing(live)
+    return [one._replace(text=one.text + missing) if one in lacking else one for one in found]
 
 
 def of_the_minute(live: Live, minute: Counted) -> list[Problem]:
     """The problems of backends and requests in the last minute."""
     return [*_of_upstreams(live, minute), *_of_refusals(live, minute)]
+
+
+def noteworthy(refused: int, requests: int) -> bool:
+    """Are so many refusals, of the requests of a minute, more than a service always has?"""
+    return refused >= FEW and refused >= NOTEWORTHY * requests
 
 
 def _before(live: Live, problem: Problem) -> dict[str, Any] | None:
@@ -144,7 +151,7 @@ def _of_issuers(live: Live, clock: Clock) -> Iterator[Problem]:
                 "Tokens of new keys get 503" if _without_keys(live.history.minute()) else "No request is refused yet"
             )
             text = f"The keys of {name} could not be fetched{why}. {refused}: the present keys stay trusted"
-            text += f" for {_duration(left_s)}."
+            text += f" for {ago(left_s)}."
             yield Problem("warn", "issuer", name, text, since, until=clock.wall() + left_s)
     yield from _of_clocks(live)
 
@@ -237,13 +244,11 @@ def _of_refusals(live: Live, minute: Counted) -> Iterator[Problem]:
         since[key] = min(since.get(key, began), began)
         routes.setdefault(key, []).append(route)
     for (issuer, code, reported), number in numbers.most_common():
-        if code not in OURS and (number < FEW or number < NOTEWORTHY * requests):
+        if code not in OURS and not noteworthy(number, requests):
             continue
         whose = "" if issuer == "none" else f" of {issuer}"
         text = f"{_number(number, 'request')}{whose} in the last minute {'would be refused' if reported else 'refused'}: {code}"
         text += f"{_on(routes[issuer, code, reported])}."
-        if code == Reason.JWKS_UNAVAILABLE.code:
-            text += _keys_missing(live)
         level = "note" if reported else "bad" if code in OURS or number >= BAD * requests else "warn"
         first = since[issuer, code, reported]
         began = _jump(live.history, (issuer, code, reported), number, first)
@@ -268,11 +273,3 @@ def _on(routes: list[str]) -> str:
 
 def _number(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _duration(seconds: float) -> str:
-    """As on the page."""
-    for unit, size_s, most_s in (("s", 1, 60), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < most_s:
-            return f"{seconds / size_s:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"

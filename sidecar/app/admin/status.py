@@ -7,7 +7,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
-from sidecar.app.admin.problems import Problem, of_the_minute, problems
+from sidecar.app.admin.problems import Problem, noteworthy, of_the_minute, problems
 from sidecar.app.admin.refusals import refusal
 from sidecar.app.history import Counted, add_up, quantile
 from sidecar.app.state import Live
@@ -91,10 +91,13 @@ def _since_the_start(live: Live) -> dict[str, Any]:
 
 def _in(minute: Counted) -> dict[str, Any]:
     durations = add_up(minute.durations.values())
+    requests = sum(minute.requests.values())
+    refused = sum(number for (*_, reported), number in minute.refused.items() if not reported)
     return {
         "seconds": round(minute.seconds, 3),
-        "requests": sum(minute.requests.values()),
-        "refused": sum(number for (*_, reported), number in minute.refused.items() if not reported),
+        "requests": requests,
+        "refused": refused,
+        "noteworthy": noteworthy(refused, requests),
         "p50_s": quantile(0.5, durations),
         "p99_s": quantile(0.99, durations),
     }

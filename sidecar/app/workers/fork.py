@@ -130,7 +130,7 @@ def _fork_when_asked(asked: socket.socket, work: Callable[[Any], int]) -> NoRetu
             try:
                 ended, status = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                continue  # one of both signals interrupted the handler of the other, which has its end
+                continue  # the handler of the other signal has its end: one of the two interrupted the other
             if ended:
                 running.discard(pid)
                 tell(pid, os.waitstatus_to_exitcode(status))

@@ -15,8 +15,6 @@ import "./configuration.js";
 import "./explain.js";
 
 const EVERY_MS = 2000;
-const NOTEWORTHY = 0.05; // share of refused requests from which the head names it
-const FEW = 5; // refusals that it never names
 const RATE_MS = 6_000; // rates are means over this time
 
 let samples = [];
@@ -31,8 +29,8 @@ function showHead({ sidecar, traffic }) {
   say($("hash"), configuration.hash || "none");
   sayTime($("loaded"), configuration.loaded_at, `read ${time(configuration.loaded_at)}`);
   say($("workers"), sidecar.workers > 1 ? `${number(sidecar.workers)} workers` : "");
-  const { requests, refused } = traffic.minute;
-  const share = refused >= FEW && refused >= NOTEWORTHY * requests ? `; ${Math.round((refused / requests) * 100)} % refused in the last minute` : "";
+  const { requests, refused, noteworthy } = traffic.minute;
+  const share = noteworthy ? `; ${Math.round((refused / requests) * 100)} % refused in the last minute` : "";
   state(traffic.draining ? "draining" : "serving", share, traffic.draining || share ? "warn" : "good");
 }
 
