@@ -88,8 +88,10 @@ class Ends:
         """One request after the other, each with its answer."""
         for request in requests:
             _give(self.client, request)
+            self.client.resources.flush()
             if accepted:
                 _give(self.upstream, ANSWER)
+                self.client.resources.flush()
 
 
 def _give(connection: ClientConnection | UpstreamConnection, data: bytes) -> None:
@@ -155,10 +157,10 @@ def _parts(ends: Ends, raw: bytes) -> dict[str, Callable[[], object]]:
     head = parse_request_head(raw, handler.header_policy, limits.header_bytes, limits.headers)
     token = handler.tokens.take(head.special, head.target)
     assert token is not None
-    issuer = handler.verifier.issuers.all[0]
+    issuer = handler.authentication.verifier.issuers.all[0]
     key = next(iter(issuer.source.jwks.keys)).by_algorithm["RS256"] if issuer.source.jwks else None
     assert key is not None
-    jws, claims = parse_jws(token), handler.verifier.verify(token)
+    jws, claims = parse_jws(token), handler.authentication.verifier.verify(token)
     exchange = handler.exchange(head, client.forwarded, client, raw)
     exchange.route = route = handler.routes.match("GET", head.target, head.host)
     exchange.claims, exchange.status = claims, 200
@@ -191,7 +193,7 @@ def _parts(ends: Ends, raw: bytes) -> dict[str, Callable[[], object]]:
         "a new token: RS256, good": lambda: key.verify(jws.signing_input, jws.signature),
         "a new token: RS256, forged": lambda: key.verify(jws.signing_input, bad),
         "a new token: rules for claims": lambda: issuer.rules.check(jws.payload, time.time(), []),
-        "a new token: all of verify": lambda: handler.verifier.verify(token),
+        "a new token: all of verify": lambda: handler.authentication.verifier.verify(token),
         "a new token: identity headers": rendered,
     }
 

@@ -41,14 +41,10 @@ class Listener(Protocol):
 
 
 class ClientConnection(Connection):
-    """A client's connection.
-
-    - `exchange` is the current request. Later bytes are not parsed before it is over.
-    """
+    """A client's connection. `exchange` is the current request; later bytes are not parsed before it is over."""
 
     __slots__ = (
-        "_due", "_head_by", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded",
-        "listener",
+        "_due", "_head_by", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded", "listener",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -111,6 +107,7 @@ class ClientConnection(Connection):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.listener.closed(self)
+        self.unsent = b""
         self.release_held()
         self.count_unread(0)
         self.reader.die()  # also for deferred work
@@ -118,6 +115,8 @@ class ClientConnection(Connection):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        if self.exchange is None and self.sink is None:
+            self._due = NEVER  # the next request waits until the client has read its answer
         self._taken_by = self.now() + self.listener.limits.idle_s
         self._set_deadline()
 
@@ -175,6 +174,7 @@ class ClientConnection(Connection):
 
     def abort(self) -> None:
         """Close the connection at once; within an answer by a reset, since an HTTP/1.0 client takes any close for its end."""
+        self.flush()
         if self.is_open and (self.write_paused or (self.exchange is not None and self.sink is None)):
             end_by_reset(self.transport)
         self.is_open = False
@@ -184,14 +184,14 @@ class ClientConnection(Connection):
     def idle_until(self) -> float:
         """The time at which an idle connection expires; NEVER if it does anything but wait for a request."""
         waits = self.is_open and self.exchange is None and self.sink is None and not self.reader.buffer
-        waits = waits and not self.transport.get_write_buffer_size()
+        waits = waits and not self.unsent and not self.transport.get_write_buffer_size()
         return self._due if waits else NEVER
 
     def close(self) -> None:
         """Close the connection if it is idle. Otherwise it closes after the current request and its body."""
         is_idle = self.exchange is None and self.sink is None and not self.reader.buffer
         if is_idle and self.is_open:
-            self.is_open = False
+            self.end()
             self.wait_for(LINGER_S)  # for the client to read the answer
             self.transport.close()
 
@@ -279,7 +279,7 @@ class ClientConnection(Connection):
         self._linger()
 
     def _left(self) -> None:
-        self.is_open = False
+        self.end()
         if self.sink is not None:
             self.sink.ended()
         elif self.exchange is not None:
@@ -287,6 +287,7 @@ class ClientConnection(Connection):
 
     def _linger(self) -> None:
         """Close the sending side, and drop further bytes of the client."""
+        self.flush()
         owes_body = self.reader.state == BODY
         self.reader.die()
         self.count_unread(0)

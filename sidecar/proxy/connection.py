@@ -35,12 +35,13 @@ class Connection(asyncio.BufferedProtocol):
     - `deadline`: monotonic time at which the connection expires. `is_open`: neither side has closed it whole.
     - `write_paused`: the peer has not read all sent bytes.
     - `reader`: holds received bytes. `unread`: how many of them the budget counts. `sink`: gets all bytes, once there is one.
+    - `unsent`: bytes to send at the end of this turn of the loop.
     - `room`: the most bytes of the current read. `is_read_up`: the last read left nothing in the socket.
     """
 
     __slots__ = (
         "_full_reads", "_held", "_most_head_bytes", "deadline", "is_open", "is_read_up", "memory", "reader", "reading_paused",
-        "resources", "room", "sink", "transport", "unread", "write_paused",
+        "resources", "room", "sink", "transport", "unread", "unsent", "write_paused",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
@@ -57,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         self._full_reads = 0  # in a row, since the receiver was slow
         self._held = 0
         self.unread = 0
+        self.unsent = b""
         self.room: int
         self.is_read_up: bool
 
@@ -106,9 +108,26 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
 
     def write(self, data: bytes) -> None:
-        """Send bytes. Bytes for a closed connection are dropped; its user gets `connection_lost`."""
-        if self.is_open:
+        """Send bytes, at the end of this turn unless there are many. Bytes for a closed connection are dropped."""
+        if not self.is_open:
+            return
+        earlier = self.unsent
+        self.unsent = earlier + data if earlier else data
+        if len(self.unsent) > UNSENT_BYTES:
+            self.flush()
+        elif data and not earlier:
+            self.resources.flush_soon(self)
+
+    def flush(self) -> None:
+        """Send the bytes of this turn now. Call it before you read `write_paused`."""
+        if self.unsent:
+            data, self.unsent = self.unsent, b""
             self.transport.write(data)
+
+    def end(self) -> None:
+        """Send the bytes of this turn, and take no more."""
+        self.flush()
+        self.is_open = False
 
     def pause_writing(self) -> None:
         self.write_paused = True

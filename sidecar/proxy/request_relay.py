@@ -70,6 +70,7 @@ class RequestRelay:
                 client.body_is_owed(False)
                 exchange.await_answer()
                 return
+            upstream.flush()
         if upstream.write_paused:
             client.receiver_is_slow()
         elif reader.ready:

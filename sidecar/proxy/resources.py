@@ -1,16 +1,25 @@
-"""Resources that all connections of the process share: memory for reads, a budget of held bytes, deferred work."""
+"""Resources that all connections of the process share: memory for reads, a budget of held bytes, and the work of a turn's end."""
 
 import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 READ_BYTES = 64 * 1024  # of one read, and the most unread bytes of one direction of a connection
 LARGE_READ_BYTES = 256 * 1024  # of one read, while the receiver keeps up
 KEEPS_UP = 128  # full reads in a row that the receiver has taken at once
-UNSENT_BYTES = 4 * 1024  # may wait to be sent before the sender is paused: small messages of one turn are sent together
+UNSENT_BYTES = 4 * 1024  # may wait to be sent before the sender is paused, in the connection and in its transport
 SMALL_READ_BYTES = 4 * 1024  # of one read while the budget is used up
 MOST_IN_A_TURN = 16  # pieces of deferred work in one turn of the loop
+MOST_TOGETHER = 16  # connections that are flushed together
+
+
+class Unsent(Protocol):
+    """A connection with bytes to send."""
+
+    def flush(self) -> None:
+        """Send the bytes of this turn."""
 
 
 class Resources:
@@ -33,6 +42,7 @@ class Resources:
         self.requests_in_flight = 0
         self.draining = False
         self.spent = False  # is the budget used up?
+        self._unsent: list[Unsent] = []
         self._deferred: deque[Callable[[], None]] = deque()
         self._turn_is_due = False
 
@@ -49,6 +59,23 @@ class Resources:
     def room(self, unread: int, most: int) -> memoryview:
         """The memory for the next read of a connection that holds `unread` bytes and may hold `most`."""
         return self.memory[: max(1, most - unread)]
+
+    def flush_soon(self, connection: Unsent) -> None:
+        """Flush a connection at the end of this turn of the loop.
+
+        To send to a program that sleeps costs more, because the kernel wakes it up. It stays awake while more comes.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(connection)
+        if len(self._unsent) == MOST_TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Flush the connections that have written something in this turn."""
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            connection.flush()
 
     def defer(self, work: Callable[[], None]) -> None:
         """Run work in the next turn of the loop, after the connections that have received bytes."""

@@ -75,6 +75,7 @@ class ResponseRelay:
             self._complete(exchange, head, upstream, now)
             return
         upstream.unread_changed()
+        client.flush()
         if client.write_paused:
             upstream.receiver_is_slow()
             upstream.deadline = exchange.ends
@@ -102,6 +103,7 @@ class ResponseRelay:
                 raise ProtocolError(f"More than {MOST_INTERIM_ANSWERS} interim answers came before a final one.")
             if head.status != 100 and exchange.minor == 1:  # the sidecar sends `100 Continue` itself
                 client.write(interim(head))
+                client.flush()
             if client.write_paused:
                 upstream.deadline = NEVER
                 return None

@@ -24,7 +24,10 @@ class Side(Protocol):
     write_paused: bool
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send bytes, at the end of this turn unless there are many."""
+
+    def flush(self) -> None:
+        """Send the bytes of this turn now. Call it before you read `write_paused`."""
 
     def pause_reading(self, pause: bool) -> None:
         """Pause reading, or resume it."""

@@ -95,13 +95,14 @@ class UpstreamConnection(Connection):
         """The backend has closed its side. `connection_lost` follows after it has read everything, which may never happen."""
         self.complete_end = _is_in_order(self.transport.get_extra_info("ssl_object"))
         self.ended = True
-        self.is_open = False
+        self.end()
         if self.sink is None and self.asker is not None:
             self.asker.answer_came()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.ended = True
         self.is_open = False
+        self.unsent = b""
         self.release_held()
         self.pool.forget(self)
         if self.sink is not None:
@@ -196,13 +197,13 @@ class UpstreamConnection(Connection):
 
     def close(self) -> None:
         """Close the connection. Bytes that the backend does not read within CLOSE_S are lost."""
-        self.is_open = False
+        self.end()
         self.deadline = self.pool.clock.monotonic() + CLOSE_S
         self.transport.close()
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self.is_open = False
+        self.end()
         self.transport.abort()
 
 

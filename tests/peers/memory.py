@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.proxy.connection import Connection
 from tests.peers.clock import HandClock, HandLoop, in_its_time
 
 
@@ -40,7 +41,7 @@ class Line(asyncio.Transport):
         protocol.connection_made(self)
 
     def say(self, data: bytes) -> None:
-        """The received bytes; each is returned once."""
+        """Bytes arrive: one turn of the loop."""
         self._unread += data
         while self._reading and self._unread and (self.is_tls or not self.closed):
             room = self._protocol.get_buffer(-1)
@@ -48,16 +49,19 @@ class Line(asyncio.Transport):
             room[:size] = self._unread[:size]
             self._unread = self._unread[size:]
             self._protocol.buffer_updated(size)
+        self._end_turn()
 
     def finish(self) -> None:
         """The other side sends a FIN."""
         self._protocol.eof_received()
         self.closed = True
+        self._end_turn()
 
     def end(self, error: Exception | None = None) -> None:
         """The other side has closed the connection, or reset it with an error."""
         self.closed = self.lost = True
         self._protocol.connection_lost(error)
+        self._end_turn()
 
     def fill(self) -> None:
         """The other side stops reading."""
@@ -67,6 +71,11 @@ class Line(asyncio.Transport):
         """The other side has read everything."""
         self._unsent = 0
         self._protocol.resume_writing()
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if isinstance(self._protocol, Connection):
+            self._protocol.resources.flush()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data

@@ -613,3 +613,48 @@ async def test_a_token_in_the_query_is_verified_once(clock: HandClock, tmp_path:
             assert client.sent.count(b"hello") == number
         cache = at.live.assembly.handler.authentication.verifier.cache
         assert (cache.hits, cache.misses) == (2, 1)
+
+
+# Bytes of one turn
+
+
+@in_memory
+async def test_a_piece_that_is_too_large_to_wait_follows_the_waiting_bytes(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        connection = client._protocol
+        for size in (1, UNSENT_BYTES - 1):
+            connection.write(b"a" * size)
+        assert client.sent == b""
+        connection.write(b"b")
+        assert client.sent == b"a" * UNSENT_BYTES + b"b"
+        connection.write(b"c")
+        assert client.sent[-1:] == b"b"
+        await turns()
+        assert client.sent[-1:] == b"c"
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@in_memory
+async def test_bytes_of_this_turn_come_before_the_end_of_their_connection(clock: HandClock, end: str) -> None:
+    async with proxy(clock) as at:
+        client = at.client()
+        connection = client._protocol
+        connection.write(b"a")
+        getattr(connection, end)()
+        assert (client.sent, client.closed) == (b"a", True)
+        connection.write(b"b")
+        await turns()
+        assert client.sent == b"a"
+
+
+@in_memory
+async def test_a_client_that_does_not_read_an_answer_has_the_idle_timeout(clock: HandClock) -> None:
+    async with proxy(clock, routes=DENY, timeouts={"idle": "100s", "keep_alive": "10s"}) as at:
+        client = at.client()
+        client.is_full = True
+        client.say(REFUSED)
+        at.wait(99)
+        assert not client.aborted
+        at.wait(1)
+        assert client.aborted

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sidecar.proxy.resources import MOST_IN_A_TURN, READ_BYTES, SMALL_READ_BYTES, Resources
+from sidecar.proxy.resources import MOST_IN_A_TURN, MOST_TOGETHER, READ_BYTES, SMALL_READ_BYTES, Resources
 
 ON_EVERY_LOOP = True
 
@@ -35,6 +35,34 @@ async def test_failing_work_is_reported_and_the_rest_is_done() -> None:
     await asyncio.sleep(0)
     assert done == [1, 2]
     assert [type(error) for error in told] == [ValueError]
+
+
+class Connection:
+    """Counts its flushes."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.flushed = 0
+        resources.flush_soon(self)
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+async def test_connections_are_flushed_together_at_the_end_of_a_turn() -> None:
+    resources = Resources()
+    few = [Connection(resources) for _ in range(MOST_TOGETHER - 1)]
+    assert not any(one.flushed for one in few)
+    await asyncio.sleep(0)
+    assert all(one.flushed == 1 for one in few)
+
+
+async def test_many_connections_are_flushed_within_a_turn() -> None:
+    """The first of them does not wait for all others."""
+    resources = Resources()
+    many = [Connection(resources) for _ in range(MOST_TOGETHER + 1)]
+    assert [one.flushed for one in many] == [1] * MOST_TOGETHER + [0]
+    await asyncio.sleep(0)
+    assert [one.flushed for one in many] == [1] * (MOST_TOGETHER + 1)
 
 
 def test_the_memory_budget_is_exhausted_beyond_its_last_byte() -> None:

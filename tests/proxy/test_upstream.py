@@ -64,8 +64,9 @@ class Proxy:
         return [self.client(request("GET", f"/{one}")) for one in range(number)]
 
     def tick(self) -> None:
-        """Check the deadlines."""
+        """Check the deadlines: one turn of the loop."""
         self.live.deadlines.tick()
+        self.live.resources.flush()
 
     def wait(self, seconds: float) -> None:
         """Let this time pass, and check the deadlines."""
