@@ -42,7 +42,7 @@ class Resources:
         self.requests_in_flight = 0
         self.draining = False
         self.spent = False  # is the budget used up?
-        self._unsent: list[Unsent] = []
+        self._unsent: deque[Unsent] = deque()
         self._deferred: deque[Callable[[], None]] = deque()
         self._turn_is_due = False
 
@@ -73,9 +73,12 @@ class Resources:
 
     def flush(self) -> None:
         """Flush the connections that have written something in this turn."""
-        unsent, self._unsent = self._unsent, []
-        for connection in unsent:
-            connection.flush()
+        try:
+            while self._unsent:
+                self._unsent.popleft().flush()
+        finally:  # also after one that fails: the rest belongs to other connections
+            if self._unsent:
+                asyncio.get_running_loop().call_soon(self.flush)
 
     def defer(self, work: Callable[[], None]) -> None:
         """Run work in the next turn of the loop, after the connections that have received bytes."""

@@ -65,6 +65,25 @@ async def test_many_connections_are_flushed_within_a_turn() -> None:
     assert [one.flushed for one in many] == [1] * (MOST_TOGETHER + 1)
 
 
+async def test_a_connection_that_cannot_be_flushed_does_not_stop_the_others() -> None:
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    resources = Resources()
+
+    class Broken(Connection):
+        def flush(self) -> None:
+            raise ValueError
+
+    _, *others = (kind(resources) for kind in (Broken, Connection, Connection))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [one.flushed for one in others] == [1, 1]
+    assert [type(error) for error in told] == [ValueError]
+    later = Connection(resources)
+    await asyncio.sleep(0)
+    assert later.flushed == 1
+
+
 def test_the_memory_budget_is_exhausted_beyond_its_last_byte() -> None:
     resources = Resources(most_held_bytes=10)
     assert resources.unread_bytes == READ_BYTES
