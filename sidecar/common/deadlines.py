@@ -5,12 +5,12 @@ To set a deadline is to store a number. An expiry is noticed up to one tick late
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import fault
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 log = logging.getLogger("sidecar.deadlines")
 

@@ -4,14 +4,15 @@ A length is a number of bytes, CHUNKED or UNTIL_CLOSE. Every message that anothe
 """
 
 import re
+from typing import Final
 
 from sidecar.http.grammar import ProtocolError, options
 
-CHUNKED = -1
-UNTIL_CLOSE = -2
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
 
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_NO_BODY = frozenset({204, 304})  # RFC 9110 section 6.4.1
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_NO_BODY: Final = frozenset({204, 304})  # RFC 9110 section 6.4.1
 
 
 def request_length(minor: int, codings: list[bytes], lengths: list[bytes]) -> int:
@@ -55,4 +56,4 @@ def chunk(piece: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -1,10 +1,10 @@
 """Remembers parsed heads by their exact bytes, so that a head that recurs is parsed once."""
 
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-MAX_HEADS = 256
-MAX_SEEN = 1024  # hashes of heads that came once
-MAX_HEAD_BYTES = 4096
+MAX_HEADS: Final = 256
+MAX_SEEN: Final = 1024  # hashes of heads that came once
+MAX_HEAD_BYTES: Final = 4096
 
 Head = TypeVar("Head")
 

@@ -6,54 +6,55 @@ folds them.
 
 import re
 from collections.abc import Callable, Collection
+from typing import Final
 
 from sidecar.common.folding import fold
-from sidecar.http.grammar import split_field
+from sidecar.http.grammar import refuse_controls, split_field
 
 # RFC 9110 section 7.6.1, and older names that some programs still use.
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
         "transfer-encoding", "upgrade", "http2-settings", "proxy",
     }
 )  # fmt: skip
 # The sidecar reads and rewrites these. Every other name that folds to one of them is dropped.
-MEANT_FOR_THE_PROXY = frozenset(
+MEANT_FOR_THE_PROXY: Final = frozenset(
     {
         "host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "x-request-id",
         "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host",
     }
 )  # fmt: skip
 # A front proxy tells the backend with these where a request came from. From other peers they may be forged.
-FRONT_PROXY_ONLY = frozenset({"x-real-ip", "x-original-url", "x-rewrite-url"})
-FRONT_PROXY_PREFIX = "x-forwarded-"
+FRONT_PROXY_ONLY: Final = frozenset({"x-real-ip", "x-original-url", "x-rewrite-url"})
+FRONT_PROXY_PREFIX: Final = "x-forwarded-"
 # Many frameworks take the method of a POST from these.
-METHOD_OVERRIDE = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
-TRACE_CONTEXT = frozenset({"traceparent", "tracestate"})  # W3C Trace Context: forwarded and also read
-OWN_PREFIX = "x-jwt-"
+METHOD_OVERRIDE: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+TRACE_CONTEXT: Final = frozenset({"traceparent", "tracestate"})  # W3C Trace Context: forwarded and also read
+OWN_PREFIX: Final = "x-jwt-"
 
-_PRIVATE = frozenset(
+_PRIVATE: Final = frozenset(
     {
         "authorization", "proxy-authorization", "cookie", "x-request-id", "if-none-match", "sec-websocket-key",
         *TRACE_CONTEXT,
     }
 )  # fmt: skip
 
-FORWARD = "forward"  # forward it
-NOTED = "noted"  # forward it and read it
-FRONT_PROXY = "front proxy"  # forward it if a peer in trusted_proxies sent it
-DROP = "drop"
-REFUSE = "refuse"  # refuse the message
-STRIPPED = {
+FORWARD: Final = "forward"  # forward it
+NOTED: Final = "noted"  # forward it and read it
+FRONT_PROXY: Final = "front proxy"  # forward it if a peer in trusted_proxies sent it
+DROP: Final = "drop"
+REFUSE: Final = "refuse"  # refuse the message
+STRIPPED: Final = {
     "drop claim": "claim",
     "drop underscore": "underscore",
 }  # may be forged: drop it, and count it under this kind
-SPECIAL = "special"  # read it, and do not forward it as it came
+SPECIAL: Final = "special"  # read it, and do not forward it as it came
 
-MAX_LINE_BYTES = 256  # of a remembered line
-MAX_LINES = 4096  # remembered lines, and remembered names: clients can send any number of new ones
+MAX_LINE_BYTES: Final = 256  # of a remembered line
+MAX_LINES: Final = 4096  # remembered lines, and remembered names: clients can send any number of new ones
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
 
 
 class Field:
@@ -85,6 +86,7 @@ class HeaderPolicy:
 
     def field(self, line: bytes) -> Field:
         """Parse a line that is not in `known`. Raises ProtocolError."""
+        refuse_controls(line)
         name, colon, value = line.partition(b":")
         known = self._names.get(name) if colon else None
         if known is None:
@@ -154,7 +156,7 @@ class RequestHeaderPolicy(HeaderPolicy):
 
 
 # Headers of an answer that the sidecar reads and rewrites.
-_ANSWER_SPECIAL = frozenset({"connection", "content-length", "transfer-encoding", "x-request-id", "upgrade"})
+_ANSWER_SPECIAL: Final = frozenset({"connection", "content-length", "transfer-encoding", "x-request-id", "upgrade"})
 
 
 class ResponseHeaderPolicy(HeaderPolicy):

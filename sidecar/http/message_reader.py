@@ -4,18 +4,20 @@ A reader is in exactly one state. It parses the next head only after a call of `
 become part of another.
 """
 
+from typing import Final
+
 from sidecar.http.chunked import ChunkedDecoder
 from sidecar.http.framing import CHUNKED, UNTIL_CLOSE
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError, refuse_controls
 
-HEAD = "head"  # waiting for a head
-TAKEN = "taken"  # the caller has taken a head; `begin_body` must follow
-BODY = "body"  # waiting for bytes of a body
-COMPLETE = "complete"  # the message has ended; further bytes belong to the next one
-TUNNEL = "tunnel"  # no longer HTTP: every byte is passed on
-DEAD = "dead"  # further bytes are ignored
+HEAD: Final = "head"  # waiting for a head
+TAKEN: Final = "taken"  # the caller has taken a head; `begin_body` must follow
+BODY: Final = "body"  # waiting for bytes of a body
+COMPLETE: Final = "complete"  # the message has ended; further bytes belong to the next one
+TUNNEL: Final = "tunnel"  # no longer HTTP: every byte is passed on
+DEAD: Final = "dead"  # further bytes are ignored
 
-SMALL_BYTES = 4 * 1024  # data up to this size is copied rather than kept in a bytearray
+SMALL_BYTES: Final = 4 * 1024  # data up to this size is copied rather than kept in a bytearray
 
 
 class MessageReader:
@@ -56,7 +58,7 @@ class MessageReader:
         buffer = self.buffer
         if not buffer:
             return None
-        if buffer.startswith(b"\r\n"):
+        if buffer[0] == 0x0D:
             self._drop_blank_lines()
             buffer = self.buffer
         end = buffer.find(END_OF_HEAD, max(0, self._scanned - 3))
@@ -182,16 +184,10 @@ class MessageReader:
 
     def _look_at_unfinished(self) -> None:
         """Refuse an unfinished head early if a line does not end in CRLF: the end of such a head would never come."""
-        buffer, begin = self.buffer, max(0, self._scanned - 1)
-        pairs = buffer.count(b"\r\n", begin)
-        feeds, returns = buffer.count(b"\n", begin), buffer.count(b"\r", begin)
-        if self._scanned and buffer[begin : begin + 1] == b"\n":
-            feeds -= 1  # counted together with the byte before it
+        unfinished = bytes(self.buffer[self._scanned :]).removesuffix(b"\r")  # its LF may follow
         try:
-            if feeds != pairs or returns - (buffer[-1:] == b"\r") != pairs:
-                raise ProtocolError("A line must end in CRLF.")
-            refuse_controls(bytes(buffer[begin:]))
+            refuse_controls(unfinished.replace(b"\r\n", b""))
         except ProtocolError:
             self.state = DEAD
             raise
-        self._scanned = len(buffer)
+        self._scanned += len(unfinished)

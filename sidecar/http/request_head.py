@@ -5,11 +5,11 @@ and its log line can name the request.
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from sidecar.common.folding import fold
 from sidecar.http.framing import persists, request_length
-from sidecar.http.grammar import TOKEN, ProtocolError, options, split_field, split_head
+from sidecar.http.grammar import TOKEN, ProtocolError, options, refuse_controls, split_field, split_head
 from sidecar.http.header_policy import (
     FORWARD,
     FRONT_PROXY,
@@ -22,22 +22,24 @@ from sidecar.http.header_policy import (
 )
 
 # Ids appear in logs, answers and the backend, so a value that looks like a token or an API key is no id.
-REQUEST_ID = re.compile(
+REQUEST_ID: Final = re.compile(
     rb"(?=[A-Za-z0-9._-]{1,128}\Z)"
     rb"(?!.*(?:jsk_|eyJ.*\.|e[wy3][A-Za-z0-9_-]{16,}\..+\.))(?![CDI][A-Za-z0-9_-]{16,}\..+\.).+"
 )
 # RFC 9112 section 3. Methods are remembered for logs, so their size is limited; the longest registered one has 17 characters.
 # Other versions match too, so that the refusal can name the reason.
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
-HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
-_DEFAULT_PORT = {"http": re.compile(rb":(?:80)?\Z"), "https": re.compile(rb":(?:443)?\Z")}  # RFC 9110 section 4.2.3
-_READ_HERE = frozenset({SPECIAL, NOTED})
-_USUAL_CONNECTION = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
-_PROTOCOL = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
-_OF_A_HANDSHAKE = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # the backend needs them
-_WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
+_DEFAULT_PORT: Final = {
+    "http": re.compile(rb":(?:80)?\Z"),
+    "https": re.compile(rb":(?:443)?\Z"),
+}  # RFC 9110 section 4.2.3
+_USUAL_CONNECTION: Final = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
+_PROTOCOL: Final = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
+_OF_A_HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # the backend needs them
+_WEBSOCKET_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class RequestHead:
@@ -68,6 +70,7 @@ class RequestHead:
         method: str,
         target: str,
         minor: int,
+        request_line: bytes,
         lines: list[bytes],
         forwarded: list[bytes],
         from_front_proxy: list[bytes],
@@ -76,7 +79,7 @@ class RequestHead:
     ) -> None:
         self.method = method
         self.target = target
-        self.request_line: bytes
+        self.request_line = request_line if minor == 1 else f"{method} {target} HTTP/1.1".encode()
         self.minor = minor
         self._lines = lines
         self.special = special
@@ -144,15 +147,16 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         raise ProtocolError(f"A request must have no more than {headers} headers.", too_large=True)
     if len(head) > line_bytes and max(map(len, lines)) > line_bytes:
         raise ProtocolError("A line of the head is longer than accepted.", too_large=True)
-    match = _REQUEST_LINE.fullmatch(lines[0])
+    request_line = lines.pop(0)
+    match = _REQUEST_LINE.fullmatch(request_line)
     if match is None:
+        refuse_controls(request_line)
         raise ProtocolError(
             "A request must begin with a method of 64 characters at most, its target in ASCII and HTTP/1.1, one space between."
         )
     method, target, minor = match.groups()
     if minor is None:
         raise ProtocolError("Only HTTP/1.0 and HTTP/1.1 are supported.")
-    del lines[0]
     forwarded: list[bytes] = []
     from_front_proxy: list[bytes] = []
     special: dict[str, list[bytes]] = {}
@@ -164,7 +168,7 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         fate = field.fate
         if fate == FORWARD:
             forwarded.append(field.line)
-        elif fate in _READ_HERE:
+        elif fate in (SPECIAL, NOTED):
             if fate == NOTED:
                 forwarded.append(field.line)
             if field.name in special:
@@ -180,7 +184,8 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     read = RequestHead(
         method.decode(),
         target.decode(),
-        int(minor),
+        0 if minor == b"0" else 1,
+        request_line,
         lines,
         forwarded,
         from_front_proxy,
@@ -190,7 +195,6 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     read.problem = problem or _host(read) or _target(read) or _body(read)
     if read.problem:
         read.persists = False  # the end of its body is unknown
-    read.request_line = f"{read.method} {read.target} HTTP/1.1".encode()
     if "upgrade" in special:
         _upgrade(read)
     if "expect" in special:
@@ -227,6 +231,7 @@ def _target(head: RequestHead) -> str:
         )  # targets are logged, and a password must not be
         return "The request target names another host than the Host header."
     head.target = rest if rest.startswith("/") else "/" + rest
+    head.request_line = f"{head.method} {head.target} HTTP/1.1".encode()
     return ""
 
 

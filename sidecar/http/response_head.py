@@ -4,15 +4,16 @@ The caller knows whether the request was HEAD: the parsed head is the same for e
 """
 
 import re
+from typing import Final
 
 from sidecar.http.framing import persists, response_length
-from sidecar.http.grammar import ProtocolError, options, split_head
+from sidecar.http.grammar import ProtocolError, options, refuse_controls, split_head
 from sidecar.http.header_policy import FORWARD, SPECIAL, ResponseHeaderPolicy, without_nominated
 from sidecar.http.request_head import REQUEST_ID
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_PHRASE = re.compile(rb"[\x20-\x7e]*")
-_NONE: list[bytes] = []
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_PHRASE: Final = re.compile(rb"[\x20-\x7e]*")
+_NONE: Final[list[bytes]] = []
 
 
 class ResponseHead:
@@ -51,6 +52,7 @@ def parse_response_head(head: bytes, policy: ResponseHeaderPolicy, headers: int)
         raise ProtocolError(f"An answer must have no more than {headers} headers.")
     match = _STATUS_LINE.fullmatch(lines[0])
     if match is None:
+        refuse_controls(lines[0])
         raise ProtocolError("An answer must begin with HTTP/1.1 and a status of three digits.")
     minor, status, phrase = match.groups()
     if phrase is None or _PHRASE.fullmatch(phrase) is None:

@@ -73,7 +73,7 @@ class ClientConnection(Connection):
             self._refuse_unread(Reason.OVERLOADED)
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self.memory[:nbytes])
+        data = self.memory[:nbytes].tobytes()
         reader = self.reader
         if (
             self.exchange is None

@@ -1,20 +1,30 @@
 """Ids for requests without one."""
 
-from itertools import count
 from os import register_at_fork, urandom
-
-# The random half is unique across processes, the number within one: cheaper than a random number for each request.
-_prefix = [urandom(8).hex()]
-_numbers = count()
+from typing import Final
 
 
-def _after_fork() -> None:
-    _prefix[0] = urandom(8).hex()  # else two workers give two requests the same id
+class RequestIds:
+    """Makes ids: a random half, unique across processes, and a number, cheaper than a random number for each request."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Take another random half: after a fork two workers would give two requests the same id."""
+        self._random = urandom(8).hex()
+        self._number = 0
+
+    def next(self) -> str:
+        """The next id."""
+        self._number += 1
+        return f"{self._random}-{self._number}"
 
 
-register_at_fork(after_in_child=_after_fork)
+_ids: Final = RequestIds()
+register_at_fork(after_in_child=_ids.begin)
 
 
 def new_id() -> str:
     """The next id."""
-    return f"{_prefix[0]}-{next(_numbers):x}"
+    return _ids.next()

@@ -4,15 +4,17 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-READ_BYTES = 64 * 1024  # of one read, and the most unread bytes of one direction of a connection
-LARGE_READ_BYTES = 256 * 1024  # of one read, while the receiver keeps up
-KEEPS_UP = 128  # full reads in a row that the receiver has taken at once
-UNSENT_BYTES = 4 * 1024  # may wait to be sent before the sender is paused, in the connection and in its transport
-SMALL_READ_BYTES = 4 * 1024  # of one read while the budget is used up
-MOST_IN_A_TURN = 16  # pieces of deferred work in one turn of the loop
-MOST_TOGETHER = 16  # connections that are flushed together
+READ_BYTES: Final = 64 * 1024  # of one read, and the most unread bytes of one direction of a connection
+LARGE_READ_BYTES: Final = 256 * 1024  # of one read, while the receiver keeps up
+KEEPS_UP: Final = 128  # full reads in a row that the receiver has taken at once
+UNSENT_BYTES: Final = (
+    4 * 1024
+)  # may wait to be sent before the sender is paused, in the connection and in its transport
+SMALL_READ_BYTES: Final = 4 * 1024  # of one read while the budget is used up
+MOST_IN_A_TURN: Final = 16  # pieces of deferred work in one turn of the loop
+MOST_TOGETHER: Final = 16  # connections that are flushed together
 
 
 class Unsent(Protocol):

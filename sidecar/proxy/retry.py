@@ -1,8 +1,10 @@
 """Decides whether a request may be sent to the backend again."""
 
+from typing import Final
+
 from sidecar.proxy.exchange import Exchange
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2; TRACE is refused
 
 
 def may_be_sent_again(exchange: Exchange) -> bool:

@@ -73,7 +73,7 @@ class UpstreamConnection(Connection):
         self.attach(transport)
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self.memory[:nbytes])
+        data = self.memory[:nbytes].tobytes()
         self.is_read_up = nbytes < self.room
         if nbytes >= READ_BYTES:
             self.count_full_read()

@@ -5,7 +5,7 @@ import errno
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import Deadlines
@@ -18,7 +18,9 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
-KEEP_IDLE_S = 3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first
+KEEP_IDLE_S: Final = (
+    3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first
+)
 
 
 class PoolUse(NamedTuple):

@@ -178,6 +178,16 @@ def test_private_and_changing_headers_of_answers_are_never_remembered(private: s
     assert list(rules.known) == [b"Via: x"]
 
 
+@pytest.mark.parametrize("line", [b"X: a\x00b", b"X: a\r", b"\nX: a", b"X\x7f: a", b"X: a\x1f"])
+def test_a_refused_line_is_never_remembered(line: bytes) -> None:
+    for rules in (policy(), ResponseHeaderPolicy()):
+        for _ in range(2):
+            with pytest.raises(ProtocolError):
+                rules.field(line)
+            rules.field(b"X: a")  # its name is known now
+        assert list(rules.known) == [b"X: a"]
+
+
 def test_a_full_memory_of_lines_is_cleared() -> None:
     for rules in (policy(), ResponseHeaderPolicy()):
         for number in range(MAX_LINES):
