@@ -18,6 +18,7 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.common.masking import KEY, unescaped
 from sidecar.common.watched_file import WatchedFile
 from sidecar.gateway.key_file import members, moment, rfc3339
+from sidecar.http.request_head import RequestHead
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
 
@@ -115,6 +116,21 @@ class ApiKey(NamedTuple):
         return Claims(ISSUER, claims, segment, valid_until=self.expires, kid=self.id)
 
 
+class HashedKey(NamedTuple):
+    """A key that a request brings, as the sidecar keeps it: its id, and the SHA-256 of all of it."""
+
+    id: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, key: bytes) -> "HashedKey":
+        """Hash a key. Raises Rejection for other credentials."""
+        form = LIKE_A_KEY.fullmatch(key)
+        if form is None:
+            raise Rejection(Reason.API_KEY_UNKNOWN)
+        return cls(form[1].decode(), sha256(key).digest())
+
+
 class Entries(dict[str, tuple[ApiKey, Claims]]):
     """Id -> the key and the claims of its holder."""
 
@@ -146,18 +162,19 @@ class ApiKeys:
     def __repr__(self) -> str:
         return f"<ApiKeys: {len(self.file.value)} of {self.file.path}>"
 
-    def authenticate(self, special: Mapping[str, list[bytes]]) -> Claims:
-        """The claims of the holder of the key in these headers. Raises Rejection."""
-        key = self.header.take(special.get(self.header.role))
-        if key is None:
-            raise Rejection(Reason.TOKEN_MISSING)
-        return self.holder(key)
+    def authenticate(self, head: RequestHead) -> Claims:
+        """The claims of the holder of the key in this head, which is hashed once. Raises Rejection."""
+        if head.api_key is None:
+            key = self.header.take(head.special.get(self.header.role))
+            if key is None:
+                raise Rejection(Reason.TOKEN_MISSING)
+            head.api_key = HashedKey.of(key)
+        return self.holder(head.api_key)
 
-    def holder(self, key: bytes) -> Claims:
+    def holder(self, key: HashedKey) -> Claims:
         """The claims of the holder of a key. Raises Rejection; the one for a wrong secret says nothing about the id."""
-        form = LIKE_A_KEY.fullmatch(key)
-        known = None if form is None else self.file.value.get(form[1].decode())
-        if form is None or not hmac.compare_digest(sha256(key).digest(), _NOBODY if known is None else known[0].digest):
+        known = self.file.value.get(key.id)
+        if not hmac.compare_digest(key.digest, _NOBODY if known is None else known[0].digest):
             raise Rejection(Reason.API_KEY_UNKNOWN)
         assert known is not None
         entry, claims = known

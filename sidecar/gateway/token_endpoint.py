@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
-from sidecar.gateway.api_keys import ApiKeys
+from sidecar.gateway.api_keys import ApiKeys, HashedKey
 from sidecar.gateway.local_endpoints import Reply, Request
 from sidecar.gateway.token_minter import Mint
 from sidecar.http.request_head import RequestHead
@@ -50,15 +50,14 @@ class TokenEndpoint:
 
     def _client(self, head: RequestHead) -> Claims:
         """The holder of the request's key, sent by Basic (section 2.3.1) or in the header of `api_keys`. Raises Rejection."""
-        special = head.special
-        credentials = special.get("authorization", [])
+        credentials = head.special.get("authorization", [])
         if len(credentials) == 1 and credentials[0][:6].lower() == b"basic ":
             name, key = _basic(credentials[0][6:])
-            claims = self._api_keys.holder(key.encode())
+            claims = self._api_keys.holder(HashedKey.of(key.encode()))
             if name != claims.claims["sub"]:
                 raise Rejection(Reason.API_KEY_UNKNOWN, "The API key does not belong to this client_id.")
             return claims
-        return self._api_keys.authenticate(special)
+        return self._api_keys.authenticate(head)
 
 
 def _basic(credentials: bytes) -> tuple[str, str]:

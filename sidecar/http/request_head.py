@@ -56,12 +56,12 @@ class RequestHead:
     - `request_id`: the client's valid id, or empty.
     - `problem`: why the request is not accepted. `unmet_expectation`: it expects something other than 100-continue.
     - `traceparent`: the value of exactly one such header, else None. `tracestate`: the values of all its lines, joined.
-    - `route` and `token_digest`: computed once by the handler; both follow from the head alone.
+    - `route`, and `token_digest` or `api_key` (both hashes): computed once by the handler; they follow from the head alone.
     """
 
     __slots__ = (
-        "_lines", "expects_continue", "forwarded", "from_front_proxy", "host", "length", "method", "minor", "persists",
-        "problem", "request_id", "request_line", "route", "sized", "special", "stripped", "target",
+        "_lines", "api_key", "expects_continue", "forwarded", "from_front_proxy", "host", "length", "method", "minor",
+        "persists", "problem", "request_id", "request_line", "route", "sized", "special", "stripped", "target",
         "token_digest", "traceparent", "tracestate", "unmet_expectation", "upgrade",
     )  # fmt: skip
 
@@ -109,6 +109,7 @@ class RequestHead:
         self.tracestate = None if states is None else b",".join(states)  # a list that may span several lines
         self.route: Any = None
         self.token_digest: bytes | None = None
+        self.api_key: Any = None
 
     def values(self, name: str) -> list[bytes]:
         """Every value of a header, forwarded or not; `name` in lower case."""

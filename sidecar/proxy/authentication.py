@@ -43,10 +43,9 @@ class Authentication:
             raise Rejection(Reason.ROUTE_DENIED)
         if route.preflight and exchange.is_preflight:
             return ANONYMOUS
-        special = exchange.head.special
         if route.auth is Auth.API_KEY:
             assert self._api_keys is not None
-            claims = self._api_keys.authenticate(special)
+            claims = self._api_keys.authenticate(exchange.head)
         else:
             token_digest = exchange.head.token_digest
             verified = None if token_digest is None else self.verifier.known(token_digest)

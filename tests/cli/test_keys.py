@@ -13,7 +13,7 @@ import pytest
 from sidecar.cli.main import main
 from sidecar.common.clock import Clock
 from sidecar.common.watched_file import WatchedFile
-from sidecar.gateway.api_keys import ApiKeys, Entries
+from sidecar.gateway.api_keys import ApiKeys, Entries, HashedKey
 from sidecar.gateway.key_ring import KeyRing
 from sidecar.jwt.token_places import TokenHeader
 
@@ -45,7 +45,7 @@ def test_a_new_key_is_printed_once_and_accepted(file: Path, capsys: Out) -> None
     assert key[21:] not in file.read_text()
     judged = ApiKeys(WatchedFile.of(file, Entries.read), TokenHeader("Authorization", "Bearer"), Clock(), "Bearer")
     expected = {"sub": "alice", "scope": "read write admin", "tenant": "acme", "roles": ["a"], "level": 5}
-    assert judged.holder(key.encode()).claims == expected
+    assert judged.holder(HashedKey.of(key.encode())).claims == expected
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.watched_file import WatchedFile
-from sidecar.gateway.api_keys import NEVER, ApiKey, ApiKeys, Entries
+from sidecar.gateway.api_keys import NEVER, ApiKey, ApiKeys, Entries, HashedKey
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.token_places import TokenHeader
 from tests.peers.clock import EPOCH, HandClock
@@ -181,7 +181,7 @@ def judge(keys: Keys, clock: HandClock) -> ApiKeys:
 
 def reason(judged: ApiKeys, key: str) -> Reason | Claims:
     try:
-        return judged.holder(key.encode())
+        return judged.holder(HashedKey.of(key.encode()))
     except Rejection as rejection:
         return rejection.reason
 
@@ -190,10 +190,10 @@ def test_a_key_is_valid_until_it_expires_or_is_disabled(keys: Keys) -> None:
     clock = HandClock()
     alice, bob, carl = keys.new("alice"), keys.new("bob", expires=EPOCH + 10), keys.new("carl", enabled=False)
     judged = judge(keys, clock)
-    assert [judged.holder(key.encode()).claims["sub"] for key in (alice, bob)] == ["alice", "bob"]
+    assert [judged.holder(HashedKey.of(key.encode())).claims["sub"] for key in (alice, bob)] == ["alice", "bob"]
     assert reason(judged, carl) is Reason.API_KEY_DISABLED
     clock.advance(9.5)
-    assert judged.holder(bob.encode()).claims["sub"] == "bob"
+    assert judged.holder(HashedKey.of(bob.encode())).claims["sub"] == "bob"
     clock.advance(0.5)
     assert reason(judged, bob) is Reason.API_KEY_EXPIRED
     keys.change(bob, enabled=False)
@@ -274,6 +274,21 @@ async def test_two_keys_in_a_request_are_a_400(keys: Keys) -> None:
     async with running(issuers=None, **keys.settings()) as stack:
         answer = await stack.fetch(request("GET", "/", token=alice, headers=[("authorization", f"Bearer {bob}")]))
         refusal(answer, 400, "token_ambiguous")
+
+
+async def test_a_request_that_recurs_is_judged_by_the_current_keys(keys: Keys) -> None:
+    alice = keys.new("alice")
+    asking = request("GET", "/", token=alice)
+    async with running(issuers=None, **keys.settings()) as stack:
+        file = stack.sidecar.assembly.gateway.api_keys.file
+        for _ in range(4):
+            assert (await stack.fetch(asking)).status == 200
+        keys.change(alice, enabled=False)
+        file.look()
+        refusal(await stack.fetch(asking), 401, "api_key_disabled")
+        keys.change(alice, enabled=True, digest=bytes(32))
+        file.look()
+        refusal(await stack.fetch(asking), 401, "api_key_unknown")
 
 
 async def test_an_expired_and_a_disabled_key_have_different_codes(keys: Keys) -> None:
