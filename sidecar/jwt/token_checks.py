@@ -10,8 +10,9 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.compact_jws import Jws, parse
 from sidecar.jwt.examination import Examination, several, shown
 from sidecar.jwt.issuer_templates import IssuerTemplate
+from sidecar.jwt.jwks.algorithms import SAME_ALGORITHM, Key
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import SAME_ALGORITHM, THUMBPRINTS, Key, VerificationKey
+from sidecar.jwt.jwks.jwk import THUMBPRINTS, VerificationKey
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 
 Candidates = list[tuple[VerificationKey, Key]]

@@ -11,10 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOT_SHIPPED = ("ecdsa", "pyasn1", "rsa", "six")
-SEAM = Path("sidecar/jwt/jwks/jwk.py")
+SEAM = Path("sidecar/jwt/jwks/algorithms.py")
 USED = {
     "jose.jwk",
     "jose.backends.base.Key",
+    "jose.backends.cryptography_backend.CryptographyECKey",
     "jose.backends.cryptography_backend.CryptographyRSAKey",
     "jose.exceptions.JOSEError",
 }

@@ -15,8 +15,8 @@ from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import Jws
 from sidecar.jwt.issuer import Issuer
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
 from sidecar.jwt.token_cache import digest, entry_bytes
 from sidecar.jwt.verifier import REMEMBERED_S, TokenCacheUse, Verifier

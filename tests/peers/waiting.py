@@ -7,8 +7,9 @@ from sidecar.common.errors import Rejection
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import Issuer
+from sidecar.jwt.jwks.algorithms import Key
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import Key, VerificationKey
+from sidecar.jwt.jwks.jwk import VerificationKey
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import digest
 from sidecar.jwt.verifier import Examination, Verifier

@@ -14,8 +14,9 @@ from sidecar.jwt.claims import Claims
 from sidecar.jwt.compact_jws import MAX_DEPTH
 from sidecar.jwt.denylist import DenyList
 from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import ALGORITHMS, secret_key
+from sidecar.jwt.jwks.jwk import secret_key
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from tests.peers import tokens

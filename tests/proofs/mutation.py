@@ -120,9 +120,12 @@ TESTS_OF = {
     "policy/request_signature": "policy/test_request_signature.py",
     "policy/identity_headers": "policy/test_identity_headers.py policy/test_identity_options.py",
     "jwt/compact_jws": "jwt/test_compact_jws.py",
-    "jwt/jwks/jwk": (
-        "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py"
-    ),
+    **{
+        f"jwt/jwks/{name}": (
+            "jwt/jwks/test_jwk.py jwt/jwks/test_key_set.py jwt/jwks/test_local_keys.py jwt/test_real_issuers.py"
+        )
+        for name in ("algorithms", "jwk")
+    },
     "jwt/jwks/key_set": (
         "jwt/jwks/test_key_set.py jwt/jwks/test_jwk.py jwt/jwks/test_cache.py jwt/jwks/test_local_keys.py "
         "jwt/test_real_issuers.py"

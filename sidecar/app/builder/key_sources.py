@@ -15,9 +15,10 @@ from sidecar.config.claims import TokenRules
 from sidecar.config.key_place import SOURCES, KeyPlace
 from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.secret import shared_secret
+from sidecar.jwt.jwks.algorithms import ALGORITHMS, SECRET_ALGORITHMS
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import FileKeySet, FixedKeySet, KeysByKid, RemoteKeySet, SeveralKeySets
-from sidecar.jwt.jwks.jwk import ALGORITHMS, SECRET_ALGORITHMS, public_key, secret_key
+from sidecar.jwt.jwks.jwk import public_key, secret_key
 from sidecar.jwt.jwks.key_server import KeyServer
 from sidecar.jwt.jwks.key_set import Fetch, Jwks
 from sidecar.jwt.jwks.snapshot import Snapshot

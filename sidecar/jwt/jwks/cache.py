@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection, fault
+from sidecar.jwt.jwks.algorithms import Key
 from sidecar.jwt.jwks.issuer_clock import IssuerClock
-from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, Key, VerificationKey
+from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH, VerificationKey
 from sidecar.jwt.jwks.key_set import MAX_KEYS_TRIED, Fetch, FetchFailed, Jwks, KeySet, TooManyKeys
 from sidecar.jwt.jwks.refresh_schedule import RefreshSchedule
 from sidecar.jwt.jwks.retired_keys import RemovedKeys

@@ -1,94 +1,36 @@
-"""Turns a JWK, PEM or secret into a key that can verify, once per refresh. Adds PS* and EdDSA to python-jose.
+"""Turns a JWK, PEM or secret into a key that can verify, once per refresh.
 
 python-jose chooses the algorithm by the header's `alg` and ignores `kid`, `use`, `key_ops`, the key's own `alg` and its curve.
-This module binds each key to the algorithms that it may be used with (RFC 8725 section 3.1), and gives jose one constructed key
-for one of them. No other module imports jose.
+This module binds each key to the algorithms that it may be used with (RFC 8725 section 3.1), and makes one python-jose key for
+each of them (jwt/jwks/algorithms.py).
 """
 
 import re
 from collections.abc import Collection
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jose import jwk
-from jose.backends.base import Key as JoseKey
-from jose.backends.cryptography_backend import CryptographyRSAKey
-from jose.exceptions import JOSEError
 
 from sidecar.common.encoding import base64url as encoded
 from sidecar.common.encoding import base64url_uint
 from sidecar.jwt.compact_jws import base64url
+from sidecar.jwt.jwks.algorithms import EC_ALGORITHMS, RSA_ALGORITHMS, SAME_ALGORITHM, SECRET_ALGORITHMS, Key, keys_for
 
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_RSA_BITS = 8192  # a signature check with a larger key takes milliseconds
 MAX_KID_LENGTH = 256
 
-RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}  # RFC 7518 section 3.4: one curve each
-SAME_ALGORITHM = {"Ed25519": "EdDSA"}  # RFC 9864 adds the name; Ed25519 is the only supported curve
-ALGORITHMS = (*RSA_ALGORITHMS, *EC_ALGORITHMS.values(), "EdDSA")
-SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
 THUMBPRINTS = (
     "x5t#S256",
     "x5t",
 )  # thumbprints of a key's certificate: RFC 7517 section 4.8 in a JWK, RFC 7515 section 4.1.7 in a token
-_HASHES = {"PS256": hashes.SHA256(), "PS384": hashes.SHA384(), "PS512": hashes.SHA512()}
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}  # OpenSSL's name -> the name in a JWK
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can escape one, and a log cannot hold it
 _USES = ("sig", "jwt-svid")  # RFC 7517 section 4.2, and the JWT-SVID specification of SPIFFE section 5
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-
-
-class Key(Protocol):
-    """The part of a python-jose key that the program uses (docs/project/python-jose.md)."""
-
-    def verify(self, msg: bytes, sig: bytes) -> bool:
-        """True when `sig` is this key's signature of `msg`."""
-
-
-class PssKey(CryptographyRSAKey):  # type: ignore[misc]
-    """RSASSA-PSS (RFC 7518 section 3.5): MGF1 and a salt as long as the hash."""
-
-    def __init__(self, key: dict[str, Any], algorithm: str) -> None:
-        super().__init__(key, "RS256")  # jose parses the numbers; this class chooses the hash
-        self._hash = _HASHES[algorithm]
-        self._length = (self.prepared_key.key_size + 7) // 8
-        self._padding = padding.PSS(padding.MGF1(self._hash), self._hash.digest_size)
-
-    def verify(self, msg: bytes, sig: bytes) -> bool:
-        """True when `sig` is this key's signature of `msg`."""
-        if len(sig) != self._length:  # RFC 8017 section 8.1.2; OpenSSL also accepts one without its leading zero
-            return False
-        try:
-            self.prepared_key.verify(sig, msg, self._padding, self._hash)
-        except InvalidSignature:
-            return False
-        return True
-
-
-class Ed25519Key(JoseKey):  # type: ignore[misc]
-    """EdDSA with Ed25519 (RFC 8037 section 3.1)."""
-
-    def __init__(self, key: dict[str, Any], _algorithm: str) -> None:
-        self._key = Ed25519PublicKey.from_public_bytes(base64url(key["x"].rstrip("=").encode()))
-
-    def verify(self, msg: bytes, sig: bytes) -> bool:
-        """True when `sig` is this key's signature of `msg`."""
-        try:
-            self._key.verify(sig, msg)
-        except InvalidSignature:
-            return False
-        return True
-
-
-for _name in _HASHES:
-    jwk.register_key(_name, PssKey)
-jwk.register_key("EdDSA", Ed25519Key)
 
 
 class UnusableKey(Exception):
@@ -117,13 +59,8 @@ class VerificationKey:
         self.issuer = issuer
         self.thumbprints = thumbprints or {}
         try:
-            self.by_algorithm: dict[str, Key] = {}
-            numbers: Any = material
-            for name in algorithms:
-                made = self.by_algorithm[name] = jwk.construct(numbers, name)
-                if isinstance(made, CryptographyRSAKey):  # parsed once for all its algorithms: parsing takes 0.1 ms
-                    numbers = made.prepared_key
-        except (JOSEError, ValueError, TypeError, KeyError) as error:
+            self.by_algorithm: dict[str, Key] = keys_for(material, algorithms)
+        except ValueError as error:
             raise UnusableKey("its numbers make no key") from error
         self._material = material
         told = sha256(material).digest() if isinstance(material, bytes) else tuple(sorted(material.items()))

@@ -5,7 +5,8 @@ import json
 from collections.abc import Awaitable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
-from sidecar.jwt.jwks.jwk import Key, UnusableKey, VerificationKey, public_key, verification_key
+from sidecar.jwt.jwks.algorithms import Key
+from sidecar.jwt.jwks.jwk import UnusableKey, VerificationKey, public_key, verification_key
 
 MAX_KEYS = 1000  # used keys of one set; real sets have about ten at most
 KEYS_IN_A_TURN = 20  # one takes 0.02 to 0.2 ms

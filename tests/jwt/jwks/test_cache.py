@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.fetcher import FixedKeySet
-from sidecar.jwt.jwks.jwk import ALGORITHMS, MAX_KID_LENGTH
+from sidecar.jwt.jwks.jwk import MAX_KID_LENGTH
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks, KeySet
 from sidecar.jwt.jwks.refresh_schedule import MAX_REFRESH_S, MIN_REFRESH_S, RETRY_MOST_EMPTY_S, RETRY_MOST_S
 from sidecar.jwt.jwks.shared_fetch import MOST_WAITING, WAIT_S, KeysAwaited

@@ -1,23 +1,18 @@
 """A JWK becomes a key for its own algorithms only, or is skipped with a reason."""
 
 from collections.abc import Callable
-from hashlib import sha1, sha256
+from hashlib import sha1, sha256, sha512
+from itertools import count
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from sidecar.jwt.jwks.jwk import (
-    ALGORITHMS,
-    MAX_RSA_BITS,
-    MIN_RSA_BITS,
-    UnusableKey,
-    VerificationKey,
-    secret_key,
-    verification_key,
-)
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
+from sidecar.jwt.jwks.jwk import MAX_RSA_BITS, MIN_RSA_BITS, UnusableKey, VerificationKey, secret_key, verification_key
 from tests.peers import tokens
 from tests.peers.tokens import ABSENT, b64, b64uint
 
@@ -198,6 +193,7 @@ def raw_rsa(encoded: bytes) -> bytes:
 
 
 SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
+SHA512_INFO = bytes.fromhex("3051300d060960864801650304020305000440")
 SHA1_INFO = bytes.fromhex("3021300906052b0e03021a05000414")
 DIGEST_INFO = SHA256_INFO + sha256(MESSAGE).digest()
 
@@ -216,6 +212,10 @@ def padded(info: bytes, block_type: bytes = b"\x01", fill: bytes = b"\xff", size
             False,
             id="missing NULL",
         ),
+        pytest.param(padded(DIGEST_INFO + b"\0"), False, id="a byte after the hash"),
+        pytest.param(padded(b"\0" + DIGEST_INFO), False, id="a byte before the DigestInfo"),
+        pytest.param(padded(DIGEST_INFO[:-1]), False, id="a hash without its last byte"),
+        pytest.param(padded(SHA512_INFO + sha512(MESSAGE).digest()), False, id="SHA-512 DigestInfo"),
         pytest.param(padded(SHA1_INFO + sha1(MESSAGE).digest()), False, id="SHA-1 DigestInfo"),
         pytest.param(padded(DIGEST_INFO[-32:]), False, id="no DigestInfo"),
         pytest.param(padded(DIGEST_INFO, block_type=b"\x02", fill=b"\x55"), False, id="BT 02"),
@@ -224,7 +224,18 @@ def padded(info: bytes, block_type: bytes = b"\x01", fill: bytes = b"\xff", size
     ],
 )
 def test_pkcs_1_v1_5_forgeries_do_not_verify(encoded: bytes, expected: bool) -> None:
-    assert verifies(published("RS256"), "RS256", raw_rsa(encoded)) == expected
+    signature = raw_rsa(encoded)
+    assert verifies(published("RS256"), "RS256", signature) == expected
+    assert judged_by_openssl(signature) == expected
+
+
+def judged_by_openssl(signature: bytes) -> bool:
+    """The judgement of the key's own `verify`, which the sidecar does not use for PKCS #1 v1.5."""
+    try:
+        tokens.rsa_key(2048, "a").public_key().verify(signature, MESSAGE, padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -505,12 +516,12 @@ def test_the_text_of_a_key_is_its_kid_and_algorithms() -> None:
     assert repr(usable(published("EdDSA"))) == "<VerificationKey 'ed25519-a': EdDSA>"
 
 
-def test_a_signature_without_its_leading_zero_is_another_signature() -> None:
-    signature = b"\1"
-    while signature[0]:  # PSS has a random salt: one signature in 256 begins with a zero
-        signature = tokens.signature(tokens.key("PS256"), "PS256", MESSAGE)
-    assert verifies(published("PS256"), "PS256", signature)
-    assert not verifies(published("PS256"), "PS256", signature[1:])
+@pytest.mark.parametrize("alg", ["RS256", "PS256"])
+def test_a_signature_without_its_leading_zero_is_another_signature(alg: str) -> None:
+    signed = ((message, tokens.signature(tokens.key(alg), alg, message)) for message in map(b"%d".__mod__, count()))
+    message, signature = next((message, one) for message, one in signed if not one[0])  # one in 256
+    assert verifies(published(alg), alg, signature, message)
+    assert not verifies(published(alg), alg, signature[1:], message)
 
 
 def test_a_modulus_may_have_any_number_of_bits() -> None:
@@ -519,8 +530,8 @@ def test_a_modulus_may_have_any_number_of_bits() -> None:
     public = rsa.RSAPublicNumbers(65537, p * q)
     key = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public).private_key()
     assert key.key_size == 2049  # OpenSSL makes no such key
-    pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
-    assert verifies(tokens.jwk(key), "PS256", key.sign(MESSAGE, pss, hashes.SHA256()))
+    for alg in ("RS256", "PS256"):
+        assert verifies(tokens.jwk(key), alg, tokens.signature(key, alg, MESSAGE))
 
 
 def test_a_key_names_its_kty() -> None:

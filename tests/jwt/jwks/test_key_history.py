@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
 from sidecar.jwt.jwks.cache import JwksSource
-from sidecar.jwt.jwks.jwk import ALGORITHMS
 from sidecar.jwt.jwks.key_set import MAX_KEYS, FetchFailed, Jwks, KeySet
 from sidecar.jwt.jwks.snapshot import MAX_BYTES, Snapshot, SnapshotUnusable
 from tests.peers import tokens

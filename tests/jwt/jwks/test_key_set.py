@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.jwt.jwks.jwk import ALGORITHMS, secret_key
+from sidecar.jwt.jwks.algorithms import ALGORITHMS
+from sidecar.jwt.jwks.jwk import secret_key
 from sidecar.jwt.jwks.key_set import MAX_KEYS, MAX_KEYS_TRIED, FetchFailed, Jwks, TooManyKeys, quoted
 from tests.peers import tokens
 

@@ -16,8 +16,9 @@ from sidecar.app.builder.key_sources import places, same_place
 from sidecar.app.server import Sidecar, build
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config import parse
+from sidecar.jwt.jwks.algorithms import ALGORITHMS, SECRET_ALGORITHMS
 from sidecar.jwt.jwks.fetcher import FileKeySet
-from sidecar.jwt.jwks.jwk import ALGORITHMS, SECRET_ALGORITHMS, UnusableKey, public_key, secret_key
+from sidecar.jwt.jwks.jwk import UnusableKey, public_key, secret_key
 from sidecar.jwt.jwks.key_set import FetchFailed, Jwks
 from tests.peers import tokens
 from tests.peers.clock import HandClock, in_its_time
