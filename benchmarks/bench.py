@@ -72,9 +72,14 @@ class Bench:
 
 def cpu(proxy: Proxy, load: Callable[[], Load], accepted: bool = True) -> Figures:
     """CPU time of the proxy per request of `load`, every one of which must be accepted, or refused."""
-    before = proxy.process.cpu_s()
+    before, before_in_kernel = proxy.process.cpu_s(), proxy.process.system_s()
     counted = load()
-    spent = proxy.process.cpu_s() - before
+    spent, in_kernel = proxy.process.cpu_s() - before, proxy.process.system_s() - before_in_kernel
     if not counted.requests or counted.refused != (0 if accepted else counted.requests):
         raise Broken(f"{proxy.peer.name}: {counted.refused} of {counted.requests} requests were refused")
-    return {CPU: spent / counted.requests * 1e6, RATE: counted.rate, "CPU %": spent / counted.seconds * 100}
+    return {
+        CPU: spent / counted.requests * 1e6,
+        "in the kernel us": in_kernel / counted.requests * 1e6,
+        RATE: counted.rate,
+        "CPU %": spent / counted.seconds * 100,
+    }

@@ -54,8 +54,7 @@ class Process:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    # The name, in brackets, may hold blanks: the fields are counted behind it.
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                    fields = _stat(entry.name)
                     if int(fields[3]) == self.pid and fields[0] != "Z":
                         found.append(int(entry.name))
         return found
@@ -63,6 +62,10 @@ class Process:
     def cpu_s(self) -> float:
         """User plus system time of the tree so far, in seconds, from the CPU clock of each process."""
         return sum(_process_cpu_s(pid) for pid in self.pids())
+
+    def system_s(self) -> float:
+        """The system time of the tree so far, in seconds, in steps of 10 ms; the kernel samples it."""
+        return sum(int(_stat(str(pid))[12]) for pid in self.pids()) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
         """Resident memory (VmRSS) of the tree; a page that several of its processes share counts for each of them."""
@@ -98,6 +101,11 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def _stat(pid: str) -> list[str]:
+    """The fields of /proc/PID/stat after the name, which is in brackets and may hold blanks: proc(5), field 3 is the first."""
+    return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
 
 
 def _process_cpu_s(pid: int) -> float:
