@@ -8,7 +8,7 @@ needs no escapes and no quotes. An empty value counts as absent, and the same to
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from sidecar.common.errors import Reason, Rejection
@@ -16,7 +16,9 @@ from sidecar.common.path_pattern import parts_fit
 from sidecar.jwt.compact_jws import base64url, strict_json_object
 
 SUBPROTOCOLS = "sec-websocket-protocol"
-MOST_COOKIES = 500  # each costs time; browsers keep at most 180 for a site
+SPACE: Final = 0x20  # `in` finds a number in bytes much faster than it finds other bytes
+TAB: Final = 0x09
+MOST_COOKIES: Final = 500  # each costs time; browsers keep at most 180 for a site
 
 _COOKIE_SEPARATOR = re.compile(rb"(;[ \t]*)")
 _PARAMETER_SEPARATOR = re.compile(rb"([&;])")  # some backends also separate parameters by `;`
@@ -71,10 +73,10 @@ class TokenHeader:
         if not self._prefix:
             return credentials or None
         # RFC 9110 section 11.4: the scheme in any case, then one or more spaces; a tab is not a space.
-        size = len(self._scheme)
-        if credentials[:size].lower() == self._scheme and credentials[size : size + 1] == b" ":
-            token = credentials[size:].lstrip(b" ")
-            if token and b" " not in token and b"\t" not in token:
+        scheme, _, rest = credentials.partition(b" ")
+        if scheme.lower() == self._scheme:
+            token = rest.lstrip(b" ")
+            if token and SPACE not in token and TAB not in token:
                 return token
         if self._word.match(credentials) is not None:
             raise Rejection(
