@@ -28,13 +28,14 @@ class Forwarded:
     def client(self, head: RequestHead) -> tuple[str, str]:
         """The address and scheme of the client, as far as trusted proxies report them.
 
-        The address is the last one that is not a trusted proxy's: clients can write any address before it.
+        The address is the last one that is not a trusted proxy's: clients can write any address before it. It has no zone, which
+        may be any text.
         """
         address = self.peer
         said = b",".join(head.special.get("x-forwarded-for", ())).decode("latin-1").split(",") if self.trusted else []
         for text in reversed(said):
             try:
-                told = ip_address(_without_port(text.strip()))
+                told = ip_address(_without_port(text.strip()).partition("%")[0])
             except ValueError:
                 break
             address = str(told)

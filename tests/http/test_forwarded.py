@@ -62,6 +62,7 @@ def test_the_address_of_a_peer_is_written_in_ascii() -> None:
         (["X-Forwarded-For: 203.0.113.9, nonsense"], ("192.0.2.1", "http")),
         (["X-Forwarded-For: 203.0.113.9:1234"], ("203.0.113.9", "http")),
         (["X-Forwarded-For: [2001:db8::7]:1234"], ("2001:db8::7", "http")),
+        (['X-Forwarded-For: fe80::7%"x y'], ("fe80::7", "http")),
         (["X-Forwarded-For: 192.0.2.3, 192.0.2.2"], ("192.0.2.3", "http")),
         (["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https"], ("203.0.113.9", "https")),
         (["X-Forwarded-Proto: gopher"], ("192.0.2.1", "http")),
