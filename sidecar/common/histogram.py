@@ -20,10 +20,12 @@ class Histogram:
         counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         return Histogram(self.bounds, counts, self.sum + other.sum)
 
-    def add(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def add(self, value: float) -> int:
+        """Count a value; returns the number of its bucket."""
+        bucket = 0 if value <= self.bounds[0] else bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.sum += value
+        return bucket
 
     def cumulative(self) -> Iterator[tuple[str, int]]:
         """Prometheus buckets: each bound, `+Inf` last, with the number of values up to it."""

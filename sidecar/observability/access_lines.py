@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from sidecar.observability.record import NO_ROUTE, Record
 
-CLIENT_LEFT = 499  # nginx's status for a client that left before the answer
-OUTCOMES = {"allow": "success", "report": "success", "left": "unknown"}
-MAX_ALIKE = 1024  # remembered parts of lines
+CLIENT_LEFT: Final = 499  # nginx's status for a client that left before the answer
+OUTCOMES: Final = {"allow": "success", "report": "success", "left": "unknown"}
+MAX_ALIKE: Final = 1024  # remembered parts of lines
 
-_encode = msgspec.json.encode
-_alike: dict[tuple[object, ...], str] = {}
-_thousandths = [f"{number:03}" for number in range(1000)]
+_encode: Final = msgspec.json.encode
+_alike: Final[dict[tuple[object, ...], str]] = {}
+_thousandths: Final = [f"{number:03}" for number in range(1000)]
 
 
 class _Second:
@@ -32,11 +33,11 @@ class _Second:
         return f"{self.text}.{_thousandths[milliseconds % 1000]}Z"
 
 
-_second = _Second()
+_second: Final = _Second()
 
 
 def json_line(request: Record, duration_s: float) -> bytes:
-    """A line with OpenTelemetry's names for HTTP, and `auth.*` for the decision. A request id needs no escapes."""
+    """A line with OpenTelemetry's names for HTTP, and `auth.*` for the decision. Addresses and ids need no escapes."""
     claims = request.claims
     key = (
         None if request.route is None else request.route.name,
@@ -53,17 +54,14 @@ def json_line(request: Record, duration_s: float) -> bytes:
     alike = _alike.get(key)
     if alike is None:
         alike = _said_alike(key, request)
-    line = f'{{"time":"{_second.now()}",{alike},"duration_ms":{_milliseconds(duration_s)}'
-    if request.answered:
-        line += f',"upstream_ms":{_milliseconds(request.answered - request.sent)}'
-    line += f',"client.address":{_quoted(request.peer)},"request_id":"{request.id}"'
-    if path := request.path:
-        line += f',"url.path":{_quoted(path)}'
-    if claims is not None:
-        line += f',"user.hash":"{claims.user_hash}"'
-    if (trace_id := request.trace_id) is not None:
-        line += f',"trace_id":"{trace_id}"'
-    return (line + "}\n").encode()
+    upstream = f',"upstream_ms":{_milliseconds(request.answered - request.sent)}' if request.answered else ""
+    path = f',"url.path":"{path}"' if (path := _path(request)) else ""
+    user = "" if claims is None else f',"user.hash":"{claims.user_hash}"'
+    trace = "" if (trace_id := request.trace_id) is None else f',"trace_id":"{trace_id}"'
+    return (
+        f'{{"time":"{_second.now()}",{alike},"duration_ms":{_milliseconds(duration_s)}{upstream}'
+        f',"client.address":"{request.peer}","request_id":"{request.id}"{path}{user}{trace}}}\n'
+    ).encode()
 
 
 def _said_alike(key: tuple[object, ...], request: Record) -> str:
@@ -93,11 +91,12 @@ def _milliseconds(seconds: float) -> str:
     return f"{microseconds // 1000}.{_thousandths[microseconds % 1000]}"
 
 
-def _quoted(text: str) -> str:
-    """A text as JSON."""
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    return _encode(text).decode()
+def _path(request: Record) -> str:
+    """The path for a text in JSON."""
+    path = request.path_without_tokens
+    if path.isprintable() and '"' not in path and "\\" not in path:
+        return path
+    return _encode(request.path).decode()[1:-1]
 
 
 def ecs_line(request: Record, duration_s: float) -> bytes:

@@ -10,14 +10,15 @@ from contextlib import suppress
 from errno import errorcode
 from select import PIPE_BUF
 from stat import S_ISFIFO, S_ISREG
+from typing import Final
 
 from sidecar.observability.counters import Counts
 from sidecar.observability.record import Record
 
-FLUSH_S = 0.1  # lines are written together, so that many requests share one system call
-FLUSH_BYTES = 64 * 1024  # the most that one call writes
-CLOSE_S = 1.0  # to write the rest at the end
-MAX_WAITING_BYTES = 4 * 1024 * 1024  # of lines that wait for a slow reader
+FLUSH_S: Final = 0.1  # lines are written together, so that many requests share one system call
+FLUSH_BYTES: Final = 64 * 1024  # the most that one call writes
+CLOSE_S: Final = 1.0  # to write the rest at the end
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024  # of lines that wait for a slow reader
 
 log = logging.getLogger("sidecar.access_log")
 

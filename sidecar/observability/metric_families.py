@@ -1,6 +1,6 @@
 """Every metric: its text, its labels, and how the values of several workers become one."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -109,10 +109,12 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def metric(name: str, values: Mapping[Any, Any], examples: Mapping[tuple[str, int], Example] | None = None) -> Metric:
+def metric(
+    name: str, values: Mapping[Any, Any], examples: Mapping[str, Sequence[Example | None]] | None = None
+) -> Metric:
     """A metric with its values by labels: a tuple, or a text for one label.
 
-    `examples` of a histogram become OpenMetrics exemplars; their keys are the label and the number of the bucket.
+    `examples` of a histogram, by label and bucket, become OpenMetrics exemplars.
     """
     family = FAMILIES[name]
     made = family.kind(PREFIX + name, family.text, labels=family.labels)
@@ -122,8 +124,8 @@ def metric(name: str, values: Mapping[Any, Any], examples: Mapping[tuple[str, in
             made.add_metric(of, value)
             continue
         buckets: list[Any] = list(value.cumulative())
-        for (of_whom, number), example in (examples or {}).items():
-            if (of_whom,) == of:
+        for number, example in enumerate((examples or {}).get(labels, ())):
+            if example is not None:
                 exemplar = Exemplar({"trace_id": example.trace_id}, example.duration_s, example.at)
                 buckets[number] = (*buckets[number], exemplar)
         made.add_metric(of, buckets, value.sum)

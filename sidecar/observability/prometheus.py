@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain, product
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ DEFAULT_ROUTE = "(default)"
 STATES = ("fresh", "stale", "absent")
 BUILD = version("jwt-sidecar"), platform.python_version()
 
-Values = tuple[str, Mapping[Any, Any]] | tuple[str, Mapping[Any, Any], Mapping[tuple[str, int], Example]]
+Values = tuple[str, Mapping[Any, Any]] | tuple[str, Mapping[Any, Any], Mapping[str, Sequence[Example | None]]]
 """The name of a metric, its values, and examples of a histogram."""
 
 
@@ -92,7 +92,7 @@ class Collector(registry.Collector):
         yield "headers_stripped", telemetry.headers_stripped
         failures = product(self._shown.upstreams, (*UPSTREAM_ERRORS.values(), "reset"))
         yield "upstream_errors", {failure: telemetry.upstream_errors[failure] for failure in failures}
-        yield "request_duration_seconds", self._merged(telemetry.durations), dict(telemetry.exemplars)
+        yield "request_duration_seconds", self._merged(telemetry.durations), telemetry.exemplars
         yield "upstream_request_duration_seconds", self._merged(telemetry.upstream_durations)
         yield "overhead_seconds", {(): telemetry.overhead}
         yield "event_loop_lag_seconds", {(): telemetry.loop_lag}

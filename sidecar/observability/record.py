@@ -1,19 +1,21 @@
 """A request as plain values, for logs, metrics and traces."""
 
 import re
+from typing import Final
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.masking import SHORTEST, without_tokens
 from sidecar.jwt.claims import Claims
 from sidecar.policy.routes import Route
 
-# W3C Trace Context section 3.2; for later versions, the part that they share with this one.
-_TRACEPARENT = re.compile(
-    rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]*)?"
-)
+# The form of a `traceparent`, with a 0 for each hexadecimal digit.
+_ANY_DIGIT: Final = bytes.maketrans(b"123456789abcdef", b"0" * 15)
+_NO_TRACE: Final = b"0" * 32
+_NO_SPAN: Final = b"0" * 16
+_TRACEPARENT: Final = b"00-%b-%b-00" % (_NO_TRACE, _NO_SPAN)
+_LATER_FIELDS: Final = re.compile(rb"-[!-~]*")
 
-
-NO_ROUTE = "(none)"  # the route of a request that was refused before it was matched
+NO_ROUTE: Final = "(none)"  # the route of a request that was refused before it was matched
 
 
 class Record:
@@ -84,9 +86,14 @@ class Record:
         return "report" if self.reported else self.rejected.result
 
     @property
+    def path_without_tokens(self) -> str:
+        """The path without the query, with tokens masked. Other characters are as they came."""
+        return without_tokens(self.target.partition("?")[0])
+
+    @property
     def path(self) -> str:
         """The path for logs: without the query, with tokens masked, on one line."""
-        path = without_tokens(self.target.partition("?")[0])
+        path = self.path_without_tokens
         return path if path.isprintable() else path.encode("ascii", "backslashreplace").decode()
 
     @property
@@ -104,8 +111,7 @@ class Record:
         """The id of the sidecar's own trace, or of the client's by one valid `traceparent`; None without either."""
         if self.span_trace_id is not None:
             return self.span_trace_id
-        match = None if self.traceparent is None else _TRACEPARENT.fullmatch(self.traceparent)
-        return None if match is None else match[1].decode()
+        return None if self.traceparent is None else trace_id_of(self.traceparent)
 
     @property
     def issuer(self) -> str:
@@ -119,3 +125,14 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.method} {self.route!r}>"
+
+
+def trace_id_of(traceparent: bytes) -> str | None:
+    """The trace id of a valid `traceparent` (W3C Trace Context section 3.2), else None. Later versions may add fields."""
+    version, trace, span = traceparent[:2], traceparent[3:35], traceparent[36:52]
+    if traceparent[:55].translate(_ANY_DIGIT) != _TRACEPARENT or trace == _NO_TRACE or span == _NO_SPAN:
+        return None
+    more = traceparent[55:]
+    if version == b"ff" or (more and (version == b"00" or _LATER_FIELDS.fullmatch(more) is None)):
+        return None
+    return trace.decode()

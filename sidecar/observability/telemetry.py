@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from bisect import bisect_left
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
@@ -13,9 +12,11 @@ from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts, Spell
 from sidecar.observability.record import NO_ROUTE, Record
 from sidecar.observability.rejection_log import Refusals
 
-LAG_EVERY_S = 1.0
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})  # RFC 9110, 5789
-UPSTREAM_ERRORS = {
+LAG_EVERY_S: Final = 1.0
+METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)  # RFC 9110, 5789
+UPSTREAM_ERRORS: Final = {
     Reason.UPSTREAM_UNREACHABLE: "connect",
     Reason.UPSTREAM_TIMEOUT: "timeout",
     Reason.UPSTREAM_INVALID: "protocol",
@@ -24,31 +25,36 @@ UPSTREAM_ERRORS = {
 log = logging.getLogger("sidecar.requests")
 
 
-MAX_OUTCOMES = 1024
-MAX_SPELLS = 2000
-EXEMPLAR_EVERY_S = 1.0  # the least time between two exemplars of a bucket
+MAX_OUTCOMES: Final = 1024
+MAX_SPELLS: Final = 2000
+EXEMPLAR_EVERY_S: Final = 1.0  # the least time between two exemplars of a bucket
+
+
+class Example(NamedTuple):
+    """An exemplar of a bucket: the id of the request's trace, its duration, and the Unix time of its end.
+
+    It is kept until `until`, in monotonic seconds.
+    """
+
+    trace_id: str
+    duration_s: float
+    at: float
+    until: float
 
 
 class _Outcome(NamedTuple):
-    """The counters of requests with the same result; the names are those of Counts."""
+    """The counters of requests with the same result; the names are those of Counts. `exemplars` are by bucket."""
 
     request: tuple[str, str, int]
     decision: tuple[str, str, str]
     skipped: str | None
     durations: Histogram
+    exemplars: list[Example | None]
     upstream_durations: Histogram
 
 
-class Example(NamedTuple):
-    """An exemplar of a bucket: the id of the request's trace, its duration, and the Unix time of its end."""
-
-    trace_id: str
-    duration_s: float
-    at: float
-
-
 class Telemetry(Counts):
-    """The counters of the process; they outlive reloads."""
+    """The counters of the process; they outlive reloads. `exemplars` of `durations` are by route and bucket."""
 
     def __init__(self, clock: Clock, access_log: AccessLog | None = None) -> None:
         super().__init__()
@@ -56,7 +62,7 @@ class Telemetry(Counts):
         self.access_log = access_log
         self.refusals = Refusals(clock)
         self._outcomes: dict[tuple[object, ...], _Outcome] = {}
-        self.exemplars: dict[tuple[str, int], Example] = {}
+        self.exemplars: dict[str, list[Example | None]] = {}
         self.reloads = {"success": 0, "failure": 0}
         self.last_reload_successful = True
 
@@ -82,9 +88,12 @@ class Telemetry(Counts):
         if outcome.skipped is not None:
             self.skipped[outcome.skipped] += 1
         duration_s = now - request.started
-        outcome.durations.add(duration_s)
+        bucket = outcome.durations.add(duration_s)
         if request.span_trace_id is not None or request.traceparent is not None:
-            self._exemplify(outcome.request[0], request, duration_s)
+            kept = outcome.exemplars[bucket]
+            if (kept is None or now >= kept.until) and (trace_id := request.trace_id) is not None:
+                example = Example(trace_id, duration_s, self._clock.wall(), now + EXEMPLAR_EVERY_S)
+                outcome.exemplars[bucket] = example
         if request.answered:
             outcome.upstream_durations.add(request.answered - request.sent)
             self.overhead.add(request.sent - request.started)
@@ -97,13 +106,6 @@ class Telemetry(Counts):
             self._spell((outcome.request[0], request.issuer, rejected.code, request.reported))
         if self.access_log is not None:
             self.access_log.write(request, duration_s)
-
-    def _exemplify(self, route: str, request: Record, duration_s: float) -> None:
-        """Keep the trace of a request as an exemplar of its bucket, at most once in EXEMPLAR_EVERY_S."""
-        bucket, now = bisect_left(BUCKETS_S, duration_s), self._clock.wall()
-        kept = self.exemplars.get((route, bucket))
-        if (kept is None or now >= kept.at + EXEMPLAR_EVERY_S) and (trace_id := request.trace_id) is not None:
-            self.exemplars[route, bucket] = Example(trace_id, duration_s, now)
 
     def _outcome(self, key: tuple[object, ...], request: Record) -> "_Outcome":
         """The counters of requests with this result, looked up once."""
@@ -120,6 +122,7 @@ class Telemetry(Counts):
             decision,
             skipped,
             self.durations.setdefault(route, Histogram(BUCKETS_S)),
+            self.exemplars.setdefault(route, [None] * (len(BUCKETS_S) + 1)),
             self.upstream_durations.setdefault(route, Histogram(BUCKETS_S)),
         )
         if len(self._outcomes) >= MAX_OUTCOMES:  # clients can send any method, and each reload brings new routes
