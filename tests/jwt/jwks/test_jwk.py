@@ -271,6 +271,7 @@ def test_an_ecdsa_signature_is_r_and_s_in_fixed_length() -> None:
     assert verifies(member, "ES256", r.to_bytes(32) + s.to_bytes(32))
     assert not verifies(member, "ES256", s.to_bytes(32) + r.to_bytes(32))
     assert not verifies(member, "ES256", r.to_bytes(33) + s.to_bytes(33))
+    assert not verifies(member, "ES256", r.to_bytes(32) + s.to_bytes(33))
     assert not verifies(member, "ES256", encode_dss_signature(r, s))
 
 
