@@ -9,7 +9,7 @@ import re
 from binascii import a2b_base64
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,16 +26,38 @@ _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
 
 
-class Jws(NamedTuple):
-    """The parts of one token, none of them verified. `values`: the payload takes at most the memory of this number of values."""
+class Jws:
+    """The parts of one token, none of them verified. `text` is the JSON of the payload; `padded`: a part ended in `=`."""
 
-    header: dict[str, Any]
-    payload: dict[str, Any]
-    payload_segment: bytes
-    signing_input: bytes
-    signature: bytes
-    padded: bool
-    values: int
+    __slots__ = ("header", "padded", "payload", "payload_segment", "signature", "signing_input", "text")
+
+    def __init__(
+        self,
+        header: dict[str, Any],
+        payload: dict[str, Any],
+        text: bytes,
+        payload_segment: bytes,
+        signing_input: bytes,
+        signature: bytes,
+        *,
+        padded: bool,
+    ) -> None:
+        self.header = header
+        self.payload = payload
+        self.text = text
+        self.payload_segment = payload_segment
+        self.signing_input = signing_input
+        self.signature = signature
+        self.padded = padded
+
+    @property
+    def values(self) -> int:
+        """The payload takes at most the memory of this number of values."""
+        text = self.text
+        values = text.count(b",") + text.count(b"[") + 3 * text.count(b"{")  # an object takes as much as three
+        if b"\\u" in text or not text.isascii():
+            values += len(text) // 16  # one wide character makes all of a text take four bytes each
+        return values
 
 
 def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
@@ -45,37 +67,52 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Rejection(Reason.TOKEN_TOO_LARGE)
-    padded = False
-    if _COMPACT.fullmatch(token) is None:
-        padded = _COMPACT_PADDED.fullmatch(token) is not None
-        if padded and not allow_padding:
-            raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
-        if not padded and token.count(b".") == 4:
-            raise Rejection(Reason.TOKEN_MALFORMED, "The token is encrypted (JWE); only signed tokens are accepted.")
-        if not padded:
-            raise Rejection(Reason.TOKEN_MALFORMED, "The token is not three base64url parts joined by dots.")
-    signing_input, _, signature = token.rpartition(b".")
+    signing_input, _, signature_segment = token.rpartition(b".")
     header_segment, _, payload_segment = signing_input.partition(b".")
+    padded = b"=" in token
     if padded:
+        _check_form(token, allow_padding)
         header_segment, payload_segment = _unpadded(header_segment), _unpadded(payload_segment)
-        signature = _unpadded(signature)
-    if len(header_segment) > MAX_HEADER_BYTES:
-        raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than 4 KiB.")
+        signature_segment = _unpadded(signature_segment)
     header = _headers.get(header_segment)
     if header is None:
+        _check_form(token, allow_padding)
         header = _read_header(header_segment)
     try:
         text = base64url(payload_segment)
         payload = strict_json_object(text)
     except ValueError:
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's payload is not a base64url JSON object.") from None
+        raise _malformed(token, allow_padding, "The token's payload is not a base64url JSON object.") from None
     try:
-        values = text.count(b",") + text.count(b"[") + 3 * text.count(b"{")  # an object takes as much as three
-        if b"\\u" in text or not text.isascii():
-            values += len(text) // 16  # one wide character makes all of a text take four bytes each
-        return Jws(header, payload, payload_segment, signing_input, base64url(signature), padded, values)
+        signature = base64url(signature_segment)
     except ValueError:
-        raise Rejection(Reason.TOKEN_MALFORMED, "The token's signature is not base64url.") from None
+        raise _malformed(token, allow_padding, "The token's signature is not base64url.") from None
+    return Jws(header, payload, text, payload_segment, signing_input, signature, padded=padded)
+
+
+def _check_form(token: bytes, allow_padding: bool) -> None:
+    """Refuse a token that is not three base64url parts joined by dots. Raises Rejection.
+
+    A remembered header, a payload and a signature that can be decoded are such parts, so `parse` does not ask for each token.
+    """
+    if _COMPACT.fullmatch(token) is not None:
+        return
+    padded = _COMPACT_PADDED.fullmatch(token) is not None
+    if padded and not allow_padding:
+        raise Rejection(Reason.TOKEN_MALFORMED, PADDED)
+    if not padded and token.count(b".") == 4:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token is encrypted (JWE); only signed tokens are accepted.")
+    if not padded:
+        raise Rejection(Reason.TOKEN_MALFORMED, "The token is not three base64url parts joined by dots.")
+
+
+def _malformed(token: bytes, allow_padding: bool, details: str) -> Rejection:
+    """The refusal of a token with an invalid part: by its form, or else with these details."""
+    try:
+        _check_form(token, allow_padding)
+    except Rejection as rejection:
+        return rejection
+    return Rejection(Reason.TOKEN_MALFORMED, details)
 
 
 def _unpadded(segment: bytes) -> bytes:
@@ -88,6 +125,8 @@ _headers: dict[bytes, dict[str, Any]] = {}  # headers that recur: all tokens of 
 
 
 def _read_header(segment: bytes) -> dict[str, Any]:
+    if len(segment) > MAX_HEADER_BYTES:
+        raise Rejection(Reason.TOKEN_TOO_LARGE, "The token's header is larger than 4 KiB.")
     try:
         header = strict_json_object(base64url(segment))
     except ValueError:
