@@ -309,7 +309,7 @@ def _name(coroutine: Any) -> str:
 
 def _told(answer: Answer) -> tuple[object, ...]:
     """An answer without its changing parts: the request id, and the seconds in a sentence."""
-    own = answer.get("x-jwt-sidecar") is not None and answer.body
+    own = answer.get("x-jwt-sidecar") is not None
     body = json.loads(answer.body)["code"] if own and answer.body else answer.body
     differing = ("x-request-id", "content-length", "www-authenticate") if own else ("x-request-id",)
     return answer.status, body, sorted((name, value) for name, value in answer.headers if name.lower() not in differing)
