@@ -123,6 +123,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.unsent:
             data, self.unsent = self.unsent, b""
             self.transport.write(data)
+            if self.write_paused:
+                self.count_held()
 
     def end(self) -> None:
         """Send the bytes of this turn, and take no more."""
@@ -131,12 +133,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self._held = self.transport.get_write_buffer_size()
-        self.resources.hold(self._held)
+        self.count_held()
 
     def resume_writing(self) -> None:
         self.write_paused = False
         self.release_held()
+
+    def count_held(self) -> None:
+        """Report to the budget how many bytes wait to be sent."""
+        held = self.transport.get_write_buffer_size()
+        self.resources.hold(held - self._held)
+        self._held = held
 
     def release_held(self) -> None:
         """Report to the budget that no bytes wait to be sent."""

@@ -198,3 +198,19 @@ async def test_a_101_to_another_protocol_is_no_answer(clock: HandClock) -> None:
         lines()[0].say(SWITCHING.replace(b"websocket", b"x-proto"))
         assert status(client) == 502
         assert lines()[0].aborted
+
+
+@pytest.mark.parametrize("slow", ["the backend", "the client"])
+@in_memory
+async def test_all_bytes_that_wait_for_a_slow_receiver_are_counted(clock: HandClock, slow: str) -> None:
+    async with proxy(clock) as at:
+        client, upstream = await joined(at, "")
+        sender, receiver = (client, upstream) if slow == "the backend" else (upstream, client)
+        receiver.is_full = True
+        sender.say(b"a")  # sent at the end of the turn, so that the sender is not paused yet
+        sender.say(b"a" * READ_BYTES)
+        assert not sender.is_reading()
+        assert at.live.resources.held_bytes == receiver.get_write_buffer_size() == 1 + READ_BYTES
+        receiver.drain()
+        assert at.live.resources.held_bytes == 0
+        assert sender.is_reading()
