@@ -51,9 +51,9 @@ class Probe:
                 if self._path is None:
                     connection.abandon()
                     return 200
-                question = _Question(connection)
+                question = _Question(connection, self._head(self._path))
                 try:
-                    connection.start(question, self._head(self._path), head_only=False)
+                    connection.start(question, question.request, head_only=False)
                     return await question.status
                 finally:
                     connection.abandon()
@@ -77,7 +77,8 @@ class Probe:
 class _Question:
     """The owner of a probe's connection; `status` is the status of the final answer."""
 
-    def __init__(self, connection: UpstreamConnection) -> None:
+    def __init__(self, connection: UpstreamConnection, request: bytes) -> None:
+        self.request = request
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._connection = connection
 

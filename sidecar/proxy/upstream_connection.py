@@ -19,7 +19,9 @@ CLOSE_S = 5.0  # how long a backend may take to read the rest before a closing c
 
 
 class Asker(Protocol):
-    """The owner of a connection, from the request to the end of the answer."""
+    """The owner of a connection, from the request to the end of the answer. `request` is how its request begins."""
+
+    request: bytes
 
     def answer_came(self) -> None:
         """Bytes have come, or the connection has closed."""
@@ -83,6 +85,12 @@ class UpstreamConnection(Connection):
         if self.asker is None:
             if self.is_open:  # TLS may still read while it closes, and an abort fails then
                 self.abort()  # bytes without a request
+            return
+        if self.unsent and self.used and self.unsent.startswith(self.asker.request):
+            self.unsent = b""
+            self.ended = True
+            self.abort()  # bytes before the request
+            self.asker.answer_came()
             return
         self.spoken = True
         reader = self.reader

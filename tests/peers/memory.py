@@ -40,8 +40,8 @@ class Line(asyncio.Transport):
         self._unsent = 0
         protocol.connection_made(self)
 
-    def say(self, data: bytes) -> None:
-        """Bytes arrive: one turn of the loop."""
+    def say(self, data: bytes, *, ends_turn: bool = True) -> None:
+        """Bytes arrive: one turn of the loop, or its beginning."""
         self._unread += data
         while self._reading and self._unread and (self.is_tls or not self.closed):
             room = self._protocol.get_buffer(-1)
@@ -49,7 +49,8 @@ class Line(asyncio.Transport):
             room[:size] = self._unread[:size]
             self._unread = self._unread[size:]
             self._protocol.buffer_updated(size)
-        self._end_turn()
+        if ends_turn:
+            self._end_turn()
 
     def finish(self) -> None:
         """The other side sends a FIN."""

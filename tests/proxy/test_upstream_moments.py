@@ -357,3 +357,47 @@ async def test_bytes_that_a_backend_did_not_take_are_released_with_its_connectio
         assert at.live.resources.held_bytes == 5
         lines()[0].end()
         assert at.live.resources.held_bytes == 0
+
+
+@pytest.mark.parametrize(("method", "answer"), [("GET", 200), ("POST", 502)])
+@in_memory
+async def test_bytes_that_come_before_a_request_is_sent_are_not_its_answer(
+    clock: HandClock, method: str, answer: int
+) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].say(ANSWER)
+        lines()[0].sent = b""
+        client = at.client()
+        client.say(request(method, "/second"), ends_turn=False)
+        lines()[0].say(response(200, b"of another request"))
+        await turns()
+        assert (lines()[0].sent, lines()[0].aborted) == (b"", True)
+        if method == "GET":
+            assert lines()[1].sent.startswith(b"GET /second ")
+            lines()[1].say(ANSWER)
+        assert status(client) == answer
+        assert b"of another request" not in client.sent
+
+
+@in_memory
+async def test_an_early_answer_to_a_request_whose_body_is_under_way_is_relayed(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].say(ANSWER)
+        client = at.client(request("POST", headers=[("Content-Length", "10")]) + b"hello")
+        client.say(b"world", ends_turn=False)
+        lines()[0].say(response(413))
+        assert status(client) == 413
+
+
+@in_memory
+async def test_a_new_connection_may_be_answered_before_its_request_is_read(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        while not lines():
+            await asyncio.sleep(0)
+        lines()[0].say(response(503))
+        assert status(client) == 503
