@@ -13,6 +13,7 @@ from sidecar.http.grammar import TOKEN, ProtocolError, options, refuse_controls,
 from sidecar.http.header_policy import (
     FORWARD,
     FRONT_PROXY,
+    MAX_LINE_BYTES,
     NOTED,
     REFUSE,
     SPECIAL,
@@ -28,7 +29,7 @@ REQUEST_ID: Final = re.compile(
 )
 # RFC 9112 section 3. Methods are remembered for logs, so their size is limited; the longest registered one has 17 characters.
 # Other versions match too, so that the refusal can name the reason.
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) ([!-~]+) HTTP/(?:1\.([01])|[0-9]\.[0-9])")
+_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} [!-~]+ HTTP/[0-9]\.[0-9]")
 # RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
 HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
@@ -149,14 +150,13 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     if len(head) > line_bytes and max(map(len, lines)) > line_bytes:
         raise ProtocolError("A line of the head is longer than accepted.", too_large=True)
     request_line = lines.pop(0)
-    match = _REQUEST_LINE.fullmatch(request_line)
-    if match is None:
+    if _REQUEST_LINE.fullmatch(request_line) is None:
         refuse_controls(request_line)
         raise ProtocolError(
             "A request must begin with a method of 64 characters at most, its target in ASCII and HTTP/1.1, one space between."
         )
-    method, target, minor = match.groups()
-    if minor is None:
+    method, target, version = request_line.decode("ascii").split(" ")
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise ProtocolError("Only HTTP/1.0 and HTTP/1.1 are supported.")
     forwarded: list[bytes] = []
     from_front_proxy: list[bytes] = []
@@ -165,7 +165,9 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
     problem = ""
     known = policy.known
     for line in lines:
-        field = known.get(line) or policy.field(line)
+        field = known.get(line) if len(line) <= MAX_LINE_BYTES else None
+        if field is None:
+            field = policy.field(line)
         fate = field.fate
         if fate == FORWARD:
             forwarded.append(field.line)
@@ -183,9 +185,9 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
         elif fate == REFUSE:
             problem = "A header's name has characters other than letters, digits and -."
     read = RequestHead(
-        method.decode(),
-        target.decode(),
-        0 if minor == b"0" else 1,
+        method,
+        target,
+        1 if version == "HTTP/1.1" else 0,
         request_line,
         lines,
         forwarded,

@@ -15,7 +15,7 @@ from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.proxy.client_limits import BLANK_LINES, LINGER_S, ClientLimits
 from sidecar.proxy.connection import Connection, Joined, end_by_reset
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import Client, Exchange
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.lingering_close import LingeringClose
 from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES, Resources
@@ -40,7 +40,7 @@ class Listener(Protocol):
         """The X-Forwarded-* writer for a connection."""
 
 
-class ClientConnection(Connection):
+class ClientConnection(Connection, Client):
     """A client's connection. `exchange` is the current request; later bytes are not parsed before it is over."""
 
     __slots__ = (

@@ -19,11 +19,13 @@ from sidecar.jwt.examination import Examination
 from sidecar.observability.record import Record
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.tunnel import ClientSide
-from sidecar.proxy.upstream_connection import UpstreamConnection
+from sidecar.proxy.upstream_connection import Asker, UpstreamConnection
 
 
 class Client(ClientSide, Protocol):
     """The client's connection, as an exchange sees it."""
+
+    __slots__ = ()
 
     reader: MessageReader
 
@@ -56,25 +58,14 @@ class BodySender(Protocol):
         """Keep a body, so that the request can be sent again."""
 
 
-class Answers(Protocol):
-    """Writes the sidecar's own answers."""
-
-    def refuse(self, exchange: "Exchange", rejection: Rejection) -> None:
-        """Answer a refused request."""
-
-
 class Rules(Protocol):
     """The handler of an exchange."""
 
     resources: Resources
+    request_relay: BodySender
 
-    @property
-    def answers(self) -> Answers:
-        """The writer of the sidecar's own answers."""
-
-    @property
-    def request_relay(self) -> BodySender:
-        """The relay of requests."""
+    def refuse(self, exchange: "Exchange", rejection: Rejection) -> None:
+        """Answer a refused request."""
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -99,7 +90,7 @@ class Waiting(Protocol):
         """Remove a request from the queue."""
 
 
-class Exchange(Record):
+class Exchange(Record, Asker):
     """A request and the state of its answer.
 
     Without a `client` it is a request of `explain`, and `examination` records the checks of its token.
@@ -267,7 +258,7 @@ class Exchange(Record):
         if self.is_over:
             return
         if not self.status:
-            self.handler.answers.refuse(self, rejection)
+            self.handler.refuse(self, rejection)
             return
         self.refused(rejection)
         if self.client is not None:

@@ -29,7 +29,7 @@ from sidecar.policy.request_signature import Signature
 from sidecar.policy.routes import Route, Routes
 from sidecar.proxy.authentication import Authentication
 from sidecar.proxy.body_limit import check_announced
-from sidecar.proxy.exchange import Client, Exchange
+from sidecar.proxy.exchange import BodySender, Client, Exchange, Rules
 from sidecar.proxy.forward_auth import ForwardAuth
 from sidecar.proxy.local_answers import LocalAnswers
 from sidecar.proxy.request_id import new_id
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sidecar.proxy")
 
 
-class Handler:
+class Handler(Rules):
     """Takes each request through the rules to the backend, and its answer back. Made from the configuration once."""
 
     def __init__(
@@ -76,8 +76,9 @@ class Handler:
         self.upstreams = upstreams
         self.telemetry = telemetry
         self.resources = resources
-        self.request_relay = RequestRelay()
-        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors, self.request_relay)
+        request_relay = RequestRelay()
+        self.request_relay: BodySender = request_relay
+        self.answers = LocalAnswers(form, telemetry, gateway.api_keys, signature, cors, request_relay)
         self.tokens = tokens
         self.header_policy = header_policy
         self.heads: HeadCache[RequestHead] = HeadCache()
@@ -166,6 +167,10 @@ class Handler:
             self.answers.refuse(exchange, rejection)
         except Exception as error:  # noqa: BLE001
             self.bug(exchange, error)
+
+    def refuse(self, exchange: Exchange, rejection: Rejection) -> None:
+        """Answer a refused request."""
+        self.answers.refuse(exchange, rejection)
 
     def relay(self, exchange: Exchange) -> None:
         """A part of the answer has come, or the client has read some: receive and relay."""

@@ -11,12 +11,12 @@ from sidecar.http.grammar import ProtocolError
 from sidecar.http.message_reader import BODY, COMPLETE
 from sidecar.http.responses import CONTINUE
 from sidecar.proxy.body_limit import check_received
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import BodySender, Exchange
 from sidecar.proxy.retry import IDEMPOTENT
 from sidecar.proxy.upstream_connection import UpstreamConnection
 
 
-class RequestRelay:
+class RequestRelay(BodySender):
     """Relays requests, no faster than the backend reads. The state of a request is in its exchange."""
 
     def start(self, exchange: Exchange, upstream: UpstreamConnection) -> None:

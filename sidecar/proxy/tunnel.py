@@ -20,6 +20,8 @@ TOKEN_EXPIRED = 4401  # RFC 6455 section 7.4.2: 4000-4999 are for applications; 
 class Side(Protocol):
     """One of the two connections."""
 
+    __slots__ = ()
+
     resources: Resources
     write_paused: bool
 
@@ -35,6 +37,8 @@ class Side(Protocol):
 
 class ClientSide(Side, Protocol):
     """The client's connection."""
+
+    __slots__ = ()
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -14,9 +14,9 @@ from sidecar.common.tls import why_not_connected
 from sidecar.http.head_cache import HeadCache
 from sidecar.http.header_policy import ResponseHeaderPolicy
 from sidecar.http.response_head import ResponseHead
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import Exchange, Waiting
 from sidecar.proxy.resources import Resources
-from sidecar.proxy.upstream_connection import UpstreamConnection
+from sidecar.proxy.upstream_connection import Pool, UpstreamConnection
 
 KEEP_IDLE_S: Final = (
     3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first
@@ -36,7 +36,7 @@ class PoolUse(NamedTuple):
     most: int
 
 
-class UpstreamPool:
+class UpstreamPool(Waiting, Pool):
     """The connections to one backend.
 
     `address` is (host, port) or the path of a unix socket, `authority` the value of its Host header. `tls` returns the context

@@ -54,14 +54,14 @@ def test_a_new_request_has_only_the_values_of_its_head() -> None:
 )
 def test_a_request_without_a_valid_id_gets_a_unique_one(given: list[str]) -> None:
     one, other = arrived(*given).id, arrived(*given).id
-    assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]+", one)
+    assert re.fullmatch("[0-9a-f]{16}-[0-9]+", one)
     assert len({one, other, new_id()}) == 3
 
 
 def test_an_id_is_a_random_number_of_the_process_and_a_count() -> None:
     prefix, number = new_id().split("-")
     assert re.fullmatch(r"[0-9a-f]{16}", prefix)
-    assert new_id() == f"{prefix}-{int(number, 16) + 1:x}"
+    assert new_id() == f"{prefix}-{int(number) + 1}"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
