@@ -13,9 +13,8 @@ from sidecar.observability.record import NO_ROUTE, Record
 from sidecar.observability.rejection_log import Refusals
 
 LAG_EVERY_S: Final = 1.0
-METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-)  # RFC 9110, 5789
+# RFC 9110, RFC 5789
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 UPSTREAM_ERRORS: Final = {
     Reason.UPSTREAM_UNREACHABLE: "connect",
     Reason.UPSTREAM_TIMEOUT: "timeout",
