@@ -77,6 +77,7 @@ class Verifier:
         self._header = HeaderForm()
         self.issuers = TrustedIssuers(issuers)
         self.clock = clock
+        self._monotonic, self._wall = clock.monotonic, clock.wall  # looked up once
         self._minted = minted
         self._remembered: TokenCache[_Remembered] = TokenCache(entries, most_bytes)
         self.hits = 0
@@ -104,7 +105,7 @@ class Verifier:
         known = self._vouched_for(remembered_by)
         if known is None:
             return None
-        now = self.clock.wall()
+        now = self._wall()
         if now >= known.claims.valid_until:
             self.hits += 1
             rejection = known.issuer.rules.expired(known.claims.valid_until, now)
@@ -130,7 +131,7 @@ class Verifier:
                 del self._remembered[digest]  # the issuer has removed its key
                 return None
             known.jwks = source.jwks
-        return known if self.clock.monotonic() < source.trusted_until else None
+        return known if self._monotonic() < source.trusted_until else None
 
     def verify(
         self,

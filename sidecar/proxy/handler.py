@@ -84,7 +84,7 @@ class Handler(Rules):
         self.heads: HeadCache[RequestHead] = HeadCache()
         self.pages = pages or {}
         self.tracing = tracing
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._signature = signature
         self._in_flight = in_flight
         self._relay = ResponseRelay(clock, close_on_expiry)
@@ -97,7 +97,7 @@ class Handler(Rules):
         self, head: RequestHead, forwarded: Forwarded, client: Client | None = None, raw: bytes = b""
     ) -> Exchange:
         """Begin the exchange of a request; `raw` are the bytes of a head that is not remembered."""
-        exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self._clock.monotonic(), client)
+        exchange = Exchange(head, forwarded, self, head.request_id or new_id(), self.now(), client)
         exchange.raw = raw
         if forwarded.trusted:
             exchange.peer, exchange.scheme = forwarded.client(head)
@@ -107,7 +107,7 @@ class Handler(Rules):
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return self._clock.monotonic()
+        return self._monotonic()
 
     def receive(self, exchange: Exchange) -> None:
         """A request has come: match its route, then continue."""

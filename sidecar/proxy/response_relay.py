@@ -23,7 +23,7 @@ class ResponseRelay:
     """Relays answers. `close_on_expiry` says which of them end when their token expires: "websocket", "all" or "off"."""
 
     def __init__(self, clock: Clock, close_on_expiry: str) -> None:
-        self._clock = clock
+        self._monotonic, self._wall = clock.monotonic, clock.wall
         self._close_on_expiry = close_on_expiry
 
     def go_on(self, exchange: Exchange) -> None:
@@ -40,7 +40,7 @@ class ResponseRelay:
         reader = upstream.reader
         head = exchange.response
         beginning = b""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         try:
             if head is None:
                 head = upstream.next_head()
@@ -136,7 +136,7 @@ class ResponseRelay:
 
     def _complete(self, exchange: Exchange, head: ResponseHead, upstream: UpstreamConnection, now: float) -> None:
         """End a complete answer. Any byte after it closes the backend's connection."""
-        exchange.upstream = None
+        exchange.upstream = exchange.pool = None
         if (
             exchange.body_sent
             and head.persists
@@ -153,4 +153,4 @@ class ResponseRelay:
         assert exchange.route is not None
         if exchange.route.report or exchange.claims is None:
             return NEVER
-        return exchange.claims.valid_until - self._clock.wall()
+        return exchange.claims.valid_until - self._wall()
