@@ -75,12 +75,12 @@ class Resources:
 
     def flush(self) -> None:
         """Flush the connections that have written something in this turn."""
-        try:
-            while self._unsent:
+        while self._unsent:
+            try:
                 self._unsent.popleft().flush()
-        finally:  # also after one that fails: the rest belongs to other connections
-            if self._unsent:
-                asyncio.get_running_loop().call_soon(self.flush)
+            except Exception as error:  # noqa: BLE001  # the rest, and the caller, belong to other connections
+                context = {"message": "bytes could not be sent", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def defer(self, work: Callable[[], None]) -> None:
         """Run work in the next turn of the loop, after the connections that have received bytes."""

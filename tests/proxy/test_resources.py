@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from sidecar.proxy.resources import MOST_IN_A_TURN, MOST_TOGETHER, READ_BYTES, SMALL_READ_BYTES, Resources
 
 ON_EVERY_LOOP = True
@@ -65,7 +67,9 @@ async def test_many_connections_are_flushed_within_a_turn() -> None:
     assert [one.flushed for one in many] == [1] * (MOST_TOGETHER + 1)
 
 
-async def test_a_connection_that_cannot_be_flushed_does_not_stop_the_others() -> None:
+@pytest.mark.parametrize("number", [3, MOST_TOGETHER])
+async def test_a_connection_that_cannot_be_flushed_stops_no_other(number: int) -> None:
+    """Neither those that are flushed with it, nor the last one of many, whose bytes flush them all."""
     told: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     resources = Resources()
@@ -74,10 +78,10 @@ async def test_a_connection_that_cannot_be_flushed_does_not_stop_the_others() ->
         def flush(self) -> None:
             raise ValueError
 
-    _, *others = (kind(resources) for kind in (Broken, Connection, Connection))
+    Broken(resources)
+    others = [Connection(resources) for _ in range(number - 1)]
     await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert [one.flushed for one in others] == [1, 1]
+    assert [one.flushed for one in others] == [1] * (number - 1)
     assert [type(error) for error in told] == [ValueError]
     later = Connection(resources)
     await asyncio.sleep(0)
