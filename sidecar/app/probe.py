@@ -51,9 +51,9 @@ class Probe:
                 if self._path is None:
                     connection.abandon()
                     return 200
-                question = _Question(connection, self._head(self._path))
+                question = _Question(connection)
                 try:
-                    connection.start(question, question.request, head_only=False)
+                    connection.start(question, self._head(self._path), head_only=False)
                     return await question.status
                 finally:
                     connection.abandon()
@@ -77,8 +77,7 @@ class Probe:
 class _Question:
     """The owner of a probe's connection; `status` is the status of the final answer."""
 
-    def __init__(self, connection: UpstreamConnection, request: bytes) -> None:
-        self.request = request
+    def __init__(self, connection: UpstreamConnection) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._connection = connection
 

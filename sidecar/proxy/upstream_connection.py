@@ -19,9 +19,7 @@ CLOSE_S = 5.0  # how long a backend may take to read the rest before a closing c
 
 
 class Asker(Protocol):
-    """The owner of a connection, from the request to the end of the answer. `request` is how its request begins."""
-
-    request: bytes
+    """The owner of a connection, from the request to the end of the answer."""
 
     def answer_came(self) -> None:
         """Bytes have come, or the connection has closed."""
@@ -55,19 +53,19 @@ class Pool(Protocol):
 class UpstreamConnection(Connection):
     """A connection to the backend.
 
-    - `asker`: its owner, None in the pool.
+    - `asker`: its owner, None in the pool. `asked`: the first bytes of its request were sent.
     - `used`: it has been idle in the pool, so the backend may have closed it. `spoken`: a byte of the current answer has come.
     - `ended`: no more bytes will come.
     - `complete_end`: the backend has closed it in order, over TLS by close_notify (RFC 9112 section 9.8), and not by a reset.
     """
 
-    __slots__ = ("asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
+    __slots__ = ("asked", "asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool.resources, pool.head_bytes)
         self.pool = pool
         self.asker: Asker | None = None
-        self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
+        self.asked = self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
 
     # Called by the event loop.
 
@@ -86,10 +84,10 @@ class UpstreamConnection(Connection):
             if self.is_open:  # TLS may still read while it closes, and an abort fails then
                 self.abort()  # bytes without a request
             return
-        if self.unsent and self.used and self.unsent.startswith(self.asker.request):
+        if self.used and not self.asked:
             self.unsent = b""
             self.ended = True
-            self.abort()  # bytes before the request
+            self.abort()  # bytes before the request are not its answer
             self.asker.answer_came()
             return
         self.spoken = True
@@ -147,8 +145,13 @@ class UpstreamConnection(Connection):
         assert self.asker is None
         self.asker = asker
         self.head_only = head_only
-        self.spoken = False
+        self.asked = self.spoken = False
         self.write(request)
+
+    def flush(self) -> None:
+        """Send the bytes of this turn now."""
+        super().flush()
+        self.asked = True
 
     def next_head(self) -> ResponseHead | None:
         """Take the next head of an answer; None while it is incomplete. Raises ProtocolError.
