@@ -28,9 +28,9 @@ class Resources:
     """One object for the process; its limits follow the configuration.
 
     Every connection reads into `memory`. A read is processed before the next one, so an idle connection holds no memory. A
-    direction with a slow receiver holds the bytes that wait to be sent, at most one read, and unread bytes. A client's
-    connection also holds an incomplete head, a body that waits for its backend, or further requests. `held_bytes` is the sum of
-    these. Beyond `most_held_bytes` new requests are refused, and reads are small.
+    direction with a slow receiver holds the bytes that wait to be sent, at most UNSENT_BYTES and one read, and unread bytes. A
+    client's connection also holds an incomplete head, a body that waits for its backend, or further requests. `held_bytes` is
+    the sum of these. Beyond `most_held_bytes` new requests are refused, and reads are small.
 
     `connections` counts clients, those in a handshake included. `draining`: each answer is the last one of its connection.
     """
