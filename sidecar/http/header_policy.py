@@ -54,20 +54,24 @@ SPECIAL: Final = "special"  # read it, and do not forward it as it came
 MAX_LINE_BYTES: Final = 256  # of a remembered line
 MAX_LINES: Final = 4096  # remembered lines, and remembered names: clients can send any number of new ones
 
+# RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
+HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+HOST_WANTED: Final = "The request needs exactly one valid Host header."
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
 
 
 class Field:
     """One header line: what becomes of it, its name in lower case, its value, and the line as it is
-    forwarded, if it may be."""
+    forwarded, if it may be. `problem`: why a message with this line is not accepted, or empty."""
 
-    __slots__ = ("fate", "line", "name", "value")
+    __slots__ = ("fate", "line", "name", "problem", "value")
 
-    def __init__(self, fate: str, name: str, value: bytes, line: bytes) -> None:
+    def __init__(self, fate: str, name: str, value: bytes, line: bytes, problem: str) -> None:
         self.fate = fate
         self.name = name
         self.value = value
         self.line = line
+        self.problem = problem
 
 
 class HeaderPolicy:
@@ -95,12 +99,16 @@ class HeaderPolicy:
         fate, lower, is_public = known
         value = value.strip(b" \t")
         sent_on = b"" if fate in (SPECIAL, DROP) else b"%b: %b\r\n" % (name, value)
-        field = Field(fate, lower, value, sent_on)
+        field = Field(fate, lower, value, sent_on, self.problem(fate, lower, value))
         if is_public and len(line) <= MAX_LINE_BYTES:
             if len(self.known) >= MAX_LINES:
                 self.known.clear()
             self.known[line] = field
         return field
+
+    def problem(self, _fate: str, _name: str, _value: bytes) -> str:
+        """Why a message with this header is not accepted; empty if it is."""
+        return ""
 
     def _read_name(self, name: bytes) -> tuple[str, str, bool]:
         lower = name.decode("ascii").lower()
@@ -134,6 +142,13 @@ class RequestHeaderPolicy(HeaderPolicy):
         self._taken = frozenset(map(fold, self._special))
         self._underscores = underscores
         self._trace_context = SPECIAL if traced else NOTED
+
+    def problem(self, fate: str, name: str, value: bytes) -> str:
+        if fate == REFUSE:
+            return "A header's name has characters other than letters, digits and -."
+        if name == "host" and HOST.fullmatch(value) is None:
+            return HOST_WANTED
+        return ""
 
     def _of_a_request(self, name: str) -> str:
         if name in self._special:

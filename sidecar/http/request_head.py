@@ -13,9 +13,9 @@ from sidecar.http.grammar import TOKEN, ProtocolError, options, refuse_controls,
 from sidecar.http.header_policy import (
     FORWARD,
     FRONT_PROXY,
+    HOST_WANTED,
     MAX_LINE_BYTES,
     NOTED,
-    REFUSE,
     SPECIAL,
     STRIPPED,
     RequestHeaderPolicy,
@@ -30,8 +30,6 @@ REQUEST_ID: Final = re.compile(
 # RFC 9112 section 3. Methods are remembered for logs, so their size is limited; the longest registered one has 17 characters.
 # Other versions match too, so that the refusal can name the reason.
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} [!-~]+ HTTP/[0-9]\.[0-9]")
-# RFC 3986 section 3.2.2 with a port: a name, an IPv4 address or an IPv6 literal.
-HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
 _DEFAULT_PORT: Final = {
     "http": re.compile(rb":(?:80)?\Z"),
@@ -182,8 +180,8 @@ def parse_request_head(head: bytes, policy: RequestHeaderPolicy, line_bytes: int
             from_front_proxy.append(field.line)
         elif fate in STRIPPED:
             stripped.append(STRIPPED[fate])
-        elif fate == REFUSE:
-            problem = "A header's name has characters other than letters, digits and -."
+        if field.problem:
+            problem = field.problem
     read = RequestHead(
         method,
         target,
@@ -210,8 +208,8 @@ def _host(head: RequestHead) -> str:
     hosts = head.special.get("host")
     if hosts is None and head.minor == 0:
         return ""
-    if hosts is None or len(hosts) != 1 or HOST.fullmatch(hosts[0]) is None:
-        return "The request needs exactly one valid Host header."
+    if hosts is None or len(hosts) != 1:
+        return HOST_WANTED
     head.host = hosts[0]
     return ""
 

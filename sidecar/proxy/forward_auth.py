@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.forwarded import Forwarded
-from sidecar.http.request_head import HOST, RequestHead
+from sidecar.http.header_policy import HOST
+from sidecar.http.request_head import RequestHead
 
 _TARGET = re.compile(rb"[!-~]+")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110 section 9.1
