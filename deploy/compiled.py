@@ -14,7 +14,7 @@ COMPILED = (
     "http/chunked", "http/forwarded", "http/framing", "http/grammar", "http/head_cache", "http/header_policy",
     "http/message_reader", "http/request_head", "http/response_head", "http/responses", "http/websocket_frames",
     "jwt/claim_checks", "jwt/claim_rules", "jwt/claims", "jwt/compact_jws", "jwt/examination", "jwt/issuer", "jwt/subjects",
-    "jwt/token_checks",
+    "jwt/token_cache", "jwt/token_checks",
     "jwt/token_extractor", "jwt/token_places", "jwt/verifier",
     "policy/access_policy", "policy/granted", "policy/identity_headers", "policy/routes",
     "gateway/api_keys", "gateway/assertion", "gateway/token_minter",
