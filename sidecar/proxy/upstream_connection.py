@@ -136,9 +136,10 @@ class UpstreamConnection(Connection):
     def can_be_used_again(self) -> bool:
         """Can the connection serve another request: has no byte come after its answer?
 
-        A full read or a pause may have left bytes in the socket, which would become the next answer.
+        A full read or a pause may have left bytes in the socket, which would become the next answer. A request that was answered
+        before it was sent may get another answer.
         """
-        return self.is_open and not self.reader.buffer and self.is_read_up and not self.reading_paused
+        return self.is_open and self.asked and not self.reader.buffer and self.is_read_up and not self.reading_paused
 
     def start(self, asker: Asker, request: bytes, *, head_only: bool) -> None:
         """Send a request, or its beginning. Its answer goes to this owner."""

@@ -395,9 +395,11 @@ async def test_an_early_answer_to_a_request_whose_body_is_under_way_is_relayed(c
 
 @in_memory
 async def test_a_new_connection_may_be_answered_before_its_request_is_read(clock: HandClock) -> None:
+    """It serves no other request then: the backend may answer this one again."""
     async with proxy(clock) as at:
         client = at.client(request())
         while not lines():
             await asyncio.sleep(0)
         lines()[0].say(response(503))
         assert status(client) == 503
+        assert lines()[0].closed
