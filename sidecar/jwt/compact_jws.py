@@ -22,6 +22,8 @@ MAX_DEPTH = 32  # nesting of a payload; deeper nesting serves only to exhaust a 
 
 PADDED = "The token's parts are padded with =; a JWT has no padding."
 
+_EQUALS, _BACKSLASH = ord("="), ord("\\")  # a number is found faster than a text
+
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
 
@@ -55,7 +57,7 @@ class Jws:
         """The payload takes at most the memory of this number of values."""
         text = self.text
         values = text.count(b",") + text.count(b"[") + 3 * text.count(b"{")  # an object takes as much as three
-        if b"\\u" in text or not text.isascii():
+        if (_BACKSLASH in text and b"\\u" in text) or not text.isascii():
             values += len(text) // 16  # one wide character makes all of a text take four bytes each
         return values
 
@@ -69,7 +71,7 @@ def parse(token: bytes, *, allow_padding: bool = False) -> Jws:
         raise Rejection(Reason.TOKEN_TOO_LARGE)
     signing_input, _, signature_segment = token.rpartition(b".")
     header_segment, _, payload_segment = signing_input.partition(b".")
-    padded = b"=" in token
+    padded = _EQUALS in token
     if padded:
         _check_form(token, allow_padding)
         header_segment, payload_segment = _unpadded(header_segment), _unpadded(payload_segment)
