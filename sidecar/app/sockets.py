@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from sidecar.app.local_socket import CannotAsk, running
 from sidecar.common.errors import Unusable
 from sidecar.config import Address
+from sidecar.proxy.resources import KERNEL_UNSENT_BYTES
 
 BACKLOG = 1024
-UNSENT_BYTES = 128 * 1024  # the most that the kernel buffers for a slow client; its default is megabytes
 
 
 def listening_sockets(key: str, addresses: Iterable[Address]) -> list[socket.socket]:
@@ -64,7 +64,9 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
 def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> None:
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)  # inherited by accepted connections
+    opened.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES
+    )  # accepted connections inherit it
     if shared:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if opened.family == socket.AF_INET6:

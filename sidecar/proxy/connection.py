@@ -3,11 +3,20 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import Protocol, cast
 
 from sidecar.common.deadlines import NEVER
 from sidecar.http.message_reader import HEAD, MessageReader
-from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, UNSENT_BYTES, Resources
+from sidecar.proxy.resources import (
+    KEEPS_UP,
+    KERNEL_UNSENT_BYTES,
+    LARGE_KERNEL_UNSENT_BYTES,
+    READ_BYTES,
+    SOON_S,
+    UNSENT_BYTES,
+    Resources,
+)
 
 
 class Joined(Protocol):
@@ -29,6 +38,15 @@ class Joined(Protocol):
         """One of the two connections has closed."""
 
 
+class Receiver(Protocol):
+    """The connection that gets the bytes of another one."""
+
+    read_soon: bool
+
+    def let_kernel_take(self, *, more: bool) -> None:
+        """Set how many unsent bytes the kernel takes."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """Reads into the shared memory within its limits, and reports when its peer reads too slowly.
 
@@ -36,12 +54,14 @@ class Connection(asyncio.BufferedProtocol):
     - `write_paused`: the peer has not read all sent bytes.
     - `reader`: holds received bytes. `unread`: how many of them the budget counts. `sink`: gets all bytes, once there is one.
     - `unsent`: bytes to send at the end of this turn of the loop.
+    - `read_soon`: when bytes waited for the peer, it read them within SOON_S.
     - `room`: the most bytes of the current read. `is_read_up`: the last read left nothing in the socket.
     """
 
     __slots__ = (
-        "_full_reads", "_held", "_most_head_bytes", "deadline", "is_open", "is_read_up", "memory", "reader", "reading_paused",
-        "resources", "room", "sink", "transport", "unread", "unsent", "write_paused",
+        "_full_reads", "_held", "_kernel_takes_more", "_most_head_bytes", "_waits_since", "deadline", "is_open",
+        "is_read_up", "memory", "read_soon", "reader", "reading_paused", "resources", "room", "sink", "transport", "unread",
+        "unsent", "write_paused",
     )  # fmt: skip
 
     def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
@@ -57,6 +77,9 @@ class Connection(asyncio.BufferedProtocol):
         self.reading_paused = False
         self._full_reads = 0  # in a row, since the receiver was slow
         self._held = 0
+        self._kernel_takes_more = False
+        self._waits_since: float
+        self.read_soon = False
         self.unread = 0
         self.unsent = b""
         self.room: int
@@ -81,10 +104,32 @@ class Connection(asyncio.BufferedProtocol):
         if self._full_reads == KEEPS_UP:
             self.memory = self.resources.large_memory
 
-    def receiver_is_slow(self) -> None:
-        """The receiver is slow: read no more at once than may be held for it."""
-        self._full_reads = 0
+    def receiver_waits(self) -> None:
+        """The receiver has not read all sent bytes: read no more at once than may be held for it."""
         self.memory = self.resources.memory
+
+    def receiver_goes_on(self, receiver: Receiver) -> None:
+        """The receiver has read all sent bytes. Reads are large again if it keeps up."""
+        if not receiver.read_soon:
+            self.receiver_is_slow()
+        keeps_up = self._full_reads >= KEEPS_UP
+        if keeps_up:
+            self.memory = self.resources.large_memory
+        receiver.let_kernel_take(more=keeps_up)
+
+    def receiver_is_slow(self) -> None:
+        """The receiver must prove again that it keeps up."""
+        self._full_reads = 0
+        self.receiver_waits()
+
+    def let_kernel_take(self, *, more: bool) -> None:
+        """Set how many unsent bytes the kernel takes: more for a peer that keeps up."""
+        raw = self.transport.get_extra_info("socket") if more is not self._kernel_takes_more else None
+        if raw is not None:
+            self._kernel_takes_more = more
+            with suppress(OSError):  # the peer has reset the connection
+                limit = LARGE_KERNEL_UNSENT_BYTES if more else KERNEL_UNSENT_BYTES
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
 
     def unread_changed(self) -> None:
         """Pause or resume reading, by the number of unread bytes."""
@@ -131,12 +176,18 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         self.is_open = False
 
+    def now(self) -> float:
+        """Monotonic seconds."""
+        raise NotImplementedError
+
     def pause_writing(self) -> None:
         self.write_paused = True
+        self._waits_since = self.now()
         self.count_held()
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        self.read_soon = self.now() <= self._waits_since + SOON_S
         self.release_held()
 
     def count_held(self) -> None:

@@ -17,12 +17,13 @@ from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
 from sidecar.jwt.examination import Examination
 from sidecar.observability.record import Record
+from sidecar.proxy.connection import Receiver
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.tunnel import ClientSide
 from sidecar.proxy.upstream_connection import Asker, UpstreamConnection
 
 
-class Client(ClientSide, Protocol):
+class Client(ClientSide, Receiver, Protocol):
     """The client's connection, as an exchange sees it."""
 
     __slots__ = ()
@@ -230,6 +231,8 @@ class Exchange(Record, Asker):
     def client_writable(self) -> None:
         """The client has read all sent bytes."""
         if self.upstream is not None:
+            assert self.client is not None
+            self.upstream.receiver_goes_on(self.client)
             self.await_answer()
             self.answer_came()
 

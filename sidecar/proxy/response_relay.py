@@ -77,7 +77,7 @@ class ResponseRelay:
         upstream.unread_changed()
         client.flush()
         if client.write_paused:
-            upstream.receiver_is_slow()
+            upstream.receiver_waits()
             upstream.deadline = exchange.ends
         elif reader.ready or upstream.ended:
             exchange.answer_again()

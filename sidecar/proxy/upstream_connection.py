@@ -67,6 +67,10 @@ class UpstreamConnection(Connection):
         self.asker: Asker | None = None
         self.asked = self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
 
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.pool.clock.monotonic()
+
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -10,6 +10,7 @@ async def test_a_connection(clock: HandClock) -> None:
 
 import asyncio
 import functools
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ class Line(asyncio.Transport):
         self.sent = b""
         self.is_full = self.is_tls = False
         self.closed = self.aborted = self.finished = self.reset = self.lost = False
+        self.kernel_unsent: int | None = None  # TCP_NOTSENT_LOWAT, if it was changed
         self._protocol = protocol
         self._reading = True
         self.tls: ssl.SSLObject | None = None
@@ -100,8 +102,11 @@ class Line(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._unsent
 
-    def setsockopt(self, *_: Any) -> None:
-        self.reset = True
+    def setsockopt(self, _level: int, option: int, value: Any) -> None:
+        if option == socket.SO_LINGER:
+            self.reset = True
+        else:
+            self.kernel_unsent = value
 
     def close(self) -> None:
         self.closed = True

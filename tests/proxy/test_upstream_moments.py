@@ -7,7 +7,14 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES
+from sidecar.proxy.resources import (
+    KEEPS_UP,
+    KERNEL_UNSENT_BYTES,
+    LARGE_KERNEL_UNSENT_BYTES,
+    LARGE_READ_BYTES,
+    READ_BYTES,
+    SOON_S,
+)
 from sidecar.proxy.response_relay import MOST_INTERIM_ANSWERS
 from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
@@ -80,6 +87,42 @@ async def test_reads_of_an_answer_grow_while_its_client_keeps_up(clock: HandCloc
         client.is_full = True
         lines()[0].say(b"x")
         assert len(upstream.get_buffer(-1)) == READ_BYTES
+
+
+@in_memory
+@pytest.mark.parametrize("seconds", [SOON_S, SOON_S + 0.1], ids=["soon", "late"])
+async def test_reads_and_the_kernel_take_more_only_for_a_client_that_reads_soon(
+    clock: HandClock, seconds: float
+) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        upstream = lines()[0]._protocol
+        for _ in range(KEEPS_UP):
+            lines()[0].say(b"x" * READ_BYTES)
+        for wait, keeps_up in ((0.0, True), (seconds, seconds <= SOON_S)):
+            client.fill()
+            lines()[0].say(b"x")
+            assert len(upstream.get_buffer(-1)) < READ_BYTES
+            clock.advance(wait)
+            client.drain()
+            await turns()
+            assert len(upstream.get_buffer(-1)) == (LARGE_READ_BYTES if keeps_up else READ_BYTES)
+            assert client.kernel_unsent == (LARGE_KERNEL_UNSENT_BYTES if keeps_up else KERNEL_UNSENT_BYTES)
+
+
+@in_memory
+async def test_the_kernel_takes_little_for_a_client_that_has_read_little(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        for _ in range(KEEPS_UP - 1):
+            lines()[0].say(b"x" * READ_BYTES)
+        client.fill()
+        client.drain()
+        assert client.kernel_unsent is None
 
 
 @in_memory
