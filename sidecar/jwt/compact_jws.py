@@ -9,7 +9,7 @@ import re
 from binascii import a2b_base64
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,7 +22,8 @@ MAX_DEPTH = 32  # nesting of a payload; deeper nesting serves only to exhaust a 
 
 PADDED = "The token's parts are padded with =; a JWT has no padding."
 
-_EQUALS, _BACKSLASH = ord("="), ord("\\")  # a number is found faster than a text
+_EQUALS: Final = 0x3D  # `in` finds a number in bytes much faster than it finds other bytes
+_BACKSLASH: Final = 0x5C
 
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
