@@ -18,11 +18,34 @@ from benchmarks.setting import Setting
 READ_BYTES = 64 * 1024
 
 
+class _Turn:
+    """Sends all bytes of a turn of the loop together, so that the other program is woken up once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._unsent: list[tuple[asyncio.Transport, bytes]] = []
+
+    def send(self, transport: asyncio.Transport, data: bytes) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append((transport, data))
+
+    def close(self, transport: asyncio.Transport) -> None:
+        self._loop.call_soon(transport.close)  # after the bytes of this turn
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for transport, data in unsent:
+            if not transport.is_closing():
+                transport.write(data)
+
+
 class _Side(asyncio.BufferedProtocol):
     """One of two connections. What comes before the other one is open waits for it."""
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview, turn: _Turn) -> None:
         self._memory = memory
+        self._turn = turn
         self._early: list[bytes] = []
         self.other: _Side | None = None
         self.transport: asyncio.Transport
@@ -38,7 +61,7 @@ class _Side(asyncio.BufferedProtocol):
         if self.other is None:
             self._early.append(data)
         else:
-            self.other.transport.write(data)
+            self._turn.send(self.other.transport, data)
 
     def join(self, other: "_Side") -> None:
         self.other, other.other = other, self
@@ -47,20 +70,21 @@ class _Side(asyncio.BufferedProtocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         if self.other is not None:
-            self.other.transport.close()
+            self._turn.close(self.other.transport)
 
 
 async def _relay(port: int, origin: int, tls: ssl.SSLContext | None) -> None:
     loop = asyncio.get_running_loop()
     memory = memoryview(bytearray(READ_BYTES))
+    turn = _Turn(loop)
     tasks: set[asyncio.Task[None]] = set()
 
     async def join(client: _Side) -> None:
-        _, upstream = await loop.create_connection(lambda: _Side(memory), "127.0.0.1", origin)
+        _, upstream = await loop.create_connection(lambda: _Side(memory, turn), "127.0.0.1", origin)
         client.join(upstream)
 
     def accepted() -> _Side:
-        client = _Side(memory)
+        client = _Side(memory, turn)
         task = loop.create_task(join(client))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
