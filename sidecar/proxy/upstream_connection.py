@@ -79,11 +79,11 @@ class UpstreamConnection(Connection):
     def buffer_updated(self, nbytes: int) -> None:
         data = self.memory[:nbytes].tobytes()
         self.is_read_up = nbytes < self.room
-        if nbytes >= READ_BYTES:
-            self.count_full_read()
         if self.sink is not None:
             self.sink.from_upstream(data)
             return
+        if nbytes >= READ_BYTES:
+            self.count_full_read()
         if self.asker is None:
             if self.is_open:  # TLS may still read while it closes, and an abort fails then
                 self.abort()  # bytes without a request
@@ -197,6 +197,8 @@ class UpstreamConnection(Connection):
         self.asker = None
         if self.unread:
             self.count_unread(0)
+        if self.memory is not self.resources.memory:
+            self.receiver_is_slow()  # another client must show that it keeps up
         self.reader.next_message()
         self.pool.keep(self, now)
 

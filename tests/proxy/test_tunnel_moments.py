@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.http.websocket_frames import MAX_FRAMES
-from sidecar.proxy.resources import READ_BYTES
+from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines
@@ -42,6 +42,18 @@ async def test_reading_a_tunnel_pauses_after_a_full_read(
         await turns()
         assert client.is_reading()
         assert len(upstream.sent) == size
+
+
+@in_memory
+async def test_reads_of_a_tunnel_stay_small(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        lines()[0].say(SWITCHING)
+        for line in (client, lines()[0]):
+            for _ in range(KEEPS_UP):
+                line.say(b"x" * READ_BYTES)
+            assert len(line._protocol.get_buffer(-1)) == READ_BYTES
 
 
 @in_memory

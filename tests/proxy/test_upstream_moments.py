@@ -113,6 +113,20 @@ async def test_reads_and_the_kernel_take_more_only_for_a_client_that_reads_soon(
 
 
 @in_memory
+async def test_reads_for_another_client_begin_small(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        at.client(request())
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (KEEPS_UP * READ_BYTES + 1))
+        for _ in range(KEEPS_UP):
+            lines()[0].say(b"x" * READ_BYTES)
+        lines()[0].say(b"x")
+        at.client(request())
+        assert len(lines()) == 1
+        assert len(lines()[0]._protocol.get_buffer(-1)) == READ_BYTES
+
+
+@in_memory
 async def test_the_kernel_takes_little_for_a_client_that_has_read_little(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request())
