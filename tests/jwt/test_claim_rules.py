@@ -86,7 +86,7 @@ def test_each_check_reports_what_it_expects_and_found(
     name: str, payload: dict[str, Any], expected: str, found: str
 ) -> None:
     seen = Examination()
-    seen.jws = Jws({}, payload, b"", b"", b"", padded=False, values=0)
+    seen.jws = Jws({}, payload, b"", b"", b"", b"", padded=False)
     check = next(check for check in NESTED.checks if check.name == name)
     assert (check.expected(seen), check.found(seen, NOW)) == (expected, found)
 
