@@ -64,9 +64,8 @@ def _bound(key: str, addresses: Iterable[Address], *, shared: bool = False) -> l
 def _bind(opened: socket.socket, address: tuple[Any, ...], *, shared: bool) -> None:
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    opened.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES
-    )  # accepted connections inherit it
+    # Accepted connections inherit it.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_UNSENT_BYTES)
     if shared:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if opened.family == socket.AF_INET6:

@@ -10,13 +10,9 @@ READ_BYTES: Final = 64 * 1024  # of one read, and the most unread bytes of one d
 LARGE_READ_BYTES: Final = 256 * 1024  # of one read, while the receiver keeps up
 SOON_S: Final = 0.1  # within which a receiver that keeps up reads the bytes that wait for it
 KEEPS_UP: Final = 8  # full reads that the receiver has taken without a long wait
-UNSENT_BYTES: Final = (
-    4 * 1024
-)  # may wait to be sent before the sender is paused, in the connection and in its transport
+UNSENT_BYTES: Final = 4 * 1024  # may wait to be sent before the sender is paused, here and in the transport
 KERNEL_UNSENT_BYTES: Final = 128 * 1024  # the most that the kernel takes for a slow client; its default is megabytes
-LARGE_KERNEL_UNSENT_BYTES: Final = (
-    1024 * 1024
-)  # for a client that keeps up: fewer and larger writes, which wake it up less often
+LARGE_KERNEL_UNSENT_BYTES: Final = 1024 * 1024  # for a client that keeps up: larger writes wake it up less often
 SMALL_READ_BYTES: Final = 4 * 1024  # of one read while the budget is used up
 MOST_IN_A_TURN: Final = 16  # pieces of deferred work in one turn of the loop
 MOST_TOGETHER: Final = 16  # connections that are flushed together
