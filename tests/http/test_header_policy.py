@@ -58,6 +58,16 @@ def fate(name: str, **more: object) -> str:
     return policy(**more).field(name.encode() + b": x").fate
 
 
+@pytest.mark.parametrize("name", ["x-http-method-override", "x-http-method", "x-method-override"])
+def test_a_dropped_header_that_changes_the_method_counts_as_no_forged_claim(name: str) -> None:
+    assert policy(name).field(name.encode() + b": x").fate == "drop"
+
+
+def test_an_invalid_host_is_a_problem_of_its_line() -> None:
+    wanted = "The request needs exactly one valid Host header."
+    assert [policy().field(line).problem for line in (b"Host: a", b"Host: a b")] == ["", wanted]
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
