@@ -76,3 +76,24 @@ def test_the_client_is_the_last_address_before_the_trusted_proxies(said: list[st
 def test_an_untrusted_peer_cannot_set_the_client_address() -> None:
     said = read("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
     assert Forwarded("192.0.2.1", "http", False).client(said) == ("192.0.2.1", "http")
+
+
+@pytest.mark.parametrize(
+    ("said", "scheme"),
+    [
+        (["http"], "http"),
+        (["HTTPS"], "https"),
+        (["http", "https"], "https"),
+        (["https", "http"], "http"),
+        (["ftp"], "ws"),
+    ],
+)
+def test_the_clients_scheme_is_the_last_one_that_trusted_proxies_report(said: list[str], scheme: str) -> None:
+    head = read(*[f"X-Forwarded-Proto: {one}" for one in said])
+    assert Forwarded("192.0.2.1", "ws", True).client(head) == ("192.0.2.1", scheme)
+    assert Forwarded("192.0.2.1", "ws", False).client(head) == ("192.0.2.1", "ws")
+
+
+def test_a_peer_without_trusted_networks_reports_the_last_address() -> None:
+    head = read("X-Forwarded-For: 192.0.2.8, 192.0.2.9")
+    assert Forwarded("192.0.2.1", "http", True).client(head) == ("192.0.2.9", "http")
