@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count, cycle
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -46,19 +45,17 @@ ANSWER = (
 )
 
 
-class Transport:
+class Transport(asyncio.Transport):
     """A connection that takes every byte."""
 
     def __init__(self) -> None:
+        super().__init__(extra={"peername": ("127.0.0.1", 50_000)})
         self.sent = b""
 
-    def write(self, data: bytes) -> None:
-        self.sent = data
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent = bytes(data)
 
-    def get_extra_info(self, name: str) -> Any:
-        return ("127.0.0.1", 50_000) if name == "peername" else None
-
-    def set_write_buffer_limits(self, _high: int, _low: int) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -75,13 +72,12 @@ class Ends:
         limits = client_limits(live.assembly.config)
         listener = Listener(self.handler, limits, sidecar.clock, live.deadlines, live.resources, "http")
         self.limits = limits
-        self.transport: Any = Transport()
+        self.transport = Transport()
         self.client = listener()
         self.client.connection_made(self.transport)
-        backend: Any = Transport()
         pool = self.handler.upstreams["default"]
         self.upstream = UpstreamConnection(pool)
-        self.upstream.connection_made(backend)
+        self.upstream.connection_made(Transport())
         pool.keep(self.upstream, time.monotonic())
 
     def serve(self, requests: list[bytes], *, accepted: bool) -> None:

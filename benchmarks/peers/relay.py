@@ -6,6 +6,7 @@ As a program: `python -m benchmarks.peers.relay PORT ORIGIN [CERTIFICATE KEY]`.
 import asyncio
 import ssl
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
@@ -106,7 +107,7 @@ PEER = Peer(
     "relay",
     "a relay of bytes on uvloop, which reads no HTTP",
     "relay.none",
-    lambda: f"uvloop {uvloop.__version__}",
+    lambda: f"uvloop {version('uvloop')}",
     command,
     verifies=False,
 )

@@ -31,10 +31,8 @@ REQUEST_ID: Final = re.compile(
 # Other versions match too, so that the refusal can name the reason.
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} [!-~]+ HTTP/[0-9]\.[0-9]")
 _ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
-_DEFAULT_PORT: Final = {
-    "http": re.compile(rb":(?:80)?\Z"),
-    "https": re.compile(rb":(?:443)?\Z"),
-}  # RFC 9110 section 4.2.3
+# RFC 9110 section 4.2.3.
+_DEFAULT_PORT: Final = {"http": re.compile(rb":(?:80)?\Z"), "https": re.compile(rb":(?:443)?\Z")}
 _USUAL_CONNECTION: Final = ([b"keep-alive"], [b"Keep-Alive"], [b"close"], [b"Upgrade"], [b"upgrade"])
 _PROTOCOL: Final = re.compile(TOKEN.pattern + rb"(?:/" + TOKEN.pattern + rb")?")  # RFC 9110 section 7.8
 _OF_A_HANDSHAKE: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version"})  # the backend needs them

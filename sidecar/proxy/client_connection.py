@@ -48,17 +48,13 @@ class ClientConnection(Connection, Client):
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
-        super().__init__(listener.resources, listener.limits.head_bytes, BLANK_LINES)
+        super().__init__(listener.resources, listener.clock, listener.limits.head_bytes, BLANK_LINES)
         self.listener = listener
         self.exchange: Exchange | None = None
         self.forwarded: Forwarded
         self._turn_is_due = False
         self._head_by = NEVER  # deadline of a head that has begun
         self._due = self._taken_by = NEVER  # deadlines for the client to send something, and to read its answer
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self.listener.clock.monotonic()
 
     # Called by the event loop.
 

@@ -6,6 +6,7 @@ import struct
 from contextlib import suppress
 from typing import Protocol, cast
 
+from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER
 from sidecar.http.message_reader import HEAD, MessageReader
 from sidecar.proxy.resources import (
@@ -59,13 +60,14 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_full_reads", "_held", "_kernel_takes_more", "_most_head_bytes", "_waits_since", "deadline", "is_open",
+        "_full_reads", "_held", "_kernel_takes_more", "_most_head_bytes", "_waits_since", "clock", "deadline", "is_open",
         "is_read_up", "memory", "read_soon", "reader", "reading_paused", "resources", "room", "sink", "transport", "unread",
         "unsent", "write_paused",
     )  # fmt: skip
 
-    def __init__(self, resources: Resources, head_bytes: int, blank_lines: int = 0) -> None:
+    def __init__(self, resources: Resources, clock: Clock, head_bytes: int, blank_lines: int = 0) -> None:
         self.resources = resources
+        self.clock = clock
         self.memory = resources.memory
         self.reader = MessageReader(head_bytes, blank_lines)
         self.transport: asyncio.Transport
@@ -178,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def now(self) -> float:
         """Monotonic seconds."""
-        raise NotImplementedError
+        return self.clock.monotonic()
 
     def pause_writing(self) -> None:
         self.write_paused = True

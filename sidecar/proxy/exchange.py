@@ -30,6 +30,9 @@ class Client(ClientSide, Receiver, Protocol):
 
     reader: MessageReader
 
+    def flush(self) -> None:
+        """Send the bytes of this turn now. Call it before you read `write_paused`."""
+
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
         """Set whether the client must send a piece of its body."""
 

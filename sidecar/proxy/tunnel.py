@@ -28,9 +28,6 @@ class Side(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes, at the end of this turn unless there are many."""
 
-    def flush(self) -> None:
-        """Send the bytes of this turn now. Call it before you read `write_paused`."""
-
     def pause_reading(self, pause: bool) -> None:
         """Pause reading, or resume it."""
 

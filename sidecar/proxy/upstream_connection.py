@@ -62,14 +62,10 @@ class UpstreamConnection(Connection):
     __slots__ = ("asked", "asker", "complete_end", "ended", "head_only", "pool", "spoken", "used")
 
     def __init__(self, pool: Pool) -> None:
-        super().__init__(pool.resources, pool.head_bytes)
+        super().__init__(pool.resources, pool.clock, pool.head_bytes)
         self.pool = pool
         self.asker: Asker | None = None
         self.asked = self.used = self.spoken = self.ended = self.complete_end = self.head_only = False
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self.pool.clock.monotonic()
 
     # Called by the event loop.
 
@@ -216,7 +212,7 @@ class UpstreamConnection(Connection):
     def close(self) -> None:
         """Close the connection. Bytes that the backend does not read within CLOSE_S are lost."""
         self.end()
-        self.deadline = self.pool.clock.monotonic() + CLOSE_S
+        self.deadline = self.now() + CLOSE_S
         self.transport.close()
 
     def abort(self) -> None:

@@ -18,9 +18,8 @@ from sidecar.proxy.exchange import Exchange, Waiting
 from sidecar.proxy.resources import Resources
 from sidecar.proxy.upstream_connection import Pool, UpstreamConnection
 
-KEEP_IDLE_S: Final = (
-    3.0  # shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first
-)
+# Shorter than the keep-alive of backends (Node 5 s, puma 20 s), so that they rarely close first.
+KEEP_IDLE_S: Final = 3.0
 
 
 class PoolUse(NamedTuple):

@@ -11,13 +11,22 @@ from sidecar.proxy.client_connection import LINGER_S
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
 from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
-from tests.peers.memory import in_memory, lines
+from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import chunked, request, response
 from tests.proxy.test_moments import with_token
 from tests.proxy.test_upstream import ANSWER, proxy, status, turns
 
 REFUSED = request("GET", "/denied")
 DENY = [{"path": "/denied", "auth": "deny"}, {"path": "/*", "auth": "none"}]
+
+
+async def recurs(client: Line, asking: bytes) -> None:
+    """The client sends a request until its head is remembered, and gets its answers."""
+    for _ in range(3):
+        client.say(asking)
+        await turns()
+        lines()[0].say(ANSWER)
+        await turns()
 
 
 @pytest.fixture
@@ -387,10 +396,7 @@ async def test_a_repeated_head_on_a_closed_connection_reaches_no_backend(clock: 
     asking = request()
     async with proxy(clock) as at:
         client = at.client()
-        for _ in range(3):
-            client.say(asking)
-            await turns()
-            lines()[0].say(ANSWER)
+        await recurs(client, asking)
         client.is_tls = True
         [connection] = at.listener.connections
         connection.close()
@@ -569,11 +575,7 @@ async def test_a_body_that_equals_a_head_that_recurs_is_a_body(clock: HandClock)
     asking = request()
     async with proxy(clock) as at:
         client = at.client()
-        for _ in range(3):
-            client.say(asking)
-            await turns()
-            lines()[0].say(ANSWER)
-            await turns()
+        await recurs(client, asking)
         client.say(request("POST", headers=[("Content-Length", str(len(asking)))]))
         client.say(asking)
         assert lines()[0].sent.endswith(b"\r\n\r\n" + asking)

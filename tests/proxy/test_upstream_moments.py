@@ -18,10 +18,10 @@ from sidecar.proxy.resources import (
 from sidecar.proxy.response_relay import MOST_INTERIM_ANSWERS
 from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
-from tests.peers.memory import in_memory, lines, refuse
+from tests.peers.memory import Line, in_memory, lines, refuse
 from tests.peers.tls import client_tls, server_tls
 from tests.peers.wire import request, response
-from tests.proxy.test_upstream import ANSWER, proxy, status, turns
+from tests.proxy.test_upstream import ANSWER, Proxy, proxy, status, turns
 
 
 @pytest.fixture
@@ -73,12 +73,20 @@ async def test_only_a_close_notify_completes_an_answer_until_close(
 # Memory
 
 
+async def downloading(at: Proxy, full_reads: int = 0, size: int = 1 << 30) -> Line:
+    """A client whose answer of this size has begun: its head, and this many full reads of its body."""
+    client = at.client(request())
+    await turns()
+    lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    for _ in range(full_reads):
+        lines()[0].say(b"x" * READ_BYTES)
+    return client
+
+
 @in_memory
 async def test_reads_of_an_answer_grow_while_its_client_keeps_up(clock: HandClock) -> None:
     async with proxy(clock) as at:
-        client = at.client(request())
-        await turns()
-        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        client = await downloading(at)
         upstream = lines()[0]._protocol
         for _ in range(KEEPS_UP):
             assert len(upstream.get_buffer(-1)) == READ_BYTES
@@ -95,12 +103,8 @@ async def test_reads_and_the_kernel_take_more_only_for_a_client_that_reads_soon(
     clock: HandClock, seconds: float
 ) -> None:
     async with proxy(clock) as at:
-        client = at.client(request())
-        await turns()
-        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        client = await downloading(at, KEEPS_UP)
         upstream = lines()[0]._protocol
-        for _ in range(KEEPS_UP):
-            lines()[0].say(b"x" * READ_BYTES)
         for wait, keeps_up in ((0.0, True), (seconds, seconds <= SOON_S)):
             client.fill()
             lines()[0].say(b"x")
@@ -115,11 +119,7 @@ async def test_reads_and_the_kernel_take_more_only_for_a_client_that_reads_soon(
 @in_memory
 async def test_reads_for_another_client_begin_small(clock: HandClock) -> None:
     async with proxy(clock) as at:
-        at.client(request())
-        await turns()
-        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (KEEPS_UP * READ_BYTES + 1))
-        for _ in range(KEEPS_UP):
-            lines()[0].say(b"x" * READ_BYTES)
+        await downloading(at, KEEPS_UP, KEEPS_UP * READ_BYTES + 1)
         lines()[0].say(b"x")
         at.client(request())
         assert len(lines()) == 1
@@ -129,11 +129,7 @@ async def test_reads_for_another_client_begin_small(clock: HandClock) -> None:
 @in_memory
 async def test_the_kernel_takes_little_for_a_client_that_has_read_little(clock: HandClock) -> None:
     async with proxy(clock) as at:
-        client = at.client(request())
-        await turns()
-        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
-        for _ in range(KEEPS_UP - 1):
-            lines()[0].say(b"x" * READ_BYTES)
+        client = await downloading(at, KEEPS_UP - 1)
         client.fill()
         client.drain()
         assert client.kernel_unsent is None
