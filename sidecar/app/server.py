@@ -23,6 +23,7 @@ from sidecar.app.startup_summary import summary
 from sidecar.app.state import Live
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Unusable
+from sidecar.common.stderr import say
 from sidecar.config import Config
 from sidecar.config.addresses import Address
 from sidecar.jwt.denylist import Entry
@@ -170,7 +171,7 @@ def announce(served: Served) -> None:
 
 def _say(served: Served) -> None:
     for line in summary(served.config):
-        print(line, file=sys.stderr)
+        say(line)
     clients = "http" if served.config.tls is None else "https"
     for name, scheme, addresses in (
         ("proxy", clients, served.proxy_addresses),
@@ -178,7 +179,7 @@ def _say(served: Served) -> None:
         ("admin", "http", [served.admin_address]),
     ):
         for address in addresses:
-            print(f"listening {name} {scheme}://{address}", file=sys.stderr, flush=True)
+            say(f"listening {name} {scheme}://{address}")
 
 
 async def serve(make: Callable[[], Served], started: Callable[[Any], None] = announce) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.cli.arguments import Command, parser
 from sidecar.cli.quick_imports import quick_imports
+from sidecar.common.stderr import say
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -252,7 +253,7 @@ def _code(work: "Callable[[], int | None]") -> int:
     try:
         return work() or 0
     except Stop as stop:
-        print(stop, file=sys.stderr)
+        say(str(stop))
         return stop.code
 
 

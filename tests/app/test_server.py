@@ -281,6 +281,30 @@ async def test_the_program_starts_when_no_one_reads_its_output(tmp_path: Path) -
             await process.wait()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_each_line_on_stderr_is_written_in_one_call(tmp_path: Path, workers: int) -> None:
+    """So that no line of another process comes in between, even if PYTHONUNBUFFERED is set."""
+    async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
+        file = tmp_path / "config.yaml"
+        file.write_text(json.dumps(configuration(issuer, backend) | {"workers": workers}))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # a datagram for each call
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "sidecar", "run", "-c", str(file)),
+                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                    stderr=theirs,
+                )
+            written: list[bytes] = []
+            async with patience("its addresses"):
+                while len([one for one in written if one.startswith(b"listening ")]) < len(LISTENERS):
+                    written.append(await asyncio.get_running_loop().sock_recv(ours, 65536))
+            process.terminate()
+            await process.wait()
+        assert [one for one in written if one.count(b"\n") != 1 or not one.endswith(b"\n")] == []
+
+
 async def test_sighup_before_the_start_is_complete_does_not_end_the_process(tmp_path: Path) -> None:
     async with ScriptedIssuer(algs=["EdDSA"]) as issuer, RawBackend() as backend:
         file = tmp_path / "config.yaml"
