@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.origin import nginx_origin
-from benchmarks.process import PROXY_CORE, Process, free_port, running
+from benchmarks.process import PROXY_CORE, Process, reserved_port, running
 from benchmarks.proxies import Broken
 from benchmarks.wrk import closed_loop
 from sidecar.gateway.api_keys import NEVER, ApiKey
@@ -63,15 +63,14 @@ def measure(directory: Path, alg: str, rounds: int, seconds: int) -> dict[str, l
 def serving(directory: Path, config: dict[str, Any], credentials: str) -> Any:
     """(the process, its port), once it lets these credentials in."""
     directory.mkdir()
-    port = free_port()
     listeners = {name: {"listen": "127.0.0.1:0"} for name in ("health", "admin")}
-    (directory / "config.yaml").write_text(
-        json.dumps({"listen": f"127.0.0.1:{port}", **listeners, "access_log": "off", "claims_header": "off", **config})
-    )
     command = [str(Path(sys.executable).with_name("jwt-sidecar")), "run", "-c", "config.yaml"]
-    with running(command, directory, PROXY_CORE) as process:
-        await_served(process, port, credentials)
-        yield process, port
+    with reserved_port() as port:
+        settings = {"listen": f"127.0.0.1:{port}", **listeners, "access_log": "off", "claims_header": "off", **config}
+        (directory / "config.yaml").write_text(json.dumps(settings))
+        with running(command, directory, PROXY_CORE) as process:
+            await_served(process, port, credentials)
+            yield process, port
 
 
 def await_served(process: Process, port: int, credentials: str) -> None:

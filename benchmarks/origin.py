@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.loopback import Handler, listening
 from benchmarks.peers.installed import find
-from benchmarks.process import LOAD_CORE, free_port, running
+from benchmarks.process import LOAD_CORE, reserved_port, running
 from benchmarks.setting import BULK_BYTES, ECHOED, SEEN
 
 BYTES = "/bytes/"
@@ -38,15 +38,15 @@ http {
 @contextlib.contextmanager
 def nginx_origin(directory: Path) -> Iterator[int]:
     """nginx on the load core: a small constant; at SEEN the headers that it got; bodies below BYTES. Its port, or `Missing`."""
-    port = free_port()
     headers = ",".join(f'"{name.lower()}":"$http_{name.lower().replace("-", "_")}"' for name in ECHOED)
     directory.mkdir()
     (directory / "bytes").mkdir()
     for power in range(21):
         (directory / "bytes" / str(1 << power)).write_bytes(b"." * (1 << power))
-    (directory / "nginx.conf").write_text(_NGINX % {"port": port, "seen": SEEN, "headers": headers, "bytes": BYTES})
-    with running([find("nginx"), "-e", "stderr", "-p", ".", "-c", "nginx.conf"], directory, LOAD_CORE):
-        yield port
+    with reserved_port() as port:
+        (directory / "nginx.conf").write_text(_NGINX % {"port": port, "seen": SEEN, "headers": headers, "bytes": BYTES})
+        with running([find("nginx"), "-e", "stderr", "-p", ".", "-c", "nginx.conf"], directory, LOAD_CORE):
+            yield port
 
 
 @contextlib.contextmanager

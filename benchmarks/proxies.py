@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.certificate import write_certificate
 from benchmarks.peers import Peer
-from benchmarks.process import Process, free_port, running
+from benchmarks.process import Process, reserved_port, running
 from benchmarks.setting import CLAIMS_HEADER, SEEN, Setting
 
 START_S = 30.0
@@ -50,10 +50,10 @@ def started(peer: Peer, setting: Setting) -> Iterator[Proxy]:
     directory.mkdir(parents=True)
     if setting.tls:
         write_certificate(directory)
-    port = free_port()
-    command = peer.command(setting, port, directory)
-    with running(command, directory, setting.cores, ENVIRON) as process:
-        yield Proxy(peer, process, port, "https" if setting.tls else "http")
+    with reserved_port() as port:
+        command = peer.command(setting, port, directory)
+        with running(command, directory, setting.cores, ENVIRON) as process:
+            yield Proxy(peer, process, port, "https" if setting.tls else "http")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from benchmarks.certificate import CERTIFICATE, KEY
 from benchmarks.issuer import AUDIENCE
 from benchmarks.peers import Missing, Peer
 from benchmarks.peers.installed import first_line
-from benchmarks.process import free_port
 from benchmarks.setting import CLAIM_HEADERS, CLAIMS_HEADER, Setting
 
 _PROGRAM = Path(sys.executable).with_name("jwt-sidecar")
@@ -28,8 +27,8 @@ def command(workers: int, setting: Setting, port: int, directory: Path) -> list[
     """The configuration is JSON, which is YAML."""
     config: dict[str, Any] = {
         "listen": f"127.0.0.1:{port}",
-        "health": {"listen": f"127.0.0.1:{free_port()}"},
-        "admin": {"listen": f"127.0.0.1:{free_port()}"},
+        "health": {"listen": "127.0.0.1:0"},
+        "admin": {"listen": "127.0.0.1:0"},
         "issuers": {
             issuer.name: {"issuer": issuer.iss, "jwks_uri": issuer.jwks_uri, "audiences": [AUDIENCE]}
             for issuer in setting.issuers

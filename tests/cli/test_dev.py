@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jose import jwt
 
+from benchmarks.process import reserved_port
 from sidecar.cli.dev.backend import Backend
 from sidecar.cli.dev.command import embed
 from sidecar.cli.dev.issuer import Issuer, answer_for
@@ -134,16 +135,6 @@ async def test_the_embedded_backend_echoes_other_requests() -> None:
 # The command
 
 
-@asynccontextmanager
-async def free_ports(n: int) -> AsyncIterator[list[int]]:
-    """Ports that stay free until the end of the block, for a file that has to name them."""
-    async with AsyncExitStack() as reserved:
-        backends = [await reserved.enter_async_context(RawBackend()) for _ in range(n)]
-        for backend in backends:
-            await backend.go_down()
-        yield [backend.address[1] for backend in backends]
-
-
 def file(issuer: int, backend: int, proxy: int = 0) -> str:
     return f"""
 listen: 127.0.0.1:{proxy}
@@ -160,19 +151,20 @@ routes:
 
 
 async def test_servers_on_loopback_are_embedded_and_others_are_listed() -> None:
-    async with free_ports(2) as (issuer, backend), embed(parse(file(issuer, backend))) as embedded:
-        assert [line[2] for line in embedded.report] == [
-            "near, embedded",
-            "shared, embedded",
-            "far, not embedded: far.test",
-            "default, embedded",
-        ]
-        published = (await fetch(("127.0.0.1", issuer), request(target="/near" + JWKS))).json()["keys"]
-        for name, iss in (("near", f"http://127.0.0.1:{issuer}/near"), ("shared", "https://far.test/")):
-            token = embedded.issuers[name].mint()
-            tokens.verify(token, published[0], "EdDSA")
-            assert tokens.payload_of(token)["iss"] == iss
-        assert (await fetch(("127.0.0.1", backend), request())).json()["path"] == "/"
+    with reserved_port() as issuer, reserved_port() as backend:
+        async with embed(parse(file(issuer, backend))) as embedded:
+            assert [line[2] for line in embedded.report] == [
+                "near, embedded",
+                "shared, embedded",
+                "far, not embedded: far.test",
+                "default, embedded",
+            ]
+            published = (await fetch(("127.0.0.1", issuer), request(target="/near" + JWKS))).json()["keys"]
+            for name, iss in (("near", f"http://127.0.0.1:{issuer}/near"), ("shared", "https://far.test/")):
+                token = embedded.issuers[name].mint()
+                tokens.verify(token, published[0], "EdDSA")
+                assert tokens.payload_of(token)["iss"] == iss
+            assert (await fetch(("127.0.0.1", backend), request())).json()["path"] == "/"
 
 
 async def test_dev_uses_a_program_that_already_listens() -> None:
@@ -212,42 +204,43 @@ async def paste(curl: str) -> Response:
 
 
 async def test_the_printed_commands_do_what_their_titles_say(tmp_path: Path) -> None:
-    async with free_ports(2) as (issuer, backend), dev(tmp_path, file(issuer, backend)) as process:
-        assert process.stdout is not None
-        said: dict[str, str] = {}
-        async with patience("the printed lines"):
-            while "Public:" not in said:
-                line = (await process.stdout.readline()).decode()
-                assert line, "the program ended"
-                if line.endswith(":\n"):
-                    said[line.strip()] = (await process.stdout.readline()).decode()
+    with reserved_port() as issuer, reserved_port() as backend:
+        async with dev(tmp_path, file(issuer, backend)) as process:
+            assert process.stdout is not None
+            said: dict[str, str] = {}
+            async with patience("the printed lines"):
+                while "Public:" not in said:
+                    line = (await process.stdout.readline()).decode()
+                    assert line, "the program ended"
+                    if line.endswith(":\n"):
+                        said[line.strip()] = (await process.stdout.readline()).decode()
 
-        accepted = await paste(said["Accepted, with its claims:"])
-        assert (accepted.status, accepted.json()["message"]) == (200, "Access granted")
-        assert accepted.json()["user"]["sub"] == "dev-user"
-        anonymous = await paste(said["Refused, no token:"])
-        assert (anonymous.status, anonymous.json()["code"]) == (401, "token_missing")
-        expired = await paste(said["Refused, the token has expired:"])
-        assert (expired.status, expired.json()["code"]) == (401, "token_expired")
-        public = await paste(said["Public:"])
-        assert (public.status, public.json()["path"]) == (200, "/public/")
-        another = await paste(said["Another one (alg, ttl in seconds, and claims):"])
-        assert tokens.payload_of(another.body.decode().strip())["sub"] == "alice"
+            accepted = await paste(said["Accepted, with its claims:"])
+            assert (accepted.status, accepted.json()["message"]) == (200, "Access granted")
+            assert accepted.json()["user"]["sub"] == "dev-user"
+            anonymous = await paste(said["Refused, no token:"])
+            assert (anonymous.status, anonymous.json()["code"]) == (401, "token_missing")
+            expired = await paste(said["Refused, the token has expired:"])
+            assert (expired.status, expired.json()["code"]) == (401, "token_expired")
+            public = await paste(said["Public:"])
+            assert (public.status, public.json()["path"]) == (200, "/public/")
+            another = await paste(said["Another one (alg, ttl in seconds, and claims):"])
+            assert tokens.payload_of(another.body.decode().strip())["sub"] == "alice"
 
-        process.send_signal(signal.SIGINT)
-        async with patience("the end"):
-            await process.communicate()
-        assert process.returncode == 0
+            process.send_signal(signal.SIGINT)
+            async with patience("the end"):
+                await process.communicate()
+            assert process.returncode == 0
 
 
 async def test_dev_reports_a_port_in_use_with_one_line_and_exit_1(tmp_path: Path) -> None:
-    async with (
-        free_ports(2) as (issuer, backend),
-        RawBackend() as other,
-        dev(tmp_path, file(issuer, backend, other.address[1])) as process,
-        patience("the end"),
-    ):
-        out, errors = await process.communicate()
+    with reserved_port() as issuer, reserved_port() as backend:
+        async with (
+            RawBackend() as other,
+            dev(tmp_path, file(issuer, backend, other.address[1])) as process,
+            patience("the end"),
+        ):
+            out, errors = await process.communicate()
     assert process.returncode == 1
     assert out == b""
     assert errors.decode() == (
@@ -257,13 +250,13 @@ async def test_dev_reports_a_port_in_use_with_one_line_and_exit_1(tmp_path: Path
 
 
 async def test_a_port_in_use_by_another_program_is_the_printed_reason_for_no_token(tmp_path: Path) -> None:
-    async with (
-        free_ports(1) as (backend,),
-        RawBackend() as other,
-        dev(tmp_path, file(other.address[1], backend)) as process,
-        patience("the printed lines"),
-    ):
-        assert process.stdout is not None
-        while not (line := (await process.stdout.readline()).decode()).startswith("No token:"):
-            assert line, "the program ended"
+    with reserved_port() as backend:
+        async with (
+            RawBackend() as other,
+            dev(tmp_path, file(other.address[1], backend)) as process,
+            patience("the printed lines"),
+        ):
+            assert process.stdout is not None
+            while not (line := (await process.stdout.readline()).decode()).startswith("No token:"):
+                assert line, "the program ended"
     assert line == f"No token: another program listens at {other.url}. Stop it, or give the issuer another port.\n"

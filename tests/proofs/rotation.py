@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import free_port
+from benchmarks.process import reserved_port
 from sidecar.cli.main import main as command
 from sidecar.gateway.key_ring import KeyRing
 from tests.peers.backend import RawBackend
@@ -45,7 +45,7 @@ async def proof(connections: int, directory: Path) -> bool:
         balancer = await running.enter_async_context(Balancer())
         issuer = f"{balancer.url}/issuer"
         trusted = {"issuer": issuer, "audiences": [AUDIENCE], "clock_skew": "0s"}
-        behind = free_port()
+        behind = running.enter_context(reserved_port())
         for keys in (first, second):
             upstream = {"url": f"http://127.0.0.1:{behind}", "token": {"audience": AUDIENCE, "ttl": f"{TTL_S}s"}}
             signing = {"issuer": issuer, "keys_file": str(keys.signing)}

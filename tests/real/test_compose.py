@@ -1,6 +1,5 @@
 """The gateway profile of deploy/compose.yaml, with its containers as processes: an API key in, verified claims at the backend."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import aiohttp
 import pytest
 import yaml
 
+from benchmarks.process import reserved_port
 from tests.real.conftest import StartSidecar
 from tests.real.process import run
 
@@ -29,13 +29,6 @@ def configuration(name: str, **places: str) -> dict[str, Any]:
     return settings
 
 
-def free_address() -> str:
-    """A free port of loopback. The configurations name each other, so the ports must be known first."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 async def test_an_api_key_becomes_verified_claims_at_the_backend(
     sidecar: StartSidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,23 +41,24 @@ async def test_an_api_key_becomes_verified_claims_at_the_backend(
         check=True,
     )
     api_key = next(word for word in new.stdout.split() if word.startswith("jsk_"))
-    orders, gateway = free_address(), free_address()
     monkeypatch.setenv("PORT", "0")
     backend = [sys.executable, str(DEPLOY / "examples/python/backend.py")]
-    async with run(*backend, announces=r"listening on (http://\S+)\n") as backend_url:
-        settings = configuration("gateway", gateway=f"http://{gateway}", orders=f"http://{orders}")
-        settings["api_keys"]["file"] = str(tmp_path / "api-keys.json")
-        settings["signing"]["keys_file"] = str(tmp_path / "signing-keys.json")
-        behind = configuration("orders", gateway=f"http://{gateway}") | {"upstream": backend_url}
-        async with (
-            sidecar(**settings | {"listen": gateway}) as url,
-            sidecar(**behind | {"listen": orders}),
-            aiohttp.ClientSession(url) as client,
-        ):
-            async with client.get("/protected", headers={"Authorization": f"Bearer {api_key}"}) as response:
-                granted = await response.json()
-            async with client.get("/protected") as response:
-                refused = response.status
+    with reserved_port() as first, reserved_port() as second:  # the configurations name each other
+        orders, gateway = f"127.0.0.1:{first}", f"127.0.0.1:{second}"
+        async with run(*backend, announces=r"listening on (http://\S+)\n") as backend_url:
+            settings = configuration("gateway", gateway=f"http://{gateway}", orders=f"http://{orders}")
+            settings["api_keys"]["file"] = str(tmp_path / "api-keys.json")
+            settings["signing"]["keys_file"] = str(tmp_path / "signing-keys.json")
+            behind = configuration("orders", gateway=f"http://{gateway}") | {"upstream": backend_url}
+            async with (
+                sidecar(**settings | {"listen": gateway}) as url,
+                sidecar(**behind | {"listen": orders}),
+                aiohttp.ClientSession(url) as client,
+            ):
+                async with client.get("/protected", headers={"Authorization": f"Bearer {api_key}"}) as response:
+                    granted = await response.json()
+                async with client.get("/protected") as response:
+                    refused = response.status
 
     assert (granted["message"], granted["sub"], granted["user"]["scope"]) == ("Access granted", "alice", "read")
     assert refused == 401

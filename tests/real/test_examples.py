@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from benchmarks.process import reserved_port
 from sidecar.cli.dev.issuer import Issuer
 from tests.conftest import Need
 from tests.real.conftest import StartSidecar
@@ -47,12 +48,6 @@ def need_library(name: str, need: Need) -> None:
             need(f"Ruby's {library}", "install ruby-railties and ruby-sinatra")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=COMMANDS)
 async def backend(
     request: pytest.FixtureRequest, need: Need, tmp_path_factory: pytest.TempPathFactory
@@ -62,8 +57,8 @@ async def backend(
     need_library(name, need)
     program, *arguments = COMMANDS[name]
     directory = tmp_path_factory.mktemp(name)
-    filled = [word.format(port=free_port(), directory=directory) for word in arguments]
-    with pytest.MonkeyPatch.context() as surroundings:
+    with reserved_port() as port, pytest.MonkeyPatch.context() as surroundings:
+        filled = [word.format(port=port, directory=directory) for word in arguments]
         surroundings.chdir(EXAMPLES / name)
         surroundings.setenv("PORT", "0")
         async with run(need(program), *filled, announces=ANNOUNCES) as url:

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from benchmarks.peers import envoy
-from benchmarks.process import free_port
+from benchmarks.process import reserved_port
 from sidecar.cli.dev.issuer import Issuer
 from tests.conftest import Need
 from tests.peers import patience
@@ -137,26 +137,31 @@ async def at_work(
     name: str, command: Callable[[Path], list[str]], directory: Path, sidecar: str, backend: str
 ) -> AsyncIterator[Front]:
     """The front proxy with its files of deploy/ and other addresses."""
-    front = Front(name, free_port())
-    ports = {"8080": sidecar.rpartition(":")[2], "9292": backend.rpartition(":")[2], "8000": str(front.port)}
-    for file in FILES[name]:
-        text = (DEPLOY / file).read_text()
-        for written, actual in ports.items():
-            text = re.sub(rf"(127\.0\.0\.1:|port_value: |http://:){written}\b", rf"\g<1>{actual}", text)
-        (directory / file).write_text(text)
-    process = await asyncio.create_subprocess_exec(
-        *command(directory), cwd=directory, stdout=DEVNULL, stderr=DEVNULL, env={**os.environ, "HOME": str(directory)}
-    )
-    try:
-        async with patience(f"{name} to serve"):
-            while not await front.answers():
-                assert process.returncode is None, "the process ended"
-                await asyncio.sleep(0.02)
-        yield front
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    with reserved_port() as port:
+        front = Front(name, port)
+        ports = {"8080": sidecar.rpartition(":")[2], "9292": backend.rpartition(":")[2], "8000": str(front.port)}
+        for file in FILES[name]:
+            text = (DEPLOY / file).read_text()
+            for written, actual in ports.items():
+                text = re.sub(rf"(127\.0\.0\.1:|port_value: |http://:){written}\b", rf"\g<1>{actual}", text)
+            (directory / file).write_text(text)
+        process = await asyncio.create_subprocess_exec(
+            *command(directory),
+            cwd=directory,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            env={**os.environ, "HOME": str(directory)},
+        )
+        try:
+            async with patience(f"{name} to serve"):
+                while not await front.answers():
+                    assert process.returncode is None, "the process ended"
+                    await asyncio.sleep(0.02)
+            yield front
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -337,10 +342,11 @@ async def test_expired_and_ambiguous_tokens_are_refused(front: Front, issuer: Is
 async def test_no_request_passes_while_the_sidecar_is_down(
     name: str, program: Callable[[Path], list[str]], backend: str, alice: str, tmp_path: Path
 ) -> None:
-    async with at_work(name, program, tmp_path, f"http://127.0.0.1:{free_port()}", backend) as front:
-        for path in ("/public/x", "/orders/1"):
-            answer, seen = await front.ask(path, token=alice)
-            assert (answer.status in (500, 502, 503), seen) == (True, [])
+    with reserved_port() as silent:
+        async with at_work(name, program, tmp_path, f"http://127.0.0.1:{silent}", backend) as front:
+            for path in ("/public/x", "/orders/1"):
+                answer, seen = await front.ask(path, token=alice)
+                assert (answer.status in (500, 502, 503), seen) == (True, [])
 
 
 @pytest.mark.parametrize("name", ["envoy"], indirect=True)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp.test_utils import RawTestServer
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from benchmarks.process import free_port
+from benchmarks.process import reserved_port
 from sidecar.cli.dev.backend import Backend
 from tests.conftest import Need
 from tests.peers import patience, tokens
@@ -121,13 +121,13 @@ async def glewlwyd(need: Need, tmp_path: Path) -> AsyncIterator[Glewlwyd]:
     need(TABLES, INSTALL)
     with closing(sqlite3.connect(tmp_path / "database")) as database, database:
         database.executescript(Path(TABLES).read_text())
-    port = free_port()
-    (tmp_path / "conf").write_text(CONFIG.format(port=port, database=tmp_path / "database"))
-    async with run(program, f"--config-file={tmp_path / 'conf'}", announces=r"Glewlwyd started on port (\d+)"):
-        await listening(port)
-        server = Glewlwyd(f"http://127.0.0.1:{port}/api")
-        await server.prepare()
-        yield server
+    with reserved_port() as port:
+        (tmp_path / "conf").write_text(CONFIG.format(port=port, database=tmp_path / "database"))
+        async with run(program, f"--config-file={tmp_path / 'conf'}", announces=r"Glewlwyd started on port (\d+)"):
+            await listening(port)
+            server = Glewlwyd(f"http://127.0.0.1:{port}/api")
+            await server.prepare()
+            yield server
 
 
 async def test_only_valid_access_tokens_of_glewlwyd_are_accepted(

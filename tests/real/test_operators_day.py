@@ -7,7 +7,6 @@ import asyncio
 import json
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from benchmarks.process import reserved_port
 from sidecar.cli.main import main
 from tests.conftest import Need
 from tests.peers import patience
@@ -79,8 +79,6 @@ class Prometheus:
 
 @asynccontextmanager
 async def prometheus(folder: Path, binary: str) -> AsyncIterator[Prometheus]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()[:2]
     rules = (DEPLOY / "prometheus" / "rules.yml").read_text()
     rules = re.sub(r"\b(\d+)h\b", lambda found: f"{60 * int(found[1])}s", re.sub(r"\b(\d+)m\b", r"\1s", rules))
     (folder / "rules.yml").write_text(rules)
@@ -91,24 +89,26 @@ async def prometheus(folder: Path, binary: str) -> AsyncIterator[Prometheus]:
         "rule_files": [str(folder / "rules.yml")],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings | {"scrape_configs": [job]}))
-    process = await asyncio.create_subprocess_exec(
-        *(binary, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"),
-        *(f"--web.listen-address=127.0.0.1:{address[1]}", "--log.level=error"),
-        cwd=folder,
-    )
-    try:
-        async with patience("prometheus"):
-            while True:
-                try:
-                    if (await fetch(address, request("GET", "/-/ready"))).status == 200:
-                        break
-                except (OSError, asyncio.IncompleteReadError):
-                    pass
-                await asyncio.sleep(0.1)
-        yield Prometheus(folder, address)
-    finally:
-        process.kill()
-        await process.wait()
+    with reserved_port() as port:
+        address = ("127.0.0.1", port)
+        process = await asyncio.create_subprocess_exec(
+            *(binary, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}"),
+            *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"),
+            cwd=folder,
+        )
+        try:
+            async with patience("prometheus"):
+                while True:
+                    try:
+                        if (await fetch(address, request("GET", "/-/ready"))).status == 200:
+                            break
+                    except (OSError, asyncio.IncompleteReadError):
+                        pass
+                    await asyncio.sleep(0.1)
+            yield Prometheus(folder, address)
+        finally:
+            process.kill()
+            await process.wait()
 
 
 class Sidecar(Program):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from benchmarks.process import free_port
+from benchmarks.process import reserved_port
 from sidecar.common.errors import Rejection
 from sidecar.policy.path_normalization import IGNORED, readings
 from sidecar.policy.routes import Auth, Route, Routes
@@ -175,7 +175,7 @@ def program(
         case "ruby":
             command = [need("puma"), "--bind", "tcp://127.0.0.1:0", "config.ru"]
         case "php":
-            command = [need("php"), "-S", f"127.0.0.1:{free_port()}", "serve.php"]
+            return lambda: php(need("php"))
         case "java":
             need("javac", "install a JDK: a JRE alone cannot run a source file")
             command = [need("java"), "Serve.java"]
@@ -201,22 +201,29 @@ def program(
 
 
 @asynccontextmanager
+async def php(binary: str) -> AsyncIterator[str]:
+    with reserved_port() as port:
+        async with run(binary, "-S", f"127.0.0.1:{port}", str(PATHS / "serve.php"), announces=ANNOUNCES) as url:
+            yield url
+
+
+@asynccontextmanager
 async def nginx(binary: str, directory: Path) -> AsyncIterator[str]:
-    port = free_port()
-    (directory / "nginx.conf").write_text(NGINX % port)
-    process = await asyncio.create_subprocess_exec(binary, "-e", "stderr", "-p", str(directory), "-c", "nginx.conf")
-    try:
-        async with patience("nginx to listen"):
-            while True:
-                try:
-                    await fetch(("127.0.0.1", port), request("GET", "/"))
-                    break
-                except ConnectionError:
-                    await asyncio.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
+    with reserved_port() as port:
+        (directory / "nginx.conf").write_text(NGINX % port)
+        process = await asyncio.create_subprocess_exec(binary, "-e", "stderr", "-p", str(directory), "-c", "nginx.conf")
+        try:
+            async with patience("nginx to listen"):
+                while True:
+                    try:
+                        await fetch(("127.0.0.1", port), request("GET", "/"))
+                        break
+                    except ConnectionError:
+                        await asyncio.sleep(0.02)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            await process.wait()
 
 
 class Asked:
