@@ -11,7 +11,6 @@ from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE, HEAD
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.proxy.client_limits import BLANK_LINES, LINGER_S, ClientLimits
 from sidecar.proxy.connection import Connection, Joined, end_by_reset
@@ -73,7 +72,7 @@ class ClientConnection(Connection, Client):
         reader = self.reader
         if (
             self.exchange is None
-            and reader.state == HEAD
+            and reader.state == "head"
             and not reader.buffer
             and not self.write_paused
             and data.endswith(END_OF_HEAD)
@@ -152,7 +151,7 @@ class ClientConnection(Connection, Client):
         if not self.is_open:
             return
         reader = self.reader
-        if not keep or self.listener.is_closing or reader.state != COMPLETE:
+        if not keep or self.listener.is_closing or reader.state != "complete":
             self._linger()
             return
         reader.next_message()
@@ -212,11 +211,11 @@ class ClientConnection(Connection, Client):
         if self._turn_is_due:
             pass  # deferred: other connections come first
         elif self.exchange is not None:
-            if reader.state == BODY:
+            if reader.state == "body":
                 self.exchange.send_body()
-            if reader.state == COMPLETE and reader.buffer and self._head_by == NEVER:
+            if reader.state == "complete" and reader.buffer and self._head_by == NEVER:
                 self._head_by = self.now() + self.listener.limits.request_headers_s
-        elif reader.state == HEAD and self.is_open and not self.write_paused:
+        elif reader.state == "head" and self.is_open and not self.write_paused:
             self._next_request()
         if reader.buffer or self.unread or self.reading_paused:
             self.unread_changed()
@@ -258,7 +257,7 @@ class ClientConnection(Connection, Client):
         listener = self.listener
         reader = self.reader
         self.deadline = self._due = self._head_by = NEVER
-        if reader.buffer and reader.state == COMPLETE:
+        if reader.buffer and reader.state == "complete":
             self._head_by = self.now() + listener.limits.request_headers_s
         if self._trusted is not listener.limits.trusted:  # after a reload
             self._identify_peer()
@@ -284,7 +283,7 @@ class ClientConnection(Connection, Client):
     def _linger(self) -> None:
         """Close the sending side, and drop further bytes of the client."""
         self.flush()
-        owes_body = self.reader.state == BODY
+        owes_body = self.reader.state == "body"
         self.reader.die()
         self.count_unread(0)
         self.pause_reading(False)

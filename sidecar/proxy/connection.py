@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from sidecar.common.clock import Clock
 from sidecar.common.deadlines import NEVER
-from sidecar.http.message_reader import HEAD, MessageReader
+from sidecar.http.message_reader import MessageReader
 from sidecar.proxy.resources import (
     KEEPS_UP,
     KERNEL_UNSENT_BYTES,
@@ -204,7 +204,7 @@ class Connection(asyncio.BufferedProtocol):
         self._held = 0
 
     def _most_unread(self) -> int:
-        return self._most_head_bytes if self.reader.state == HEAD else self.resources.unread_bytes
+        return self._most_head_bytes if self.reader.state == "head" else self.resources.unread_bytes
 
 
 def end_by_reset(transport: asyncio.Transport) -> None:

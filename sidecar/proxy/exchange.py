@@ -12,7 +12,7 @@ from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.cors import could_be_preflight
 from sidecar.http.forwarded import Forwarded
-from sidecar.http.message_reader import COMPLETE, MessageReader
+from sidecar.http.message_reader import MessageReader
 from sidecar.http.request_head import RequestHead
 from sidecar.http.response_head import ResponseHead
 from sidecar.jwt.examination import Examination
@@ -161,7 +161,7 @@ class Exchange(Record, Asker):
             client is not None
             and self.head.persists
             and self.head.upgrade is None  # bytes of the declined protocol may already come
-            and client.reader.state == COMPLETE
+            and client.reader.state == "complete"
             and not self.handler.resources.draining
         )
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.framing import CHUNKED, LAST_CHUNK, chunk
 from sidecar.http.grammar import ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE
 from sidecar.http.responses import CONTINUE
 from sidecar.proxy.body_limit import check_received
 from sidecar.proxy.exchange import BodySender, Exchange
@@ -27,10 +26,10 @@ class RequestRelay(BodySender):
         assert client is not None
         head, reader = exchange.head, client.reader
         head_only = exchange.method == "HEAD"
-        if reader.state == BODY:
+        if reader.state == "body":
             self.keep(exchange, self._piece(exchange))
         body = exchange.kept_body
-        if reader.state == COMPLETE:
+        if reader.state == "complete":
             exchange.body_sent = exchange.is_whole = True
             if head.length:
                 framing = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -63,7 +62,7 @@ class RequestRelay(BodySender):
             piece = self._piece(exchange)
             if piece:
                 upstream.write(chunk(piece) if exchange.head.length == CHUNKED else piece)
-            if reader.state == COMPLETE:
+            if reader.state == "complete":
                 if exchange.head.length == CHUNKED:
                     upstream.write(LAST_CHUNK)
                 exchange.body_sent = True
@@ -84,7 +83,7 @@ class RequestRelay(BodySender):
         assert client is not None
         if exchange.then is None:
             exchange.then = then
-            if client.reader.state == BODY:
+            if client.reader.state == "body":
                 client.body_is_owed(True, within_s)
                 if exchange.head.expects_continue and not client.reader.buffer:
                     client.write(CONTINUE)
@@ -92,7 +91,7 @@ class RequestRelay(BodySender):
             exchange.collected += self._piece(exchange)
             if len(exchange.collected) > most_bytes:
                 raise Rejection(Reason.BODY_TOO_LARGE)
-        return client.reader.state == BODY
+        return client.reader.state == "body"
 
     def keep(self, exchange: Exchange, body: bytes) -> None:
         """Keep a small body whole, so that the request can be sent again."""

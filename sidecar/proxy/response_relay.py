@@ -5,7 +5,6 @@ from sidecar.common.deadlines import NEVER
 from sidecar.common.errors import Reason, Rejection
 from sidecar.http.framing import LAST_CHUNK, UNTIL_CLOSE, chunk
 from sidecar.http.grammar import ProtocolError
-from sidecar.http.message_reader import BODY, COMPLETE
 from sidecar.http.response_head import ResponseHead
 from sidecar.http.responses import connection_line, interim, relayed
 from sidecar.proxy.exchange import Exchange
@@ -54,13 +53,13 @@ class ResponseRelay:
                     lasts_s = self._lasts_s(exchange) if self._close_on_expiry != "off" else NEVER
                     accept(exchange, head, upstream, lasts_s)
                     return
-                piece = reader.body() if reader.state == BODY else b""
+                piece = reader.body() if reader.state == "body" else b""
                 beginning = self._beginning(exchange, head, upstream, piece, now)
             else:
                 piece = reader.body()
         except ProtocolError as error:
             raise Rejection(Reason.UPSTREAM_INVALID, cause=error.rule) from None
-        is_complete = reader.state == COMPLETE
+        is_complete = reader.state == "complete"
         if upstream.ended and not is_complete and not reader.ready:
             is_complete = upstream.complete_end and reader.end()
             if not is_complete:
@@ -121,7 +120,7 @@ class ResponseRelay:
         if framing:
             pass  # it has a Content-Length
         elif head.length and not upstream.head_only:
-            if upstream.reader.state == COMPLETE:
+            if upstream.reader.state == "complete":
                 framing = b"Content-Length: %d\r\n" % len(piece)
             elif exchange.minor == 1:
                 exchange.chunked_answer = True

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sidecar.http.chunked import MAX_SIZE_LINE
 from sidecar.http.grammar import ProtocolError
 from sidecar.http.header_policy import RequestHeaderPolicy, ResponseHeaderPolicy
-from sidecar.http.message_reader import BODY, COMPLETE, HEAD, MessageReader
+from sidecar.http.message_reader import MessageReader
 from sidecar.http.request_head import RequestHead, parse_request_head
 from sidecar.http.response_head import ResponseHead, parse_response_head
 
@@ -73,7 +73,7 @@ class Reading:
                 "more bytes wait than the limit allows"
             )
         else:
-            if self.head is not None and self.reader.state == BODY and self.reader.end():
+            if self.head is not None and self.reader.state == "body" and self.reader.end():
                 self._complete()
         begun = None if self.head is None else Message(self.head, self.raw, b"".join(self.body))
         return Outcome(self.messages, begun, len(self.reader.buffer), self.refused, self.too_large)
@@ -81,7 +81,7 @@ class Reading:
     def _go_on(self) -> None:
         reader = self.reader
         while True:
-            if reader.state == HEAD:
+            if reader.state == "head":
                 raw = reader.head()
                 if raw is None:
                     return
@@ -91,7 +91,7 @@ class Reading:
                 self.body.append(reader.body())
                 self.most_at_once = max(self.most_at_once, before - len(reader.buffer))
                 assert len(reader.buffer) < before or not reader.ready, "nothing was done"
-            if reader.state != COMPLETE:
+            if reader.state != "complete":
                 return
             self._complete()
             reader.next_message()

@@ -43,8 +43,16 @@ def test_an_invalid_status_line_is_refused(first: str) -> None:
     "first", [b"HTTP/1.1 200 a\0b", b"HTTP/1.1 200 a\x7fb", b"HTTP/1.1 200 a\rb", b"HTTP/1.1 200 a\nb"]
 )
 def test_a_phrase_with_control_characters_is_refused(first: bytes) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match=r"must end in CRLF|must not hold control characters"):
         answered(first=first)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_final"),
+    [(100, False), (101, True), (102, False), (199, False), (200, True), (204, True), (999, True)],
+)
+def test_another_head_follows_each_1xx_but_101(status: int, is_final: bool) -> None:
+    assert answered(first=f"HTTP/1.1 {status} x").is_final is is_final
 
 
 @pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\0b", b"\x08", b"\x1f", b"\x7f", b"\x0a", b"\x0b"])

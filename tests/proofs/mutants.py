@@ -116,7 +116,8 @@ def _skipped(node: ast.AST, parent: ast.AST) -> bool:
         case ast.Assign([ast.Name("__slots__" | "log")]):
             return True
         case ast.Assign(
-            value=ast.Subscript(ast.Name("Callable" | "Mapping" | "Sequence" | "list")) | ast.Call(ast.Name("TypeVar"))
+            value=ast.Subscript(ast.Name("Callable" | "Literal" | "Mapping" | "Sequence" | "list"))
+            | ast.Call(ast.Name("TypeVar"))
         ):  # a type
             return True
         case ast.Call(ast.Attribute(ast.Name(name))) if name in _LOGS:

@@ -161,8 +161,9 @@ TESTS_OF = {
     "http/head_cache": "http/test_head_cache.py",
     **{
         f"http/{name}": f"http/test_{name}.py http/test_message_reader.py {CALLS}"
-        for name in ("message_reader", "request_head", "response_head")
+        for name in ("message_reader", "response_head")
     },
+    "http/request_head": f"http/test_request_head.py http/test_cors.py http/test_message_reader.py {CALLS}",
     "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
         f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
@@ -216,6 +217,10 @@ TESTS_OF = {
         "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
         "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
         f"proxy/test_wire.py proxy/test_cors.py {IN_MEMORY}"
+    ),
+    "observability/telemetry": (
+        "observability/test_telemetry.py observability/test_access_log.py observability/test_tracing.py "
+        "observability/test_scrape.py observability/test_rejection_log.py"
     ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "
