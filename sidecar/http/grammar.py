@@ -12,7 +12,7 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 # RFC 9110 section 5.6.2.
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS: Final = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but the tab
-_MARKED: Final = bytes.maketrans(_CONTROLS, b" " * len(_CONTROLS))
+_MARKED: Final = bytes.maketrans(_CONTROLS, b"?" * len(_CONTROLS))
 
 
 class ProtocolError(Exception):

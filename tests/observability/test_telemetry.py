@@ -5,7 +5,6 @@ import hashlib
 import json
 import platform
 import re
-import time
 from asyncio.subprocess import PIPE
 from collections import Counter
 from importlib.metadata import version
@@ -15,17 +14,17 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sidecar.common.clock import Clock
-from sidecar.common.errors import Reason
+from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.jwks.shared_fetch import FETCH_S
 from sidecar.observability.access_lines import combined_line, json_line
 from sidecar.observability.counters import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED
 from sidecar.observability.record import Record
-from sidecar.observability.telemetry import Telemetry
+from sidecar.observability.telemetry import MAX_SPELLS, Telemetry
 from sidecar.policy.routes import Auth
 from tests.conftest import Need
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
+from tests.peers.clock import HandClock, in_its_time
 from tests.peers.gateway import Keys
 from tests.peers.issuer import Answer
 from tests.peers.wire import request, response
@@ -289,6 +288,62 @@ async def test_the_times_of_the_sidecar_and_the_backend_are_separate() -> None:
     assert samples["jwt_sidecar_overhead_seconds_sum"][()] < 3
 
 
+def record(started: float = 0.0, issuer: str | None = None) -> Record:
+    """A request that was refused for its token."""
+    found = Record("id-1", "GET", "/", b"sidecar.test", 1, "127.0.0.1", "http", started)
+    found.refused(Rejection(Reason.TOKEN_EXPIRED))
+    found.token_issuer = issuer
+    return found
+
+
+def test_the_backends_time_is_from_the_request_to_its_answer() -> None:
+    telemetry = Telemetry(HandClock())
+    one = record(started=10.0)
+    one.sent, one.answered = 11.0, 15.0
+    telemetry.ended(one, 22.0)
+    assert telemetry.overhead.sum == 1.0
+    assert [one.sum for one in telemetry.upstream_durations.values()] == [4.0]
+    assert [one.sum for one in telemetry.durations.values()] == [12.0]
+
+
+def test_the_longest_requests_are_exemplars_too() -> None:
+    telemetry = Telemetry(HandClock())
+    one = record()
+    one.span_trace_id = TRACE_ID
+    telemetry.ended(one, BUCKETS_S[-1] + 1)
+    [*_, longest] = telemetry.exemplars["(none)"]
+    assert longest is not None
+    assert (longest.trace_id, longest.duration_s) == (TRACE_ID, BUCKETS_S[-1] + 1)
+
+
+def test_an_exemplar_stays_for_a_second() -> None:
+    telemetry = Telemetry(HandClock())
+    kept = []
+    for trace, now in (("a", 10.0), ("b", 10.5), ("c", 11.0)):
+        one = record(started=now)
+        one.traceparent = f"00-{trace * 32}-00f067aa0ba902b7-01".encode()
+        telemetry.ended(one, now)
+        first, *_ = telemetry.exemplars["(none)"]
+        assert first is not None
+        kept.append(first.trace_id[0])
+    assert kept == ["a", "a", "c"]
+
+
+def test_the_oldest_of_too_many_kinds_of_refusals_is_forgotten() -> None:
+    clock = HandClock()
+    telemetry = Telemetry(clock)
+    for number in range(MAX_SPELLS):
+        telemetry.ended(record(issuer=f"issuer-{number}"), 0.0)
+        clock.advance(1.0)
+    telemetry.ended(record(issuer="issuer-0"), 0.0)
+    telemetry.ended(record(issuer="another"), 0.0)
+    assert len(telemetry.spells) == MAX_SPELLS
+    counts = {issuer: spell.count for (_, issuer, _, _), spell in telemetry.spells.items()}
+    assert counts["issuer-0"] == 2
+    assert "issuer-1" not in counts
+    assert counts["another"] == 1
+
+
 async def test_the_metric_of_connections_follows_their_number() -> None:
     async with running() as stack:
         async with stack.client(), stack.client() as second:
@@ -311,16 +366,20 @@ async def test_the_metrics_describe_remembered_tokens() -> None:
     assert samples["jwt_sidecar_token_cache_evictions_total"] == {(): 0}
 
 
-async def test_the_lag_of_the_event_loop_is_measured() -> None:
-    telemetry = Telemetry(Clock())
-    watching = asyncio.create_task(telemetry.watch_loop(0.01))
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@in_its_time
+async def test_the_lag_of_the_event_loop_is_measured(clock: HandClock) -> None:
+    telemetry = Telemetry(clock)
+    watching = asyncio.create_task(telemetry.watch_loop(1.0))
     await asyncio.sleep(0)
-    time.sleep(0.1)  # blocks the loop: this is the measured lag
-    async with patience("a measurement"):
-        while not sum(telemetry.loop_lag.counts):
-            await asyncio.sleep(0)
+    clock.advance(3.0)  # blocks the loop: its timer is 2 s late
+    await asyncio.sleep(0.5)
     watching.cancel()
-    assert telemetry.loop_lag.sum >= 0.08
+    assert telemetry.loop_lag.sum == 2.0
 
 
 async def test_promtool_accepts_a_live_scrape(need: Need) -> None:
@@ -539,6 +598,23 @@ async def test_an_unreadable_request_is_logged(capfd: pytest.CaptureFixture[str]
         await stack.fetch(request(headers=[("x_other", "secret")]))
     [line] = map(json.loads, capfd.readouterr().out.splitlines())
     assert (line["auth.result"], line["auth.reason"]) == ("deny", "request_malformed")
+
+
+async def test_bytes_that_are_no_request_have_a_line_in_the_access_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async with running(access_log="json") as stack:
+        [answer] = await stack.converse(b"no HTTP\r\n\r\n")
+    [line] = map(json.loads, capfd.readouterr().out.splitlines())
+    assert line.pop("time")
+    assert line.pop("error.message").startswith("A request must begin with a method")
+    assert line == {
+        "http.route": "(none)",
+        "http.response.status_code": 400,
+        "auth.result": "deny",
+        "auth.reason": "request_malformed",
+        "duration_ms": 0,
+        "client.address": "127.0.0.1",
+        "request_id": answer.get("x-request-id"),
+    }
 
 
 async def test_access_log_off_writes_no_line(capfd: pytest.CaptureFixture[str]) -> None:
