@@ -411,7 +411,7 @@ async def test_connections_to_an_unchanged_upstream_stay_and_others_close(file: 
         assert await reload(stack, file, upstream=another.url)
         assert await status(stack) == 200
         assert (len(stack.backend.requests), len(another.requests)) == (2, 1)
-        assert not [connection for connection in old._open if connection.reusable]
+        assert old.use.open == 0
 
 
 async def test_a_reload_changes_the_timeouts_of_an_upstream(file: Path) -> None:
@@ -437,7 +437,7 @@ async def test_a_request_in_flight_ends_on_its_old_upstream(file: Path) -> None:
         assert await reload(stack, file, timeouts={"connect": "1s"})
         answering.set()
         assert (await client.response()).body == b"hello"
-        assert not [connection for connection in old._open if connection.reusable]
+        assert old.use.open == 0
 
 
 async def test_a_new_directory_for_snapshots_receives_them(file: Path, tmp_path: Path) -> None:
