@@ -15,6 +15,7 @@ from sidecar.common.clock import Clock
 from tests.peers import PATIENCE_S
 
 EPOCH = 1_800_000_000.0
+REAL_WAIT_S = PATIENCE_S  # for the end of a thread, say, when no timer is set
 
 
 class HandClock(Clock):
@@ -60,8 +61,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout != 0:
-            # Without a timer the loop waits for the real world, such as the end of a thread.
-            ready = super().select(self._quiet_s if timeout else PATIENCE_S)
+            ready = super().select(self._quiet_s if timeout else REAL_WAIT_S)
         if not ready and timeout is None:
             raise AssertionError("everything waits, and nothing will ever happen")
         if not ready and timeout:

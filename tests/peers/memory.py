@@ -20,21 +20,22 @@ from tests.peers.clock import HandClock, HandLoop, in_its_time
 
 
 class Line(asyncio.Transport):
-    """One connection. `sent` is all that was written to it, also what nobody would get because it has been closed before.
+    """One connection of the sidecar, its `protocol`.
 
+    `sent`: all that was written to it, also what nobody would get because it has been closed before.
     `peer`: the address of the other side. `is_full`: it does not read. `is_tls`: one direction alone cannot be closed, and what
     comes is still read while it closes. `tls`: the session that the connection reports.
     `limits`: from how many unsent bytes on the other side counts as slow, and until how many.
     `finished`: this side sends no more. `reset`: it has been aborted such that the other side can tell. `lost`: the end has come.
     """
 
-    def __init__(self, protocol: asyncio.BufferedProtocol, peer: Any = ("127.0.0.1", 1)) -> None:
+    def __init__(self, protocol: Connection, peer: Any = ("127.0.0.1", 1)) -> None:
         super().__init__(extra={"peername": peer, "socket": self})
         self.sent = b""
         self.is_full = self.is_tls = False
         self.closed = self.aborted = self.finished = self.reset = self.lost = False
         self.kernel_unsent: int | None = None  # TCP_NOTSENT_LOWAT, if it was changed
-        self._protocol = protocol
+        self.protocol = protocol
         self._reading = True
         self.tls: ssl.SSLObject | None = None
         self.limits: tuple[int | None, int | None] = (None, None)
@@ -46,39 +47,38 @@ class Line(asyncio.Transport):
         """Bytes arrive: one turn of the loop, or its beginning."""
         self._unread += data
         while self._reading and self._unread and (self.is_tls or not self.closed):
-            room = self._protocol.get_buffer(-1)
+            room = self.protocol.get_buffer(-1)
             size = min(len(room), len(self._unread))
             room[:size] = self._unread[:size]
             self._unread = self._unread[size:]
-            self._protocol.buffer_updated(size)
+            self.protocol.buffer_updated(size)
         if ends_turn:
             self._end_turn()
 
     def finish(self) -> None:
         """The other side sends a FIN."""
-        self._protocol.eof_received()
+        self.protocol.eof_received()
         self.closed = True
         self._end_turn()
 
     def end(self, error: Exception | None = None) -> None:
         """The other side has closed the connection, or reset it with an error."""
         self.closed = self.lost = True
-        self._protocol.connection_lost(error)
+        self.protocol.connection_lost(error)
         self._end_turn()
 
     def fill(self) -> None:
         """The other side stops reading."""
-        self._protocol.pause_writing()
+        self.protocol.pause_writing()
 
     def drain(self) -> None:
         """The other side has read everything."""
         self._unsent = 0
-        self._protocol.resume_writing()
+        self.protocol.resume_writing()
         self._end_turn()
 
     def _end_turn(self) -> None:
-        if isinstance(self._protocol, Connection):
-            self._protocol.resources.flush()
+        self.protocol.resources.flush()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data
@@ -148,7 +148,7 @@ class _Loop(HandLoop):
         protocol = factory()
         return Line(protocol), protocol
 
-    async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:
+    async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:  # type: ignore[override]
         await asyncio.sleep(0)
         if self.refused is not None:
             raise self.refused
@@ -157,7 +157,7 @@ class _Loop(HandLoop):
         if self.ended:
             self.ended -= 1
             line.end()
-        return line, line._protocol
+        return line, line.protocol
 
 
 in_memory = functools.partial(in_its_time, loop=_Loop)

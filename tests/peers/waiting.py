@@ -6,13 +6,14 @@ from sidecar.common.clock import Clock
 from sidecar.common.errors import Rejection
 from sidecar.jwt.claims import Claims
 from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer import Issuer
 from sidecar.jwt.jwks.algorithms import Key
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.jwk import VerificationKey
 from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import digest
-from sidecar.jwt.verifier import Examination, Verifier
+from sidecar.jwt.verifier import Verifier
 
 
 def verifier_of(

@@ -45,7 +45,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """uvloop where there is one, as the product does; a module that says ON_EVERY_LOOP is tested on asyncio's too."""
-    if getattr(item.getparent(pytest.Module).obj, "ON_EVERY_LOOP", False):
+    module = item.getparent(pytest.Module)
+    if module is not None and getattr(module.obj, "ON_EVERY_LOOP", False):
         return LOOPS
     name = list(LOOPS)[-1]
     return {name: LOOPS[name]}

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sidecar.gateway.local_endpoints import Page, Reply
+from sidecar.gateway.local_endpoints import Page, Reply, Request
 from sidecar.observability.access_log import AccessLog
 from sidecar.observability.record import Record
 from sidecar.policy.routes import Auth, Route
@@ -26,14 +26,15 @@ def clock() -> HandClock:
     return HandClock()
 
 
-def at_once(exchange: Exchange, _body: bytes) -> Reply:
-    raise ValueError(f"eyJ.secret.text of {exchange.target}")
+def at_once(asking: Request, _body: bytes) -> Reply:
+    raise ValueError(f"eyJ.secret.text of {asking.head.target}")
 
 
-def within_its_answer(exchange: Exchange, _body: bytes) -> Reply:
-    exchange.status = 200
-    assert exchange.client is not None
-    exchange.client.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+def within_its_answer(asking: Request, _body: bytes) -> Reply:
+    assert isinstance(asking, Exchange)
+    assert asking.client is not None
+    asking.status = 200
+    asking.client.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     raise ValueError("eyJ.secret.text")
 
 

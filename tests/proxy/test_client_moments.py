@@ -7,7 +7,7 @@ import pytest
 from sidecar.gateway.token_endpoint import FORM_S, MAX_FORM_BYTES
 from sidecar.http.chunked import MAX_CHUNKS
 from sidecar.http.responses import CONTINUE
-from sidecar.proxy.client_connection import LINGER_S
+from sidecar.proxy.client_limits import LINGER_S
 from sidecar.proxy.resources import KEEPS_UP, LARGE_READ_BYTES, READ_BYTES, UNSENT_BYTES
 from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
@@ -624,7 +624,7 @@ async def test_a_token_in_the_query_is_verified_once(clock: HandClock, tmp_path:
 async def test_a_piece_that_is_too_large_to_wait_follows_the_waiting_bytes(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client()
-        connection = client._protocol
+        connection = client.protocol
         for size in (1, UNSENT_BYTES - 1):
             connection.write(b"a" * size)
         assert client.sent == b""
@@ -641,7 +641,7 @@ async def test_a_piece_that_is_too_large_to_wait_follows_the_waiting_bytes(clock
 async def test_bytes_of_this_turn_come_before_the_end_of_their_connection(clock: HandClock, end: str) -> None:
     async with proxy(clock) as at:
         client = at.client()
-        connection = client._protocol
+        connection = client.protocol
         connection.write(b"a")
         getattr(connection, end)()
         assert (client.sent, client.closed) == (b"a", True)

@@ -1,6 +1,7 @@
 """Slow, silent and large clients are cut off in time, and no others."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -378,7 +379,7 @@ async def test_a_closed_connection_makes_room_for_a_waiting_request() -> None:
 
 async def test_a_request_without_a_free_connection_in_time_is_overloaded() -> None:
     held = Held()
-    settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
+    settings: dict[str, Any] = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
     async with running(backend=RawBackend(held), **settings) as stack:
         at_work = asyncio.create_task(stack.fetch(stack.good()))
         await stack.backend.received()
@@ -412,7 +413,7 @@ async def test_a_backend_that_answers_early_and_stops_reading_frees_its_place_in
         writer.write(response(413, b"too much"))
         await asyncio.Event().wait()
 
-    settings = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": "500ms"}}
+    settings: dict[str, Any] = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": "500ms"}}
     async with running(backend=RawBackend(early, read_bodies=False), **settings) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", str(2**30))]))
         await stack.backend.received()

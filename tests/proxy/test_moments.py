@@ -13,7 +13,7 @@ import pytest
 
 from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES, SMALL_READ_BYTES
-from sidecar.proxy.tunnel import TOKEN_EXPIRED
+from sidecar.proxy.tunnel import TOKEN_EXPIRED, Tunnel
 from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
@@ -127,6 +127,7 @@ async def test_a_client_that_leaves_as_its_tunnel_ends_causes_no_error() -> None
             async with patience("the tunnel"):
                 while connection.sink is None:
                     await asyncio.sleep(0)
+            assert isinstance(connection.sink, Tunnel)
             upstream = connection.sink._upstream
             leave()
             writer.close()
@@ -274,7 +275,7 @@ async def test_the_current_frame_is_finished_when_the_token_expires(clock: HandC
         before = len(lines()[0].sent)
         client.say(frames + frame(3, masked=True))
         assert len(lines()[0].sent) < before + len(frames)
-        assert connection.sink is not None
+        assert isinstance(connection.sink, Tunnel)
         connection.sink._expire()
         told = lines()[0].sent[before:].removeprefix(frames)
         assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")

@@ -1,6 +1,7 @@
 """Deferred work: every piece gets its turn, and a failing one does not stop the others. The memory budget can be used up."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -10,9 +11,9 @@ ON_EVERY_LOOP = True
 
 
 async def test_a_turn_has_a_limit_of_deferred_work() -> None:
-    resources, done = Resources(), []
+    resources, done = Resources(), list[int]()
     for number in range(2 * MOST_IN_A_TURN + 1):
-        resources.defer(lambda number=number: done.append(number))
+        resources.defer(partial(done.append, number))
     lengths = []
     for _ in range(4):
         await asyncio.sleep(0)

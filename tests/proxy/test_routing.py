@@ -208,12 +208,13 @@ async def test_bytes_outside_ascii_in_the_query_are_refused() -> None:
 )
 async def test_method_override_headers_are_dropped_if_rules_have_methods(name: str) -> None:
     """Many frameworks would read the request as a DELETE, but it met the rule for POST."""
-    for routes, settings, comes in (
-        ([{"path": "/x", "methods": ["POST"]}], {}, False),
-        ([{"path": "/x", "methods": ["POST"]}], {"method_override": "pass"}, True),
-        ([{"path": "/x"}], {}, True),
-    ):
-        async with running(routes=routes, underscore_headers="allow", **settings) as stack:
+    cases: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+        ({"path": "/x", "methods": ["POST"]}, {}, False),
+        ({"path": "/x", "methods": ["POST"]}, {"method_override": "pass"}, True),
+        ({"path": "/x"}, {}, True),
+    ]
+    for route, settings, comes in cases:
+        async with running(routes=[route], underscore_headers="allow", **settings) as stack:
             await stack.fetch(stack.good("POST", "/x", headers=[(name, "DELETE")], body=b""))
             assert (stack.backend.requests[-1].get(name) == "DELETE") is comes
 

@@ -4,6 +4,7 @@ import re
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,10 +57,10 @@ async def test_a_client_in_a_handshake_counts_as_a_connection(tmp_path: Path, sa
 
 async def test_silent_clients_beyond_the_limit_are_closed(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
-    settings = {
+    settings: dict[str, Any] = {
         "limits": {"connections": MOST},
-        "timeouts": {"request_headers": "1000s"},
-    }  # so that silence is not the reason
+        "timeouts": {"request_headers": "1000s"},  # so that silence is not the reason
+    }
     async with running(tls=tls, **settings) as stack, AsyncExitStack() as silent:
         clients = [await silent.enter_async_context(stack.client()) for _ in range(4 * MOST)]
         async with patience("the connections above the limit to be closed"):
@@ -70,7 +71,7 @@ async def test_silent_clients_beyond_the_limit_are_closed(tmp_path: Path) -> Non
 
 async def test_a_silent_handshake_times_out_and_frees_its_place(tmp_path: Path) -> None:
     tls = write(tmp_path, authority().issue_cert("127.0.0.1"))
-    settings = {"limits": {"connections": 1}, "timeouts": {"request_headers": "100ms"}}
+    settings: dict[str, Any] = {"limits": {"connections": 1}, "timeouts": {"request_headers": "100ms"}}
     async with running(tls=tls, **settings) as stack, stack.client() as client:
         await client.send(b"\x16\x03")
         assert await client.closed() == b""

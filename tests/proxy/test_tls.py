@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -191,7 +192,7 @@ async def test_a_backend_is_reached_over_tls_when_its_certificate_is_trusted(tmp
     async with RawBackend(ok, tls=server_tls()) as backend:
         for tls, status in ((trusted, 200), ({}, 502), (trusted | {"server_name": "other.example"}, 502)):
             url = f"https://127.0.0.1:{backend.address[1]}"
-            upstreams = {"upstream": None, "upstreams": {"default": {"url": url, "tls": tls}}}
+            upstreams: dict[str, Any] = {"upstream": None, "upstreams": {"default": {"url": url, "tls": tls}}}
             async with running(**upstreams) as stack:
                 answer = await stack.fetch(stack.good())
                 assert answer.status == status

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.http.websocket_frames import MAX_FRAMES, close_frame
-from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
+from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Tunnel
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock, in_its_time_with_sockets
@@ -253,12 +253,12 @@ async def test_a_slow_receiver_pauses_its_sender(to_the_backend: bool) -> None:
     async with joined() as tunnel:
         ends = (tunnel.client.writer, tunnel.reader, tunnel.writer)
         sender, reader, other = ends if to_the_backend else (tunnel.writer, tunnel.client.reader, tunnel.client.writer)
-        other.transport.pause_reading()
+        other.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
         sender.write(much)
         sending = asyncio.create_task(sender.drain())
         done, _ = await asyncio.wait({sending}, timeout=0.5)
         assert not done
-        other.transport.resume_reading()
+        other.transport.resume_reading()  # type: ignore[attr-defined]
         async with patience("all of it"):
             assert await reader.readexactly(len(much)) == much
             await sending
@@ -281,7 +281,7 @@ async def test_a_client_that_reads_a_tunnel_late_sees_its_end() -> None:
         tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
         [connection] = connections(tunnel.stack)
         await paused(connection)
-        assert connection.sink is not None
+        assert isinstance(connection.sink, Tunnel)
         connection.sink._expire()
         await tunnel.stack.backend.disconnected()
         tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
-from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED
+from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Tunnel
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request
@@ -53,7 +53,7 @@ async def test_reads_of_a_tunnel_stay_small(clock: HandClock) -> None:
         for line in (client, lines()[0]):
             for _ in range(KEEPS_UP):
                 line.say(b"x" * READ_BYTES)
-            assert len(line._protocol.get_buffer(-1)) == READ_BYTES
+            assert len(line.protocol.get_buffer(-1)) == READ_BYTES
 
 
 @in_memory
@@ -81,7 +81,7 @@ async def test_a_partly_buffered_frame_is_finished_unchanged_after_the_token_exp
         client, upstream = await joined(at, alice)
         client.say(frames[:-100])
         [connection] = at.listener.connections
-        assert connection.sink is not None
+        assert isinstance(connection.sink, Tunnel)
         connection.sink._expire()
         await turns()
         assert upstream.sent == frames[:-100]

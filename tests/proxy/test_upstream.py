@@ -77,7 +77,7 @@ class Proxy:
 @asynccontextmanager
 async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> AsyncIterator[Proxy]:
     """A proxy with this limit of connections to its backend."""
-    config = {
+    defaults: dict[str, Any] = {
         "issuers": {"main": {"issuer": "https://issuer.test", "audiences": ["a"]}},
         "upstream": "http://backend.test",
         "limits": {"upstream_connections": connections},
@@ -85,7 +85,7 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
         "routes": [OPEN],
         "access_log": "off",
     }
-    config = parse(json.dumps(config | settings))
+    config = parse(json.dumps(defaults | settings))
     live = Live(config, clock)
     listener = Listener(live.assembly.handler, client_limits(config), clock, live.deadlines, live.resources)
     made = Proxy(live, listener, clock)
@@ -308,8 +308,21 @@ async def test_closing_a_pool_closes_all_its_connections(clock: HandClock) -> No
 @in_memory
 async def test_a_backend_has_the_scheme_of_its_connections(clock: HandClock, tls: Any, scheme: str) -> None:
     async with proxy(clock) as at:
-        sizes = {"connections": 1, "head_bytes": 1, "headers": 1, "connect_s": 1, "answer_s": 1, "idle_s": 1}
-        pool = UpstreamPool("a", ("a", 1), clock, at.live.deadlines, at.live.resources, authority="a", tls=tls, **sizes)
+        pool = UpstreamPool(
+            "a",
+            ("a", 1),
+            clock,
+            at.live.deadlines,
+            at.live.resources,
+            authority="a",
+            tls=tls,
+            connections=1,
+            connect_s=1,
+            answer_s=1,
+            idle_s=1,
+            head_bytes=1,
+            headers=1,
+        )
         assert pool.scheme == scheme
 
 

@@ -87,7 +87,7 @@ async def downloading(at: Proxy, full_reads: int = 0, size: int = 1 << 30) -> Li
 async def test_reads_of_an_answer_grow_while_its_client_keeps_up(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = await downloading(at)
-        upstream = lines()[0]._protocol
+        upstream = lines()[0].protocol
         for _ in range(KEEPS_UP):
             assert len(upstream.get_buffer(-1)) == READ_BYTES
             lines()[0].say(b"x" * READ_BYTES)
@@ -104,7 +104,7 @@ async def test_reads_and_the_kernel_take_more_only_for_a_client_that_reads_soon(
 ) -> None:
     async with proxy(clock) as at:
         client = await downloading(at, KEEPS_UP)
-        upstream = lines()[0]._protocol
+        upstream = lines()[0].protocol
         for wait, keeps_up in ((0.0, True), (seconds, seconds <= SOON_S)):
             client.fill()
             lines()[0].say(b"x")
@@ -123,7 +123,7 @@ async def test_reads_for_another_client_begin_small(clock: HandClock) -> None:
         lines()[0].say(b"x")
         at.client(request())
         assert len(lines()) == 1
-        assert len(lines()[0]._protocol.get_buffer(-1)) == READ_BYTES
+        assert len(lines()[0].protocol.get_buffer(-1)) == READ_BYTES
 
 
 @in_memory
