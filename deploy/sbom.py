@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -50,13 +50,12 @@ def components(debian: list[dict[str, str]], python: list[Distribution]) -> Iter
         yield _component(name, version, f"{place}?arch={fields['Architecture']}&distro={distro}")
     for found in python:
         name = re.sub("[-_.]+", "-", found.name).lower()
-        yield _component(
-            name, found.version, f"pkg:pypi/{name}@{found.version}", found.metadata.get("License-Expression")
-        )
+        licenses = found.metadata.get_all("License-Expression", [])
+        yield _component(name, found.version, f"pkg:pypi/{name}@{found.version}", licenses)
 
 
-def _component(name: str, version: str, purl: str, license_: str | None = None) -> dict[str, object]:
-    told = {"licenses": [{"expression": license_}]} if license_ else {}
+def _component(name: str, version: str, purl: str, licenses: Sequence[str] = ()) -> dict[str, object]:
+    told = {"licenses": [{"expression": one} for one in licenses]} if licenses else {}
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **told}
 
 

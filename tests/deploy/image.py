@@ -48,7 +48,9 @@ PATIENCE_S = 30
 
 def said(*command: str, **options: Any) -> str:
     """The output of a command, which must succeed."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, **options
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command[:3])} ... failed with {done.returncode}:\n{done.stdout[-2000:]}")
     return done.stdout.strip()

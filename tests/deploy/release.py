@@ -46,7 +46,8 @@ def said(*command: str | Path, cwd: Path = ROOT, code: int = 0, **environ: str) 
 def environment(python: Path | str, directory: Path, *locks: str) -> Path:
     """A new virtual environment with what the locks name; its bin."""
     said(python, "-m", "venv", directory)
-    pip = [directory / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    quietly = ["--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip: list[str | Path] = [directory / "bin/python", "-m", "pip", "install", *quietly]
     for lock in locks:
         said(*pip, "--require-hashes", "-r", ROOT / lock)
     return directory / "bin"

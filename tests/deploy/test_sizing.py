@@ -13,7 +13,7 @@ from tests.deploy.conftest import DEPLOY
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how" / "size.md").read_text()
 UNITS = {"byte": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20}
-PARTS = {
+PARTS: dict[str, int | str] = {
     "the process": 1,
     "bodies and heads that wait for a slow peer": "buffered_bytes",
     "a connection of a client": "connections",

@@ -7,6 +7,7 @@ missing for a release with this tag.
 import re
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,11 @@ def write() -> None:
     """Write each value into its places."""
     for place, pattern, value in PLACES:
         file = ROOT / place
-        file.write_text(re.sub(pattern, lambda match, value=value: match[0].replace(match[1], value), file.read_text()))
+        file.write_text(re.sub(pattern, partial(_replaced, value), file.read_text()))
+
+
+def _replaced(value: str, match: re.Match[str]) -> str:
+    return match[0].replace(match[1], value)
 
 
 def missing(tag: str, version: str, addresses: str, changelog: str) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 from base64 import urlsafe_b64decode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 
@@ -12,7 +13,7 @@ def text(header: str | None) -> str | None:
     return None if header is None else unquote_to_bytes(header.encode("latin-1")).decode()
 
 
-def claims(header: str) -> dict:
+def claims(header: str) -> Any:
     return json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))
 
 
@@ -30,7 +31,7 @@ class Backend(BaseHTTPRequestHandler):
             sub, user = text(self.headers["X-JWT-Sub"]), claims(self.headers["X-JWT-Claims"])
             self.answer(200, {"message": "Access granted", "sub": sub, "user": user})
 
-    def answer(self, status: int, body: dict) -> None:
+    def answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
