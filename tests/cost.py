@@ -119,7 +119,7 @@ def count() -> tuple[dict[str, Cost], dict[str, "Counter[str]"]]:
     for name, kind in KINDS.items():
         with serving(kind.access_log) as sidecar, _connected(sidecar.address) as client:
             _exchange(client, kind.heads(REQUESTS), kind.status)  # what only the first one does: connect, fill caches
-            batches = []
+            batches: list[Counted] = []
             for _ in range(BATCHES):
                 heads = [kind.head(len(batches) * REQUESTS + i) for i in range(REQUESTS, 2 * REQUESTS)]
                 with sidecar.counting() as counted:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,12 +40,14 @@ def for_the_admin_page() -> str:
     """The texts of each code on the admin page, as JSON."""
     told = {}
     for reason in Reason:
+        about: dict[str, Any] = {"status": reason.status, "error": reason.error, "details": reason.details or None}
         _, *points = re.split(r"^- ", SECTIONS[reason.code].strip(), flags=re.MULTILINE)
-        words = [" ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", point).split()) for point in points]
-        told[reason.code] = {"status": reason.status, "error": reason.error, "details": reason.details or None} | {
-            name.lower(): text
-            for name, text in (re.fullmatch(r"\*\*(\w+):\*\* (.*)", point).groups() for point in words)
-        }
+        for point in points:
+            text = " ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", point).split())
+            named = re.fullmatch(r"\*\*(\w+):\*\* (.*)", text)
+            assert named, text
+            about[named[1].lower()] = named[2]
+        told[reason.code] = about
     return json.dumps(told, indent=1, sort_keys=True) + "\n"
 
 

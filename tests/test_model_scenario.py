@@ -423,7 +423,7 @@ async def test_a_bad_answer_of_the_issuer_does_not_affect_known_keys(fault: Answ
 async def test_an_issuer_that_is_down_is_a_503_only_without_keys() -> None:
     async with gateway() as issuer:
         await issuer.go_down()
-        settings = {"issuers": {"main": {"issuer": issuer.issuer, "audiences": ["my-api"]}}}
+        settings: dict[str, Any] = {"issuers": {"main": {"issuer": issuer.issuer, "audiences": ["my-api"]}}}
         async with running(backend=backend(), **settings) as stack:
             good = issuer.token("EdDSA")
             await unavailable(stack, good)

@@ -180,7 +180,7 @@ async def test_every_route_checks_host_origin_and_content_type() -> None:
         ]
         assert len(routes) > 10
         for method, target in routes:
-            asked = {"method": method, "target": target, "body": b"{}" if method == "POST" else None}
+            asked: dict[str, Any] = {"method": method, "target": target, "body": b"{}" if method == "POST" else None}
             assert "Host header" in said(await ask(stack, JSON, host="evil.test", **asked), 403)
             assert "Origin header" in said(await ask(stack, JSON, ("Origin", "http://evil.test"), **asked), 403)
             if method not in SAFE_METHODS:

@@ -69,7 +69,7 @@ def test_api_keys_and_minted_tokens_have_their_lines() -> None:
 
 
 def test_forward_auth_has_a_line_with_its_trusted_proxies() -> None:
-    asked = {"forward_auth": {"original": "path"}, "trusted_proxies": ["10.0.0.0/8"]}
+    asked: dict[str, Any] = {"forward_auth": {"original": "path"}, "trusted_proxies": ["10.0.0.0/8"]}
     assert said(**asked)[2] == "forward-auth at /auth (path), asked by 10.0.0.0/8"
 
 
@@ -124,7 +124,7 @@ def test_weaknesses_of_an_upstream_are_printed_with_their_remedy() -> None:
 
 
 def test_no_secret_is_printed() -> None:
-    headers = {"jwks_headers": {"X-Api-Key": "hidden"}, "jwks_uri": "https://idp.test/?key=hidden"}
+    headers: dict[str, Any] = {"jwks_headers": {"X-Api-Key": "hidden"}, "jwks_uri": "https://idp.test/?key=hidden"}
     assert "hidden" not in "\n".join(about(**headers))
 
 

@@ -31,6 +31,13 @@ def refusal(answer: Response, status: int, code: str) -> dict[str, Any]:
 # A key
 
 
+def file_of(stack: Stack) -> WatchedFile[Entries]:
+    """The file of API keys as the running sidecar reads it."""
+    api_keys = stack.sidecar.assembly.gateway.api_keys
+    assert api_keys is not None
+    return api_keys.file
+
+
 def test_a_key_has_256_random_bits_and_only_its_hash_is_stored() -> None:
     entry, key = ApiKey.new("alice", ("read",), {}, NEVER)
     assert re.fullmatch(r"jsk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", key)
@@ -280,7 +287,7 @@ async def test_a_request_that_recurs_is_judged_by_the_current_keys(keys: Keys) -
     alice = keys.new("alice")
     asking = request("GET", "/", token=alice)
     async with running(issuers=None, **keys.settings()) as stack:
-        file = stack.sidecar.assembly.gateway.api_keys.file
+        file = file_of(stack)
         for _ in range(4):
             assert (await stack.fetch(asking)).status == 200
         keys.change(alice, enabled=False)
@@ -310,7 +317,7 @@ async def test_rules_for_claims_apply_to_keys_as_to_tokens(keys: Keys) -> None:
         assert 'scope="admin"' in (answer.get("www-authenticate") or "")
         assert (await stack.fetch(request("GET", "/", token=admin))).status == 200
         keys.change(admin, claims={"tenant": "other", "roles": ["boss"]})
-        stack.sidecar.assembly.gateway.api_keys.file.look()
+        file_of(stack).look()
         refusal(await stack.fetch(request("GET", "/", token=admin)), 403, "claim_mismatch")
 
 
@@ -410,7 +417,7 @@ async def test_a_key_in_a_path_is_not_logged(keys: Keys, capfd: pytest.CaptureFi
 async def test_a_broken_file_keeps_the_previous_keys(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
     alice = keys.new("alice")
     async with running(issuers=None, **keys.settings()) as stack:
-        file = stack.sidecar.assembly.gateway.api_keys.file
+        file = file_of(stack)
         keys.api_keys.write_text('{"keys": [')
         assert not file.look()
         assert not file.look()

@@ -14,7 +14,7 @@ from tests.peers.clock import EPOCH, HandClock
 
 FIRST, SECOND = SigningKey.generate("EdDSA"), SigningKey.generate("EdDSA")
 KEYED = {"sub": "alice", "scope": "read", "tenant": "acme"}
-OUTER = {
+OUTER: dict[str, Any] = {
     "iss": "https://idp/",
     "sub": "alice",
     "aud": "web",
@@ -53,8 +53,8 @@ def keyed(until: float = float("inf"), **claims: Any) -> Claims:
 
 
 def outer(**claims: Any) -> Claims:
-    claims = OUTER | claims
-    return Claims("idp", claims, valid_until=claims["exp"] + 60)
+    merged = OUTER | claims
+    return Claims("idp", merged, valid_until=merged["exp"] + 60)
 
 
 def test_a_key_becomes_a_short_token_for_one_audience() -> None:

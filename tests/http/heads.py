@@ -33,8 +33,9 @@ def answered(*lines: str | bytes, first: str | bytes = "HTTP/1.1 200 OK") -> Res
 
 def attributes(head: RequestHead | ResponseHead) -> Iterable[str]:
     """The names of a head's attributes. A compiled class has no slots."""
-    kind = type(head)
-    return getattr(kind, "__slots__", None) or kind.__mypyc_attrs__  # type: ignore[attr-defined]
+    kind: Any = type(head)
+    names: Iterable[str] = getattr(kind, "__slots__", None) or kind.__mypyc_attrs__
+    return names
 
 
 def facts(parse: Callable[[], RequestHead | ResponseHead]) -> dict[str, object] | str:

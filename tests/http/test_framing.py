@@ -98,10 +98,9 @@ def test_the_sender_of_a_message_decides_whether_its_connection_persists(
     assert persists(minor, connection) is lasts
 
 
-def test_the_symbolic_lengths_are_negative() -> None:
-    assert CHUNKED < 0
-    assert UNTIL_CLOSE < 0
-    assert CHUNKED != UNTIL_CLOSE
+def test_the_symbolic_lengths_are_negative_and_differ() -> None:
+    lower, higher = sorted((CHUNKED, UNTIL_CLOSE))
+    assert lower < higher < 0
 
 
 def test_the_members_of_a_list_are_lower_case_and_not_empty() -> None:

@@ -22,7 +22,7 @@ PUT = (
 
 
 def requests(*pieces: bytes, **limits: int) -> Outcome:
-    return Reading(policy(), **limits).read(pieces)
+    return Reading(policy(), None, **limits).read(pieces)
 
 
 def every_way(raw: bytes, head_only: list[bool] | None = None, **limits: int) -> Outcome:

@@ -160,7 +160,8 @@ async def test_padding_is_allowed_only_for_its_configured_issuer(clock: HandCloc
 @pytest.mark.parametrize("name", ["sub", "jti"])
 @in_its_time
 async def test_numeric_users_are_accepted_with_lenient_claims(name: str, clock: HandClock) -> None:
-    token = shaped(clock, **{name: 12})
+    numeric: dict[str, Any] = {name: 12}
+    token = shaped(clock, **numeric)
     async with sidecar_of(clock, tokens.public_jwk("EdDSA")) as sidecar:
         said = await refusal(sidecar.assembly.handler.authentication.verifier, token())
         assert said.details == f"The token's {name} claim is not a string."
@@ -187,7 +188,7 @@ async def test_an_empty_aud_leaves_the_audience_to_the_next_claim(clock: HandClo
 async def test_requirements_of_an_issuer_apply_to_its_tokens(clock: HandClock) -> None:
     """Amazon Cognito signs ID tokens with the same key as access tokens."""
     require = {"claims": {"token_use": {"equals": "access"}}, "scopes": ["read"], "roles": ["admin"]}
-    good = {"token_use": "access", "scp": ["read"], "resource_access": {"api": {"roles": ["admin"]}}}
+    good: dict[str, Any] = {"token_use": "access", "scp": ["read"], "resource_access": {"api": {"roles": ["admin"]}}}
     key = tokens.public_jwk("EdDSA")
     async with sidecar_of(clock, key, require=require, role_claims=["resource_access.api.roles"]) as sidecar:
         await only_the_right_one(sidecar, shaped(clock, **good))
@@ -202,7 +203,7 @@ async def test_requirements_of_an_issuer_apply_to_its_tokens(clock: HandClock) -
 
 
 TENANT, OTHER = "72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"
-MANY = {"issuer": "https://login.test/{tid}/v2.0", "issuer_aliases": ["https://sts.test/{tid}/"]}
+MANY: dict[str, Any] = {"issuer": "https://login.test/{tid}/v2.0", "issuer_aliases": ["https://sts.test/{tid}/"]}
 
 
 def of_tenant(clock: HandClock, iss: str = "https://login.test/{}/v2.0", **shape: Any) -> Token:

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.token_extractor import AUTHORIZATION, TokenSources
-from sidecar.jwt.token_places import TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
+from sidecar.jwt.token_places import Place, TokenCookie, TokenHeader, TokenParameter, TokenSubprotocol
 from tests.peers.backend import RawBackend, Request, send
 from tests.peers.wire import WEBSOCKET, request
 from tests.proxy.conftest import running
@@ -189,7 +189,7 @@ def test_a_session_without_a_token_counts_as_no_token(text: str) -> None:
 
 
 def test_several_tokens_first_uses_the_first_place() -> None:
-    places = [AUTHORIZATION, TokenHeader("X-Token"), TokenCookie("session"), TokenParameter("t")]
+    places: list[Place] = [AUTHORIZATION, TokenHeader("X-Token"), TokenCookie("session"), TokenParameter("t")]
     first = TokenSources(places, first=True)
     assert first.take({"authorization": [b"Bearer a"], "cookie": [b"session=b"]}, "/?t=c") == b"a"
     assert first.take({"authorization": [b"Basic a"], "cookie": [b"session=b"]}, "/?t=c") == b"b"
@@ -219,7 +219,8 @@ def test_an_unused_token_is_not_forwarded() -> None:
 async def test_a_token_in_a_header_and_a_cookie_is_accepted() -> None:
     """Cloudflare Access sends both, and renews its cookie later than its header."""
     places = [{"header": "Cf-Access-Jwt-Assertion"}, {"cookie": "CF_Authorization"}]
-    for settings, statuses in (({}, [200, 400]), ({"several_tokens": "first"}, [200, 200])):
+    cases: list[tuple[dict[str, Any], list[int]]] = [({}, [200, 400]), ({"several_tokens": "first"}, [200, 200])]
+    for settings, statuses in cases:
         async with running(token_from=places, routes=[{"path": "/public/*", "auth": "none"}], **settings) as stack:
             for cookie, status in zip((stack.alice, stack.token(sub="bob")), statuses, strict=True):
                 headers = [("Cf-Access-Jwt-Assertion", stack.alice), ("Cookie", f"a=1; CF_Authorization={cookie}")]

@@ -1,5 +1,6 @@
 """The accepted kinds of tokens of an issuer, and the recorded checks of a token."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ from sidecar.common.errors import Reason, Rejection
 from sidecar.jwt.claim_rules import ClaimRules
 from sidecar.jwt.compact_jws import PADDED
 from sidecar.jwt.denylist import DenyList
+from sidecar.jwt.examination import Examination
 from sidecar.jwt.issuer import ACCEPTED_TYP, Issuer
 from sidecar.jwt.jwks.cache import JwksSource
 from sidecar.jwt.jwks.key_set import Jwks, KeySet
-from sidecar.jwt.verifier import Examination, Verifier
+from sidecar.jwt.verifier import Verifier
 from tests.peers import tokens
 from tests.peers.clock import EPOCH, HandClock
 from tests.peers.tokens import ABSENT
@@ -42,7 +44,7 @@ class AskedDenyList(DenyList):
 
     asked = 0
 
-    def denies(self, issuer: str, claims: dict[str, Any]) -> bool:
+    def denies(self, issuer: str, claims: Mapping[str, Any]) -> bool:
         self.asked += 1
         return super().denies(issuer, claims)
 

@@ -16,7 +16,7 @@ import pytest
 from sidecar.observability.access_lines import ecs_line, json_line
 from sidecar.observability.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessLog
 from sidecar.observability.record import Record
-from tests.peers.raw import patience
+from tests.peers import patience
 
 LINE = b"x" * 99 + b"\n"
 
@@ -51,7 +51,7 @@ def fill(log: AccessLog, size: int) -> int:
 
 def taken(reading: int) -> bytes:
     """The content of the pipe."""
-    pieces = []
+    pieces = list[bytes]()
     while True:
         try:
             piece = os.read(reading, 65536)

@@ -40,7 +40,7 @@ async def test_a_line_names_the_client_of_a_trusted_proxy(capfd: Said) -> None:
 
 @pytest.mark.parametrize(("sample", "let_in"), [(1, 10), (5, 2), (0, 0)])
 async def test_refusals_are_written_for_every_sample_rate(sample: int, let_in: int, capfd: Said) -> None:
-    settings = {"access_log_sample": sample, "routes": [{"path": "/t", "mode": "report"}]}
+    settings: dict[str, Any] = {"access_log_sample": sample, "routes": [{"path": "/t", "mode": "report"}]}
     async with running(access_log="json", **settings) as stack, stack.client() as client:
         for _ in range(10):
             await client.request(stack.good())

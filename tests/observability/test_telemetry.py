@@ -397,10 +397,9 @@ async def test_promtool_accepts_a_live_scrape(need: Need) -> None:
 async def test_every_metric_on_the_pages_exists(tmp_path: Path) -> None:
     denied = tmp_path / "denied.json"
     denied.write_text("[]")
-    settings = {"denylist_file": str(denied)}
     async with (
         RawBackend() as backend,
-        running(**Keys(tmp_path).settings(backend.url, routes=None), **settings) as stack,
+        running(**Keys(tmp_path).settings(backend.url, routes=None, denylist_file=str(denied))) as stack,
     ):
         await stack.fetch(stack.good())
         await stack.fetch(request("GET", "/"))

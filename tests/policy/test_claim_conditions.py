@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.policy.claim_conditions import condition
 
-ODD = [None, "", "x", 0, 1, 1.5, True, False, [], {}, [[]], [{}], [None], ["x", []], {"x": 1}, [["x"]]]
+ODD: list[Any] = [None, "", "x", 0, 1, 1.5, True, False, [], {}, [[]], [{}], [None], ["x", []], {"x": 1}, [["x"]]]
 """A value of every type."""
 
 

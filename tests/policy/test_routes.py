@@ -647,7 +647,7 @@ def readings_by_every_program(path: str) -> set[str] | None:
     readable = r"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@/;\[\]{}^\"<>|]|%[0-9A-Fa-f]{2})*"
     if len(path) > 2048 or re.fullmatch(readable, path) is None:
         return None
-    programs = [
+    programs: list[Callable[[str], str]] = [
         lambda path: unquote(path, errors="surrogateescape"),
         lambda path: unquote(re.sub("(?i)%(2f|5c)", r"%25\1", path), errors="surrogateescape"),
         lambda path: path.replace("\\", "/"),
@@ -800,7 +800,7 @@ def test_a_route_has_defaults_for_everything_but_its_path() -> None:
     plain = Route("/x")
     assert (plain.auth, plain.policy.checks, plain.methods, plain.upstream) == (Auth.REQUIRED, (), None, "default")
     assert (plain.preflight, plain.preserve_host, plain.report, plain.forward_token) == (True, True, False, False)
-    assert (plain.strip_prefix, plain.max_body, plain.upgrades) == ("", None, {b"websocket"})
+    assert (plain.strip_prefix, plain.max_body, plain.upgrades) == ("", None, frozenset({b"websocket"}))
     told = Route("/x", report=True, forward_token=True, preflight=False, preserve_host=False, upgrades=["a"])
     assert (told.preflight, told.preserve_host, told.report, told.forward_token) == (False, False, True, True)
     assert told.upgrades == {b"a"}

@@ -175,7 +175,7 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
             yield ast.Continue()
         case ast.Continue():
             yield ast.Break()
-    if _is_condition(node, parent) and not isinstance(node, ast.Compare | ast.Constant):
+    if isinstance(node, ast.expr) and _is_condition(node, parent) and not isinstance(node, ast.Compare | ast.Constant):
         yield ast.UnaryOp(ast.Not(), node)
 
 

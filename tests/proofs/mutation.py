@@ -313,7 +313,7 @@ def _here(given: argparse.Namespace) -> int:
     for name in IMPORTED_BEFORE:
         importlib.import_module(name)
     peers.patience = patience
-    clock.PATIENCE_S = STILL_S
+    clock.REAL_WAIT_S = STILL_S
     phases = [Phase.explicit, Phase.generate]  # nobody reads the smallest example
     settings.register_profile(
         "mutation",
@@ -454,7 +454,7 @@ class Living:
             cpu[item] = time.process_time() - cpu_s
         self._cpu_s, self._seconds = cpu, seconds
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         self.clean_s = sum(seconds.values())
         gc.unfreeze()  # a sidecar that starts hides everything from get_objects
         functions = self._functions()

@@ -49,6 +49,7 @@ Manifest = dict[str, Any]
 
 def sidecar_of(pod: Manifest) -> Manifest:
     """The sidecar's container."""
+    found: Manifest
     [found] = [one for one in [*pod.get("initContainers", []), *pod["containers"]] if one["name"] == "jwt-sidecar"]
     return found
 

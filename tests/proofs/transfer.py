@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sidecar.cli.dev.issuer import Issuer
@@ -196,7 +196,7 @@ def main() -> int:
     right, failures = {size: expected(size) for size in (WARM_UP_MIB, mib)}, 0
     with backend() as url, running(url, issuer) as sidecar:
         token = issuer.mint()
-        transfers = {
+        transfers: dict[str, Callable[[int], str]] = {
             "up, with a length": lambda size: up(sidecar, token, size, chunked=False),
             "up, in chunks": lambda size: up(sidecar, token, size, chunked=True),
             "down, with a length": lambda size: down(sidecar, token, size, chunked=False),

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.peers import tokens
 from tests.peers.backend import RawBackend
@@ -49,7 +49,7 @@ def cpu_ms(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) * 1000 / TICKS
 
 
-def token(issuer: int, **claims: str) -> str:
+def token(issuer: int, **claims: Any) -> str:
     """A token of one of the issuers."""
     return tokens.token("EdDSA", iss=f"https://i{issuer}.test/", **claims)
 

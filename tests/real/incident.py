@@ -48,7 +48,8 @@ class Scene:
         )
 
     def _ask(self, method: str, path: str, issuer: ScriptedIssuer, **claims: Any) -> bytes:
-        claims = {"scope": "orders:write", "exp": self.stack.clock.wall() + 7200} | claims
+        claims.setdefault("scope", "orders:write")
+        claims.setdefault("exp", self.stack.clock.wall() + 7200)
         return request(method, path, host="orders.example", token=issuer.token("EdDSA", **claims))
 
     async def go_on(self, steps: int = 1) -> None:

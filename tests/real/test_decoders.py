@@ -133,8 +133,9 @@ def test_the_decoder_restores_a_template_with_a_claim(decoder: Decoder, value: s
 
 def minted(claims: dict[str, Any], key: SigningKey = KEY) -> str:
     ring = KeyRing([TimedKey(key)])
-    said = {"issuer": "jwt-sidecar", "audience": "my-backend", "algorithm": key.alg}
-    mint = Mint(lambda: ring, HandClock(), {}, ttl_s=30.0, **said)
+    mint = Mint(
+        *(lambda: ring, HandClock(), {}), issuer="jwt-sidecar", audience="my-backend", ttl_s=30.0, algorithm=key.alg
+    )
     return mint.minted(Claims("idp", claims)).token
 
 

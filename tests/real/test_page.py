@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Act = Callable[[], Awaitable[None]]
 
 ROUTES: list[dict[str, Any]] = [
     {"path": "/admin/*", "require": {"scopes": ["admin"]}},
@@ -262,10 +264,11 @@ async def test_the_list_does_not_move_while_you_read_it(browser: "Browser") -> N
             await stack.fetch(request("GET", path))
         await shown(page, "#refusal-list", "/2")
         first = page.locator("#refusal-list summary").first
-        for number, reading, done in (
+        ways: list[tuple[int, Act, Act]] = [
             (3, page.locator("#refusal-list li").nth(1).hover, lambda: page.mouse.move(0, 0)),
             (5, first.click, first.click),
-        ):
+        ]
+        for number, reading, done in ways:
             await reading()
             before = await refused(page)
             box = await page.locator("#refusal-list li").first.bounding_box()
@@ -365,7 +368,7 @@ async def test_a_refusal_is_copied_as_commands_that_work(browser: "Browser", tmp
     file = tmp_path / "it's config.yaml"
     path = "/admin/it's;$(touch%20x)/[1]/../{2}"
     async with running(routes=ROUTES, file=file) as stack:
-        options = {"permissions": ["clipboard-read", "clipboard-write"]}
+        options: dict[str, Any] = {"permissions": ["clipboard-read", "clipboard-write"]}
         async with looking(browser, stack, **options) as page:
             await stack.fetch(stack.good("PUT", path, host="orders.test"))
             await stack.fetch(stack.good("PUT", "/admin/it's;$(touch%20x)", host="orders.test"))

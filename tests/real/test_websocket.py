@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.http11 import Request, Response
 
 from sidecar.cli.dev.issuer import Issuer
 from tests.peers import patience
@@ -306,6 +307,7 @@ async def test_messages_of_many_tunnels_stay_separate(join: Connect, backend: Ba
         assert connection.request is not None
         name = connection.request.headers["X-JWT-Sub"]
         async for message in connection:
+            assert isinstance(message, str)
             await connection.send(f"{name}: {message}")
 
     backend.speak = speak

@@ -473,11 +473,8 @@ async def test_an_unknown_kid_within_the_cooldown_is_jwks_unavailable(clock: Han
         issuer.answer = key_set("a", "b")
         await until(clock, 10)
         said = await refusal(source, "ed25519-b")
-        assert (said.reason.status, said.reason, said.retry_after_s) == (
-            503,
-            Reason.JWKS_UNAVAILABLE,
-            pytest.approx(COOLDOWN_S - 10, abs=0.1),
-        )
+        assert (said.reason.status, said.reason) == (503, Reason.JWKS_UNAVAILABLE)
+        assert said.retry_after_s == pytest.approx(COOLDOWN_S - 10, abs=0.1)
         assert said.details == (
             "The sidecar does not know the token's key yet, and fetched the issuer's keys a moment ago. Try again."
         )

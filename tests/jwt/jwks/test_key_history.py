@@ -402,7 +402,8 @@ async def test_newly_published_keys_replace_the_snapshot(clock: HandClock, tmp_p
 async def test_a_failed_or_empty_answer_saves_nothing(clock: HandClock, tmp_path: Path) -> None:
     async with kept(clock, key_set("a"), snapshot=snapshot(tmp_path)) as (_, issuer):
         saved = (tmp_path / "main.json").read_bytes()
-        for answer in (DOWN, {"keys": []}, {"keys": [5]}, None):
+        answers: list[Any] = [DOWN, {"keys": []}, {"keys": [5]}, None]
+        for answer in answers:
             issuer.answer = answer
             await asyncio.sleep(700)
         assert (tmp_path / "main.json").read_bytes() == saved
@@ -491,6 +492,18 @@ def test_a_missing_file_is_no_snapshot(tmp_path: Path) -> None:
 
 GOOD = {"issuer": ISS, "keys_from": URI, "fetched_at": 5.0, "keys": [tokens.public_jwk("EdDSA")]}
 
+FOREIGN: dict[str, Any] = {
+    "list": [],
+    "null": None,
+    "another issuer": {**GOOD, "issuer": "https://evil.test/"},
+    "another source of keys": {**GOOD, "keys_from": "discovery"},
+    "no time": {name: GOOD[name] for name in GOOD if name != "fetched_at"},
+    "time as text": {**GOOD, "fetched_at": "5"},
+    "time as boolean": {**GOOD, "fetched_at": True},
+    "keys as object": {**GOOD, "keys": {}},
+    "a bare key set": key_set("a"),
+}
+
 
 def unusable(directory: Path) -> str:
     with pytest.raises(SnapshotUnusable) as caught:
@@ -509,17 +522,7 @@ def unusable(directory: Path) -> str:
         pytest.param(b" " * (MAX_BYTES + 1), "larger than 4096 KiB", id="huge"),
         *(
             pytest.param(json.dumps(value).encode(), "belongs to another issuer or another jwks_uri", id=name)
-            for name, value in {
-                "list": [],
-                "null": None,
-                "another issuer": {**GOOD, "issuer": "https://evil.test/"},
-                "another source of keys": {**GOOD, "keys_from": "discovery"},
-                "no time": {name: GOOD[name] for name in GOOD if name != "fetched_at"},
-                "time as text": {**GOOD, "fetched_at": "5"},
-                "time as boolean": {**GOOD, "fetched_at": True},
-                "keys as object": {**GOOD, "keys": {}},
-                "a bare key set": key_set("a"),
-            }.items()
+            for name, value in FOREIGN.items()
         ),
     ],
 )

@@ -95,7 +95,8 @@ async def test_a_large_key_set_is_read_in_several_steps() -> None:
     assert jwks.same_as(Jwks.of(document, ALGORITHMS))
     assert jwks.skipped == Jwks.of(document, ALGORITHMS).skipped
     assert await Jwks.of_in_turns(jwks, ALGORITHMS) is jwks
-    for wrong in ({}, {"keys": []}, {"keys": [5]}):
+    unusable: list[dict[str, Any]] = [{}, {"keys": []}, {"keys": [5]}]
+    for wrong in unusable:
         with pytest.raises(FetchFailed):
             await Jwks.of_in_turns(wrong, ALGORITHMS)
 

@@ -412,8 +412,8 @@ async def test_an_alias_is_accepted_as_the_issuer(clock: HandClock, tmp_path: Pa
             assert await verdict(sidecar, tokens.token("EdDSA", now=clock.wall(), iss=iss)) == "accepted"
             stranger = tokens.token("EdDSA", name="b", now=clock.wall(), iss=iss)
             assert await verdict(sidecar, stranger) == "key_unknown"
-        for iss in ("https://old.test/", "Service", ["service"], ABSENT):
-            token = tokens.token("EdDSA", now=clock.wall(), iss=iss)
+        for odd in ("https://old.test/", "Service", ["service"], ABSENT):
+            token = tokens.token("EdDSA", now=clock.wall(), iss=odd)
             assert await verdict(sidecar, token) == Reason.ISSUER_UNKNOWN.code
         claims = await verified(
             sidecar.assembly.handler.authentication.verifier,

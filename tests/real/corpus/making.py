@@ -21,7 +21,8 @@ KEYS = [
 ]
 """The issuer's key set: usable keys and unusable ones."""
 
-RSA, EC, ED = (tokens.key(alg) for alg in ("RS256", "ES256", "EdDSA"))
+RSA = tokens.rsa_key(2048, "a")  # as tokens.key("RS256")
+EC, ED = tokens.key("ES256"), tokens.key("EdDSA")
 EVIL = tokens.key("RS256", "evil")
 HEADER = b'{"alg":"RS256","kid":"rsa-a"}'
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -45,7 +46,8 @@ def good() -> Cases:
 
 def algorithms() -> Cases:
     """`alg`, and keys that do not fit it."""
-    for alg in ("none", "None", "NONE", "nOnE", "none ", "", None, 0, [], {}, ABSENT):
+    nones: tuple[Any, ...] = ("none", "None", "NONE", "nOnE", "none ", "", None, 0, [], {}, ABSENT)
+    for alg in nones:
         header = json.dumps({"kid": "rsa-a", "alg": alg} if alg is not ABSENT else {"kid": "rsa-a"})
         unsigned = tokens.join(header.encode(), json.dumps(good_claims()).encode(), b"")
         yield f"alg none: {shown(alg)}, empty signature", bearer(unsigned)

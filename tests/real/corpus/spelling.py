@@ -51,7 +51,8 @@ def headers() -> Cases:
         "",
     )
     yield from bearers((f"kid injection: {shown(kid)}", headed(kid=kid)) for kid in kids)
-    yield from bearers((f"kid type: {shown(kid)}", headed(kid=kid)) for kid in (5, True, ["rsa-a"], {}, None))
+    kinds: tuple[Any, ...] = (5, True, ["rsa-a"], {}, None)
+    yield from bearers((f"kid type: {shown(kid)}", headed(kid=kid)) for kid in kinds)
     yield "kid huge (4 KB)", bearer(headed(kid="k" * 4096))
     yield "kid missing", bearer(headed(kid=ABSENT))
     yield "kid missing: EdDSA", bearer(signed({}, key=ED, alg="EdDSA"))

@@ -3,15 +3,16 @@
 import json
 import runpy
 import sys
+from typing import Any
 
 decoder = runpy.run_path(sys.argv[1])
 
 
-def raw(value):
+def raw(value: str) -> str:
     return bytes.fromhex(value).decode("latin-1")
 
 
-def ask(what, arguments):
+def ask(what: str, arguments: list[Any]) -> Any:
     if what == "assertion":
         return decoder[what](*arguments)
     if what == "signed":

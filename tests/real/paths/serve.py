@@ -16,6 +16,7 @@ class Handler(WSGIRequestHandler, SimpleHTTPRequestHandler):
     """Answers with what each of them makes of the path."""
 
     protocol_version = "HTTP/1.1"
+    raw_requestline: bytes
 
     def handle(self) -> None:
         """As HTTP's, not as WSGI's."""
