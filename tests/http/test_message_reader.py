@@ -185,7 +185,7 @@ def test_the_next_head_is_read_only_after_the_current_message() -> None:
     with pytest.raises(AssertionError):
         reader.head()
     reader.begin_body(0)
-    assert reader.state == "complete"
+    assert (reader.ready, reader.state) == (False, "complete")
     with pytest.raises(AssertionError):
         reader.head()
     reader.next_message()
