@@ -88,8 +88,8 @@ OF_OTHERS = {  # a top-level key of other programs' files -> their kind
     "dependencies": "Helm: tests/deploy",
     "lifecycle": "Kubernetes",
     "livenessProbe": "Kubernetes",
-    "static_resources": "Envoy: tests/test_migrating.py",
-    "apiVersion": "Istio: tests/test_migrating.py",
+    "static_resources": "Envoy: tests/test_migrate_pages.py",
+    "apiVersion": "Istio: tests/test_migrate_pages.py",
 }
 KEYS = {field.alias or name for name, field in Config.model_fields.items()}
 

@@ -1,7 +1,7 @@
 """Do the tests notice when a module is wrong? Runs them against each mutant of it (tests/proofs/mutants.py).
 
 python -m tests.proofs.mutation jwt/claims policy/access_policy
-python -m tests.proofs.mutation --results DIR --tests proxy/test_upstream.py proxy/handler   # quick tests first,
+python -m tests.proofs.mutation --results DIR --tests proxy/test_upstream_pool.py proxy/handler   # quick tests first,
 python -m tests.proofs.mutation --results DIR --again proxy/handler                         # then all for what they left
 
 A mutant is killed when a test fails, or when its tests take more than five times as long as they should. Works in a copy of the
@@ -79,16 +79,16 @@ CALLS = (
 )
 LIMITS = "test_limits.py"
 ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
-IN_MEMORY = (
-    "proxy/test_upstream.py proxy/test_client_moments.py proxy/test_upstream_moments.py proxy/test_handler_moments.py"
-)
+IN_MEMORY = "proxy/test_upstream_pool.py proxy/test_client_connection.py proxy/test_upstream_connection.py proxy/test_handler.py"
 WIRE = (
     f"{IN_MEMORY} proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
-    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_strangers.py "
-    "proxy/test_tunnel_moments.py"
+    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_client_isolation.py "
+    "proxy/test_tunnel_in_memory.py"
 )
 TESTS_OF = {
-    "observability/access_lines": "observability/test_access_log.py observability/test_lines.py observability/test_telemetry.py",
+    "observability/access_lines": (
+        "observability/test_access_log.py observability/test_access_lines.py observability/test_telemetry.py"
+    ),
     "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
     "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
     "jwt/token_places": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
@@ -101,16 +101,16 @@ TESTS_OF = {
     **{
         f"jwt/{name}": (
             "jwt/test_claims.py jwt/test_claim_rules.py jwt/test_verifier.py jwt/test_verifier_rules.py "
-            "jwt/test_real_issuers.py app/test_explain.py app/test_what_was_found.py"
+            "jwt/test_real_issuers.py app/test_explain.py app/test_refusal_details.py"
         )
         for name in ("claims", "claim_checks", "claim_rules", "subjects", "token_checks", "examination")
     },
     "jwt/issuer": (
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
-        "jwt/test_claim_rules.py jwt/test_denylist.py app/test_what_was_found.py app/test_explain.py"
+        "jwt/test_claim_rules.py jwt/test_denylist.py app/test_refusal_details.py app/test_explain.py"
     ),
     "jwt/issuer_templates": (
-        "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py app/test_what_was_found.py "
+        "jwt/test_real_issuers.py jwt/test_providers.py jwt/test_verifier_rules.py app/test_refusal_details.py "
         "jwt/test_denylist.py"
     ),
     "policy/access_policy": "policy/test_access_policy.py policy/test_policy_rules.py app/test_explain.py",
@@ -142,7 +142,7 @@ TESTS_OF = {
     "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
     "jwt/verifier": (
         "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py "
-        "jwt/test_real_issuers.py app/test_explain.py app/test_what_was_found.py"
+        "jwt/test_real_issuers.py app/test_explain.py app/test_refusal_details.py"
     ),
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
     "gateway/key_ring": "gateway/test_key_ring.py cli/test_keys.py",
@@ -169,52 +169,52 @@ TESTS_OF = {
         f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
         "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_request.py "
         "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py "
-        f"proxy/test_equal_heads.py proxy/test_without_memories.py proxy/test_tunnel.py jwt/test_token_places.py {CALLS}"
+        f"proxy/test_equal_heads.py proxy/test_without_head_cache.py proxy/test_tunnel.py jwt/test_token_places.py {CALLS}"
     ),
     "proxy/authentication": (
         f"{WIRE} policy/test_report_mode.py gateway/test_api_keys.py jwt/test_token_sources.py app/test_explain.py "
         "proxy/test_cors.py proxy/test_routing.py"
     ),
-    "proxy/request_relay": f"{WIRE} proxy/test_behind_a_request.py proxy/test_memory_bounds.py",
+    "proxy/request_relay": f"{WIRE} proxy/test_pipelining.py proxy/test_memory_bounds.py",
     "proxy/retry": WIRE,
     "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
     "proxy/upgrade": (
-        "proxy/test_request.py proxy/test_tunnel_moments.py proxy/test_upstream_moments.py proxy/test_tunnel.py "
+        "proxy/test_request.py proxy/test_tunnel_in_memory.py proxy/test_upstream_connection.py proxy/test_tunnel.py "
         "proxy/test_wire.py"
     ),
     "proxy/request_id": "proxy/test_request.py",
     "proxy/client_limits": f"{IN_MEMORY} proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
-    "proxy/lingering_close": f"{WIRE} proxy/test_keeping.py proxy/test_tls.py",
+    "proxy/lingering_close": f"{WIRE} proxy/test_persistent_connections.py proxy/test_tls.py",
     "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_tls.py",
     "proxy/resources": (
         f"proxy/test_resources.py {IN_MEMORY} proxy/test_memory_bounds.py proxy/test_limits_and_timeouts.py "
         "proxy/test_bodies.py app/test_admin_answers.py"
     ),
     "proxy/exchange": (
-        f"{WIRE} proxy/test_keeping.py gateway/test_token_endpoint.py proxy/test_tunnel.py proxy/test_early_hints.py "
-        "proxy/test_memory_bounds.py proxy/test_behind_a_request.py"
+        f"{WIRE} proxy/test_persistent_connections.py gateway/test_token_endpoint.py proxy/test_tunnel.py "
+        "proxy/test_early_hints.py proxy/test_memory_bounds.py proxy/test_pipelining.py"
     ),
     "proxy/response_relay": (
         f"proxy/test_framing_of_answers.py proxy/test_early_hints.py {WIRE} proxy/test_answers_to_head.py "
-        "proxy/test_old_clients.py proxy/test_tunnel.py proxy/test_tls.py observability/test_telemetry.py "
+        "proxy/test_http_1_0_clients.py proxy/test_tunnel.py proxy/test_tls.py observability/test_telemetry.py "
         "observability/test_access_log.py"
     ),
     "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py proxy/test_framing_of_answers.py",
     "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py app/test_reload.py app/test_server.py",
     "proxy/client_connection": (
-        f"proxy/test_behind_a_request.py {WIRE} proxy/test_keeping.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
-        f"proxy/test_tls.py proxy/test_equal_heads.py proxy/test_without_memories.py app/test_server.py "
+        f"proxy/test_pipelining.py {WIRE} proxy/test_persistent_connections.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
+        f"proxy/test_tls.py proxy/test_equal_heads.py proxy/test_without_head_cache.py app/test_server.py "
         f"app/test_reload.py {CALLS}"
     ),
     "proxy/listener": (
-        f"proxy/test_listener_moments.py {IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py "
-        "proxy/test_failed_handshakes.py "
-        "proxy/test_handshakes.py proxy/test_tls.py proxy/test_limits_and_timeouts.py app/test_server.py app/test_reload.py"
+        f"proxy/test_listener.py {IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py "
+        "proxy/test_failed_handshakes.py proxy/test_websocket_handshakes.py "
+        "proxy/test_tls.py proxy/test_limits_and_timeouts.py app/test_server.py app/test_reload.py"
     ),
-    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_moments.py proxy/test_moments.py proxy/test_bugs.py",
+    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_in_memory.py proxy/test_moments.py proxy/test_bugs.py",
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
-        "proxy/test_keeping.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
+        "proxy/test_persistent_connections.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
         "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
         f"proxy/test_wire.py proxy/test_cors.py {IN_MEMORY}"
     ),

@@ -24,7 +24,7 @@ from tests.peers.wire import WEBSOCKET, chunked, request, response
 from tests.proxy.conftest import running
 from tests.proxy.test_connection import connections, gone_from
 from tests.proxy.test_tunnel import frame, unmasked
-from tests.proxy.test_upstream import ANSWER, OPEN, Proxy, proxy, status, targets, turns
+from tests.proxy.test_upstream_pool import ANSWER, OPEN, Proxy, proxy, status, targets, turns
 
 ON_EVERY_LOOP = True
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -21,7 +21,7 @@ from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines, refuse
 from tests.peers.tls import client_tls, server_tls
 from tests.peers.wire import request, response
-from tests.proxy.test_upstream import ANSWER, Proxy, proxy, status, turns
+from tests.proxy.test_upstream_pool import ANSWER, Proxy, proxy, status, turns
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-WIRE = ("test_wire.py", "test_wire_answers.py", "test_equal_heads.py", "test_behind_a_request.py")
+WIRE = ("test_wire.py", "test_wire_answers.py", "test_equal_heads.py", "test_pipelining.py")
 
 
 @pytest.mark.parametrize("file", WIRE)

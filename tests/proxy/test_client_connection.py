@@ -14,7 +14,7 @@ from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import chunked, request, response
 from tests.proxy.test_moments import with_token
-from tests.proxy.test_upstream import ANSWER, proxy, status, turns
+from tests.proxy.test_upstream_pool import ANSWER, proxy, status, turns
 
 REFUSED = request("GET", "/denied")
 DENY = [{"path": "/denied", "auth": "deny"}, {"path": "/*", "auth": "none"}]

@@ -13,7 +13,7 @@ from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request
 from tests.proxy.test_moments import SWITCHING, with_token
 from tests.proxy.test_tunnel import TOLD, frame, unmasked
-from tests.proxy.test_upstream import Proxy, proxy, status, turns
+from tests.proxy.test_upstream_pool import Proxy, proxy, status, turns
 
 
 @pytest.fixture
