@@ -17,6 +17,7 @@ from sidecar.proxy.resources import (
     SOON_S,
     UNSENT_BYTES,
     Resources,
+    Unsent,
 )
 
 
@@ -48,7 +49,7 @@ class Receiver(Protocol):
         """Set how many unsent bytes the kernel takes."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol, Unsent):
     """Reads into the shared memory within its limits, and reports when its peer reads too slowly.
 
     - `deadline`: monotonic time at which the connection expires. `is_open`: neither side has closed it whole.

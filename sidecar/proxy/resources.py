@@ -21,6 +21,8 @@ MOST_TOGETHER: Final = 16  # connections that are flushed together
 class Unsent(Protocol):
     """A connection with bytes to send."""
 
+    __slots__ = ()
+
     def flush(self) -> None:
         """Send the bytes of this turn."""
 
@@ -45,7 +47,7 @@ class Resources:
         self.requests_in_flight = 0
         self.draining = False
         self.spent = False  # is the budget used up?
-        self._unsent: deque[Unsent] = deque()
+        self._unsent: list[Unsent] = []
         self._deferred: deque[Callable[[], None]] = deque()
         self._turn_is_due = False
 
@@ -68,17 +70,19 @@ class Resources:
 
         To send to a program that sleeps costs more, because the kernel wakes it up. It stays awake while more comes.
         """
-        if not self._unsent:
+        unsent = self._unsent
+        unsent.append(connection)
+        if len(unsent) == 1:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._unsent.append(connection)
-        if len(self._unsent) == MOST_TOGETHER:
+        elif len(unsent) == MOST_TOGETHER:
             self.flush()
 
     def flush(self) -> None:
         """Flush the connections that have written something in this turn."""
-        while self._unsent:
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
             try:
-                self._unsent.popleft().flush()
+                connection.flush()
             except Exception as error:  # noqa: BLE001  # the rest, and the caller, belong to other connections
                 context = {"message": "bytes could not be sent", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)
