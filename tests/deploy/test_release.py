@@ -90,6 +90,8 @@ def test_a_workflow_runs_fixed_versions_with_the_least_rights(file: Path) -> Non
         for step in job["steps"]:
             used = step.get("uses", "")
             assert not used or re.fullmatch(r"[\w./-]+@v\d+(?:\.\d+)*", used), used
+            for options in re.findall("pip install (.*)", step.get("run", "")):
+                assert "--require-hashes" in options, options
     secrets = set(re.findall(r"secrets\.(\w+)", file.read_text()))
     assert secrets <= {"GITHUB_TOKEN"}
 
