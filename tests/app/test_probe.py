@@ -69,6 +69,7 @@ async def test_a_backend_that_cannot_be_reached_is_502_and_a_slow_one_504() -> N
     async with running(health=health) as stack:
         stack.backend.handler = never
         assert await probe(stack) == 504
+    async with running(health=HEALTH) as stack:
         stack.backend.handler = send(b"no HTTP\r\n\r\n", close=True)
         assert await probe(stack) == 502
         stack.backend.handler = send(b"", close=True)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sidecar.common.errors import Reason
 from sidecar.config import ConfigError, parse
 from sidecar.policy import report_mode
 from tests.peers.backend import RawBackend, Request
+from tests.peers.clock import HandClock, in_its_time_with_sockets
 from tests.peers.issuer import Answer, ScriptedIssuer
 from tests.peers.tokens import flip, payload_of, unb64
 from tests.peers.wire import request
@@ -156,7 +156,13 @@ async def test_clients_cannot_forge_the_report_header() -> None:
         assert "X-JWT-Report" not in seen
 
 
-async def test_a_websocket_outlives_its_token_in_report_mode() -> None:
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@in_its_time_with_sockets
+async def test_a_websocket_outlives_its_token_in_report_mode(clock: HandClock) -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     backends: list[asyncio.StreamWriter] = []
 
@@ -173,7 +179,7 @@ async def test_a_websocket_outlives_its_token_in_report_mode() -> None:
         stack.client() as reported,
         stack.client() as enforced,
     ):
-        token = stack.token(exp=time.time() - 59)  # good for a second, by the skew of 60
+        token = stack.token(exp=stack.clock.wall() - 30)  # good for 30 s, by the skew of 60
         for client, path in ((reported, "/reported"), (enforced, "/enforced")):
             await client.send(request("GET", path, token=token, headers=handshake))
             assert (await client.response()).status == 101

@@ -218,6 +218,11 @@ class Stack:
                 await client.send(tail)
             return [first, *await client.answers()]
 
+    def wait(self, seconds: float) -> None:
+        """Let this time pass for the sidecar, and check its deadlines."""
+        self.clock.ahead_s += seconds
+        self.sidecar.live.deadlines.tick()
+
     async def health(self, path: str) -> Response:
         """An answer of the health listener."""
         return await fetch(self.sidecar.health_address, request("GET", path))

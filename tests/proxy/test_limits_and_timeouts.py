@@ -1,7 +1,6 @@
 """Slow, silent and large clients are cut off in time, and no others."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -45,10 +44,12 @@ async def test_an_empty_line_does_not_extend_the_idle_time() -> None:
 
 
 @pytest.mark.parametrize("behind", [b"\r\n", b"\r\n\r\n"])
-async def test_an_empty_line_after_a_request_does_not_keep_the_connection_open(behind: bytes) -> None:
-    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+async def test_an_empty_line_after_a_request_does_not_keep_the_connection_open(stack: Stack, behind: bytes) -> None:
+    async with stack.client() as client:
         await client.send(stack.good() + behind)
         assert (await client.response()).status == 200
+        await stack.health("/livez")  # meanwhile the sidecar reads the empty line
+        stack.wait(76)  # of 75 by default
         await quietly_closed(client)
 
 
@@ -74,39 +75,48 @@ async def test_a_slow_head_on_a_used_connection_is_cut_off() -> None:
         await quietly_closed(client)
 
 
-async def test_a_slow_head_after_a_request_is_cut_off() -> None:
-    async with running(timeouts={"request_headers": SHORT, "keep_alive": SHORT}) as stack, stack.client() as client:
+async def test_a_slow_head_after_a_request_is_cut_off(stack: Stack) -> None:
+    async with stack.client() as client:
         await client.send(stack.good(), tail=b"GET / HTTP/1.1\r\n")
         assert (await client.response()).status == 200
+        await stack.health("/livez")  # meanwhile the sidecar reads the beginning
+        stack.wait(11)  # of 10 by default
         await quietly_closed(client)
 
 
 @pytest.mark.parametrize("used", [False, True])
-async def test_an_idle_connection_is_closed(used: bool) -> None:
-    async with running(timeouts={"keep_alive": SHORT}) as stack, stack.client() as client:
+async def test_an_idle_connection_is_closed(stack: Stack, used: bool) -> None:
+    async with stack.client() as client:
         if used:
             assert (await client.request(stack.good())).status == 200
+        async with patience("the connection to be accepted"):
+            while not stack.sidecar.live.resources.connections:
+                await asyncio.sleep(0)
+        stack.wait(76)  # of 75 by default
         await quietly_closed(client)
 
 
 @pytest.mark.parametrize("framing", [("Content-Length", "10"), ("Transfer-Encoding", "chunked")])
-async def test_a_stalled_body_is_cut_off_on_both_sides(framing: tuple[str, str]) -> None:
-    async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
+async def test_a_stalled_body_is_cut_off_on_both_sides(stack: Stack, framing: tuple[str, str]) -> None:
+    async with stack.client() as client:
         body = b"5\r\nhello\r\n" if framing[1] == "chunked" else b"half"
         await client.send(stack.good("POST", "/x", headers=[framing]) + body)
+        await stack.backend.connected()
+        await stack.health("/livez")  # meanwhile the backend gets the beginning
+        stack.wait(301)  # of 300 by default
         for answer in await client.answers():
             assert 400 <= answer.status < 500
         await stack.backend.interrupted()
         assert stack.backend.requests == []
 
 
-async def test_the_answer_timeout_begins_after_the_body() -> None:
+async def test_the_answer_timeout_begins_after_the_body(stack: Stack) -> None:
     """The time for an answer begins when the request has gone out."""
-    settings = {"idle": "5s", "response_headers": SHORT}
-    async with running(timeouts=settings) as stack, stack.client() as client:
+    async with stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", "10")]) + b"half")
         await stack.backend.connected()
-        await asyncio.sleep(0.3)  # longer than response_headers
+        await stack.health("/livez")  # meanwhile the backend gets the beginning
+        stack.wait(61)  # of 60 by default for an answer, and 300 for a piece of the body
         await client.send(b"hello!")
         assert (await client.response("POST")).status == 200
 
@@ -116,8 +126,7 @@ async def test_a_backend_has_60_s_for_an_answer() -> None:
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good())
         await stack.backend.received()
-        stack.clock.ahead_s += 59  # of 60 by default
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(59)  # of 60 by default
         held.release.set()
         assert (await client.response()).status == 200
 
@@ -129,8 +138,7 @@ async def test_a_backend_has_60_s_for_an_answer_to_an_upload() -> None:
         await stack.backend.connected()
         await client.send(b"hello")
         await stack.backend.received()
-        stack.clock.ahead_s += 59  # of 60 by default
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(59)  # of 60 by default
         held.release.set()
         assert (await client.response("POST")).status == 200
 
@@ -145,8 +153,7 @@ async def test_a_client_that_sent_its_body_does_not_time_out_for_a_slow_backend(
         await stack.backend.connected()
         await client.send(b"hello")
         await stack.backend.received()
-        stack.clock.ahead_s += 301  # of 300 by default for a client that owes something
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(301)  # of 300 by default for a client that owes something
         held.release.set()
         assert (await client.response("POST")).status == 200
 
@@ -183,8 +190,7 @@ async def test_a_paused_download_continues_within_the_idle_timeout(stack: Stack)
     async with stack.client() as client:
         await client.send(stack.good())
         await client.reader.readuntil(b"hello")
-        stack.clock.ahead_s += 299  # of 300 by default
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(299)  # of 300 by default
         told.set()
         assert await client.reader.readexactly(5) == b"hello"
 
@@ -193,9 +199,12 @@ async def test_a_paused_download_continues_within_the_idle_timeout(stack: Stack)
 
 
 async def test_a_silent_backend_is_a_504_and_its_connection_is_not_reused() -> None:
-    async with running(backend=RawBackend(never), timeouts={"response_headers": SHORT}) as stack:
+    async with running(backend=RawBackend(never)) as stack:
         async with stack.client() as client:
-            refusal(await client.request(stack.good()), 504, "upstream_timeout")
+            await client.send(stack.good())
+            await stack.backend.received()
+            stack.wait(61)  # of 60 by default
+            refusal(await client.response(), 504, "upstream_timeout")
             await stack.backend.disconnected()
             stack.backend.handler = ok
             assert (await client.request(stack.good())).status == 200
@@ -379,11 +388,15 @@ async def test_a_closed_connection_makes_room_for_a_waiting_request() -> None:
 
 async def test_a_request_without_a_free_connection_in_time_is_overloaded() -> None:
     held = Held()
-    settings: dict[str, Any] = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": SHORT}}
-    async with running(backend=RawBackend(held), **settings) as stack:
+    async with running(backend=RawBackend(held), limits={"upstream_connections": 1}) as stack:
         at_work = asyncio.create_task(stack.fetch(stack.good()))
         await stack.backend.received()
-        answer = await stack.fetch(stack.good())
+        waiting = asyncio.create_task(stack.fetch(stack.good()))
+        async with patience("the second request to wait"):
+            while not stack.sidecar.assembly.upstreams["default"].use.waiting:
+                await asyncio.sleep(0)
+        stack.wait(3)  # of 2 by default
+        answer = await waiting
         refusal(answer, 503, "overloaded")
         assert answer.json()["details"] == "All connections to the service behind this proxy are in use."
         assert answer.get("retry-after") == "1"
@@ -393,9 +406,12 @@ async def test_a_request_without_a_free_connection_in_time_is_overloaded() -> No
 
 
 async def test_a_failed_connection_frees_its_place_in_the_pool() -> None:
-    async with running(limits={"upstream_connections": 1}, timeouts={"response_headers": SHORT}) as stack:
+    async with running(limits={"upstream_connections": 1}) as stack:
         stack.backend.handler = never
-        assert (await stack.fetch(stack.good())).status == 504
+        silent = asyncio.create_task(stack.fetch(stack.good()))
+        await stack.backend.received()
+        stack.wait(61)  # of 60 by default
+        assert (await silent).status == 504
         await stack.backend.go_down()
         for _ in range(3):
             assert (await stack.fetch(stack.good())).status == 502
@@ -413,8 +429,8 @@ async def test_a_backend_that_answers_early_and_stops_reading_frees_its_place_in
         writer.write(response(413, b"too much"))
         await asyncio.Event().wait()
 
-    settings: dict[str, Any] = {"limits": {"upstream_connections": 1}, "timeouts": {"connect": "500ms"}}
-    async with running(backend=RawBackend(early, read_bodies=False), **settings) as stack, stack.client() as client:
+    backend, limits = RawBackend(early, read_bodies=False), {"upstream_connections": 1}
+    async with running(backend=backend, limits=limits) as stack, stack.client() as client:
         await client.send(stack.good("POST", "/x", headers=[("Content-Length", str(2**30))]))
         await stack.backend.received()
         uploading = asyncio.create_task(pour(client))
@@ -423,8 +439,7 @@ async def test_a_backend_that_answers_early_and_stops_reading_frees_its_place_in
         assert (await client.response("POST")).status == 413
         uploading.cancel()
         stack.backend.handler, stack.backend.read_bodies = ok, True
-        stack.clock.ahead_s += 5
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(5)
         assert (await stack.fetch(stack.good())).status == 200
 
 
@@ -529,11 +544,9 @@ async def test_idle_and_incomplete_connections_do_not_delay_a_request(stack: Sta
 async def test_an_idle_connection_to_the_backend_is_closed_in_time(stack: Stack) -> None:
     for _ in range(2):
         assert (await stack.fetch(stack.good())).status == 200
-        stack.clock.ahead_s += 2.5
-        stack.sidecar.live.deadlines.tick()
+        stack.wait(2.5)
     assert stack.backend.connections == 1
-    stack.clock.ahead_s += 1
-    stack.sidecar.live.deadlines.tick()
+    stack.wait(1)
     await stack.backend.disconnected()
     assert (await stack.fetch(stack.good())).status == 200
     assert stack.backend.connections == 2
