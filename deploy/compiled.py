@@ -30,4 +30,7 @@ COMPILED = (
 assert asyncio.BufferedProtocol.__basicsize__ == object.__basicsize__
 
 paths = [str(Path("sidecar", f"{name}.py")) for name in COMPILED]
-setup(ext_modules=mypycify(paths, opt_level="3", debug_level="0", group_name="jwt_sidecar"))
+extensions = mypycify(paths, opt_level="3", debug_level="0", group_name="jwt_sidecar")
+for extension in extensions:
+    extension.extra_compile_args += ["-fvisibility=hidden", "-fno-plt"]  # so that calls take no detour
+setup(ext_modules=extensions)
