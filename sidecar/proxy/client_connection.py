@@ -43,7 +43,7 @@ class ClientConnection(Connection, Client):
     """A client's connection. `exchange` is the current request; later bytes are not parsed before it is over."""
 
     __slots__ = (
-        "_due", "_head_by", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded", "listener",
+        "_due", "_head_by", "_may_recur", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded", "listener",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -52,6 +52,7 @@ class ClientConnection(Connection, Client):
         self.exchange: Exchange | None = None
         self.forwarded: Forwarded
         self._turn_is_due = False
+        self._may_recur = True  # the last head: a client whose heads cannot recur sends more of them
         self._head_by = NEVER  # deadline of a head that has begun
         self._due = self._taken_by = NEVER  # deadlines for the client to send something, and to read its answer
 
@@ -71,7 +72,8 @@ class ClientConnection(Connection, Client):
         data = self.memory[:nbytes].tobytes()
         reader = self.reader
         if (
-            self.exchange is None
+            self._may_recur
+            and self.exchange is None
             and reader.state == "head"
             and not reader.buffer
             and not self.write_paused
@@ -239,11 +241,12 @@ class ClientConnection(Connection, Client):
                         self._due = self.now() + listener.limits.keep_alive_s
                 self._set_deadline()
                 return
-            head = handler.heads.get(raw)
+            head = handler.heads.get(raw) if self._may_recur else None
             if head is None:
                 head = parse_request_head(
                     raw, handler.header_policy, listener.limits.header_bytes, listener.limits.headers
                 )
+                self._may_recur = head.may_recur
         except ProtocolError as error:
             self._refuse_unread(
                 Reason.HEADERS_TOO_LARGE if error.too_large else Reason.REQUEST_MALFORMED, cause=error.rule
