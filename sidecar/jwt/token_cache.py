@@ -1,9 +1,8 @@
 """Remembers verified tokens by their digest, within two limits: a number of entries and an approximate number of bytes."""
 
+from collections import OrderedDict
 from hashlib import sha256
 from typing import Generic, Protocol, TypeVar
-
-from cachetools import LRUCache
 
 from sidecar.jwt.compact_jws import Jws
 
@@ -37,13 +36,10 @@ def entry_bytes(jws: Jws, minted: int = 0) -> int:
 
 
 class TokenCache(Generic[Remembered]):
-    """Digest -> remembered token. A full cache evicts the least recently used ones; `evictions` counts them.
-
-    It adds the limit of bytes to cachetools' limit of entries, and is compiled, which a subclass of theirs could not be.
-    """
+    """Digest -> remembered token. A full cache evicts the least recently used ones; `evictions` counts them."""
 
     def __init__(self, most_entries: int, most_bytes: int) -> None:
-        self._tokens: LRUCache[bytes, Remembered] = LRUCache(most_entries)
+        self._tokens: OrderedDict[bytes, Remembered] = OrderedDict()  # the least recently used first
         self._most_entries = most_entries
         self._most_bytes = most_bytes
         self.bytes = 0
@@ -54,9 +50,10 @@ class TokenCache(Generic[Remembered]):
 
     def find(self, remembered_by: bytes) -> Remembered | None:
         """The remembered token with this digest, which counts as used."""
-        if remembered_by not in self._tokens:  # faster than an exception or `get`
-            return None
-        return self._tokens[remembered_by]
+        entry = self._tokens.get(remembered_by)
+        if entry is not None:
+            self._tokens.move_to_end(remembered_by)
+        return entry
 
     def keep(self, remembered_by: bytes, entry: Remembered) -> None:
         """Remember a token, unless its entry is larger than the whole cache may be."""
@@ -66,7 +63,7 @@ class TokenCache(Generic[Remembered]):
         self.forget(remembered_by)
         tokens = self._tokens
         while len(tokens) >= self._most_entries or self.bytes + size > self._most_bytes:
-            evicted = tokens.popitem()[1]
+            evicted = tokens.popitem(last=False)[1]
             self.bytes -= evicted.size
             self.evictions += 1
         tokens[remembered_by] = entry
@@ -74,5 +71,6 @@ class TokenCache(Generic[Remembered]):
 
     def forget(self, remembered_by: bytes) -> None:
         """Remove the token with this digest, if it is remembered."""
-        if remembered_by in self._tokens:
-            self.bytes -= self._tokens.pop(remembered_by).size
+        entry = self._tokens.pop(remembered_by, None)
+        if entry is not None:
+            self.bytes -= entry.size
