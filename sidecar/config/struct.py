@@ -8,16 +8,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    field_validator,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails
-from pydantic_core.core_schema import NullableSchema, WithDefaultSchema
+from pydantic_core.core_schema import CoreSchema, NullableSchema, WithDefaultSchema, nullable_schema
 
 from sidecar.config.addresses import Address
 from sidecar.config.values import Size, nearest
@@ -79,10 +78,21 @@ class Struct(BaseModel):
         """Could all of these fields be read?"""
         return self._unread.isdisjoint(fields)
 
-    @field_validator("*", mode="wrap")
     @classmethod
-    def _reported_stays_none(cls, value: object, handler: ValidatorFunctionWrapHandler) -> object:
-        return None if value is None else handler(value)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema whose fields all take None, which stands for a value that was reported.
+
+        A wrapped validator of all fields would do the same, but calls Python for each field and makes the start 5 ms longer.
+        """
+        schema = handler(source)
+        fields: Any = handler.resolve_ref_schema(schema)
+        while fields["type"] != "model-fields":
+            fields = fields["schema"]
+        for field in fields["fields"].values():
+            place = field["schema"] if field["schema"]["type"] == "default" else field
+            if place["schema"]["type"] != "nullable":
+                place["schema"] = nullable_schema(place["schema"])
+        return schema
 
     @model_validator(mode="wrap")
     @classmethod
