@@ -14,26 +14,28 @@ MAX_ALIKE: Final = 1024  # remembered parts of lines
 
 _encode: Final = msgspec.json.encode
 _alike: Final[dict[tuple[object, ...], str]] = {}
-_thousandths: Final = [f"{number:03}" for number in range(1000)]
+_thousandths: Final = [f".{number:03}" for number in range(1000)]
 
 
-class _Second:
-    """The text of the current second, made once for all of its lines."""
+class _Now:
+    """The text of the current time, made once for all lines of a millisecond."""
 
     def __init__(self) -> None:
-        self.number = -1
-        self.text = ""
+        self._second = self._millisecond = -1
+        self._text_of_second = self._text = ""
 
-    def now(self) -> str:
+    def text(self) -> str:
         """The time in UTC."""
-        milliseconds = time.time_ns() // 1_000_000
-        number = milliseconds // 1000
-        if number != self.number:
-            self.number, self.text = number, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(number))
-        return f"{self.text}.{_thousandths[milliseconds % 1000]}Z"
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond, second = millisecond, millisecond // 1000
+            if second != self._second:
+                self._second, self._text_of_second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._text_of_second}{_thousandths[millisecond % 1000]}Z"
+        return self._text
 
 
-_second: Final = _Second()
+_now: Final = _Now()
 
 
 def json_line(request: Record, duration_s: float) -> bytes:
@@ -54,12 +56,13 @@ def json_line(request: Record, duration_s: float) -> bytes:
     alike = _alike.get(key)
     if alike is None:
         alike = _said_alike(key, request)
-    upstream = f',"upstream_ms":{_milliseconds(request.answered - request.sent)}' if request.answered else ""
+    took, waited = _microseconds(duration_s), _microseconds(request.answered - request.sent)
+    upstream = f',"upstream_ms":{waited // 1000}{_thousandths[waited % 1000]}' if request.answered else ""
     path = f',"url.path":"{path}"' if (path := _path(request)) else ""
     user = "" if claims is None else f',"user.hash":"{claims.user_hash}"'
     trace = "" if (trace_id := request.trace_id) is None else f',"trace_id":"{trace_id}"'
     return (
-        f'{{"time":"{_second.now()}",{alike},"duration_ms":{_milliseconds(duration_s)}{upstream}'
+        f'{{"time":"{_now.text()}",{alike},"duration_ms":{took // 1000}{_thousandths[took % 1000]}{upstream}'
         f',"client.address":"{request.peer}","request_id":"{request.id}"{path}{user}{trace}}}\n'
     ).encode()
 
@@ -86,9 +89,8 @@ def _said_alike(key: tuple[object, ...], request: Record) -> str:
     return text
 
 
-def _milliseconds(seconds: float) -> str:
-    microseconds = int(seconds * 1e6 + 0.5)
-    return f"{microseconds // 1000}.{_thousandths[microseconds % 1000]}"
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6 + 0.5)
 
 
 def _path(request: Record) -> str:
@@ -103,7 +105,7 @@ def ecs_line(request: Record, duration_s: float) -> bytes:
     """A line in Elastic Common Schema: durations in nanoseconds, the decision in `event`."""
     result = request.result
     fields: dict[str, object] = {
-        "@timestamp": _second.now(),
+        "@timestamp": _now.text(),
         "ecs.version": "8.11.0",
         "event.dataset": "jwt_sidecar.access",
         "event.duration": int(duration_s * 1e9),

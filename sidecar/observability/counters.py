@@ -19,6 +19,13 @@ MODES = {False: "enforce", True: "report"}  # was a refusal only reported?
 PAUSE_S: Final = 300.0  # a pause without refusals of a kind; the next refusal begins a new spell
 
 
+class Count:
+    """A number to add to, without a look-up of its name."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
 class Spell:
     """Refusals of one kind: their `count`, the time of the last, and since when they come without a pause of PAUSE_S.
 
@@ -55,8 +62,8 @@ class Counts:
     """
 
     def __init__(self) -> None:
-        self.requests: dict[tuple[str, str, int], int] = {}
-        self.decisions: dict[tuple[str, str, str], int] = {}
+        self._requests: dict[tuple[str, str, int], Count] = {}
+        self._decisions: dict[tuple[str, str, str], Count] = {}
         self.skipped = dict.fromkeys(SKIPPED.values(), 0)
         self.headers_stripped = dict.fromkeys(("claim", "underscore", "forwarded"), 0)
         self.upstream_errors: dict[tuple[str, str], int] = Counter()
@@ -69,3 +76,13 @@ class Counts:
         self.handshakes: dict[str, int] = {}
         self.lost_lines = 0
         self.task_failures = 0
+
+    @property
+    def requests(self) -> dict[tuple[str, str, int], int]:
+        """The requests at this moment."""
+        return {names: count.number for names, count in dict(self._requests).items()}
+
+    @property
+    def decisions(self) -> dict[tuple[str, str, str], int]:
+        """The decisions at this moment."""
+        return {names: count.number for names, count in dict(self._decisions).items()}

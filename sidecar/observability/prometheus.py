@@ -82,8 +82,10 @@ class Collector(registry.Collector):
 
     def _requests(self) -> Iterator[Values]:
         telemetry = self._shown.telemetry
-        requests, spells = dict(telemetry.requests), dict(telemetry.spells)
-        counts = (((route, method, str(status)), number) for (route, method, status), number in requests.items())
+        spells = dict(telemetry.spells)
+        counts = (
+            ((route, method, str(status)), number) for (route, method, status), number in telemetry.requests.items()
+        )
         yield "requests", self._added(counts)
         yield "auth", telemetry.decisions
         kinds = (((*kind[:3], MODES[kind[3]]), spell.count) for kind, spell in spells.items())

@@ -8,7 +8,7 @@ from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.histogram import Histogram
 from sidecar.observability.access_log import AccessLog
-from sidecar.observability.counters import BUCKETS_S, SKIPPED, Counts, Spell
+from sidecar.observability.counters import BUCKETS_S, SKIPPED, Count, Counts, Spell
 from sidecar.observability.record import NO_ROUTE, Record
 from sidecar.observability.rejection_log import Refusals
 
@@ -41,15 +41,26 @@ class Example(NamedTuple):
     until: float
 
 
-class _Outcome(NamedTuple):
+class _Outcome:
     """The counters of requests with the same result; the names are those of Counts. `exemplars` are by bucket."""
 
-    request: tuple[str, str, int]
-    decision: tuple[str, str, str]
-    skipped: str | None
-    durations: Histogram
-    exemplars: list[Example | None]
-    upstream_durations: Histogram
+    def __init__(
+        self,
+        route: str,
+        request: Count,
+        decision: Count,
+        skipped: str | None,
+        durations: Histogram,
+        exemplars: list[Example | None],
+        upstream_durations: Histogram,
+    ) -> None:
+        self.route = route
+        self.request = request
+        self.decision = decision
+        self.skipped = skipped
+        self.durations = durations
+        self.exemplars = exemplars
+        self.upstream_durations = upstream_durations
 
 
 class Telemetry(Counts):
@@ -82,8 +93,8 @@ class Telemetry(Counts):
             request.token_issuer if claims is None else claims.issuer,
         )
         outcome = self._outcomes.get(key) or self._outcome(key, request)
-        self.requests[outcome.request] += 1
-        self.decisions[outcome.decision] += 1
+        outcome.request.number += 1
+        outcome.decision.number += 1
         if outcome.skipped is not None:
             self.skipped[outcome.skipped] += 1
         duration_s = now - request.started
@@ -101,8 +112,8 @@ class Telemetry(Counts):
             if rejected in UPSTREAM_ERRORS and request.route is not None:
                 kind = "reset" if request.broken_off else UPSTREAM_ERRORS[rejected]
                 self.upstream_errors[request.route.upstream, kind] += 1
-            self.refusals.add(request, rejected, outcome.request[0])
-            self._spell((outcome.request[0], request.issuer, rejected.code, request.reported))
+            self.refusals.add(request, rejected, outcome.route)
+            self._spell((outcome.route, request.issuer, rejected.code, request.reported))
         if self.access_log is not None:
             self.access_log.write(request, duration_s)
 
@@ -114,11 +125,10 @@ class Telemetry(Counts):
         skipped = None
         if request.rejected is None and request.claims is None and request.route is not None:
             skipped = SKIPPED[request.route.auth]
-        self.requests.setdefault(counted, 0)
-        self.decisions.setdefault(decision, 0)
         outcome = _Outcome(
-            counted,
-            decision,
+            route,
+            self._requests.setdefault(counted, Count()),
+            self._decisions.setdefault(decision, Count()),
             skipped,
             self.durations.setdefault(route, Histogram(BUCKETS_S)),
             self.exemplars.setdefault(route, [None] * (len(BUCKETS_S) + 1)),
@@ -132,9 +142,9 @@ class Telemetry(Counts):
     def unread(self, reason: Reason, request_id: str, peer: str, cause: str) -> None:
         """Count and log a refusal of bytes that were no valid request."""
         key = (NO_ROUTE, "_OTHER", reason.status)
-        self.requests[key] = self.requests.get(key, 0) + 1
+        self._requests.setdefault(key, Count()).number += 1
         decision = ("none", reason.result, reason.code)
-        self.decisions[decision] = self.decisions.get(decision, 0) + 1
+        self._decisions.setdefault(decision, Count()).number += 1
         self.refusals.add_unread(reason, request_id, peer, NO_ROUTE, cause)
         self._spell((NO_ROUTE, "none", reason.code, False))
         if self.access_log is not None:
