@@ -82,7 +82,7 @@ ON_ASYNCIO = "[asyncio"  # these tests run on uvloop's loop, too
 IN_MEMORY = "proxy/test_upstream_pool.py proxy/test_client_connection.py proxy/test_upstream_connection.py proxy/test_handler.py"
 WIRE = (
     f"{IN_MEMORY} proxy/test_bodies.py proxy/test_limits_and_timeouts.py proxy/test_connection.py "
-    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_moments.py proxy/test_client_isolation.py "
+    "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_memory_budget.py proxy/test_client_isolation.py "
     "proxy/test_tunnel_in_memory.py"
 )
 TESTS_OF = {
@@ -211,7 +211,7 @@ TESTS_OF = {
         "proxy/test_failed_handshakes.py proxy/test_websocket_handshakes.py "
         "proxy/test_tls.py proxy/test_limits_and_timeouts.py app/test_server.py app/test_reload.py"
     ),
-    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_in_memory.py proxy/test_moments.py proxy/test_bugs.py",
+    "proxy/tunnel": "proxy/test_tunnel.py proxy/test_tunnel_in_memory.py proxy/test_bugs.py",
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
         "proxy/test_persistent_connections.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "

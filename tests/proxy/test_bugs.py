@@ -16,7 +16,7 @@ from tests.peers.clock import HandClock
 from tests.peers.memory import in_memory, lines
 from tests.peers.wire import request
 from tests.proxy.conftest import Stack, running
-from tests.proxy.test_upstream_pool import ANSWER, proxy, status, turns
+from tests.proxy.in_memory import ANSWER, proxy, status, turns
 
 ON_EVERY_LOOP = True
 

@@ -13,11 +13,9 @@ from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import chunked, request, response
-from tests.proxy.test_moments import with_token
-from tests.proxy.test_upstream_pool import ANSWER, proxy, status, turns
+from tests.proxy.in_memory import ANSWER, DENY, OPEN, proxy, status, targets, turns, with_token
 
 REFUSED = request("GET", "/denied")
-DENY = [{"path": "/denied", "auth": "deny"}, {"path": "/*", "auth": "none"}]
 
 
 async def recurs(client: Line, asking: bytes) -> None:
@@ -660,3 +658,67 @@ async def test_a_client_that_does_not_read_an_answer_has_the_idle_timeout(clock:
         assert not client.aborted
         at.wait(1)
         assert client.aborted
+
+
+# Ends and limits that no other event brings about
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+@in_memory
+async def test_a_client_that_closes_its_side_within_an_answer_is_reset(clock: HandClock, minor: int) -> None:
+    """For an HTTP/1.0 client any end but a reset completes the answer, and it may never read the unsent bytes."""
+    async with proxy(clock) as at:
+        client = at.client(request().replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\n\r\npart")
+        client.finish()
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+
+
+@in_memory
+async def test_the_deadline_of_a_head_begins_after_empty_lines(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("GET", "/0") + b"\r\n")
+        await turns()
+        clock.advance(50)  # a head may take 10
+        lines()[0].say(ANSWER)
+        await turns()
+        client.say(b"GET /1 HTTP/1.1\r\n")
+        at.tick()
+        client.say(b"Host: a\r\n\r\n")
+        assert targets(lines()[0]) == ["/0", "/1"]
+
+
+@in_memory
+async def test_a_tls_client_without_a_socket_is_aborted_without_an_error(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", "/", headers=[("Content-Length", "9")]))
+        await turns()
+        del client._extra["socket"]  # type: ignore[attr-defined]  # so do the TLS transports of both loops
+        at.wait(300)
+        assert client.aborted
+
+
+@in_memory
+async def test_a_body_with_an_oversized_content_length_is_refused_before_it_begins(clock: HandClock) -> None:
+    async with proxy(clock, routes=[{**OPEN, "max_body_bytes": 9}]) as at:
+        for size, answered in ((9, 0), (10, 413)):
+            client = at.client(request("POST", headers=[("Content-Length", str(size))]))
+            await turns()
+            assert status(client) == answered
+        assert len(lines()) == 1
+
+
+@in_memory
+async def test_a_slow_reader_gets_no_bytes_after_the_token_expired(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10, close_on_expiry="all") as (at, alice):
+        client = at.client(request(token=alice))
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nfirst")
+        client.fill()
+        lines()[0].say(b"second")
+        at.wait(9.9)
+        assert not client.aborted
+        at.wait(0.1)
+        assert (client.reset, client.aborted, lines()[0].aborted) == (True, True, True)
+        assert at.live.telemetry.decisions == {("main", "deny", "token_expired"): 1}

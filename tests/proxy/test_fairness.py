@@ -162,3 +162,30 @@ async def test_others_are_answered_during_a_flood_of_empty_lines(stack: Stack) -
         transport.write(b"\r\n" * BURST + request("GET", "/last"))
         await meanwhile(ask, lambda: not (sink.marks or sink.ended))
         transport.abort()
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+@pytest.mark.parametrize("target", ["/x", "/public/%2e%2e/x"])
+async def test_the_loop_turns_after_each_refused_request(target: str, clients: int) -> None:
+    most = 0
+
+    async def watch_each_turn() -> None:
+        nonlocal most
+        before = 0
+        while True:
+            await asyncio.sleep(0)
+            total = stack.sidecar.live.telemetry.refusals.total
+            most = max(most, total - before)
+            before = total
+
+    async def burst() -> None:
+        async with stack.client() as client:
+            await client.send(request("GET", target, host="a") * 500)
+            for _ in range(500):
+                assert (await client.response()).status in (400, 401)
+
+    async with running(routes=[{"path": "/public/*", "auth": "none"}]) as stack:
+        watching = asyncio.create_task(watch_each_turn())
+        await asyncio.gather(*(burst() for _ in range(clients)))
+        watching.cancel()
+        assert 0 < most <= clients

@@ -9,8 +9,7 @@ from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import in_memory, lines
 from tests.peers.wire import request
-from tests.proxy.test_client_connection import DENY
-from tests.proxy.test_upstream_pool import ANSWER, OPEN, proxy, status, turns
+from tests.proxy.in_memory import ANSWER, DENY, OPEN, proxy, status, turns
 
 CORS = {"origins": ["https://a.test"]}
 PREFLIGHT = [("Origin", "https://a.test"), ("Access-Control-Request-Method", "PUT")]

@@ -11,9 +11,7 @@ from sidecar.proxy.listener import IDLE_S, MOST_REFUSED, NOT_ACCEPTED_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, accept, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request, response
-from tests.proxy.test_client_connection import DENY
-from tests.proxy.test_moments import SWITCHING
-from tests.proxy.test_upstream_pool import ANSWER, proxy, status, turns
+from tests.proxy.in_memory import ANSWER, DENY, SWITCHING, proxy, status, turns
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ Its buffered bytes are counted from outside: the sent bytes, less those in the k
 """
 
 import asyncio
+import contextlib
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.peers import patience
-from tests.peers.backend import RawBackend, Request, never
+from tests.peers.backend import RawBackend, Request, never, send
 from tests.peers.kernel import Narrow, Wire, narrow, still
 from tests.peers.tls import authority, client_tls
-from tests.peers.wire import chunked, request
+from tests.peers.wire import chunked, request, response
 from tests.proxy.conftest import Stack, ok, running
 from tests.proxy.test_tls import write
 
@@ -92,6 +94,29 @@ async def test_an_endless_head_after_a_request_is_not_buffered() -> None:
                     client.receive(1 << 20)
                     await asyncio.sleep(0)
         assert client.received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_the_body_of_a_refused_request_is_not_buffered() -> None:
+    async with running() as stack, stack.client() as client:
+        await client.send(request("POST", "/x", headers=[("Content-Length", str(2**30))]))
+        assert (await client.response("POST")).status == 401
+        tracemalloc.start()
+        try:
+            for _ in range(24):
+                await client.send(b"x" * 2**20)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 4 * 2**20
+
+
+async def test_all_headers_of_a_request_share_a_limit() -> None:
+    async with running(limits={"header_bytes": 2000}) as stack, stack.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n")
+        for n in range(30):
+            await client.send(b"X-%d: %b\r\n" % (n, b"x" * 500))
+        answer = await client.response()
+        assert (answer.status, answer.json()["code"]) == (431, "headers_too_large")
 
 
 # Trailers of a request
@@ -267,3 +292,44 @@ async def test_slow_readers_within_the_memory_budget_delay_no_answer() -> None:
     async with running(backend=RawBackend(source)) as stack, slow_readers(stack, 48):
         await still(lambda: source.given, lambda: stack.health("/livez"))
         assert (await stack.fetch(stack.good())).status == 200
+
+
+# Clients that do not read, or leave
+
+
+async def test_no_further_request_of_a_client_that_does_not_read_is_served() -> None:
+    big = response(200, b"x" * 60_000)
+    async with running(backend=RawBackend(send(big))) as stack:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.connect(stack.sidecar.proxy_address)
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.send(stack.good() * 400)
+            before = -1
+            while before != (before := len(stack.backend.requests)):
+                await asyncio.sleep(0.3)
+        assert 0 < before < 300
+
+
+async def test_clients_that_leave_early_leave_no_watched_object() -> None:
+    async with running() as stack:
+        for _ in range(30):
+            async with stack.client() as client:
+                await client.send(stack.good())
+                client.abort()
+        async with stack.client() as client:
+            await client.request(stack.good())
+        watched = stack.sidecar.live.deadlines.watched
+        assert len(watched) <= 2 + len(stack.sidecar.assembly.upstreams["default"]._open)
+
+
+async def test_closed_connections_are_no_longer_watched() -> None:
+    last = send(response(200, b"ok", [("Connection", "close")]), close=True)
+    async with running(backend=RawBackend(last)) as stack:
+        for _ in range(10):
+            assert (await stack.fetch(stack.good())).status == 200
+        await stack.backend.disconnected(10)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(stack.sidecar.live.deadlines.watched) <= 2

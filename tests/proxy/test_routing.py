@@ -5,10 +5,35 @@ from typing import Any
 import pytest
 
 from tests.peers.backend import RawBackend
-from tests.peers.wire import chunked, request
+from tests.peers.wire import WEBSOCKET, chunked, request
 from tests.proxy.conftest import Stack, ok, running
 
 PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param(WEBSOCKET, b"", id="upgrade"),
+        pytest.param([], b"hello", id="body"),
+        pytest.param([("X-HTTP-Method-Override", "DELETE")], b"", id="another method"),
+        pytest.param([("Connection", "origin")], b"", id="without its Origin"),
+    ],
+)
+async def test_a_preflight_with_more_than_its_headers_needs_a_token(
+    headers: list[tuple[str, str]], body: bytes
+) -> None:
+    async with running() as stack:
+        answer = await stack.fetch(request("OPTIONS", "/x", headers=[*PREFLIGHT, *headers], body=body))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
+        assert stack.backend.requests == []
+
+
+async def test_a_preflight_with_a_method_in_its_query_needs_a_token() -> None:
+    async with running() as stack:
+        answer = await stack.fetch(request("OPTIONS", "/x?_method=DELETE", headers=PREFLIGHT))
+        assert (answer.status, answer.json()["code"]) == (401, "token_missing")
+        assert stack.backend.requests == []
 
 
 async def code(stack: Stack, raw: bytes) -> tuple[int, str | None]:

@@ -1,6 +1,8 @@
 """After a 101: bytes both ways, and the close frames when the token expires; the tests write frames by hand."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock, in_its_time_with_sockets
 from tests.peers.wire import WEBSOCKET, reset
 from tests.proxy.conftest import Client, Stack, running
+from tests.proxy.in_memory import SWITCHING
 from tests.proxy.test_connection import come_to, connections, gone_from, paused
 
 ON_EVERY_LOOP = True
@@ -287,6 +290,40 @@ async def test_a_client_that_reads_a_tunnel_late_sees_its_end() -> None:
         await tunnel.stack.backend.disconnected()
         tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert (await tunnel.client.closed()).startswith(b"xxx")
+
+
+async def test_a_client_that_leaves_as_its_tunnel_ends_causes_no_error() -> None:
+    """The kernel knows of it before the loop does, and a FIN cannot be sent on a reset connection."""
+    ends: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
+
+    async def upgrade(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(SWITCHING)
+        ends.set_result(writer)
+        await asyncio.Event().wait()
+
+    def leave() -> None:
+        if upstream.ended:
+            client.close()
+        else:
+            asyncio.get_running_loop().call_soon(leave)
+
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    async with running(backend=RawBackend(upgrade)) as stack:
+        with socket.create_connection(stack.sidecar.proxy_address) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(stack.good(headers=WEBSOCKET))
+            writer = await ends
+            [connection] = connections(stack)
+            async with patience("the tunnel"):
+                while connection.sink is None:
+                    await asyncio.sleep(0)
+            assert isinstance(connection.sink, Tunnel)
+            upstream = connection.sink._upstream
+            leave()
+            writer.close()
+            await gone_from(stack)
+    assert failed == []
 
 
 @in_its_time_with_sockets

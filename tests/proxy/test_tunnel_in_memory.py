@@ -8,12 +8,12 @@ import pytest
 from sidecar.http.websocket_frames import MAX_FRAMES
 from sidecar.proxy.resources import KEEPS_UP, READ_BYTES
 from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Tunnel
+from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request
-from tests.proxy.test_moments import SWITCHING, with_token
+from tests.proxy.in_memory import SWITCHING, Proxy, proxy, status, turns, with_token
 from tests.proxy.test_tunnel import TOLD, frame, unmasked
-from tests.proxy.test_upstream_pool import Proxy, proxy, status, turns
 
 
 @pytest.fixture
@@ -226,3 +226,61 @@ async def test_all_bytes_that_wait_for_a_slow_receiver_are_counted(clock: HandCl
         receiver.drain()
         assert at.live.resources.held_bytes == 0
         assert sender.is_reading()
+
+
+@in_memory
+async def test_a_client_that_closes_a_tunnel_without_reading_is_cut_off(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        lines()[0].say(SWITCHING)
+        client.finish()
+        at.wait(299)  # of 300 by default
+        assert not client.aborted
+        at.wait(1)
+        assert client.aborted
+
+
+@in_memory
+async def test_a_tunnel_delivers_its_bytes_after_the_backend_has_left(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request(headers=WEBSOCKET))
+        await turns()
+        client.fill()
+        lines()[0].say(SWITCHING + b"frame")
+        lines()[0].end()
+        assert client.sent == b""
+        client.drain()
+        assert (client.sent.endswith(b"\r\n\r\nframe"), client.finished) == (True, True)
+
+
+@in_memory
+async def test_a_client_cannot_delay_the_end_of_a_tunnel(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        await asyncio.sleep(11)
+        assert lines()[0].closed
+        clock.advance(CLOSE_S - 1)
+        client.say(frame(3, masked=True))
+        at.wait(1)
+        assert lines()[0].aborted
+
+
+@in_memory
+async def test_the_current_frame_is_finished_when_the_token_expires(clock: HandClock, tmp_path: Path) -> None:
+    """It is the last frame that one turn counts, and the rest of it has arrived."""
+    frames = frame(0, masked=True) * (MAX_FRAMES - 1) + frame(200, masked=True)
+    async with with_token(clock, tmp_path, 10) as (at, alice):
+        client = at.client(request(headers=WEBSOCKET, token=alice))
+        await turns()
+        lines()[0].say(SWITCHING)
+        [connection] = at.listener.connections
+        before = len(lines()[0].sent)
+        client.say(frames + frame(3, masked=True))
+        assert len(lines()[0].sent) < before + len(frames)
+        assert isinstance(connection.sink, Tunnel)
+        connection.sink._expire()
+        told = lines()[0].sent[before:].removeprefix(frames)
+        assert unmasked(told) == (TOKEN_EXPIRED, b"token expired")

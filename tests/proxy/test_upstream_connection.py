@@ -20,8 +20,8 @@ from sidecar.proxy.upstream_connection import CLOSE_S
 from tests.peers.clock import HandClock
 from tests.peers.memory import Line, in_memory, lines, refuse
 from tests.peers.tls import client_tls, server_tls
-from tests.peers.wire import request, response
-from tests.proxy.test_upstream_pool import ANSWER, Proxy, proxy, status, turns
+from tests.peers.wire import chunked, request, response
+from tests.proxy.in_memory import ANSWER, Proxy, proxy, status, turns
 
 
 @pytest.fixture
@@ -456,3 +456,60 @@ async def test_a_new_connection_may_be_answered_before_its_request_is_read(clock
         lines()[0].say(response(503))
         assert status(client) == 503
         assert lines()[0].closed
+
+
+# Interim answers to a slow client, and the answer of the next one
+
+
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: <%d>\r\n\r\n"
+
+
+@in_memory
+async def test_interim_answers_wait_for_a_client_that_does_not_read(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request())
+        await turns()
+        client.is_full = True
+        lines()[0].say(HINTS % 1 + HINTS % 2)
+        lines()[0].say(HINTS % 3)
+        assert client.sent == HINTS % 1
+        client.is_full = False
+        client.drain()
+        assert client.sent == HINTS % 1 + HINTS % 2 + HINTS % 3
+        lines()[0].say(ANSWER)
+        assert status(client) == 200
+
+
+@in_memory
+async def test_bytes_left_in_the_socket_are_not_read_as_the_next_answer(clock: HandClock) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (READ_BYTES - len(head % READ_BYTES))
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(head % len(body) + body + response(200, b"the second is not answered by this"))
+        assert first.sent.endswith(body)
+        assert second.sent == b""
+        lines()[0].end()
+        await turns()
+        lines()[1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
+
+
+@in_memory
+async def test_a_connection_with_paused_reading_serves_no_other_request(clock: HandClock) -> None:
+    """Large reads for a client that keeps up; bytes that one call does not decode pause reading, at the end too."""
+    async with proxy(clock, connections=1) as at:
+        first, second = at.clients(2)
+        await turns()
+        lines()[0].say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (KEEPS_UP * READ_BYTES))
+        for _ in range(KEEPS_UP):
+            lines()[0].say(b"x" * READ_BYTES)
+        lines()[0].say(b"\r\n" + chunked([b"y" * 300] * 800))
+        await turns()
+        assert first.sent.endswith(b"0\r\n\r\n")
+        if lines()[0].closed:
+            lines()[0].end()
+            await turns()
+        lines()[-1].say(ANSWER)
+        assert second.sent.endswith(b"hello")
