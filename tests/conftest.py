@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.peers.clock import HandClock
+
 # The suite tries the same inputs in each run, so its results repeat. `make explore` tries others.
 settings.register_profile(
     "suite",
@@ -42,3 +44,9 @@ def need() -> Need:
         return path
 
     return found
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """A clock that stands still until the test moves it."""
+    return HandClock()

@@ -137,11 +137,6 @@ async def world(
             await here.sidecar.stop()
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 # The key set's endpoint fails in one way or another
 
 

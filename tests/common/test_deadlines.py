@@ -19,11 +19,6 @@ class Egg:
         self.boiled += 1
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 def test_a_passed_deadline_expires_once(clock: HandClock) -> None:
     deadlines, egg = Deadlines(clock), Egg(clock.monotonic() + 3)
     deadlines.watched.add(egg)

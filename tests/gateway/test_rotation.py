@@ -12,8 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from sidecar.app.server import Sidecar, build
 from sidecar.config import parse
 from sidecar.gateway.key_ring import KeyRing, TimedKey, rotated
@@ -34,11 +32,6 @@ LEARNED_S = LOOK_S + MAX_AGE_S * (1 + JITTER)  # the promise of docs/how/gateway
 AHEAD_S, KEEP_S, TTL_S = LATE_S + LEARNED_S + 5, 120.0, 60
 STEP_S = 3.0
 LISTENERS = {name: {"listen": "127.0.0.1:0"} for name in ("health", "admin")}
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
 
 
 class World:

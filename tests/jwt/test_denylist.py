@@ -33,11 +33,6 @@ NAMES = {ISS: "main", ALIAS: "main", "https://other.test/": "other"}
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
 def denylist(clock: HandClock) -> DenyList:
     return DenyList(clock, NAMES)
 

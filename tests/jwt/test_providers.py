@@ -152,8 +152,3 @@ async def test_a_missing_or_surplus_slash_of_the_issuer_is_accepted_and_reported
 def test_every_preset_has_a_row() -> None:
     tried = {issuer.preset for row in ROWS.values() for issuer in configured(row).issuers.values()}
     assert tried - {None} == set(PRESETS)
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()

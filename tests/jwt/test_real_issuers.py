@@ -34,11 +34,6 @@ Token = Callable[..., str]
 """Makes tokens of one shape: `name` is the key that signs, the rest are claims to change."""
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @asynccontextmanager
 async def sidecar_of(
     clock: HandClock, *keys: Any, jwks_snapshot_dir: str | None = None, **issuer: Any

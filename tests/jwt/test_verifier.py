@@ -115,11 +115,6 @@ def issuers(clock: HandClock) -> Issuers:
     return Issuers(clock)
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 def good(alg: str = "RS256", **over: Any) -> str:
     return tokens.token(alg, now=NOW, **over)
 

@@ -366,11 +366,6 @@ async def test_the_metrics_describe_remembered_tokens() -> None:
     assert samples["jwt_sidecar_token_cache_evictions_total"] == {(): 0}
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @in_its_time
 async def test_the_lag_of_the_event_loop_is_measured(clock: HandClock) -> None:
     telemetry = Telemetry(clock)

@@ -156,11 +156,6 @@ async def test_clients_cannot_forge_the_report_header() -> None:
         assert "X-JWT-Report" not in seen
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @in_its_time_with_sockets
 async def test_a_websocket_outlives_its_token_in_report_mode(clock: HandClock) -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

@@ -21,11 +21,6 @@ from tests.proxy.in_memory import ANSWER, proxy, status, turns
 ON_EVERY_LOOP = True
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 def at_once(asking: Request, _body: bytes) -> Reply:
     raise ValueError(f"eyJ.secret.text of {asking.head.target}")
 

@@ -27,11 +27,6 @@ async def recurs(client: Line, asking: bytes) -> None:
         await turns()
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @in_memory
 async def test_new_bytes_do_not_advance_a_clients_turn(clock: HandClock) -> None:
     async with proxy(clock, routes=DENY) as at:

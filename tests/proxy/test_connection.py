@@ -190,11 +190,6 @@ async def test_a_peer_is_trusted_by_its_address_in_every_family(peername: object
 # Deadlines
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @in_its_time_with_sockets
 async def test_an_idle_connection_has_only_the_keep_alive_deadline(clock: HandClock) -> None:
     async with running() as stack, stack.client() as client:

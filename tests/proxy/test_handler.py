@@ -15,11 +15,6 @@ CORS = {"origins": ["https://a.test"]}
 PREFLIGHT = [("Origin", "https://a.test"), ("Access-Control-Request-Method", "PUT")]
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 # The head for the backend
 
 

@@ -13,12 +13,6 @@ from tests.peers.memory import Line, accept, in_memory, lines
 from tests.peers.wire import WEBSOCKET, request, response
 from tests.proxy.in_memory import ANSWER, DENY, SWITCHING, proxy, status, turns
 
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 # The limit of connections
 
 

@@ -8,12 +8,6 @@ from tests.peers.memory import in_memory, lines
 from tests.peers.wire import request, response
 from tests.proxy.in_memory import ANSWER, proxy, status, turns
 
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 PART = b"GET / HTTP/1.1\r\nX-A: " + b"x" * 30_000
 
 

@@ -45,11 +45,6 @@ def unmasked(close: bytes) -> tuple[int, bytes]:
     return int.from_bytes(payload[:2]), payload[2:]
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 TOLD = close_frame(TOKEN_EXPIRED, "token expired", masked=False)
 
 

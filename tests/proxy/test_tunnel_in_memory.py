@@ -16,11 +16,6 @@ from tests.proxy.in_memory import SWITCHING, Proxy, proxy, status, turns, with_t
 from tests.proxy.test_tunnel import TOLD, frame, unmasked
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 async def joined(at: Proxy, alice: str) -> tuple[Line, Line]:
     """The client's line and the backend's, with nothing sent on either."""
     client = at.client(request(headers=WEBSOCKET, token=alice))

@@ -23,12 +23,6 @@ from tests.peers.tls import client_tls, server_tls
 from tests.peers.wire import chunked, request, response
 from tests.proxy.in_memory import ANSWER, Proxy, proxy, status, turns
 
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 # The end of an answer over TLS (RFC 9112 section 9.8): an attacker can forge the end of TCP
 
 

@@ -14,12 +14,6 @@ from tests.peers.memory import Line, end_at_once, in_memory, lines, refuse
 from tests.peers.wire import WEBSOCKET, request, response
 from tests.proxy.in_memory import ANSWER, OPEN, Proxy, proxy, status, targets, turns
 
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 # The pool
 
 

@@ -106,11 +106,6 @@ async def until(clock: HandClock, seconds: float) -> None:
     await asyncio.sleep(seconds - (clock.monotonic() - 1000))
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 async def found(source: JwksSource, name: str) -> bool:
     keys = await keys_for(source, f"ed25519-{name}", "EdDSA")
     return [key.kid for key, _ in keys] == [f"ed25519-{name}"]

@@ -25,11 +25,6 @@ DOWN = FetchFailed("the issuer is down")
 ISS, URI = "https://idp.test/", "https://idp.test/keys"
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 def key_set(*names: str, alg: str = "EdDSA") -> dict[str, Any]:
     return {"keys": [tokens.public_jwk(alg, name) for name in names]}
 

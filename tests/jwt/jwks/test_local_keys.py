@@ -31,11 +31,6 @@ OTHER = b"fedcba9876543210fedcba9876543210"
 ISS = "https://hmac.test/"
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
 @asynccontextmanager
 async def running(
     clock: HandClock, directory: Path, settings: dict[str, Any] | None = None, /, **issuers: dict[str, Any]
