@@ -9,13 +9,18 @@ import asyncio
 import functools
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from sidecar.common.clock import Clock
 from tests.peers import PATIENCE_S
 
 EPOCH = 1_800_000_000.0
 REAL_WAIT_S = PATIENCE_S  # for the end of a thread, say, when no timer is set
+
+
+Result = TypeVar("Result")
+Given = TypeVarTuple("Given")
 
 
 class HandClock(Clock):
@@ -41,11 +46,21 @@ class HandLoop(asyncio.SelectorEventLoop):
     """An event loop with the time of a HandClock: when no task can run, it moves the clock to the next timer."""
 
     def __init__(self, clock: HandClock, quiet_s: float) -> None:
-        super().__init__(_Selector(clock, quiet_s))
+        self._selector_in_time = _Selector(clock, quiet_s)
+        super().__init__(self._selector_in_time)
         self._hand_clock = clock
 
     def time(self) -> float:
         return self._hand_clock.monotonic()
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Given], Result], *args: *Given
+    ) -> "asyncio.Future[Result]":
+        """Threads work in real time, and nobody's time goes on meanwhile."""
+        working = super().run_in_executor(executor, func, *args)
+        self._selector_in_time.threads.add(working)
+        working.add_done_callback(self._selector_in_time.threads.discard)
+        return working
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Threads end in real time: `timeout`, which asyncio gives from Python 3.12 on, would be over at once."""
@@ -55,14 +70,17 @@ class HandLoop(asyncio.SelectorEventLoop):
 class _Selector(selectors.DefaultSelector):
     def __init__(self, clock: HandClock, quiet_s: float) -> None:
         super().__init__()
+        self.threads: set[asyncio.Future[Any]] = set()
         self._clock = clock
         self._quiet_s = quiet_s
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if not ready and timeout != 0:
-            ready = super().select(self._quiet_s if timeout else REAL_WAIT_S)
-        if not ready and timeout is None:
+        if ready or timeout == 0:
+            return ready
+        in_reality = timeout is None or bool(self.threads)
+        ready = super().select(REAL_WAIT_S if in_reality else self._quiet_s)
+        if not ready and in_reality:
             raise AssertionError("everything waits, and nothing will ever happen")
         if not ready and timeout:
             self._clock.advance(timeout)
