@@ -123,6 +123,8 @@ class Supervisor:
 
     async def _begin(self, place: int) -> Worker | None:
         """Start a worker; None if it failed, which it has logged. Raises Gone."""
+        for answer in (await self.ask_all("GET", f"{CONFIGURATION}?but={self._digest}", within_s=ASK_EVERY_S)).values():
+            self._learn(answer)
         denied = [entry for entry in self.denied.values() if entry.until > self._clock.wall()]
         since = self.draining_since
         process = await self._fork_server.fork(Begin(place, self._text, denied, since))
@@ -186,9 +188,13 @@ class Supervisor:
                 continue  # it is ending, or the supervisor has no descriptor left, which is not the worker's fault
             if answer is None:
                 return "died"
-            if answer.status == 200:
-                told = json.loads(answer.body)
-                self._digest, self._text = told["digest"], told["text"]
+            self._learn(answer)
+
+    def _learn(self, answer: Answer | None) -> None:
+        """Keep the configuration that a worker uses, for later workers."""
+        if answer is not None and answer.status == 200:
+            told = json.loads(answer.body)
+            self._digest, self._text = told["digest"], told["text"]
 
     def keep_denied(self, entry: Entry) -> None:
         """Keep an operator's entry of the deny list for later workers."""
