@@ -22,8 +22,8 @@ COMPILED = (
     "observability/rejection_log", "observability/telemetry",
     "proxy/authentication", "proxy/body_limit", "proxy/client_connection", "proxy/client_limits", "proxy/connection",
     "proxy/exchange", "proxy/forward_auth", "proxy/handler", "proxy/lingering_close", "proxy/local_answers",
-    "proxy/request_id", "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/tunnel",
-    "proxy/upgrade", "proxy/upstream_connection", "proxy/upstream_pool",
+    "proxy/request_id", "proxy/request_relay", "proxy/resources", "proxy/response_relay", "proxy/retry", "proxy/serving",
+    "proxy/tunnel", "proxy/upgrade", "proxy/upstream_connection", "proxy/upstream_pool",
 )  # fmt: skip
 
 # A compiled class is laid out after its base. That is safe only if the base has no fields.

@@ -5,6 +5,7 @@ import logging
 import socket
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from sidecar.app.builder.assembly import Assembly
@@ -59,7 +60,7 @@ class DataPlane:
                 self._accepting.append(live.background(accept, f"accept at {listening.fileno()}"))
 
     def _limits(self, config: Config) -> ClientLimits:
-        return client_limits(config)._replace(connections=client_connections(config))
+        return replace(client_limits(config), connections=client_connections(config))
 
     def _tls(self) -> WatchedFile[ssl.SSLContext] | None:
         tls = self._live.assembly.config.tls

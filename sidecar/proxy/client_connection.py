@@ -12,22 +12,21 @@ from sidecar.common.errors import Reason
 from sidecar.http.forwarded import Forwarded
 from sidecar.http.grammar import END_OF_HEAD, ProtocolError
 from sidecar.http.request_head import RequestHead, parse_request_head
-from sidecar.proxy.client_limits import BLANK_LINES, LINGER_S, ClientLimits
+from sidecar.proxy.client_limits import BLANK_LINES, LINGER_S
 from sidecar.proxy.connection import Connection, Joined, end_by_reset
 from sidecar.proxy.exchange import Client, Exchange
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.lingering_close import LingeringClose
 from sidecar.proxy.resources import READ_BYTES, SMALL_READ_BYTES, Resources
+from sidecar.proxy.serving import Serving
 
 
 class Listener(Protocol):
-    """The listener, with the settings of all client connections."""
+    """The listener, with what all of its connections share."""
 
-    handler: Handler
     clock: Clock
     resources: Resources
-    limits: ClientLimits
-    is_closing: bool
+    serving: Serving
 
     def opened(self, connection: "ClientConnection") -> bool:
         """A client has connected. Returns whether the limit of connections allows it."""
@@ -44,10 +43,12 @@ class ClientConnection(Connection, Client):
 
     __slots__ = (
         "_due", "_head_by", "_may_recur", "_taken_by", "_trusted", "_turn_is_due", "exchange", "forwarded", "listener",
+        "serving",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
-        super().__init__(listener.resources, listener.clock, listener.limits.head_bytes, BLANK_LINES)
+        self.serving = listener.serving
+        super().__init__(listener.resources, listener.clock, self.serving.limits.head_bytes, BLANK_LINES)
         self.listener = listener
         self.exchange: Exchange | None = None
         self.forwarded: Forwarded
@@ -59,11 +60,10 @@ class ClientConnection(Connection, Client):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        listener = self.listener
         self.attach(transport)
         self._identify_peer()
-        has_room = listener.opened(self)
-        self._due = self.now() + listener.limits.keep_alive_s
+        has_room = self.listener.opened(self)
+        self._due = self.now() + self.serving.limits.keep_alive_s
         self._set_deadline()
         if not has_room:
             self._refuse_unread(Reason.OVERLOADED)
@@ -79,7 +79,7 @@ class ClientConnection(Connection, Client):
             and not self.write_paused
             and data.endswith(END_OF_HEAD)
         ):
-            handler = self.listener.handler
+            handler = self.serving.handler
             head = handler.heads.get(data)
             if head is not None and not head.length and self.is_open:
                 reader.skip_known()
@@ -98,7 +98,7 @@ class ClientConnection(Connection, Client):
         if self.exchange is not None and self.sink is None:
             self.abort()
         else:  # the loop closes the connection after the client has read everything; a deadline limits that
-            self._due = min(self._due, self.now() + self.listener.limits.idle_s)
+            self._due = min(self._due, self.now() + self.serving.limits.idle_s)
             self._set_deadline()
         self._left()
 
@@ -114,7 +114,7 @@ class ClientConnection(Connection, Client):
         super().pause_writing()
         if self.exchange is None and self.sink is None:
             self._due = NEVER  # the next request waits until the client has read its answer
-        self._taken_by = self.now() + self.listener.limits.idle_s
+        self._taken_by = self.now() + self.serving.limits.idle_s
         self._set_deadline()
 
     def resume_writing(self) -> None:
@@ -136,7 +136,7 @@ class ClientConnection(Connection, Client):
 
     def body_is_owed(self, owed: bool, within_s: float | None = None) -> None:
         """Set whether the client must send a piece of its body, by default within `timeouts.idle`."""
-        self.wait_for((within_s or self.listener.limits.idle_s) if owed else NEVER)
+        self.wait_for((within_s or self.serving.limits.idle_s) if owed else NEVER)
 
     def wait_for(self, within_s: float) -> None:
         """Set the deadline for the client's next step."""
@@ -153,7 +153,7 @@ class ClientConnection(Connection, Client):
         if not self.is_open:
             return
         reader = self.reader
-        if not keep or self.listener.is_closing or reader.state != "complete":
+        if not keep or self.serving.is_closing or reader.state != "complete":
             self._linger()
             return
         reader.next_message()
@@ -200,7 +200,7 @@ class ClientConnection(Connection, Client):
             self._turn_is_due = True
             self.resources.defer(self._turn)
         else:
-            self._due = now + self.listener.limits.keep_alive_s
+            self._due = now + self.serving.limits.keep_alive_s
         self.deadline = self._due
 
     def _turn(self) -> None:
@@ -216,36 +216,33 @@ class ClientConnection(Connection, Client):
             if reader.state == "body":
                 self.exchange.send_body()
             if reader.state == "complete" and reader.buffer and self._head_by == NEVER:
-                self._head_by = self.now() + self.listener.limits.request_headers_s
+                self._head_by = self.now() + self.serving.limits.request_headers_s
         elif reader.state == "head" and self.is_open and not self.write_paused:
             self._next_request()
         if reader.buffer or self.unread or self.reading_paused:
             self.unread_changed()
 
     def _next_request(self) -> None:
-        listener = self.listener
-        reader = self.reader
-        handler = listener.handler
+        reader, limits = self.reader, self.serving.limits
+        handler = self.serving.handler
         try:
             raw = reader.head()
             if raw is None:
                 if reader.buffer:
                     if self._head_by == NEVER:
-                        self._head_by = self.now() + listener.limits.request_headers_s
+                        self._head_by = self.now() + limits.request_headers_s
                     self._due = self._head_by
                     if self.resources.spent and len(reader.buffer) > SMALL_READ_BYTES:
                         self._refuse_unread(Reason.OVERLOADED)
                 else:  # only empty lines so far
                     self._head_by = NEVER
                     if self._due == NEVER:
-                        self._due = self.now() + listener.limits.keep_alive_s
+                        self._due = self.now() + limits.keep_alive_s
                 self._set_deadline()
                 return
             head = handler.heads.get(raw) if self._may_recur else None
             if head is None:
-                head = parse_request_head(
-                    raw, handler.header_policy, listener.limits.header_bytes, listener.limits.headers
-                )
+                head = parse_request_head(raw, handler.header_policy, limits.header_bytes, limits.headers)
                 self._may_recur = head.may_recur
         except ProtocolError as error:
             self._refuse_unread(
@@ -257,23 +254,22 @@ class ClientConnection(Connection, Client):
 
     def _begin(self, handler: Handler, head: RequestHead, raw: bytes = b"") -> None:
         """Serve a request; `raw` are the bytes of a head that is not remembered."""
-        listener = self.listener
-        reader = self.reader
+        reader, limits = self.reader, self.serving.limits
         self.deadline = self._due = self._head_by = NEVER
         if reader.buffer and reader.state == "complete":
-            self._head_by = self.now() + listener.limits.request_headers_s
-        if self._trusted is not listener.limits.trusted:  # after a reload
+            self._head_by = self.now() + limits.request_headers_s
+        if self._trusted is not limits.trusted:  # after a reload
             self._identify_peer()
         self.exchange = exchange = handler.exchange(head, self.forwarded, self, raw)
         handler.receive(exchange)
 
     def _identify_peer(self) -> None:
-        self._trusted = self.listener.limits.trusted
+        self._trusted = self.serving.limits.trusted
         self.forwarded = self.listener.forwarded(self.transport)
 
     def _refuse_unread(self, reason: Reason, cause: str = "") -> None:
         """Refuse bytes that are no valid request."""
-        self.write(self.listener.handler.answers.refuse_unread(reason, self.forwarded.peer, cause))
+        self.write(self.serving.handler.answers.refuse_unread(reason, self.forwarded.peer, cause))
         self._linger()
 
     def _left(self) -> None:
@@ -292,7 +288,7 @@ class ClientConnection(Connection, Client):
         self.pause_reading(False)
         self._due = NEVER
         self._set_deadline()
-        self.sink = LingeringClose(self, self.listener.limits.idle_s, owes_body=owes_body)
+        self.sink = LingeringClose(self, self.serving.limits.idle_s, owes_body=owes_body)
 
     def _set_deadline(self) -> None:
         self.deadline = min(self._due, self._taken_by)

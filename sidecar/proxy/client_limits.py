@@ -11,14 +11,15 @@
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import NamedTuple
 
 BLANK_LINES = 4  # accepted before a request
 LINGER_S = 5.0  # how long an unwanted body is read, so that the client reads the answer
 
 
-class ClientLimits(NamedTuple):
+@dataclass(slots=True)
+class ClientLimits:
     """The configured limits; `trusted` are the networks of trusted proxies."""
 
     request_headers_s: float

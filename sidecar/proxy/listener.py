@@ -18,6 +18,7 @@ from sidecar.proxy.client_connection import ClientConnection
 from sidecar.proxy.client_limits import ClientLimits
 from sidecar.proxy.handler import Handler
 from sidecar.proxy.resources import Resources
+from sidecar.proxy.serving import Serving
 
 SAID_AGAIN_S = 60.0  # between two log lines about failed handshakes with one cause
 MOST_REFUSED = (
@@ -47,7 +48,7 @@ class Listener(web.Server):
         self.deadlines = deadlines
         self.resources = resources
         self.scheme = scheme
-        self.is_closing = False
+        self.serving = Serving(handler, limits)
         self._open: set[ClientConnection] = set()
         self._idle: list[
             tuple[float, ClientConnection]
@@ -59,8 +60,7 @@ class Listener(web.Server):
 
     def use(self, handler: Handler, limits: ClientLimits) -> None:
         """Use this handler and these settings from the next request on. A current request keeps its handler."""
-        self.handler = handler
-        self.limits = limits
+        self.serving.handler, self.serving.limits = handler, limits
         self.resources.most_held_bytes = limits.buffered_bytes
         self.resources.hold(0)
 
@@ -76,16 +76,16 @@ class Listener(web.Server):
         """A client has connected. Returns whether the limit of connections allows it."""
         self._count(connection)
         self.deadlines.watched.add(connection)
-        if len(self._open) > self.limits.connections + MOST_REFUSED:
+        if len(self._open) > self.serving.limits.connections + MOST_REFUSED:
             connection.abort()
             return True
-        return len(self._open) <= self.limits.connections or self._makes_room()
+        return len(self._open) <= self.serving.limits.connections or self._makes_room()
 
     def _makes_room(self) -> bool:
         """Close the connection that has been idle for longest. Returns whether there was one."""
         now = self.clock.monotonic()
         if not self._idle and now >= self._look_at:
-            longest = now + self.limits.keep_alive_s - IDLE_S
+            longest = now + self.serving.limits.keep_alive_s - IDLE_S
             all_until = ((one.idle_until, number, one) for number, one in enumerate(self._open))
             found = nsmallest(LONGEST_IDLE, (one for one in all_until if one[0] <= longest))
             self._idle = [(until, one) for until, _, one in reversed(found)]
@@ -118,7 +118,7 @@ class Listener(web.Server):
                 )
                 await asyncio.sleep(NOT_ACCEPTED_S)
                 continue
-            if len(self._open) >= self.limits.connections and not self._makes_room():
+            if len(self._open) >= self.serving.limits.connections and not self._makes_room():
                 accepted.close()  # an answer would need a handshake, which costs too much
                 continue
             connection = self()
@@ -132,7 +132,7 @@ class Listener(web.Server):
     ) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.limits.request_headers_s
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=self.serving.limits.request_headers_s
             )
         except BaseException as error:
             self.closed(connection)  # before the end of the handshake there is no `connection_lost`
@@ -142,7 +142,7 @@ class Listener(web.Server):
 
     def _handshake_failed(self, cause: str, peer: str) -> None:
         """Count a failed handshake; log at most one line for each cause in SAID_AGAIN_S."""
-        handshakes = self.handler.telemetry.handshakes
+        handshakes = self.serving.handler.telemetry.handshakes
         handshakes[cause] = handshakes.get(cause, 0) + 1
         now = self.clock.monotonic()
         if now >= self._said.get(cause, now):
@@ -162,7 +162,7 @@ class Listener(web.Server):
 
     def pre_shutdown(self) -> None:
         """Close idle connections now, and the others after their current request."""
-        self.is_closing = True
+        self.serving.is_closing = True
         for connection in self.connections:
             connection.close()
 
@@ -187,7 +187,7 @@ class Listener(web.Server):
         if not address:  # of a client on a unix socket
             return False
         parsed = ipaddress.ip_address(address)
-        return any(parsed in network for network in self.limits.trusted)
+        return any(parsed in network for network in self.serving.limits.trusted)
 
 
 def _peer_address(host: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -121,7 +122,7 @@ async def test_a_changed_budget_applies_to_the_next_request(clock: HandClock) ->
         await turns()
         slow.is_full = True
         lines()[0].say(response(200, b"x" * 5000))
-        at.listener.use(at.live.assembly.handler, at.listener.limits._replace(buffered_bytes=1000))
+        at.listener.use(at.live.assembly.handler, replace(at.listener.serving.limits, buffered_bytes=1000))
         other.say(request())
         assert status(other) == 503
 
@@ -131,7 +132,7 @@ async def test_other_trusted_proxies_count_from_the_next_request_on(clock: HandC
     async with proxy(clock) as at:
         client = at.client()
         for networks, said in (((), b"127.0.0.1"), ((ip_network("127.0.0.0/8"),), b"203.0.113.9, 127.0.0.1")):
-            at.listener.use(at.live.assembly.handler, at.listener.limits._replace(trusted=networks))
+            at.listener.use(at.live.assembly.handler, replace(at.listener.serving.limits, trusted=networks))
             client.say(request(headers=[("X-Forwarded-For", "203.0.113.9")]))
             await turns()
             lines()[0].say(ANSWER)
