@@ -167,7 +167,7 @@ TESTS_OF = {
     "http/header_policy": f"http/test_header_policy.py policy/test_identity_options.py {CALLS}",
     "proxy/handler": (
         f"{WIRE} gateway/test_resource_metadata.py policy/test_request_signature.py gateway/test_token_endpoint.py "
-        "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_request.py "
+        "gateway/test_gateway.py proxy/test_forward_auth.py proxy/test_cors.py proxy/test_routing.py proxy/test_exchange.py "
         "app/test_health.py jwt/test_token_sources.py observability/test_tracing.py app/test_explain.py "
         f"proxy/test_equal_heads.py proxy/test_without_head_cache.py proxy/test_tunnel.py jwt/test_token_places.py {CALLS}"
     ),
@@ -179,10 +179,10 @@ TESTS_OF = {
     "proxy/retry": WIRE,
     "proxy/body_limit": "proxy/test_limits_and_timeouts.py proxy/test_bodies.py",
     "proxy/upgrade": (
-        "proxy/test_request.py proxy/test_tunnel_in_memory.py proxy/test_upstream_connection.py proxy/test_tunnel.py "
+        "proxy/test_exchange.py proxy/test_tunnel_in_memory.py proxy/test_upstream_connection.py proxy/test_tunnel.py "
         "proxy/test_wire.py"
     ),
-    "proxy/request_id": "proxy/test_request.py",
+    "proxy/request_id": "proxy/test_exchange.py",
     "proxy/client_limits": f"{IN_MEMORY} proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_persistent_connections.py proxy/test_tls.py",
     "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_tls.py",

@@ -1,4 +1,4 @@
-"""The record of a request for logs and metrics; tests/http has the parsing of its head."""
+"""An exchange as a record of plain values for logs and metrics; tests/http has the parsing of its head."""
 
 import os
 import re
