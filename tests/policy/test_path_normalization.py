@@ -1,10 +1,45 @@
-"""The readings of a path: rare ones, and the refusals of malformed paths."""
+"""The readings of a path, and the refusals of malformed paths."""
 
 import pytest
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.config.file import Config
 from sidecar.policy.path_normalization import IGNORABLE, IGNORED, MAX_READ_TOGETHER, readings
+
+
+@pytest.mark.parametrize(
+    ("path", "resolved"),
+    [("/a/.", "/a/"), ("/a/b/..", "/a/"), ("/a/..", "/"), ("/./a", "/a"), ("/a/../b", "/b"), ("/.", "/")],
+)
+def test_dot_segments_are_resolved_as_in_rfc_3986(path: str, resolved: str) -> None:
+    assert readings(path) == {path, resolved}
+
+
+def test_dot_segments_above_the_root_are_dropped_or_kept() -> None:
+    assert readings("/a/../../b") == {"/a/../../b", "/b", "/../b"}
+    assert readings("/..") == {"/..", "/../", "/"}
+
+
+def test_a_path_after_leading_slashes_may_be_read_as_a_host() -> None:
+    assert readings("//x/y") == {"//x/y", "/x/y", "/y"}
+    assert readings("///x//y") == {"///x//y", "/x/y", "/x//y", "//y", "/y", "/"}
+
+
+@pytest.mark.parametrize(
+    ("path", "reading"),
+    [
+        pytest.param("/a%41/%2e/b", "/a%41/b", id="a browser's URL parser"),
+        pytest.param("/a%41%2f%5C%2e", "/a%41/\\.", id="Rack::Protection"),
+        pytest.param("//a//b", "/a//b", id="Python's http.server"),
+        pytest.param("//a//b/../c/", "//a/c", id="POSIX"),
+        pytest.param("/a;b;c/d;e", "/a;b/d", id="Jetty"),
+        pytest.param("/[|<", "/%5B%7C%3C", id="raw characters: all"),
+        pytest.param("/[|<", "/[%7C%3C", id="raw characters: without brackets"),
+        pytest.param("/[|<", "/[|%3C", id="raw characters: HTML's"),
+    ],
+)
+def test_a_path_has_the_readings_of_real_programs(path: str, reading: str) -> None:
+    assert reading in readings(path)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +108,21 @@ def test_all_readings_share_a_limit_of_characters() -> None:
     with pytest.raises(Rejection) as caught:
         readings("/a//;a/b/../" + "x" * 1631)  # one character more
     assert caught.value.reason is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize("path", ["/" * 2000, "//a" * 600, "/;" * 1000, "//" * 10 + "a" * 1900])
+def test_a_long_path_with_many_readings_is_refused(path: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        readings(path)
+    assert caught.value.reason is Reason.PATH_AMBIGUOUS
+
+
+@pytest.mark.parametrize("path", ["//" * 10 + "a" * 190, "/a;b" * 500, "//" + "a" * 2000, "/a%20b" * 300])
+def test_a_short_path_or_one_with_few_readings_is_read(path: str) -> None:
+    assert path in readings(path)
+
+
+def test_a_percent_sign_that_begins_no_escape_is_named() -> None:
+    with pytest.raises(Rejection) as caught:
+        readings("/a%zz")
+    assert caught.value.details == "The path has a % that begins no escape; write %25 for a %."

@@ -85,6 +85,7 @@ WIRE = (
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_memory_budget.py proxy/test_client_isolation.py "
     "proxy/test_tunnel_in_memory.py"
 )
+PATHS = "policy/test_routes.py policy/test_ambiguous_paths.py policy/test_ignored_differences.py policy/test_path_readings.py"
 TESTS_OF = {
     "observability/access_lines": (
         "observability/test_access_log.py observability/test_access_lines.py observability/test_telemetry.py"
@@ -150,8 +151,8 @@ TESTS_OF = {
     "gateway/token_endpoint": "gateway/test_token_endpoint.py",
     "gateway/issuer_metadata": "gateway/test_token_endpoint.py",
     "common/watched_file": "common/test_watched_file.py app/test_reload.py gateway/test_api_keys.py gateway/test_rotation.py",
-    "policy/path_normalization": "policy/test_routes.py policy/test_path_normalization.py",
-    "policy/routes": "policy/test_routes.py proxy/test_routing.py",
+    "policy/path_normalization": f"{PATHS} policy/test_path_normalization.py",
+    "policy/routes": f"{PATHS} proxy/test_routing.py",
     **{
         f"http/{name}": f"http/test_{name}.py"
         for name in ("chunked", "forwarded", "framing", "responses", "websocket_frames")
