@@ -12,6 +12,7 @@ import asyncio
 import functools
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,8 @@ class Line(asyncio.Transport):
 
     def setsockopt(self, _level: int, option: int, value: Any) -> None:
         if option == socket.SO_LINGER:
-            self.reset = True
+            on, seconds = struct.unpack("ii", value)
+            self.reset = bool(on) and seconds == 0
         else:
             self.kernel_unsent = value
 

@@ -203,9 +203,9 @@ TESTS_OF = {
     "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py proxy/test_framing_of_answers.py",
     "proxy/upstream_pool": f"{WIRE} proxy/test_tls.py app/test_reload.py app/test_server.py",
     "proxy/client_connection": (
-        f"proxy/test_pipelining.py {WIRE} proxy/test_persistent_connections.py proxy/test_memory_bounds.py proxy/test_tunnel.py "
-        f"proxy/test_tls.py proxy/test_equal_heads.py proxy/test_without_head_cache.py app/test_server.py "
-        f"app/test_reload.py {CALLS}"
+        f"proxy/test_pipelining.py {WIRE} proxy/test_listener.py proxy/test_persistent_connections.py "
+        "proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_tls.py proxy/test_equal_heads.py "
+        f"proxy/test_without_head_cache.py app/test_server.py app/test_reload.py {CALLS}"
     ),
     "proxy/listener": (
         f"proxy/test_listener.py {IN_MEMORY} proxy/test_connection.py proxy/test_silent_handshakes.py "
