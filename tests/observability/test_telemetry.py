@@ -5,6 +5,7 @@ import hashlib
 import json
 import platform
 import re
+import weakref
 from asyncio.subprocess import PIPE
 from collections import Counter
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from sidecar.jwt.jwks.shared_fetch import FETCH_S
 from sidecar.observability.access_lines import combined_line, json_line
 from sidecar.observability.counters import BUCKETS_S, LAG_S, OVERHEAD_S, SKIPPED
 from sidecar.observability.record import Record
-from sidecar.observability.telemetry import MAX_SPELLS, Telemetry
+from sidecar.observability.telemetry import MAX_OUTCOMES, MAX_SPELLS, Telemetry
 from sidecar.policy.routes import Auth
 from tests.conftest import Need
 from tests.peers import patience
@@ -342,6 +343,24 @@ def test_the_oldest_of_too_many_kinds_of_refusals_is_forgotten() -> None:
     assert counts["issuer-0"] == 2
     assert "issuer-1" not in counts
     assert counts["another"] == 1
+
+
+class Method(str):
+    """A method to which a weak reference may exist."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_the_methods_of_clients_are_kept_up_to_a_limit() -> None:
+    telemetry = Telemetry(HandClock())
+    kept: list[weakref.ref[Method]] = []
+    for number in range(MAX_OUTCOMES + 1):
+        assert all(one() is not None for one in kept[:1])
+        method = Method(f"M{number}")
+        kept.append(weakref.ref(method))
+        telemetry.ended(Record("id-1", method, "/", b"sidecar.test", 1, "127.0.0.1", "http", 0.0), 0.0)
+        del method
+    assert [number for number, one in enumerate(kept) if one() is not None] == [MAX_OUTCOMES]
 
 
 async def test_the_metric_of_connections_follows_their_number() -> None:
