@@ -184,6 +184,7 @@ TESTS_OF = {
         "proxy/test_wire.py"
     ),
     "proxy/request_id": "proxy/test_exchange.py",
+    "proxy/serving": f"proxy/test_listener.py {IN_MEMORY} app/test_reload.py",
     "proxy/client_limits": f"{IN_MEMORY} proxy/test_connection.py proxy/test_limits_and_timeouts.py app/test_reload.py",
     "proxy/lingering_close": f"{WIRE} proxy/test_persistent_connections.py proxy/test_tls.py",
     "proxy/connection": f"{WIRE} proxy/test_memory_bounds.py proxy/test_tunnel.py proxy/test_tls.py",
