@@ -7,7 +7,6 @@ spellings of one token would then have two cache keys and two meanings. This par
 import json
 import re
 from binascii import a2b_base64
-from collections.abc import Iterable
 from math import isfinite
 from typing import Any, Final
 
@@ -15,18 +14,18 @@ import msgspec
 
 from sidecar.common.errors import Reason, Rejection
 
-MAX_TOKEN_BYTES = 16 * 1024  # Azure's largest tokens are about 10 KB
-MAX_HEADER_BYTES = 4 * 1024  # a JOSE header names an algorithm and a key
+MAX_TOKEN_BYTES: Final = 16 * 1024  # Azure's largest tokens are about 10 KB
+MAX_HEADER_BYTES: Final = 4 * 1024  # a JOSE header names an algorithm and a key
 MAX_REMEMBERED, MAX_REMEMBERED_BYTES = 256, 512  # JOSE headers, and the most bytes of each
-MAX_DEPTH = 32  # nesting of a payload; deeper nesting serves only to exhaust a stack
+MAX_DEPTH: Final = 32  # nesting of a payload; deeper nesting serves only to exhaust a stack
 
 PADDED = "The token's parts are padded with =; a JWT has no padding."
 
 _EQUALS: Final = 0x3D  # `in` finds a number in bytes much faster than it finds other bytes
 _BACKSLASH: Final = 0x5C
 
-_COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_COMPACT_PADDED = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
+_COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_COMPACT_PADDED: Final = re.compile(rb"[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]+={0,2}\.[A-Za-z0-9_-]*={0,2}")
 
 
 class Jws:
@@ -57,7 +56,7 @@ class Jws:
     def values(self) -> int:
         """The payload takes at most the memory of this number of values."""
         text = self.text
-        values = text.count(b",") + text.count(b"[") + 3 * text.count(b"{")  # an object takes as much as three
+        values = _values_in(self.payload)
         if (_BACKSLASH in text and b"\\u" in text) or not text.isascii():
             values += len(text) // 16  # one wide character makes all of a text take four bytes each
         return values
@@ -124,7 +123,7 @@ def _unpadded(segment: bytes) -> bytes:
     return segment.rstrip(b"=")
 
 
-_headers: dict[bytes, dict[str, Any]] = {}  # headers that recur: all tokens of one key have the same
+_headers: Final[dict[bytes, dict[str, Any]]] = {}  # headers that recur: all tokens of one key have the same
 
 
 def _read_header(segment: bytes) -> dict[str, Any]:
@@ -150,8 +149,8 @@ def base64url(segment: bytes) -> bytes:
 
 
 # `-_` in place of `+/`; then the last characters that leave no bits over after one or two more bytes.
-_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
-_LAST = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
+_TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
+_LAST: Final = {2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
 
 
 def strict_json_object(text: bytes) -> dict[str, Any]:
@@ -160,10 +159,9 @@ def strict_json_object(text: bytes) -> dict[str, Any]:
     Raises ValueError for anything else: duplicate names, NaN and infinities, numbers too long to read, lone surrogates, nesting
     beyond MAX_DEPTH, encodings other than UTF-8.
     """
-    shallow = text.count(b"{") + text.count(b"[") <= MAX_DEPTH
     try:
         quick = _quick_decode(text)
-        if shallow and type(quick) is dict and _quick_encode(quick) == text:
+        if type(quick) is dict and _quick_encode(quick) == text and not _deeper_than(quick, MAX_DEPTH):
             return quick  # encoding it again gives the same bytes, so it has one meaning
     except (msgspec.DecodeError, RecursionError):
         pass  # the slow way finds what is wrong, if anything is
@@ -173,15 +171,17 @@ def strict_json_object(text: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if type(value) is not dict:
         raise ValueError("not an object")
-    if not shallow and _deeper_than(value, MAX_DEPTH):
+    if _deeper_than(value, MAX_DEPTH):
         raise ValueError("nested too deeply")
     if b"\\u" in text:  # only an escape can bring half of a surrogate pair
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-_quick_decode = msgspec.json.Decoder(float_hook=float).decode  # its own floats take 8 us each for a large exponent
-_quick_encode = msgspec.json.Encoder().encode
+_quick_decode: Final = msgspec.json.Decoder(
+    float_hook=float
+).decode  # its own floats take 8 us each for a large exponent
+_quick_encode: Final = msgspec.json.Encoder().encode
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -202,15 +202,20 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 
 
-def _deeper_than(value: dict[str, Any], limit: int) -> bool:
-    level: list[Any] = [value]
-    for _ in range(limit):
-        level = [child for node in level for child in _children(node) if isinstance(child, dict | list)]
-    return bool(level)
+def _deeper_than(value: Any, limit: int) -> bool:
+    """Is an object or array nested deeper?"""
+    return not limit or any(_deeper_than(inner, limit - 1) for inner in _containers_in(value))
 
 
-def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return node.values() if isinstance(node, dict) else node
+def _values_in(value: Any) -> int:
+    """The number of values in an object or array; an object counts two more, and an empty one counts as if it held one."""
+    own = max(1, len(value)) + (2 if isinstance(value, dict) else 0)
+    return own + sum(_values_in(inner) for inner in _containers_in(value))
+
+
+def _containers_in(value: dict[str, Any] | list[Any]) -> list[Any]:
+    members = value.values() if isinstance(value, dict) else value
+    return [member for member in members if type(member) is dict or type(member) is list]

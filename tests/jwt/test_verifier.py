@@ -737,8 +737,8 @@ async def test_the_counted_size_of_a_remembered_token_is_close_to_its_memory(
 
 
 def test_the_size_of_a_remembered_token_is_counted_by_its_payload_and_its_values() -> None:
-    assert entry_bytes(Jws({}, {}, b"", b"", b"", b"", padded=False)) == 900
-    jws = Jws({}, {}, b"," * 10, b"x" * 1000, b"", b"", padded=False)
+    assert entry_bytes(Jws({}, {}, b"", b"", b"", b"", padded=False)) == 900 + 3 * 64
+    jws = Jws({}, {"aud": list(range(7))}, b"", b"x" * 1000, b"", b"", padded=False)
     assert entry_bytes(jws) == 900 + 2800 + 640
     assert entry_bytes(jws, minted=2) == 900 + 2800 + 640 + 2 * 1900
 
