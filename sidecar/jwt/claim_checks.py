@@ -4,7 +4,7 @@ Each check decides by the claims and the time, and tells operators what it expec
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sidecar.common.clock import ago
 from sidecar.common.errors import Reason, Rejection
@@ -12,7 +12,7 @@ from sidecar.jwt.claims import LATEST_DATE, Path, find, named
 from sidecar.jwt.examination import Examination, several, shown
 from sidecar.jwt.subjects import Subjects
 
-CONFIRMATIONS = ("jkt", "x5t#S256")  # RFC 9449 section 6.1 (DPoP) and RFC 8705 section 3.1 (mutual TLS)
+CONFIRMATIONS: Final = ("jkt", "x5t#S256")  # RFC 9449 section 6.1 (DPoP) and RFC 8705 section 3.1 (mutual TLS)
 
 
 class NotExpired:
@@ -137,7 +137,8 @@ class TextNames:
 
     def judge(self, claims: dict[str, Any], _now: float) -> None:
         for name in ("sub", "jti"):
-            if not isinstance(claims.get(name), str | None):
+            value = claims.get(name)
+            if value is not None and not isinstance(value, str):
                 raise Rejection(Reason.CLAIM_INVALID, f"The token's {name} claim is not a string.")
 
     def expected(self, _seen: Examination) -> str:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
-LATEST_DATE = 253_402_300_799  # the end of the year 9999 (RFC 3339); a later NumericDate counts in milliseconds
+LATEST_DATE: Final = 253_402_300_799  # the end of the year 9999 (RFC 3339); a later NumericDate counts in milliseconds
 
 _SAYABLE = re.compile(r"[ !#-\[\]-~]+")  # the characters of error_description: RFC 6750 section 3
 

@@ -2,16 +2,16 @@
 
 from collections import OrderedDict
 from hashlib import sha256
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from sidecar.jwt.compact_jws import Jws
 
 # The bytes of an entry (docs/understand/performance.md): its objects; its payload, as signed and in the header for the backend;
 # and each value in it.
-_ENTRY_BYTES = 900
-_PAYLOAD_TIMES = 2.8
-_VALUE_BYTES = 64
-_MINTED_BYTES = 900  # of each token that the sidecar mints for it, besides the payload once more
+_ENTRY_BYTES: Final = 900
+_PAYLOAD_TIMES: Final = 2.8
+_VALUE_BYTES: Final = 64
+_MINTED_BYTES: Final = 900  # of each token that the sidecar mints for it, besides the payload once more
 
 
 class Entry(Protocol):

@@ -4,7 +4,7 @@ The configuration may name other headers, cookies, query parameters and subproto
 token is removed before the request goes to the backend, unless `forward_token` is set. All other bytes stay as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sidecar.common.errors import Reason, Rejection
 from sidecar.common.folding import fold
@@ -12,7 +12,7 @@ from sidecar.http.header_policy import OWN_PREFIX
 from sidecar.jwt.token_places import SUBPROTOCOLS, Place, TokenHeader, TokenParameter, TokenSubprotocol
 
 AUTHORIZATION = TokenHeader("Authorization", "Bearer")
-Special = Mapping[str, list[bytes]]
+Special = dict[str, list[bytes]]
 """The values of the headers that the sidecar reads, by their lower-case names."""
 
 

@@ -7,7 +7,7 @@ are read.
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.common.clock import Clock
 from sidecar.common.errors import Reason, Rejection
@@ -21,9 +21,11 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
 from sidecar.jwt.token_checks import HeaderForm, Shape
 
-EXPIRED_BYTES = 900  # size of the entry of a token that had expired when it was verified: its payload is not kept
-NEVER_ACCEPTED = float("-inf")
-REMEMBERED_S = 300.0  # a verified token is verified again after this time
+EXPIRED_BYTES: Final = (
+    900  # size of the entry of a token that had expired when it was verified: its payload is not kept
+)
+NEVER_ACCEPTED: Final = float("-inf")
+REMEMBERED_S: Final = 300.0  # a verified token is verified again after this time
 
 
 class _Remembered:
@@ -161,27 +163,27 @@ class Verifier:
     def _verified(
         self, token: bytes, remembered_by: bytes, seen: Examination, awaited: KeysAwaited | None, *, examined: bool
     ) -> Claims:
-        begin = seen.begun.append
-        begin(self._shape)
+        begun = seen.begun
+        begun.append(self._shape)
         jws = seen.jws = self._shape.read(token)
-        begin(self._header)
+        begun.append(self._header)
         algorithm, kid, typ = self._header.read(jws)
-        begin(self.issuers)
+        begun.append(self.issuers)
         issuer = self.issuers.of(jws)
         seen.issuer = issuer.name
-        begin(issuer.typ)
+        begun.append(issuer.typ)
         issuer.typ.judge(typ)
         if issuer.signer is not None:
-            begin(issuer.signer)
+            begun.append(issuer.signer)
             issuer.signer.judge(jws)
-        begin(issuer.algorithm)
+        begun.append(issuer.algorithm)
         issuer.algorithm.judge(algorithm)
-        begin(issuer.key)
+        begun.append(issuer.key)
         seen.kid = kid
         candidates = issuer.key.candidates(jws, kid, algorithm, awaited)
         jwks = issuer.source.jwks
         assert jwks is not None
-        begin(issuer.signature)
+        begun.append(issuer.signature)
         key = seen.key = issuer.signature.key(jws, candidates, awaited)
         now = self.clock.wall()
         try:
@@ -193,12 +195,12 @@ class Verifier:
                     remembered_by, _Remembered(ended, issuer, jwks, key, NEVER_ACCEPTED, 0, EXPIRED_BYTES)
                 )
             raise
-        begin(self.denylist)
+        begun.append(self.denylist)
         if self.denylist.denies(issuer.name, jws.payload):
             raise Rejection(Reason.TOKEN_REVOKED)
         claims = seen.claims = Claims(issuer.name, jws.payload, jws.payload_segment, valid_from, valid_until, key.kid)
         for check in issuer.required:
-            begin(check)
+            begun.append(check)
             try:
                 check.judge(claims)
             except Rejection as rejection:
