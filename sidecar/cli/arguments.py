@@ -6,71 +6,35 @@ from collections.abc import Callable, Mapping
 from sidecar.cli.running import add_options
 
 Command = Callable[[argparse.Namespace], int | None]
-_IMPORT = "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent"
-_EXPLAIN = "say check by check whether a request would be accepted; the token comes from a file or stdin"
 SHELLS = ("bash", "zsh", "fish")
 
 
-def parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser. `commands` maps the name of each command to its function."""
+def parser(commands: Mapping[str, Command], chosen: str = "") -> argparse.ArgumentParser:
+    """The parser. `commands` maps the name of each command to its function.
+
+    If `chosen` is a command, the parser knows only this one. The start does not wait for the options of the others.
+    """
     parser = argparse.ArgumentParser(
         prog="jwt-sidecar",
         description="A reverse proxy beside one backend. It verifies the JWT of every request, and says why it refuses one.",
     )
     parser.add_argument("--version", action=_Version, help="print the version")
     below = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, words: str) -> argparse.ArgumentParser:
+    for name in [chosen] if chosen in _COMMANDS else _COMMANDS:
+        words, add = _COMMANDS[name]
         command = below.add_parser(name, help=words, description=words)
         command.set_defaults(command=commands[name])
-        return command
-
-    for name, words in (
-        ("run", "run the proxy"),
-        ("check", "list every problem of a configuration"),
-        (
-            "dev",
-            "run the proxy with an issuer, and with a backend if none listens at upstream; print a token and curl lines",
-        ),
-    ):
-        command = add(name, words)
-        command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
-        if name == "check":
-            command.add_argument(
-                "--online", action="store_true", help="also fetch every key set and connect to every upstream"
-            )
-    _add_explain(add("explain", _EXPLAIN))
-    add_options(
-        add(
-            "status",
-            "print the state and the problems of a running sidecar (exit code 0 also with problems)",
-        )
-    )
-    add_options(
-        add(
-            "report",
-            "print what report mode would have refused, and which rules are safe to enforce (exit code 1: not all)",
-        )
-    )
-    command = add("probe", "exit with 0 if a running sidecar is ready: for health checks of Compose and podman")
-    command.add_argument("--live", action="store_true", help="exit with 0 if it answers, ready or not")
-    command.add_argument("--health", metavar="URL", help="ask this health listener, such as http://127.0.0.1:8081")
-    add_options(command)
-    words = "let a running sidecar drain, for a preStop hook: it is no longer ready, and still serves"
-    command = add("drain", words)
-    command.add_argument("--undrain", action="store_true", help="end the drain: it is ready again")
-    add_options(command)
-    command = add("import", _IMPORT)
-    command.add_argument("program", choices=("envoy", "istio"), help="the program that the configuration is for")
-    command.add_argument("file", metavar="FILE", help="the program's configuration (YAML or JSON)")
-    words = "make and change files of API keys and of signing keys"
-    _add_keys(
-        below.add_parser("keys", help=words, description=words).add_subparsers(required=True, metavar="WHAT"),
-        commands["keys"],
-    )
-    command = add("completion", "print a script that completes these commands in a shell")
-    command.add_argument("shell", choices=SHELLS, help="the shell")
+        add(command)
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration (YAML)")
+
+
+def _add_check(command: argparse.ArgumentParser) -> None:
+    _add_config(command)
+    command.add_argument("--online", action="store_true", help="also fetch every key set and connect to every upstream")
 
 
 def _add_explain(command: argparse.ArgumentParser) -> None:
@@ -91,7 +55,28 @@ def _add_explain(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys: Command) -> None:
+def _add_probe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--live", action="store_true", help="exit with 0 if it answers, ready or not")
+    command.add_argument("--health", metavar="URL", help="ask this health listener, such as http://127.0.0.1:8081")
+    add_options(command)
+
+
+def _add_drain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--undrain", action="store_true", help="end the drain: it is ready again")
+    add_options(command)
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument("program", choices=("envoy", "istio"), help="the program that the configuration is for")
+    command.add_argument("file", metavar="FILE", help="the program's configuration (YAML or JSON)")
+
+
+def _add_completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=SHELLS, help="the shell")
+
+
+def _add_keys(keys: argparse.ArgumentParser) -> None:
+    below = keys.add_subparsers(required=True, metavar="WHAT")
     for name, words in (
         ("new", "add an API key, and print it; it is shown only now"),
         ("list", "list the keys of a file of API keys or of signing keys, without secrets"),
@@ -101,7 +86,7 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
     ):
         command = below.add_parser(name, help=words, description=words)
         command.add_argument("file", metavar="FILE", help="the file of keys (JSON)")
-        command.set_defaults(command=keys, what=name)
+        command.set_defaults(what=name)
         match name:
             case "new":
                 command.add_argument(
@@ -139,6 +124,34 @@ def _add_keys(below: "argparse._SubParsersAction[argparse.ArgumentParser]", keys
                 command.add_argument("kid", metavar="KID", help="the key's kid, as list shows it")
         if name in ("disable", "withdraw"):
             command.add_argument("--last", action="store_true", help="even if it is the last good key")
+
+
+_COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": ("run the proxy", _add_config),
+    "check": ("list every problem of a configuration", _add_check),
+    "dev": (
+        "run the proxy with an issuer, and with a backend if none listens at upstream; print a token and curl lines",
+        _add_config,
+    ),
+    "explain": (
+        "say check by check whether a request would be accepted; the token comes from a file or stdin",
+        _add_explain,
+    ),
+    "status": ("print the state and the problems of a running sidecar (exit code 0 also with problems)", add_options),
+    "report": (
+        "print what report mode would have refused, and which rules are safe to enforce (exit code 1: not all)",
+        add_options,
+    ),
+    "probe": ("exit with 0 if a running sidecar is ready: for health checks of Compose and podman", _add_probe),
+    "drain": ("let a running sidecar drain, for a preStop hook: it is no longer ready, and still serves", _add_drain),
+    "import": (
+        "turn a configuration of Envoy's jwt_authn or of Istio into one of the sidecar; comments name what has no equivalent",
+        _add_import,
+    ),
+    "keys": ("make and change files of API keys and of signing keys", _add_keys),
+    "completion": ("print a script that completes these commands in a shell", _add_completion),
+}
+"""Each command: what it does, and the function that adds its options."""
 
 
 class _Version(argparse.Action):

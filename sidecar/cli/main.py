@@ -38,7 +38,8 @@ class Stop(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = parser(COMMANDS).parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser(COMMANDS, given[0] if given else "").parse_args(given)
     command: Command = options.command
     try:
         return _code(lambda: command(options))
