@@ -37,6 +37,6 @@ class HeadCache(Generic[Head]):
                 self._seen.clear()
             self._seen.add(number)
             return
-        if len(self._heads) >= self._most:
+        if len(self._heads) >= self._most and raw not in self._heads:
             del self._heads[next(iter(self._heads))]
         self._heads[raw] = head

@@ -32,6 +32,14 @@ def test_a_full_cache_drops_the_oldest_head() -> None:
     assert [heads.get(raw(number)) for number in (0, 1, MAX_HEADS)] == [None, 1, MAX_HEADS]
 
 
+def test_a_remembered_head_that_is_offered_again_drops_no_other() -> None:
+    """Heads are not looked up on every connection, so a remembered one is parsed and offered again."""
+    heads: HeadCache[int] = HeadCache(2)
+    for number in (1, 1, 2, 2, 2):
+        heads.offer(raw(number), number)
+    assert [heads.get(raw(number)) for number in (1, 2)] == [1, 2]
+
+
 def test_the_record_of_seen_heads_is_cleared_when_full() -> None:
     heads: HeadCache[int] = HeadCache()
     for number in range(MAX_SEEN):
