@@ -51,20 +51,22 @@ async def test_reads_of_a_tunnel_stay_small(clock: HandClock) -> None:
             assert len(line.protocol.get_buffer(-1)) == READ_BYTES
 
 
+@pytest.mark.parametrize("ends", ["the backend", "the client"])
 @in_memory
-async def test_waiting_frames_reach_the_backend_after_the_client_ends(clock: HandClock, tmp_path: Path) -> None:
+async def test_waiting_frames_reach_one_side_after_the_other_ends(clock: HandClock, tmp_path: Path, ends: str) -> None:
     frames = frame(1, masked=True) * 2 * MAX_FRAMES
     async with with_token(clock, tmp_path, 10) as (at, alice):
         client, upstream = await joined(at, alice)
-        client.say(frames)
-        assert len(upstream.sent) < len(frames)
+        sender, receiver = (client, upstream) if ends == "the client" else (upstream, client)
+        sender.say(frames)
+        assert len(receiver.sent) < len(frames)
         await turns()
-        assert upstream.sent == frames
-        upstream.sent = b""
-        client.say(frames)
-        assert len(upstream.sent) < len(frames)
-        client.end()
-        assert (upstream.sent, upstream.closed) == (frames, True)
+        assert receiver.sent == frames
+        receiver.sent = b""
+        sender.say(frames)
+        assert len(receiver.sent) < len(frames)
+        sender.end()
+        assert (receiver.sent, upstream.closed) == (frames, True)
 
 
 @in_memory
