@@ -474,14 +474,16 @@ async def test_interim_answers_wait_for_a_client_that_does_not_read(clock: HandC
         assert status(client) == 200
 
 
+@pytest.mark.parametrize("in_one_turn", [False, True])
 @in_memory
-async def test_bytes_left_in_the_socket_are_not_read_as_the_next_answer(clock: HandClock) -> None:
+async def test_bytes_left_in_the_socket_are_not_read_as_the_next_answer(clock: HandClock, in_one_turn: bool) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
     body = b"x" * (READ_BYTES - len(head % READ_BYTES))
     async with proxy(clock, connections=1) as at:
         first, second = at.clients(2)
         await turns()
-        lines()[0].say(head % len(body) + body + response(200, b"the second is not answered by this"))
+        lines()[0].say(head % len(body) + body, ends_turn=not in_one_turn)
+        lines()[0].say(response(200, b"the second is not answered by this"))
         assert first.sent.endswith(body)
         assert second.sent == b""
         lines()[0].end()
