@@ -96,14 +96,15 @@ async def proxy(clock: HandClock, connections: int = 10, **settings: Any) -> Asy
 
 @asynccontextmanager
 async def with_token(
-    clock: HandClock, folder: Path, lasts_s: float, **settings: Any
+    clock: HandClock, folder: Path, lasts_s: float, *, fetched: bool = True, **settings: Any
 ) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy with one connection, and a token with this lifetime."""
+    """A proxy with one connection, and a token with this lifetime. `fetched`: the proxy has its key already."""
     (folder / "keys.json").write_text(json.dumps({"keys": [public_jwk("EdDSA")]}))
     issuers = {"main": {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": str(folder / "keys.json")}}
     wide = {"issuers": issuers, "routes": [], "timeouts": {"idle": "1000s"}}
     async with proxy(clock, connections=1, **{**wide, **settings}) as at:
-        await at.live.assembly.sources["main"].fetch_now()
+        if fetched:
+            await at.live.assembly.sources["main"].fetch_now()
         yield at, token("EdDSA", now=clock.wall() - 360 + lasts_s)  # for 300 s, and 60 s of leeway
 
 

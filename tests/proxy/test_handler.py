@@ -1,5 +1,6 @@
 """What the handler makes of a request: the head for the backend, the sidecar's own answers, and what is counted."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tests.peers.clock import HandClock
 from tests.peers.gateway import AUDIENCE, ISSUER, Keys
 from tests.peers.memory import in_memory, lines
 from tests.peers.wire import request
-from tests.proxy.in_memory import ANSWER, DENY, OPEN, proxy, status, turns
+from tests.proxy.in_memory import ANSWER, DENY, OPEN, proxy, status, turns, with_token
 
 CORS = {"origins": ["https://a.test"]}
 PREFLIGHT = [("Origin", "https://a.test"), ("Access-Control-Request-Method", "PUT")]
@@ -125,6 +126,22 @@ async def test_a_refusal_names_its_origin_where_that_is_configured(clock: HandCl
         client = at.client(raw)
         assert (b"\r\nAccess-Control-Allow-Origin: https://a.test\r\n" in client.sent) is allowed
         assert b"\r\nVary: Origin\r\n" in client.sent
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@in_memory
+async def test_the_request_of_a_client_that_leaves_before_its_key_comes_is_not_sent(
+    clock: HandClock, tmp_path: Path, leaves: bool
+) -> None:
+    async with with_token(clock, tmp_path, 10, fetched=False) as (at, alice):
+        fetching = asyncio.create_task(at.live.assembly.sources["main"].fetch_now())
+        await asyncio.sleep(0)
+        client = at.client(request(token=alice))
+        if leaves:
+            client.end()
+        await fetching
+        await turns()
+        assert len(lines()) == (0 if leaves else 1)
 
 
 # The sidecar's own answers
