@@ -82,7 +82,7 @@ class Connection(asyncio.BufferedProtocol, Unsent):
         self._held = 0
         self._kernel_takes_more = False
         self._waits_since: float
-        self.read_soon = False
+        self.read_soon: bool  # known once bytes have waited
         self.unread = 0
         self.unsent = b""
         self.room: int
@@ -163,7 +163,7 @@ class Connection(asyncio.BufferedProtocol, Unsent):
         self.unsent = earlier + data if earlier else data
         if len(self.unsent) > UNSENT_BYTES:
             self.flush()
-        elif data and not earlier:
+        elif not earlier:
             self.resources.flush_soon(self)
 
     def flush(self) -> None:
@@ -212,4 +212,4 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     """Make the close of this transport a reset, so that the peer does not take a part of an answer for the whole."""
     raw = transport.get_extra_info("socket")
     if raw is not None:  # TLS drops the socket one turn before `connection_lost`
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, 0 s
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", True, 0))  # struct linger: on, 0 s

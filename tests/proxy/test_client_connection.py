@@ -338,6 +338,16 @@ async def test_a_limited_number_of_requests_is_in_flight(clock: HandClock) -> No
 
 
 @in_memory
+async def test_a_body_that_begins_malformed_sends_nothing_to_the_backend(clock: HandClock) -> None:
+    async with proxy(clock) as at:
+        client = at.client(request("POST", headers=[("Transfer-Encoding", "chunked")]) + b"zz\r\n")
+        await turns()
+        at.tick()
+        assert status(client) == 400
+        assert (lines()[0].sent, lines()[0].aborted) == (b"", True)
+
+
+@in_memory
 async def test_a_client_whose_body_is_sent_owes_nothing_during_a_slow_answer(clock: HandClock) -> None:
     async with proxy(clock) as at:
         client = at.client(request("PUT", headers=[("Content-Length", "2")]))
