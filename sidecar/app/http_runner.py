@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+import socket
 from typing import cast
 
 from aiohttp import web
 
-from sidecar.app.local_socket import own_socket
 from sidecar.app.sockets import BACKLOG, listening_sockets
 from sidecar.common.errors import Unusable, fault
 from sidecar.common.loopback import is_loopback
@@ -104,8 +104,10 @@ class QuietRunner(web.AppRunner):
         return None if server is None else QuietServer(server)
 
 
-async def listeners(config: Config, health: web.Application, admin: web.Application) -> list[web.AppRunner]:
-    """Start both listeners, and a local socket for operators on this machine. Raises Unusable."""
+async def listeners(
+    config: Config, health: web.Application, admin: web.Application, own: socket.socket | None
+) -> list[web.AppRunner]:
+    """Start both listeners; `own` is the local socket of this process, for operators on this machine. Raises Unusable."""
     if not is_loopback(config.admin.listen.host):
         log.warning(
             "event=admin_exposed listen=%s do='Set admin.listen to 127.0.0.1 and use a port forward: it has no password.'",
@@ -115,7 +117,7 @@ async def listeners(config: Config, health: web.Application, admin: web.Applicat
     try:
         for name, app, address in (("health", health, config.health.listen), ("admin", admin, config.admin.listen)):
             sockets = listening_sockets(f"{name}.listen", [address])
-            if name == "admin" and (own := own_socket()) is not None:
+            if name == "admin" and own is not None:
                 sockets.append(own)
             runner = QuietRunner(app, shutdown_timeout=1.0)
             runners.append(runner)

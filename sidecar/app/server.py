@@ -17,6 +17,7 @@ from sidecar.app.builder.assembly import Assembly
 from sidecar.app.data_plane import DataPlane
 from sidecar.app.health import Health
 from sidecar.app.http_runner import listeners, where
+from sidecar.app.local_socket import own_socket
 from sidecar.app.reload import Reload
 from sidecar.app.sockets import bound, listening_sockets
 from sidecar.app.startup_summary import summary
@@ -48,8 +49,8 @@ class Served(Protocol):
     admin_address: Address
     failed: "asyncio.Future[None]"
 
-    async def start(self) -> None:
-        """Start to listen. Raises CannotStart."""
+    async def start(self, own: socket.socket | None = None) -> None:
+        """Start to listen, also at the local socket of this process. Raises CannotStart."""
 
     def ask_reload(self) -> None:
         """Reload the configuration."""
@@ -94,14 +95,17 @@ class Sidecar:
         """The current assembly."""
         return self.live.assembly
 
-    async def start(self) -> None:
-        """Listen at once, and fetch the keys in the background. Raises CannotStart."""
+    async def start(self, own: socket.socket | None = None) -> None:
+        """Listen at once, and fetch the keys in the background. Raises CannotStart.
+
+        At `own`, the local socket of the process, it answers the commands that look for it.
+        """
         config = self.config
         try:
             await self.begin(listening_sockets("listen", config.listen))
             health = web.Application()
             health.add_routes(self.health.routes())
-            self._runners = await listeners(config, health, self.admin.app())
+            self._runners = await listeners(config, health, self.admin.app(), own)
         except Unusable as error:
             raise CannotStart(str(error)) from error
         self.health_address, self.admin_address = map(where, self._runners)
@@ -200,7 +204,7 @@ async def serve(make: Callable[[], Served], started: Callable[[Any], None] = ann
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, served.ask_reload)
     try:
-        await served.start()
+        await served.start(own_socket())
         started(served)
         served.failed.add_done_callback(lambda _: stopping.set())
         await stopping.wait()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.app.local_socket import running as running_here
 from sidecar.cli.main import main
 from tests.peers import patience
 from tests.peers.backend import RawBackend, send
@@ -122,6 +123,11 @@ async def test_the_command_finds_a_sidecar_whose_file_has_changed(
             assert (await program.health("/readyz")).status == 200
             program.process.terminate()
             assert await program.ended() == 0
+
+
+async def test_the_commands_find_no_sidecar_within_another_program(stack: Stack) -> None:
+    """The sidecars of this suite are such: a command in another test must not connect to one that is ending."""
+    assert os.getpid() not in [one.pid for one in running_here()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of its sockets are Linux's")

@@ -5,6 +5,7 @@ The sockets of a place stay open while its worker is replaced, and the next work
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,15 @@ class Sidecars:
             for opened in (*place.clients, place.control):
                 opened.close()
 
-    async def start(self) -> None:
-        """Start all workers and their health and admin listeners. Raises CannotStart."""
+    async def start(self, own: socket.socket | None = None) -> None:
+        """Start all workers and their health and admin listeners, and listen at the local socket. Raises CannotStart."""
         take_all()
         supervisor = self._supervisor = Supervisor(self.config, self._fork_server, self._controls)
         self.failed = supervisor.failed
         await supervisor.start()
         operators = Operators(self.config.admin.listen.host, supervisor)
         try:
-            self._runners = await listeners(self.config, operators.health(), operators.admin())
+            self._runners = await listeners(self.config, operators.health(), operators.admin(), own)
         except Unusable as error:
             raise CannotStart(str(error)) from error
         self.health_address, self.admin_address = map(where, self._runners)
