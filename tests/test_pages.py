@@ -51,6 +51,12 @@ def test_every_link_to_a_section_leads_to_one(page: Path) -> None:
     assert [f"{target.name}#{section}" for target, section in targets if section not in sections(target)] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_named_file_exists(page: Path) -> None:
+    named = re.findall(r"`((?:benchmarks|deploy|docs|sidecar|tests)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def sections(page: Path) -> set[str]:
     """The anchors of a page's sections."""
     headings = re.findall(

@@ -47,6 +47,16 @@ class Response(Message):
         return json.loads(self.body)
 
 
+def pause_reading(writer: asyncio.StreamWriter) -> None:
+    """Read nothing from this connection, so that its kernel buffers fill."""
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+
+
+def resume_reading(writer: asyncio.StreamWriter) -> None:
+    """Read from it again."""
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+
 class RawClient:
     """One connection of a client. Also `async with RawClient.to(address) as client`."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.peers import Tally, patience
 from tests.peers.backend import RawBackend, Request, echo, never, send
+from tests.peers.raw import pause_reading, resume_reading
 from tests.peers.wire import Truncated, chunked, request, response
 from tests.proxy.conftest import Stack, ok, running
 
@@ -326,9 +327,9 @@ async def test_a_backend_that_does_not_read_pauses_the_client(stack: Stack) -> N
     read_on = asyncio.Event()
 
     async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(writer)
         await read_on.wait()
-        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(writer)
         total = 0
         while total < len(PIECE) * ENDLESS:
             total += len(await request.reader.read(MIB))
@@ -367,14 +368,13 @@ async def test_a_client_that_does_not_read_pauses_the_backend(stack: Stack, fram
 
     stack.backend.handler = handler
     async with stack.client() as client:
-        transport = client.writer.transport
         await client.send(stack.good())
         await client.reader.readuntil(b"\r\n\r\n")
-        transport.pause_reading()  # type: ignore[attr-defined]
+        pause_reading(client.writer)
         assert await settled(taken) < ENDLESS * 3 // 4
         stack.clock.ahead_s += 299  # of 300 by default
         stack.sidecar.live.deadlines.tick()
-        transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         left = len(PIECE) * ENDLESS
         async with patience("the rest"):
             while left > 0:

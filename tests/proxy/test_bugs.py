@@ -37,9 +37,10 @@ def within_its_answer(asking: Request, _body: bytes) -> Reply:
 async def with_a_bug() -> AsyncIterator[Stack]:
     """A sidecar with pages that have a bug; its log line is removed from the errors that fail a test."""
     async with running() as stack:
+        handler = stack.sidecar.assembly.handler
         for path, answer, body_bytes in (("/bug", at_once, 0), ("/late", within_its_answer, 0), ("/form", at_once, 10)):
             page = Page(Route(path, auth=Auth.NONE, name=path), answer, body_bytes=body_bytes, body_s=10.0)
-            stack.sidecar.assembly.handler.pages |= {path: page}  # type: ignore[operator]
+            handler.pages = {**handler.pages, path: page}
         yield stack
         [said] = stack.secrets.errors
         assert f" event=bug type=ValueError at={__file__}:" in said

@@ -19,7 +19,7 @@ from sidecar.proxy.listener import Listener
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, never, send
 from tests.peers.clock import HandClock, in_its_time_with_sockets
-from tests.peers.raw import RawClient
+from tests.peers.raw import RawClient, pause_reading, resume_reading
 from tests.peers.tls import authority, client_tls
 from tests.peers.wire import chunked, request, response
 from tests.proxy.conftest import Client, Stack, ok, running
@@ -268,7 +268,7 @@ async def test_an_incomplete_request_does_not_end_the_request_before_it() -> Non
 
 async def unread(stack: Stack, client: Client, connection: ClientConnection) -> int:
     """Send requests and read nothing until the kernel's buffers are full. Return the number of requests."""
-    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+    pause_reading(client.writer)
     asked = 0
     while not connection.write_paused:
         asked += 1
@@ -291,10 +291,9 @@ async def test_a_client_that_does_not_read_has_the_idle_timeout() -> None:
     big = response(200, b"x" * 50_000)
     async with running(backend=RawBackend(send(big))) as stack, stack.client() as client:
         [connection] = await connected(stack)
-        transport = client.writer.transport
         asked = await unread(stack, client, connection)
         come_to(stack, stack.clock.monotonic() + 280)  # of 300 by default; the rest is for the reading
-        transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         for _ in range(asked):
             assert len((await client.response()).body) == 50_000
         come_to(stack, stack.clock.monotonic() + 70)  # of 75 by default
@@ -312,11 +311,10 @@ async def test_a_client_that_reads_again_has_no_deadline() -> None:
 
     async with running(backend=RawBackend(pause)) as stack, stack.client() as client:
         [connection] = await connected(stack)
-        transport = client.writer.transport
-        transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(client.writer)
         await client.send(stack.good())
         await paused(connection)
-        transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         await client.reader.readuntil(b"\r\n\r\n")
         await client.read(size)
         come_to(stack, stack.clock.monotonic() + 290)  # of 300 by default
@@ -331,7 +329,7 @@ async def test_a_client_that_ends_its_body_must_still_read_the_answer() -> None:
 
     async with running(backend=RawBackend(early, read_bodies=False)) as stack, stack.client() as client:
         [connection] = await connected(stack)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(client.writer)
         await client.send(stack.good("POST", headers=[("Transfer-Encoding", "chunked")]))
         await paused(connection)
         await client.send(b"0\r\n\r\n")
@@ -378,7 +376,7 @@ async def test_waiting_requests_are_answered_after_the_client_reads_again() -> N
         asked = await unread(stack, client, connection)
         await client.send(request() * 3)
         await stack.health("/livez")
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         answers = [(await client.response()).status for _ in range(asked + 3)]
         assert answers == [200] * asked + [401] * 3
 
@@ -423,8 +421,8 @@ async def unread_page(
     """A client whose last request is for a page of this size, and that has read none of it."""
     page = Page(Route("/page", auth=Auth.NONE, name="/page"), lambda *_: Reply(200, {}, b"x" * size))
     async with running(**settings) as stack, RawClient.to(stack.sidecar.proxy_address, tls=context) as client:
-        stack.sidecar.assembly.handler.pages |= {"/page": page}  # type: ignore[operator]
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        stack.sidecar.assembly.handler.pages = {"/page": page}
+        pause_reading(client.writer)
         await client.send(request("GET", "/page", headers=[("Connection", "close")]))
         async with patience("the page"):
             while not stack.sidecar.live.telemetry.requests:
@@ -439,7 +437,7 @@ async def test_the_last_answer_may_be_read_slowly(silent_s: float, in_time: bool
         come_to(stack, stack.clock.monotonic() + silent_s)  # of 300 by default
         await turns()
         assert stack.sidecar.live.resources.connections == in_time
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         if in_time:
             assert len((await client.response()).body) == size
             assert await client.closed() == b""
@@ -452,7 +450,7 @@ async def test_the_last_answer_may_be_read_slowly_over_tls(tmp_path: Path) -> No
     async with unread_page(size, client_tls(), tls=tls) as (stack, client):
         come_to(stack, stack.clock.monotonic() + 280)  # of 300 by default; the rest is for the reading
         await turns()
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         assert len((await client.response()).body) == size
         assert await client.closed() == b""
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request, echo, never, send
-from tests.peers.raw import Response
+from tests.peers.raw import Response, pause_reading, resume_reading
 from tests.peers.wire import request, response
 from tests.proxy.conftest import FEEDS, Client, Stack, ok, running
 
@@ -161,7 +161,7 @@ async def test_a_client_that_sent_its_body_does_not_time_out_for_a_slow_backend(
 async def test_a_client_that_does_not_read_is_cut_off() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024))
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(client.writer)
         await client.send(stack.good())
         await stack.backend.disconnected()
         client.abort()
@@ -170,10 +170,10 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
 async def test_an_http_1_0_client_that_does_not_read_is_reset() -> None:
     async with running(timeouts={"idle": SHORT}) as stack, stack.client() as client:
         stack.backend.handler = send(response(200, b"x" * 64 * 1024 * 1024, sized=False), close=True)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(client.writer)
         await client.send(stack.good().replace(b"HTTP/1.1", b"HTTP/1.0"))
         await stack.backend.disconnected()
-        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(client.writer)
         with pytest.raises(ConnectionError):
             await client.reader.read()
 
@@ -424,7 +424,7 @@ async def test_a_backend_that_answers_early_and_stops_reading_frees_its_place_in
     full = asyncio.Event()
 
     async def early(_request: Request, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(writer)
         await full.wait()
         writer.write(response(413, b"too much"))
         await asyncio.Event().wait()

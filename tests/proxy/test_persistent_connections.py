@@ -33,7 +33,8 @@ async def asked() -> AsyncIterator[Stack]:
     }
     async with running(**settings) as stack:
         route = Route("/page", auth=Auth.NONE, name="/page")
-        stack.sidecar.assembly.handler.pages |= {"/page": Page(route, page)}  # type: ignore[operator]
+        handler = stack.sidecar.assembly.handler
+        handler.pages = {**handler.pages, "/page": Page(route, page)}
         yield stack
 
 

@@ -15,6 +15,7 @@ from sidecar.proxy.tunnel import FRAME_ENDS_S, TOKEN_EXPIRED, Tunnel
 from tests.peers import patience
 from tests.peers.backend import RawBackend, Request
 from tests.peers.clock import HandClock, in_its_time_with_sockets
+from tests.peers.raw import pause_reading, resume_reading
 from tests.peers.wire import WEBSOCKET, reset
 from tests.proxy.conftest import Client, Stack, running
 from tests.proxy.in_memory import SWITCHING
@@ -252,12 +253,12 @@ async def test_a_slow_receiver_pauses_its_sender(to_the_backend: bool) -> None:
     async with joined() as tunnel:
         ends = (tunnel.client.writer, tunnel.reader, tunnel.writer)
         sender, reader, other = ends if to_the_backend else (tunnel.writer, tunnel.client.reader, tunnel.client.writer)
-        other.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(other)
         sender.write(much)
         sending = asyncio.create_task(sender.drain())
         done, _ = await asyncio.wait({sending}, timeout=0.5)
         assert not done
-        other.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(other)
         async with patience("all of it"):
             assert await reader.readexactly(len(much)) == much
             await sending
@@ -265,7 +266,7 @@ async def test_a_slow_receiver_pauses_its_sender(to_the_backend: bool) -> None:
 
 async def test_a_client_that_does_not_read_a_tunnel_is_cut_off() -> None:
     async with joined() as tunnel:
-        tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(tunnel.client.writer)
         tunnel.writer.write(frame(48 << 20))  # more than the kernel keeps for four sockets
         await paused(connections(tunnel.stack)[0])
         come_to(tunnel.stack, tunnel.stack.clock.monotonic() + 301)  # of 300 by default
@@ -276,14 +277,14 @@ async def test_a_client_that_does_not_read_a_tunnel_is_cut_off() -> None:
 
 async def test_a_client_that_reads_a_tunnel_late_sees_its_end() -> None:
     async with joined("x-proto/1") as tunnel:
-        tunnel.client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport too
+        pause_reading(tunnel.client.writer)
         tunnel.writer.write(b"x" * (48 << 20))  # more than the kernel keeps for four sockets
         [connection] = connections(tunnel.stack)
         await paused(connection)
         assert isinstance(connection.sink, Tunnel)
         connection.sink._expire()
         await tunnel.stack.backend.disconnected()
-        tunnel.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        resume_reading(tunnel.client.writer)
         assert (await tunnel.client.closed()).startswith(b"xxx")
 
 
