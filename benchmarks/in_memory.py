@@ -97,7 +97,9 @@ def _give(connection: ClientConnection | UpstreamConnection, data: bytes) -> Non
 
 def _requests(work: str, issuer: Issuer) -> Iterator[bytes]:
     if work == "mix":
-        yield from users_requests(issuer.tokens(USERS))
+        tokens = issuer.tokens(USERS)
+        yield from (_request(f"Authorization: Bearer {token}\r\n") for token in tokens)  # so that none is new
+        yield from users_requests(tokens)
     if work == "none":
         yield from cycle([_request("")])
     if work == "warm":
