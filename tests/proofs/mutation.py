@@ -85,6 +85,7 @@ WIRE = (
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_memory_budget.py proxy/test_client_isolation.py "
     "proxy/test_tunnel_in_memory.py"
 )
+VERIFIER = "jwt/test_verifier.py jwt/test_token_cache.py"
 PATHS = "policy/test_routes.py policy/test_ambiguous_paths.py policy/test_ignored_differences.py policy/test_path_readings.py"
 TESTS_OF = {
     "observability/access_lines": (
@@ -93,7 +94,7 @@ TESTS_OF = {
     "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
     "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
     "jwt/token_places": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
-    "jwt/token_cache": "jwt/test_verifier.py jwt/test_denylist.py jwt/jwks/test_key_history.py app/test_reload.py",
+    "jwt/token_cache": f"{VERIFIER} jwt/test_denylist.py jwt/jwks/test_key_history.py app/test_reload.py",
     "jwt/denylist": (
         "jwt/test_denylist.py jwt/test_verifier_rules.py jwt/test_real_issuers.py app/test_explain.py app/test_admin.py"
     ),
@@ -101,13 +102,13 @@ TESTS_OF = {
     "jwt/denylist_reader": "jwt/test_denylist.py",
     **{
         f"jwt/{name}": (
-            "jwt/test_claims.py jwt/test_claim_rules.py jwt/test_verifier.py jwt/test_verifier_rules.py "
+            f"jwt/test_claims.py jwt/test_claim_rules.py {VERIFIER} jwt/test_verifier_rules.py "
             "jwt/test_real_issuers.py app/test_explain.py app/test_refusal_details.py"
         )
         for name in ("claims", "claim_checks", "claim_rules", "subjects", "token_checks", "examination")
     },
     "jwt/issuer": (
-        "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
+        f"{VERIFIER} jwt/test_verifier_rules.py jwt/test_real_issuers.py jwt/jwks/test_local_keys.py "
         "jwt/test_claim_rules.py jwt/test_denylist.py app/test_refusal_details.py app/test_explain.py"
     ),
     "jwt/issuer_templates": (
@@ -142,7 +143,7 @@ TESTS_OF = {
     },
     "jwt/jwks/snapshot": "jwt/jwks/test_key_history.py",
     "jwt/verifier": (
-        "jwt/test_verifier.py jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py "
+        f"{VERIFIER} jwt/test_verifier_rules.py jwt/test_denylist.py jwt/jwks/test_key_history.py "
         "jwt/test_real_issuers.py app/test_explain.py app/test_refusal_details.py"
     ),
     "gateway/api_keys": "gateway/test_api_keys.py cli/test_keys.py",
