@@ -28,6 +28,12 @@ def test_every_command_on_the_page_exists() -> None:
     assert [name for name in programs if not (TESTS / "proofs" / f"{name}.py").exists()] == []
 
 
+def test_every_file_that_judges_a_mutant_exists() -> None:
+    files = set(re.findall(r"[\w/]*\btest_\w+\.py", (TESTS / "proofs" / "mutation.py").read_text()))
+    assert {name for name in files if not (TESTS / name).exists()} == set()
+    assert files
+
+
 def test_every_mutated_module_on_the_page_exists() -> None:
     modules = re.findall(r"^\| `([\w/]+)` \|", PAGE, re.MULTILINE)
     assert modules
