@@ -85,13 +85,12 @@ WIRE = (
     "proxy/test_wire_answers.py proxy/test_wire.py proxy/test_bugs.py proxy/test_memory_budget.py proxy/test_client_isolation.py "
     "proxy/test_tunnel_in_memory.py"
 )
+METRICS_AND_LINES = "observability/test_telemetry.py observability/test_access_lines.py"
 VERIFIER = "jwt/test_verifier.py jwt/test_token_cache.py"
 PATHS = "policy/test_routes.py policy/test_ambiguous_paths.py policy/test_ignored_differences.py policy/test_path_readings.py"
 TESTS_OF = {
-    "observability/access_lines": (
-        "observability/test_access_log.py observability/test_access_lines.py observability/test_telemetry.py"
-    ),
-    "observability/access_log": "observability/test_access_log.py observability/test_telemetry.py",
+    "observability/access_lines": f"observability/test_access_log.py {METRICS_AND_LINES}",
+    "observability/access_log": f"observability/test_access_log.py {METRICS_AND_LINES}",
     "jwt/token_extractor": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
     "jwt/token_places": "jwt/test_token_extractor.py jwt/test_token_sources.py jwt/test_token_places.py",
     "jwt/token_cache": f"{VERIFIER} jwt/test_denylist.py jwt/jwks/test_key_history.py app/test_reload.py",
@@ -199,7 +198,7 @@ TESTS_OF = {
     ),
     "proxy/response_relay": (
         f"proxy/test_framing_of_answers.py proxy/test_early_hints.py {WIRE} proxy/test_answers_to_head.py "
-        "proxy/test_http_1_0_clients.py proxy/test_tunnel.py proxy/test_tls.py observability/test_telemetry.py "
+        f"proxy/test_http_1_0_clients.py proxy/test_tunnel.py proxy/test_tls.py {METRICS_AND_LINES} "
         "observability/test_access_log.py"
     ),
     "proxy/upstream_connection": f"proxy/test_early_hints.py {WIRE} proxy/test_tls.py proxy/test_framing_of_answers.py",
@@ -218,16 +217,16 @@ TESTS_OF = {
     "proxy/forward_auth": "proxy/test_forward_auth.py",
     "proxy/local_answers": (
         "proxy/test_persistent_connections.py proxy/test_forward_auth.py gateway/test_api_keys.py gateway/test_token_endpoint.py "
-        "gateway/test_resource_metadata.py observability/test_telemetry.py proxy/test_limits_and_timeouts.py "
+        f"gateway/test_resource_metadata.py {METRICS_AND_LINES} proxy/test_limits_and_timeouts.py "
         f"proxy/test_wire.py proxy/test_cors.py {IN_MEMORY}"
     ),
     "observability/telemetry": (
-        "observability/test_telemetry.py observability/test_access_log.py observability/test_tracing.py "
+        f"{METRICS_AND_LINES} observability/test_access_log.py observability/test_tracing.py "
         "observability/test_scrape.py observability/test_rejection_log.py"
     ),
     "observability/record": (
         "observability/test_record.py observability/test_access_log.py "
-        "observability/test_telemetry.py observability/test_tracing.py"
+        f"{METRICS_AND_LINES} observability/test_tracing.py"
     ),
 }
 """Module -> the files and folders with its tests, the quickest first."""
