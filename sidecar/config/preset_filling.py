@@ -112,8 +112,9 @@ def _entra(written: Keys) -> Keys:
 def _entra_b2c(written: Keys) -> Keys:
     """`https://HOST/TENANT/v2.0/` -> one key set for each policy (user flow)."""
     base = _url_of(written.get("issuer")).removesuffix("/v2.0")
-    policies = written.get("policies") or ()
-    first, *others = [f"{base}/{policy}/discovery/v2.0/keys" for policy in policies] or [""]
+    policies = written.get("policies")
+    listed = policies if isinstance(policies, list) else []
+    first, *others = [f"{base}/{policy}/discovery/v2.0/keys" for policy in listed] or [""]
     return {"jwks_uri": first, "more_keys": [{"jwks_uri": uri} for uri in others]}
 
 

@@ -132,6 +132,13 @@ def test_the_file_wins_over_the_preset(name: str) -> None:
     assert (found.jwks_uri, found.algorithms) == ("https://keys.example/", ("ES384",))
 
 
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name in PRESETS for key in sorted(PRESETS[name].used)])
+@pytest.mark.parametrize("value", ["1", "true", "{a: b}"])
+def test_an_input_of_a_preset_with_a_wrong_type_is_reported(name: str, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf": issuers\.a\.{key}: "):
+        preset(name, "https://idp.example", f", {key}: {value}")
+
+
 @pytest.mark.parametrize("source", ["jwks_uri: https://keys.example/", "jwks_file: keys.json"])
 def test_credentials_of_a_preset_are_only_sent_to_its_own_url(source: str) -> None:
     found = preset("kubernetes", "https://kubernetes.default.svc", f", {source}")
