@@ -391,7 +391,7 @@ async def test_a_backend_that_is_down_is_a_502_and_a_missing_token_a_401(stack: 
 
 
 async def test_an_unresolvable_backend_is_a_502() -> None:
-    async with running(upstream="http://nowhere.invalid:80") as stack:
+    async with running(upstream="http://nowhere.invalid:80", timeouts={"connect": "50s"}) as stack:
         assert (await stack.fetch(stack.good())).json()["code"] == "upstream_unreachable"
 
 
