@@ -14,7 +14,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from sidecar.config.struct import Struct, check, key
+from sidecar.config.struct import Later, Struct, check, key
 from sidecar.config.values import (
     STRING,
     Audiences,
@@ -154,7 +154,7 @@ class TokenRules(Struct):
     )
     required_claims: tuple[ClaimPath, ...] = key("Claims that a token must have.", ())
     reject_claims: tuple[ClaimPath, ...] = key("Claims that a token must not have, such as nonce of ID tokens.", ())
-    subjects: Subjects | None = key("The sub values that the issuer may use. Left out: all.", None)
+    subjects: Later[Subjects] | None = key("The sub values that the issuer may use. Left out: all.", None)
     accepted_typ: NonEmpty[Text] = key(
         "The accepted values of the header's typ; absent accepts tokens without one.", ("JWT", "at+jwt", "absent")
     )
@@ -166,7 +166,7 @@ class TokenRules(Struct):
         "roles, realm_access.roles, groups, cognito:groups, role and urn:zitadel:iam:org:project:roles.",
         None,
     )
-    require: Require | None = key("The rules for all of its tokens, as on a route.", None)
+    require: Later[Require] | None = key("The rules for all of its tokens, as on a route.", None)
     lenient_claims: tuple[Literal["sub", "jti"], ...] = key(
         "The claims, sub or jti, that may be a whole number. The number becomes text.", ()
     )

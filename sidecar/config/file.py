@@ -21,7 +21,7 @@ from sidecar.config.limits import Limits, Timeouts, TokenCache
 from sidecar.config.listeners import Admin, ForwardAuth, Health, ResourceMetadata
 from sidecar.config.references import check_default_upstream, check_names_in_routes, check_probes, sections_of
 from sidecar.config.route import Route, Upstream, check_hidden
-from sidecar.config.struct import Struct, check, key
+from sidecar.config.struct import Later, Struct, check, key
 from sidecar.config.tls import ListenerTls
 from sidecar.config.values import (
     ConfigFile,
@@ -53,7 +53,7 @@ class Config(Struct):
         "The address for clients, or a list of addresses. [::]:8080 serves IPv4 and IPv6.",
         (Address("0.0.0.0", 8080),),  # noqa: S104
     )
-    tls: ListenerTls | None = key("TLS for clients. Left out: plain http, behind a program that ends TLS.", None)
+    tls: Later[ListenerTls] | None = key("TLS for clients. Left out: plain http, behind a program that ends TLS.", None)
     health: Health = key("The listener for probes and metrics, on a separate port.", Health())
     admin: Admin = key("The listener for operators, on loopback, since it has no password.", Admin())
     issuers: AtLeastOne[Issuer] = key(
@@ -65,8 +65,10 @@ class Config(Struct):
     denylist_file: ConfigFile | None = key(
         "A file with the deny list of revoked tokens (JSON or YAML), read again when it changes.", None
     )
-    api_keys: ApiKeys | None = key("API keys, for routes with auth: api_key. Left out: no API keys.", None)
-    signing: Signing | None = key("Tokens that the sidecar mints, for upstreams with a token. Left out: none.", None)
+    api_keys: Later[ApiKeys] | None = key("API keys, for routes with auth: api_key. Left out: no API keys.", None)
+    signing: Later[Signing] | None = key(
+        "Tokens that the sidecar mints, for upstreams with a token. Left out: none.", None
+    )
     upstream: UpstreamUrl | None = key("The backend's URL; short for upstreams: {default: {url: ...}}.", None)
     upstreams: dict[Name, Upstream] = key("Several backends, each with a name for routes and logs.", {})
     token_from: NonEmpty[TokenSource] = key(
@@ -89,8 +91,8 @@ class Config(Struct):
     encoding: Literal["percent", "base64url", "raw_utf8"] = key(
         "The encoding of texts in identity headers; raw_utf8 is for backends that read headers as UTF-8.", "percent"
     )
-    assertion: Assertion | None = key("A signed proof of the claims for the backend. Left out: none.", None)
-    signature: Signature | None = key("A signature over each request to the backend. Left out: none.", None)
+    assertion: Later[Assertion] | None = key("A signed proof of the claims for the backend. Left out: none.", None)
+    signature: Later[Signature] | None = key("A signature over each request to the backend. Left out: none.", None)
     mode: Literal["enforce", "report"] = key(
         "report: requests that would be refused for their token are counted, logged and accepted, unless a route says enforce.",
         "enforce",
@@ -103,19 +105,19 @@ class Config(Struct):
     access_log_sample: Annotated[StrictInt, Field(ge=0)] = key(
         "N: log one of N accepted requests. 0: none. Every refusal is logged.", 1
     )
-    tracing: Tracing | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
+    tracing: Later[Tracing] | None = key("OpenTelemetry traces, with the extra `otel`. Left out: none.", None)
     workers: Workers = key("The number of processes; auto: one for each processor. One is enough for most.", 1)
     trusted_proxies: tuple[Network, ...] = key(
         "Networks of front proxies whose X-Forwarded-* headers count. Empty: none.", ()
     )
-    forward_auth: ForwardAuth | None = key(
+    forward_auth: Later[ForwardAuth] | None = key(
         "Answers front proxies that ask about a request and send it to the backend themselves. Left out: off.",
         None,
     )
-    resource_metadata: ResourceMetadata | None = key(
+    resource_metadata: Later[ResourceMetadata] | None = key(
         "Tells refused clients where to get a token (RFC 9728). Left out: off.", None
     )
-    cors: Cors | None = key(
+    cors: Later[Cors] | None = key(
         "Lets pages of other origins read refusals, and answers their preflights. Left out: refusals have no CORS headers.",
         None,
     )
@@ -139,7 +141,9 @@ class Config(Struct):
         "drop",
     )
     token_cache: TokenCache = key("The cache of verified tokens.", TokenCache())
-    routes: tuple[Route, ...] = key("The first matching route decides; a request without one needs a valid token.", ())
+    routes: tuple[Later[Route], ...] = key(
+        "The first matching route decides; a request without one needs a valid token.", ()
+    )
 
     @property
     def default_upstream(self) -> str:

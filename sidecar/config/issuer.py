@@ -17,7 +17,7 @@ from sidecar.config.key_place import SECRET_SOURCES, SOURCES, KeyPlace, MoreKeys
 from sidecar.config.preset_filling import check_preset, filled_in
 from sidecar.config.preset_keys import PresetKeys
 from sidecar.config.presets import PRESETS, PresetName
-from sidecar.config.struct import check, key
+from sidecar.config.struct import Later, check, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import (
     ALGORITHMS,
@@ -63,11 +63,11 @@ class Issuer(KeyPlace, PresetKeys, TokenRules):
         "Tokens without `iss` belong to this issuer; only for a file with one issuer.", False
     )
     signer: Text | None = key("The required `signer` in the header of its tokens, which AWS load balancers set.", None)
-    more_keys: tuple[MoreKeys, ...] = key(
+    more_keys: tuple[Later[MoreKeys], ...] = key(
         "Further places of its keys, for example for another policy, or a secret for tokens from before a migration.",
         (),
     )
-    jwks_tls: ClientTls | None = key("TLS to the server of its keys.", None)
+    jwks_tls: Later[ClientTls] | None = key("TLS to the server of its keys.", None)
     jwks_headers: RequestHeaders = key("Headers of requests for its keys, only to the server that this file names.", {})
     jwks_bearer_token_file: ConfigFile | None = key(
         "A file with a bearer token for these requests, read again for each.", None

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import StrictBool
 
 from sidecar.config.addresses import Address, ListenAddress, ResourceUrl
-from sidecar.config.struct import Struct, check, key
+from sidecar.config.struct import Later, Struct, check, key
 from sidecar.config.values import Name, PathPrefix, PositiveSeconds, RequestPath, Text, nearest
 from sidecar.config.yaml_source import Section
 
@@ -22,7 +22,7 @@ class Health(Struct):
     """The listener for kubelets and Prometheus."""
 
     listen: ListenAddress = key("Probes (/livez, /readyz ...) and /metrics: read only.", Address("0.0.0.0", 8081))  # noqa: S104
-    probes: dict[Name, Probe] = key(
+    probes: dict[Name, Later[Probe]] = key(
         "/probe/NAME: health checks of backends on loopback, which a kubelet cannot reach.", {}
     )
     ready_probes: tuple[str, ...] = key("The probes that must succeed for readiness.", ())

@@ -12,7 +12,7 @@ from sidecar.common.path_pattern import regular
 from sidecar.config.addresses import UpstreamUrl
 from sidecar.config.claims import Require
 from sidecar.config.gateway import MintedToken
-from sidecar.config.struct import Struct, check, key
+from sidecar.config.struct import Later, Struct, check, key
 from sidecar.config.tls import ClientTls
 from sidecar.config.values import Method, NonEmpty, PathPrefix, RoutePath, matching
 from sidecar.config.yaml_source import Section
@@ -33,7 +33,7 @@ class Upstream(Struct):
     name: SkipJsonSchema[str]
     url: UpstreamUrl = key("http://host:port, https://host:port or unix:///path/of.sock.")
     tls: ClientTls = key("TLS to the backend, for https.", ClientTls())
-    token: MintedToken | None = key(
+    token: Later[MintedToken] | None = key(
         "A JWT that the sidecar mints, sent as Authorization: Bearer. Left out: none.", None
     )
 
@@ -106,7 +106,7 @@ class Route(Struct):
         "required",
     )
     issuers: NonEmpty[str] | None = key("The issuers whose tokens are accepted. Left out: all.", None)
-    require: Require | None = key("The rules for the token's claims; otherwise 403.", None)
+    require: Later[Require] | None = key("The rules for the token's claims; otherwise 403.", None)
     preflight: Literal["forward", "reject"] = key(
         "For CORS preflights, which have no token. forward: accepted without one. reject: needs one.", "forward"
     )

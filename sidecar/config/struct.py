@@ -2,21 +2,31 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, TypeVar
+from types import FunctionType
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetPydanticSchema,
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails
-from pydantic_core.core_schema import CoreSchema, NullableSchema, WithDefaultSchema, nullable_schema
+from pydantic_core.core_schema import (
+    CoreSchema,
+    NullableSchema,
+    PlainValidatorFunctionSchema,
+    WithDefaultSchema,
+    nullable_schema,
+    with_info_plain_validator_function,
+)
 
 from sidecar.config.addresses import Address
 from sidecar.config.values import Size, nearest
@@ -60,14 +70,16 @@ class Struct(BaseModel):
     A field that could not be read is None, whatever its type says. No check looks at it, and no file with one is used.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     checks: ClassVar[tuple[Callable[[Any, Section], None], ...]] = ()
     _unread: frozenset[str] = PrivateAttr(frozenset())
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         members = (member for base in reversed(cls.__mro__) for member in vars(base).values())
-        cls.checks = tuple(member for member in members if hasattr(member, "looks_at"))
+        cls.checks = tuple(
+            member for member in members if isinstance(member, FunctionType) and hasattr(member, "looks_at")
+        )
 
     @classmethod
     def keys(cls) -> set[str]:
@@ -125,6 +137,21 @@ class Struct(BaseModel):
             if struct.could_read(*run.looks_at):  # type: ignore[attr-defined]
                 run(struct, section)
         return struct
+
+
+class _Reader:
+    """Reads a struct; pydantic builds its validator at the first use."""
+
+    def __init__(self, struct: type[Struct]) -> None:
+        self.struct = struct
+
+    def __call__(self, value: object, info: ValidationInfo) -> Struct:
+        return self.struct.model_validate(value, context=info.context)
+
+
+Some = TypeVar("Some", bound=Struct)
+Later = Annotated[Some, GetPydanticSchema(lambda struct, _: with_info_plain_validator_function(_Reader(struct)))]
+"""A struct that most files lack, so that their start does not wait for its validator."""
 
 
 def _report(section: Section, error: ErrorDetails) -> None:
@@ -196,6 +223,14 @@ class FileSchema(GenerateJsonSchema):
         if default is None or isinstance(default, BaseModel):
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
+
+    def function_plain_schema(self, schema: PlainValidatorFunctionSchema) -> JsonSchemaValue:
+        """The schema of a struct that is read later."""
+        reader: Any = schema["function"]["function"]
+        if not isinstance(reader, _Reader):
+            return super().function_plain_schema(schema)
+        reader.struct.model_rebuild()
+        return self.generate_inner(reader.struct.__pydantic_core_schema__)
 
     def nullable_schema(self, schema: NullableSchema) -> JsonSchemaValue:
         """Without null: None means that the file leaves the key out."""
