@@ -21,9 +21,7 @@ from sidecar.jwt.jwks.shared_fetch import KeysAwaited
 from sidecar.jwt.token_cache import TokenCache, digest, entry_bytes
 from sidecar.jwt.token_checks import HeaderForm, Shape
 
-EXPIRED_BYTES: Final = (
-    900  # size of the entry of a token that had expired when it was verified: its payload is not kept
-)
+EXPIRED_BYTES: Final = 900  # of the entry of a token that had expired when it was verified: its payload is not kept
 NEVER_ACCEPTED: Final = float("-inf")
 REMEMBERED_S: Final = 300.0  # a verified token is verified again after this time
 
