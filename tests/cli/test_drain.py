@@ -62,11 +62,11 @@ async def test_a_reload_does_not_end_a_drain(tmp_path: Path) -> None:
 async def test_sigterm_waits_for_the_rest_of_the_drain_delay() -> None:
     async with running(timeouts={"drain_delay": "20s"}) as stack:
         await drain(stack)
-        stack.clock.ahead_s += 19
+        stack.clock.ahead_s += 15
         ending = asyncio.create_task(stack.sidecar.drain())
         assert (await stack.fetch(stack.good())).status == 200
         ending.cancel()
-        stack.clock.ahead_s += 1
+        stack.clock.ahead_s += 5
         async with asyncio.timeout(10):
             await stack.sidecar.drain()
 

@@ -126,7 +126,7 @@ async def test_a_backend_has_60_s_for_an_answer() -> None:
     async with running(backend=RawBackend(held)) as stack, stack.client() as client:
         await client.send(stack.good())
         await stack.backend.received()
-        stack.wait(59)  # of 60 by default
+        stack.wait(50)  # of 60 by default
         held.release.set()
         assert (await client.response()).status == 200
 
@@ -138,7 +138,7 @@ async def test_a_backend_has_60_s_for_an_answer_to_an_upload() -> None:
         await stack.backend.connected()
         await client.send(b"hello")
         await stack.backend.received()
-        stack.wait(59)  # of 60 by default
+        stack.wait(50)  # of 60 by default
         held.release.set()
         assert (await client.response("POST")).status == 200
 
@@ -190,7 +190,7 @@ async def test_a_paused_download_continues_within_the_idle_timeout(stack: Stack)
     async with stack.client() as client:
         await client.send(stack.good())
         await client.reader.readuntil(b"hello")
-        stack.wait(299)  # of 300 by default
+        stack.wait(280)  # of 300 by default
         told.set()
         assert await client.reader.readexactly(5) == b"hello"
 
