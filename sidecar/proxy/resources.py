@@ -15,7 +15,7 @@ KERNEL_UNSENT_BYTES: Final = 128 * 1024  # the most that the kernel takes for a 
 LARGE_KERNEL_UNSENT_BYTES: Final = 1024 * 1024  # for a client that keeps up: larger writes wake it up less often
 SMALL_READ_BYTES: Final = 4 * 1024  # of one read while the budget is used up
 MOST_IN_A_TURN: Final = 16  # pieces of deferred work in one turn of the loop
-MOST_TOGETHER: Final = 16  # connections that are flushed together
+MOST_TOGETHER: Final = 32  # connections that are flushed together
 
 
 class Unsent(Protocol):

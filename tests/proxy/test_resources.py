@@ -62,10 +62,10 @@ async def test_connections_are_flushed_together_at_the_end_of_a_turn() -> None:
 async def test_many_connections_are_flushed_within_a_turn() -> None:
     """The first of them does not wait for all others."""
     resources = Resources()
-    many = [Connection(resources) for _ in range(17)]
-    assert [one.flushed for one in many] == [1] * 16 + [0]
+    many = [Connection(resources) for _ in range(33)]
+    assert [one.flushed for one in many] == [1] * 32 + [0]
     await asyncio.sleep(0)
-    assert [one.flushed for one in many] == [1] * 17
+    assert [one.flushed for one in many] == [1] * 33
 
 
 @pytest.mark.parametrize("number", [3, MOST_TOGETHER])
