@@ -144,6 +144,18 @@ async def test_the_request_of_a_client_that_leaves_before_its_key_comes_is_not_s
         assert len(lines()) == (0 if leaves else 1)
 
 
+@in_memory
+async def test_a_request_that_waited_for_its_key_may_be_refused(clock: HandClock, tmp_path: Path) -> None:
+    async with with_token(clock, tmp_path, -1, fetched=False) as (at, expired):
+        fetching = asyncio.create_task(at.live.assembly.sources["main"].fetch_now())
+        await asyncio.sleep(0)
+        client = at.client(request(token=expired))
+        assert client.sent == b""
+        await fetching
+        await turns()
+        assert status(client) == 401
+
+
 # The sidecar's own answers
 
 
