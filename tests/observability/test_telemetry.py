@@ -361,6 +361,14 @@ def test_the_methods_of_clients_are_kept_up_to_a_limit() -> None:
     assert [number for number, one in enumerate(kept) if one() is not None] == [MAX_OUTCOMES]
 
 
+def test_reloads_are_counted_by_their_result() -> None:
+    telemetry = Telemetry(HandClock())
+    for result, successful in (("success", True), ("failure", False), ("success", True)):
+        telemetry.reloaded(result)
+        assert telemetry.last_reload_successful is successful
+    assert telemetry.reloads == {"success": 2, "failure": 1}
+
+
 async def test_the_metric_of_connections_follows_their_number() -> None:
     async with running() as stack:
         async with stack.client(), stack.client() as second:
