@@ -21,7 +21,7 @@ from sidecar.config.values import STRING, matching
 MAX_SOCKET_PATH = 107  # bytes: sun_path of unix(7), less its final NUL
 _LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # Python raises UnicodeError for an empty or a longer one
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_ADDRESS = re.compile(rf"(?:\[([0-9A-Fa-f:.]+)\]|({_HOST.pattern})):([0-9]{{1,5}})")
+_ADDRESS = re.compile(rf"(?:\[([0-9A-Fa-f:.]+)\]|({_HOST.pattern}\.?)):([0-9]{{1,5}})")
 _URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
 _SOCKET = re.compile(r"unix:///[^\s%?#\\]*[^\s%?#\\/]")
 

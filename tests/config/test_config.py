@@ -115,6 +115,7 @@ def test_sizes_are_bytes(text: str, size: int) -> None:
     [
         ("127.0.0.1:80", Address("127.0.0.1", 80)),
         ("localhost:0", Address("localhost", 0)),
+        ("localhost.:80", Address("localhost.", 80)),
         ("'[::1]:65535'", Address("::1", 65535)),
     ],
 )
