@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.http.cors import EXPOSED, Cors, could_be_preflight
+from sidecar.http.cors import EXPOSED, MOST_HEADERS_BYTES, Cors, could_be_preflight
 from sidecar.http.header_policy import RequestHeaderPolicy
 from sidecar.http.request_head import RequestHead, parse_request_head
 
@@ -21,7 +21,7 @@ def test_a_page_of_a_named_origin_may_read_a_refusal(origin: str) -> None:
     allow = b"Access-Control-Allow-Origin: %b\r\n" % origin.encode()
     assert NAMED.refusal([origin.encode()]) == allow + SAYS + b"Vary: Origin\r\n"
     credentials = Cors([origin], credentials=True)
-    assert b"Access-Control-Allow-Credentials: true\r\n" in credentials.refusal([origin.encode()])
+    assert b"\r\nAccess-Control-Allow-Credentials: true\r\nAccess-" in credentials.refusal([origin.encode()])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,14 @@ def test_a_preflight_gets_the_method_and_headers_that_it_requests() -> None:
         "Access-Control-Max-Age": "600",
         "Vary": vary,
     }
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_preflight_may_request_names_up_to_a_limit_of_bytes(more: int) -> None:
+    names = "x" * (MOST_HEADERS_BYTES + more)
+    method = "Access-Control-Request-Method: GET"
+    asked = preflight(f"Origin: {APP}", method, f"Access-Control-Request-Headers: {names}")
+    assert (Cors([APP]).preflight(asked) is None) == bool(more)
 
 
 @pytest.mark.parametrize(

@@ -363,10 +363,19 @@ def test_the_methods_of_clients_are_kept_up_to_a_limit() -> None:
 
 def test_reloads_are_counted_by_their_result() -> None:
     telemetry = Telemetry(HandClock())
+    assert telemetry.last_reload_successful
     for result, successful in (("success", True), ("failure", False), ("success", True)):
         telemetry.reloaded(result)
         assert telemetry.last_reload_successful is successful
     assert telemetry.reloads == {"success": 2, "failure": 1}
+
+
+def test_bytes_that_are_no_request_count_as_refusals_of_no_route() -> None:
+    telemetry = Telemetry(HandClock())
+    telemetry.unread(Reason.REQUEST_MALFORMED, "id-1", "127.0.0.1", "")
+    assert {kind: spell.count for kind, spell in telemetry.spells.items()} == {
+        ("(none)", "none", "request_malformed", False): 1
+    }
 
 
 async def test_the_metric_of_connections_follows_their_number() -> None:
@@ -397,9 +406,9 @@ async def test_the_lag_of_the_event_loop_is_measured(clock: HandClock) -> None:
     watching = asyncio.create_task(telemetry.watch_loop(1.0))
     await asyncio.sleep(0)
     clock.advance(3.0)  # blocks the loop: its timer is 2 s late
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2.5)  # two more timers, in time
     watching.cancel()
-    assert telemetry.loop_lag.sum == 2.0
+    assert (telemetry.loop_lag.sum, sum(telemetry.loop_lag.counts)) == (2.0, 3)
 
 
 async def test_promtool_accepts_a_live_scrape(need: Need) -> None:
