@@ -51,8 +51,10 @@ class MessageReader:
             self.buffer = bytearray(self.buffer)
         self.buffer += data
 
-    def head(self) -> bytes | None:
+    def head(self, likely: bytes = b"") -> bytes | None:
         """Take the next head with its CRLFCRLF; None while it is incomplete. Raises ProtocolError.
+
+        `likely` is a head that was taken before: if the bytes begin with it, it is returned, and its end is not searched for.
 
         A call of `begin_body` must follow.
         """
@@ -60,6 +62,9 @@ class MessageReader:
         buffer = self.buffer
         if not buffer:
             return None
+        if likely and isinstance(buffer, bytes) and buffer.startswith(likely):
+            self._begin_message(len(likely))
+            return likely
         if buffer[0] == 0x0D:
             self._drop_blank_lines()
             buffer = self.buffer
@@ -68,12 +73,7 @@ class MessageReader:
             self._refuse_larger(len(buffer) + 1)
             self._look_at_unfinished()
             return None
-        size = end + len(END_OF_HEAD)
-        self._refuse_larger(size)
-        self._scanned = 0
-        self._blank_lines_left = self._blank_lines
-        self.state = "taken"
-        return self._take(size)
+        return self._begin_message(end + len(END_OF_HEAD))
 
     def skip_known(self) -> None:
         """Skip a whole message without a body that the caller knows by its bytes. They are not fed."""
@@ -155,6 +155,14 @@ class MessageReader:
         elif not chunks.more:
             self._scanned = len(self.buffer)  # an incomplete line
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _begin_message(self, size: int) -> bytes:
+        """Take a head of this size."""
+        self._refuse_larger(size)
+        self._scanned = 0
+        self._blank_lines_left = self._blank_lines
+        self.state = "taken"
+        return self._take(size)
 
     def _take(self, size: int) -> bytes:
         buffer = self.buffer

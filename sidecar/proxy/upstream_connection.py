@@ -42,6 +42,7 @@ class Pool(Protocol):
     headers: int
     header_policy: ResponseHeaderPolicy
     heads: HeadCache[ResponseHead]
+    last_head: bytes
 
     def keep(self, connection: "UpstreamConnection", now: float) -> None:
         """Take a connection back for later use."""
@@ -159,15 +160,16 @@ class UpstreamConnection(Connection):
 
         After a 1xx the next head follows.
         """
-        reader = self.reader
-        raw = reader.head()
+        pool, reader = self.pool, self.reader
+        raw = reader.head(pool.last_head)
         if raw is None:
             return None
-        pool = self.pool
         head = pool.heads.get(raw)
         if head is None:
             head = parse_response_head(raw, pool.header_policy, pool.headers)
             pool.heads.offer(raw, head)
+        else:
+            pool.last_head = raw
         if head.is_final:
             reader.begin_body(0 if self.head_only else head.length)
         else:

@@ -74,6 +74,7 @@ class UpstreamPool(Waiting, Pool):
         self.headers = headers
         self.header_policy = ResponseHeaderPolicy()
         self.heads: HeadCache[ResponseHead] = HeadCache()
+        self.last_head = b""  # the last remembered head that came: the next answer may begin with the same bytes
         self._deadlines = deadlines
         self._tls = tls
         self._server_name = server_name

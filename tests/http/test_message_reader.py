@@ -330,6 +330,22 @@ def test_many_pieces_are_gathered_in_one_buffer() -> None:
     assert reader.head() == GET
 
 
+@pytest.mark.parametrize("cut", [0, 1, len(GET) - 1, len(GET), len(GET) + 2])
+@pytest.mark.parametrize("likely", [b"", GET, GET.replace(b"GET", b"PUT"), GET + GET])
+def test_a_head_is_the_same_whatever_head_is_likely(likely: bytes, cut: int) -> None:
+    raw = GET + b"body"
+    reader = reader_of(raw[:cut])
+    head = reader.head(likely)
+    reader.feed(raw[cut:])
+    assert (head or reader.head(likely)) == GET
+    reader.begin_body(4)
+    assert (reader.body(), reader.buffer, reader.state) == (b"body", b"", "complete")
+
+
+def test_a_likely_head_is_not_copied() -> None:
+    assert reader_of(bytes(bytearray(GET))).head(GET) is GET
+
+
 # The end
 
 
