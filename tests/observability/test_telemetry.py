@@ -116,6 +116,17 @@ async def test_the_counters_match_the_sent_requests() -> None:
     assert (hits, misses) == (4, 2)
 
 
+async def test_each_method_of_rfc_9110_and_patch_keeps_its_name() -> None:
+    methods = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+    async with running() as stack:
+        for method in methods:
+            async with stack.client() as client:
+                await client.send(stack.good(method, "/x"))
+                await client.answer(method)
+        samples = await metrics(stack)
+    assert by(samples["jwt_sidecar_requests_total"], "method") == {(method,): 1 for method in methods}
+
+
 async def test_clients_cannot_add_values_of_labels() -> None:
     """Otherwise clients could fill the memory of Prometheus."""
     async with running(routes=ROUTES) as stack:
