@@ -93,7 +93,7 @@ class MessageReader:
         self.state = "body"
 
     def body(self) -> bytes:
-        """Take the received bytes of the body; empty when none are there, or when the state is COMPLETE.
+        """Take the received bytes of the body; empty when none are there, or when the message is complete.
 
         One call does bounded work; `ready` tells whether another call would return more. Raises ProtocolError.
         """

@@ -212,4 +212,4 @@ def end_by_reset(transport: asyncio.Transport) -> None:
     """Make the close of this transport a reset, so that the peer does not take a part of an answer for the whole."""
     raw = transport.get_extra_info("socket")
     if raw is not None:  # TLS drops the socket one turn before `connection_lost`
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", True, 0))  # struct linger: on, 0 s
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # struct linger: on, 0 s
